@@ -1,0 +1,33 @@
+/**
+ * Builds dist/: one ES module for Node.js (which CommonJS can `require` as well), one for browsers, and the types. The
+ * compiled engine becomes part of both modules.
+ */
+import { execFileSync } from "node:child_process";
+import { readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const { sha256 } = JSON.parse(readFileSync(join(root, "wasm/cache_machine.wasm.json"), "utf8"));
+const shared = {
+  absWorkingDir: root,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  loader: { ".wasm": "binary" },
+  define: { WASM_SHA256: JSON.stringify(sha256) },
+  sourcemap: true,
+  sourcesContent: false,
+  legalComments: "none",
+  logLevel: "warning",
+};
+
+rmSync(join(root, "dist"), { recursive: true, force: true });
+await Promise.all([
+  build({ ...shared, entryPoints: ["src/index.ts"], outfile: "dist/index.js", platform: "node", packages: "external" }),
+  build({ ...shared, entryPoints: ["src/browser.ts"], outfile: "dist/browser.js", platform: "browser", packages: "external" }),
+]);
+const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
+execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });

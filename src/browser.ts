@@ -1,0 +1,40 @@
+/**
+ * cache-machine as a page and its workers see it: the thread reach, without anything of Node.js.
+ *
+ * @packageDocumentation
+ */
+
+import type { Cache, CacheHandle } from "./cache.ts";
+import { CacheError } from "./errors.ts";
+import type { CacheOptions, OpenOptions } from "./options.ts";
+import { attachThreads, checkHandle, createCache } from "./threads.ts";
+
+export type { Cache, CacheHandle, Entry, Key, Stats } from "./cache.ts";
+export type { Codec } from "./codec.ts";
+export { CacheError, type CacheErrorCode } from "./errors.ts";
+export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
+export { createCache };
+
+/** Joins the cache of another thread of this page. */
+export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions): Cache<V> {
+  const checked = checkHandle(handle);
+  if (checked.reach !== "threads") throw noProcesses();
+  return attachThreads<V>(checked, options);
+}
+
+/** Not in browsers: always throws. */
+export function openCache(_name: string, _options?: OpenOptions): never {
+  throw noProcesses();
+}
+
+/** Not in browsers: always throws. */
+export function destroyCache(_name: string): never {
+  throw noProcesses();
+}
+
+function noProcesses(): CacheError {
+  return new CacheError(
+    "ERR_UNSUPPORTED",
+    "processes cannot share a cache in a browser. Use createCache, and attachCache(cache.handle) in workers.",
+  );
+}

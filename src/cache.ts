@@ -1,0 +1,577 @@
+/**
+ * The cache as people use it: the interface of a `Map` and more, over one participant's engine. Checks arguments, turns
+ * keys and values into bytes, and results into values or errors. Knows neither where the memory is nor what is in it.
+ *
+ * The order within each operation is always the same: read options, encode the value (both may run the user's code, and
+ * that code may use the cache), then write tags and key to the scratch area, then one call into the engine.
+ */
+
+import { deepFreeze, ValueCodec } from "./codec.ts";
+import {
+  ABSENT,
+  ANYTHING,
+  BUSY,
+  BUSY_MS,
+  type Counts,
+  DONE,
+  Engine,
+  KEY_NAMESPACED,
+  layout,
+  NOT_A_NUMBER,
+  PRESENT,
+  TOO_LARGE,
+  VERSION,
+  WANT_AFTER_FIND,
+  WANT_QUIET,
+  WANT_TAGS,
+  WANT_VALUE,
+} from "./engine.ts";
+import { CacheError } from "./errors.ts";
+import { KeyCodec } from "./key.ts";
+import type { FileHandle, Region, ThreadHandle } from "./memory.ts";
+import { Near } from "./near.ts";
+import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
+import { readTags, writeTags } from "./tags.ts";
+
+/** A key: text of up to 4 KiB of UTF-8, or as many bytes. A string and its bytes are different keys. */
+export type Key = string | Uint8Array;
+
+/** What a worker needs to have the same cache: pass it through `workerData`, `postMessage` or `setEnvironmentData`. */
+export type CacheHandle = (ThreadHandle | FileHandle) & {
+  /** Identity of the engine: only the same version of this package can join. */
+  readonly build: string;
+};
+
+/** An entry with what is known about it. */
+export interface Entry<V> {
+  value: V;
+  /** Changes with every change of the entry, and never comes back; for {@link Cache.compareAndSet}. */
+  version: number;
+  /** Milliseconds of the cache's clock, `Infinity` without expiry. */
+  expiresAt: number;
+  tags: string[];
+}
+
+/** Numbers about a cache, of all its participants together. */
+export interface Stats extends Counts {
+  /** Entries that can be read now, those of namespaces included. Counting walks the index. */
+  entries: number;
+  /** Bytes that these entries take, overhead included. */
+  bytes: number;
+  /** Bytes that entries can take. */
+  capacity: number;
+  /** Bytes of the memory that hold anything, dead records included. */
+  used: number;
+  /** Bytes of shared memory, as asked for with `size`. */
+  size: number;
+  /** Threads that have the cache open now, in all processes. */
+  participants: number;
+}
+
+/** A large value that is replaced while it is read is read again; after that many times it is a miss. */
+const READS = 16;
+/** Tries of {@link Cache.update} beyond its time, so that a slow machine does not turn into an error. */
+const MIN_TRIES = 100;
+
+/** What all views of one opened cache share. */
+interface Opened {
+  readonly engine: Engine;
+  readonly codec: ValueCodec;
+  readonly options: Resolved;
+  readonly name: string | undefined;
+  closed: boolean;
+}
+
+/** Which keys a view sees: all that begin with `prefix`, invalidated by any of `tags`. */
+interface Scope {
+  readonly path: readonly string[];
+  readonly prefix: Uint8Array;
+  readonly tags: readonly string[];
+}
+
+const ROOT: Scope = { path: [], prefix: new Uint8Array(0), tags: [] };
+
+/** Leaves the caches that were forgotten without `close`; otherwise each would keep a slot until its thread ends. */
+const forgotten = new FinalizationRegistry<Engine>((engine) => engine.close());
+
+/**
+ * A cache shared between threads, or between processes. Made by `openCache`, `createCache` and `attachCache`.
+ *
+ * Values are copies: changing one changes nobody else's. A miss is `undefined`. Every operation is atomic, and once a
+ * change has returned, every later read in any thread or process sees it, or a later one, or a miss.
+ */
+export class Cache<V = any> implements Disposable {
+  readonly #opened: Opened;
+  readonly #engine: Engine;
+  readonly #codec: ValueCodec;
+  readonly #keys: KeyCodec = new KeyCodec();
+  readonly #scope: Scope;
+  /** The key part of the scratch area behind the scope's prefix. */
+  readonly #keyArea: Uint8Array;
+  readonly #near: Near | undefined;
+
+  /** @internal */
+  constructor(opened: Opened, scope: Scope) {
+    this.#opened = opened;
+    this.#engine = opened.engine;
+    this.#codec = opened.codec;
+    this.#scope = scope;
+    this.#keyArea = opened.engine.key.subarray(scope.prefix.length);
+    this.#near = opened.options.nearCache > 0 ? new Near(opened.options.nearCache) : undefined;
+  }
+
+  /** `"threads"`: this process only. `"processes"`: all processes of this user on this machine. */
+  get reach(): "threads" | "processes" {
+    return this.#engine.region.reach;
+  }
+
+  /** The name given to `openCache`, `undefined` for a cache of this process. */
+  get name(): string | undefined {
+    return this.#opened.name;
+  }
+
+  /** What a worker needs for `attachCache`; passes through structured clone. */
+  get handle(): CacheHandle {
+    return { ...this.#engine.region.handle, build: layout.build };
+  }
+
+  /**
+   * The value of `key`, or `undefined`. Never waits for anybody.
+   *
+   * @throws {TypeError} when the key is neither a string nor bytes.
+   */
+  get(key: Key): V | undefined {
+    const near = this.#near;
+    if (near === undefined || typeof key !== "string") return this.#read(key, WANT_VALUE);
+    const engine = this.#engine;
+    const written = this.#writeKey(key);
+    const way = engine.find(written);
+    if (way < 0) return undefined;
+    const slot = near.find(key, way, engine.out);
+    if (slot >= 0) {
+      const expiry = near.expiry(slot);
+      if (expiry === Infinity || expiry > engine.now()) return near.value(slot) as V;
+      near.drop(slot);
+      // The clock is the user's code and may have used the cache.
+      return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
+    }
+    return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
+  }
+
+  #read(key: Key, want: number): V | undefined {
+    return this.#fetch(key, this.#writeKey(key), want);
+  }
+
+  /** Reads and decodes the value of the key in the area. */
+  #fetch(key: Key, written: number, want: number): V | undefined {
+    const engine = this.#engine;
+    for (let reads = 0; reads < READS; reads++) {
+      const length = engine.get(written, want);
+      if (length < 0) return undefined;
+      const kind = engine.kind;
+      let value: unknown;
+      if (engine.chunked) {
+        const bytes = allocate(length);
+        if (!engine.readLarge(written, bytes)) continue;
+        value = this.#codec.decode(kind, bytes, 0, length, true);
+      } else {
+        value = this.#codec.decode(kind, engine.value, 0, length);
+        if (this.#near !== undefined && typeof key === "string" && this.#mayKeep(kind, value)) {
+          this.#near.keep(key, engine.out, value, engine.number, length);
+        }
+      }
+      return value as V;
+    }
+    return undefined;
+  }
+
+  /** Whether one decoded value may serve many calls; freezes it when that is what makes it so. */
+  #mayKeep(kind: number, value: unknown): boolean {
+    if (this.#codec.isCacheable(kind)) return true;
+    return this.#opened.options.frozenObjects && deepFreeze(value);
+  }
+
+  /**
+   * Stores a value; returns the cache, as `Map` does. When it throws, what was there is still there.
+   *
+   * @throws {TypeError} for a function, a symbol, `undefined`, or an object that contains one.
+   * @throws {CacheError} `ERR_TOO_LARGE`; `ERR_BUSY` when another participant, alive but stopped, is in the way.
+   */
+  set(key: Key, value: V, options?: SetOptions): this {
+    this.#store(key, value, options, ANYTHING, 0);
+    return this;
+  }
+
+  /** Stores only if the key is absent; whether it did. Of all that add at the same time one wins. */
+  add(key: Key, value: V, options?: SetOptions): boolean {
+    return this.#store(key, value, options, ABSENT, 0);
+  }
+
+  /** Stores only if the key is present; whether it did. */
+  replace(key: Key, value: V, options?: SetOptions): boolean {
+    return this.#store(key, value, options, PRESENT, 0);
+  }
+
+  /** Stores only if the entry still is the one with this version; whether it did. Version 0 stands for "absent". */
+  compareAndSet(key: Key, version: number, value: V, options?: SetOptions): boolean {
+    if (!Number.isSafeInteger(version) || version < 0) {
+      throw new TypeError("version: must be one that getEntry has returned, or 0 for an absent entry");
+    }
+    return this.#store(key, value, options, version === 0 ? ABSENT : VERSION, version);
+  }
+
+  /**
+   * Replaces the value by what `change` makes of it (of `undefined` when there is none), and tries again when another
+   * participant was faster; returns the new value. `change` may run more than once.
+   *
+   * @throws {CacheError} `ERR_BUSY` when others are faster all the time.
+   */
+  update(key: Key, change: (value: V | undefined) => V, options?: SetOptions): V {
+    if (typeof change !== "function") throw new TypeError("change: must be a function that returns the new value");
+    const deadline = performance.now() + BUSY_MS;
+    for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
+      const entry = this.getEntry(key);
+      const value = change(entry?.value);
+      if (this.compareAndSet(key, entry?.version ?? 0, value, options)) return value;
+    }
+    throw busy("others change this key all the time");
+  }
+
+  #store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
+    const engine = this.#engine;
+    const { expiry, tags } = this.#entryOptions(options);
+    const length = this.#codec.encode(value, engine.value);
+    const { bytes, type } = this.#codec;
+    if (length > this.#opened.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
+    const written = this.#writeKey(key);
+    const tagBytes = this.#writeTags(tags);
+    const tagged = tagBytes > 0;
+    const inline = bytes === undefined && length + (written >>> 2) + tagBytes <= engine.maxInline;
+    const result = inline
+      ? engine.set(written, type, length, expiry, tagged, expect, version)
+      : engine.setLarge(written, type, bytes ?? engine.value.slice(0, length), expiry, tagged, expect, version);
+    if (result === TOO_LARGE) this.#tooLarge(length);
+    if (result === BUSY) throw busy("another participant holds the key's place");
+    return result === DONE;
+  }
+
+  #entryOptions(options: SetOptions | undefined): { expiry: number; tags: readonly string[] | undefined } {
+    let ttl = this.#opened.options.ttl;
+    let tags: readonly string[] | undefined;
+    if (options !== undefined) {
+      const given = asObject(options, "options");
+      if (given.ttl !== undefined) ttl = checkTtl(given.ttl);
+      if (given.tags !== undefined) {
+        if (!Array.isArray(given.tags)) throw new TypeError("tags: must be an array of strings");
+        tags = [...given.tags];
+      }
+    }
+    return { expiry: this.#expiry(ttl), tags };
+  }
+
+  #expiry(ttl: number): number {
+    return ttl === Infinity ? Infinity : this.#engine.now() + ttl;
+  }
+
+  #tooLarge(length: number): never {
+    const limit = Math.min(this.#opened.options.maxEntrySize, this.#engine.maxValue);
+    const why =
+      length <= limit
+        ? "its key and tags leave no room for it"
+        : `the limit is ${limit} (an eighth of the cache's size, or maxEntrySize)`;
+    throw new CacheError("ERR_TOO_LARGE", `value: has ${length} bytes and ${why}. The old value was kept.`);
+  }
+
+  /** Whether the key is present. Does not count as a read. */
+  has(key: Key): boolean {
+    return this.#engine.get(this.#writeKey(key), WANT_QUIET) >= 0;
+  }
+
+  /** Removes the key; whether it was there. */
+  delete(key: Key): boolean {
+    return this.#remove(key, ANYTHING, 0);
+  }
+
+  #remove(key: Key, expect: number, version: number): boolean {
+    const removed = this.#engine.remove(this.#writeKey(key), expect, version);
+    if (removed < 0) throw busy("another participant holds the key's place");
+    return removed === 1;
+  }
+
+  /** Gets and removes in one step: of all that take at the same time one gets the value. */
+  take(key: Key): V | undefined {
+    const deadline = performance.now() + BUSY_MS;
+    for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
+      const entry = this.getEntry(key);
+      if (entry === undefined) return undefined;
+      if (this.#remove(key, VERSION, entry.version)) return entry.value;
+    }
+    throw busy("others change this key all the time");
+  }
+
+  /** The value with its version, expiry and tags. */
+  getEntry(key: Key): Entry<V> | undefined {
+    const engine = this.#engine;
+    const written = this.#writeKey(key);
+    for (let reads = 0; reads < READS; reads++) {
+      const length = engine.get(written, WANT_VALUE | WANT_TAGS);
+      if (length < 0) return undefined;
+      const { kind, version, number: expiresAt } = engine;
+      const tags = readTags(engine.tags, engine.word);
+      if (!engine.chunked) {
+        return { value: this.#codec.decode(kind, engine.value, 0, length) as V, version, expiresAt, tags };
+      }
+      const bytes = allocate(length);
+      if (engine.readLarge(written, bytes)) {
+        return { value: this.#codec.decode(kind, bytes, 0, length, true) as V, version, expiresAt, tags };
+      }
+    }
+    return undefined;
+  }
+
+  /** The values of many keys, in their order; `undefined` for those that are absent. */
+  getMany(keys: Iterable<Key>): (V | undefined)[] {
+    return Array.from(asIterable(keys, "keys"), (key) => this.get(key));
+  }
+
+  /** Stores many entries, one after the other; each is atomic, all together are not. */
+  setMany(entries: Iterable<readonly [Key, V]>, options?: SetOptions): this {
+    for (const [key, value] of asIterable(entries, "entries")) this.set(key, value, options);
+    return this;
+  }
+
+  /**
+   * Adds to a number and returns the sum; no increment is lost, whoever makes it. An absent key counts from `initial`.
+   *
+   * @throws {TypeError} when the value is not a number.
+   */
+  increment(key: Key, by = 1, options?: IncrementOptions): number {
+    if (typeof by !== "number" || !Number.isFinite(by)) throw new TypeError("by: must be a finite number");
+    const { initial = 0, ttl } = asObject(options, "options");
+    if (typeof initial !== "number" || !Number.isFinite(initial)) {
+      throw new TypeError("initial: must be a finite number");
+    }
+    const expiry = this.#expiry(ttl === undefined ? this.#opened.options.ttl : checkTtl(ttl));
+    const written = this.#writeKey(key);
+    const tagged = this.#writeTags(undefined) > 0;
+    const result = this.#engine.increment(written, by, initial, expiry, tagged);
+    if (result === NOT_A_NUMBER) throw new TypeError("the value of this key is not a number; increment cannot add to it");
+    if (result !== DONE) throw busy("another participant holds the key's place");
+    return this.#engine.number;
+  }
+
+  /** Subtracts from a number and returns the difference; see {@link increment}. */
+  decrement(key: Key, by = 1, options?: IncrementOptions): number {
+    if (typeof by !== "number") throw new TypeError("by: must be a finite number");
+    return this.increment(key, -by, options);
+  }
+
+  /** Gives an entry a new time to live in milliseconds, `Infinity` for none; whether it was there. */
+  touch(key: Key, ttl: number): boolean {
+    const expiry = this.#expiry(checkTtl(ttl));
+    const result = this.#engine.touch(this.#writeKey(key), expiry);
+    if (result === BUSY) throw busy("another participant holds the key's place");
+    if (result === TOO_LARGE) throw new CacheError("ERR_TOO_LARGE", "the entry has no room for an expiry");
+    return result === DONE;
+  }
+
+  /** Milliseconds that the entry still lives, `Infinity` without expiry, `undefined` when it is absent. */
+  ttl(key: Key): number | undefined {
+    if (this.#engine.get(this.#writeKey(key), WANT_QUIET) < 0) return undefined;
+    const expiresAt = this.#engine.number;
+    return expiresAt === Infinity ? Infinity : expiresAt - this.#engine.now();
+  }
+
+  /** Makes every entry with one of these tags a miss, everywhere and at once, whatever their number. */
+  invalidateTag(...tags: string[]): void {
+    this.#live();
+    for (const tag of tags) {
+      if (this.#writeTags([tag]) > 0) this.#engine.invalidate();
+    }
+  }
+
+  /**
+   * A part of the cache with keys and tags of its own and the same interface; namespaces can be nested. `clear` of a
+   * namespace is one step, whatever its size; `clear` of the cache clears its namespaces too. Its `size` and iteration
+   * walk over the whole cache.
+   */
+  namespace<W = V>(name: string): Cache<W> {
+    this.#live();
+    if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
+    if (name === "") throw new RangeError("name: must not be empty");
+    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, name], this.#engine));
+  }
+
+  /** Removes everything, in one step. Entries that others store at the same time may stay. */
+  clear(): void {
+    this.#live();
+    if (this.#scope === ROOT) {
+      this.#engine.clear();
+    } else {
+      writeTags(this.#engine.tags, [], [this.#scope.tags.at(-1) as string]);
+      this.#engine.invalidate();
+    }
+  }
+
+  /** How many entries can be read now, without those of namespaces. Counting walks the whole index. */
+  get size(): number {
+    this.#live();
+    if (this.#scope === ROOT) return this.#engine.census().own;
+    let size = 0;
+    for (const _ of this.keys()) size++;
+    return size;
+  }
+
+  /**
+   * The keys, in no order. Iteration is weakly consistent: an entry that is there the whole time is seen exactly once
+   * unless it is evicted or overwritten meanwhile; what is stored or removed meanwhile may be seen or not.
+   */
+  *keys(): Generator<Key, void, undefined> {
+    const { prefix } = this.#scope;
+    for (let cursor = 0; ; ) {
+      this.#live();
+      const way = this.#engine.next(cursor);
+      if (way < 0) return;
+      cursor = way + 1;
+      const word = this.#engine.word;
+      const key = this.#ownKey(word & 3, word >>> 2, prefix);
+      if (key !== undefined) yield key;
+    }
+  }
+
+  /** The key in the area without the scope's prefix, if it is in the scope. */
+  #ownKey(kind: number, length: number, prefix: Uint8Array): Key | undefined {
+    const area = this.#engine.key;
+    if (this.#scope === ROOT) return kind === KEY_NAMESPACED ? undefined : this.#keys.read(kind, area, 0, length);
+    if (kind !== KEY_NAMESPACED || length < prefix.length) return undefined;
+    // The first byte is the kind of the key behind the prefix.
+    for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
+    return this.#keys.read(area[0] as number, area, prefix.length, length - prefix.length);
+  }
+
+  /** The values; see {@link keys}. */
+  *values(): Generator<V, void, undefined> {
+    for (const [, value] of this.entries()) yield value;
+  }
+
+  /** Keys and values; see {@link keys}. */
+  *entries(): Generator<[Key, V], void, undefined> {
+    for (const key of this.keys()) {
+      const value = this.#read(key, WANT_VALUE | WANT_QUIET);
+      if (value !== undefined) yield [key, value];
+    }
+  }
+
+  /** As {@link entries}. */
+  [Symbol.iterator](): Generator<[Key, V], void, undefined> {
+    return this.entries();
+  }
+
+  /** Calls `callback` for each entry; see {@link keys}. */
+  forEach(callback: (value: V, key: Key, cache: this) => void, thisArg?: unknown): void {
+    if (typeof callback !== "function") throw new TypeError("callback: must be a function");
+    for (const [key, value] of this.entries()) callback.call(thisArg, value, key, this);
+  }
+
+  /** Numbers about the whole cache, of all participants together. */
+  stats(): Stats {
+    this.#live();
+    const { entries, bytes } = this.#engine.census();
+    const { participants, capacity, used } = this.#engine.usage();
+    return { entries, bytes, capacity, used, size: this.#engine.region.size, participants, ...this.#engine.counts() };
+  }
+
+  /**
+   * Leaves the cache, with all its namespaces; the entries stay for the others. Every later use throws `ERR_CLOSED`.
+   * May be called twice.
+   */
+  close(): void {
+    if (this.#opened.closed) return;
+    this.#opened.closed = true;
+    forgotten.unregister(this.#opened);
+    this.#engine.close();
+  }
+
+  /** As {@link close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #live(): void {
+    if (this.#opened.closed) {
+      throw new CacheError("ERR_CLOSED", "this cache was closed in this thread; open it again to use it");
+    }
+  }
+
+  /** Writes the key to the area: its kind and length in one number, as the engine takes them. */
+  #writeKey(key: Key): number {
+    if (this.#opened.closed) this.#live();
+    if (this.#scope === ROOT) return this.#keys.write(key, this.#keyArea);
+    const written = this.#keys.write(key, this.#keyArea);
+    const { prefix } = this.#scope;
+    this.#engine.key.set(prefix);
+    this.#engine.key[0] = written & 3;
+    return (((written >>> 2) + prefix.length) << 2) | KEY_NAMESPACED;
+  }
+
+  /** Writes the given tags and those of the scope to the area; the bytes they may take in the record. */
+  #writeTags(tags: readonly string[] | undefined): number {
+    if (tags === undefined && this.#scope === ROOT) return 0;
+    return writeTags(this.#engine.tags, tags ?? [], this.#scope.tags, this.#engine);
+  }
+
+  /** For tests: the number of the broken invariant, 0 when the structure is sound. @internal */
+  validate(): number {
+    this.#live();
+    return this.#engine.validate();
+  }
+}
+
+/** Opens a region as a cache. @internal */
+export function openRegion<V>(region: Region, options: Resolved, name?: string): Cache<V> {
+  let engine: Engine;
+  let codec: ValueCodec;
+  try {
+    codec = new ValueCodec(options.codec);
+    engine = new Engine(region, options.now);
+  } catch (error) {
+    region.close();
+    throw error;
+  }
+  const opened: Opened = { engine, codec, options, name, closed: false };
+  const cache = new Cache<V>(opened, ROOT);
+  forgotten.register(opened, engine, opened);
+  return cache;
+}
+
+function scopeOf(path: readonly string[], engine: Engine): Scope {
+  const text = new TextEncoder().encode(path.map((name) => `${name.length}:${name}`).join(""));
+  if (text.length > engine.maxTag || path.length >= engine.maxTags) {
+    throw new RangeError(`name: namespaces can be nested ${engine.maxTags - 1} deep, with ${engine.maxTag} bytes of names`);
+  }
+  // {kind of the key, filled in later | length of the path, low and high | path}
+  const prefix = new Uint8Array(3 + text.length);
+  prefix[1] = text.length & 0xff;
+  prefix[2] = text.length >> 8;
+  prefix.set(text, 3);
+  const tags = path.map((_, depth) =>
+    path
+      .slice(0, depth + 1)
+      .map((name) => `${name.length}:${name}`)
+      .join(""),
+  );
+  return { path, prefix, tags };
+}
+
+function busy(why: string): CacheError {
+  return new CacheError("ERR_BUSY", `${why}; nothing was changed. Try again later.`);
+}
+
+function allocate(length: number): Uint8Array {
+  return typeof Buffer === "function" ? Buffer.allocUnsafeSlow(length) : new Uint8Array(length);
+}
+
+function asIterable<T>(values: Iterable<T>, name: string): Iterable<T> {
+  if (typeof values?.[Symbol.iterator] !== "function") throw new TypeError(`${name}: must be iterable`);
+  return values;
+}

@@ -1,0 +1,471 @@
+/**
+ * The compiled engine as one participant uses it: typed calls over its exports, and the scratch area through which keys
+ * and values pass. The only file that knows export names and result codes; what lies where in the area it asks the
+ * engine. Arguments are taken to be valid: `cache.ts` checks them.
+ *
+ * Memory below the region, private to the process:
+ *
+ *     0          64 KiB                                                  base
+ *     │ module data │ area of slot 0 │ area of slot 1 │ …               │ region …
+ */
+
+import { CacheError } from "./errors.ts";
+import type { Exports } from "./exports.ts";
+import type { Layout, Mapping, Region } from "./memory.ts";
+import { PAGE, readableSize } from "./size.ts";
+import { BUILD, wasmModule } from "./wasm.ts";
+
+/** Where the areas begin: behind the module's own data. */
+const AREAS_AT = PAGE;
+/** How long a writer waits for another participant before `ERR_BUSY`, in milliseconds. */
+export const BUSY_MS = 50;
+/** Pauses that are spins; the later ones sleep. */
+const SPINNING_PAUSES = 20;
+
+/** What a store expects to find. */
+export const ANYTHING = 0;
+export const ABSENT = 1;
+export const PRESENT = 2;
+export const VERSION = 3;
+
+/** What a lookup is to bring. */
+export const WANT_VALUE = 1;
+export const WANT_TAGS = 2;
+export const WANT_QUIET = 4;
+export const WANT_AFTER_FIND = 8;
+
+/** Results of the engine's changing calls. */
+export const DONE = 0;
+export const UNEXPECTED = 1;
+export const TOO_LARGE = 2;
+export const NOT_A_NUMBER = 3;
+export const BUSY = 4;
+
+/** The flag beside the type byte that says "in chunks". */
+const CHUNKED = 0x100;
+/** Key kind of the keys of a namespace; the other three are those of `key.ts`. */
+export const KEY_NAMESPACED = 3;
+
+/** Places in the out part, in units of four or eight bytes. */
+const OUT_KIND = 0;
+const OUT_TAGS = 1;
+const OUT_VERSION = 1;
+const OUT_NUMBER = 2;
+/** Five words that prove an entry unchanged: entry low and high, generation, invalidations follow the way. */
+export const OUT_STAMP = 7;
+
+const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
+/** The numbers that participants count. */
+export type Counts = Record<(typeof COUNTERS)[number], number>;
+
+function instantiate(memory: WebAssembly.Memory, host: Host): Exports {
+  const { exports } = new WebAssembly.Instance(wasmModule(), { host: { memory, ...host } });
+  return exports as unknown as Exports;
+}
+
+/** The functions that the engine imports. None may throw: they run while locks are held. */
+interface Host extends Record<string, WebAssembly.ImportValue> {
+  now(): number;
+  take(slot: number): number;
+  release(slot: number): void;
+  pause(attempt: number): number;
+}
+
+const NO_HOST: Host = { now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };
+
+/** An instance over a few pages of its own, to ask for sizes before there is a region. */
+let planner: { exports: Exports; bytes: Uint8Array } | undefined;
+
+function plan(): { exports: Exports; bytes: Uint8Array } {
+  if (planner === undefined) {
+    const memory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: true });
+    planner = { exports: instantiate(memory, NO_HOST), bytes: new Uint8Array(memory.buffer) };
+    if ((planner.exports.__heap_base.value as number) > AREAS_AT) throw new Error("the module's data is too large");
+  }
+  return planner;
+}
+
+/** The smallest and the largest region, in bytes. */
+export function sizeLimits(): { min: number; max: number } {
+  const { exports } = plan();
+  return { min: exports.min_size(), max: exports.max_size() };
+}
+
+/** The engine's own answers. */
+export const layout: Layout = {
+  build: BUILD,
+
+  get version(): number {
+    return plan().exports.layout_version();
+  },
+
+  plan(size: number): { base: number; slots: number } {
+    const { exports } = plan();
+    const slots = exports.participants_of(size);
+    return { base: Math.ceil((AREAS_AT + slots * exports.area_bytes()) / PAGE) * PAGE, slots };
+  },
+
+  format(memory: WebAssembly.Memory, base: number, size: number): void {
+    const seed = crypto.getRandomValues(new Uint32Array(2));
+    if (!instantiate(memory, NO_HOST).format(base, size, seed[0] as number, seed[1] as number)) {
+      throw new RangeError(`size: there is no cache of ${readableSize(size)}`);
+    }
+  },
+
+  inspect(header: Uint8Array, size: number): void {
+    const { exports, bytes } = plan();
+    bytes.set(header.subarray(0, 64), AREAS_AT);
+    const result = exports.inspect(AREAS_AT, size);
+    if (result === 0) return;
+    const what = ["", "it is not a cache", "it has another layout version", "its size is not the one it was made with"];
+    throw new CacheError(
+      "ERR_LAYOUT",
+      `this is no cache that can be used: ${what[result]}. Remove it with destroyCache(name), or choose another name.`,
+    );
+  },
+};
+
+/** One participant of one region. Belongs to the thread that made it. */
+export class Engine {
+  readonly region: Region;
+  /** Where keys are written before a call and read after {@link next}. */
+  readonly key: Uint8Array;
+  readonly tags: Uint8Array;
+  /** Where values are written before a call and read after {@link get}. */
+  readonly value: Uint8Array;
+  /** Key, tags and value together that fit one record, in bytes. */
+  readonly maxInline: number;
+  readonly maxValue: number;
+  readonly maxTags: number;
+  readonly maxTag: number;
+  readonly chunkBytes: number;
+  /** The out part in words of four bytes, for {@link OUT_STAMP}. */
+  readonly out: Int32Array;
+
+  readonly #out64: Float64Array;
+  readonly #exports: Exports;
+  readonly #area: number;
+  readonly #slot: number;
+  readonly #now: () => number;
+  #closed = false;
+  #interrupted = false;
+  #waitingSince = 0;
+  #clockError: { error: unknown } | undefined;
+
+  /**
+   * Joins a region.
+   *
+   * @param now the clock for expiry, in milliseconds
+   * @throws {CacheError} `ERR_BUSY` when all slots are taken by the living.
+   */
+  constructor(region: Region, now: () => number) {
+    this.region = region;
+    this.#now = now;
+    this.#slot = region.membership.claim();
+    const x = instantiate(region.memory, this.#host());
+    this.#exports = x;
+    const area = AREAS_AT + this.#slot * plan().exports.area_bytes();
+    this.#area = area;
+    const stack = x.__stack_pointer;
+    // From here on this instance has a stack of its own; the default one would be everybody's.
+    stack.value = area + plan().exports.stack_bytes();
+    if (!x.attach(area, region.base, region.size, this.#slot)) {
+      region.membership.release(this.#slot);
+      throw new RangeError(`size: there is no cache of ${readableSize(region.size)}`);
+    }
+    const { buffer } = region.memory;
+    const bytes = (at: number, length: number): Uint8Array =>
+      typeof Buffer === "function" ? Buffer.from(buffer, at, length) : new Uint8Array(buffer, at, length);
+    this.key = bytes(x.key_at(area), x.max_key());
+    this.tags = bytes(x.tags_at(area), 8192);
+    this.value = bytes(x.value_at(area), PAGE);
+    this.out = new Int32Array(buffer, x.out_at(area), 16);
+    this.#out64 = new Float64Array(buffer, x.out_at(area), 8);
+    this.maxInline = x.max_inline(region.size);
+    this.maxValue = x.max_value(region.size);
+    this.maxTags = x.max_tags();
+    this.maxTag = x.max_tag();
+    this.chunkBytes = x.chunk_bytes(area);
+  }
+
+  #host(): Host {
+    const { membership } = this.region;
+    const sleeper = new Int32Array(new SharedArrayBuffer(4));
+    let maySleep = true;
+    return {
+      now: () => this.#time(),
+      take: (slot) => {
+        try {
+          return membership.take(slot) ? 1 : 0;
+        } catch {
+          // No proof, so alive.
+          return 0;
+        }
+      },
+      release: (slot) => {
+        try {
+          membership.release(slot);
+        } catch {
+          // The lock goes with this participant at the latest.
+        }
+      },
+      pause: (attempt) => {
+        if (attempt === 0) this.#waitingSince = performance.now();
+        else if (performance.now() - this.#waitingSince > BUSY_MS) return 0;
+        if (attempt >= SPINNING_PAUSES && maySleep) {
+          try {
+            Atomics.wait(sleeper, 0, 0, attempt < 2 * SPINNING_PAUSES ? 0.1 : 1);
+          } catch {
+            // A browser's main thread must not sleep; it polls.
+            maySleep = false;
+          }
+        }
+        return 1;
+      },
+    };
+  }
+
+  /** The clock, for the engine: it must not throw, so an error is kept for the caller of the operation. */
+  #time(): number {
+    try {
+      const now = this.#now();
+      if (typeof now === "number" && now === now) return now;
+      throw new TypeError("now: must return a number of milliseconds");
+    } catch (error) {
+      this.#clockError = { error };
+      return 0;
+    }
+  }
+
+  /** The clock, for everybody else. */
+  now(): number {
+    const now = this.#time();
+    this.#settle();
+    return now;
+  }
+
+  /** After a call that may have asked for the time. */
+  #settle(): void {
+    if (this.#clockError !== undefined) {
+      const { error } = this.#clockError;
+      this.#clockError = undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * After a call that did not return: the JavaScript stack ran out inside of it. Whatever it held is given up, as if
+   * this participant had died and come back.
+   */
+  #rescue(error: unknown): never {
+    this.#interrupted = true;
+    this.#exports.__stack_pointer.value = this.#area + plan().exports.stack_bytes();
+    this.#recover();
+    throw error;
+  }
+
+  #recover(): void {
+    try {
+      this.#exports.recover(this.#area);
+      this.#interrupted = false;
+    } catch {
+      // Still no stack to do it on; the next change tries again first.
+    }
+  }
+
+  /** Runs a call that changes something. */
+  #change(call: () => number): number {
+    if (this.#interrupted) this.#recover();
+    let result: number;
+    try {
+      result = call();
+    } catch (error) {
+      return this.#rescue(error);
+    }
+    if (this.#clockError !== undefined) this.#settle();
+    return result;
+  }
+
+  /** A glance at the index: the way of the key's likely entry with its stamp in {@link out}, or -1 for a miss. */
+  find(key: number): number {
+    try {
+      return this.#exports.find(this.#area, key);
+    } catch (error) {
+      return this.#rescue(error);
+    }
+  }
+
+  /** Looks a key up: the length of its value, or -1. */
+  get(key: number, want: number): number {
+    let length: number;
+    try {
+      length = this.#exports.get(this.#area, key, want);
+    } catch (error) {
+      return this.#rescue(error);
+    }
+    if (this.#clockError !== undefined) this.#settle();
+    return length;
+  }
+
+  /** After {@link get}: the type byte of the value. */
+  get kind(): number {
+    return (this.out[OUT_KIND] as number) & 0xff;
+  }
+
+  /** After {@link get}: the value is in chunks; its length is the total. */
+  get chunked(): boolean {
+    return ((this.out[OUT_KIND] as number) & CHUNKED) !== 0;
+  }
+
+  /** After {@link get} or {@link beginLarge}. */
+  get version(): number {
+    return this.#out64[OUT_VERSION] as number;
+  }
+
+  /** After {@link get}: the expiry in milliseconds, `Infinity` without. After {@link increment}: the sum. */
+  get number(): number {
+    return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}. After {@link next}: the key. */
+  get word(): number {
+    return this.out[OUT_TAGS] as number;
+  }
+
+  set(
+    key: number,
+    kind: number,
+    length: number,
+    expiry: number,
+    tagged: boolean,
+    expect: number,
+    version: number,
+  ): number {
+    if (this.#interrupted) this.#recover();
+    let result: number;
+    try {
+      result = this.#exports.set(this.#area, key, kind, length, expiry, tagged ? 1 : 0, expect, version);
+    } catch (error) {
+      return this.#rescue(error);
+    }
+    if (this.#clockError !== undefined) this.#settle();
+    return result;
+  }
+
+  /** Stores a value in chunks. The key must be in the area, the value outside of it. */
+  setLarge(
+    key: number,
+    kind: number,
+    value: Uint8Array,
+    expiry: number,
+    tagged: boolean,
+    expect: number,
+    version: number,
+  ): number {
+    const x = this.#exports;
+    const count = Math.ceil(value.length / this.chunkBytes);
+    return this.#change(() => {
+      x.begin_large(this.#area, value.length);
+      const newVersion = this.version;
+      let written = 0;
+      let result = DONE;
+      while (written < count && result === DONE) {
+        const start = written * this.chunkBytes;
+        const chunk = value.subarray(start, start + this.chunkBytes);
+        this.value.set(chunk);
+        result = x.write_chunk(this.#area, key, newVersion, written, chunk.length);
+        if (result === DONE) written++;
+      }
+      if (result === DONE) {
+        const flag = tagged ? 1 : 0;
+        result = x.commit_large(this.#area, key, kind, count, newVersion, expiry, flag, expect, version);
+      }
+      if (result !== DONE) x.abandon_large(this.#area, written);
+      return result;
+    });
+  }
+
+  /**
+   * After {@link get} found a value in chunks: copies them into `target`, which has the value's length. False when the
+   * value was replaced meanwhile.
+   */
+  readLarge(key: number, target: Uint8Array): boolean {
+    const version = this.version;
+    for (let number = 0, at = 0; at < target.length; number++) {
+      const length = this.#exports.read_chunk(this.#area, key, version, number);
+      if (length < 0 || length !== Math.min(this.chunkBytes, target.length - at)) return false;
+      target.set(this.value.subarray(0, length), at);
+      at += length;
+    }
+    return true;
+  }
+
+  /** 1 when the key was there as expected and is removed, 0 when not, -1 when busy. */
+  remove(key: number, expect: number, version: number): number {
+    return this.#change(() => this.#exports.remove(this.#area, key, expect, version));
+  }
+
+  increment(key: number, by: number, initial: number, expiry: number, tagged: boolean): number {
+    return this.#change(() => this.#exports.increment(this.#area, key, by, initial, expiry, tagged ? 1 : 0));
+  }
+
+  touch(key: number, expiry: number): number {
+    return this.#change(() => this.#exports.touch(this.#area, key, expiry));
+  }
+
+  clear(): void {
+    this.#exports.clear(this.#area);
+  }
+
+  /** Invalidates the tags in {@link tags}. */
+  invalidate(): void {
+    this.#exports.invalidate(this.#area);
+  }
+
+  /** The way of the next entry at or after `cursor`, or -1; its key is in {@link key}, as `length << 2 | kind` in {@link word}. */
+  next(cursor: number): number {
+    const way = this.#exports.next(this.#area, cursor);
+    this.#settle();
+    return way;
+  }
+
+  /** Live entries outside of namespaces, live entries in all, and their bytes in the log. */
+  census(): { own: number; entries: number; bytes: number } {
+    const entries = this.#exports.census(this.#area);
+    this.#settle();
+    return { own: entries - this.word, entries, bytes: this.number };
+  }
+
+  counts(): Counts {
+    return Object.fromEntries(COUNTERS.map((name, i) => [name, this.#exports.counter(this.#area, i)])) as Counts;
+  }
+
+  /** Participants attached now, bytes that entries can use, and bytes of the segments in use. */
+  usage(): { participants: number; capacity: number; used: number } {
+    const x = this.#exports;
+    return {
+      participants: this.#change(() => x.participants(this.#area)),
+      capacity: x.capacity(this.#area),
+      used: x.used(this.#area),
+    };
+  }
+
+  /** Checks the structure while nobody writes: 0, or the number of the broken invariant. */
+  validate(): number {
+    return this.#exports.validate(this.#area);
+  }
+
+  /** Leaves the region. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#exports.detach(this.#area);
+    this.region.membership.release(this.#slot);
+    this.region.close();
+  }
+}
+
+/** Whether a memory of another thread holds a region that this engine understands. */
+export function checkMapping({ memory, base, size }: Mapping): void {
+  layout.inspect(new Uint8Array(memory.buffer).slice(base, base + 64), size);
+}

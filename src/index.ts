@@ -1,0 +1,117 @@
+/**
+ * cache-machine: one cache for all threads and processes. This is the package as Node.js sees it.
+ *
+ * @packageDocumentation
+ */
+
+import { applicationName } from "./application.ts";
+import { type Cache, type CacheHandle, type Key, openRegion } from "./cache.ts";
+import { checkMapping, layout, sizeLimits } from "./engine.ts";
+import { attachFileRegion, destroyFile, openFileRegion } from "./file.ts";
+import {
+  asObject,
+  type CacheOptions,
+  checkMode,
+  checkName,
+  checkPath,
+  DEFAULT_SIZE,
+  type OpenOptions,
+  resolve,
+  resolveSize,
+  type SetOptions,
+} from "./options.ts";
+import { attachThreads, checkHandle, createCache } from "./threads.ts";
+
+export type { Cache, CacheHandle, Entry, Key, Stats } from "./cache.ts";
+export type { Codec } from "./codec.ts";
+export { CacheError, type CacheErrorCode } from "./errors.ts";
+export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
+export { createCache };
+
+/**
+ * Opens the cache of that name, creating it if there is none: the same one in every process and every thread of this
+ * user on this machine. Its entries stay until they are evicted, the machine restarts, or `destroyCache` is called.
+ *
+ * ```js
+ * import { openCache } from "cache-machine";
+ *
+ * const cache = openCache("app", { size: "64mb" });
+ * cache.set("report", "computed once");
+ * cache.get("report"); // "computed once", in every process
+ * ```
+ *
+ * @throws {TypeError} and {RangeError} naming the argument that is wrong.
+ * @throws {CacheError} `ERR_SIZE_MISMATCH` when it exists with another size (leave `size` out to take what is there);
+ * `ERR_UNSUPPORTED` without koffi or on this platform; `ERR_NO_SPACE`, `ERR_LAYOUT`, `ERR_NOT_OWNER`; `ERR_BUSY` when
+ * too many threads have it open.
+ */
+export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V> {
+  checkName(name);
+  const resolved = resolve(options);
+  const { size, path, mode } = asObject(options, "options");
+  const region = openFileRegion({
+    name,
+    path: checkPath(path),
+    layout,
+    size: resolveSize(size, sizeLimits()),
+    defaultSize: DEFAULT_SIZE,
+    mode: checkMode(mode),
+  });
+  return openRegion<V>(region, resolved, name);
+}
+
+/**
+ * Joins the cache that a handle stands for: what another thread of this process passed with `workerData`,
+ * `postMessage` or `setEnvironmentData`.
+ *
+ * @throws {TypeError} when it is no handle.
+ * @throws {CacheError} `ERR_CLOSED` when the cache was destroyed since; `ERR_LAYOUT` when it comes from another version
+ * of this package; `ERR_BUSY` when too many threads have it open.
+ */
+export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions): Cache<V> {
+  const checked = checkHandle(handle);
+  if (checked.reach === "threads") return attachThreads<V>(checked, options);
+  const resolved = resolve(options);
+  checkMapping(checked);
+  return openRegion<V>(attachFileRegion(checked), resolved);
+}
+
+/**
+ * Removes the name of a cache; whether there was one. Who has it open goes on with it, apart from whoever opens the name
+ * from now on; its memory is given back when the last one leaves.
+ *
+ * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user.
+ */
+export function destroyCache(name: string, options?: { path?: string | undefined }): boolean {
+  checkName(name);
+  return destroyFile({ name, path: checkPath(asObject(options, "options").path) }, layout.version);
+}
+
+let application: Cache | undefined;
+
+function applicationCache(): Cache {
+  application ??= openCache(applicationName());
+  return application;
+}
+
+/** Stores a value in the application's own machine-wide cache, which needs no configuration. */
+export function set<V>(key: Key, value: V, options?: SetOptions): void {
+  applicationCache().set(key, value, options);
+}
+
+/** A value of the application's own cache, `undefined` when it is absent. Without a key: everything, as an object. */
+export function get<V = any>(key: Key): V | undefined;
+export function get<V = any>(): Record<string, V>;
+export function get<V = any>(...keys: [Key?]): V | undefined | Record<string, V> {
+  // By count, so that a key that is `undefined` by mistake is an error and not everything.
+  if (keys.length > 0) return applicationCache().get(keys[0] as Key) as V | undefined;
+  const everything: Record<string, V> = {};
+  for (const [key, value] of applicationCache().entries()) {
+    if (typeof key === "string") Object.defineProperty(everything, key, { value, ...PLAIN });
+  }
+  return everything;
+}
+
+/** An own property like any other, even for a key such as `__proto__`. */
+const PLAIN = { enumerable: true, configurable: true, writable: true } as const;
+

@@ -1,0 +1,75 @@
+/**
+ * One mapping per process and file. Each costs 8 GiB and more of address space, so a thread that has mapped a file offers
+ * that to itself and to the workers it starts from then on, as environment data, in which a `WebAssembly.Memory` travels
+ * by sharing. A thread that finds none makes its own, which is as right and only costs more. Node.js only.
+ *
+ * The users of a mapping are counted, because the engine collects a memory that nobody needs late or never, and until
+ * then the blocks of its file are taken, even those of a destroyed cache. The last one to leave unmaps the file. A thread
+ * that was terminated never leaves: then it is left to the engine after all.
+ */
+
+import { getEnvironmentData, setEnvironmentData } from "node:worker_threads";
+import type { Mapping } from "./memory.ts";
+
+/** A mapping and the file that it shows. */
+export interface FileMapping extends Mapping {
+  /** Device and inode. Until the file is unmapped the inode is in use, so this names no other file. */
+  readonly id: string;
+  /** One `Int32`: how many regions use the mapping, in all threads; `-1` once the file was unmapped, for ever. */
+  readonly users: SharedArrayBuffer;
+}
+
+/** How many regions of this thread use each mapping that this thread has offered. */
+const ownUsers = new WeakMap<FileMapping, number>();
+
+/** A mapping with one user, the caller. */
+export function newMapping(mapping: Omit<FileMapping, "users">): FileMapping {
+  const users = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+  new Int32Array(users)[0] = 1;
+  return { ...mapping, users };
+}
+
+/** Adds a user; false when the file was unmapped. */
+export function joinMapping(mapping: FileMapping): boolean {
+  const users = new Int32Array(mapping.users);
+  // Ends when the word has been still for one round; only joining and leaving threads move it.
+  for (let count = Atomics.load(users, 0); count >= 0; ) {
+    const seen = Atomics.compareExchange(users, 0, count, count + 1);
+    if (seen === count) {
+      const own = ownUsers.get(mapping);
+      if (own !== undefined) ownUsers.set(mapping, own + 1);
+      return true;
+    }
+    count = seen;
+  }
+  return false;
+}
+
+/**
+ * Removes a user, and the offer with the last one of the thread that made it.
+ *
+ * @returns true for the very last one, who has to unmap the file: nobody can join any more
+ */
+export function leaveMapping(mapping: FileMapping, key: string): boolean {
+  const own = ownUsers.get(mapping);
+  if (own !== undefined) {
+    ownUsers.set(mapping, own - 1);
+    if (own === 1 && getEnvironmentData(key) === mapping) setEnvironmentData(key, undefined);
+  }
+  const users = new Int32Array(mapping.users);
+  // Terminated between the two, we leave a count of 0: nobody unmaps, the next one may join.
+  return Atomics.sub(users, 0, 1) === 1 && Atomics.compareExchange(users, 0, 0, -1) === 0;
+}
+
+/** Joins what this thread offered under `key`, or one of its ancestors before this thread started, if it shows that file. */
+export function findMapping(key: string, id: string): FileMapping | undefined {
+  const mapping = getEnvironmentData(key) as FileMapping | undefined;
+  // Another id: the file was destroyed and created again since.
+  return mapping?.id === id && joinMapping(mapping) ? mapping : undefined;
+}
+
+/** Offers a new mapping, in place of any older one, until the last user in this thread leaves. */
+export function offerMapping(key: string, mapping: FileMapping): void {
+  ownUsers.set(mapping, 1);
+  setEnvironmentData(key, mapping as never);
+}

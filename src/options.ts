@@ -1,0 +1,150 @@
+/**
+ * The options of a cache and of its operations, checked in one place and once. The caller's objects are read, never
+ * kept and never written to.
+ */
+
+import type { Codec } from "./codec.ts";
+import { parseSize } from "./size.ts";
+
+/** How a participant uses a cache. Each participant has its own; only entries are shared. */
+export interface CacheOptions {
+  /** Largest value in bytes once encoded; the region's own limit (1/8 of its size) by default. */
+  maxEntrySize?: number | string | undefined;
+  /** Milliseconds that entries live unless `set` says otherwise; `Infinity` by default. */
+  ttl?: number | undefined;
+  /** The clock for expiry, in milliseconds; `Date.now` by default. It must not use the cache. */
+  now?: (() => number) | undefined;
+  /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
+  codec?: Codec | undefined;
+  /** Decoded values that this thread keeps, in entries; 65,536 by default, 0 turns it off. */
+  nearCache?: number | undefined;
+  /** `get` of an object returns one deeply frozen object again and again instead of a fresh copy; false by default. */
+  frozenObjects?: boolean | undefined;
+}
+
+/** Options of a cache in memory of this process. */
+export interface CreateOptions extends CacheOptions {
+  /** Bytes of shared memory: a number, or text such as `"64mb"`; 32 MiB by default, rounded up to 64 KiB. */
+  size?: number | string | undefined;
+}
+
+/** Options of a cache in memory of the machine. */
+export interface OpenOptions extends CreateOptions {
+  /** Directory of the file; `/dev/shm` by default. It should be a tmpfs: other file systems write to their disk. */
+  path?: string | undefined;
+  /** Permissions of the file; 0o600 by default. */
+  mode?: number | undefined;
+}
+
+/** How one entry is stored. */
+export interface SetOptions {
+  /** Milliseconds until the entry expires; `Infinity` for never. */
+  ttl?: number | undefined;
+  /** Names under which `invalidateTag` finds the entry: up to 16, of up to 256 bytes each. */
+  tags?: readonly string[] | undefined;
+}
+
+/** How a number is counted. */
+export interface IncrementOptions {
+  /** What the number is before the first increment; 0 by default. */
+  initial?: number | undefined;
+  /** Milliseconds until it expires, from its first increment on; later ones do not prolong it. */
+  ttl?: number | undefined;
+}
+
+/** Size of a cache that nobody gave a size: half of what a container has in /dev/shm by default. */
+export const DEFAULT_SIZE: number = 32 << 20;
+const DEFAULT_NEAR = 65_536;
+const MAX_NEAR = 1 << 24;
+const MAX_NAME = 128;
+
+/** {@link CacheOptions} with all defaults filled in. */
+export interface Resolved {
+  maxEntrySize: number;
+  ttl: number;
+  now: () => number;
+  codec: Codec | undefined;
+  nearCache: number;
+  frozenObjects: boolean;
+}
+
+/** Checks options; the error names the one that is wrong. */
+export function resolve(options: CacheOptions | undefined): Resolved {
+  const given = asObject(options, "options");
+  const { ttl, now = Date.now, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
+  if (typeof now !== "function") throw new TypeError("now: must be a function that returns milliseconds");
+  if (typeof frozenObjects !== "boolean") throw new TypeError("frozenObjects: must be a boolean");
+  if (typeof nearCache !== "number") throw new TypeError("nearCache: must be a number of entries");
+  if (!Number.isInteger(nearCache) || nearCache < 0 || nearCache > MAX_NEAR) {
+    throw new RangeError(`nearCache: must be a whole number of entries from 0 to ${MAX_NEAR}, not ${nearCache}`);
+  }
+  return {
+    ttl: ttl === undefined ? Infinity : checkTtl(ttl),
+    now,
+    codec,
+    nearCache,
+    frozenObjects,
+    maxEntrySize: maxEntrySize === undefined ? Infinity : checkEntrySize(maxEntrySize),
+  };
+}
+
+/** The size asked for in bytes, within `limits`; `undefined` when none was asked for. */
+export function resolveSize(
+  size: number | string | undefined,
+  limits: { min: number; max: number },
+): number | undefined {
+  if (size === undefined) return undefined;
+  const bytes = parseSize(size);
+  if (bytes < limits.min || bytes > limits.max) {
+    throw new RangeError(`size: must be from ${limits.min >> 20}mb to ${limits.max / (1 << 20)}mb, not ${size}`);
+  }
+  return bytes;
+}
+
+/** Checks the name of a cache. */
+export function checkName(name: unknown): string {
+  if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
+  if (name.length === 0 || name.length > MAX_NAME) {
+    throw new RangeError(`name: must have 1 to ${MAX_NAME} characters, not ${name.length}`);
+  }
+  return name;
+}
+
+/** Checks a time to live. */
+export function checkTtl(ttl: unknown): number {
+  if (typeof ttl !== "number") throw new TypeError(`ttl: must be a number of milliseconds, not ${typeof ttl}`);
+  // Written so that NaN fails too.
+  if (!(ttl > 0)) throw new RangeError(`ttl: must be more than 0 milliseconds, not ${ttl}`);
+  return ttl;
+}
+
+/** Checks that options are an object, or missing. */
+export function asObject<T extends object>(options: T | undefined, name: string): Partial<T> {
+  if (options === undefined) return {};
+  if (typeof options !== "object" || options === null) throw new TypeError(`${name}: must be an object`);
+  return options;
+}
+
+/** Checks that a file mode is one. */
+export function checkMode(mode: number | undefined): number | undefined {
+  if (mode === undefined) return undefined;
+  if (typeof mode !== "number") throw new TypeError("mode: must be a number such as 0o600");
+  if (!Number.isInteger(mode) || (mode & ~0o666) !== 0 || (mode & 0o600) !== 0o600) {
+    throw new RangeError(`mode: must be made of read and write permissions, the owner's included, such as 0o600`);
+  }
+  return mode;
+}
+
+/** Checks a directory. */
+export function checkPath(path: string | undefined): string | undefined {
+  if (path !== undefined && typeof path !== "string") throw new TypeError("path: must be the name of a directory");
+  if (path === "") throw new RangeError("path: must not be empty");
+  return path;
+}
+
+function checkEntrySize(size: number | string): number {
+  if (typeof size === "string") return parseSize(size);
+  if (typeof size !== "number") throw new TypeError("maxEntrySize: must be a number of bytes, or text such as '1mb'");
+  if (!(size > 0)) throw new RangeError(`maxEntrySize: must be more than 0 bytes, not ${size}`);
+  return size;
+}

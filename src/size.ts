@@ -1,0 +1,46 @@
+/** Sizes in bytes: their unit, how users write them and how messages tell them. */
+
+/** The unit of a `WebAssembly.Memory`, in bytes; sizes and bases of regions are multiples of it. */
+export const PAGE: number = 65_536;
+
+/** The most that one `WebAssembly.Memory` can have, in bytes. */
+export const MAX_MEMORY: number = 65_536 * PAGE;
+
+const UNITS: Readonly<Record<string, number>> = { "": 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
+
+/**
+ * The option `size` in bytes, rounded up to a multiple of 64 KiB.
+ *
+ * @param size a number of bytes, or a text such as `"64mb"`, `"1.5 GiB"`, `"512k"`; the units are powers of 1024
+ * @throws {TypeError} when it is neither.
+ * @throws {RangeError} when it is not more than 0 and at most 4 GiB.
+ */
+export function parseSize(size: string | number): number {
+  let bytes: number;
+  if (typeof size === "number") {
+    bytes = size;
+  } else {
+    const match = typeof size === "string" ? /^\s*(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?\s*$/i.exec(size) : null;
+    if (match === null) {
+      throw new TypeError(`size: expected a number of bytes or a text such as "64mb", not ${JSON.stringify(size)}`);
+    }
+    const [, amount = "", unit = ""] = match;
+    bytes = Number(amount) * (UNITS[unit.toLowerCase()] as number);
+  }
+  if (!(bytes > 0 && bytes <= MAX_MEMORY)) {
+    throw new RangeError(`size: expected more than 0 and at most ${readableSize(MAX_MEMORY)}, not ${size}`);
+  }
+  return Math.ceil(bytes / PAGE) * PAGE;
+}
+
+/** A size for messages, such as `64 MiB (67108864 bytes)`. */
+export function readableSize(bytes: number): string {
+  for (const [unit, scale] of [
+    ["GiB", 1024 ** 3],
+    ["MiB", 1024 ** 2],
+    ["KiB", 1024],
+  ] as const) {
+    if (bytes >= scale) return `${Number((bytes / scale).toFixed(2))} ${unit} (${bytes} bytes)`;
+  }
+  return `${bytes} bytes`;
+}

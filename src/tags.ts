@@ -1,0 +1,68 @@
+/**
+ * Tags on their way to the engine and back. What the blocks look like is told in `wasm/src/tags.rs`: a count, and for
+ * each tag its length and UTF-8; in a record the engine puts its counters between the count and the names.
+ */
+
+/** Set in a length: the tag invalidates, but its name is not kept in the record. */
+const HIDDEN = 0x8000;
+/** What a tag costs in a record beside its name. */
+const TAG_OVERHEAD = 10;
+const BLOCK_OVERHEAD = 16;
+
+const encoder: TextEncoder = new TextEncoder();
+const decoder: TextDecoder = new TextDecoder();
+
+/**
+ * Writes visible and hidden tags to `area`.
+ *
+ * @returns the most bytes that they take in a record, 0 for none
+ * @throws {TypeError} when a tag is no string. @throws {RangeError} when there are too many or one is too long.
+ */
+export function writeTags(
+  area: Uint8Array,
+  visible: readonly string[],
+  hidden: readonly string[],
+  limits: { maxTags: number; maxTag: number } = { maxTags: 17, maxTag: 256 },
+): number {
+  const count = visible.length + hidden.length;
+  // One is always left for a namespace, so that the limit does not depend on where an entry is stored.
+  if (visible.length > limits.maxTags - Math.max(hidden.length, 1)) {
+    throw new RangeError(`tags: an entry can have ${limits.maxTags - Math.max(hidden.length, 1)}, not ${visible.length}`);
+  }
+  let at = 4;
+  let bytes = count === 0 ? 0 : BLOCK_OVERHEAD;
+  const put = (tag: string, flag: number): void => {
+    if (typeof tag !== "string") throw new TypeError(`tags: must be strings, not ${typeof tag}`);
+    const text = encoder.encode(tag);
+    if (text.length === 0 || text.length > limits.maxTag) {
+      throw new RangeError(`tags: must have 1 to ${limits.maxTag} bytes of UTF-8, not ${text.length}`);
+    }
+    const length = text.length | flag;
+    area[at] = length & 0xff;
+    area[at + 1] = length >> 8;
+    area.set(text, at + 2);
+    at += 2 + text.length;
+    bytes += TAG_OVERHEAD + text.length;
+  };
+  for (const tag of visible) put(tag, 0);
+  for (const tag of hidden) put(tag, HIDDEN);
+  area[0] = count;
+  area.fill(0, 1, 4);
+  return bytes;
+}
+
+/** The visible tags of a record, from the `length` bytes of its tag block. */
+export function readTags(area: Uint8Array, length: number): string[] {
+  const tags: string[] = [];
+  if (length < 8) return tags;
+  const word = (at: number): number => (area[at] as number) | ((area[at + 1] as number) << 8);
+  const counters = word(4);
+  for (let at = 8 + counters * 8; at + 2 < length; ) {
+    const bytes = word(at);
+    if (bytes === 0 || at + 2 + bytes > length) break;
+    // A copy: text decoders refuse shared memory in browsers.
+    tags.push(decoder.decode(area.slice(at + 2, at + 2 + bytes)));
+    at += 2 + bytes;
+  }
+  return tags;
+}

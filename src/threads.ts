@@ -1,0 +1,64 @@
+/** Caches in the memory of one process, for its threads: what works wherever WebAssembly and shared memory do. */
+
+import { type Cache, type CacheHandle, openRegion } from "./cache.ts";
+import { checkMapping, layout, sizeLimits } from "./engine.ts";
+import { CacheError } from "./errors.ts";
+import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "./memory.ts";
+import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "./options.ts";
+
+/**
+ * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the
+ * last thread has let go of it.
+ *
+ * ```js
+ * import { createCache } from "cache-machine";
+ *
+ * const cache = createCache({ size: "16mb" });
+ * cache.set("answer", { value: 42 });
+ * cache.get("answer"); // { value: 42 }
+ * ```
+ *
+ * @throws {TypeError} and {RangeError} naming the option that is wrong.
+ * @throws {CacheError} `ERR_NO_SPACE` when the memory cannot be had; `ERR_UNSUPPORTED` where there is no shared memory.
+ */
+export function createCache<V = any>(options?: CreateOptions): Cache<V> {
+  const resolved = resolve(options);
+  requireSharedMemory();
+  const size = resolveSize(options?.size, sizeLimits()) ?? DEFAULT_SIZE;
+  const { base, slots } = layout.plan(size);
+  const region = createThreadRegion({ base, size, slots });
+  layout.format(region.memory, base, size);
+  return openRegion<V>(region, resolved);
+}
+
+/** Joins a cache of another thread of this process. */
+export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | undefined): Cache<V> {
+  const resolved = resolve(options);
+  checkMapping(handle);
+  return openRegion<V>(attachThreadRegion(handle), resolved);
+}
+
+/** Checks that a value is a handle, and one that this build can join. */
+export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
+  const { reach, memory, build } = (handle as Partial<CacheHandle> | null | undefined) ?? {};
+  if (!(memory instanceof WebAssembly.Memory) || (reach !== "threads" && reach !== "processes")) {
+    throw new TypeError("handle: must be the `handle` of a cache, passed by workerData, postMessage or environment data");
+  }
+  if (build !== layout.build) {
+    throw new CacheError(
+      "ERR_LAYOUT",
+      "handle: comes from another version of cache-machine. All threads of a process must load the same one.",
+    );
+  }
+  return handle;
+}
+
+function requireSharedMemory(): void {
+  if (typeof SharedArrayBuffer === "function") return;
+  throw new CacheError(
+    "ERR_UNSUPPORTED",
+    "there is no SharedArrayBuffer here. A page has it when it is cross-origin isolated: serve it with the headers " +
+      "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: require-corp`.",
+  );
+}
+

@@ -1,0 +1,180 @@
+//! Space in the log: writers append to the open segment of their lane with one fetch_add.
+//!
+//! A writer announces the segment in its hazard word before it appends, and the announcement stays until its record is
+//! published. The reclaimer changes the segment's state first and looks at the hazards second; both with sequential
+//! consistency, so one of them sees the other, and bytes are never recycled under a writer, however long it sleeps.
+
+use crate::evict::Pressure;
+use crate::layout::{Class, META_BUMP, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT};
+use crate::lock::Busy;
+use crate::participant::{Host, Participant};
+use crate::record::{END, Space, first_word};
+use crate::segment::{Phase, State};
+use crate::sync::{AcqRel, Acquire, Relaxed, SeqCst, fence};
+
+/// Times a lane is looked at before the writer pauses. Each round fails only because another participant opened,
+/// filled or sealed a segment meanwhile.
+const ROUNDS: u32 = 64;
+/// Segments reclaimed for one append before reclaiming turns relentless, and before it gives up.
+const PATIENCE: u32 = 8;
+
+/// Who asks for space: relocation may use the reserve and never starts another reclaim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Write,
+    Relocate,
+}
+
+fn lane_word(segment: u32, generation: u32) -> u64 {
+    (segment as u64 + 1) << 32 | generation as u64
+}
+
+impl<H: Host> Participant<H> {
+    /// Reserves space for a record with this length field and writes its first word. On success the hazard names the
+    /// segment, until [`Participant::withdraw`].
+    pub(crate) fn reserve(&self, class: Class, length_field: u32, purpose: Purpose) -> Result<Space, Busy> {
+        let length = length_field & !15;
+        debug_assert!(length <= self.region.geometry.max_record);
+        let lane_at = self.lane_at(class);
+        let mut attempt = 0;
+        loop {
+            for _ in 0..ROUNDS {
+                let seen = self.region.word(lane_at).load(Acquire);
+                if let Some((at, segment, generation)) = self.append(seen, length) {
+                    // Before anything else, so that a walker can step over a record that is never finished.
+                    self.region.word(at).store(first_word(length_field, generation), Relaxed);
+                    return Ok(Space { at, room: length, segment, generation });
+                }
+                if !self.open_lane(class, lane_at, seen, purpose) {
+                    break;
+                }
+            }
+            if purpose == Purpose::Relocate || !self.host.pause(attempt) {
+                return Err(Busy);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Appends to the segment that a lane word names, if it is still open in that life.
+    fn append(&self, lane: u64, length: u32) -> Option<(u32, u32, u32)> {
+        let geometry = &self.region.geometry;
+        let segment = ((lane >> 32) as u32).checked_sub(1).filter(|&segment| segment < geometry.segments)?;
+        let generation = lane as u32;
+        self.announce(segment);
+        let state = State(self.region.word(geometry.state(segment)).load(SeqCst));
+        if state.phase() == Phase::Open && state.generation() == generation {
+            // The announcement holds the segment in this life from here on.
+            let bump = self.region.word(geometry.meta(segment) + META_BUMP).fetch_add(length as u64, AcqRel);
+            let bytes = geometry.segment_bytes() as u64;
+            if bump + length as u64 <= bytes && bump % 16 == 0 {
+                return Some((geometry.segment(segment) + bump as u32, segment, generation));
+            }
+            if bump < bytes && bump % 16 == 0 {
+                // The one append that crosses the end marks where the records end: a walker that finds no mark knows
+                // that a writer died before its first word.
+                let at = geometry.segment(segment) + bump as u32;
+                self.region.word(at).store(first_word(END, generation), Relaxed);
+            }
+            self.seal(segment, state);
+        }
+        self.withdraw();
+        None
+    }
+
+    pub(crate) fn seal(&self, segment: u32, state: State) {
+        let sequence = self.region.word(SEAL_SEQUENCE_AT).fetch_add(1, Relaxed);
+        // A late store here can hit the next life of the segment; it only makes that life look older or younger.
+        self.region.word(self.region.geometry.meta(segment) + META_SEALED).store(sequence, Relaxed);
+        let sealed = state.to(Phase::Sealed, 0, 0);
+        let _ = self.region.word(self.region.geometry.state(segment)).compare_exchange(state.0, sealed.0, SeqCst, Relaxed);
+    }
+
+    /// Puts a fresh segment into a lane whose word was `seen`. True when the lane is worth another look.
+    #[cold]
+    fn open_lane(&self, class: Class, lane_at: u32, seen: u64, purpose: Purpose) -> bool {
+        let Some(segment) = self.free_segment(purpose) else { return false };
+        if self.region.word(lane_at).load(Acquire) != seen {
+            return true;
+        }
+        let word = self.region.word(self.region.geometry.state(segment));
+        let free = State(word.load(Acquire));
+        if free.phase() != Phase::Free {
+            return true;
+        }
+        let open = State::new(Phase::Open, class, self.slot, self.epoch.get(), free.generation());
+        if word.compare_exchange(free.0, open.0, SeqCst, Relaxed).is_err() {
+            return true;
+        }
+        // Orders the new generation before the first byte written into the segment; meets the fence between a reader's
+        // copy and its validating load. A release store would not do: those bytes come after it.
+        fence(SeqCst);
+        // Dying here leaves an open segment in no lane, with a dead owner: the next reclaimer seals it.
+        let lane = lane_word(segment, free.generation());
+        if self.region.word(lane_at).compare_exchange(seen, lane, AcqRel, Relaxed).is_err() {
+            // Nobody could append to it, as it never was in a lane in this life.
+            let _ = word.compare_exchange(open.0, State::free(free.generation()).0, SeqCst, Relaxed);
+        }
+        true
+    }
+
+    /// A segment that is free and may be used for this purpose, after reclaiming if need be.
+    fn free_segment(&self, purpose: Purpose) -> Option<u32> {
+        let reserve = if purpose == Purpose::Relocate { 0 } else { self.region.geometry.reserve };
+        for round in 0..=2 * PATIENCE {
+            let (count, first) = self.count_free(reserve);
+            if count > reserve {
+                return first;
+            }
+            if purpose == Purpose::Relocate {
+                return None;
+            }
+            // Hot segments are moved rather than freed, and cool with every move; past the patience all goes.
+            let pressure = if round < PATIENCE { Pressure::Normal } else { Pressure::Relentless };
+            if !self.reclaim(pressure) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Counts free segments up to one more than `enough`, and names one. Each participant starts looking elsewhere.
+    fn count_free(&self, enough: u32) -> (u32, Option<u32>) {
+        let geometry = &self.region.geometry;
+        let start = self.slot.wrapping_mul(7) % geometry.segments;
+        let mut count = 0;
+        let mut found = None;
+        for i in 0..geometry.segments {
+            let segment = (start + i) % geometry.segments;
+            if State(self.region.word(geometry.state(segment)).load(Relaxed)).phase() == Phase::Free {
+                found = found.or(Some(segment));
+                count += 1;
+                if count > enough {
+                    break;
+                }
+            }
+        }
+        (count, found)
+    }
+
+    /// Whether some lane names this segment.
+    pub(crate) fn in_a_lane(&self, segment: u32) -> bool {
+        let geometry = &self.region.geometry;
+        [Class::Small, Class::Main].into_iter().any(|class| {
+            (0..geometry.lanes(class))
+                .any(|lane| self.region.word(geometry.lane(class, lane)).load(Acquire) >> 32 == segment as u64 + 1)
+        })
+    }
+
+    /// Adds to or takes from the live bytes of a segment. A hint: a crash may leave it wrong until the segment is
+    /// reclaimed, and then only the choice of a victim suffers.
+    pub(crate) fn account(&self, segment: u32, bytes: i64) {
+        self.region.word(self.region.geometry.meta(segment) + META_LIVE).fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of live records in a segment, as far as known.
+    pub(crate) fn live_bytes(&self, segment: u32) -> u64 {
+        let live = self.region.word(self.region.geometry.meta(segment) + META_LIVE).load(Relaxed) as i64;
+        live.clamp(0, self.region.geometry.segment_bytes() as i64) as u64
+    }
+}

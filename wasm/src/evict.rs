@@ -1,0 +1,367 @@
+//! Making room: S3-FIFO (Yang et al., SOSP 2023) over segments instead of single entries, and compaction.
+//!
+//! New records go to *small* segments. When one of those is reclaimed, what was read at least twice moves to *main*,
+//! and the rest leaves a ghost in the index; a ghost that is set again goes to main at once. When a main segment is
+//! reclaimed, what was read since moves on, one step colder, and the rest goes.
+//!
+//! A segment that is mostly dead bytes (overwritten, deleted) is compacted first, whatever its age: all of its live
+//! records move. Without this, overwriting one key for ever would evict all the others.
+//!
+//! Every step can be interrupted and done again by another participant: a record that was moved or dropped is simply
+//! not found in the index the second time.
+
+use crate::index::{Entry, Hit, Kind, bucket_of, find_place, replace_any_heat, resolve};
+use crate::layout::{Class, Counter, GRAIN, META_BUMP, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT, WAYS};
+use crate::lock::Busy;
+use crate::participant::{Host, Participant};
+use crate::alloc::Purpose;
+use crate::record::{CHUNK, CHUNKED, END, HEADER, Place, Record, first_word, length_field};
+use crate::segment::{Phase, State};
+use crate::sync::{Acquire, Relaxed, SeqCst, fence};
+
+/// Reads that an entry on probation needs to stay (the paper's `freq > 1`).
+const PROMOTE: u64 = 2;
+/// Segments found pinned in one reclaim before it gives up for now.
+const MAX_PINNED: usize = 16;
+
+/// How much is kept of a segment that is reclaimed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pressure {
+    /// What the policy says.
+    Normal,
+    /// Nothing: too much was moved already without making room.
+    Relentless,
+}
+
+/// What happens to the live records of one victim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    KeepAll,
+    KeepHot,
+    KeepNone,
+}
+
+struct Victim {
+    segment: u32,
+    state: State,
+    plan: Plan,
+}
+
+/// A walk that had to stop: a living participant holds the lock of a bucket it needs.
+struct Blocked;
+
+impl<H: Host> Participant<H> {
+    /// Frees one segment. False when none could be: everything that is sealed is pinned by living participants.
+    pub(crate) fn reclaim(&self, pressure: Pressure) -> bool {
+        let mut pinned = [u32::MAX; MAX_PINNED];
+        for i in 0..MAX_PINNED {
+            let Some(victim) = self.pick(&pinned, pressure) else { return false };
+            let Some(mine) = self.claim(&victim) else { continue };
+            if !self.is_pinned(victim.segment) && self.walk(victim.segment, mine, victim.plan).is_ok() {
+                self.free(victim.segment, mine);
+                self.count(Counter::Reclaims, 1);
+                if victim.plan == Plan::KeepAll {
+                    self.count(Counter::Compactions, 1);
+                }
+                return true;
+            }
+            // Put back as it was. What was already moved or dropped stays so.
+            self.transfer(victim.segment, mine, mine.to(Phase::Sealed, 0, 0));
+            pinned[i] = victim.segment;
+        }
+        false
+    }
+
+    /// Chooses a segment by looking at the whole table: no lists, so nothing to repair.
+    fn pick(&self, pinned: &[u32], pressure: Pressure) -> Option<Victim> {
+        let geometry = &self.region.geometry;
+        let mut emptiest: Option<(u64, u32, State)> = None;
+        let mut oldest: [Option<(u64, u32, State)>; 2] = [None; 2];
+        let mut small_segments = 0;
+        for segment in 0..geometry.segments {
+            let state = State(self.region.word(geometry.state(segment)).load(Acquire));
+            if state.phase() != Phase::Free && state.class() == Class::Small {
+                small_segments += 1;
+            }
+            if pinned.contains(&segment) {
+                continue;
+            }
+            match state.phase() {
+                Phase::Free => {}
+                // Its opener died before it got into a lane.
+                Phase::Open => {
+                    if !self.in_a_lane(segment) && self.owner_is_gone(state) {
+                        self.seal(segment, state);
+                    }
+                }
+                // Its reclaimer died on the way: go on where it stopped.
+                Phase::Reclaim => {
+                    if self.owner_is_gone(state) {
+                        return Some(Victim { segment, state, plan: plan_of(pressure) });
+                    }
+                }
+                Phase::Sealed => {
+                    let live = self.live_bytes(segment);
+                    if emptiest.is_none_or(|(least, ..)| live < least) {
+                        emptiest = Some((live, segment, state));
+                    }
+                    let sealed = self.region.word(geometry.meta(segment) + META_SEALED).load(Relaxed);
+                    let queue = &mut oldest[state.class() as usize];
+                    if queue.is_none_or(|(first, ..)| sealed < first) {
+                        *queue = Some((sealed, segment, state));
+                    }
+                }
+            }
+        }
+        let (live, segment, state) = emptiest?;
+        if live * 2 <= geometry.segment_bytes() as u64 && pressure == Pressure::Normal {
+            return Some(Victim { segment, state, plan: Plan::KeepAll });
+        }
+        let [small, main] = oldest;
+        let (_, segment, state) = if small_segments * 10 > geometry.segments { small.or(main) } else { main.or(small) }?;
+        Some(Victim { segment, state, plan: plan_of(pressure) })
+    }
+
+    /// SEALED (or a dead reclaimer's RECLAIM) → RECLAIM in this participant's name.
+    fn claim(&self, victim: &Victim) -> Option<State> {
+        let mine = victim.state.to(Phase::Reclaim, self.slot, self.epoch.get());
+        self.transfer(victim.segment, victim.state, mine).then_some(mine)
+    }
+
+    fn transfer(&self, segment: u32, from: State, to: State) -> bool {
+        // Sequentially consistent: comes before the look at the hazards.
+        self.region.word(self.region.geometry.state(segment)).compare_exchange(from.0, to.0, SeqCst, Relaxed).is_ok()
+    }
+
+    /// Whether a living participant is still writing into the segment.
+    fn is_pinned(&self, segment: u32) -> bool {
+        (0..self.used_slots())
+            .any(|slot| self.hazard_of(slot).load(SeqCst) == segment as u64 + 1 && slot != self.slot && !self.bury(slot))
+    }
+
+    /// The last step: gives the segment back in its next life. Only the owner of the RECLAIM state gets here, and no
+    /// entry points into the segment any more.
+    fn free(&self, segment: u32, mine: State) {
+        let meta = self.region.geometry.meta(segment);
+        self.region.word(meta + META_BUMP).store(0, Relaxed);
+        self.region.word(meta + META_LIVE).store(0, Relaxed);
+        fence(SeqCst);
+        self.transfer(segment, mine, State::free(mine.generation().wrapping_add(1)));
+    }
+
+    /// Moves or drops every live record of a segment.
+    fn walk(&self, segment: u32, mine: State, plan: Plan) -> Result<(), Blocked> {
+        let geometry = &self.region.geometry;
+        let (start, end) = (geometry.segment(segment), geometry.segment(segment + 1));
+        let bump = self.region.word(geometry.meta(segment) + META_BUMP).load(Acquire);
+        let used = start + bump.min(geometry.segment_bytes() as u64) as u32;
+        let now = self.host.now();
+        let mut at = start;
+        while at < used {
+            let first = self.region.word(at).load(Acquire);
+            if first == first_word(END, mine.generation()) {
+                return Ok(());
+            }
+            if first == first_word(GRAIN, mine.generation()) {
+                // Left over by `fit`, too short for a record.
+                at += GRAIN;
+                continue;
+            }
+            match Record::read(&self.region, at, end) {
+                Some(record) if record.generation == mine.generation() => {
+                    if record.has(CHUNK) {
+                        self.walk_chunk(segment, &record, plan, mine.class())?;
+                    } else {
+                        self.walk_record(&record, plan, mine.class(), now)?;
+                    }
+                    at += record.length;
+                }
+                // A writer died between its reservation and its first word: what comes after cannot be reached.
+                _ => return self.sweep(segment),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops every entry that points into a segment whose records cannot be walked. Slow, and only after a crash.
+    #[cold]
+    fn sweep(&self, segment: u32) -> Result<(), Blocked> {
+        let geometry = &self.region.geometry;
+        for bucket in 0..geometry.buckets {
+            for way in 0..WAYS {
+                let entry_at = geometry.bucket(bucket) + way * 8;
+                let entry = Entry(self.region.word(entry_at).load(Acquire));
+                if !entry.is_live() || geometry.segment_of(entry.at()) != Some(segment) {
+                    continue;
+                }
+                // The bucket number is all of the hash that matters here.
+                let held = if entry.kind() == Kind::Mutable { Some(self.lock(bucket as u64).map_err(|_| Blocked)?) } else { None };
+                if let Some(hit) = resolve(&self.region, entry_at, entry) {
+                    self.drop_entry(&hit, false);
+                } else {
+                    replace_any_heat(&self.region, entry_at, entry, |_| Entry::EMPTY);
+                }
+                if let Some(held) = held {
+                    self.unlock(held);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn walk_record(&self, record: &Record, plan: Plan, class: Class, now: f64) -> Result<(), Blocked> {
+        let hash = record.hash(&self.region);
+        let Some((entry_at, entry)) = find_place(&self.region, hash, record.at, record.generation) else {
+            return Ok(());
+        };
+        // Mutable records must not change while they are copied, and nobody may change them after they were dropped.
+        let held = if entry.kind() == Kind::Mutable { Some(self.lock(hash).map_err(|_| Blocked)?) } else { None };
+        if let Some(hit) = resolve(&self.region, entry_at, entry) {
+            if !self.is_current(record) {
+                self.drop_entry(&hit, false);
+            } else if record.expiry(&self.region) <= now {
+                if self.drop_entry(&hit, false) {
+                    self.count(Counter::Expirations, 1);
+                }
+            } else {
+                let target = destination(plan, class, entry.freq());
+                if !target.is_some_and(|target| self.move_record(&hit, target).is_ok()) {
+                    self.evict(&hit, class);
+                }
+            }
+        }
+        if let Some(held) = held {
+            self.unlock(held);
+        }
+        Ok(())
+    }
+
+    /// Takes an entry away for lack of room; from probation it leaves a ghost.
+    pub(crate) fn evict(&self, hit: &Hit, class: Class) {
+        if self.drop_entry(hit, class == Class::Small) {
+            self.count(Counter::Evictions, 1);
+        }
+    }
+
+    /// Takes an entry away. Mutable entries need their bucket's lock. False when it was not there any more.
+    pub(crate) fn drop_entry(&self, hit: &Hit, leave_ghost: bool) -> bool {
+        let sealed = self.region.word(SEAL_SEQUENCE_AT).load(Relaxed);
+        let to = |entry: Entry| if leave_ghost { entry.ghost(sealed) } else { Entry::EMPTY };
+        let dropped = replace_any_heat(&self.region, hit.entry_at, hit.entry, to).is_some();
+        if dropped {
+            self.retire(hit);
+        }
+        dropped
+    }
+
+    /// Takes the bytes of a record that left the index, and of its chunks, off the books.
+    pub(crate) fn retire(&self, hit: &Hit) {
+        self.account(hit.segment, -(hit.record.length as i64));
+        if hit.record.has(CHUNKED) && hit.entry.kind() == Kind::Mutable {
+            for i in 0..hit.record.chunks() {
+                let place = Place(self.region.word(hit.record.chunk_place_at(i)).load(Acquire));
+                if let Some((segment, chunk)) = self.chunk_at(place) {
+                    self.account(segment, -(chunk.length as i64));
+                }
+            }
+        }
+    }
+
+    /// Copies a record to the open segment of another class and lets its entry point there. Err when there is no room;
+    /// Ok also when the entry was replaced meanwhile, and the copy is dead.
+    fn move_record(&self, hit: &Hit, (class, cool): (Class, u64)) -> Result<(), Busy> {
+        let record = &hit.record;
+        let field = self.region.word(record.at).load(Acquire) as u32;
+        let space = self.reserve(class, length_field_of(field, record), Purpose::Relocate)?;
+        self.region.copy_within(record.at + 8, space.at + 8, record.length - 8);
+        let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
+            let freq = entry.freq().saturating_sub(cool);
+            Entry::live(entry.kind(), entry.0, space.generation, space.at, freq)
+        });
+        if moved.is_some() {
+            self.account(space.segment, record.length as i64);
+        }
+        self.withdraw();
+        Ok(())
+    }
+
+    /// A chunk lives as long as its head lists it. Moving it changes one word of the head, under the bucket's lock.
+    fn walk_chunk(&self, segment: u32, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
+        let hash = chunk.hash(&self.region);
+        let held = self.lock(hash).map_err(|_| Blocked)?;
+        if let Some((head, place_at)) = self.head_of(chunk, hash) {
+            let target = destination(plan, class, head.entry.freq());
+            let moved = target.is_some_and(|(class, _)| {
+                let Ok(space) = self.reserve(class, length_field(chunk.length), Purpose::Relocate) else { return false };
+                let field = self.region.word(chunk.at).load(Acquire) as u32;
+                self.region.word(space.at).store(first_word(length_field_of(field, chunk), space.generation), Relaxed);
+                self.region.copy_within(chunk.at + 8, space.at + 8, chunk.length - 8);
+                // Release: publishes the copy; meets the acquire load of whoever reads the chunk.
+                self.region.word(place_at).store(Place::new(space.at, space.generation).0, SeqCst);
+                self.account(space.segment, chunk.length as i64);
+                self.account(segment, -(chunk.length as i64));
+                self.withdraw();
+                true
+            });
+            if !moved {
+                self.evict(&head, class);
+            }
+        }
+        self.unlock(held);
+        Ok(())
+    }
+
+    /// The head that lists this chunk, and where it does. Needs the bucket's lock.
+    fn head_of(&self, chunk: &Record, hash: u64) -> Option<(Hit, u32)> {
+        let geometry = &self.region.geometry;
+        let bucket = geometry.bucket(bucket_of(geometry, hash));
+        let version = chunk.version(&self.region);
+        (0..WAYS).map(|way| bucket + way * 8).find_map(|entry_at| {
+            let entry = Entry(self.region.word(entry_at).load(Acquire));
+            if entry.kind() != Kind::Mutable {
+                return None;
+            }
+            let head = resolve(&self.region, entry_at, entry)?;
+            let number = chunk.chunk_number(&self.region);
+            if !head.record.has(CHUNKED) || head.record.version(&self.region) != version || number >= head.record.chunks() {
+                return None;
+            }
+            let place_at = head.record.chunk_place_at(number);
+            let place = Place(self.region.word(place_at).load(Acquire));
+            (place == Place::new(chunk.at, chunk.generation)).then_some((head, place_at))
+        })
+    }
+
+    /// The chunk record at a place, if its segment is still in that life, and the segment.
+    pub(crate) fn chunk_at(&self, place: Place) -> Option<(u32, Record)> {
+        let geometry = &self.region.geometry;
+        let segment = geometry.segment_of(place.at())?;
+        let state = State(self.region.word(geometry.state(segment)).load(Acquire));
+        if state.generation() != place.generation() || state.phase() == Phase::Free {
+            return None;
+        }
+        let chunk = Record::read(&self.region, place.at(), geometry.segment(segment + 1))?;
+        (chunk.has(CHUNK) && chunk.generation == place.generation()).then_some((segment, chunk))
+    }
+}
+
+fn plan_of(pressure: Pressure) -> Plan {
+    if pressure == Pressure::Normal { Plan::KeepHot } else { Plan::KeepNone }
+}
+
+/// Where a live record goes and by how much it cools, `None` when it is evicted.
+fn destination(plan: Plan, class: Class, freq: u64) -> Option<(Class, u64)> {
+    match (plan, class) {
+        (Plan::KeepNone, _) => None,
+        (Plan::KeepAll, class) => Some((class, 0)),
+        (Plan::KeepHot, Class::Small) if freq >= PROMOTE => Some((Class::Main, freq)),
+        (Plan::KeepHot, Class::Main) if freq >= 1 => Some((Class::Main, 1)),
+        (Plan::KeepHot, _) => None,
+    }
+}
+
+/// The length field to give a copy: the original's, unless foreign bytes changed it since it was checked.
+fn length_field_of(field: u32, record: &Record) -> u32 {
+    if field & !15 == record.length { field } else { record.length.max(HEADER) }
+}
+

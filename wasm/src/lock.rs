@@ -1,0 +1,96 @@
+//! The lock of a bucket: one word, taken by one compare-and-swap that also says who took it and in which incarnation.
+//! Readers never look at it.
+//!
+//! ```text
+//! control  63       48 47             16 15      0
+//!          │ owner + 1 │ owner's epoch   │ ticket │        owner 0 is free
+//! ```
+//!
+//! When the holder vanishes, its lock is stolen by whoever needs it next, and only with proof: either the holder's slot
+//! has another epoch by now (it was reaped, or left), or the host proves its death here and it is reaped. A holder that
+//! is alive but frozen is never robbed: that would be memory-safe, but when it woke up its compare-and-swap could bring
+//! an old value back. Everything done under the lock is one word at a time, so the thief finds a valid bucket.
+
+use crate::index::bucket_of;
+use crate::layout::BUCKET_CONTROL;
+use crate::participant::{Host, Participant};
+use crate::sync::{AcqRel, Acquire, Relaxed, Release, spin};
+
+/// Polls before asking whether the holder is alive; a critical section is well under a microsecond.
+const SPINS: u32 = 200;
+
+/// Another participant holds what is needed and did not let go in time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Busy;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Control(u64);
+
+impl Control {
+    fn owner(self) -> Option<u32> {
+        ((self.0 >> 48) as u32).checked_sub(1)
+    }
+
+    fn epoch(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+
+    fn held_by(self, slot: u32, epoch: u32) -> Control {
+        Control((slot as u64 + 1) << 48 | (epoch as u64) << 16 | (self.0.wrapping_add(1) & 0xFFFF))
+    }
+
+    fn free(self) -> Control {
+        Control(self.0 & 0xFFFF)
+    }
+}
+
+/// A held bucket lock. Deliberately no destructor: a participant that dies runs none, so nothing may depend on one.
+#[must_use = "a lock that is not unlocked stays held until its owner leaves"]
+pub struct Held {
+    control_at: u32,
+    control: Control,
+}
+
+impl<H: Host> Participant<H> {
+    /// Locks the bucket of `hash`. Ends because the host limits the waiting, or because a dead holder was robbed.
+    pub(crate) fn lock(&self, hash: u64) -> Result<Held, Busy> {
+        let geometry = &self.region.geometry;
+        let control_at = geometry.bucket(bucket_of(geometry, hash)) + BUCKET_CONTROL;
+        let word = self.region.word(control_at);
+        let mut attempt = 0;
+        let mut spins = 0;
+        loop {
+            let seen = Control(word.load(Relaxed));
+            let free = match seen.owner() {
+                None => true,
+                // Left over from an operation of this thread that was cut short: a thread never waits for itself.
+                Some(owner) => owner == self.slot || self.is_gone(owner, seen.epoch()),
+            };
+            if free {
+                let mine = seen.held_by(self.slot, self.epoch.get());
+                // Acquire: meets the release of `unlock`.
+                if word.compare_exchange_weak(seen.0, mine.0, AcqRel, Relaxed).is_ok() {
+                    return Ok(Held { control_at, control: mine });
+                }
+                continue;
+            }
+            if spins < SPINS {
+                spins += 1;
+                spin();
+            } else if !seen.owner().is_some_and(|owner| self.bury(owner)) {
+                if !self.host.pause(attempt) {
+                    return Err(Busy);
+                }
+                attempt += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn unlock(&self, held: Held) {
+        let word = self.region.word(held.control_at);
+        debug_assert!(word.load(Acquire) == held.control.0, "a living owner was robbed");
+        // Release: everything done under the lock comes first; only the owner stores here.
+        word.store(held.control.free().0, Release)
+    }
+}
