@@ -22,7 +22,7 @@ const CRATE = join(ROOT, "wasm");
 const ARTEFACT = join(CRATE, "cache_machine.wasm");
 const RECORD = `${ARTEFACT}.json`;
 const EXPORTS_TS = join(ROOT, "src", "exports.ts");
-const TOOLS = join(ROOT, ".tools");
+const TOOLS = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "cache-machine", "tools");
 
 const WASM_PACK = "0.15.1";
 const WASM_BINDGEN = "0.2.130";

@@ -27,7 +27,13 @@ const shared = {
 rmSync(join(root, "dist"), { recursive: true, force: true });
 await Promise.all([
   build({ ...shared, entryPoints: ["src/index.ts"], outfile: "dist/index.js", platform: "node", packages: "external" }),
-  build({ ...shared, entryPoints: ["src/browser.ts"], outfile: "dist/browser.js", platform: "browser", packages: "external" }),
+  build({
+    ...shared,
+    entryPoints: ["src/browser.ts"],
+    outfile: "dist/browser.js",
+    platform: "browser",
+    packages: "external",
+  }),
 ]);
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });

@@ -355,7 +355,8 @@ export class Cache<V = any> implements Disposable {
     const written = this.#writeKey(key);
     const tagged = this.#writeTags(undefined) > 0;
     const result = this.#engine.increment(written, by, initial, expiry, tagged);
-    if (result === NOT_A_NUMBER) throw new TypeError("the value of this key is not a number; increment cannot add to it");
+    if (result === NOT_A_NUMBER)
+      throw new TypeError("the value of this key is not a number; increment cannot add to it");
     if (result !== DONE) throw busy("another participant holds the key's place");
     return this.#engine.number;
   }
@@ -547,7 +548,9 @@ export function openRegion<V>(region: Region, options: Resolved, name?: string):
 function scopeOf(path: readonly string[], engine: Engine): Scope {
   const text = new TextEncoder().encode(path.map((name) => `${name.length}:${name}`).join(""));
   if (text.length > engine.maxTag || path.length >= engine.maxTags) {
-    throw new RangeError(`name: namespaces can be nested ${engine.maxTags - 1} deep, with ${engine.maxTag} bytes of names`);
+    throw new RangeError(
+      `name: namespaces can be nested ${engine.maxTags - 1} deep, with ${engine.maxTag} bytes of names`,
+    );
   }
   // {kind of the key, filled in later | length of the path, low and high | path}
   const prefix = new Uint8Array(3 + text.length);

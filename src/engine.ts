@@ -229,7 +229,7 @@ export class Engine {
   #time(): number {
     try {
       const now = this.#now();
-      if (typeof now === "number" && now === now) return now;
+      if (typeof now === "number" && !Number.isNaN(now)) return now;
       throw new TypeError("now: must return a number of milliseconds");
     } catch (error) {
       this.#clockError = { error };

@@ -114,4 +114,3 @@ export function get<V = any>(...keys: [Key?]): V | undefined | Record<string, V>
 
 /** An own property like any other, even for a key such as `__proto__`. */
 const PLAIN = { enumerable: true, configurable: true, writable: true } as const;
-

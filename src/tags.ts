@@ -27,7 +27,9 @@ export function writeTags(
   const count = visible.length + hidden.length;
   // One is always left for a namespace, so that the limit does not depend on where an entry is stored.
   if (visible.length > limits.maxTags - Math.max(hidden.length, 1)) {
-    throw new RangeError(`tags: an entry can have ${limits.maxTags - Math.max(hidden.length, 1)}, not ${visible.length}`);
+    throw new RangeError(
+      `tags: an entry can have ${limits.maxTags - Math.max(hidden.length, 1)}, not ${visible.length}`,
+    );
   }
   let at = 4;
   let bytes = count === 0 ? 0 : BLOCK_OVERHEAD;

@@ -42,7 +42,9 @@ export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | u
 export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
   const { reach, memory, build } = (handle as Partial<CacheHandle> | null | undefined) ?? {};
   if (!(memory instanceof WebAssembly.Memory) || (reach !== "threads" && reach !== "processes")) {
-    throw new TypeError("handle: must be the `handle` of a cache, passed by workerData, postMessage or environment data");
+    throw new TypeError(
+      "handle: must be the `handle` of a cache, passed by workerData, postMessage or environment data",
+    );
   }
   if (build !== layout.build) {
     throw new CacheError(
@@ -61,4 +63,3 @@ function requireSharedMemory(): void {
       "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: require-corp`.",
   );
 }
-

@@ -8,18 +8,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { deepFreeze, NUMBER_TYPE, ValueCodec } from "../src/codec.ts";
 import { CacheError } from "../src/errors.ts";
-import {
-  bufferHost,
-  type Host,
-  KEY_BYTES,
-  KEY_ILL_FORMED,
-  KEY_LIMIT,
-  KEY_STRING,
-  KeyCodec,
-  keyKind,
-  keyLength,
-  plainHost,
-} from "../src/key.ts";
+import { KEY_BYTES, KEY_ILL_FORMED, KEY_LIMIT, KEY_STRING, KeyCodec, keyKind, keyLength } from "../src/key.ts";
+import { bufferHost, type Host, plainHost } from "../src/text.ts";
 
 const hosts: [string, Host][] = [
   ["with Buffer", bufferHost as Host],
