@@ -78,18 +78,21 @@ interface Opened {
   readonly engine: Engine;
   readonly codec: ValueCodec;
   readonly options: Resolved;
+  readonly near: Near | undefined;
   readonly name: string | undefined;
   closed: boolean;
 }
 
 /** Which keys a view sees: all that begin with `prefix`, invalidated by any of `tags`. */
 interface Scope {
+  /** Tells scopes apart; empty for the cache itself. */
+  readonly id: string;
   readonly path: readonly string[];
   readonly prefix: Uint8Array;
   readonly tags: readonly string[];
 }
 
-const ROOT: Scope = { path: [], prefix: new Uint8Array(0), tags: [] };
+const ROOT: Scope = { id: "", path: [], prefix: new Uint8Array(0), tags: [] };
 
 /** Leaves the caches that were forgotten without `close`; otherwise each would keep a slot until its thread ends. */
 const forgotten = new FinalizationRegistry<Engine>((engine) => engine.close());
@@ -108,7 +111,6 @@ export class Cache<V = any> implements Disposable {
   readonly #scope: Scope;
   /** The key part of the scratch area behind the scope's prefix. */
   readonly #keyArea: Uint8Array;
-  readonly #near: Near | undefined;
 
   /** @internal */
   constructor(opened: Opened, scope: Scope) {
@@ -117,7 +119,6 @@ export class Cache<V = any> implements Disposable {
     this.#codec = opened.codec;
     this.#scope = scope;
     this.#keyArea = opened.engine.key.subarray(scope.prefix.length);
-    this.#near = opened.options.nearCache > 0 ? new Near(opened.options.nearCache) : undefined;
   }
 
   /** `"threads"`: this process only. `"processes"`: all processes of this user on this machine. */
@@ -141,13 +142,13 @@ export class Cache<V = any> implements Disposable {
    * @throws {TypeError} when the key is neither a string nor bytes.
    */
   get(key: Key): V | undefined {
-    const near = this.#near;
+    const near = this.#opened.near;
     if (near === undefined || typeof key !== "string") return this.#read(key, WANT_VALUE);
     const engine = this.#engine;
     const written = this.#writeKey(key);
     const way = engine.find(written);
     if (way < 0) return undefined;
-    const slot = near.find(key, way, engine.out);
+    const slot = near.find(key, this.#scope.id, way, engine.out);
     if (slot >= 0) {
       const expiry = near.expiry(slot);
       if (expiry === Infinity || expiry > engine.now()) return near.value(slot) as V;
@@ -165,30 +166,37 @@ export class Cache<V = any> implements Disposable {
   /** Reads and decodes the value of the key in the area. */
   #fetch(key: Key, written: number, want: number): V | undefined {
     const engine = this.#engine;
+    const near = this.#opened.near;
     for (let reads = 0; reads < READS; reads++) {
       const length = engine.get(written, want);
       if (length < 0) return undefined;
       const kind = engine.kind;
-      let value: unknown;
       if (engine.chunked) {
         const bytes = allocate(length);
         if (!engine.readLarge(written, bytes)) continue;
-        value = this.#codec.decode(kind, bytes, 0, length, true);
-      } else {
-        value = this.#codec.decode(kind, engine.value, 0, length);
-        if (this.#near !== undefined && typeof key === "string" && this.#mayKeep(kind, value)) {
-          this.#near.keep(key, engine.out, value, engine.number, length);
-        }
+        return this.#decode(kind, bytes, length, true);
       }
+      if (near === undefined || typeof key !== "string") return this.#decode(kind, engine.value, length, false);
+      if (this.#codec.isCacheable(kind)) {
+        const value = this.#codec.decode(kind, engine.value, 0, length);
+        near.keep(key, this.#scope.id, engine.out, value, engine.number, length);
+        return value as V;
+      }
+      if (!this.#opened.options.frozenObjects) return this.#decode(kind, engine.value, length, false);
+      // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
+      const proof = engine.out.slice();
+      const expiry = engine.number;
+      const value = this.#codec.decode(kind, engine.value, 0, length);
+      if (deepFreeze(value)) near.keep(key, this.#scope.id, proof, value, expiry, length);
       return value as V;
     }
     return undefined;
   }
 
-  /** Whether one decoded value may serve many calls; freezes it when that is what makes it so. */
-  #mayKeep(kind: number, value: unknown): boolean {
-    if (this.#codec.isCacheable(kind)) return true;
-    return this.#opened.options.frozenObjects && deepFreeze(value);
+  #decode(kind: number, bytes: Uint8Array, length: number, owned: boolean): V {
+    const value = this.#codec.decode(kind, bytes, 0, length, owned);
+    if (this.#opened.options.frozenObjects) deepFreeze(value);
+    return value as V;
   }
 
   /**
@@ -319,11 +327,11 @@ export class Cache<V = any> implements Disposable {
       const { kind, version, number: expiresAt } = engine;
       const tags = readTags(engine.tags, engine.word);
       if (!engine.chunked) {
-        return { value: this.#codec.decode(kind, engine.value, 0, length) as V, version, expiresAt, tags };
+        return { value: this.#decode(kind, engine.value, length, false), version, expiresAt, tags };
       }
       const bytes = allocate(length);
       if (engine.readLarge(written, bytes)) {
-        return { value: this.#codec.decode(kind, bytes, 0, length, true) as V, version, expiresAt, tags };
+        return { value: this.#decode(kind, bytes, length, true), version, expiresAt, tags };
       }
     }
     return undefined;
@@ -392,9 +400,9 @@ export class Cache<V = any> implements Disposable {
   }
 
   /**
-   * A part of the cache with keys and tags of its own and the same interface; namespaces can be nested. `clear` of a
-   * namespace is one step, whatever its size; `clear` of the cache clears its namespaces too. Its `size` and iteration
-   * walk over the whole cache.
+   * A part of the cache with keys of its own and the same interface; namespaces can be nested. Clearing one is a single
+   * step, whatever its size, and clears those within it; tags are shared by the whole cache. The `size` of a namespace
+   * and iterating over it walk the whole cache.
    */
   namespace<W = V>(name: string): Cache<W> {
     this.#live();
@@ -539,31 +547,30 @@ export function openRegion<V>(region: Region, options: Resolved, name?: string):
     region.close();
     throw error;
   }
-  const opened: Opened = { engine, codec, options, name, closed: false };
+  const near = options.nearCache > 0 ? new Near(options.nearCache) : undefined;
+  const opened: Opened = { engine, codec, options, near, name, closed: false };
   const cache = new Cache<V>(opened, ROOT);
   forgotten.register(opened, engine, opened);
   return cache;
 }
 
 function scopeOf(path: readonly string[], engine: Engine): Scope {
-  const text = new TextEncoder().encode(path.map((name) => `${name.length}:${name}`).join(""));
+  // Lengths in front, so that no two paths give the same text.
+  const tags = path.map((_, depth) =>
+    path.slice(0, depth + 1).reduce((text, name) => `${text}${name.length}:${name}`, ""),
+  );
+  const id = tags.at(-1) as string;
+  const text = new TextEncoder().encode(id);
   if (text.length > engine.maxTag || path.length >= engine.maxTags) {
-    throw new RangeError(
-      `name: namespaces can be nested ${engine.maxTags - 1} deep, with ${engine.maxTag} bytes of names`,
-    );
+    const depth = engine.maxTags - 1;
+    throw new RangeError(`name: namespaces can be nested ${depth} deep, with ${engine.maxTag} bytes of names in all`);
   }
-  // {kind of the key, filled in later | length of the path, low and high | path}
+  // {kind of the key, filled in later | length of the text, low and high | text}
   const prefix = new Uint8Array(3 + text.length);
   prefix[1] = text.length & 0xff;
   prefix[2] = text.length >> 8;
   prefix.set(text, 3);
-  const tags = path.map((_, depth) =>
-    path
-      .slice(0, depth + 1)
-      .map((name) => `${name.length}:${name}`)
-      .join(""),
-  );
-  return { path, prefix, tags };
+  return { id, path, prefix, tags };
 }
 
 function busy(why: string): CacheError {

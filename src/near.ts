@@ -14,11 +14,12 @@ const STAMP = 4;
 /** Bytes of values kept for each slot on average, so that large values cannot fill the heap. */
 const BYTES_PER_SLOT = 256;
 
-/** The decoded values of one thread and one view of a cache. */
+/** The decoded values of one thread, for a cache and its namespaces. */
 export class Near {
   readonly #mask: number;
   readonly #stamps: Int32Array;
   readonly #keys: (string | undefined)[];
+  readonly #scopes: string[];
   readonly #values: unknown[];
   readonly #expiries: Float64Array;
   readonly #lengths: Uint32Array;
@@ -31,16 +32,17 @@ export class Near {
     this.#mask = slots - 1;
     this.#stamps = new Int32Array(slots * STAMP);
     this.#keys = new Array(slots).fill(undefined);
+    this.#scopes = new Array(slots).fill("");
     this.#values = new Array(slots).fill(undefined);
     this.#expiries = new Float64Array(slots);
     this.#lengths = new Uint32Array(slots);
     this.#budget = slots * BYTES_PER_SLOT;
   }
 
-  /** The slot that holds the value of `key`, proved by the stamp in `out`, or -1. */
-  find(key: string, way: number, out: Int32Array): number {
+  /** The slot that holds the value of `key` in a namespace, proved by the stamp in `out`, or -1. */
+  find(key: string, scope: string, way: number, out: Int32Array): number {
     const slot = way & this.#mask;
-    if (this.#keys[slot] !== key) return -1;
+    if (this.#keys[slot] !== key || this.#scopes[slot] !== scope) return -1;
     const stamps = this.#stamps;
     const at = slot * STAMP;
     return stamps[at] === out[OUT_STAMP] &&
@@ -62,7 +64,7 @@ export class Near {
   }
 
   /** Keeps a value of `length` bytes with the stamp that `get` left in `out`. */
-  keep(key: string, out: Int32Array, value: unknown, expiry: number, length: number): void {
+  keep(key: string, scope: string, out: Int32Array, value: unknown, expiry: number, length: number): void {
     // An entry that can change in place, such as a counter, has no stamp that could prove anything.
     if (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0) return;
     const slot = (out[OUT_STAMP - 1] as number) & this.#mask;
@@ -71,6 +73,7 @@ export class Near {
     this.#bytes = bytes;
     this.#lengths[slot] = length;
     this.#keys[slot] = key;
+    this.#scopes[slot] = scope;
     this.#values[slot] = value;
     this.#expiries[slot] = expiry;
     const at = slot * STAMP;

@@ -39,6 +39,8 @@ pub use participant::{Host, Participant};
 pub use record::Place;
 pub use recover::{Mismatch, format, inspect};
 pub use region::Region;
+#[cfg(feature = "faults")]
+pub use sync::faults;
 pub use table::{Census, Draft, Expect, Found, NUMBER, Refused, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
 pub use tags::{Block, MAX_BLOCK};
 pub use validate::Broken;

@@ -72,7 +72,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// A version nobody else has: even, and never zero, which stands for "absent".
-    pub(crate) fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         if self.next_version.get() == self.last_version.get() {
             let first = self.region.word(NEXT_VERSION_AT).fetch_add(VERSION_BLOCK, Relaxed) & VERSION_MASK & !1;
             self.next_version.set(first);

@@ -1,0 +1,81 @@
+/**
+ * A client of the service, a process of its own. It finds out which documents are alike, which takes it seconds, and
+ * posts what it found to whichever process answers. This is what the cache was first made for: computed once by
+ * anyone, there for everyone.
+ *
+ * Alike are documents that share words which are rare elsewhere: the angle between their vectors of word counts, each
+ * count weighed by how few documents have the word (tf-idf, cosine).
+ */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { findPages, root } from "./docs.mjs";
+import { etagOf } from "./page.mjs";
+
+const RELATED = 5;
+
+const started = performance.now();
+const body = Buffer.from(JSON.stringify(relatedPages(findPages()), null, 1));
+const seconds = (performance.now() - started) / 1000;
+
+const path = "/results/related";
+const response = await fetch(`http://127.0.0.1:${process.env.PORT}${path}`, { method: "POST", body });
+if (response.status !== 201) throw new Error(`the service answered ${response.status}: ${await response.text()}`);
+process.send({
+  path,
+  seconds,
+  bytes: body.length,
+  etag: etagOf(body),
+  process: response.headers.get("x-process"),
+  pid: Number(response.headers.get("x-pid")),
+});
+process.disconnect();
+
+/** For each page the ones most like it: `{ title: [{ title, likeness }] }`. */
+function relatedPages(pages) {
+  const vectors = pages.map((page) => countWords(page.files));
+  const documents = new Map();
+  for (const vector of vectors) for (const word of vector.keys()) documents.set(word, (documents.get(word) ?? 0) + 1);
+  for (const vector of vectors) weigh(vector, documents, pages.length);
+  return Object.fromEntries(
+    vectors.map((vector, index) => {
+      const others = vectors
+        .map((other, at) => ({ title: pages[at].title, likeness: at === index ? 0 : rounded(product(vector, other)) }))
+        .sort((a, b) => b.likeness - a.likeness);
+      return [pages[index].title, others.slice(0, RELATED)];
+    }),
+  );
+}
+
+function countWords(files) {
+  const counts = new Map();
+  for (const file of files) {
+    for (const [word] of readFileSync(join(root, file), "utf8").toLowerCase().matchAll(/\p{L}{3,}/gu)) {
+      counts.set(word, (counts.get(word) ?? 0) + 1);
+    }
+  }
+  return counts;
+}
+
+/** Turns counts into a vector of length 1. */
+function weigh(vector, documents, total) {
+  let squares = 0;
+  for (const [word, count] of vector) {
+    const weight = (1 + Math.log(count)) * Math.log(total / documents.get(word));
+    vector.set(word, weight);
+    squares += weight ** 2;
+  }
+  const length = Math.sqrt(squares) || 1;
+  for (const [word, weight] of vector) vector.set(word, weight / length);
+}
+
+function product(a, b) {
+  if (a.size > b.size) return product(b, a);
+  let sum = 0;
+  for (const [word, weight] of a) sum += weight * (b.get(word) ?? 0);
+  return sum;
+}
+
+function rounded(likeness) {
+  return Math.round(likeness * 1000) / 1000;
+}

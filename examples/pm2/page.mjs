@@ -1,0 +1,30 @@
+/**
+ * Makes HTML out of Markdown: the work that is worth caching. It knows nothing of caches, so that the driver can do
+ * the same work to know what the right answer is.
+ */
+
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { marked } from "marked";
+import { root } from "./docs.mjs";
+
+/** The page as bytes. */
+export function renderPage({ title, files }) {
+  const articles = files.map((file) => {
+    const html = marked.parse(readFileSync(join(root, file), "utf8"));
+    return `<article id="${escape(file)}">\n${html}</article>\n`;
+  });
+  return Buffer.from(
+    `<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>${escape(title)}</title>\n${articles.join("")}</html>\n`,
+  );
+}
+
+/** What tells one answer from another: the ETag of these bytes. */
+export function etagOf(bytes) {
+  return `"${createHash("sha1").update(bytes).digest("base64url")}"`;
+}
+
+function escape(text) {
+  return text.replace(/[&<>"]/g, (char) => `&#${char.charCodeAt(0)};`);
+}

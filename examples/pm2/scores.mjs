@@ -1,0 +1,96 @@
+/**
+ * Counts what the service answered, process by process, and compares every answer with what is right. It sees only
+ * what any client sees: the headers of the responses.
+ */
+
+/** What one process answered, which a restart under the same name does not continue. */
+class Score {
+  answers = 0;
+  /** Pages that it has rendered, as it says itself: an answer that nobody waited for any more is work too. */
+  rendered = 0;
+  fromCache = 0;
+  /** Of those from the cache, how many another process had rendered. */
+  fromOthers = 0;
+  /** Pages rendered although some process had answered with them before. */
+  renderedAgain = 0;
+  state = "online";
+
+  constructor(name, pid) {
+    this.name = name;
+    this.pid = pid;
+  }
+}
+
+export class Scores {
+  /** By process id, in the order of their appearance. */
+  processes = new Map();
+  /** Answers with other bytes than the right ones. */
+  wrong = [];
+  /** Requests that got no answer, or a bad one: `{ from, to, count, why }`, in milliseconds of `performance.now()`. */
+  failures = [];
+  /** Milliseconds of each answer of the load, as it comes from autocannon. */
+  latencies = [];
+  /** Milliseconds of rendering that the answers from the cache would have taken. */
+  renderingSaved = 0;
+  /** Answers whose bytes the readers compared with their own rendering, one by one. */
+  compared = 0;
+  /** Paths that have been answered, so they are in the cache; when, in milliseconds of `performance.now()`. */
+  #answeredAt = new Map();
+  #expected;
+
+  /** @param expected the right ETag by path */
+  constructor(expected) {
+    this.#expected = expected;
+  }
+
+  process(name, pid) {
+    let score = this.processes.get(pid);
+    if (score === undefined) this.processes.set(pid, (score = new Score(name, pid)));
+    return score;
+  }
+
+  /** Takes note of a response to somebody who asked for it at the time `asked`; returns the score of who answered. */
+  answered(status, headers, asked) {
+    const path = headers["content-location"];
+    const name = headers["x-process"];
+    if (status !== 200) return this.failed(asked, performance.now(), 1, `status ${status}`);
+    const score = this.process(name, Number(headers["x-pid"]));
+    if (headers.etag !== this.#expected.get(path)) this.wrong.push(`${path} from ${name}`);
+
+    score.answers++;
+    score.rendered = Math.max(score.rendered, Number(headers["x-rendered"]));
+    if (headers["x-cache"] === "hit") {
+      score.fromCache++;
+      const by = headers["x-rendered-by"];
+      if (by !== undefined && by !== headers["x-pid"]) score.fromOthers++;
+      this.renderingSaved += Number(headers["x-render-ms"] ?? 0);
+    } else {
+      // Two processes may render the same page at the same time; one that began when it was there already did in vain.
+      if (this.#answeredAt.get(path) < asked) score.renderedAgain++;
+    }
+    if (!this.#answeredAt.has(path)) this.#answeredAt.set(path, performance.now());
+    return score;
+  }
+
+  /** A reader has looked at every byte. */
+  compare(path, etag) {
+    this.compared++;
+    if (etag !== this.#expected.get(path)) this.wrong.push(`${path}: other bytes than its ETag says`);
+  }
+
+  failed(from, to, count, why) {
+    this.failures.push({ from, to, count, why });
+  }
+
+  expect(path, etag) {
+    this.#expected.set(path, etag);
+  }
+
+  get pagesAnswered() {
+    return this.#answeredAt.size;
+  }
+
+  total(what) {
+    return [...this.processes.values()].reduce((sum, score) => sum + score[what], 0);
+  }
+}

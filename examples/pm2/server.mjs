@@ -1,0 +1,118 @@
+/**
+ * The service, of which pm2 runs several processes on one port. It answers from the cache; what is not there it has
+ * rendered by a pool of worker threads, which put it there. Results that clients compute and post are kept the same
+ * way: whichever process gets one, all have it.
+ */
+
+import { createServer } from "node:http";
+import { buffer } from "node:stream/consumers";
+import { CacheError } from "cache-machine";
+import { Piscina } from "piscina";
+import { findPages } from "./docs.mjs";
+import { etagOf } from "./page.mjs";
+import { processName, threads } from "./settings.mjs";
+import { cache, origins, pages, results } from "./store.mjs";
+
+/** Says in every response which process it comes from. */
+const identity = { "x-process": processName, "x-pid": String(process.pid) };
+
+const pool = new Piscina({
+  filename: new URL("./render.mjs", import.meta.url).href,
+  minThreads: threads,
+  maxThreads: threads,
+});
+
+/** What pages there are, by path: found by whoever comes first, and in the cache for all who start later. */
+const contents = new Map((cache.get("contents") ?? searchAndKeep()).map((page) => [page.path, page]));
+
+/** Pages that are being rendered by this process now, so that it does not render one for each of its readers. */
+const rendering = new Map();
+/** Pages that this process has rendered so far, which it says in each response. */
+let rendered = 0;
+
+const server = createServer(async (request, response) => {
+  try {
+    if (request.method === "POST") await keep(request, response);
+    else await answer(request, response);
+  } catch (error) {
+    const tooLarge = error instanceof CacheError && error.code === "ERR_TOO_LARGE";
+    response.writeHead(tooLarge ? 413 : 500, identity).end(`${error.message}\n`);
+    if (!tooLarge) console.error(error);
+  }
+});
+
+async function answer({ url: path }, response) {
+  const result = results.get(path);
+  if (result !== undefined) return send(response, path, result, { "x-cache": "hit", "content-type": "application/json" });
+
+  const html = pages.get(path);
+  if (html !== undefined) return send(response, path, html, { "x-cache": "hit", ...describe(origins.get(path)) });
+
+  const page = contents.get(path);
+  if (page === undefined) return response.writeHead(404, identity).end("no such page\n");
+
+  const { html: fresh, origin } = await render(page);
+  send(response, path, fresh, { "x-cache": "miss", ...describe(origin) });
+}
+
+/** Stores what a client has computed. */
+async function keep(request, response) {
+  if (!request.url.startsWith("/results/")) return response.writeHead(405, identity).end("post to /results/\n");
+  results.set(request.url, await buffer(request));
+  response.writeHead(201, { ...identity, location: request.url }).end();
+}
+
+function render(page) {
+  let job = rendering.get(page.path);
+  if (job === undefined) {
+    job = runInPool(page);
+    rendering.set(page.path, job);
+  }
+  return job;
+}
+
+async function runInPool(page) {
+  try {
+    const result = await pool.run(page);
+    rendered++;
+    return result;
+  } finally {
+    rendering.delete(page.path);
+  }
+}
+
+/** The ETag is made of the bytes that are sent, so it tells what the cache gave and not what was once put there. */
+function send(response, path, bytes, headers) {
+  response
+    .writeHead(200, {
+      "content-type": "text/html; charset=utf-8",
+      "content-length": bytes.length,
+      "content-location": path,
+      etag: etagOf(bytes),
+      "x-rendered": rendered,
+      ...identity,
+      ...headers,
+    })
+    .end(bytes);
+}
+
+function describe(origin) {
+  if (origin === undefined) return {};
+  return { "x-rendered-by": String(origin.pid), "x-render-ms": origin.ms.toFixed(2) };
+}
+
+function searchAndKeep() {
+  const found = findPages();
+  cache.set("contents", found);
+  return found;
+}
+
+server.listen(Number(process.env.PORT), "127.0.0.1", () => process.send("ready"));
+
+process.on("SIGINT", async () => {
+  server.close();
+  server.closeAllConnections();
+  await pool.destroy();
+  cache.close();
+  process.exit(0);
+});
