@@ -16,7 +16,6 @@ import {
   DONE,
   Engine,
   KEY_NAMESPACED,
-  layout,
   NOT_A_NUMBER,
   PRESENT,
   TOO_LARGE,
@@ -28,6 +27,7 @@ import {
 } from "./engine.ts";
 import { CacheError } from "./errors.ts";
 import { KeyCodec } from "./key.ts";
+import { layout } from "./layout.ts";
 import type { FileHandle, Region, ThreadHandle } from "./memory.ts";
 import { Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";

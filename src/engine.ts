@@ -2,21 +2,14 @@
  * The compiled engine as one participant uses it: typed calls over its exports, and the scratch area through which keys
  * and values pass. The only file that knows export names and result codes; what lies where in the area it asks the
  * engine. Arguments are taken to be valid: `cache.ts` checks them.
- *
- * Memory below the region, private to the process:
- *
- *     0          64 KiB                                                  base
- *     │ module data │ area of slot 0 │ area of slot 1 │ …               │ region …
  */
 
-import { CacheError } from "./errors.ts";
 import type { Exports } from "./exports.ts";
-import type { Layout, Mapping, Region } from "./memory.ts";
+import { areaOf } from "./layout.ts";
+import type { Region } from "./memory.ts";
 import { PAGE, readableSize } from "./size.ts";
-import { BUILD, wasmModule } from "./wasm.ts";
+import { type Host, instantiate } from "./wasm.ts";
 
-/** Where the areas begin: behind the module's own data. */
-const AREAS_AT = PAGE;
 /** How long a writer waits for another participant before `ERR_BUSY`, in milliseconds. */
 export const BUSY_MS = 50;
 /** Pauses that are spins; the later ones sleep. */
@@ -58,73 +51,6 @@ const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations
 /** The numbers that participants count. */
 export type Counts = Record<(typeof COUNTERS)[number], number>;
 
-function instantiate(memory: WebAssembly.Memory, host: Host): Exports {
-  const { exports } = new WebAssembly.Instance(wasmModule(), { host: { memory, ...host } });
-  return exports as unknown as Exports;
-}
-
-/** The functions that the engine imports. None may throw: they run while locks are held. */
-interface Host extends Record<string, WebAssembly.ImportValue> {
-  now(): number;
-  take(slot: number): number;
-  release(slot: number): void;
-  pause(attempt: number): number;
-}
-
-const NO_HOST: Host = { now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };
-
-/** An instance over a few pages of its own, to ask for sizes before there is a region. */
-let planner: { exports: Exports; bytes: Uint8Array } | undefined;
-
-function plan(): { exports: Exports; bytes: Uint8Array } {
-  if (planner === undefined) {
-    const memory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: true });
-    planner = { exports: instantiate(memory, NO_HOST), bytes: new Uint8Array(memory.buffer) };
-    if ((planner.exports.__heap_base.value as number) > AREAS_AT) throw new Error("the module's data is too large");
-  }
-  return planner;
-}
-
-/** The smallest and the largest region, in bytes. */
-export function sizeLimits(): { min: number; max: number } {
-  const { exports } = plan();
-  return { min: exports.min_size(), max: exports.max_size() };
-}
-
-/** The engine's own answers. */
-export const layout: Layout = {
-  build: BUILD,
-
-  get version(): number {
-    return plan().exports.layout_version();
-  },
-
-  plan(size: number): { base: number; slots: number } {
-    const { exports } = plan();
-    const slots = exports.participants_of(size);
-    return { base: Math.ceil((AREAS_AT + slots * exports.area_bytes()) / PAGE) * PAGE, slots };
-  },
-
-  format(memory: WebAssembly.Memory, base: number, size: number): void {
-    const seed = crypto.getRandomValues(new Uint32Array(2));
-    if (!instantiate(memory, NO_HOST).format(base, size, seed[0] as number, seed[1] as number)) {
-      throw new RangeError(`size: there is no cache of ${readableSize(size)}`);
-    }
-  },
-
-  inspect(header: Uint8Array, size: number): void {
-    const { exports, bytes } = plan();
-    bytes.set(header.subarray(0, 64), AREAS_AT);
-    const result = exports.inspect(AREAS_AT, size);
-    if (result === 0) return;
-    const what = ["", "it is not a cache", "it has another layout version", "its size is not the one it was made with"];
-    throw new CacheError(
-      "ERR_LAYOUT",
-      `this is no cache that can be used: ${what[result]}. Remove it with destroyCache(name), or choose another name.`,
-    );
-  },
-};
-
 /** One participant of one region. Belongs to the thread that made it. */
 export class Engine {
   readonly region: Region;
@@ -145,6 +71,7 @@ export class Engine {
   readonly #out64: Float64Array;
   readonly #exports: Exports;
   readonly #area: number;
+  readonly #stackTop: number;
   readonly #slot: number;
   readonly #now: () => number;
   #closed = false;
@@ -164,11 +91,11 @@ export class Engine {
     this.#slot = region.membership.claim();
     const x = instantiate(region.memory, this.#host());
     this.#exports = x;
-    const area = AREAS_AT + this.#slot * plan().exports.area_bytes();
+    const { area, stackTop } = areaOf(this.#slot);
     this.#area = area;
-    const stack = x.__stack_pointer;
+    this.#stackTop = stackTop;
     // From here on this instance has a stack of its own; the default one would be everybody's.
-    stack.value = area + plan().exports.stack_bytes();
+    x.__stack_pointer.value = stackTop;
     if (!x.attach(area, region.base, region.size, this.#slot)) {
       region.membership.release(this.#slot);
       throw new RangeError(`size: there is no cache of ${readableSize(region.size)}`);
@@ -259,7 +186,7 @@ export class Engine {
    */
   #rescue(error: unknown): never {
     this.#interrupted = true;
-    this.#exports.__stack_pointer.value = this.#area + plan().exports.stack_bytes();
+    this.#exports.__stack_pointer.value = this.#stackTop;
     this.#recover();
     throw error;
   }
@@ -463,9 +390,4 @@ export class Engine {
     this.region.membership.release(this.#slot);
     this.region.close();
   }
-}
-
-/** Whether a memory of another thread holds a region that this engine understands. */
-export function checkMapping({ memory, base, size }: Mapping): void {
-  layout.inspect(new Uint8Array(memory.buffer).slice(base, base + 64), size);
 }

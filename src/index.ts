@@ -6,8 +6,8 @@
 
 import { applicationName } from "./application.ts";
 import { type Cache, type CacheHandle, type Key, openRegion } from "./cache.ts";
-import { checkMapping, layout, sizeLimits } from "./engine.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "./file.ts";
+import { checkMapping, layout, sizeLimits } from "./layout.ts";
 import {
   asObject,
   type CacheOptions,

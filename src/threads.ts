@@ -1,8 +1,8 @@
 /** Caches in the memory of one process, for its threads: what works wherever WebAssembly and shared memory do. */
 
 import { type Cache, type CacheHandle, openRegion } from "./cache.ts";
-import { checkMapping, layout, sizeLimits } from "./engine.ts";
 import { CacheError } from "./errors.ts";
+import { checkMapping, layout, sizeLimits } from "./layout.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "./memory.ts";
 import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "./options.ts";
 

@@ -172,6 +172,12 @@ impl<H: Host> Participant<H> {
         self.region.word(self.region.geometry.meta(segment) + META_LIVE).fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Live bytes as they stand in the books, for the audit.
+    #[cfg(feature = "faults")]
+    pub(crate) fn booked(&self, segment: u32) -> i64 {
+        self.region.word(self.region.geometry.meta(segment) + META_LIVE).load(Relaxed) as i64
+    }
+
     /// Bytes of live records in a segment, as far as known.
     pub(crate) fn live_bytes(&self, segment: u32) -> u64 {
         let live = self.region.word(self.region.geometry.meta(segment) + META_LIVE).load(Relaxed) as i64;

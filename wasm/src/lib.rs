@@ -16,6 +16,8 @@
 #[cfg(target_arch = "wasm32")]
 mod abi;
 mod alloc;
+#[cfg(feature = "faults")]
+mod audit;
 mod evict;
 mod hash;
 mod index;
@@ -32,13 +34,16 @@ mod table;
 mod tags;
 mod validate;
 
+#[cfg(feature = "faults")]
+pub use audit::Audited;
 pub use index::Key;
-pub use layout::{Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
+pub use layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
 pub use lock::Busy;
 pub use participant::{Host, Participant};
 pub use record::Place;
 pub use recover::{Mismatch, format, inspect};
 pub use region::Region;
+pub use segment::Phase;
 #[cfg(feature = "faults")]
 pub use sync::faults;
 pub use table::{Census, Draft, Expect, Found, NUMBER, Refused, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};

@@ -1,0 +1,508 @@
+//! What the tests share: a region on the heap, a host whose clock and dead are under the test's control, and a cache over
+//! them that speaks in keys and values, in the way `src/engine.ts` does.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use cache_machine_core::{
+    Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Place, Refused,
+    Region, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+};
+
+pub const MIB: u32 = 1 << 20;
+/// Any type byte but [`NUMBER`].
+pub const TEXT: u8 = 2;
+pub const NEVER: f64 = f64::INFINITY;
+
+/// Whose a slot is.
+const NOBODY: u8 = 0;
+const LIVING: u8 = 1;
+const TAKEN: u8 = 2;
+
+/// A region and the world around it.
+pub struct World {
+    base: *mut u8,
+    pub size: u32,
+    slots: Vec<AtomicU8>,
+    clock: AtomicU64,
+    /// Pauses that the host grants before it says that the time for waiting is over.
+    pub patience: AtomicU32,
+}
+
+// SAFETY: the engine shares the region's bytes through atomics; the rest is atomic.
+unsafe impl Send for World {}
+// SAFETY: as above.
+unsafe impl Sync for World {}
+
+impl World {
+    pub fn new(size: u32) -> Arc<World> {
+        World::seeded(size, 0x5EED)
+    }
+
+    pub fn seeded(size: u32, seed: u64) -> Arc<World> {
+        let geometry = Geometry::of(size).unwrap();
+        // SAFETY: the layout is not empty.
+        let base = unsafe { alloc_zeroed(World::layout(size)) };
+        let slots = (0..geometry.participants).map(|_| AtomicU8::new(NOBODY)).collect();
+        let world = World { base, size, slots, clock: AtomicU64::new(0f64.to_bits()), patience: AtomicU32::new(2000) };
+        format(&world.region(), seed);
+        Arc::new(world)
+    }
+
+    fn layout(size: u32) -> Layout {
+        Layout::from_size_align(size as usize, 64).unwrap()
+    }
+
+    pub fn region(&self) -> Region {
+        // SAFETY: allocated with this size and alignment, and freed after the last user of the world.
+        unsafe { Region::new(self.base, self.size) }.unwrap()
+    }
+
+    /// The bytes of the region, for hostile tests that have no other thread running.
+    #[allow(clippy::mut_from_ref)]
+    pub fn bytes(&self) -> &mut [u8] {
+        // SAFETY: as above; the caller is alone.
+        unsafe { std::slice::from_raw_parts_mut(self.base, self.size as usize) }
+    }
+
+    pub fn now(&self) -> f64 {
+        f64::from_bits(self.clock.load(SeqCst))
+    }
+
+    pub fn set_clock(&self, milliseconds: f64) {
+        self.clock.store(milliseconds.to_bits(), SeqCst)
+    }
+
+    /// Declares the owner of a slot dead: from now on its death can be proved.
+    pub fn kill(&self, slot: u32) {
+        self.slots[slot as usize].store(NOBODY, SeqCst)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `seeded` with the same layout.
+        unsafe { dealloc(self.base, World::layout(self.size)) }
+    }
+}
+
+pub struct TestHost(Arc<World>);
+
+impl Host for TestHost {
+    fn now(&self) -> f64 {
+        self.0.now()
+    }
+
+    fn take(&self, slot: u32) -> bool {
+        self.0.slots[slot as usize].compare_exchange(NOBODY, TAKEN, SeqCst, SeqCst).is_ok()
+    }
+
+    fn release(&self, slot: u32) {
+        assert_eq!(self.0.slots[slot as usize].swap(NOBODY, SeqCst), TAKEN, "released a slot that was not taken");
+    }
+
+    fn pause(&self, attempt: u32) -> bool {
+        match attempt {
+            0..20 => std::thread::yield_now(),
+            _ => std::thread::sleep(Duration::from_micros(50)),
+        }
+        attempt < self.0.patience.load(SeqCst)
+    }
+}
+
+/// What a store says beside key and value.
+#[derive(Clone, Debug)]
+pub struct With<'a> {
+    pub kind: u8,
+    pub expiry: f64,
+    pub tags: &'a [&'a str],
+    pub expect: Expect,
+}
+
+pub const PLAIN: With = With { kind: TEXT, expiry: NEVER, tags: &[], expect: Expect::Anything };
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Got {
+    pub value: Vec<u8>,
+    pub kind: u8,
+    pub version: u64,
+    pub expiry: f64,
+}
+
+impl Got {
+    pub fn number(&self) -> f64 {
+        f64::from_le_bytes(self.value[..].try_into().unwrap())
+    }
+}
+
+/// One participant.
+pub struct Cache {
+    pub me: Participant<TestHost>,
+    pub world: Arc<World>,
+    value: Vec<u64>,
+    tags: Vec<u64>,
+}
+
+/// A key as the engine wants it, with the words it borrows.
+pub struct OwnedKey {
+    words: Vec<u64>,
+    length: u32,
+}
+
+impl OwnedKey {
+    pub fn of(key: &[u8]) -> OwnedKey {
+        let mut words = vec![0; key.len().div_ceil(8)];
+        for (word, bytes) in words.iter_mut().zip(key.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_le_bytes(padded);
+        }
+        OwnedKey { words, length: key.len() as u32 }
+    }
+
+    pub fn with(&self, seed: u64) -> Key<'_> {
+        Key::new(&self.words, self.length, 0, seed)
+    }
+}
+
+impl Cache {
+    pub fn join(world: &Arc<World>) -> Cache {
+        let free = |slot: &usize| world.slots[*slot].compare_exchange(NOBODY, LIVING, SeqCst, SeqCst).is_ok();
+        let slot = (0..world.slots.len()).find(free).expect("a free slot") as u32;
+        let me = Participant::attach(world.region(), TestHost(world.clone()), slot);
+        Cache { me, world: world.clone(), value: vec![0; 8194], tags: vec![0; MAX_BLOCK as usize / 8] }
+    }
+
+    pub fn leave(self) {
+        self.me.detach();
+        self.world.kill(self.me.slot);
+    }
+
+    /// Vanishes without a word.
+    pub fn die(self) {
+        self.world.kill(self.me.slot);
+    }
+
+    pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<u64, Refused> {
+        self.store(key, value, &PLAIN)
+    }
+
+    /// Stores a value, in chunks when it has to be; its version.
+    pub fn store(&mut self, key: &[u8], value: &[u8], with: &With) -> Result<u64, Refused> {
+        let geometry = self.me.region.geometry;
+        if value.len() > geometry.max_value as usize {
+            return Err(Refused::TooLarge);
+        }
+        let key = OwnedKey::of(key);
+        let block = self.block(with.tags);
+        let key = key.with(self.me.seed);
+        let version = self.me.version();
+        let expiry = if with.expiry == NEVER { 0 } else { 8 };
+        let inline = 32 + expiry + block.length() + key.length.div_ceil(8) * 8 + value.len() as u32;
+        if inline <= geometry.max_record {
+            let padded = padded(value);
+            let draft = Draft {
+                kind: with.kind,
+                flags: 0,
+                version,
+                expiry: with.expiry,
+                tags: &block,
+                value: &padded[..value.len()],
+            };
+            return self.me.set(&key, &draft, with.expect).map(|()| version);
+        }
+        let mut list = vec![value.len() as u64];
+        let mut result = Ok(());
+        for (number, chunk) in value.chunks(self.me.chunk_bytes() as usize).enumerate() {
+            let padded = padded(chunk);
+            match self.me.write_chunk(&key, version, number as u32, &padded[..chunk.len()]) {
+                Ok(place) => list.push(place.0),
+                Err(_) => {
+                    result = Err(Refused::Busy);
+                    break;
+                }
+            }
+        }
+        if result.is_ok() {
+            result = self.me.set_large(&key, with.kind, version, with.expiry, &block, &list, with.expect);
+        }
+        if result.is_err() {
+            self.me.abandon_chunks(&list[1..]);
+        }
+        result.map(|()| version)
+    }
+
+    pub fn set_number(&mut self, key: &[u8], number: f64) -> Result<u64, Refused> {
+        self.store(key, &number.to_le_bytes(), &With { kind: NUMBER, ..PLAIN })
+    }
+
+    pub fn get(&mut self, key: &[u8]) -> Option<Got> {
+        self.look(key, WANT_VALUE)
+    }
+
+    /// A look that leaves no trace in the heat of the entry.
+    pub fn peek(&mut self, key: &[u8]) -> Option<Got> {
+        self.look(key, WANT_VALUE | WANT_QUIET)
+    }
+
+    fn look(&mut self, key: &[u8], want: u32) -> Option<Got> {
+        let key = OwnedKey::of(key);
+        let key = key.with(self.me.seed);
+        let value: *mut u8 = self.value.as_mut_ptr().cast();
+        // SAFETY: both buffers are large enough and aligned.
+        let found = unsafe { self.me.get(&key, want | WANT_TAGS, value, self.tags.as_mut_ptr().cast()) }?;
+        // SAFETY: initialised, and the engine never says more than `max_record` for a value in one piece.
+        let scratch = unsafe { std::slice::from_raw_parts(value, 8 * self.value.len()) };
+        let got = |value| Got { value, kind: found.kind, version: found.version, expiry: found.expiry };
+        if !found.chunked {
+            return Some(got(scratch[..found.length as usize].to_vec()));
+        }
+        let chunk_bytes = self.me.chunk_bytes() as u64;
+        let total = found.length.min(self.me.region.geometry.max_value as u64);
+        let mut whole = Vec::new();
+        while (whole.len() as u64) < total {
+            let number = whole.len() as u64 / chunk_bytes;
+            // SAFETY: as above.
+            let length = unsafe { self.me.read_chunk(&key, found.version, number as u32, value) }?;
+            if length as u64 != chunk_bytes.min(total - whole.len() as u64) {
+                return None;
+            }
+            whole.extend_from_slice(&scratch[..length as usize]);
+        }
+        Some(got(whole))
+    }
+
+    pub fn remove(&mut self, key: &[u8], expect: Expect) -> Result<bool, Refused> {
+        self.me.remove(&OwnedKey::of(key).with(self.me.seed), expect).map_err(Refused::from)
+    }
+
+    pub fn increment(&mut self, key: &[u8], by: f64, initial: f64, with: &With) -> Result<f64, Refused> {
+        let block = self.block(with.tags);
+        self.me.increment(&OwnedKey::of(key).with(self.me.seed), by, initial, with.expiry, &block)
+    }
+
+    pub fn touch(&mut self, key: &[u8], expiry: f64) -> Result<bool, Refused> {
+        self.me.touch(&OwnedKey::of(key).with(self.me.seed), expiry)
+    }
+
+    pub fn invalidate(&mut self, tags: &[&str]) {
+        self.me.invalidate(&given(tags))
+    }
+
+    fn block(&self, tags: &[&str]) -> Block {
+        let mut block = Participant::<TestHost>::no_tags();
+        self.me.tag_block(&given(tags), &mut block);
+        block
+    }
+
+    /// The keys of all live entries.
+    pub fn keys(&mut self) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0u64; MAX_KEY as usize / 8];
+        let mut keys = Vec::new();
+        let mut cursor = 0;
+        // SAFETY: room for the longest key.
+        while let Some((way, length, _)) = unsafe { self.me.next(cursor, buffer.as_mut_ptr().cast()) } {
+            // SAFETY: initialised.
+            let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length as usize) };
+            keys.push(bytes.to_vec());
+            cursor = way + 1;
+        }
+        keys
+    }
+
+    pub fn count(&self, counter: cache_machine_core::Counter) -> u64 {
+        self.me.sum(counter as u32)
+    }
+
+    /// Checks the structure, and that the books are right to the byte. For runs without deaths, while nobody writes.
+    pub fn check(&self) {
+        self.check_structure();
+        for each in self.me.audit() {
+            assert!(each.booked == each.found || each.phase == Phase::Free, "the books are wrong: {each:?}");
+        }
+    }
+
+    /// Checks the structure only: the dead take what they knew of live bytes with them.
+    pub fn check_structure(&self) {
+        assert_eq!(self.me.validate(), Ok(()), "the structure is broken");
+    }
+
+    pub fn audit(&self) -> Vec<Audited> {
+        self.me.audit()
+    }
+}
+
+fn padded(value: &[u8]) -> Vec<u8> {
+    let mut padded = value.to_vec();
+    padded.resize(value.len() + 8, 0xEE);
+    padded
+}
+
+fn given(tags: &[&str]) -> Vec<u8> {
+    let mut given = (tags.len() as u32).to_le_bytes().to_vec();
+    for tag in tags {
+        given.extend((tag.len() as u16).to_le_bytes());
+        given.extend(tag.as_bytes());
+    }
+    given
+}
+
+/// A place that a chunk of another test cannot be at; keeps the import honest.
+pub fn nowhere() -> Place {
+    Place::new(0, 0)
+}
+
+// ---- interruptions ---------------------------------------------------------------------------------------------------
+
+/// The payload of a simulated death.
+struct Death;
+
+/// Runs `act` and lets the thread die before its `n`th access to shared memory, counted from zero; whether it did.
+pub fn dies_at<R>(n: u64, act: impl FnOnce() -> R) -> bool {
+    let left = Rc::new(Cell::new(n));
+    faults::ring(Some(Box::new(move || match left.get() {
+        // Unwinding past the engine is what a kill is to it: it has no destructors.
+        0 => resume_unwind(Box::new(Death)),
+        n => left.set(n - 1),
+    })));
+    let result = catch_unwind(AssertUnwindSafe(act));
+    faults::ring(None);
+    match result {
+        Ok(_) => false,
+        Err(payload) if payload.is::<Death>() => true,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Stops its thread before the `n`th access until it is thawed.
+pub struct Ice {
+    frozen: AtomicBool,
+    thawed: AtomicBool,
+}
+
+impl Ice {
+    pub fn new() -> Arc<Ice> {
+        Arc::new(Ice { frozen: AtomicBool::new(false), thawed: AtomicBool::new(false) })
+    }
+
+    /// For the thread that is to freeze.
+    pub fn at(self: &Arc<Ice>, n: u64) {
+        let ice = self.clone();
+        let mut left = n;
+        faults::ring(Some(Box::new(move || {
+            if left == 0 {
+                ice.frozen.store(true, SeqCst);
+                while !ice.thawed.load(SeqCst) {
+                    std::thread::yield_now();
+                }
+            }
+            left = left.wrapping_sub(1);
+        })));
+    }
+
+    /// For the others: waits until the thread is frozen, or `finished` says that it never got so far.
+    pub fn await_frozen(&self, finished: impl Fn() -> bool) -> bool {
+        while !self.frozen.load(SeqCst) {
+            if finished() {
+                return self.frozen.load(SeqCst);
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
+    pub fn thaw(&self) {
+        self.thawed.store(true, SeqCst)
+    }
+}
+
+// ---- chance and time -------------------------------------------------------------------------------------------------
+
+/// splitmix64: small, and good enough to choose what to do next.
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ z >> 31
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    pub fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// The seed of a test: `SEED` from the environment, else a new one. Printed, so that a failure can be replayed.
+pub fn seed(test: &str) -> u64 {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64 & 0xFFFF_FFFF
+    });
+    eprintln!("{test}: SEED={seed}");
+    seed
+}
+
+/// How much of the usual work to do: `SCALE` from the environment, 1 without.
+pub fn scale() -> f64 {
+    std::env::var("SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1.0)
+}
+
+pub fn scaled(n: u64) -> u64 {
+    (n as f64 * scale()) as u64
+}
+
+/// Ends the process loudly when a test does not end.
+pub struct Watchdog(Arc<AtomicBool>);
+
+impl Watchdog {
+    pub fn new(test: &'static str, seconds: u64) -> Watchdog {
+        let done = Arc::new(AtomicBool::new(false));
+        let watched = done.clone();
+        let limit = Duration::from_secs((seconds as f64 * scale().max(1.0)) as u64);
+        std::thread::spawn(move || {
+            let start = Instant::now();
+            while start.elapsed() < limit {
+                if watched.load(SeqCst) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            eprintln!("watchdog: {test} hangs");
+            std::process::abort();
+        });
+        Watchdog(done)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst)
+    }
+}
+
+/// The message of a panic.
+pub fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
+}

@@ -1,0 +1,7 @@
+//! The engine's tests. They run natively, on a region on the heap: `cargo test --features faults`.
+//!
+//! `SEED=… cargo test …` replays a run, `SCALE=10 cargo test …` does ten times the work.
+#![cfg(feature = "faults")]
+
+mod harness;
+mod model;

@@ -1,0 +1,401 @@
+//! One participant against a plain map: the same operations on both, and after each the same answers.
+//!
+//! A cache may forget, so in the lossy runs a miss where the map has a value makes the map forget as well; coming back
+//! later is then as wrong as a wrong value. In the exact runs everything fits and nothing may be forgotten.
+
+use std::collections::HashMap;
+
+use cache_machine_core::{Expect, NUMBER, Refused};
+use proptest::prelude::*;
+
+use crate::harness::*;
+
+const TAGS: [&str; 6] = ["a", "b", "red", "green", "blue", "a rather long tag, to move things about a little"];
+
+#[derive(Clone, Copy, Debug)]
+pub enum Wants {
+    Anything,
+    Absent,
+    Present,
+    ThisVersion,
+    OtherVersion,
+}
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    Set { key: u8, size: u32, ttl: u8, tags: u8, wants: Wants },
+    SetNumber { key: u8, number: i16 },
+    Get { key: u8 },
+    Remove { key: u8, wants: Wants },
+    Increment { key: u8, by: i16, ttl: u8, tags: u8 },
+    Touch { key: u8, ttl: u8 },
+    Invalidate { tags: u8 },
+    Clear,
+    Wait { by: u8 },
+}
+
+/// What the map knows of a key.
+#[derive(Clone, Debug)]
+struct Known {
+    value: Vec<u8>,
+    kind: u8,
+    expiry: f64,
+    tags: u8,
+    /// Unknown after an increment, until it is read.
+    version: Option<u64>,
+}
+
+pub struct Model {
+    pub cache: Cache,
+    map: HashMap<u8, Known>,
+    lossy: bool,
+    stamp: u64,
+    pub forgotten: u64,
+}
+
+fn name(key: u8) -> Vec<u8> {
+    // All lengths, the empty key included.
+    (0..key as usize % 37).map(|i| key.wrapping_add(i as u8)).chain((key >= 37).then_some(key)).collect()
+}
+
+fn tags_of(mask: u8) -> Vec<&'static str> {
+    TAGS.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, tag)| *tag).collect()
+}
+
+impl Model {
+    pub fn new(size: u32, lossy: bool) -> Model {
+        let world = World::new(size);
+        world.set_clock(1000.0);
+        Model { cache: Cache::join(&world), map: HashMap::new(), lossy, stamp: 0, forgotten: 0 }
+    }
+
+    fn now(&self) -> f64 {
+        self.cache.world.now()
+    }
+
+    fn expiry(&self, ttl: u8) -> f64 {
+        if ttl == 0 { NEVER } else { self.now() + ttl as f64 }
+    }
+
+    /// A value that says when it was made, so that no two are alike.
+    fn value(&mut self, size: u32) -> Vec<u8> {
+        self.stamp += 1;
+        let stamp = self.stamp.to_le_bytes();
+        (0..size as usize).map(|i| stamp[i % 8] ^ (i / 8) as u8).collect()
+    }
+
+    fn known(&mut self, key: u8) -> Option<Known> {
+        let now = self.now();
+        if self.map.get(&key).is_some_and(|known| known.expiry <= now) {
+            self.map.remove(&key);
+        }
+        self.map.get(&key).cloned()
+    }
+
+    fn forget(&mut self, key: u8, why: &str) {
+        assert!(self.lossy, "lost key {key}: {why}");
+        self.forgotten += 1;
+        self.map.remove(&key);
+    }
+
+    /// Reads the key and compares.
+    fn compare(&mut self, key: u8, quiet: bool) {
+        let known = self.known(key);
+        let got = if quiet { self.cache.peek(&name(key)) } else { self.cache.get(&name(key)) };
+        match (known, got) {
+            (None, None) => {}
+            (None, Some(got)) => panic!("key {key} came back from the dead as {} bytes", got.value.len()),
+            (Some(_), None) => self.forget(key, "a miss"),
+            (Some(known), Some(got)) => {
+                assert!(got.value == known.value, "key {key} has a wrong value");
+                assert_eq!((got.kind, got.expiry), (known.kind, known.expiry), "key {key}");
+                assert!(known.version.is_none_or(|version| version == got.version), "key {key} has a wrong version");
+                self.map.get_mut(&key).unwrap().version = Some(got.version);
+            }
+        }
+    }
+
+    fn expect(&mut self, key: u8, wants: Wants) -> Expect {
+        let version = self.known(key).and_then(|known| known.version);
+        match wants {
+            Wants::Anything => Expect::Anything,
+            Wants::Absent => Expect::Absent,
+            Wants::Present => Expect::Present,
+            Wants::ThisVersion => version.map_or(Expect::Version(4), Expect::Version),
+            Wants::OtherVersion => Expect::Version(version.unwrap_or(2) + 2),
+        }
+    }
+
+    /// Whether a change with this expectation should be made, as far as the map knows.
+    fn met(&mut self, key: u8, expect: Expect) -> bool {
+        match (expect, self.known(key)) {
+            (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
+            (Expect::Version(wanted), Some(known)) => known.version == Some(wanted),
+            _ => false,
+        }
+    }
+
+    pub fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Set { key, size, ttl, tags, wants } => {
+                let (expect, expiry) = (self.expect(key, wants), self.expiry(ttl));
+                let value = self.value(size);
+                let with = With { kind: TEXT, expiry, tags: &tags_of(tags), expect };
+                let result = self.cache.store(&name(key), &value, &with);
+                self.stored(key, expect, result, Known { value, kind: TEXT, expiry, tags, version: None });
+            }
+            Op::SetNumber { key, number } => {
+                let result = self.cache.set_number(&name(key), number as f64);
+                let value = (number as f64).to_le_bytes().to_vec();
+                let known = Known { value, kind: NUMBER, expiry: NEVER, tags: 0, version: None };
+                self.stored(key, Expect::Anything, result, known);
+            }
+            Op::Get { key } => self.compare(key, false),
+            Op::Remove { key, wants } => {
+                let expect = self.expect(key, wants);
+                let should = self.known(key).is_some() && self.met(key, expect);
+                match self.cache.remove(&name(key), expect).unwrap() {
+                    removed if removed == should => {}
+                    false => self.forget(key, "nothing to remove"),
+                    true => panic!("removed key {key}, which was not there as {expect:?}"),
+                }
+                if should {
+                    self.map.remove(&key);
+                }
+            }
+            Op::Increment { key, by, ttl, tags } => self.increment(key, by as f64, ttl, tags),
+            Op::Touch { key, ttl } => {
+                let expiry = self.expiry(ttl);
+                match (self.cache.touch(&name(key), expiry), self.known(key)) {
+                    (Ok(true), Some(_)) => self.map.get_mut(&key).unwrap().expiry = expiry,
+                    (Ok(false), None) => {}
+                    (Ok(false), Some(_)) => self.forget(key, "nothing to touch"),
+                    // A record of the largest size has no room for the expiry.
+                    (Err(Refused::TooLarge), Some(known)) => assert!(known.value.len() > 4000 && known.expiry == NEVER),
+                    (result, known) => panic!("touch of key {key}: {result:?} for {known:?}"),
+                }
+            }
+            Op::Invalidate { tags } => {
+                self.cache.invalidate(&tags_of(tags));
+                self.map.retain(|_, known| known.tags & tags == 0);
+            }
+            Op::Clear => {
+                self.cache.me.clear();
+                self.map.clear();
+            }
+            Op::Wait { by } => self.cache.world.set_clock(self.now() + by as f64),
+        }
+        match *op {
+            Op::Set { key, .. }
+            | Op::SetNumber { key, .. }
+            | Op::Remove { key, .. }
+            | Op::Increment { key, .. }
+            | Op::Touch { key, .. } => self.compare(key, true),
+            _ => {}
+        }
+    }
+
+    fn stored(&mut self, key: u8, expect: Expect, result: Result<u64, Refused>, known: Known) {
+        let should = self.met(key, expect);
+        match result {
+            Ok(version) => {
+                if !should {
+                    // Only one that expected nothing can meet what the map does not know of.
+                    assert_eq!(expect, Expect::Absent, "stored key {key}");
+                    self.forget(key, "absent for a store");
+                }
+                self.map.insert(key, Known { version: Some(version), ..known });
+            }
+            Err(Refused::Unexpected) => {
+                if should {
+                    self.forget(key, "not there as expected");
+                }
+            }
+            Err(refused) => panic!("set of key {key}: {refused:?}"),
+        }
+    }
+
+    fn increment(&mut self, key: u8, by: f64, ttl: u8, tags: u8) {
+        let expiry = self.expiry(ttl);
+        let with = With { expiry, tags: &tags_of(tags), ..PLAIN };
+        let result = self.cache.increment(&name(key), by, 10.0, &with);
+        let fresh = |sum: f64| Known { value: sum.to_le_bytes().to_vec(), kind: NUMBER, expiry, tags, version: None };
+        match (result, self.known(key)) {
+            (Ok(sum), Some(known)) if known.kind == NUMBER => {
+                let before = f64::from_le_bytes(known.value[..].try_into().unwrap());
+                if sum == before + by {
+                    self.map.insert(key, Known { value: sum.to_le_bytes().to_vec(), version: None, ..known });
+                } else {
+                    assert_eq!(sum, 10.0 + by, "increment of key {key} from {before} by {by}");
+                    self.forget(key, "a counter started anew");
+                    self.map.insert(key, fresh(sum));
+                }
+            }
+            (Ok(sum), known) => {
+                assert_eq!(sum, 10.0 + by, "increment of key {key}");
+                if known.is_some() {
+                    self.forget(key, "a counter in place of it");
+                }
+                self.map.insert(key, fresh(sum));
+            }
+            (Err(Refused::NotANumber), Some(known)) if known.kind != NUMBER => {}
+            (result, known) => panic!("increment of key {key}: {result:?} for {known:?}"),
+        }
+    }
+
+    /// Everything is as the map says, and the structure and the books are right.
+    pub fn compare_all(&mut self) {
+        self.cache.check();
+        for key in self.map.keys().copied().collect::<Vec<_>>() {
+            self.compare(key, true);
+        }
+        let mut keys = self.cache.keys();
+        let now = self.now();
+        let mut known: Vec<_> = self.map.iter().filter(|(_, it)| it.expiry > now).map(|(key, _)| name(*key)).collect();
+        keys.sort();
+        known.sort();
+        assert!(keys == known, "the iteration differs from the map");
+        assert_eq!(self.cache.me.census().entries as usize, known.len());
+    }
+}
+
+/// Sizes around every boundary of a region of 1 MiB, whose records have up to 8 KiB.
+fn any_size() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => 0..200u32,
+        4 => 200..3000u32,
+        2 => 3000..8200u32,
+        1 => 8000..8200u32,
+        1 => 8200..60_000u32,
+    ]
+}
+
+fn wants() -> impl Strategy<Value = Wants> {
+    prop_oneof![
+        6 => Just(Wants::Anything),
+        1 => Just(Wants::Absent),
+        1 => Just(Wants::Present),
+        1 => Just(Wants::ThisVersion),
+        1 => Just(Wants::OtherVersion),
+    ]
+}
+
+fn ttl() -> impl Strategy<Value = u8> {
+    prop_oneof![3 => Just(0u8), 1 => 1..40u8]
+}
+
+fn tag_mask() -> impl Strategy<Value = u8> {
+    prop_oneof![3 => Just(0u8), 1 => 1..64u8]
+}
+
+fn op(keys: u8, size: impl Strategy<Value = u32>) -> impl Strategy<Value = Op> {
+    let key = move || 0..keys;
+    prop_oneof![
+        12 => (key(), size, ttl(), tag_mask(), wants())
+            .prop_map(|(key, size, ttl, tags, wants)| Op::Set { key, size, ttl, tags, wants }),
+        2 => (key(), any::<i16>()).prop_map(|(key, number)| Op::SetNumber { key, number }),
+        8 => key().prop_map(|key| Op::Get { key }),
+        3 => (key(), wants()).prop_map(|(key, wants)| Op::Remove { key, wants }),
+        4 => (key(), any::<i16>(), ttl(), tag_mask())
+            .prop_map(|(key, by, ttl, tags)| Op::Increment { key, by, ttl, tags }),
+        2 => (key(), ttl()).prop_map(|(key, ttl)| Op::Touch { key, ttl }),
+        1 => tag_mask().prop_map(|tags| Op::Invalidate { tags }),
+        1 => Just(Op::Clear),
+        2 => (0..20u8).prop_map(|by| Op::Wait { by }),
+    ]
+}
+
+fn run(model: &mut Model, ops: &[Op]) {
+    for (i, op) in ops.iter().enumerate() {
+        model.apply(op);
+        if i % 32 == 0 {
+            model.compare_all();
+        }
+    }
+    model.compare_all();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: scaled(48) as u32, max_shrink_iters: 4096, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// Far more than fits: reclaiming, promotion, ghosts and compaction run all the time.
+    #[test]
+    fn many_keys_agree_with_a_map_that_forgets(ops in prop::collection::vec(op(250, any_size()), 1..1200)) {
+        run(&mut Model::new(MIB, true), &ops);
+    }
+
+    /// A third of the region at the most: the segments are recycled all the time, and nothing gets lost.
+    #[test]
+    fn few_keys_agree_with_a_map_exactly(ops in prop::collection::vec(op(40, 0..6000u32), 1..1200)) {
+        run(&mut Model::new(MIB, false), &ops);
+    }
+}
+
+fn any_op(random: &mut Random, keys: u64, sizes: fn(&mut Random) -> u32) -> Op {
+    let key = random.below(keys) as u8;
+    let ttl = if random.chance(4) { 1 + random.below(40) as u8 } else { 0 };
+    let tags = if random.chance(4) { random.below(64) as u8 } else { 0 };
+    let wants = match random.below(12) {
+        0 => Wants::Absent,
+        1 => Wants::Present,
+        2 => Wants::ThisVersion,
+        3 => Wants::OtherVersion,
+        _ => Wants::Anything,
+    };
+    match random.below(2000) {
+        0..800 => Op::Set { key, size: sizes(random), ttl, tags, wants },
+        800..900 => Op::SetNumber { key, number: random.next() as i16 },
+        900..1400 => Op::Get { key },
+        1400..1500 => Op::Remove { key, wants },
+        1500..1750 => Op::Increment { key, by: random.next() as i16, ttl, tags },
+        1750..1850 => Op::Touch { key, ttl },
+        1850..1880 => Op::Invalidate { tags: 1 << random.below(6) },
+        1880..1881 => Op::Clear,
+        _ => Op::Wait { by: random.below(20) as u8 },
+    }
+}
+
+/// The same over a long time, where proptest's cases end too early.
+#[test]
+fn a_long_life_agrees_with_a_map_that_forgets() {
+    let _watchdog = Watchdog::new("a_long_life_agrees_with_a_map_that_forgets", 60);
+    let mut random = Random::new(seed("a_long_life_agrees_with_a_map_that_forgets"));
+    let mut model = Model::new(MIB, true);
+    for i in 0..scaled(100_000) {
+        let op = any_op(&mut random, 250, |random| match random.below(20) {
+            0..10 => random.below(300) as u32,
+            10..18 => random.below(4000) as u32,
+            18 => 8000 + random.below(300) as u32,
+            _ => random.below(MIB as u64 / 8 + 1) as u32,
+        });
+        model.apply(&op);
+        if i % 500 == 0 {
+            model.compare_all();
+        }
+    }
+    model.compare_all();
+    assert!(model.forgotten > 0, "nothing was ever evicted: the region is too large for this test");
+}
+
+/// The same where everything fits, with values in chunks.
+#[test]
+fn a_long_life_agrees_with_a_map_exactly() {
+    let _watchdog = Watchdog::new("a_long_life_agrees_with_a_map_exactly", 60);
+    let mut random = Random::new(seed("a_long_life_agrees_with_a_map_exactly"));
+    let mut model = Model::new(MIB, false);
+    for i in 0..scaled(100_000) {
+        let op = any_op(&mut random, 40, |random| match random.below(20) {
+            0..10 => random.below(300) as u32,
+            10..19 => random.below(4000) as u32,
+            _ => random.below(20_000) as u32,
+        });
+        model.apply(&op);
+        if i % 500 == 0 {
+            model.compare_all();
+        }
+    }
+    model.compare_all();
+    assert!(model.cache.count(cache_machine_core::Counter::Reclaims) > 100, "no segment was ever recycled");
+}
