@@ -29,6 +29,7 @@ import { CacheError } from "./errors.ts";
 import { KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
 import type { FileHandle, Region, ThreadHandle } from "./memory.ts";
+import { ROOT, type Scope, scopeOf } from "./namespace.ts";
 import { Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
 import { readTags, writeTags } from "./tags.ts";
@@ -82,17 +83,6 @@ interface Opened {
   readonly name: string | undefined;
   closed: boolean;
 }
-
-/** Which keys a view sees: all that begin with `prefix`, invalidated by any of `tags`. */
-interface Scope {
-  /** Tells scopes apart; empty for the cache itself. */
-  readonly id: string;
-  readonly path: readonly string[];
-  readonly prefix: Uint8Array;
-  readonly tags: readonly string[];
-}
-
-const ROOT: Scope = { id: "", path: [], prefix: new Uint8Array(0), tags: [] };
 
 /** Leaves the caches that were forgotten without `close`; otherwise each would keep a slot until its thread ends. */
 const forgotten = new FinalizationRegistry<Engine>((engine) => engine.close());
@@ -552,25 +542,6 @@ export function openRegion<V>(region: Region, options: Resolved, name?: string):
   const cache = new Cache<V>(opened, ROOT);
   forgotten.register(opened, engine, opened);
   return cache;
-}
-
-function scopeOf(path: readonly string[], engine: Engine): Scope {
-  // Lengths in front, so that no two paths give the same text.
-  const tags = path.map((_, depth) =>
-    path.slice(0, depth + 1).reduce((text, name) => `${text}${name.length}:${name}`, ""),
-  );
-  const id = tags.at(-1) as string;
-  const text = new TextEncoder().encode(id);
-  if (text.length > engine.maxTag || path.length >= engine.maxTags) {
-    const depth = engine.maxTags - 1;
-    throw new RangeError(`name: namespaces can be nested ${depth} deep, with ${engine.maxTag} bytes of names in all`);
-  }
-  // {kind of the key, filled in later | length of the text, low and high | text}
-  const prefix = new Uint8Array(3 + text.length);
-  prefix[1] = text.length & 0xff;
-  prefix[2] = text.length >> 8;
-  prefix.set(text, 3);
-  return { id, path, prefix, tags };
 }
 
 function busy(why: string): CacheError {

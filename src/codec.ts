@@ -475,8 +475,10 @@ function tooDeep(cause: unknown): RangeError {
   );
 }
 
+/** Always text: runtimes turn them into text when they make the `stack`, which is endless for some objects. */
+const ERROR_TEXTS: readonly string[] = ["name", "message", "stack"];
 /** In the order in which they are revived, and none of them enumerable. */
-const ERROR_PROPERTIES: readonly string[] = ["name", "message", "stack", "cause", "errors"];
+const ERROR_PROPERTIES: readonly string[] = [...ERROR_TEXTS, "cause", "errors"];
 const ERRORS: ReadonlyMap<string, new () => Error> = new Map(
   [Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError].map((error) => [error.name, error]),
 );
@@ -493,7 +495,9 @@ function isError(value: unknown): value is Error {
 function errorData(error: Error): object {
   const data: Record<string, unknown> = {};
   for (const key of ERROR_PROPERTIES) if (key in error) data[key] = error[key as keyof Error];
-  return { ...data, ...error };
+  Object.assign(data, { ...error });
+  for (const key of ERROR_TEXTS) if (key in data) data[key] = String(data[key]);
+  return data;
 }
 
 function toError(data: unknown): Error {
@@ -505,10 +509,9 @@ function toError(data: unknown): Error {
     error = name === "AggregateError" ? new AggregateError([]) : new (ERRORS.get(name as string) ?? Error)();
     revivedErrors.set(properties, error);
   }
-  for (const key of Object.keys(properties)) {
-    if (key !== "name" || error.name !== properties.name) {
-      define(error, key, properties[key], !ERROR_PROPERTIES.includes(key));
-    }
+  for (const [key, value] of Object.entries(properties)) {
+    if (ERROR_TEXTS.includes(key) && typeof value !== "string") throw damaged(`an error whose ${key} is no text`);
+    if (key !== "name" || error.name !== value) define(error, key, value, !ERROR_PROPERTIES.includes(key));
   }
   return error;
 }
