@@ -494,10 +494,12 @@ function isError(value: unknown): value is Error {
 
 function errorData(error: Error): object {
   const data: Record<string, unknown> = {};
-  for (const key of ERROR_PROPERTIES) if (key in error) data[key] = error[key as keyof Error];
-  Object.assign(data, { ...error });
-  for (const key of ERROR_TEXTS) if (key in data) data[key] = String(data[key]);
-  return data;
+  for (const key of ERROR_PROPERTIES) {
+    const value: unknown = error[key as keyof Error];
+    if (value !== undefined) data[key] = ERROR_TEXTS.includes(key) ? String(value) : value;
+  }
+  // Twice: the first settles the order, the second the values.
+  return { ...data, ...error, ...data };
 }
 
 function toError(data: unknown): Error {
@@ -510,7 +512,8 @@ function toError(data: unknown): Error {
     revivedErrors.set(properties, error);
   }
   for (const [key, value] of Object.entries(properties)) {
-    if (ERROR_TEXTS.includes(key) && typeof value !== "string") throw damaged(`an error whose ${key} is no text`);
+    const isText = typeof value === "string" || value === undefined;
+    if (ERROR_TEXTS.includes(key) && !isText) throw damaged(`an error whose ${key} is no text`);
     if (key !== "name" || error.name !== value) define(error, key, value, !ERROR_PROPERTIES.includes(key));
   }
   return error;
