@@ -5,11 +5,18 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
+import { getEnvironmentData, isMainThread, setEnvironmentData } from "node:worker_threads";
+
+/** Under which the main thread tells its workers what was started: a worker only knows its own script. */
+const STARTED = "cache-machine started script";
+
+if (isMainThread) setEnvironmentData(STARTED, process.argv[1] as never);
 
 /** The folder of the nearest package.json above the script that was started, else the script's own folder. */
 function applicationFolder(): string {
-  const script = process.argv[1];
+  const started = getEnvironmentData(STARTED) as string | undefined;
+  const script = started ?? process.argv[1];
   let folder = process.cwd();
   if (script !== undefined) {
     try {
@@ -17,6 +24,11 @@ function applicationFolder(): string {
     } catch {
       // Started without a file: the working directory is the best there is.
     }
+  }
+  if (started === undefined && !isMainThread) {
+    // The main thread has not loaded this module, so this is the worker's script: often that of a pool's package.
+    const dependency = folder.lastIndexOf(`${sep}node_modules${sep}`);
+    if (dependency > 0) folder = folder.slice(0, dependency);
   }
   for (let above = folder; ; above = dirname(above)) {
     if (existsSync(join(above, "package.json"))) return above;

@@ -6,13 +6,12 @@
  * that code may use the cache), then write tags and key to the scratch area, then one call into the engine.
  */
 
-import { deepFreeze, ValueCodec } from "./codec.ts";
+import type { ValueCodec } from "./codec.ts";
 import {
   ABSENT,
   ANYTHING,
   BUSY,
   BUSY_MS,
-  type Counts,
   DONE,
   Engine,
   KEY_NAMESPACED,
@@ -26,9 +25,10 @@ import {
   WANT_VALUE,
 } from "./engine.ts";
 import { CacheError } from "./errors.ts";
+import { deepFreeze } from "./freeze.ts";
 import { KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
-import type { FileHandle, Region, ThreadHandle } from "./memory.ts";
+import type { Region } from "./memory.ts";
 import { ROOT, type Scope, scopeOf } from "./namespace.ts";
 import { Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
@@ -38,10 +38,12 @@ import { readTags, writeTags } from "./tags.ts";
 export type Key = string | Uint8Array;
 
 /** What a worker needs to have the same cache: pass it through `workerData`, `postMessage` or `setEnvironmentData`. */
-export type CacheHandle = (ThreadHandle | FileHandle) & {
+export interface CacheHandle {
+  readonly reach: "threads" | "processes";
   /** Identity of the engine: only the same version of this package can join. */
   readonly build: string;
-};
+  // What else is in it is between the threads, and needs types that not every project has.
+}
 
 /** An entry with what is known about it. */
 export interface Entry<V> {
@@ -54,7 +56,7 @@ export interface Entry<V> {
 }
 
 /** Numbers about a cache, of all its participants together. */
-export interface Stats extends Counts {
+export interface Stats {
   /** Entries that can be read now, those of namespaces included. Counting walks the index. */
   entries: number;
   /** Bytes that these entries take, overhead included. */
@@ -67,6 +69,22 @@ export interface Stats extends Counts {
   size: number;
   /** Threads that have the cache open now, in all processes. */
   participants: number;
+  /** Reads that found a value; `has`, `ttl` and iteration do not count. */
+  hits: number;
+  /** Reads that found none. */
+  misses: number;
+  /** Values stored, increments included. */
+  sets: number;
+  /** Entries removed by `delete` and `take`. */
+  deletes: number;
+  /** Entries that had to make room for others. */
+  evictions: number;
+  /** Expired entries whose memory was taken back. */
+  expirations: number;
+  /** Segments of memory that were emptied. */
+  reclaims: number;
+  /** Those of them that were emptied by moving what lived in them. */
+  compactions: number;
 }
 
 /** A large value that is replaced while it is read is read again; after that many times it is a miss. */
@@ -77,7 +95,6 @@ const MIN_TRIES = 100;
 /** What all views of one opened cache share. */
 interface Opened {
   readonly engine: Engine;
-  readonly codec: ValueCodec;
   readonly options: Resolved;
   readonly near: Near | undefined;
   readonly name: string | undefined;
@@ -106,7 +123,7 @@ export class Cache<V = any> implements Disposable {
   constructor(opened: Opened, scope: Scope) {
     this.#opened = opened;
     this.#engine = opened.engine;
-    this.#codec = opened.codec;
+    this.#codec = opened.options.codec;
     this.#scope = scope;
     this.#keyArea = opened.engine.key.subarray(scope.prefix.length);
   }
@@ -140,8 +157,9 @@ export class Cache<V = any> implements Disposable {
     if (way < 0) return undefined;
     const slot = near.find(key, this.#scope.id, way, engine.out);
     if (slot >= 0) {
+      const value = near.value(slot) as V;
       const expiry = near.expiry(slot);
-      if (expiry === Infinity || expiry > engine.now()) return near.value(slot) as V;
+      if (expiry === Infinity || expiry > engine.now()) return value;
       near.drop(slot);
       // The clock is the user's code and may have used the cache.
       return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
@@ -247,7 +265,7 @@ export class Cache<V = any> implements Disposable {
     const inline = bytes === undefined && length + (written >>> 2) + tagBytes <= engine.maxInline;
     const result = inline
       ? engine.set(written, type, length, expiry, tagged, expect, version)
-      : engine.setLarge(written, type, bytes ?? engine.value.slice(0, length), expiry, tagged, expect, version);
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant holds the key's place");
     return result === DONE;
@@ -315,7 +333,7 @@ export class Cache<V = any> implements Disposable {
       const length = engine.get(written, WANT_VALUE | WANT_TAGS);
       if (length < 0) return undefined;
       const { kind, version, number: expiresAt } = engine;
-      const tags = readTags(engine.tags, engine.word);
+      const tags = readTags(engine.tags, engine.word, this.#scope.tagPrefix);
       if (!engine.chunked) {
         return { value: this.#decode(kind, engine.value, length, false), version, expiresAt, tags };
       }
@@ -378,14 +396,18 @@ export class Cache<V = any> implements Disposable {
   ttl(key: Key): number | undefined {
     if (this.#engine.get(this.#writeKey(key), WANT_QUIET) < 0) return undefined;
     const expiresAt = this.#engine.number;
-    return expiresAt === Infinity ? Infinity : expiresAt - this.#engine.now();
+    if (expiresAt === Infinity) return Infinity;
+    const left = expiresAt - this.#engine.now();
+    // The clock went on after the engine asked for it.
+    return left > 0 ? left : undefined;
   }
 
   /** Makes every entry with one of these tags a miss, everywhere and at once, whatever their number. */
   invalidateTag(...tags: string[]): void {
     this.#live();
     for (const tag of tags) {
-      if (this.#writeTags([tag]) > 0) this.#engine.invalidate();
+      writeTags(this.#engine.tags, [tag], this.#scope.tagPrefix, [], this.#engine);
+      this.#engine.invalidate();
     }
   }
 
@@ -407,7 +429,7 @@ export class Cache<V = any> implements Disposable {
     if (this.#scope === ROOT) {
       this.#engine.clear();
     } else {
-      writeTags(this.#engine.tags, [], [this.#scope.tags.at(-1) as string]);
+      writeTags(this.#engine.tags, [], this.#scope.tagPrefix, this.#scope.hidden.slice(-1), this.#engine);
       this.#engine.invalidate();
     }
   }
@@ -516,7 +538,7 @@ export class Cache<V = any> implements Disposable {
   /** Writes the given tags and those of the scope to the area; the bytes they may take in the record. */
   #writeTags(tags: readonly string[] | undefined): number {
     if (tags === undefined && this.#scope === ROOT) return 0;
-    return writeTags(this.#engine.tags, tags ?? [], this.#scope.tags, this.#engine);
+    return writeTags(this.#engine.tags, tags ?? [], this.#scope.tagPrefix, this.#scope.hidden, this.#engine);
   }
 
   /** For tests: the number of the broken invariant, 0 when the structure is sound. @internal */
@@ -529,16 +551,14 @@ export class Cache<V = any> implements Disposable {
 /** Opens a region as a cache. @internal */
 export function openRegion<V>(region: Region, options: Resolved, name?: string): Cache<V> {
   let engine: Engine;
-  let codec: ValueCodec;
   try {
-    codec = new ValueCodec(options.codec);
     engine = new Engine(region, options.now);
   } catch (error) {
     region.close();
     throw error;
   }
   const near = options.nearCache > 0 ? new Near(options.nearCache) : undefined;
-  const opened: Opened = { engine, codec, options, near, name, closed: false };
+  const opened: Opened = { engine, options, near, name, closed: false };
   const cache = new Cache<V>(opened, ROOT);
   forgotten.register(opened, engine, opened);
   return cache;
@@ -546,6 +566,11 @@ export function openRegion<V>(region: Region, options: Resolved, name?: string):
 
 function busy(why: string): CacheError {
   return new CacheError("ERR_BUSY", `${why}; nothing was changed. Try again later.`);
+}
+
+/** `slice` of a `Buffer` would be a view. */
+function copyOf(bytes: Uint8Array, length: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(0, length));
 }
 
 function allocate(length: number): Uint8Array {

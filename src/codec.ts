@@ -7,8 +7,19 @@
  * Relies on `text.ts` for text. Must not know where the bytes live; numbers are little-endian, as are the typed arrays of
  * every host with WebAssembly.
  */
-import { DevalueError, parse, type StringifyOperations, type StringifyOptions, stringify } from "devalue";
 import { CacheError } from "./errors.ts";
+import {
+  damaged,
+  errorData,
+  fromText,
+  isError,
+  plainBytes,
+  type Reducers,
+  toData,
+  toError,
+  toText,
+  unstorable,
+} from "./structured.ts";
 import { describe, type Host, host, isWellFormed, SHORT_TEXT, typedArrayKind } from "./text.ts";
 
 /** Replaces `devalue`. Strings, numbers, booleans, bigints, `null` and bytes never reach it. */
@@ -348,18 +359,6 @@ function utf8Saves(text: string, on: Host): number {
   return length <= text.length * UTF8_GROWTH && isWellFormed(text) ? length : 0;
 }
 
-function damaged(found: string, cause?: unknown): CacheError {
-  return new CacheError(
-    "ERR_LAYOUT",
-    `The stored value cannot be decoded: ${found} was found. It is damaged: store it anew.`,
-    { cause },
-  );
-}
-
-function unstorable(value: unknown, place: string): TypeError {
-  return new TypeError(`${place} is ${describe(value)}, which cannot be stored. Store plain data instead.`);
-}
-
 // ---- bytes ---------------------------------------------------------------------------------------------------------
 
 /** The type of bytes, or 0 for anything else. */
@@ -377,11 +376,6 @@ function bytesKind(value: object, on: Host): number {
 function bytesOf(value: ArrayBufferView | ArrayBuffer): Uint8Array {
   if (value instanceof Uint8Array) return value;
   return ArrayBuffer.isView(value) ? plainBytes(value) : new Uint8Array(value);
-}
-
-/** The bytes of a view, never as a `Buffer`. */
-function plainBytes(view: ArrayBufferView): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
 type TypedArrayConstructor = (new (buffer: ArrayBufferLike) => ArrayBufferView) & { BYTES_PER_ELEMENT?: number };
@@ -403,181 +397,10 @@ function toBytes(type: number, source: Uint8Array, start: number, length: number
   return new View(buffer);
 }
 
-// ---- structured data -----------------------------------------------------------------------------------------------
-
-/** What `devalue` calls reducers, and revivers the other way. */
-type Reducers = Record<string, (value: unknown) => unknown>;
-
-const OPERATIONS: Partial<StringifyOperations> = {
-  get: (object, key) => toData(object[key], key),
-  valuesOf: (set) => Array.from(set, (item) => toData(item)),
-  entriesOf: (map) => Array.from(map as Map<unknown, unknown>, ([key, item]) => [toData(key), toData(item)]),
-  // An object that has a method is refused for the method, a Promise for having no content.
-  isThenable: () => false,
-  shapeOf(object) {
-    const keys = Object.keys(object);
-    const prototype: unknown = Object.getPrototypeOf(object);
-    if (prototype === null) return { kind: "null-proto", keys };
-    const isData = keys.length > 0 || prototype === Object.prototype || toTag.call(object) === "[object Object]";
-    return isData ? { kind: "plain", keys } : { kind: "not-plain" };
-  },
-  // Only what the view shows, and private: the buffer can be large, shared, or full of other people's data.
-  viewInfo(view) {
-    const { buffer, length } = plainBytes(view).slice();
-    return { buffer, byteOffset: 0, byteLength: length, bufferByteLength: length };
-  },
-};
-const OPTIONS: StringifyOptions = { operations: OPERATIONS };
-
-/** These have a `toJSON`, but come back as what they are. */
-const KEPT = /^\[object (Date|URL|Uint8Array|Temporal\.\w+)\]$/;
-
-/** What stands for the value: itself, or what its `toJSON` returns, as with JSON.stringify. */
-function toData(value: unknown, key: unknown = ""): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  const { toJSON } = value as { toJSON?: unknown };
-  return typeof toJSON !== "function" || KEPT.test(toTag.call(value)) ? value : toJSON.call(value, String(key));
-}
-
-function toText(value: object, reducers: Reducers): string {
-  try {
-    return stringify(value, reducers, OPTIONS);
-  } catch (error) {
-    if (isStackOverflow(error)) throw tooDeep(error);
-    if (!(error instanceof DevalueError)) throw error;
-    const place = `value${error.path}`;
-    if (typeof error.value === "object" && Object.hasOwn(error.value, "__proto__")) {
-      throw new TypeError(`${place} has a property named __proto__, which cannot be stored. Rename it.`);
-    }
-    throw unstorable(error.value, place);
-  }
-}
-
-function fromText(text: string, revivers: Reducers): unknown {
-  try {
-    return parse(text, revivers);
-  } catch (error) {
-    if (isStackOverflow(error)) throw tooDeep(error);
-    throw damaged(`an object that this runtime cannot read (${(error as Error).message})`, error);
-  }
-}
-
-/** Also where a native function ran out of stack and says so in an error of its own. */
-function isStackOverflow(error: unknown): boolean {
-  const message = error instanceof Error ? String(error.message) : "";
-  return message.includes("Maximum call stack size exceeded") || message === "too much recursion";
-}
-
-function tooDeep(cause: unknown): RangeError {
-  return new RangeError(
-    "value is nested too deeply for the stack of this thread. Store it flatter, or open the cache with a codec.",
-    { cause },
-  );
-}
-
-/** Always text: runtimes turn them into text when they make the `stack`, which is endless for some objects. */
-const ERROR_TEXTS: readonly string[] = ["name", "message", "stack"];
-/** In the order in which they are revived, and none of them enumerable. */
-const ERROR_PROPERTIES: readonly string[] = [...ERROR_TEXTS, "cause", "errors"];
-const ERRORS: ReadonlyMap<string, new () => Error> = new Map(
-  [Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError].map((error) => [error.name, error]),
-);
-/** By their data, which is revived twice when the error is part of its own cause. */
-const revivedErrors: WeakMap<object, Error> = new WeakMap();
-
-function isError(value: unknown): value is Error {
-  if (typeof value !== "object" || value === null) return false;
-  const prototype: unknown = Object.getPrototypeOf(value);
-  if (prototype === Object.prototype || prototype === Array.prototype) return false;
-  return value instanceof Error || toTag.call(value) === "[object Error]";
-}
-
-function errorData(error: Error): object {
-  const data: Record<string, unknown> = {};
-  for (const key of ERROR_PROPERTIES) {
-    const value: unknown = error[key as keyof Error];
-    if (value !== undefined) data[key] = ERROR_TEXTS.includes(key) ? String(value) : value;
-  }
-  // Twice: the first settles the order, the second the values.
-  return { ...data, ...error, ...data };
-}
-
-function toError(data: unknown): Error {
-  if (toTag.call(data) !== "[object Object]") throw damaged("an error without properties");
-  const properties = data as Record<string, unknown>;
-  let error = revivedErrors.get(properties);
-  if (error === undefined) {
-    const { name } = properties;
-    error = name === "AggregateError" ? new AggregateError([]) : new (ERRORS.get(name as string) ?? Error)();
-    revivedErrors.set(properties, error);
-  }
-  for (const [key, value] of Object.entries(properties)) {
-    const isText = typeof value === "string" || value === undefined;
-    if (ERROR_TEXTS.includes(key) && !isText) throw damaged(`an error whose ${key} is no text`);
-    if (key !== "name" || error.name !== value) define(error, key, value, !ERROR_PROPERTIES.includes(key));
-  }
-  return error;
-}
-
 function toBigInt(text: string): bigint {
   try {
     return BigInt(text);
   } catch (error) {
     throw damaged("something else than the digits of a bigint", error);
   }
-}
-
-function define(object: object, key: string, value: unknown, enumerable: boolean): void {
-  Object.defineProperty(object, key, { value, enumerable, configurable: true, writable: true });
-}
-
-// ---- sharing decoded objects ---------------------------------------------------------------------------------------
-
-const MUTATORS: readonly (readonly [object, readonly string[]])[] = [
-  [Map.prototype, ["set", "delete", "clear"]],
-  [Set.prototype, ["add", "delete", "clear"]],
-  [Date.prototype, Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith("set"))],
-];
-
-const UNFREEZABLE: readonly (abstract new (...args: never[]) => object)[] = [ArrayBuffer, URL, URLSearchParams];
-
-/**
- * Freezes a decoded value with everything in it, so that many readers can share it: objects, arrays and errors by
- * `Object.freeze`, the contents of Maps and Sets as well, and the mutating methods of Maps, Sets and Dates throw a
- * `TypeError` (those borrowed from a prototype still work: this guards against mistakes, not against malice).
- * @param value - changed in place; it should have no other user yet.
- * @returns whether all of it is frozen now. `false` when it contains bytes or URLs, which JavaScript cannot freeze: such a
- * value must not be shared.
- */
-export function deepFreeze(value: unknown): boolean {
-  let complete = true;
-  const found = new Set<object>();
-  const add = (item: unknown): void => {
-    if (typeof item === "object" && item !== null) found.add(item);
-  };
-  add(value);
-  // A Set visits what is added while it is walked: no recursion, so no depth is too much.
-  for (const object of found) {
-    if (UNFREEZABLE.some((kind) => object instanceof kind) || ArrayBuffer.isView(object)) {
-      complete = false;
-      continue;
-    }
-    if (object instanceof Map) {
-      for (const [key, item] of object) {
-        add(key);
-        add(item);
-      }
-    } else if (object instanceof Set) for (const item of object) add(item);
-    for (const [prototype, methods] of MUTATORS) {
-      if (!Object.prototype.isPrototypeOf.call(prototype, object) || Object.isFrozen(object)) continue;
-      for (const method of methods) define(object, method, refuse, false);
-    }
-    for (const key of Object.getOwnPropertyNames(object)) add((object as Record<string, unknown>)[key]);
-    Object.freeze(object);
-  }
-  return complete;
-}
-
-function refuse(): never {
-  throw new TypeError("The value is shared with others and frozen. Change a copy of it.");
 }

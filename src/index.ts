@@ -72,8 +72,15 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
   const checked = checkHandle(handle);
   if (checked.reach === "threads") return attachThreads<V>(checked, options);
   const resolved = resolve(options);
-  checkMapping(checked);
-  return openRegion<V>(attachFileRegion(checked), resolved);
+  // Not the handle's own memory: the file is no longer mapped there when nobody here has it open.
+  const region = attachFileRegion(checked);
+  try {
+    checkMapping(region);
+  } catch (error) {
+    region.close();
+    throw error;
+  }
+  return openRegion<V>(region, resolved);
 }
 
 /**

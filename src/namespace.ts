@@ -1,40 +1,54 @@
 /**
  * Namespaces: keys with a prefix, which no key of the cache itself can have because the engine tells their kinds apart,
- * and a hidden tag for each namespace that a key is in, which clears it in one step.
+ * a hidden tag for each namespace that a key is in, which clears it in one step, and a prefix for the tags as well.
  */
 
-/** Which keys a view sees: all that begin with `prefix`, invalidated by any of `tags`. */
+import { isWellFormed } from "./text.ts";
+
+/** Which keys a view sees: all that begin with `prefix`, invalidated by any of `hidden`. */
 export interface Scope {
   /** Tells scopes apart; empty for the cache itself. */
   readonly id: string;
   readonly path: readonly string[];
   readonly prefix: Uint8Array;
-  readonly tags: readonly string[];
+  /** What the tags of its entries begin with. */
+  readonly tagPrefix: Uint8Array;
+  /** The tags of the namespaces it is in, itself last. */
+  readonly hidden: readonly Uint8Array[];
 }
 
+const NOTHING: Uint8Array = new Uint8Array(0);
 /** The scope of the cache itself. */
-export const ROOT: Scope = { id: "", path: [], prefix: new Uint8Array(0), tags: [] };
+export const ROOT: Scope = { id: "", path: [], prefix: NOTHING, tagPrefix: NOTHING, hidden: [] };
+
+/** Before and behind the text of a path in a tag. UTF-8 never has this byte, so the cache's own tags are others. */
+const MARK = 0xff;
 
 /**
  * The scope of the namespace at `path`.
  *
- * @throws {RangeError} when it is nested too deeply, or its names are too long together.
+ * @throws {RangeError} when it is nested too deeply, its names are too long together, or one is not well-formed.
  */
 export function scopeOf(path: readonly string[], engine: { maxTags: number; maxTag: number }): Scope {
   // Lengths in front, so that no two paths give the same text.
-  const tags = path.map((_, depth) =>
+  const ids = path.map((_, depth) =>
     path.slice(0, depth + 1).reduce((text, name) => `${text}${name.length}:${name}`, ""),
   );
-  const id = tags.at(-1) as string;
-  const text = new TextEncoder().encode(id);
-  if (text.length > engine.maxTag || path.length >= engine.maxTags) {
+  const id = ids.at(-1) as string;
+  // Lone surrogates would all become the same replacement character, and so the same namespace.
+  if (!isWellFormed(id)) throw new RangeError("name: must be well-formed Unicode");
+  const encoder = new TextEncoder();
+  const text = encoder.encode(id);
+  const longest = engine.maxTag - 1;
+  if (text.length > longest || path.length >= engine.maxTags) {
     const depth = engine.maxTags - 1;
-    throw new RangeError(`name: namespaces can be nested ${depth} deep, with ${engine.maxTag} bytes of names in all`);
+    throw new RangeError(`name: namespaces can be nested ${depth} deep, with ${longest} bytes of names in all`);
   }
   // {kind of the key, filled in later | length of the text, low and high | text}
   const prefix = new Uint8Array(3 + text.length);
   prefix[1] = text.length & 0xff;
   prefix[2] = text.length >> 8;
   prefix.set(text, 3);
-  return { id, path, prefix, tags };
+  const hidden = ids.map((outer) => Uint8Array.of(MARK, ...encoder.encode(outer)));
+  return { id, path, prefix, tagPrefix: Uint8Array.of(MARK, ...text, MARK), hidden };
 }

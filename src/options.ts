@@ -3,7 +3,7 @@
  * kept and never written to.
  */
 
-import type { Codec } from "./codec.ts";
+import { type Codec, ValueCodec } from "./codec.ts";
 import { parseSize } from "./size.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
@@ -63,7 +63,7 @@ export interface Resolved {
   maxEntrySize: number;
   ttl: number;
   now: () => number;
-  codec: Codec | undefined;
+  codec: ValueCodec;
   nearCache: number;
   frozenObjects: boolean;
 }
@@ -81,7 +81,7 @@ export function resolve(options: CacheOptions | undefined): Resolved {
   return {
     ttl: ttl === undefined ? Infinity : checkTtl(ttl),
     now,
-    codec,
+    codec: new ValueCodec(codec),
     nearCache,
     frozenObjects,
     maxEntrySize: maxEntrySize === undefined ? Infinity : checkEntrySize(maxEntrySize),

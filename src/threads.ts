@@ -31,16 +31,17 @@ export function createCache<V = any>(options?: CreateOptions): Cache<V> {
   return openRegion<V>(region, resolved);
 }
 
-/** Joins a cache of another thread of this process. */
+/** Joins a cache of another thread of this process. @internal */
 export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | undefined): Cache<V> {
   const resolved = resolve(options);
   checkMapping(handle);
   return openRegion<V>(attachThreadRegion(handle), resolved);
 }
 
-/** Checks that a value is a handle, and one that this build can join. */
+/** Checks that a value is a handle, and one that this build can join. @internal */
 export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
-  const { reach, memory, build } = (handle as Partial<CacheHandle> | null | undefined) ?? {};
+  const inside = handle as (CacheHandle & (ThreadHandle | FileHandle)) | null | undefined;
+  const { reach, memory, build } = inside ?? {};
   if (!(memory instanceof WebAssembly.Memory) || (reach !== "threads" && reach !== "processes")) {
     throw new TypeError(
       "handle: must be the `handle` of a cache, passed by workerData, postMessage or environment data",
@@ -52,7 +53,7 @@ export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
       "handle: comes from another version of cache-machine. All threads of a process must load the same one.",
     );
   }
-  return handle;
+  return inside as ThreadHandle | FileHandle;
 }
 
 function requireSharedMemory(): void {

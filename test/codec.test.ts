@@ -6,8 +6,9 @@ import { deepStrictEqual } from "node:assert";
 import { runInNewContext, runInThisContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { deepFreeze, NUMBER_TYPE, ValueCodec } from "../src/codec.ts";
+import { NUMBER_TYPE, ValueCodec } from "../src/codec.ts";
 import { CacheError } from "../src/errors.ts";
+import { deepFreeze } from "../src/freeze.ts";
 import { KEY_BYTES, KEY_ILL_FORMED, KEY_LIMIT, KEY_STRING, KeyCodec, keyKind, keyLength } from "../src/key.ts";
 import { bufferHost, type Host, plainHost } from "../src/text.ts";
 

@@ -50,7 +50,9 @@ function relatedPages(pages) {
 function countWords(files) {
   const counts = new Map();
   for (const file of files) {
-    for (const [word] of readFileSync(join(root, file), "utf8").toLowerCase().matchAll(/\p{L}{3,}/gu)) {
+    for (const [word] of readFileSync(join(root, file), "utf8")
+      .toLowerCase()
+      .matchAll(/\p{L}{3,}/gu)) {
       counts.set(word, (counts.get(word) ?? 0) + 1);
     }
   }

@@ -39,5 +39,5 @@ function filesByPackage() {
 /** Some packages have empty files, or a folder that is named like one. */
 function hasText(file) {
   const stat = statSync(file, { throwIfNoEntry: false });
-  return stat !== undefined && stat.isFile() && stat.size > 0;
+  return stat?.isFile() && stat.size > 0;
 }

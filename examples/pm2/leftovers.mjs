@@ -4,23 +4,33 @@
  */
 
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { destroyCache } from "cache-machine";
 
+/** How long a process may take to end: this often, with a pause between. */
+const TRIES = 100;
+const PAUSE_MS = 20;
+
 /** All that is left, as text for people; empty when it is clean. */
-export function findLeftovers(home, cacheName) {
-  const left = findProcesses(home).map((pid) => `process ${pid}`);
-  if (existsSync(home)) left.push(home);
-  return [...left, ...sharedMemory().filter((file) => file.includes(cacheName))];
+export async function findLeftovers(home, cacheName) {
+  let pids = findProcesses(home);
+  for (let tries = 0; tries < TRIES && pids.length > 0; tries++) {
+    await sleep(PAUSE_MS);
+    pids = findProcesses(home);
+  }
+  const files = [home, ...list("/dev/shm").filter((file) => file.includes(cacheName))];
+  return [...pids.map((pid) => `process ${pid}`), ...files.filter((file) => existsSync(resolve("/dev/shm", file)))];
 }
 
-/** Ends and removes all of it, gently or not. */
-export function removeLeftovers(home, cacheName) {
-  // The daemon is among them, and would start again whom it sees die: so until nobody is left, but not for ever.
-  for (let tries = 0; tries < 100; tries++) {
+/** Ends and removes all of it. */
+export async function removeLeftovers(home, cacheName) {
+  // pm2's daemon is among them and starts again whom it sees die, until it is dead itself.
+  for (let tries = 0; tries < TRIES; tries++) {
     const pids = findProcesses(home);
     if (pids.length === 0) break;
     for (const pid of pids) kill(pid);
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    await sleep(PAUSE_MS);
   }
   rmSync(home, { recursive: true, force: true });
   destroyCache(cacheName);
@@ -38,10 +48,6 @@ function environmentOf(pid) {
     // Another user's, or gone by now.
     return [];
   }
-}
-
-function sharedMemory() {
-  return list("/dev/shm").map((file) => `/dev/shm/${file}`);
 }
 
 function list(directory) {

@@ -1,7 +1,7 @@
 /**
  * The load: readers who ask for pages over and over, some pages much more often than others, as it is with pages.
  *
- * autocannon asks as fast as it gets answers, and the headers of each answer are checked. It runs in waves of a second,
+ * autocannon asks as fast as it gets answers, and the headers of each answer are checked. It runs in short waves,
  * since connections that stay open would never reach a process that was started after them. Beside it a few careful
  * readers open a new connection for each page, look at every byte, and notice at once when a process is back.
  */
@@ -12,15 +12,14 @@ import autocannon from "autocannon";
 import { etagOf } from "./page.mjs";
 import { connections } from "./settings.mjs";
 
-const WAVE_S = 1;
+const WAVE_S = 2;
 const CAREFUL_READERS = 4;
 const CAREFUL_PAUSE_MS = 20;
-/** A connection that was just being handed to a process when that was killed never gets an answer. */
-const TIMEOUT_S = 2;
+/** What has waited this long when its wave ends has probably been forgotten, and was not just interrupted. */
+const FORGOTTEN_MS = 500;
+const TIMEOUT_S = 5;
 
 export class Load {
-  /** Called with the score of who answered a careful reader, and the answer. */
-  onCareful = () => {};
   #port;
   #scores;
   #paths;
@@ -50,8 +49,7 @@ export class Load {
 
   async #wave() {
     const scores = this.#scores;
-    const from = performance.now();
-    let answers = 0;
+    const unanswered = new Set();
     const wave = autocannon({
       url: `http://127.0.0.1:${this.#port}`,
       connections,
@@ -62,20 +60,35 @@ export class Load {
         {
           setupRequest: (request, context) => {
             context.asked = performance.now();
+            unanswered.add(context);
             return { ...request, path: this.#pick() };
           },
           onResponse: (status, _body, context, headers) => {
-            answers++;
+            unanswered.delete(context);
             scores.answered(status, headers, context.asked);
           },
         },
       ],
     });
     wave.on("response", (_client, _status, _bytes, ms) => scores.latencies.push(ms));
-    const { requests } = await wave;
-    // At its end a wave leaves one request unanswered on each connection. All others were lost with their connection.
-    const lost = requests.sent - answers - connections;
-    if (lost > 0) scores.failed(from, performance.now(), lost, "connection lost");
+    await wave;
+    this.#accountFor([...unanswered].map(({ asked }) => asked));
+  }
+
+  /**
+   * Of what a wave leaves unanswered the newest requests, one for each connection, were just interrupted by its end. All
+   * others were lost: with their connection, or because nobody answers on it, as when node:cluster handed it to a
+   * process that was killed at that moment.
+   */
+  #accountFor(unanswered) {
+    const now = performance.now();
+    const lost = unanswered.length - connections;
+    unanswered
+      .sort((a, b) => a - b)
+      .forEach((asked, index) => {
+        if (index < lost) this.#scores.failed(asked, now, "connection lost");
+        else if (now - asked > FORGOTTEN_MS) this.#scores.failed(asked, now, "no answer");
+      });
   }
 
   async #readCarefully() {
@@ -84,7 +97,7 @@ export class Load {
       try {
         await this.read(this.#pick());
       } catch (error) {
-        this.#scores.failed(asked, performance.now(), 1, error.code ?? error.message);
+        this.#scores.failed(asked, performance.now(), error.code ?? error.message);
       }
       await sleep(CAREFUL_PAUSE_MS);
     }
@@ -94,12 +107,8 @@ export class Load {
   async read(path) {
     const asked = performance.now();
     const { status, headers, body } = await fetchFresh(this.#port, path);
-    const ms = performance.now() - asked;
     const score = this.#scores.answered(status, headers, asked);
-    if (status === 200) {
-      this.#scores.compare(path, etagOf(body));
-      this.onCareful(score, { path, ms, fromCache: headers["x-cache"] === "hit" });
-    }
+    if (status === 200) this.#scores.compare(path, etagOf(body));
     return score;
   }
 
@@ -119,7 +128,7 @@ function fetchFresh(port, path) {
         resolve({ status: response.statusCode, headers: response.headers, body: Buffer.concat(chunks) }),
       );
     });
-    request.on("timeout", () => request.destroy(Object.assign(new Error("no answer"), { code: "TIMEOUT" })));
+    request.on("timeout", () => request.destroy(new Error(`no answer within ${TIMEOUT_S} s`)));
     request.on("error", reject);
   });
 }

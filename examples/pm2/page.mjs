@@ -13,10 +13,10 @@ import { root } from "./docs.mjs";
 export function renderPage({ title, files }) {
   const articles = files.map((file) => {
     const html = marked.parse(readFileSync(join(root, file), "utf8"));
-    return `<article id="${escape(file)}">\n${html}</article>\n`;
+    return `<article id="${escapeHtml(file)}">\n${html}</article>\n`;
   });
   return Buffer.from(
-    `<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>${escape(title)}</title>\n${articles.join("")}</html>\n`,
+    `<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>${escapeHtml(title)}</title>\n${articles.join("")}</html>\n`,
   );
 }
 
@@ -25,6 +25,6 @@ export function etagOf(bytes) {
   return `"${createHash("sha1").update(bytes).digest("base64url")}"`;
 }
 
-function escape(text) {
+function escapeHtml(text) {
   return text.replace(/[&<>"]/g, (char) => `&#${char.charCodeAt(0)};`);
 }

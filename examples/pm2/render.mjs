@@ -9,9 +9,8 @@ import { renderPage } from "./page.mjs";
 import { origins, pages } from "./store.mjs";
 
 export default function render(page) {
-  const started = performance.now();
   const html = renderPage(page);
-  const origin = { pid: process.pid, thread: threadId, ms: performance.now() - started };
+  const origin = `${process.pid}/${threadId}`;
   try {
     // The origin first: who finds the page then finds this too.
     origins.set(page.path, origin);

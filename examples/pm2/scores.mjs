@@ -22,25 +22,27 @@ class Score {
 }
 
 export class Scores {
+  /** Called with the first answer of a process that is not known yet: `{ score, ms, fromCache, at }`. */
+  onNewcomer = () => {};
   /** By process id, in the order of their appearance. */
   processes = new Map();
   /** Answers with other bytes than the right ones. */
   wrong = [];
-  /** Requests that got no answer, or a bad one: `{ from, to, count, why }`, in milliseconds of `performance.now()`. */
+  /** Requests that got no answer, or a bad one: `{ asked, known, why }`, in milliseconds of `performance.now()`. */
   failures = [];
   /** Milliseconds of each answer of the load, as it comes from autocannon. */
   latencies = [];
   /** Milliseconds of rendering that the answers from the cache would have taken. */
-  renderingSaved = 0;
+  renderingSavedMs = 0;
   /** Answers whose bytes the readers compared with their own rendering, one by one. */
   compared = 0;
   /** Paths that have been answered, so they are in the cache; when, in milliseconds of `performance.now()`. */
   #answeredAt = new Map();
-  #expected;
+  #right;
 
-  /** @param expected the right ETag by path */
-  constructor(expected) {
-    this.#expected = expected;
+  /** @param right `{ etag, ms }` by path: the right answer, and how long it takes to make it */
+  constructor(right) {
+    this.#right = right;
   }
 
   process(name, pid) {
@@ -53,41 +55,45 @@ export class Scores {
   answered(status, headers, asked) {
     const path = headers["content-location"];
     const name = headers["x-process"];
-    if (status !== 200) return this.failed(asked, performance.now(), 1, `status ${status}`);
-    const score = this.process(name, Number(headers["x-pid"]));
-    if (headers.etag !== this.#expected.get(path)) this.wrong.push(`${path} from ${name}`);
+    if (status !== 200) return this.failed(asked, performance.now(), `status ${status}`);
+    const pid = Number(headers["x-pid"]);
+    const known = this.processes.has(pid);
+    const score = this.process(name, pid);
+    const right = this.#right.get(path);
+    if (headers.etag !== right?.etag) this.wrong.push(`${path} from ${name}`);
 
     score.answers++;
     score.rendered = Math.max(score.rendered, Number(headers["x-rendered"]));
     if (headers["x-cache"] === "hit") {
       score.fromCache++;
-      const by = headers["x-rendered-by"];
-      if (by !== undefined && by !== headers["x-pid"]) score.fromOthers++;
-      this.renderingSaved += Number(headers["x-render-ms"] ?? 0);
+      const by = headers["x-rendered-by"]?.split("/")[0];
+      if (by && by !== headers["x-pid"]) score.fromOthers++;
+      this.renderingSavedMs += right?.ms ?? 0;
     } else {
       // Two processes may render the same page at the same time; one that began when it was there already did in vain.
       if (this.#answeredAt.get(path) < asked) score.renderedAgain++;
     }
     if (!this.#answeredAt.has(path)) this.#answeredAt.set(path, performance.now());
+
+    const now = performance.now();
+    if (!known) this.onNewcomer({ score, ms: now - asked, fromCache: headers["x-cache"] === "hit", at: now });
     return score;
   }
 
   /** A reader has looked at every byte. */
   compare(path, etag) {
     this.compared++;
-    if (etag !== this.#expected.get(path)) this.wrong.push(`${path}: other bytes than its ETag says`);
+    if (etag !== this.#right.get(path)?.etag) this.wrong.push(`${path}: other bytes than its ETag says`);
   }
 
-  failed(from, to, count, why) {
-    this.failures.push({ from, to, count, why });
+  /** A request that was made at the time `asked` failed, as was known at the time `known`. */
+  failed(asked, known, why) {
+    this.failures.push({ asked, known, why });
   }
 
-  expect(path, etag) {
-    this.#expected.set(path, etag);
-  }
-
-  get pagesAnswered() {
-    return this.#answeredAt.size;
+  /** Distinct paths that were answered. */
+  get paths() {
+    return [...this.#answeredAt.keys()];
   }
 
   total(what) {

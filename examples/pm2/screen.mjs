@@ -3,7 +3,7 @@
  * elsewhere, in a log for instance, one plain line per second.
  */
 
-const BAR = 32;
+const BAR = 20;
 
 export class Screen {
   #out;
@@ -11,8 +11,9 @@ export class Screen {
   #colours;
   /** The lines of the table as it is on the terminal now. */
   #shown = [];
-  #last = { at: -Infinity, answers: new Map() };
-  #rates = new Map();
+  #measured = { at: 0, answers: new Map() };
+  /** Answers in a second by process id, over about the last one. */
+  #perSecond = new Map();
 
   /** @param out where to: the stream of a terminal, or any other */
   constructor(out) {
@@ -40,15 +41,15 @@ export class Screen {
 
   /** Shows how far the run is; to be called often. */
   progress(seconds, ofSeconds, scores, cacheLine) {
-    const due = seconds - this.#last.at >= 1;
+    const due = seconds - this.#measured.at >= 1;
     if (due) this.#measure(seconds, scores);
     if (this.#live) this.#write([], this.#table(seconds, ofSeconds, scores, cacheLine));
-    else if (due) this.print(this.#plainLine(seconds, scores));
+    else if (due) this.event(seconds, this.dim(plainLine(scores)));
   }
 
-  /** Leaves the table as it is and goes on below it. */
-  keep() {
-    this.#shown = [];
+  /** Takes the table away. */
+  clear() {
+    this.#write([], []);
   }
 
   bold(text) {
@@ -71,52 +72,44 @@ export class Screen {
     return this.#colours ? `\x1b[${code}m${text}\x1b[0m` : text;
   }
 
+  /** The processes one below the other, with how many answers they gave in all or how many they give in a second. */
+  scores(scores, perSecond) {
+    const columns = ["rendered", "from cache", "by others", perSecond ? "answers/s" : "answers"];
+    const head = ["process".padEnd(8), "pid".padStart(7), "state".padEnd(9), ...columns];
+    const rows = scores.map((score) => {
+      const { name, pid, state, rendered, fromCache, fromOthers, answers } = score;
+      const numbers = [rendered, fromCache, fromOthers, perSecond ? (perSecond.get(pid) ?? 0) : answers];
+      const cells = numbers.map((number, at) => count(number).padStart(columns[at].length));
+      return [name.padEnd(8), String(pid).padStart(7), this.#state(state), ...cells];
+    });
+    return [this.dim(`  ${head.join("  ")}`), ...rows.map((cells) => `  ${cells.join("  ")}`)];
+  }
+
+  #state(state) {
+    const text = state.padEnd(9);
+    if (state === "killed") return this.red(text);
+    return state === "restarted" ? this.yellow(text) : this.green(text);
+  }
+
   #table(seconds, ofSeconds, scores, cacheLine) {
-    const done = Math.min(seconds / ofSeconds, 1);
-    const filled = Math.round(done * BAR);
-    const bar = `${this.green("━".repeat(filled))}${this.dim("━".repeat(BAR - filled))}`;
+    const filled = Math.round(Math.min(seconds / ofSeconds, 1) * BAR);
+    const bar = `${this.green("━".repeat(filled))}${this.dim("─".repeat(BAR - filled))}`;
     return [
       "",
-      `  ${bar}  ${seconds.toFixed(1)} of ${ofSeconds} s   ${cacheLine}`,
+      `  ${bar}  ${seconds.toFixed(1).padStart(4)} s${seconds < ofSeconds ? ` of ${ofSeconds}` : ""}    ${cacheLine}`,
       "",
-      ...this.scoreLines(scores, { rates: true }),
+      ...this.scores(inOrder(scores.processes.values()), this.#perSecond),
     ];
   }
 
-  /** The processes one below the other. */
-  scoreLines(scores, { rates = false } = {}) {
-    const row = (cells) => `  ${cells.join("  ")}`;
-    const heads = ["process".padEnd(9), "pid".padStart(7), "state".padEnd(9)];
-    const columns = ["rendered", "from cache", "of others", rates ? "answers/s" : "answers"];
-    const lines = [...scores.processes.values()].map((score) => {
-      const gone = score.state === "killed";
-      const state = score.state.padEnd(9);
-      const cells = [
-        score.name.padEnd(9),
-        String(score.pid).padStart(7),
-        gone ? this.red(state) : score.state === "restarted" ? this.yellow(state) : this.green(state),
-      ];
-      const rate = gone ? 0 : (this.#rates.get(score.pid) ?? 0);
-      const numbers = [score.rendered, score.fromCache, score.fromOthers, rates ? rate : score.answers];
-      return row([...cells, ...numbers.map((number, at) => count(number).padStart(columns[at].length))]);
-    });
-    return [this.dim(row([...heads, ...columns])), ...lines];
-  }
-
-  #plainLine(seconds, scores) {
-    const parts = [...scores.processes.values()]
-      .filter((score) => score.state !== "killed")
-      .map((score) => `${score.name} ${score.rendered} rendered ${score.fromCache} from cache`);
-    return `${seconds.toFixed(1).padStart(6)} s  ${parts.join(" | ")}`;
-  }
-
   #measure(seconds, scores) {
-    const { at, answers } = this.#last;
-    for (const { pid, answers: now } of scores.processes.values()) {
-      if (at >= 0) this.#rates.set(pid, Math.round((now - (answers.get(pid) ?? 0)) / (seconds - at)));
+    const { at, answers } = this.#measured;
+    for (const { pid, answers: now, state } of scores.processes.values()) {
+      const rate = state === "killed" ? 0 : (now - (answers.get(pid) ?? 0)) / (seconds - at);
+      this.#perSecond.set(pid, Math.round(rate));
       answers.set(pid, now);
     }
-    this.#last.at = seconds;
+    this.#measured.at = seconds;
   }
 
   /** Writes `lines` to stay where the table was, and the table below them: in one go, so that nothing flickers. */
@@ -130,6 +123,19 @@ export class Screen {
     this.#out.write(up + text + rest);
     this.#shown = table;
   }
+}
+
+/** What can be said in one line of a log. */
+function plainLine(scores) {
+  const parts = inOrder(scores.processes.values())
+    .filter(({ state }) => state !== "killed")
+    .map(({ name, rendered, fromCache }) => `${name} ${rendered}/${fromCache}`);
+  return `rendered/from cache: ${parts.join("  ")}`;
+}
+
+/** Processes by name; one that was started in place of another comes after it. */
+export function inOrder(scores) {
+  return [...scores].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
 }
 
 /** A number with its thousands apart. */

@@ -43,16 +43,18 @@ const server = createServer(async (request, response) => {
 
 async function answer({ url: path }, response) {
   const result = results.get(path);
-  if (result !== undefined) return send(response, path, result, { "x-cache": "hit", "content-type": "application/json" });
+  if (result !== undefined)
+    return send(response, path, result, { "x-cache": "hit", "content-type": "application/json" });
 
   const html = pages.get(path);
-  if (html !== undefined) return send(response, path, html, { "x-cache": "hit", ...describe(origins.get(path)) });
+  if (html !== undefined)
+    return send(response, path, html, { "x-cache": "hit", "x-rendered-by": origins.get(path) ?? "" });
 
   const page = contents.get(path);
   if (page === undefined) return response.writeHead(404, identity).end("no such page\n");
 
   const { html: fresh, origin } = await render(page);
-  send(response, path, fresh, { "x-cache": "miss", ...describe(origin) });
+  send(response, path, fresh, { "x-cache": "miss", "x-rendered-by": origin });
 }
 
 /** Stores what a client has computed. */
@@ -94,11 +96,6 @@ function send(response, path, bytes, headers) {
       ...headers,
     })
     .end(bytes);
-}
-
-function describe(origin) {
-  if (origin === undefined) return {};
-  return { "x-rendered-by": String(origin.pid), "x-render-ms": origin.ms.toFixed(2) };
 }
 
 function searchAndKeep() {

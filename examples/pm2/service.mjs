@@ -1,57 +1,74 @@
 /**
- * Starts and stops the service under pm2: a pm2 of our own with its home in a temporary folder, so that neither the
- * user's pm2 nor another run of this example is touched. Nothing of it goes to the network.
+ * The service under pm2: a pm2 of its own with its home in a temporary folder, so that neither the user's pm2 nor
+ * another run of this example is touched. Nothing of it goes to the network.
  */
 
 import { once } from "node:events";
-import { mkdtempSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { processes } from "./settings.mjs";
 
-/** Where this pm2 has its sockets, its logs and its lists. */
-export const home = mkdtempSync(join(tmpdir(), "pm2-example-"));
+/** The longest that one process may take until it listens. */
+const LISTEN_MS = 20_000;
 
-/** Starts all processes and waits until each of them listens; returns the port. */
-export async function startService(pm2) {
-  const port = await freePort();
-  await promisify(pm2.connect).call(pm2);
-  await promisify(pm2.start).call(pm2, {
-    name: "docs",
-    script: fileURLToPath(new URL("./server.mjs", import.meta.url)),
-    exec_mode: "cluster",
-    instances: processes,
-    wait_ready: true,
-    listen_timeout: 20_000,
-    kill_timeout: 3_000,
-    // No instrumentation: this is about the cache.
-    pmx: false,
-    env: { PORT: String(port) },
-  });
-  return port;
-}
+export class Service {
+  #home;
+  #pm2;
 
-/** pm2 as a module, which reads these when it is loaded. */
-export async function loadPm2() {
-  Object.assign(process.env, { PM2_HOME: home, PM2_NO_INTERACTION: "true", PM2_DISABLE_VERSION_CHECK: "true" });
-  return (await import("pm2")).default;
-}
+  /** @param home where this pm2 has its sockets, its logs and its lists */
+  constructor(home) {
+    this.#home = home;
+  }
 
-/** The processes as `{ name, pid }`, in the order of their names. */
-export async function listProcesses(pm2) {
-  const list = await promisify(pm2.list).call(pm2);
-  return list
-    .map(({ pid, pm2_env }) => ({ name: `docs-${pm2_env.NODE_APP_INSTANCE}`, pid }))
-    .sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
-}
+  /** Starts all processes and waits until each of them listens; returns the port. */
+  async start() {
+    // pm2 reads these when it is loaded.
+    Object.assign(process.env, { PM2_HOME: this.#home, PM2_NO_INTERACTION: "true", PM2_DISABLE_VERSION_CHECK: "true" });
+    const { default: pm2 } = await import("pm2");
+    this.#pm2 = pm2;
+    await this.#call("connect");
+    const port = await freePort();
+    await this.#call("start", {
+      name: "docs",
+      script: fileURLToPath(new URL("./server.mjs", import.meta.url)),
+      exec_mode: "cluster",
+      instances: processes,
+      wait_ready: true,
+      listen_timeout: LISTEN_MS,
+      // No instrumentation: this is about the cache.
+      pmx: false,
+      env: { PORT: String(port) },
+    });
+    return port;
+  }
 
-/** Ends all processes, then pm2's daemon. */
-export async function stopService(pm2) {
-  await promisify(pm2.killDaemon).call(pm2);
-  pm2.disconnect();
+  /** The processes as `{ name, pid }`. */
+  async list() {
+    const list = await this.#call("list");
+    return list.map(({ pid, pm2_env }) => ({ name: `docs-${pm2_env.NODE_APP_INSTANCE}`, pid }));
+  }
+
+  /** Ends all processes and pm2's daemon. */
+  async stop() {
+    if (this.#pm2 === undefined) return;
+    await this.#call("killDaemon");
+    this.#pm2.disconnect();
+  }
+
+  /** What the processes said about their errors. */
+  errors() {
+    const logs = join(this.#home, "logs");
+    if (!existsSync(logs)) return "";
+    const files = readdirSync(logs).filter((file) => file.includes("error"));
+    return files.map((file) => readFileSync(join(logs, file), "utf8")).join("");
+  }
+
+  #call(method, ...args) {
+    return promisify(this.#pm2[method]).call(this.#pm2, ...args);
+  }
 }
 
 async function freePort() {

@@ -13,8 +13,8 @@ export const threads = whole("THREADS", 2);
 export const connections = whole("CONNECTIONS", 16);
 /** Seconds of load; the story takes the time it needs, so a very small number does not end it earlier. */
 export const duration = whole("DURATION", 15);
-/** Shared memory of the cache. */
-export const cacheSize = process.env.CACHE_SIZE ?? "32mb";
+/** Shared memory of the cache; all of it is reserved at once. */
+export const cacheSize = process.env.CACHE_SIZE ?? "16mb";
 
 /** What makes the names of this run its own, so that two runs on one machine do not meet. */
 const run = (process.env.EXAMPLE_RUN ??= `${process.pid}-${randomBytes(3).toString("hex")}`);
@@ -25,6 +25,7 @@ export const processName = `docs-${process.env.NODE_APP_INSTANCE}`;
 
 function whole(name, fallback) {
   const text = process.env[name] ?? String(fallback);
-  if (!/^[1-9]\d{0,3}$/.test(text)) throw new RangeError(`${name}: must be a whole number from 1 to 9999, not "${text}"`);
+  if (!/^[1-9]\d{0,3}$/.test(text))
+    throw new RangeError(`${name}: must be a whole number from 1 to 9999, not "${text}"`);
   return Number(text);
 }

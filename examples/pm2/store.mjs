@@ -10,7 +10,7 @@ export const cache = openCache(cacheName, { size: cacheSize });
 
 /** Rendered pages by path. Bytes and not strings, since bytes are what a response is made of. */
 export const pages = cache.namespace("pages");
-/** Who rendered a page, and in how many milliseconds, by the same path. */
+/** Which thread of which process rendered a page, by the same path. */
 export const origins = cache.namespace("origins");
 /** What clients computed and posted, by path. */
 export const results = cache.namespace("results");

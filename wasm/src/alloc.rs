@@ -5,7 +5,7 @@
 //! consistency, so one of them sees the other, and bytes are never recycled under a writer, however long it sleeps.
 
 use crate::evict::Pressure;
-use crate::layout::{Class, META_BUMP, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT};
+use crate::layout::{Class, META_BUMP, META_EPOCH, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT};
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
 use crate::record::{END, Space, first_word};
@@ -23,6 +23,15 @@ const PATIENCE: u32 = 8;
 pub(crate) enum Purpose {
     Write,
     Relocate,
+}
+
+/// Live bytes are kept with this added, so that going below zero does not borrow from the generation beside them.
+const NO_LIVE_BYTES: u32 = 1 << 31;
+/// Tries to change the live bytes of a segment.
+const BOOKINGS: u32 = 10_000;
+
+fn no_live_bytes(generation: u32) -> u64 {
+    (generation as u64) << 32 | NO_LIVE_BYTES as u64
 }
 
 fn lane_word(segment: u32, generation: u32) -> u64 {
@@ -67,10 +76,11 @@ impl<H: Host> Participant<H> {
             // The announcement holds the segment in this life from here on.
             let bump = self.region.word(geometry.meta(segment) + META_BUMP).fetch_add(length as u64, AcqRel);
             let bytes = geometry.segment_bytes() as u64;
-            if bump + length as u64 <= bytes && bump % 16 == 0 {
+            let room = if bump % 16 == 0 { bytes.saturating_sub(bump) } else { 0 };
+            if length as u64 <= room {
                 return Some((geometry.segment(segment) + bump as u32, segment, generation));
             }
-            if bump < bytes && bump % 16 == 0 {
+            if room > 0 {
                 // The one append that crosses the end marks where the records end: a walker that finds no mark knows
                 // that a writer died before its first word.
                 let at = geometry.segment(segment) + bump as u32;
@@ -83,11 +93,17 @@ impl<H: Host> Participant<H> {
     }
 
     pub(crate) fn seal(&self, segment: u32, state: State) {
+        let word = self.region.word(self.region.geometry.state(segment));
+        if word.load(Acquire) != state.0 {
+            return;
+        }
         let sequence = self.region.word(SEAL_SEQUENCE_AT).fetch_add(1, Relaxed);
-        // A late store here can hit the next life of the segment; it only makes that life look older or younger.
-        self.region.word(self.region.geometry.meta(segment) + META_SEALED).store(sequence, Relaxed);
+        // Late stores here can hit the next life of the segment; they only make that life look older or younger.
+        let meta = self.region.geometry.meta(segment);
+        self.region.word(meta + META_SEALED).store(sequence, Relaxed);
+        self.region.word(meta + META_EPOCH).store(self.epochs().0 as u64, Relaxed);
         let sealed = state.to(Phase::Sealed, 0, 0);
-        let _ = self.region.word(self.region.geometry.state(segment)).compare_exchange(state.0, sealed.0, SeqCst, Relaxed);
+        let _ = word.compare_exchange(state.0, sealed.0, SeqCst, Relaxed);
     }
 
     /// Puts a fresh segment into a lane whose word was `seen`. True when the lane is worth another look.
@@ -109,6 +125,8 @@ impl<H: Host> Participant<H> {
         // Orders the new generation before the first byte written into the segment; meets the fence between a reader's
         // copy and its validating load. A release store would not do: those bytes come after it.
         fence(SeqCst);
+        let live = self.region.word(self.region.geometry.meta(segment) + META_LIVE);
+        live.store(no_live_bytes(free.generation()), Relaxed);
         // Dying here leaves an open segment in no lane, with a dead owner: the next reclaimer seals it.
         let lane = lane_word(segment, free.generation());
         if self.region.word(lane_at).compare_exchange(seen, lane, AcqRel, Relaxed).is_err() {
@@ -121,7 +139,7 @@ impl<H: Host> Participant<H> {
     /// A segment that is free and may be used for this purpose, after reclaiming if need be.
     fn free_segment(&self, purpose: Purpose) -> Option<u32> {
         let reserve = if purpose == Purpose::Relocate { 0 } else { self.region.geometry.reserve };
-        for round in 0..=2 * PATIENCE {
+        for round in 0..=2 * PATIENCE + reserve {
             let (count, first) = self.count_free(reserve);
             if count > reserve {
                 return first;
@@ -157,30 +175,44 @@ impl<H: Host> Participant<H> {
         (count, found)
     }
 
-    /// Whether some lane names this segment.
-    pub(crate) fn in_a_lane(&self, segment: u32) -> bool {
+    /// Whether some lane names this segment in this life.
+    pub(crate) fn in_a_lane(&self, segment: u32, generation: u32) -> bool {
         let geometry = &self.region.geometry;
         [Class::Small, Class::Main].into_iter().any(|class| {
-            (0..geometry.lanes(class))
-                .any(|lane| self.region.word(geometry.lane(class, lane)).load(Acquire) >> 32 == segment as u64 + 1)
+            (0..geometry.lanes(class)).any(|lane| {
+                self.region.word(geometry.lane(class, lane)).load(Acquire) == lane_word(segment, generation)
+            })
         })
     }
 
-    /// Adds to or takes from the live bytes of a segment. A hint: a crash may leave it wrong until the segment is
-    /// reclaimed, and then only the choice of a victim suffers.
-    pub(crate) fn account(&self, segment: u32, bytes: i64) {
-        self.region.word(self.region.geometry.meta(segment) + META_LIVE).fetch_add(bytes as u64, Relaxed);
+    /// Books `bytes` of a record that was just published in `space`, which this participant's hazard still names.
+    ///
+    /// Live bytes are exact as long as nobody dies. After a death they may be wrong until the segment is reclaimed, and
+    /// then only the choice of a victim suffers.
+    pub(crate) fn add_live(&self, space: &Space, bytes: u32) {
+        self.region.word(self.region.geometry.meta(space.segment) + META_LIVE).fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Live bytes as they stand in the books, for the audit.
-    #[cfg(feature = "faults")]
-    pub(crate) fn booked(&self, segment: u32) -> i64 {
-        self.region.word(self.region.geometry.meta(segment) + META_LIVE).load(Relaxed) as i64
+    /// Takes `bytes` of a record that is no longer live off the books. The segment may have been recycled since, which
+    /// the generation tells.
+    pub(crate) fn take_live(&self, segment: u32, generation: u32, bytes: u32) {
+        let word = self.region.word(self.region.geometry.meta(segment) + META_LIVE);
+        let mut seen = word.load(Relaxed);
+        // Each failure is somebody else's success; far more of them than there can be participants are foreign bytes.
+        for _ in 0..BOOKINGS {
+            if (seen >> 32) as u32 != generation {
+                return;
+            }
+            match word.compare_exchange_weak(seen, seen.wrapping_sub(bytes as u64), Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
     }
 
-    /// Bytes of live records in a segment, as far as known.
-    pub(crate) fn live_bytes(&self, segment: u32) -> u64 {
-        let live = self.region.word(self.region.geometry.meta(segment) + META_LIVE).load(Relaxed) as i64;
-        live.clamp(0, self.region.geometry.segment_bytes() as i64) as u64
+    /// Live bytes of a segment as booked; below zero while a record was replaced before its writer had booked it.
+    pub(crate) fn live_bytes(&self, segment: u32, generation: u32) -> i64 {
+        let word = self.region.word(self.region.geometry.meta(segment) + META_LIVE).load(Relaxed);
+        if (word >> 32) as u32 == generation { word as u32 as i64 - NO_LIVE_BYTES as i64 } else { 0 }
     }
 }

@@ -29,8 +29,8 @@ impl<H: Host> Participant<H> {
         let mut audit: Vec<Audited> = (0..geometry.segments)
             .map(|segment| {
                 let state = State(self.region.word(geometry.state(segment)).load(Acquire));
-                let booked = self.booked(segment);
                 let (phase, class, generation) = (state.phase(), state.class(), state.generation());
+                let booked = self.live_bytes(segment, generation);
                 Audited { segment, phase, class, generation, booked, found: 0 }
             })
             .collect();

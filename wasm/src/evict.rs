@@ -10,19 +10,17 @@
 //! Every step can be interrupted and done again by another participant: a record that was moved or dropped is simply
 //! not found in the index the second time.
 
-use crate::index::{Entry, Hit, Kind, bucket_of, find_place, replace_any_heat, resolve};
-use crate::layout::{Class, Counter, GRAIN, META_BUMP, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT, WAYS};
-use crate::lock::Busy;
+use crate::index::{Entry, Hit, Kind, bucket_of, find_place, replace_any_heat, resolve, still};
+use crate::layout::{Class, Counter, GRAIN, MAX_SEGMENTS, META_BUMP, META_EPOCH, META_SEALED, SEAL_SEQUENCE_AT, WAYS};
+use crate::lock::{Busy, Held};
 use crate::participant::{Host, Participant};
 use crate::alloc::Purpose;
-use crate::record::{CHUNK, CHUNKED, END, HEADER, Place, Record, first_word, length_field};
+use crate::record::{CHUNK, CHUNKED, END, HEADER, Place, Record, first_word};
 use crate::segment::{Phase, State};
 use crate::sync::{Acquire, Relaxed, SeqCst, fence};
 
 /// Reads that an entry on probation needs to stay (the paper's `freq > 1`).
 const PROMOTE: u64 = 2;
-/// Segments found pinned in one reclaim before it gives up for now.
-const MAX_PINNED: usize = 16;
 
 /// How much is kept of a segment that is reclaimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,15 +45,31 @@ struct Victim {
     plan: Plan,
 }
 
-/// A walk that had to stop: a living participant holds the lock of a bucket it needs.
+/// A walk that had to stop: a living participant holds the lock of a bucket it needs, or is still writing the large value
+/// that a chunk belongs to.
 struct Blocked;
 
+/// The segments that one reclaim has tried in vain: pinned, blocked, or taken by somebody else. All of them can be in
+/// here, so reclaiming goes on as long as there is one that nobody holds on to.
+struct Tried([u64; MAX_SEGMENTS as usize / 64]);
+
+impl Tried {
+    fn add(&mut self, segment: u32) {
+        self.0[(segment / 64) as usize] |= 1 << (segment % 64);
+    }
+
+    fn has(&self, segment: u32) -> bool {
+        self.0[(segment / 64) as usize] >> (segment % 64) & 1 == 1
+    }
+}
+
 impl<H: Host> Participant<H> {
-    /// Frees one segment. False when none could be: everything that is sealed is pinned by living participants.
+    /// Frees one segment. False when none could be: living participants hold on to everything that is sealed. Ends
+    /// because no segment is tried twice.
     pub(crate) fn reclaim(&self, pressure: Pressure) -> bool {
-        let mut pinned = [u32::MAX; MAX_PINNED];
-        for i in 0..MAX_PINNED {
-            let Some(victim) = self.pick(&pinned, pressure) else { return false };
+        let mut tried = Tried([0; MAX_SEGMENTS as usize / 64]);
+        while let Some(victim) = self.pick(&tried, pressure) {
+            tried.add(victim.segment);
             let Some(mine) = self.claim(&victim) else { continue };
             if !self.is_pinned(victim.segment) && self.walk(victim.segment, mine, victim.plan).is_ok() {
                 self.free(victim.segment, mine);
@@ -67,30 +81,30 @@ impl<H: Host> Participant<H> {
             }
             // Put back as it was. What was already moved or dropped stays so.
             self.transfer(victim.segment, mine, mine.to(Phase::Sealed, 0, 0));
-            pinned[i] = victim.segment;
         }
         false
     }
 
     /// Chooses a segment by looking at the whole table: no lists, so nothing to repair.
-    fn pick(&self, pinned: &[u32], pressure: Pressure) -> Option<Victim> {
+    fn pick(&self, tried: &Tried, pressure: Pressure) -> Option<Victim> {
         let geometry = &self.region.geometry;
-        let mut emptiest: Option<(u64, u32, State)> = None;
+        let mut emptiest: Option<(i64, u32, State)> = None;
         let mut oldest: [Option<(u64, u32, State)>; 2] = [None; 2];
         let mut small_segments = 0;
+        let epoch = self.epochs().0 as u64;
         for segment in 0..geometry.segments {
             let state = State(self.region.word(geometry.state(segment)).load(Acquire));
             if state.phase() != Phase::Free && state.class() == Class::Small {
                 small_segments += 1;
             }
-            if pinned.contains(&segment) {
+            if tried.has(segment) {
                 continue;
             }
             match state.phase() {
                 Phase::Free => {}
                 // Its opener died before it got into a lane.
                 Phase::Open => {
-                    if !self.in_a_lane(segment) && self.owner_is_gone(state) {
+                    if !self.in_a_lane(segment, state.generation()) && self.owner_is_gone(state) {
                         self.seal(segment, state);
                     }
                 }
@@ -101,7 +115,9 @@ impl<H: Host> Participant<H> {
                     }
                 }
                 Phase::Sealed => {
-                    let live = self.live_bytes(segment);
+                    // What was sealed before the cache was cleared holds nothing, whatever the books say.
+                    let cleared = self.region.word(geometry.meta(segment) + META_EPOCH).load(Relaxed) != epoch;
+                    let live = if cleared { 0 } else { self.live_bytes(segment, state.generation()) };
                     if emptiest.is_none_or(|(least, ..)| live < least) {
                         emptiest = Some((live, segment, state));
                     }
@@ -114,7 +130,7 @@ impl<H: Host> Participant<H> {
             }
         }
         let (live, segment, state) = emptiest?;
-        if live * 2 <= geometry.segment_bytes() as u64 && pressure == Pressure::Normal {
+        if live * 2 <= geometry.segment_bytes() as i64 && pressure == Pressure::Normal {
             return Some(Victim { segment, state, plan: Plan::KeepAll });
         }
         let [small, main] = oldest;
@@ -142,9 +158,7 @@ impl<H: Host> Participant<H> {
     /// The last step: gives the segment back in its next life. Only the owner of the RECLAIM state gets here, and no
     /// entry points into the segment any more.
     fn free(&self, segment: u32, mine: State) {
-        let meta = self.region.geometry.meta(segment);
-        self.region.word(meta + META_BUMP).store(0, Relaxed);
-        self.region.word(meta + META_LIVE).store(0, Relaxed);
+        self.region.word(self.region.geometry.meta(segment) + META_BUMP).store(0, Relaxed);
         fence(SeqCst);
         self.transfer(segment, mine, State::free(mine.generation().wrapping_add(1)));
     }
@@ -167,23 +181,23 @@ impl<H: Host> Participant<H> {
                 at += GRAIN;
                 continue;
             }
-            match Record::read(&self.region, at, end) {
-                Some(record) if record.generation == mine.generation() => {
-                    if record.has(CHUNK) {
-                        self.walk_chunk(segment, &record, plan, mine.class())?;
-                    } else {
-                        self.walk_record(&record, plan, mine.class(), now)?;
-                    }
-                    at += record.length;
-                }
+            let length = first as u32 & !(GRAIN - 1);
+            if first >> 32 != mine.generation() as u64 || length < HEADER || length > end - at {
                 // A writer died between its reservation and its first word: what comes after cannot be reached.
-                _ => return self.sweep(segment),
+                return self.sweep(segment);
             }
+            match Record::read(&self.region, at, end) {
+                Some(record) if record.has(CHUNK) => self.walk_chunk(&record, plan, mine.class())?,
+                Some(record) => self.walk_record(&record, plan, mine.class(), now)?,
+                // Its writer died before the second word.
+                None => {}
+            }
+            at += length;
         }
         Ok(())
     }
 
-    /// Drops every entry that points into a segment whose records cannot be walked. Slow, and only after a crash.
+    /// Drops every entry that needs a segment whose records cannot be walked. Slow, and only after a crash.
     #[cold]
     fn sweep(&self, segment: u32) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
@@ -191,22 +205,49 @@ impl<H: Host> Participant<H> {
             for way in 0..WAYS {
                 let entry_at = geometry.bucket(bucket) + way * 8;
                 let entry = Entry(self.region.word(entry_at).load(Acquire));
-                if !entry.is_live() || geometry.segment_of(entry.at()) != Some(segment) {
+                if !self.needs(entry_at, entry, segment) {
                     continue;
                 }
-                // The bucket number is all of the hash that matters here.
-                let held = if entry.kind() == Kind::Mutable { Some(self.lock(bucket as u64).map_err(|_| Blocked)?) } else { None };
-                if let Some(hit) = resolve(&self.region, entry_at, entry) {
-                    self.drop_entry(&hit, false);
-                } else {
-                    replace_any_heat(&self.region, entry_at, entry, |_| Entry::EMPTY);
+                let held = self.hold(entry, bucket as u64)?;
+                // Under the lock it is looked at again: its last holder may have replaced it.
+                let entry = if held.is_some() { Entry(self.region.word(entry_at).load(Acquire)) } else { entry };
+                if self.needs(entry_at, entry, segment) {
+                    match resolve(&self.region, entry_at, entry) {
+                        Some(hit) => drop(self.drop_entry(&hit, false)),
+                        None => drop(replace_any_heat(&self.region, entry_at, entry, |_| Entry::EMPTY)),
+                    }
                 }
-                if let Some(held) = held {
-                    self.unlock(held);
-                }
+                self.let_go(held);
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry has its record or a chunk of its value in this segment.
+    fn needs(&self, entry_at: u32, entry: Entry, segment: u32) -> bool {
+        let has_chunk = |head: &Record| {
+            (0..head.chunks()).any(|i| {
+                let place = Place(self.region.word(head.chunk_place_at(i)).load(Acquire));
+                self.region.geometry.segment_of(place.at()) == Some(segment)
+            })
+        };
+        entry.is_live()
+            && (self.region.geometry.segment_of(entry.at()) == Some(segment)
+                || entry.kind() == Kind::Mutable
+                    && resolve(&self.region, entry_at, entry)
+                        .is_some_and(|hit| hit.record.has(CHUNKED) && has_chunk(&hit.record)))
+    }
+
+    /// Locks the bucket of an entry that is mutable: such a record must not change while it is copied, and nobody may
+    /// change it after it was dropped. Does not wait: there are other segments.
+    fn hold(&self, entry: Entry, hash: u64) -> Result<Option<Held>, Blocked> {
+        if entry.kind() == Kind::Mutable { self.lock_briefly(hash).map(Some).map_err(|_| Blocked) } else { Ok(None) }
+    }
+
+    fn let_go(&self, held: Option<Held>) {
+        if let Some(held) = held {
+            self.unlock(held);
+        }
     }
 
     fn walk_record(&self, record: &Record, plan: Plan, class: Class, now: f64) -> Result<(), Blocked> {
@@ -214,9 +255,10 @@ impl<H: Host> Participant<H> {
         let Some((entry_at, entry)) = find_place(&self.region, hash, record.at, record.generation) else {
             return Ok(());
         };
-        // Mutable records must not change while they are copied, and nobody may change them after they were dropped.
-        let held = if entry.kind() == Kind::Mutable { Some(self.lock(hash).map_err(|_| Blocked)?) } else { None };
-        if let Some(hit) = resolve(&self.region, entry_at, entry) {
+        let held = self.hold(entry, hash)?;
+        // Under the lock the entry is looked for again: its last holder may have replaced it.
+        let still_there = held.is_none() || find_place(&self.region, hash, record.at, record.generation).is_some();
+        if let Some(hit) = resolve(&self.region, entry_at, entry).filter(|_| still_there) {
             if !self.is_current(record) {
                 self.drop_entry(&hit, false);
             } else if record.expiry(&self.region) <= now {
@@ -230,9 +272,7 @@ impl<H: Host> Participant<H> {
                 }
             }
         }
-        if let Some(held) = held {
-            self.unlock(held);
-        }
+        self.let_go(held);
         Ok(())
     }
 
@@ -247,21 +287,22 @@ impl<H: Host> Participant<H> {
     pub(crate) fn drop_entry(&self, hit: &Hit, leave_ghost: bool) -> bool {
         let sealed = self.region.word(SEAL_SEQUENCE_AT).load(Relaxed);
         let to = |entry: Entry| if leave_ghost { entry.ghost(sealed) } else { Entry::EMPTY };
+        self.retire_chunks(hit);
         let dropped = replace_any_heat(&self.region, hit.entry_at, hit.entry, to).is_some();
         if dropped {
-            self.retire(hit);
+            self.take_live(hit.segment, hit.generation, hit.record.length);
         }
         dropped
     }
 
-    /// Takes the bytes of a record that left the index, and of its chunks, off the books.
-    pub(crate) fn retire(&self, hit: &Hit) {
-        self.account(hit.segment, -(hit.record.length as i64));
+    /// Takes the chunks of a large value off the books, just before its head leaves the index: afterwards nothing keeps
+    /// the list where it is. Its bucket is locked, so nobody else can take the head away meanwhile.
+    pub(crate) fn retire_chunks(&self, hit: &Hit) {
         if hit.record.has(CHUNKED) && hit.entry.kind() == Kind::Mutable {
             for i in 0..hit.record.chunks() {
                 let place = Place(self.region.word(hit.record.chunk_place_at(i)).load(Acquire));
                 if let Some((segment, chunk)) = self.chunk_at(place) {
-                    self.account(segment, -(chunk.length as i64));
+                    self.take_live(segment, place.generation(), chunk.length);
                 }
             }
         }
@@ -271,6 +312,10 @@ impl<H: Host> Participant<H> {
     /// Ok also when the entry was replaced meanwhile, and the copy is dead.
     fn move_record(&self, hit: &Hit, (class, cool): (Class, u64)) -> Result<(), Busy> {
         let record = &hit.record;
+        if record.length > self.region.geometry.max_record {
+            // Foreign bytes.
+            return Err(Busy);
+        }
         let field = self.region.word(record.at).load(Acquire) as u32;
         let space = self.reserve(class, length_field_of(field, record), Purpose::Relocate)?;
         self.region.copy_within(record.at + 8, space.at + 8, record.length - 8);
@@ -279,36 +324,67 @@ impl<H: Host> Participant<H> {
             Entry::live(entry.kind(), entry.0, space.generation, space.at, freq)
         });
         if moved.is_some() {
-            self.account(space.segment, record.length as i64);
+            self.add_live(&space, record.length);
+            self.take_live(hit.segment, hit.generation, record.length);
         }
         self.withdraw();
         Ok(())
     }
 
     /// A chunk lives as long as its head lists it. Moving it changes one word of the head, under the bucket's lock.
-    fn walk_chunk(&self, segment: u32, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
+    fn walk_chunk(&self, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
         let hash = chunk.hash(&self.region);
-        let held = self.lock(hash).map_err(|_| Blocked)?;
+        if !self.may_be_listed(chunk, hash) {
+            let keep = plan != Plan::KeepNone && self.is_pending(chunk.version(&self.region));
+            return if keep { Err(Blocked) } else { Ok(()) };
+        }
+        let held = self.lock_briefly(hash).map_err(|_| Blocked)?;
         if let Some((head, place_at)) = self.head_of(chunk, hash) {
             let target = destination(plan, class, head.entry.freq());
-            let moved = target.is_some_and(|(class, _)| {
-                let Ok(space) = self.reserve(class, length_field(chunk.length), Purpose::Relocate) else { return false };
-                let field = self.region.word(chunk.at).load(Acquire) as u32;
-                self.region.word(space.at).store(first_word(length_field_of(field, chunk), space.generation), Relaxed);
-                self.region.copy_within(chunk.at + 8, space.at + 8, chunk.length - 8);
-                // Release: publishes the copy; meets the acquire load of whoever reads the chunk.
-                self.region.word(place_at).store(Place::new(space.at, space.generation).0, SeqCst);
-                self.account(space.segment, chunk.length as i64);
-                self.account(segment, -(chunk.length as i64));
-                self.withdraw();
-                true
-            });
-            if !moved {
+            if !target.is_some_and(|(target, _)| self.move_chunk(chunk, place_at, target).is_ok()) {
                 self.evict(&head, class);
             }
         }
         self.unlock(held);
         Ok(())
+    }
+
+    fn move_chunk(&self, chunk: &Record, place_at: u32, class: Class) -> Result<(), Busy> {
+        if chunk.length > self.region.geometry.max_record {
+            // Foreign bytes.
+            return Err(Busy);
+        }
+        let field = self.region.word(chunk.at).load(Acquire) as u32;
+        let space = self.reserve(class, length_field_of(field, chunk), Purpose::Relocate)?;
+        self.region.copy_within(chunk.at + 8, space.at + 8, chunk.length - 8);
+        // Release: publishes the copy; meets the acquire load of whoever reads the chunk.
+        self.region.word(place_at).store(Place::new(space.at, space.generation).0, SeqCst);
+        self.add_live(&space, chunk.length);
+        if let Some(segment) = self.region.geometry.segment_of(chunk.at) {
+            self.take_live(segment, chunk.generation, chunk.length);
+        }
+        self.withdraw();
+        Ok(())
+    }
+
+    /// Whether a living participant is still writing the large value of this version.
+    fn is_pending(&self, version: u64) -> bool {
+        (0..self.used_slots()).any(|slot| {
+            self.pending_of(slot).load(Relaxed) == version && (slot == self.slot || !self.bury(slot))
+        })
+    }
+
+    /// Looks without the lock whether a chunk can belong to an entry: a frozen writer who holds the lock of a bucket must
+    /// not keep the dead chunks of all its large values. A head that is published meanwhile is its writer's business.
+    fn may_be_listed(&self, chunk: &Record, hash: u64) -> bool {
+        let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, hash));
+        (0..WAYS).map(|way| bucket + way * 8).any(|entry_at| {
+            let entry = Entry(self.region.word(entry_at).load(Acquire));
+            entry.kind() == Kind::Mutable
+                && resolve(&self.region, entry_at, entry).is_none_or(|head| {
+                    head.record.version(&self.region) == chunk.version(&self.region) || !still(&self.region, &head)
+                })
+        })
     }
 
     /// The head that lists this chunk, and where it does. Needs the bucket's lock.

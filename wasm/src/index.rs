@@ -177,6 +177,9 @@ pub fn resolve(region: &Region, entry_at: u32, entry: Entry) -> Option<Hit> {
         return None;
     }
     let record = Record::read(region, at, region.geometry.segment(segment + 1))?;
+    if record.generation != state.generation() {
+        return None;
+    }
     Some(Hit { entry_at, entry, segment, generation: state.generation(), record })
 }
 
@@ -254,7 +257,7 @@ pub fn warm(region: &Region, entry_at: u32, entry: Entry) {
 }
 
 /// Replaces an entry; false when it is not there any more.
-pub fn replace(region: &Region, entry_at: u32, from: Entry, to: Entry) -> bool {
+fn replace(region: &Region, entry_at: u32, from: Entry, to: Entry) -> bool {
     // AcqRel: publishes the record `to` points to; meets the acquire loads of `probe`.
     region.word(entry_at).compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
 }

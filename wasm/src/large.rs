@@ -10,8 +10,9 @@ use crate::index::{Key, Probe, probe, still};
 use crate::layout::Class;
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
-use crate::record::{CHUNK, CHUNK_HEADER, CHUNKED, HEADER, Place, Record, length_field};
-use crate::sync::Acquire;
+use crate::record::{CHUNK, CHUNK_HEADER, CHUNKED, HEADER, Place, Record, Space, length_field};
+use crate::segment::{Phase, State};
+use crate::sync::{Acquire, Relaxed, SeqCst};
 use crate::table::{Draft, Expect, Refused};
 use crate::tags::Block;
 
@@ -26,8 +27,9 @@ impl<H: Host> Participant<H> {
 
     /// Writes chunk `number` of the value that will be `version` of `key`.
     pub fn write_chunk(&self, key: &Key, version: u64, number: u32, bytes: &[u8]) -> Result<Place, Busy> {
+        self.pending_of(self.slot).store(version, Relaxed);
         let length = CHUNK_HEADER + bytes.len() as u32;
-        let space = self.reserve(Class::Small, length_field(length), Purpose::Write)?;
+        let space = self.reserve(self.class_of_chunk(key, number), length_field(length), Purpose::Write)?;
         let region = &self.region;
         region.fill(space.at + 16, key.hash);
         region.fill(space.at + 24, version);
@@ -36,9 +38,16 @@ impl<H: Host> Participant<H> {
         unsafe { region.copy_in(bytes.as_ptr(), space.at + CHUNK_HEADER, bytes.len() as u32) };
         region.fill(space.at + 8, Record::second_word(0, 0, CHUNK, 0));
         // Counted from now on, or the segment would look empty and be reclaimed before the head is there.
-        self.account(space.segment, space.room as i64);
+        self.add_live(&space, space.room);
         self.withdraw();
         Ok(Place::new(space.at, space.generation))
+    }
+
+    /// What is not read yet belongs on probation; but probation is a tenth of the region, and of a value that is larger
+    /// the first chunks would be gone before the last were written.
+    fn class_of_chunk(&self, key: &Key, number: u32) -> Class {
+        let before = number as u64 * self.chunk_bytes() as u64;
+        if before > self.region.geometry.size as u64 / 32 { Class::Main } else { self.class_for(key) }
     }
 
     /// Stores the head over chunks written before, `list` being `{total, place …}`. Refused like [`Participant::set`],
@@ -54,21 +63,36 @@ impl<H: Host> Participant<H> {
         list: &[u64],
         expect: Expect,
     ) -> Result<(), Refused> {
-        if !list.iter().skip(1).all(|&place| self.chunk_at(Place(place)).is_some()) {
-            return Err(Refused::Busy);
-        }
         // SAFETY: any initialised words are bytes.
         let value = unsafe { core::slice::from_raw_parts(list.as_ptr().cast::<u8>(), size_of_val(list)) };
-        self.set(key, &Draft { kind, flags: CHUNKED, version, expiry, tags, value }, expect)
+        let stored = self.set(key, &Draft { kind, flags: CHUNKED, version, expiry, tags, value }, expect);
+        self.pending_of(self.slot).store(0, Relaxed);
+        stored
     }
 
     /// Gives chunks up that no head will list.
     pub fn abandon_chunks(&self, places: &[u64]) {
-        for &place in places {
-            if let Some((segment, chunk)) = self.chunk_at(Place(place)) {
-                self.account(segment, -(chunk.length as i64));
+        self.pending_of(self.slot).store(0, Relaxed);
+        for place in places.iter().copied().map(Place) {
+            if let Some((segment, chunk)) = self.chunk_at(place) {
+                self.take_live(segment, place.generation(), chunk.length);
             }
         }
+    }
+
+    /// Whether the chunks that the head in `space` lists are there and stay: a reclaimer that is at work on the segment of
+    /// one may have passed it already, when it belonged to nobody.
+    pub(crate) fn has_its_chunks(&self, space: &Space) -> bool {
+        let geometry = &self.region.geometry;
+        let head = Record::read(&self.region, space.at, geometry.segment(space.segment + 1));
+        head.is_some_and(|head| {
+            (0..head.chunks()).all(|i| {
+                let chunk = self.chunk_at(Place(self.region.word(head.chunk_place_at(i)).load(Acquire)));
+                chunk.is_some_and(|(segment, _)| {
+                    State(self.region.word(geometry.state(segment)).load(SeqCst)).phase() != Phase::Reclaim
+                })
+            })
+        })
     }
 
     /// Copies chunk `number` of `version` of `key`; its length, or `None` when that version is gone.

@@ -16,6 +16,7 @@
 //!       1024 lanes               16 × 64 B, each {segment + 1 u32 │ generation u32}: where writers append
 //!
 //! participant (128 B)            line one: 0 {state u32 │ epoch u32} │ 8 hazard (segment + 1, or 0)
+//!                                          16 version of the large value it is writing, or 0
 //!                                line two: eight counters, written by their owner only
 //! ```
 
@@ -42,6 +43,7 @@ pub const INSPECTED_BYTES: u32 = 64;
 
 pub const PARTICIPANT_BYTES: u32 = 128;
 pub const PARTICIPANT_HAZARD: u32 = 8;
+pub const PARTICIPANT_PENDING: u32 = 16;
 pub const PARTICIPANT_COUNTERS: u32 = 64;
 
 /// What a participant counts; the order of the words in its second line.
@@ -68,16 +70,20 @@ pub const WAYS: u32 = 15;
 pub const BUCKET_CONTROL: u32 = WAYS * 8;
 
 const STATE_BYTES: u32 = 8;
-/// `{bump u64 │ live bytes i64 │ seal sequence u64 │ unused}`.
+/// `{bump u64 │ live bytes + 2³¹ u32, generation u32 │ seal sequence u64 │ clear epoch when it was sealed u64}`.
 pub const META_BYTES: u32 = 32;
 pub const META_BUMP: u32 = 0;
 pub const META_LIVE: u32 = 8;
 pub const META_SEALED: u32 = 16;
+pub const META_EPOCH: u32 = 24;
 
 /// Regions are whole WebAssembly pages.
 pub const PAGE: u32 = 64 * 1024;
 pub const MIN_SIZE: u32 = 1 << 20;
 pub const MAX_SIZE: u32 = 3840 << 20;
+
+/// More segments than any region has.
+pub const MAX_SEGMENTS: u32 = 2048;
 
 /// Longest key in bytes.
 pub const MAX_KEY: u32 = 4096;
@@ -257,7 +263,7 @@ mod tests {
             let g = Geometry::of(size).unwrap();
             assert!(g.segment(g.segments) <= size, "{size}: {g:?}");
             assert!(g.segments_at % 64 == 0 && g.index_at % BUCKET_BYTES == 0);
-            assert!(g.segments >= 48, "{size}: {} segments", g.segments);
+            assert!(g.segments >= 48 && g.segments <= MAX_SEGMENTS, "{size}: {} segments", g.segments);
             assert!(g.max_record <= g.segment_bytes());
             assert!(g.segments > 4 * (g.lanes(Class::Small) + g.lanes(Class::Main) + g.reserve));
             // The head of the largest value lists all its chunks beside the longest key.

@@ -14,7 +14,7 @@
 use crate::index::bucket_of;
 use crate::layout::BUCKET_CONTROL;
 use crate::participant::{Host, Participant};
-use crate::sync::{AcqRel, Acquire, Relaxed, Release, spin};
+use crate::sync::{AcqRel, Relaxed, Release, spin};
 
 /// Polls before asking whether the holder is alive; a critical section is well under a microsecond.
 const SPINS: u32 = 200;
@@ -52,14 +52,27 @@ pub struct Held {
 }
 
 impl<H: Host> Participant<H> {
-    /// Locks the bucket of `hash`. Ends because the host limits the waiting, or because a dead holder was robbed.
+    /// Locks the bucket of `hash`. Ends because the host limits the waiting.
     pub(crate) fn lock(&self, hash: u64) -> Result<Held, Busy> {
+        let mut attempt = 0;
+        loop {
+            if let Ok(held) = self.lock_briefly(hash) {
+                return Ok(held);
+            }
+            if !self.host.pause(attempt) {
+                return Err(Busy);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Locks the bucket of `hash` if its holder lets go at once, or is dead: for whoever has something else to do.
+    pub(crate) fn lock_briefly(&self, hash: u64) -> Result<Held, Busy> {
         let geometry = &self.region.geometry;
         let control_at = geometry.bucket(bucket_of(geometry, hash)) + BUCKET_CONTROL;
         let word = self.region.word(control_at);
-        let mut attempt = 0;
-        let mut spins = 0;
-        loop {
+        let mut holder = None;
+        for spins in 0..2 * SPINS {
             let seen = Control(word.load(Relaxed));
             let free = match seen.owner() {
                 None => true,
@@ -72,25 +85,20 @@ impl<H: Host> Participant<H> {
                 if word.compare_exchange_weak(seen.0, mine.0, AcqRel, Relaxed).is_ok() {
                     return Ok(Held { control_at, control: mine });
                 }
-                continue;
             }
-            if spins < SPINS {
-                spins += 1;
-                spin();
-            } else if !seen.owner().is_some_and(|owner| self.bury(owner)) {
-                if !self.host.pause(attempt) {
-                    return Err(Busy);
-                }
-                attempt += 1;
+            holder = seen.owner().or(holder);
+            // In the middle, so that there is another try after the funeral.
+            if spins == SPINS && !holder.is_some_and(|holder| self.bury(holder)) {
+                break;
             }
+            spin();
         }
+        Err(Busy)
     }
 
     #[inline(always)]
     pub(crate) fn unlock(&self, held: Held) {
-        let word = self.region.word(held.control_at);
-        debug_assert!(word.load(Acquire) == held.control.0, "a living owner was robbed");
-        // Release: everything done under the lock comes first; only the owner stores here.
-        word.store(held.control.free().0, Release)
+        // Release: everything done under the lock comes first. A plain store, as nobody robs the living.
+        self.region.word(held.control_at).store(held.control.free().0, Release)
     }
 }

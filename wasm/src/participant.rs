@@ -5,7 +5,7 @@
 
 use core::cell::Cell;
 
-use crate::layout::{COUNTERS, Class, Counter, EPOCHS_AT, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD, SEED_AT};
+use crate::layout::{COUNTERS, Class, Counter, EPOCHS_AT, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD, PARTICIPANT_PENDING, SEED_AT};
 use crate::region::Region;
 use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word, store_own};
 
@@ -56,6 +56,12 @@ impl<H: Host> Participant<H> {
 
     pub(crate) fn hazard_of(&self, slot: u32) -> &Word {
         self.region.word(self.region.geometry.participant(slot) + PARTICIPANT_HAZARD)
+    }
+
+    /// The version of the large value that the owner of a slot is writing: its chunks are kept although nothing lists
+    /// them yet. Asked as a favour; the writer checks that all of them are there when it stores the head.
+    pub(crate) fn pending_of(&self, slot: u32) -> &Word {
+        self.region.word(self.region.geometry.participant(slot) + PARTICIPANT_PENDING)
     }
 
     /// Announces that this participant is writing into `segment`. Sequentially consistent: meets the reclaimer, who

@@ -24,7 +24,7 @@
 
 use crate::layout::{GRAIN, MAX_KEY, MAX_TAGS};
 use crate::region::Region;
-use crate::sync::{Acquire, Relaxed};
+use crate::sync::Acquire;
 
 pub const EXPIRES: u32 = 1;
 pub const TAGGED: u32 = 2;
@@ -129,6 +129,10 @@ impl Record {
             return None;
         }
         let value = next + words(key_length);
+        // The head of a large value has at least its total.
+        if flags & CHUNKED != 0 && used - value < 8 {
+            return None;
+        }
         Some(Record {
             at,
             length,
@@ -189,7 +193,8 @@ impl Record {
     /// Whether the key is `words`; the lengths and kinds are compared by the caller.
     #[inline(always)]
     pub fn key_equals(&self, region: &Region, words: &[u64]) -> bool {
-        words.iter().enumerate().all(|(i, &word)| region.word(self.key_at + i as u32 * 8).load(Relaxed) == word)
+        // Acquire, so that the load that validates comes after.
+        words.iter().enumerate().all(|(i, &word)| region.word(self.key_at + i as u32 * 8).load(Acquire) == word)
     }
 
     /// Total bytes of a large value, from its head.

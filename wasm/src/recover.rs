@@ -11,7 +11,7 @@ use crate::layout::{HIGH_WATER_AT, LAYOUT_VERSION, MAGIC, MAGIC_AT, NEXT_VERSION
 use crate::participant::{Host, Participant};
 use crate::region::Region;
 use crate::segment::State;
-use crate::sync::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{Acquire, Relaxed, Release, SeqCst};
 
 const FREE: u64 = 0;
 const CLAIMED: u64 = 1;
@@ -34,7 +34,6 @@ pub enum Mismatch {
 /// Makes an empty cache of zeroed memory. Nobody else may see the region yet.
 pub fn format(region: &Region, seed: u64) {
     for segment in 0..region.geometry.segments {
-        // Generations start at one, so that zeroed bytes are never taken for a record.
         region.word(region.geometry.state(segment)).store(State::free(1).0, Relaxed);
     }
     region.word(NEXT_VERSION_AT).store(2, Relaxed);
@@ -64,8 +63,10 @@ impl<H: Host> Participant<H> {
     pub fn attach(region: Region, host: H, slot: u32) -> Participant<H> {
         let participant = Participant::new(region, host, slot, 0);
         participant.hazard_of(slot).store(0, SeqCst);
+        participant.pending_of(slot).store(0, Relaxed);
         participant.raise_epoch(CLAIMED);
-        participant.region.word(HIGH_WATER_AT).fetch_max(slot as u64 + 1, AcqRel);
+        // Sequentially consistent, like the hazards that are only looked at up to here.
+        participant.region.word(HIGH_WATER_AT).fetch_max(slot as u64 + 1, SeqCst);
         participant.participants();
         participant
     }
@@ -73,6 +74,7 @@ impl<H: Host> Participant<H> {
     /// Leaves. The caller gives the slot itself back afterwards.
     pub fn detach(&self) {
         self.withdraw();
+        self.pending_of(self.slot).store(0, Relaxed);
         self.raise_epoch(FREE);
     }
 
@@ -80,6 +82,7 @@ impl<H: Host> Participant<H> {
     /// trap): as if it had died and come back, so its locks can be taken and its segments adopted.
     pub fn recover(&self) {
         self.withdraw();
+        self.pending_of(self.slot).store(0, Relaxed);
         self.raise_epoch(CLAIMED);
     }
 
@@ -97,6 +100,7 @@ impl<H: Host> Participant<H> {
         let seen = word.load(Acquire);
         if seen != slot_word(FREE, seen as u32) {
             self.hazard_of(slot).store(0, SeqCst);
+            self.pending_of(slot).store(0, Relaxed);
             word.store(slot_word(FREE, (seen as u32).wrapping_add(1)), Release);
         }
     }
@@ -138,7 +142,7 @@ impl<H: Host> Participant<H> {
 
     /// Slots that were ever used; the others need no look.
     pub(crate) fn used_slots(&self) -> u32 {
-        (self.region.word(HIGH_WATER_AT).load(Acquire) as u32).min(self.region.geometry.participants)
+        (self.region.word(HIGH_WATER_AT).load(SeqCst) as u32).min(self.region.geometry.participants)
     }
 
     /// Participants attached now; the dead are reaped on the way.

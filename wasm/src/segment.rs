@@ -35,8 +35,9 @@ impl State {
         )
     }
 
+    /// Free, at the beginning of a life. There is no life zero, so that zeroed bytes are never taken for a record.
     pub fn free(generation: u32) -> State {
-        State::new(Phase::Free, Class::Small, 0, 0, generation)
+        State::new(Phase::Free, Class::Small, 0, 0, if generation == 0 { 1 } else { generation })
     }
 
     /// Unknown bits count as reclaiming: such a segment is walked, and its walk ends at the first bad record.

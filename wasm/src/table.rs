@@ -6,13 +6,13 @@
 
 use crate::alloc::Purpose;
 use crate::index::{
-    Entry, Glance, Hit, Key, Kind, Probe, bucket_of, find_entry, probe, replace, replace_any_heat, resolve, still,
+    Entry, Glance, Hit, Key, Kind, Probe, bucket_of, find_entry, find_place, probe, replace_any_heat, resolve, still,
     warm,
 };
 use crate::layout::{Class, Counter, MAX_KEY, SEAL_SEQUENCE_AT, WAYS};
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
-use crate::record::{CHUNK, CHUNKED, EXPIRES, HEADER, KEY_KIND_SHIFT, Record, Space, TAGGED, first_word, length_field, words};
+use crate::record::{CHUNKED, EXPIRES, HEADER, KEY_KIND_SHIFT, Record, Space, TAGGED, first_word, length_field, words};
 use crate::sync::{Acquire, Relaxed, SeqCst};
 use crate::tags::Block;
 
@@ -49,6 +49,25 @@ pub enum Refused {
 impl From<Busy> for Refused {
     fn from(_: Busy) -> Refused {
         Refused::Busy
+    }
+}
+
+/// Why nothing was written into the space reserved for it.
+enum Unfit {
+    Refused(Refused),
+    /// This many bytes are needed.
+    Needs(u32),
+}
+
+impl From<Refused> for Unfit {
+    fn from(refused: Refused) -> Unfit {
+        Unfit::Refused(refused)
+    }
+}
+
+impl From<Busy> for Unfit {
+    fn from(_: Busy) -> Unfit {
+        Unfit::Refused(Refused::Busy)
     }
 }
 
@@ -194,7 +213,7 @@ impl<H: Host> Participant<H> {
             let mut found = Found {
                 kind: record.kind,
                 chunked,
-                length: record.value_length as u64,
+                length: self.bounded(record.value_length) as u64,
                 version,
                 expiry,
                 tags: 0,
@@ -257,7 +276,8 @@ impl<H: Host> Participant<H> {
             Probe::Absent => matches!(expect, Expect::Absent | Expect::Anything),
             Probe::Hit(hit) => {
                 let version = self.is_live(&hit.record).then(|| hit.record.version(&self.region));
-                meets(expect, version) || !still(&self.region, &hit)
+                // An odd version is to be settled, which needs the lock.
+                meets(expect, version) || version.is_some_and(|version| version & 1 == 1) || !still(&self.region, &hit)
             }
         }
     }
@@ -268,7 +288,7 @@ impl<H: Host> Participant<H> {
 
     /// The queue a new record of this key belongs to: main when it was evicted lately and is wanted again, or when its
     /// entry already lives there.
-    fn class_for(&self, key: &Key) -> Class {
+    pub(crate) fn class_for(&self, key: &Key) -> Class {
         let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, key.hash));
         for way in 0..WAYS {
             let entry = Entry(self.region.word(bucket + way * 8).load(Relaxed));
@@ -337,48 +357,57 @@ impl<H: Host> Participant<H> {
                 self.settle_version(live);
                 return Err(Refused::Unexpected);
             }
+            let large = kind == Kind::Mutable;
+            if large && !self.has_its_chunks(space) {
+                return Err(Refused::Busy);
+            }
             if self.put(key, space, kind, existing.as_ref()) {
+                if large && !self.has_its_chunks(space) {
+                    self.give_up(key, space);
+                }
                 return Ok(());
             }
         }
         Err(Refused::Busy)
     }
 
+    /// Evicts what was just stored: so much was written meanwhile that a part of it is gone already.
+    #[cold]
+    fn give_up(&self, key: &Key, space: &Space) {
+        let place = find_place(&self.region, key.hash, space.at, space.generation);
+        if let Some(hit) = place.and_then(|(entry_at, entry)| resolve(&self.region, entry_at, entry)) {
+            self.evict(&hit, Class::Main);
+        }
+    }
+
     /// One try to let the entry of `key` point to `space`, in place of `existing` or of whatever is least worth keeping.
     fn put(&self, key: &Key, space: &Space, kind: Kind, existing: Option<&Hit>) -> bool {
-        let (entry_at, from, freq) = match existing {
-            Some(hit) => (hit.entry_at, hit.entry, hit.entry.freq()),
-            None => {
-                let (entry_at, entry) = self.roomiest(key);
-                (entry_at, entry, 0)
-            }
-        };
-        let to = Entry::live(kind, key.hash, space.generation, space.at, freq);
+        let (entry_at, from) = existing.map_or_else(|| self.roomiest(key), |hit| (hit.entry_at, hit.entry));
         // Read before the swap: afterwards nothing keeps the old record where it is.
         let victim = if existing.is_none() && from.is_live() { resolve(&self.region, entry_at, from) } else { None };
-        let stored = match existing {
-            // Only the heat may differ: a record that was moved meanwhile has another entry and is looked at again.
-            Some(_) => replace_any_heat(&self.region, entry_at, from, |seen| {
-                Entry::live(kind, key.hash, space.generation, space.at, seen.freq())
-            })
-            .is_some(),
-            None => replace(&self.region, entry_at, from, to),
-        };
-        if stored {
+        if let Some(replaced) = existing.or(victim.as_ref()) {
+            self.retire_chunks(replaced);
+        }
+        // Only the heat may differ: a record that was moved meanwhile has another entry and is looked at again.
+        let stored = replace_any_heat(&self.region, entry_at, from, |seen| {
+            let freq = if existing.is_some() { seen.freq() } else { 0 };
+            Entry::live(kind, key.hash, space.generation, space.at, freq)
+        });
+        if stored.is_some() {
             let record = Record::read(&self.region, space.at, self.region.geometry.segment(space.segment + 1));
-            self.account(space.segment, record.map_or(0, |record| record.length as i64));
+            self.add_live(space, record.map_or(0, |record| record.length));
             if let Some(replaced) = existing.or(victim.as_ref()) {
-                self.retire(replaced);
+                self.take_live(replaced.segment, replaced.generation, replaced.record.length);
             }
-            if victim.is_some() {
+            if victim.is_some_and(|victim| self.is_live(&victim.record)) {
                 self.count(Counter::Evictions, 1);
             }
         }
-        stored
+        stored.is_some()
     }
 
     /// The way of a bucket that a new entry takes: the ghost of the same key, else an empty one, else the oldest ghost,
-    /// else the coldest entry.
+    /// else an entry that is a miss already, else the coldest.
     fn roomiest(&self, key: &Key) -> (u32, Entry) {
         let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, key.hash));
         let sealed = self.region.word(SEAL_SEQUENCE_AT).load(Relaxed);
@@ -397,7 +426,17 @@ impl<H: Host> Participant<H> {
                 (best, best_worth) = ((entry_at, entry), worth);
             }
         }
-        best
+        if best.1.is_live() { self.worthless(bucket).unwrap_or(best) } else { best }
+    }
+
+    /// An entry of a full bucket that is invalidated, expired or foreign. It may be hot from its better days.
+    #[cold]
+    fn worthless(&self, bucket: u32) -> Option<(u32, Entry)> {
+        (0..WAYS).map(|way| bucket + way * 8).find_map(|entry_at| {
+            let entry = Entry(self.region.word(entry_at).load(Acquire));
+            let worth = resolve(&self.region, entry_at, entry).is_some_and(|hit| self.is_live(&hit.record));
+            (!worth).then_some((entry_at, entry))
+        })
     }
 
     /// The entry of `key`, with its bucket locked. Nobody else can add or replace entries now; reclaiming may still
@@ -461,37 +500,48 @@ impl<H: Host> Participant<H> {
             return Ok(sum);
         }
         let fresh = Draft { kind: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
-        // Room for whichever it will be: a new number, or the one that is there with its expiry and tags.
-        let room = fresh.bytes(key) as u32;
-        let bytes = match probe(&self.region, key) {
-            Probe::Hit(hit) => room.max(hit.record.length),
-            _ => room,
-        };
-        self.check_size(bytes as u64)?;
-        let space = self.reserve(self.class_for(key), length_field(bytes), Purpose::Write)?;
-        let result = self.lock(key.hash).map_err(Refused::from).and_then(|held| {
-            let result = self.increment_locked(key, by, initial, &fresh, &space);
-            self.unlock(held);
-            result
-        });
-        self.withdraw();
-        if result.is_ok() {
-            self.count(Counter::Sets, 1);
+        let sum = self.rewrite(key, fresh.bytes(key), |space| self.increment_locked(key, by, initial, &fresh, space))?;
+        self.count(Counter::Sets, 1);
+        Ok(sum)
+    }
+
+    /// Does `act` under the lock of `key`'s bucket with space for a copy of the entry's record, with an expiry more than it
+    /// has, or for `bytes`. Tried again with more space when another participant makes the entry longer meanwhile.
+    fn rewrite<T>(&self, key: &Key, bytes: u64, act: impl Fn(&Space) -> Result<T, Unfit>) -> Result<T, Refused> {
+        let max_record = self.region.geometry.max_record;
+        let mut bytes = bytes;
+        if let Probe::Hit(hit) = probe(&self.region, key) {
+            bytes = bytes.max((hit.record.length + 16).min(max_record) as u64);
         }
-        result
+        for _ in 0..TRIES {
+            self.check_size(bytes)?;
+            let space = self.reserve(self.class_for(key), length_field(bytes as u32), Purpose::Write)?;
+            let result = self.lock(key.hash).map_err(Unfit::from).and_then(|held| {
+                let result = act(&space);
+                self.unlock(held);
+                result
+            });
+            self.withdraw();
+            match result {
+                Ok(done) => return Ok(done),
+                Err(Unfit::Refused(refused)) => return Err(refused),
+                Err(Unfit::Needs(more)) => bytes = more as u64,
+            }
+        }
+        Err(Refused::Busy)
     }
 
     fn increment_in_place(&self, key: &Key, by: f64) -> Result<Option<f64>, Refused> {
         // Without a live counter there is nothing to lock for.
         match probe(&self.region, key) {
             Probe::Absent => return Ok(None),
-            Probe::Hit(hit) if hit.entry.kind() == Kind::Plain && hit.record.kind == NUMBER => return Ok(None),
+            Probe::Hit(hit) if hit.entry.kind() == Kind::Plain && is_number(&hit.record) => return Ok(None),
             _ => {}
         }
         let held = self.lock(key.hash)?;
         let result = match self.find_locked(key) {
             Ok(Some(hit)) if self.is_live(&hit.record) => {
-                if hit.record.kind != NUMBER || hit.record.has(CHUNKED) || hit.record.value_length != 8 {
+                if !is_number(&hit.record) {
                     Err(Refused::NotANumber)
                 } else if hit.entry.kind() == Kind::Mutable {
                     Ok(Some(self.add(&hit, by)))
@@ -533,7 +583,7 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    fn increment_locked(&self, key: &Key, by: f64, initial: f64, fresh: &Draft, space: &Space) -> Result<f64, Refused> {
+    fn increment_locked(&self, key: &Key, by: f64, initial: f64, fresh: &Draft, space: &Space) -> Result<f64, Unfit> {
         for _ in 0..TRIES {
             let existing = self.find_locked(key)?;
             let live = existing.filter(|hit| self.is_live(&hit.record));
@@ -546,14 +596,12 @@ impl<H: Host> Participant<H> {
                     self.fit(space, draft.bytes(key) as u32);
                     sum
                 }
-                Some(hit) if hit.record.kind != NUMBER || hit.record.value_length != 8 => return Err(Refused::NotANumber),
+                Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),
                 // Somebody else made it a counter meanwhile; the reserved space stays dead.
                 Some(hit) if hit.entry.kind() == Kind::Mutable => return Ok(self.add(hit, by)),
                 Some(hit) => {
                     let sum = f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)) + by;
-                    let Some(copy) = self.copy_record(hit, space, hit.record.expiry(&self.region), fresh.version) else {
-                        return Err(Refused::Busy);
-                    };
+                    let copy = self.copy_record(hit, space, hit.record.expiry(&self.region), fresh.version)?;
                     self.region.fill(copy.value_at, sum.to_bits());
                     if !still(&self.region, hit) {
                         continue;
@@ -565,19 +613,19 @@ impl<H: Host> Participant<H> {
                 return Ok(sum);
             }
         }
-        Err(Refused::Busy)
+        Err(Refused::Busy.into())
     }
 
     /// Writes a copy of a record with another expiry into reserved space, if it fits. The caller validates the source
     /// afterwards.
-    fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Option<Record> {
+    fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Result<Record, Unfit> {
         let (region, record) = (&self.region, &hit.record);
         let (tags_at, _) = record.tags();
         let rest = record.value_at + record.value_length - tags_at;
         let expires = if expiry == f64::INFINITY { 0 } else { EXPIRES };
         let start = if expires == 0 { HEADER } else { HEADER + 8 };
-        if record.has(CHUNK) || start + words(rest) > space.room {
-            return None;
+        if start + words(rest) > space.room {
+            return Err(Unfit::Needs(start + words(rest)));
         }
         if expires != 0 {
             region.fill(space.at + HEADER, expiry.to_bits());
@@ -588,7 +636,8 @@ impl<H: Host> Participant<H> {
         region.fill(space.at + 16, record.hash(region));
         region.fill(space.at + 24, version);
         self.fit(space, start + rest);
-        Record::read(region, space.at, region.geometry.segment(space.segment + 1))
+        // A copy of what was no record is none either; that cannot be mended by waiting, but it is not this caller's fault.
+        Record::read(region, space.at, region.geometry.segment(space.segment + 1)).ok_or(Refused::Busy.into())
     }
 
     /// Shortens reserved space to `bytes`; the rest becomes a dead record, so that walks go on behind it.
@@ -606,34 +655,28 @@ impl<H: Host> Participant<H> {
 
     /// Gives the entry of `key` another expiry, by a copy, because a record does not change. False when it is absent.
     pub fn touch(&self, key: &Key, expiry: f64) -> Result<bool, Refused> {
-        let Probe::Hit(seen) = probe(&self.region, key) else { return Ok(false) };
-        let bytes = (seen.record.length + 16).min(self.region.geometry.max_record);
-        let space = self.reserve(self.class_for(key), length_field(bytes), Purpose::Write)?;
-        let result = self.lock(key.hash).map_err(Refused::from).and_then(|held| {
-            let result = self.touch_locked(key, expiry, &space);
-            self.unlock(held);
-            result
-        });
-        self.withdraw();
-        result
+        if matches!(probe(&self.region, key), Probe::Absent) {
+            return Ok(false);
+        }
+        self.rewrite(key, HEADER as u64, |space| self.touch_locked(key, expiry, space))
     }
 
-    fn touch_locked(&self, key: &Key, expiry: f64, space: &Space) -> Result<bool, Refused> {
+    fn touch_locked(&self, key: &Key, expiry: f64, space: &Space) -> Result<bool, Unfit> {
         for _ in 0..TRIES {
             let Some(hit) = self.find_locked(key)?.filter(|hit| self.is_live(&hit.record)) else { return Ok(false) };
             let version = hit.record.version(&self.region);
-            let Some(copy) = self.copy_record(&hit, space, expiry, version) else { return Err(Refused::TooLarge) };
+            let copy = self.copy_record(&hit, space, expiry, version)?;
             // The chunks of a large value stay where they are and change hands; only the head's own bytes are retired.
             let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
                 Entry::live(entry.kind(), key.hash, space.generation, space.at, entry.freq())
             });
             if moved.is_some() {
-                self.account(space.segment, copy.length as i64);
-                self.account(hit.segment, -(hit.record.length as i64));
+                self.add_live(space, copy.length);
+                self.take_live(hit.segment, hit.generation, hit.record.length);
                 return Ok(true);
             }
         }
-        Err(Refused::Busy)
+        Err(Refused::Busy.into())
     }
 
     /// The next live entry at or after way `cursor`; copies its key. Returns its way, key length and key kind. Weakly
@@ -679,7 +722,7 @@ impl<H: Host> Participant<H> {
                         census.bytes += hit.record.length as u64;
                         census.namespaced += (hit.record.flags >> KEY_KIND_SHIFT & 3 == KEY_NAMESPACED) as u32;
                         if hit.record.has(CHUNKED) {
-                            census.bytes += hit.record.total(&self.region);
+                            census.bytes += hit.record.total(&self.region).min(self.region.geometry.max_value as u64);
                         }
                     }
                 }
@@ -687,6 +730,10 @@ impl<H: Host> Participant<H> {
         }
         census
     }
+}
+
+fn is_number(record: &Record) -> bool {
+    record.kind == NUMBER && record.value_length == 8 && !record.has(CHUNKED)
 }
 
 fn meets(expect: Expect, version: Option<u64>) -> bool {

@@ -2,7 +2,6 @@
 //! them that speaks in keys and values, in the way `src/engine.ts` does.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -11,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Se
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Place, Refused,
+    Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Refused,
     Region, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
@@ -141,6 +140,9 @@ impl Got {
     }
 }
 
+/// A large value was gone before it was read to its end.
+struct Replaced;
+
 /// One participant.
 pub struct Cache {
     pub me: Participant<TestHost>,
@@ -252,16 +254,27 @@ impl Cache {
     }
 
     fn look(&mut self, key: &[u8], want: u32) -> Option<Got> {
+        // A large value that is replaced while it is read is looked up again.
+        for _ in 0..16 {
+            if let Ok(found) = self.look_once(key, want) {
+                return found;
+            }
+        }
+        None
+    }
+
+    fn look_once(&mut self, key: &[u8], want: u32) -> Result<Option<Got>, Replaced> {
         let key = OwnedKey::of(key);
         let key = key.with(self.me.seed);
         let value: *mut u8 = self.value.as_mut_ptr().cast();
         // SAFETY: both buffers are large enough and aligned.
-        let found = unsafe { self.me.get(&key, want | WANT_TAGS, value, self.tags.as_mut_ptr().cast()) }?;
+        let found = unsafe { self.me.get(&key, want | WANT_TAGS, value, self.tags.as_mut_ptr().cast()) };
+        let Some(found) = found else { return Ok(None) };
         // SAFETY: initialised, and the engine never says more than `max_record` for a value in one piece.
         let scratch = unsafe { std::slice::from_raw_parts(value, 8 * self.value.len()) };
         let got = |value| Got { value, kind: found.kind, version: found.version, expiry: found.expiry };
         if !found.chunked {
-            return Some(got(scratch[..found.length as usize].to_vec()));
+            return Ok(Some(got(scratch[..found.length as usize].to_vec())));
         }
         let chunk_bytes = self.me.chunk_bytes() as u64;
         let total = found.length.min(self.me.region.geometry.max_value as u64);
@@ -269,13 +282,13 @@ impl Cache {
         while (whole.len() as u64) < total {
             let number = whole.len() as u64 / chunk_bytes;
             // SAFETY: as above.
-            let length = unsafe { self.me.read_chunk(&key, found.version, number as u32, value) }?;
+            let length = unsafe { self.me.read_chunk(&key, found.version, number as u32, value) }.ok_or(Replaced)?;
             if length as u64 != chunk_bytes.min(total - whole.len() as u64) {
-                return None;
+                return Err(Replaced);
             }
             whole.extend_from_slice(&scratch[..length as usize]);
         }
-        Some(got(whole))
+        Ok(Some(got(whole)))
     }
 
     pub fn remove(&mut self, key: &[u8], expect: Expect) -> Result<bool, Refused> {
@@ -353,11 +366,6 @@ fn given(tags: &[&str]) -> Vec<u8> {
     given
 }
 
-/// A place that a chunk of another test cannot be at; keeps the import honest.
-pub fn nowhere() -> Place {
-    Place::new(0, 0)
-}
-
 // ---- interruptions ---------------------------------------------------------------------------------------------------
 
 /// The payload of a simulated death.
@@ -378,6 +386,16 @@ pub fn dies_at<R>(n: u64, act: impl FnOnce() -> R) -> bool {
         Err(payload) if payload.is::<Death>() => true,
         Err(payload) => resume_unwind(payload),
     }
+}
+
+/// Counts the accesses to shared memory that `act` makes.
+pub fn accesses<R>(act: impl FnOnce() -> R) -> u64 {
+    let count = Rc::new(Cell::new(0));
+    let counter = count.clone();
+    faults::ring(Some(Box::new(move || counter.set(counter.get() + 1))));
+    act();
+    faults::ring(None);
+    count.get()
 }
 
 /// Stops its thread before the `n`th access until it is thawed.
@@ -499,10 +517,4 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.0.store(true, SeqCst)
     }
-}
-
-/// The message of a panic.
-pub fn message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

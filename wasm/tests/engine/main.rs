@@ -3,5 +3,11 @@
 //! `SEED=… cargo test …` replays a run, `SCALE=10 cargo test …` does ten times the work.
 #![cfg(feature = "faults")]
 
+mod crash;
+mod frozen;
 mod harness;
+mod hostile;
+mod interleave;
 mod model;
+mod promises;
+mod threads;

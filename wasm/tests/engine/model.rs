@@ -4,6 +4,7 @@
 //! later is then as wrong as a wrong value. In the exact runs everything fits and nothing may be forgotten.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cache_machine_core::{Expect, NUMBER, Refused};
 use proptest::prelude::*;
@@ -64,7 +65,10 @@ fn tags_of(mask: u8) -> Vec<&'static str> {
 
 impl Model {
     pub fn new(size: u32, lossy: bool) -> Model {
-        let world = World::new(size);
+        Model::over(World::new(size), lossy)
+    }
+
+    fn over(world: Arc<World>, lossy: bool) -> Model {
         world.set_clock(1000.0);
         Model { cache: Cache::join(&world), map: HashMap::new(), lossy, stamp: 0, forgotten: 0 }
     }
@@ -398,4 +402,32 @@ fn a_long_life_agrees_with_a_map_exactly() {
     }
     model.compare_all();
     assert!(model.cache.count(cache_machine_core::Counter::Reclaims) > 100, "no segment was ever recycled");
+}
+
+/// Counters at the ends of their ranges: generations of sixteen and of thirty-two bits, the clear epoch, the count of
+/// invalidations, versions, and the sequence by which segments age.
+#[test]
+fn nothing_happens_when_a_counter_wraps() {
+    let _watchdog = Watchdog::new("nothing_happens_when_a_counter_wraps", 60);
+    let mut random = Random::new(seed("nothing_happens_when_a_counter_wraps"));
+    for generation in [0xFFFE, 0xFFFF_FFFE] {
+        let world = World::new(MIB);
+        let geometry = world.region().geometry;
+        let put = |at: u32, word: u64| world.bytes()[at as usize..at as usize + 8].copy_from_slice(&word.to_le_bytes());
+        for segment in 0..geometry.segments {
+            put(geometry.state(segment), generation << 32);
+        }
+        // The next version, {clear epoch, invalidations}, and the seal sequence: see `layout.rs`.
+        put(64, (1 << 53) - 2_000);
+        put(128, 0xFFFF_FFFF << 32 | 0xFFFF_FFF0);
+        put(192, 0xFFF_FFC0);
+        let mut model = Model::over(world, true);
+        for i in 0..scaled(15_000) {
+            let sizes = |random: &mut Random| if random.chance(20) { 20_000 } else { random.below(2_000) as u32 };
+            model.apply(&any_op(&mut random, 250, sizes));
+            if i % 100 == 0 {
+                model.compare_all();
+            }
+        }
+    }
 }

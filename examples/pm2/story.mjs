@@ -1,0 +1,94 @@
+/**
+ * What happens while the readers read: a client posts a result that it computed, the process that got it is killed
+ * with -9, and pm2 starts another one in its place.
+ */
+
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { bytes } from "./screen.mjs";
+import { duration } from "./settings.mjs";
+import { within } from "./within.mjs";
+
+/** When things happen, as parts of the duration, and how long they may take. */
+const CLIENT_AT = 0.15;
+const KILL_AT = 0.5;
+/** Between what happens, so that one can see it in the table, however slow the machine is. */
+const PAUSE_S = 2;
+const RESTART_LIMIT_S = 20;
+const VISIT_LIMIT_S = 10;
+
+/** Tells the whole story; returns what the summary needs to know of it. */
+export async function happen({ port, load, right, scores, screen, seconds, signal }) {
+  await until(CLIENT_AT * duration);
+  const posted = await runClient(port, signal);
+  right.set(posted.path, { etag: posted.etag, bytes: posted.bytes, ms: 0 });
+  const work = `${bytes(posted.bytes)}, ${posted.seconds.toFixed(1)} s of work`;
+  screen.event(seconds(), `A client posts to ${posted.process} which pages are alike: ${work}.`);
+  const servedBy = await visitAll(posted.path);
+  screen.event(seconds(), `Every process serves it: ${servedBy.join(", ")}.`);
+  load.add(posted.path);
+
+  await until(Math.max(KILL_AT * duration, seconds() + PAUSE_S));
+  const killed = await kill(posted.pid);
+  const servedAfter = await visitAll(posted.path);
+  screen.event(seconds(), `What the client posted is still served by ${servedAfter.join(", ")}.`);
+
+  await until(Math.max(duration, seconds() + PAUSE_S));
+  return { posted: { ...posted, servedBy, servedAfter }, killed };
+
+  async function until(when) {
+    await sleep(Math.max(0, when - seconds()) * 1000, undefined, { signal });
+  }
+
+  async function kill(pid) {
+    const victim = scores.processes.get(pid);
+    const others = [...scores.processes.values()].filter((score) => score !== victim);
+    const before = others.map((score) => score.answers);
+    const back = new Promise((resolve) => {
+      scores.onNewcomer = (first) => first.score.name === victim.name && resolve(first);
+    });
+    const at = performance.now();
+    process.kill(pid, "SIGKILL");
+    victim.state = "killed";
+    screen.event(seconds(), screen.red(`kill -9 ${pid}`) + `: that was ${victim.name}, to which the client posted.`);
+
+    const first = await within(RESTART_LIMIT_S, back, "pm2 did not bring the killed process back");
+    first.score.state = "restarted";
+    const meanwhile = others.map(({ name, answers }, index) => ({ name, answers: answers - before[index] }));
+    const outage = (first.at - at) / 1000;
+    screen.event(
+      seconds(),
+      `${first.score.name} is back as ${first.score.pid}, ${outage.toFixed(2)} s after the kill.`,
+    );
+    const source = first.fromCache ? "came from the cache" : "had to be rendered";
+    screen.event(seconds(), `Its first answer ${source} and took ${first.ms.toFixed(1)} ms.`);
+    return { name: victim.name, pid, at, back: first.at, outage, meanwhile, newcomer: first };
+  }
+
+  /** Asks on new connections, which pm2 hands out in turn, until each process has answered; returns their names. */
+  async function visitAll(path) {
+    const living = [...scores.processes.values()].filter((score) => score.state !== "killed");
+    const missing = new Set(living);
+    const visits = (async () => {
+      while (missing.size > 0) missing.delete(await load.read(path));
+    })();
+    await within(VISIT_LIMIT_S, visits, `not every process serves ${path}`);
+    return living.map((score) => score.name);
+  }
+}
+
+async function runClient(port, signal) {
+  const client = fork(fileURLToPath(new URL("./client.mjs", import.meta.url)), {
+    env: { ...process.env, PORT: String(port) },
+    signal,
+  });
+  const failed = once(client, "exit").then(([code]) => {
+    throw new Error(`the client ended with code ${code}`);
+  });
+  // It ends well too, after its message.
+  failed.catch(() => {});
+  const [posted] = await Promise.race([once(client, "message"), failed]);
+  return posted;
+}

@@ -1,0 +1,307 @@
+/**
+ * What is shipped: packed, installed into empty projects without a network, and used from there as its users do. And
+ * what is told: every example of the README and of the documentation comments is run.
+ */
+
+import { execFile, execFileSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+const WATCHDOG_MS = 60_000;
+const root = fileURLToPath(new URL("..", import.meta.url));
+const temporary = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-package-")));
+/** Part of the name of every cache that these tests make, whichever way. */
+const mark = `t-${process.pid}-package`;
+const { version, dependencies } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+
+afterAll(() => {
+  fs.rmSync(temporary, { recursive: true, force: true });
+  for (const file of fs.readdirSync("/dev/shm")) {
+    if (file.startsWith("cache-machine-") && file.includes(mark)) fs.unlinkSync(path.join("/dev/shm", file));
+  }
+});
+
+interface Output {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+function execute(command: string, args: string[], cwd: string): Promise<Output> {
+  return new Promise((resolve) => {
+    const env = { ...process.env };
+    // What the test runner sets for itself.
+    for (const name of ["NODE_OPTIONS", "NODE_PATH", "VITEST", "TEST", "NODE_ENV"]) delete env[name];
+    execFile(command, args, { cwd, env, timeout: WATCHDOG_MS, killSignal: "SIGKILL" }, (error, stdout, stderr) => {
+      resolve({ status: error === null ? 0 : typeof error.code === "number" ? error.code : -1, stdout, stderr });
+    });
+  });
+}
+
+/** What a script of a project prints. Errors and warnings are failures. */
+async function run(project: string, file: string, body?: string): Promise<string> {
+  if (body !== undefined) fs.writeFileSync(path.join(project, file), body);
+  const { status, stdout, stderr } = await execute(process.execPath, [file], project);
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+  return stdout;
+}
+
+const NPM = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"];
+
+/** Packs a folder; the file and what is in it. */
+function pack(folder: string): { file: string; files: string[] } {
+  const args = ["pack", folder, "--json", "--pack-destination", temporary, ...NPM];
+  const answer = JSON.parse(execFileSync("npm", args, { encoding: "utf8", cwd: temporary }));
+  // npm 12 answers with an object keyed by name instead of a list.
+  const [{ filename, files }] = Object.values(answer) as [{ filename: string; files: { path: string }[] }];
+  return { file: path.join(temporary, filename), files: files.map((file) => file.path) };
+}
+
+/** An empty project with the package and its dependencies, installed from files alone. */
+async function project(name: string, tarballs: string[], more: object = {}): Promise<string> {
+  const folder = path.join(temporary, name);
+  fs.mkdirSync(folder);
+  fs.writeFileSync(
+    path.join(folder, "package.json"),
+    JSON.stringify({ name: `${mark}-${name}`, private: true, ...more }),
+  );
+  const cache = path.join(temporary, "npm-cache");
+  const args = ["install", "--offline", "--cache", cache, ...NPM, ...tarballs];
+  const { status, stderr } = await execute("npm", args, folder);
+  expect(status, stderr).toBe(0);
+  return folder;
+}
+
+let packed: { file: string; files: string[] };
+let required: string[];
+let native: string[];
+
+beforeAll(() => {
+  packed = pack(root);
+  const ofModules = (name: string): string => pack(path.join(root, "node_modules", name)).file;
+  required = [packed.file, ...Object.keys(dependencies).map(ofModules)];
+  const koromix = path.join(root, "node_modules/@koromix");
+  const platforms = fs.existsSync(koromix) ? fs.readdirSync(koromix).map((name) => `@koromix/${name}`) : [];
+  native = ["koffi", ...platforms].map(ofModules);
+}, WATCHDOG_MS);
+
+describe("the package", () => {
+  test("has what it needs and nothing else", () => {
+    const surprises = packed.files.filter(
+      (file) => !/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|dist\/[a-z]+\.(d\.ts|js|js\.map))$/.test(file),
+    );
+    expect(surprises).toEqual([]);
+    for (const file of ["README.md", "LICENSE", "CHANGELOG.md", "dist/index.js", "dist/index.d.ts", "dist/browser.js"]) {
+      expect(packed.files).toContain(file);
+    }
+    // An installation is one download of this size.
+    expect(fs.statSync(packed.file).size).toBeLessThan(300_000);
+  });
+
+  test("tells nothing of the machine it was made on", () => {
+    const folder = fs.mkdtempSync(path.join(temporary, "unpacked-"));
+    execFileSync("tar", ["-xzf", packed.file, "-C", folder]);
+    for (const file of packed.files) {
+      const content = fs.readFileSync(path.join(folder, "package", file), "latin1");
+      for (const place of [root, os.homedir()].filter((place) => place.length > 1)) {
+        expect(content.includes(place), `${file} has ${place}`).toBe(false);
+      }
+    }
+  });
+});
+
+const USE = `
+  const name = ${JSON.stringify(mark)} + "-" + process.pid;
+  const cache = openCache(name, { size: "1mb" });
+  cache.set("a", { b: [1n, new Date(5)] });
+  const threads = createCache({ size: "1mb" });
+  const same = attachCache(threads.handle);
+  same.increment("n", 41);
+  console.log(cache.reach, cache.get("a").b[0] === 1n, threads.increment("n"));
+  cache.close(); destroyCache(name);
+  try { cache.get("a"); } catch (error) { console.log(error instanceof CacheError, error.code); }`;
+const USED = "processes true 42\ntrue ERR_CLOSED\n";
+
+describe("installed into an empty project", () => {
+  let esm: string;
+  beforeAll(async () => {
+    esm = await project("esm", [...required, ...native], { type: "module" });
+  }, WATCHDOG_MS);
+
+  test("works by import", async () => {
+    const names = "attachCache, CacheError, createCache, destroyCache, openCache";
+    expect(await run(esm, "main.js", `import { ${names} } from "cache-machine"; ${USE}`)).toBe(USED);
+    const manifest = 'import data from "cache-machine/package.json" with { type: "json" }; console.log(data.version);';
+    const { stdout } = await execute(process.execPath, ["--input-type=module", "-e", manifest], esm);
+    expect(stdout.trim()).toBe(version);
+  });
+
+  test("works by require, without a warning, and gives the same module as import", async () => {
+    const folder = await project("cjs", [...required, ...native]);
+    const names = "attachCache, CacheError, createCache, destroyCache, get, openCache, set";
+    const body = `const { ${names} } = require("cache-machine"); ${USE}
+      import("cache-machine").then((module) => console.log(module.openCache === openCache, typeof get, typeof set));`;
+    expect(await run(folder, "main.js", body)).toBe(`${USED}true function function\n`);
+  });
+
+  test("has types for every module system, and they say what is meant", async () => {
+    fs.mkdirSync(path.join(esm, "node_modules/@types"), { recursive: true });
+    for (const name of ["node", "undici-types"]) {
+      const from = path.join(root, "node_modules", name === "node" ? "@types/node" : name);
+      fs.symlinkSync(from, path.join(esm, "node_modules", name === "node" ? "@types/node" : name));
+    }
+    fs.copyFileSync(path.join(root, "test/types.test-d.ts"), path.join(esm, "esm.mts"));
+    fs.copyFileSync(path.join(root, "test/types.test-d.ts"), path.join(esm, "cjs.cts"));
+    const tsc = path.join(root, "node_modules/typescript/bin/tsc");
+    const strict = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--target", "es2023"];
+    const libraries = ["--lib", "es2023,esnext.disposable", "--types", "node"];
+    for (const module of [
+      ["--module", "nodenext", "esm.mts", "cjs.cts"],
+      ["--module", "esnext", "--moduleResolution", "bundler", "esm.mts"],
+    ]) {
+      const args = [tsc, ...strict, ...libraries, ...module];
+      const { stdout, status } = await execute(process.execPath, args, esm);
+      expect(stdout).toBe("");
+      expect(status).toBe(0);
+    }
+  });
+
+  test("without koffi: threads work, openCache says what to install", async () => {
+    const folder = await project("bare", ["--omit=optional", ...required], { type: "module" });
+    expect(fs.existsSync(path.join(folder, "node_modules/koffi"))).toBe(false);
+    const body = `
+      import { Worker } from "node:worker_threads";
+      import { createCache, openCache } from "cache-machine";
+      const cache = createCache({ size: "1mb" });
+      try { openCache("${mark}"); } catch (error) { console.log(error.code, error.message.includes("npm install koffi")); }
+      new Worker(new URL("worker.js", import.meta.url), { workerData: cache.handle })
+        .on("exit", () => console.log(cache.get("from the worker")));`;
+    fs.writeFileSync(
+      path.join(folder, "worker.js"),
+      `import { workerData } from "node:worker_threads";
+       import { attachCache } from "cache-machine";
+       attachCache(workerData).set("from the worker", "hello");`,
+    );
+    expect(await run(folder, "main.js", body)).toBe("ERR_UNSUPPORTED true\nhello\n");
+  });
+});
+
+describe("without configuration", () => {
+  let first: string;
+  let second: string;
+  beforeAll(async () => {
+    const tarballs = [...required, ...native];
+    [first, second] = await Promise.all([project("first", tarballs), project("second", tarballs)]);
+  }, WATCHDOG_MS);
+
+  const GET = 'const { get } = require("cache-machine");\nconsole.log(JSON.stringify([get("key"), get()]));';
+
+  test("what one process of an application sets the others get, one by one or all together", async () => {
+    const body = `const { set, get } = require("cache-machine");
+      console.log(JSON.stringify([get("key"), get()]));
+      set("key", "value"); set("object", { a: [1] }); set("short", 1, { ttl: 1e-9 }); set(Buffer.from("bytes"), 1);
+      console.log(set("key", "value"), get("short"), JSON.stringify(get()));`;
+    const all = { key: "value", object: { a: [1] } };
+    const [before, after] = (await run(first, "set.js", body)).split("\n") as [string, string];
+    expect(before).toBe("[null,{}]");
+    expect(after).toMatch(/^undefined undefined \{/);
+    expect(JSON.parse(after.replaceAll("undefined ", ""))).toEqual(all);
+    for (const file of ["get.js", "folder/get.js", "get.mjs"]) {
+      fs.mkdirSync(path.join(first, "folder"), { recursive: true });
+      const text = file.endsWith("mjs") ? GET.replace(/const (.*) = require\((.*)\)/, "import $1 from $2") : GET;
+      const [value, everything] = JSON.parse(await run(first, file, text)) as [string, object];
+      expect(value).toBe("value");
+      expect(everything).toEqual(all);
+    }
+  });
+
+  test("another application sees nothing of it", async () => {
+    expect(await run(second, "get.js", GET)).toBe("[null,{}]\n");
+  });
+
+  test("its worker threads have the same, also those of a pool in node_modules, from any working directory", async () => {
+    const pool = path.join(first, "node_modules/pool");
+    fs.mkdirSync(pool);
+    fs.writeFileSync(path.join(pool, "package.json"), '{ "name": "pool" }');
+    fs.writeFileSync(
+      path.join(pool, "worker.js"),
+      'require("node:worker_threads").parentPort.postMessage(require("../../task.js")());',
+    );
+    fs.writeFileSync(path.join(first, "task.js"), 'module.exports = () => require("cache-machine").get("key");');
+    for (const load of ['require("cache-machine");', ""]) {
+      const body = `${load} process.chdir("/");
+        const { Worker } = require("node:worker_threads");
+        const show = (value) => console.log(value);
+        new Worker(require.resolve("pool/worker.js")).once("message", show).once("exit", () => {
+          ${load} const code = 'require("node:worker_threads").parentPort.postMessage(require(' + ${JSON.stringify(JSON.stringify(path.join(first, "task.js")))} + ')())';
+          ${load === "" ? "" : 'new Worker(code, { eval: true }).once("message", show);'}
+        });`;
+      expect(await run(first, "pool.js", body)).toBe(load === "" ? "value\n" : "value\nvalue\n");
+    }
+  });
+
+  test("a key that is missing by mistake is an error, and a key such as __proto__ is one like any other", async () => {
+    const body = `const { set, get } = require("cache-machine");
+      try { get(undefined); } catch (error) { console.log(error.name); }
+      set("__proto__", { polluted: true }); set("constructor", 1);
+      const all = get();
+      console.log({}.polluted, Object.keys(all).sort().join(), all.constructor);`;
+    expect(await run(second, "keys.js", body)).toBe("TypeError\nundefined __proto__,constructor 1\n");
+  });
+});
+
+// ---- Examples -------------------------------------------------------------------------------------------------------
+
+interface Example {
+  place: string;
+  code: string;
+}
+
+/** Blocks of a text that import the package, unless `<!-- not run: reason -->` stands right before one. */
+function examples(file: string, text: string): Example[] {
+  const found: Example[] = [];
+  const block = /(<!-- not run: \S.*? -->\s*)?^( *)```(?:js|ts|mjs|javascript)\n([\s\S]*?)^\2```$/gm;
+  for (const match of text.matchAll(block)) {
+    const [all, skipped, , code = ""] = match;
+    const line = text.slice(0, match.index + all.indexOf("```")).split("\n").length;
+    if (skipped === undefined && /(from|import|require\() ?"cache-machine"/.test(code)) {
+      found.push({ place: `${file}:${line}`, code });
+    }
+  }
+  return found;
+}
+
+function commentsOf(file: string): string {
+  // Lines are kept, so that their numbers are those of the file.
+  return fs.readFileSync(path.join(root, file), "utf8").replace(/^ *(\/\*\*|\*\/| \* ?)/gm, "");
+}
+
+describe("the examples", () => {
+  const sources = fs.readdirSync(path.join(root, "src")).map((file) => `src/${file}`);
+  const all = [
+    ...examples("README.md", fs.readFileSync(path.join(root, "README.md"), "utf8")),
+    ...sources.flatMap((file) => examples(file, commentsOf(file))),
+  ];
+
+  test("are found", () => {
+    for (const file of ["README.md", "src/index.ts", "src/threads.ts"]) {
+      expect(all.map(({ place }) => place.split(":")[0])).toContain(file);
+    }
+    const text = '```js\nimport "cache-machine";\n```\n<!-- not run: why -->\n```js\nimport "cache-machine";\n```\n';
+    expect(examples("x", text)).toEqual([{ place: "x:1", code: 'import "cache-machine";\n' }]);
+  });
+
+  test.each(all)("$place runs, ends by itself and warns of nothing", async ({ code }) => {
+    const folder = fs.mkdtempSync(path.join(temporary, "example-"));
+    fs.writeFileSync(path.join(folder, "package.json"), JSON.stringify({ name: `${mark}-example` }));
+    fs.mkdirSync(path.join(folder, "node_modules"));
+    fs.symlinkSync(root, path.join(folder, "node_modules/cache-machine"));
+    // Not the caches of whoever runs this.
+    const apart = code.replace(/\b((?:open|destroy)Cache\()"/g, `$1"${mark}-${path.basename(folder)}-`);
+    await run(folder, "example.mjs", apart);
+  });
+});

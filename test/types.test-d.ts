@@ -1,0 +1,114 @@
+/** What a consumer's compiler sees: compiled against the packed package by `package.test.ts`, never run. */
+
+import {
+  attachCache,
+  type Cache,
+  CacheError,
+  type CacheErrorCode,
+  type CacheHandle,
+  type CacheOptions,
+  type Codec,
+  type CreateOptions,
+  createCache,
+  destroyCache,
+  type Entry,
+  get,
+  type IncrementOptions,
+  type Key,
+  type OpenOptions,
+  openCache,
+  type SetOptions,
+  type Stats,
+  set,
+} from "cache-machine";
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+declare function is<A, B>(same: Equal<A, B>): void;
+
+interface User {
+  name: string;
+  age?: number;
+}
+
+const users = openCache<User>("app", { size: "64mb", ttl: 1000, path: "/dev/shm", mode: 0o600 });
+is<typeof users, Cache<User>>(true);
+const user = users.get("a");
+is<typeof user, User | undefined>(true);
+const entry = users.getEntry(new Uint8Array(1));
+is<typeof entry, Entry<User> | undefined>(true);
+const updated = users.update("a", (value) => ({ name: value?.name ?? "none" }), { tags: ["t"] });
+is<typeof updated, User>(true);
+const many = users.getMany(["a", new Uint8Array(2)]);
+is<typeof many, (User | undefined)[]>(true);
+const taken = users.take("a");
+is<typeof taken, User | undefined>(true);
+const added: boolean = users.add("a", { name: "A" }, { ttl: 5 }) && users.replace("a", { name: "B" });
+const stored: Cache<User> = users.set("a", { name: "A" }).setMany(new Map([["b", { name: "B" }]]));
+const sum: number = users.increment("n") + users.decrement("n", 2, { initial: 5, ttl: 100 });
+const left: number | undefined = users.ttl("a");
+const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const numbers = users.namespace<number>("numbers");
+is<typeof numbers, Cache<number>>(true);
+const same = users.namespace("same");
+is<typeof same, Cache<User>>(true);
+for (const [key, value] of users) {
+  is<typeof key, Key>(true);
+  is<typeof value, User>(true);
+}
+users.forEach((value, key, cache) => [value.name, key, cache.size]);
+const stats: Stats = users.stats();
+const hits: number = stats.hits + stats.participants + stats.reclaims;
+users.invalidateTag("a", "b");
+users.clear();
+const reach: "threads" | "processes" = users.reach;
+const handle: CacheHandle = users.handle;
+const attached = attachCache<User>(handle, { nearCache: 0, frozenObjects: true, now: () => 0 });
+is<typeof attached, Cache<User>>(true);
+{
+  using disposable = createCache({ size: 1 << 20, maxEntrySize: 5 });
+  // Without a type argument any value is taken, and any comes back.
+  disposable.set("a", 1).set("b", { c: "d" });
+  const value: string = disposable.get("b").c;
+  value.length;
+}
+const codec: Codec = { encode: () => new Uint8Array(0), decode: (bytes: Uint8Array): unknown => bytes.length };
+const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefined, size: undefined };
+const setOptions: SetOptions = { tags: ["a"] as const };
+const incrementOptions: IncrementOptions = { initial: 1 };
+const destroyed: boolean = destroyCache("app", { path: "/tmp" });
+
+set("key", "value", { ttl: 5 });
+const one: number | undefined = get<number>("key");
+const everything = get<number>();
+is<typeof everything, Record<string, number>>(true);
+
+try {
+  users.get("a");
+} catch (error) {
+  if (error instanceof CacheError) {
+    is<typeof error.code, CacheErrorCode>(true);
+    const closed: boolean = error.code === "ERR_CLOSED";
+    closed.valueOf();
+  }
+}
+
+// @ts-expect-error a value of another type
+users.set("a", { nick: "A" });
+// @ts-expect-error a key that is neither text nor bytes
+users.get(1);
+// @ts-expect-error a misspelt option
+users.set("a", { name: "A" }, { expires: 1 });
+// @ts-expect-error a tag that is no text
+users.set("a", { name: "A" }, { tags: [1] });
+// @ts-expect-error openCache has no default name
+openCache();
+// @ts-expect-error `path` is for caches of process reach
+createCache({ path: "/tmp" });
+// @ts-expect-error a codec has two sides
+createCache({ codec: { encode: () => new Uint8Array(0) } });
+// @ts-expect-error not a code
+new CacheError("ERR_OTHER", "message");
+// @ts-expect-error caches are opened, not constructed
+new Cache();
+
+export { added, stored, sum, left, touched, hits, reach, options, setOptions, incrementOptions, destroyed, one };

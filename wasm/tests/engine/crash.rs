@@ -1,0 +1,389 @@
+//! Participants that vanish before an access to shared memory: any access, of any operation. The survivor finds a valid
+//! structure, old values or new ones and nothing else, no lock that stays, and gets all the memory back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cache_machine_core::{Expect, NUMBER, Phase};
+
+use crate::harness::*;
+
+type Shadow = HashMap<Vec<u8>, Vec<u8>>;
+
+/// A region in the midst of life: everything is used, the free segments are down to the reserve, and the next lane that
+/// fills up makes its writer reclaim. Holds plain records, counters, large values, heat, garbage and ghosts.
+struct Furnished {
+    bytes: Vec<u8>,
+    shadow: Shadow,
+}
+
+fn text(random: &mut Random, bytes: u64) -> Vec<u8> {
+    (0..bytes).map(|_| random.next() as u8).collect()
+}
+
+impl Furnished {
+    fn new(random: &mut Random) -> Furnished {
+        let world = World::new(MIB);
+        let mut cache = Cache::join(&world);
+        let mut shadow = Shadow::new();
+        for round in 0..6 {
+            for i in 0..300 {
+                let (key, value) = (format!("plain {i}").into_bytes(), text(random, 50 + i * 2));
+                if round == 0 || random.chance(3) {
+                    cache.set(&key, &value).unwrap();
+                    shadow.insert(key.clone(), value);
+                }
+                if i % 4 == 0 {
+                    cache.get(&key);
+                    cache.get(&key);
+                }
+            }
+            for i in 0..20 {
+                let key = format!("counter {i}").into_bytes();
+                let sum = cache.increment(&key, 1.0, 0.0, &PLAIN).unwrap();
+                shadow.insert(key, sum.to_le_bytes().to_vec());
+            }
+            for i in 0..4 {
+                let (key, value) = (format!("large {i}").into_bytes(), text(random, 20_000 + i));
+                cache.set(&key, &value).unwrap();
+                shadow.insert(key, value);
+            }
+            for i in 0..100 {
+                let (key, value) = (format!("passing {round} {i}").into_bytes(), text(random, 1000));
+                cache.set(&key, &value).unwrap();
+                shadow.insert(key, value);
+            }
+            cache.set_number(b"number", 41.0).unwrap();
+            shadow.insert(b"number".to_vec(), 41f64.to_le_bytes().to_vec());
+        }
+        shadow.retain(|key, value| cache.peek(key).is_some_and(|got| got.value == *value));
+        for key in ["plain 7", "plain 8", "counter 3", "large 1", "number"] {
+            assert!(shadow.contains_key(key.as_bytes()), "{key} did not survive the furnishing");
+        }
+        cache.check();
+        cache.leave();
+        Furnished { bytes: world.bytes().to_vec(), shadow }
+    }
+
+    fn world(&self) -> Arc<World> {
+        let world = World::new(MIB);
+        world.bytes().copy_from_slice(&self.bytes);
+        world
+    }
+}
+
+/// What an operation does to the keys it names: each may have the old or the new value afterwards, or none.
+struct Deed {
+    name: &'static str,
+    act: fn(&mut Cache),
+    changes: fn() -> Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// It makes room, so other keys may be evicted.
+    reclaims: bool,
+}
+
+fn big(byte: u8) -> Vec<u8> {
+    (0..20_000u32).map(|i| (i % 251) as u8 ^ byte).collect()
+}
+
+fn one(key: &str, value: Option<&[u8]>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    vec![(key.as_bytes().to_vec(), value.map(<[u8]>::to_vec))]
+}
+
+fn number(value: f64) -> [u8; 8] {
+    value.to_le_bytes()
+}
+
+const DEEDS: &[Deed] = &[
+    Deed {
+        name: "set of a new key",
+        act: |cache| drop(cache.set(b"new", b"value")),
+        changes: || one("new", Some(b"value")),
+        reclaims: false,
+    },
+    Deed {
+        name: "set over a value",
+        act: |cache| drop(cache.set(b"plain 7", b"value")),
+        changes: || one("plain 7", Some(b"value")),
+        reclaims: false,
+    },
+    Deed {
+        name: "set over a counter",
+        act: |cache| drop(cache.set(b"counter 3", b"value")),
+        changes: || one("counter 3", Some(b"value")),
+        reclaims: false,
+    },
+    Deed {
+        name: "set over a large value",
+        act: |cache| drop(cache.set(b"large 1", b"value")),
+        changes: || one("large 1", Some(b"value")),
+        reclaims: false,
+    },
+    Deed {
+        name: "refused set",
+        act: |cache| drop(cache.store(b"counter 3", b"value", &With { expect: Expect::Version(2), ..PLAIN })),
+        changes: Vec::new,
+        reclaims: false,
+    },
+    Deed {
+        name: "remove",
+        act: |cache| drop(cache.remove(b"plain 7", Expect::Anything)),
+        changes: || one("plain 7", None),
+        reclaims: false,
+    },
+    Deed {
+        name: "remove of a large value",
+        act: |cache| drop(cache.remove(b"large 1", Expect::Anything)),
+        changes: || one("large 1", None),
+        reclaims: false,
+    },
+    Deed {
+        name: "increment of a new key",
+        act: |cache| drop(cache.increment(b"new", 1.0, 4.0, &PLAIN)),
+        changes: || one("new", Some(&number(5.0))),
+        reclaims: false,
+    },
+    Deed {
+        name: "increment of a counter",
+        act: |cache| drop(cache.increment(b"counter 3", 1.0, 0.0, &PLAIN)),
+        changes: || one("counter 3", Some(&number(7.0))),
+        reclaims: false,
+    },
+    Deed {
+        name: "increment of a number",
+        act: |cache| drop(cache.increment(b"number", 1.0, 0.0, &PLAIN)),
+        changes: || one("number", Some(&number(42.0))),
+        reclaims: false,
+    },
+    Deed {
+        name: "touch of a value",
+        act: |cache| drop(cache.touch(b"plain 7", 1e9)),
+        changes: Vec::new,
+        reclaims: false,
+    },
+    Deed {
+        name: "touch of a counter",
+        act: |cache| drop(cache.touch(b"counter 3", 1e9)),
+        changes: Vec::new,
+        reclaims: false,
+    },
+    Deed {
+        name: "touch of a large value",
+        act: |cache| drop(cache.touch(b"large 1", 1e9)),
+        changes: Vec::new,
+        reclaims: false,
+    },
+    Deed { name: "get", act: |cache| drop(cache.get(b"plain 8")), changes: Vec::new, reclaims: false },
+    Deed { name: "clear", act: |cache| cache.me.clear(), changes: Vec::new, reclaims: true },
+    Deed {
+        name: "leaving and coming back",
+        act: |cache| {
+            cache.me.detach();
+            cache.me.recover();
+            cache.me.participants();
+        },
+        changes: Vec::new,
+        reclaims: false,
+    },
+    Deed {
+        name: "large set of a new key",
+        act: |cache| drop(cache.set(b"new", &big(1))),
+        changes: || one("new", Some(&big(1))),
+        reclaims: true,
+    },
+    Deed {
+        name: "large set over a large value",
+        act: |cache| drop(cache.set(b"large 1", &big(2))),
+        changes: || one("large 1", Some(&big(2))),
+        reclaims: true,
+    },
+    Deed {
+        name: "sets that reclaim",
+        act: |cache| {
+            for i in 0..40u8 {
+                let _ = cache.set(&[i], &[i; 1000]);
+            }
+        },
+        changes: || (0..40u8).map(|i| (vec![i], Some(vec![i; 1000]))).collect(),
+        reclaims: true,
+    },
+];
+
+/// Writes `times` the region's size in other keys; everything has to be accepted.
+fn flood(cache: &mut Cache, times: u32, name: u64) {
+    for i in 0..times * MIB / 4000 {
+        cache.set(format!("flood {name} {i}").as_bytes(), &[i as u8; 4000]).unwrap();
+    }
+}
+
+/// No segment is lost: after everything was cleared and written over, all of them have begun a new life, but for one that
+/// is still open in a lane nobody needed.
+pub fn assert_no_leak(cache: &mut Cache) {
+    let before = cache.audit();
+    cache.me.clear();
+    flood(cache, 3, 0);
+    let after = cache.audit();
+    for (before, after) in before.iter().zip(&after) {
+        let recycled = before.generation != after.generation || before.phase == Phase::Free;
+        assert!(recycled || after.phase == Phase::Open, "a segment leaked: {before:?} is now {after:?}");
+        assert!(after.phase != Phase::Reclaim, "{after:?}");
+    }
+    assert!(after.iter().filter(|each| each.phase == Phase::Open).count() <= 2, "more open segments than lanes");
+    cache.check_structure();
+}
+
+/// The keys of `changes` have their old or their new values, and all the others what they had; how many are missing.
+fn assert_authentic(cache: &mut Cache, shadow: &Shadow, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> usize {
+    let mut missing = 0;
+    for (key, value) in shadow {
+        let change = changes.iter().find(|(changed, _)| changed == key);
+        match (cache.peek(key), change) {
+            (Some(got), None) => assert!(got.value == *value, "{} was changed", String::from_utf8_lossy(key)),
+            (Some(got), Some((_, new))) => {
+                assert!(got.value == *value || Some(got.value) == *new, "neither the old nor the new value")
+            }
+            (None, Some((_, None))) => {}
+            (None, _) => missing += 1,
+        }
+    }
+    for (key, new) in changes.iter().filter(|(key, _)| !shadow.contains_key(key)) {
+        assert!(cache.peek(key).is_none_or(|got| Some(got.value) == *new), "neither nothing nor the new value");
+    }
+    missing
+}
+
+/// Lets a participant die before its `n`th access and sees what the survivor makes of it. False when there is no `n`th.
+fn die_and_survive(furnished: &Furnished, deed: &Deed, n: u64) -> bool {
+    let world = furnished.world();
+    let mut survivor = Cache::join(&world);
+    let mut victim = Cache::join(&world);
+    let died = dies_at(n, || (deed.act)(&mut victim));
+    victim.die();
+    survivor.check_structure();
+    let changes = (deed.changes)();
+    let missing = assert_authentic(&mut survivor, &furnished.shadow, &changes);
+    assert!(deed.reclaims || missing == 0, "{missing} bystanders are gone");
+    // Whatever the dead one held, nobody waits for it: a single pause would fail.
+    world.patience.store(0, std::sync::atomic::Ordering::SeqCst);
+    for (key, _) in &changes {
+        survivor.set(key, b"after").unwrap();
+        assert_eq!(survivor.get(key).unwrap().value, b"after");
+    }
+    survivor.touch(b"large 1", 1e10).unwrap();
+    survivor.store(b"counter 3", &number(1.0), &With { kind: NUMBER, ..PLAIN }).unwrap();
+    assert_eq!(survivor.increment(b"counter 3", 2.0, 0.0, &PLAIN), Ok(3.0));
+    flood(&mut survivor, 1, 1);
+    survivor.check_structure();
+    assert_authentic(&mut survivor, &HashMap::new(), &[]);
+    for key in survivor.keys() {
+        survivor.peek(&key);
+    }
+    assert_no_leak(&mut survivor);
+    died
+}
+
+#[test]
+fn any_access_can_be_the_last() {
+    let _watchdog = Watchdog::new("any_access_can_be_the_last", 300);
+    let mut random = Random::new(seed("any_access_can_be_the_last"));
+    let furnished = Furnished::new(&mut random);
+    for deed in DEEDS {
+        let mut cache = Cache::join(&furnished.world());
+        let total = accesses(|| (deed.act)(&mut cache));
+        // All of them, but of the long operations, which copy a lot, a sample.
+        let step = (total / scaled(150).max(1)).max(1);
+        let mut n = random.below(step);
+        let mut deaths = 0;
+        while die_and_survive(&furnished, deed, n) {
+            deaths += 1;
+            n += if step == 1 { 1 } else { 1 + random.below(2 * step - 1) };
+        }
+        assert!(deaths > 0, "{}: nobody died", deed.name);
+        eprintln!("{}: {total} accesses, {deaths} deaths", deed.name);
+    }
+}
+
+/// Deaths upon deaths: who cleans up dies as well. What a key can hold is followed exactly: a death leaves the old or the
+/// new value, and whichever was seen first stays.
+#[test]
+fn deaths_do_not_add_up() {
+    let _watchdog = Watchdog::new("deaths_do_not_add_up", 120);
+    let mut random = Random::new(seed("deaths_do_not_add_up"));
+    let world = World::new(MIB);
+    let mut survivor = Cache::join(&world);
+    world.patience.store(0, std::sync::atomic::Ordering::SeqCst);
+    // What each key may hold: nothing is always allowed.
+    let mut may: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
+    let (mut deaths, mut stamp) = (0, 0u64);
+    for round in 0..scaled(6_000) {
+        let mut victim = Cache::join(&world);
+        let (first, count) = (random.below(600), 1 + random.below(12));
+        // Of the operations of one round each is known to have happened, or not, or to have been the last.
+        let mut doing = None;
+        let bits = random.below(14);
+        let limit = if random.chance(8) { u64::MAX } else { random.below(1 << bits) };
+        let died = dies_at(limit, || {
+            for key in first..first + count {
+                let name = key.to_le_bytes();
+                stamp += 1;
+                let size = match random.below(40) {
+                    0 => 8_000 + random.below(20_000),
+                    1..8 => random.below(5_000),
+                    _ => random.below(400),
+                };
+                match random.below(10) {
+                    0 => {
+                        doing = Some((key, None));
+                        victim.remove(&name, Expect::Anything).unwrap();
+                        may.insert(key, vec![]);
+                    }
+                    1 => {
+                        let _ = victim.touch(&name, NEVER);
+                    }
+                    2 => {
+                        let counter = 1_000 + key % 50;
+                        let values = may.entry(counter).or_default();
+                        doing = Some((counter, Some(stamp)));
+                        let sum = victim.increment(&counter.to_le_bytes(), 1.0, stamp as f64 * 1e6, &PLAIN).unwrap();
+                        *values = vec![number(sum).to_vec()];
+                    }
+                    3 => drop(victim.get(&name)),
+                    _ => {
+                        let value: Vec<u8> = (0..size).map(|i| (stamp + i) as u8).chain(stamp.to_le_bytes()).collect();
+                        may.entry(key).or_default().push(value.clone());
+                        doing = Some((key, Some(0)));
+                        victim.set(&name, &value).unwrap();
+                        may.insert(key, vec![value]);
+                    }
+                }
+                doing = None;
+            }
+        });
+        if died {
+            deaths += 1;
+            victim.die();
+        } else {
+            victim.leave();
+        }
+        if let Some((counter, Some(stamp))) = doing.filter(|(key, _)| *key >= 1_000) {
+            // One more, or started anew, or not at all.
+            let values = may.entry(counter).or_default();
+            let more: Vec<_> = values.iter().map(|it| f64::from_le_bytes(it[..].try_into().unwrap()) + 1.0).collect();
+            values.extend(more.into_iter().chain([stamp as f64 * 1e6 + 1.0]).map(|it| number(it).to_vec()));
+        }
+        if round % 8 == 0 {
+            survivor.check_structure();
+            for (key, values) in &mut may {
+                match survivor.peek(&key.to_le_bytes()) {
+                    None => values.clear(),
+                    Some(got) => {
+                        assert!(values.contains(&got.value), "key {key} holds what it cannot hold");
+                        values.retain(|value| *value == got.value);
+                    }
+                }
+            }
+        }
+    }
+    assert!(deaths > 0);
+    eprintln!("{deaths} deaths");
+    assert_no_leak(&mut survivor);
+}

@@ -1,0 +1,191 @@
+//! Participants that stop for a long time before an access to shared memory, and then go on as if nothing had happened.
+//! Nobody may rob them. Reads never wait, writers get `Busy` at most for the bucket that is held, and when the frozen one
+//! wakes up it neither damages anything nor brings an old value back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use cache_machine_core::Refused;
+
+use crate::harness::*;
+
+fn bucket(cache: &Cache, key: &[u8]) -> u64 {
+    OwnedKey::of(key).with(cache.me.seed).hash & (cache.me.region.geometry.buckets as u64 - 1)
+}
+
+/// Freezes `act` in a thread of its own before its `n`th access, lets `meanwhile` happen, thaws it, and waits for its end.
+/// False when it was over before its `n`th access.
+fn freeze(world: &Arc<World>, n: u64, act: fn(&mut Cache), meanwhile: impl FnOnce()) -> bool {
+    let ice = Ice::new();
+    let over = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (world, ice, over) = (world.clone(), ice.clone(), over.clone());
+        std::thread::spawn(move || {
+            let mut cache = Cache::join(&world);
+            ice.at(n);
+            act(&mut cache);
+            over.store(true, SeqCst);
+            cache_machine_core::faults::ring(None);
+            cache.leave();
+        })
+    };
+    let frozen = ice.await_frozen(|| over.load(SeqCst));
+    if frozen {
+        meanwhile();
+    }
+    ice.thaw();
+    thread.join().unwrap();
+    frozen
+}
+
+fn furnish(cache: &mut Cache) {
+    for round in 0..4 {
+        for i in 0..250u32 {
+            cache.set(format!("plain {i}").as_bytes(), &[i as u8; 500]).unwrap();
+            if i % 3 == 0 {
+                cache.get(format!("plain {i}").as_bytes());
+                cache.get(format!("plain {i}").as_bytes());
+            }
+        }
+        for i in 0..30 {
+            cache.increment(format!("counter {i}").as_bytes(), 1.0, 0.0, &PLAIN).unwrap();
+        }
+        for i in 0..3 {
+            cache.set(format!("large {i}").as_bytes(), &[round; 20_000]).unwrap();
+        }
+        for i in 0..100u32 {
+            cache.set(format!("passing {round} {i}").as_bytes(), &[i as u8; 2000]).unwrap();
+        }
+    }
+}
+
+struct Deed {
+    name: &'static str,
+    act: fn(&mut Cache),
+    /// The keys whose buckets it may hold.
+    holds: &'static [&'static str],
+}
+
+const DEEDS: &[Deed] = &[
+    Deed { name: "get", act: |cache| drop(cache.get(b"plain 3")), holds: &[] },
+    Deed { name: "set", act: |cache| drop(cache.set(b"plain 3", b"frozen")), holds: &["plain 3"] },
+    Deed { name: "remove", act: |cache| drop(cache.remove(b"plain 3", cache_machine_core::Expect::Anything)), holds: &["plain 3"] },
+    Deed { name: "increment", act: |cache| drop(cache.increment(b"counter 3", 1.0, 0.0, &PLAIN)), holds: &["counter 3"] },
+    Deed { name: "touch", act: |cache| drop(cache.touch(b"large 1", 1e9)), holds: &["large 1"] },
+    Deed { name: "set over a large value", act: |cache| drop(cache.set(b"large 1", b"frozen")), holds: &["large 1"] },
+    Deed { name: "large set", act: |cache| drop(cache.set(b"large 1", &[77; 20_000])), holds: &["large 1"] },
+    Deed {
+        name: "sets that reclaim",
+        act: |cache| {
+            for i in 0..40u8 {
+                let _ = cache.set(&[i], &[i; 1000]);
+            }
+        },
+        holds: &[],
+    },
+];
+
+#[test]
+fn the_frozen_hold_up_nobody_but_their_bucket() {
+    let _watchdog = Watchdog::new("the_frozen_hold_up_nobody_but_their_bucket", 300);
+    let mut random = Random::new(seed("the_frozen_hold_up_nobody_but_their_bucket"));
+    let furnished = World::new(MIB);
+    {
+        let mut cache = Cache::join(&furnished);
+        furnish(&mut cache);
+        cache.leave();
+    }
+    for deed in DEEDS {
+        let copy = || {
+            let world = World::new(MIB);
+            world.bytes().copy_from_slice(furnished.bytes());
+            world
+        };
+        let total = accesses_of(&copy(), deed.act);
+        let step = (total / scaled(100).max(1)).max(1);
+        let mut n = random.below(step);
+        let mut frozen = 0;
+        loop {
+            let world = copy();
+            let mut cache = Cache::join(&world);
+            world.patience.store(30, SeqCst);
+            let mut stored = Vec::new();
+            if !freeze(&world, n, deed.act, || stored = go_on(&mut cache, deed)) {
+                break;
+            }
+            frozen += 1;
+            // The zombie is gone: what was stored while it slept is what counts, and everything works again.
+            cache.check();
+            afterwards(&mut cache, deed, &stored);
+            n += if step == 1 { 1 } else { 1 + random.below(2 * step - 1) };
+        }
+        assert!(frozen > 0, "{}: nobody froze", deed.name);
+        eprintln!("{}: {total} accesses, frozen {frozen} times", deed.name);
+    }
+}
+
+fn accesses_of(world: &Arc<World>, act: fn(&mut Cache)) -> u64 {
+    let mut cache = Cache::join(world);
+    accesses(|| act(&mut cache))
+}
+
+/// What the others do meanwhile; the plain keys they stored.
+fn go_on(cache: &mut Cache, deed: &Deed) -> Vec<u32> {
+    let held: Vec<u64> = deed.holds.iter().map(|key| bucket(cache, key.as_bytes())).collect();
+    // Any bucket may be held by one that reclaims, but only one of them.
+    let mut busy: HashMap<u64, u32> = HashMap::new();
+    let mut stored = Vec::new();
+    // New values for all that was there: none of the old ones may come back.
+    for i in 0..250u32 {
+        let key = format!("plain {i}").into_bytes();
+        match cache.set(&key, b"meanwhile") {
+            Ok(_) => stored.push(i),
+            Err(Refused::Busy) => *busy.entry(bucket(cache, &key)).or_default() += 1,
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+    // Twice the region through other keys.
+    for i in 0..2 * MIB / 4000 {
+        let key = format!("flood {i}").into_bytes();
+        match cache.set(&key, &[i as u8; 4000]) {
+            Ok(_) => {}
+            Err(Refused::Busy) => *busy.entry(bucket(cache, &key)).or_default() += 1,
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+    let allowed = if held.is_empty() { 1 } else { 0 };
+    let elsewhere: Vec<_> = busy.keys().filter(|bucket| !held.contains(bucket)).collect();
+    assert!(elsewhere.len() <= allowed, "{}: busy buckets {busy:?}, of which {held:?} may be", deed.name);
+    // Reads do not wait, whatever is held; the values are whole.
+    for i in 0..250 {
+        if let Some(got) = cache.get(format!("plain {i}").as_bytes()) {
+            let whole = got.value == b"meanwhile" || got.value == [i as u8; 500] || got.value == b"frozen";
+            assert!(whole, "{}: plain {i}", deed.name);
+        }
+    }
+    for i in 0..3 {
+        if let Some(got) = cache.get(format!("large {i}").as_bytes()) {
+            assert!(got.value == b"frozen" || got.value.iter().all(|byte| *byte == got.value[0]));
+        }
+    }
+    stored
+}
+
+fn afterwards(cache: &mut Cache, deed: &Deed, stored: &[u32]) {
+    for i in stored {
+        let key = format!("plain {i}").into_bytes();
+        if let Some(got) = cache.peek(&key) {
+            // Its own set may come late.
+            let own = deed.holds.iter().any(|held| held.as_bytes() == key);
+            assert!(got.value == b"meanwhile" || own && got.value == b"frozen", "{}: plain {i} is back", deed.name);
+        }
+    }
+    for i in 0..250 {
+        cache.set(format!("plain {i}").as_bytes(), b"afterwards").unwrap();
+    }
+    for i in 0..MIB / 4000 {
+        cache.set(format!("flood {i}").as_bytes(), &[i as u8; 4000]).unwrap();
+    }
+    cache.check();
+}

@@ -1,0 +1,121 @@
+//! Foreign bytes anywhere in the region, between operations: the engine may miss, refuse and lose, but never panic, hang
+//! or leave the region. Debug assertions are on, so an offset out of range is a panic here.
+
+use cache_machine_core::{Expect, Place};
+
+use crate::harness::*;
+
+/// Changes a few bytes somewhere; the small tables at the beginning as often as all the segments.
+fn damage(world: &World, random: &mut Random) {
+    let geometry = world.region().geometry;
+    let borders = [
+        0,
+        512,
+        4096,
+        geometry.tag(0),
+        geometry.state(0),
+        geometry.meta(0),
+        geometry.bucket(0),
+        geometry.segments_at,
+        geometry.size,
+    ];
+    let part = random.below(borders.len() as u64 - 1) as usize;
+    let words = ((borders[part + 1] - borders[part]) / 8) as u64;
+    let at = borders[part] as u64 + random.below(words) * 8;
+    let from = random.below(geometry.size as u64 / 8) * 8;
+    let bytes = world.bytes();
+    let word = |at: u64| u64::from_le_bytes(bytes[at as usize..at as usize + 8].try_into().unwrap());
+    let new = match random.below(8) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => random.next(),
+        3 => word(from),
+        4 => word(at).wrapping_add(random.below(64)).wrapping_sub(32),
+        5 => word(at) ^ 0xFF << (8 * random.below(8)),
+        _ => word(at) ^ 1 << random.below(64),
+    };
+    world.bytes()[at as usize..at as usize + 8].copy_from_slice(&new.to_le_bytes());
+}
+
+/// Records are where damage finds the most to be misread, so it is aimed at them: at the first words of live ones.
+fn damage_a_record(world: &World, random: &mut Random) {
+    let geometry = world.region().geometry;
+    let way = random.below(geometry.buckets as u64 * 16);
+    let entry_at = geometry.bucket(0) as usize + way as usize * 8;
+    let entry = u64::from_le_bytes(world.bytes()[entry_at..entry_at + 8].try_into().unwrap());
+    let at = (entry & 0xFFF_FFFF) * 16 + random.below(8) * 8;
+    if at >= geometry.segments_at as u64 && at + 8 <= geometry.size as u64 {
+        let bit = random.below(64);
+        world.bytes()[(at + bit / 8) as usize] ^= 1 << (bit % 8);
+    }
+}
+
+fn anything(cache: &mut Cache, random: &mut Random) {
+    let key = format!("key {}", random.below(300)).into_bytes();
+    let size = if random.chance(20) { random.below(40_000) } else { random.below(1_500) };
+    let value = vec![random.next() as u8; size as usize];
+    match random.below(40) {
+        0..14 => drop(cache.set(&key, &value)),
+        14..16 => {
+            let expiry = cache.world.now() + random.below(100) as f64;
+            drop(cache.store(&key, &value, &With { expiry, tags: &["one", "two"], expect: Expect::Present, ..PLAIN }));
+        }
+        16..28 => drop(cache.get(&key)),
+        28..30 => drop(cache.remove(&key, Expect::Anything)),
+        30..34 => drop(cache.increment(&key, 1.0, 0.0, &PLAIN)),
+        34 => drop(cache.touch(&key, random.below(1000) as f64)),
+        35 => cache.invalidate(&["one"]),
+        36 => drop(cache.keys()),
+        37 => drop(cache.me.census()),
+        38 => drop(cache.me.participants()),
+        _ => {
+            let _ = cache.me.validate();
+            let _ = cache.me.find(&OwnedKey::of(&key).with(cache.me.seed));
+            cache.me.abandon_chunks(&[Place(random.next()).0]);
+            if random.chance(50) {
+                cache.me.clear();
+            }
+        }
+    }
+}
+
+#[test]
+fn hostile_bytes_stay_bytes() {
+    let _watchdog = Watchdog::new("hostile_bytes_stay_bytes", 120);
+    let mut random = Random::new(seed("hostile_bytes_stay_bytes"));
+    for _ in 0..scaled(150) {
+        let world = World::new(MIB);
+        world.patience.store(2, std::sync::atomic::Ordering::SeqCst);
+        let mut one = Cache::join(&world);
+        let mut two = Cache::join(&world);
+        for _ in 0..1200 {
+            anything(&mut one, &mut random);
+        }
+        for i in 0..600 {
+            match random.below(4) {
+                0 => damage(&world, &mut random),
+                1 => damage_a_record(&world, &mut random),
+                _ => {}
+            }
+            anything(if i % 3 == 0 { &mut two } else { &mut one }, &mut random);
+        }
+    }
+}
+
+/// A region of nothing but noise, with a proper header.
+#[test]
+fn noise_is_no_cache_but_no_danger() {
+    let _watchdog = Watchdog::new("noise_is_no_cache_but_no_danger", 60);
+    let mut random = Random::new(seed("noise_is_no_cache_but_no_danger"));
+    for _ in 0..scaled(20) {
+        let world = World::new(MIB);
+        world.patience.store(2, std::sync::atomic::Ordering::SeqCst);
+        for byte in &mut world.bytes()[64..] {
+            *byte = random.next() as u8;
+        }
+        let mut cache = Cache::join(&world);
+        for _ in 0..300 {
+            anything(&mut cache, &mut random);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Schedules: a few threads of which only one runs at a time, chosen anew at random accesses to shared memory, so that a
+//! seed replays a run exactly and windows of a few instructions are hit often. What each operation answered is then
+//! checked for linearizability: there must be an order of the operations, in keeping with their times, in which a plain
+//! map that may forget at any moment would have answered the same.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+
+use cache_machine_core::{Expect, Refused, faults};
+
+use crate::harness::*;
+
+// ---- the schedule ----------------------------------------------------------------------------------------------------
+
+struct Baton {
+    state: Mutex<(usize, Vec<bool>, Random)>,
+    changed: Condvar,
+}
+
+impl Baton {
+    fn new(threads: usize, random: Random) -> Arc<Baton> {
+        Arc::new(Baton { state: Mutex::new((0, vec![true; threads], random)), changed: Condvar::new() })
+    }
+
+    /// Gives the turn to anybody who still runs, and waits until it is `me`'s again.
+    fn pass(&self, me: usize) {
+        let mut state = self.state.lock().unwrap();
+        Baton::choose(&mut state);
+        self.changed.notify_all();
+        while state.0 != me {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+
+    fn begin(&self, me: usize) {
+        let mut state = self.state.lock().unwrap();
+        while state.0 != me {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+
+    fn end(&self, me: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.1[me] = false;
+        Baton::choose(&mut state);
+        self.changed.notify_all();
+    }
+
+    fn choose(state: &mut (usize, Vec<bool>, Random)) {
+        let running: Vec<usize> = (0..state.1.len()).filter(|thread| state.1[*thread]).collect();
+        if !running.is_empty() {
+            state.0 = running[state.2.below(running.len() as u64) as usize];
+        }
+    }
+
+    /// Makes this thread one of the schedule.
+    fn ring(self: &Arc<Baton>, me: usize, mut random: Random, patience: u64) {
+        let baton = self.clone();
+        let mut left = random.below(patience);
+        faults::ring(Some(Box::new(move || {
+            if left == 0 {
+                left = 1 + random.below(patience);
+                baton.pass(me);
+            }
+            left -= 1;
+        })));
+    }
+}
+
+// ---- what was done ---------------------------------------------------------------------------------------------------
+
+#[derive(Clone, Debug, PartialEq)]
+enum Did {
+    Set { expect: Expect, value: Vec<u8>, version: Option<u64> },
+    Got(Option<(Vec<u8>, u64)>),
+    Removed(bool),
+    Incremented { by: f64, sum: Option<f64> },
+    Touched(bool),
+}
+
+#[derive(Clone, Debug)]
+struct Event {
+    start: u64,
+    end: u64,
+    did: Did,
+}
+
+/// Whether a cache that holds `state` can have answered so, and what it holds then. The version of a counter is unknown
+/// until it is read.
+type State = Option<(Vec<u8>, Option<u64>)>;
+
+fn after(state: &State, did: &Did) -> Option<State> {
+    let is = |expect: &Expect| match (expect, state) {
+        (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
+        (Expect::Version(wanted), Some((_, version))) => version.is_none_or(|version| version == *wanted),
+        _ => false,
+    };
+    match did {
+        Did::Set { expect, value, version: Some(version) } => is(expect).then(|| Some((value.clone(), Some(*version)))),
+        Did::Set { expect: Expect::Version(_), version: None, .. } if state.as_ref().is_some_and(|it| it.1.is_none()) => {
+            Some(state.clone())
+        }
+        Did::Set { expect, version: None, .. } => (!is(expect)).then(|| state.clone()),
+        Did::Got(None) => state.is_none().then_some(None),
+        Did::Got(Some((value, version))) => match state {
+            // While another thread counts, the version is odd and says nothing.
+            Some((held, known)) if held == value && version & 1 == 1 => Some(Some((held.clone(), *known))),
+            Some((held, known)) if held == value && known.is_none_or(|known| known == *version) => {
+                Some(Some((held.clone(), Some(*version))))
+            }
+            _ => None,
+        },
+        Did::Removed(true) => state.is_some().then_some(None),
+        Did::Removed(false) => state.is_none().then_some(None),
+        Did::Incremented { by, sum: Some(sum) } => {
+            let before = state.as_ref().map_or(0.0, |(value, _)| f64::from_le_bytes(value[..].try_into().unwrap()));
+            (before + by == *sum).then(|| Some((sum.to_le_bytes().to_vec(), None)))
+        }
+        Did::Incremented { sum: None, .. } => Some(state.clone()),
+        Did::Touched(there) => (state.is_some() == *there).then(|| state.clone()),
+    }
+}
+
+/// Looks for an order. `done` is a set of bits.
+fn linearizable(events: &[Event], done: u64, state: &State, dead_ends: &mut Vec<(u64, State)>) -> bool {
+    if done == (1 << events.len()) - 1 {
+        return true;
+    }
+    if dead_ends.iter().any(|(at, with)| *at == done && with == state) {
+        return false;
+    }
+    let left = || (0..events.len()).filter(|i| done >> i & 1 == 0);
+    let first_end = left().map(|i| events[i].end).min().unwrap();
+    for i in left().filter(|i| events[*i].start < first_end) {
+        // As it is, or forgotten just before.
+        for state in [state, &None] {
+            if let Some(next) = after(state, &events[i].did) {
+                if linearizable(events, done | 1 << i, &next, dead_ends) {
+                    return true;
+                }
+            }
+        }
+    }
+    dead_ends.push((done, state.clone()));
+    false
+}
+
+// ---- the scene -------------------------------------------------------------------------------------------------------
+
+/// A full region whose lanes are nearly full, with the keys under test in its oldest segments.
+fn furnish(random: &mut Random) -> Vec<u8> {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    for round in 0..3 {
+        for i in 0..60u32 {
+            let key = format!("key {i}").into_bytes();
+            match i % 4 {
+                0 | 1 => drop(cache.set(&key, &[round; 8])),
+                2 => drop(cache.increment(&key, 1.0, 0.0, &PLAIN)),
+                _ => drop(cache.set(&key, &[round; 8_800])),
+            }
+            for _ in 0..random.below(3) {
+                cache.get(&key);
+            }
+            cache.set(format!("other {round} {i}").as_bytes(), &[0; 1200]).unwrap();
+        }
+    }
+    for i in 0..random.below(30) {
+        cache.set(format!("last {i}").as_bytes(), &[0; 400]).unwrap();
+    }
+    cache.leave();
+    world.bytes().to_vec()
+}
+
+/// What one thread does: operations on a few keys, and sets of other keys, which make it reclaim.
+fn act(cache: &mut Cache, random: &mut Random, keys: &[u32], clock: &AtomicU64, log: &RefCell<Vec<(u32, Event)>>) {
+    let mut version = 2;
+    for i in 0..3 + random.below(3) {
+        for _ in 0..random.below(3) {
+            let _ = cache.set(&random.next().to_le_bytes(), &[1; 3_500]);
+        }
+        let number = keys[random.below(keys.len() as u64) as usize];
+        let key = format!("key {number}").into_bytes();
+        let start = clock.fetch_add(1, SeqCst);
+        // Eight bytes, so that a counter can be read as one; large ones now and then.
+        let mut value = (1e6 + (random.below(1 << 30) * 8 + i) as f64).to_le_bytes().to_vec();
+        let did = match random.below(12) {
+            0..4 => {
+                let got = cache.get(&key).map(|got| (got.value, got.version));
+                version = got.as_ref().map_or(version, |got| got.1);
+                Did::Got(got)
+            }
+            4 => Did::Removed(match cache.remove(&key, Expect::Anything) {
+                Ok(removed) => removed,
+                Err(_) => continue,
+            }),
+            5 | 6 if number % 4 == 2 => Did::Incremented { by: 1.0, sum: cache.increment(&key, 1.0, 0.0, &PLAIN).ok() },
+            7 => Did::Touched(match cache.touch(&key, 1e9) {
+                Ok(touched) => touched,
+                Err(_) => continue,
+            }),
+            n => {
+                let expect = match n {
+                    8 => Expect::Absent,
+                    9 => Expect::Present,
+                    10 => Expect::Version(version),
+                    _ => Expect::Anything,
+                };
+                let counter = number % 4 == 2;
+                if number % 4 == 3 && random.chance(2) {
+                    value = value.repeat(1_100);
+                }
+                let with = With { kind: if counter { cache_machine_core::NUMBER } else { TEXT }, expect, ..PLAIN };
+                match cache.store(&key, &value, &with) {
+                    Ok(version) => Did::Set { expect, value, version: Some(version) },
+                    Err(Refused::Unexpected) => Did::Set { expect, value, version: None },
+                    Err(Refused::Busy) => continue,
+                    Err(refused) => panic!("{refused:?}"),
+                }
+            }
+        };
+        let end = clock.fetch_add(1, SeqCst);
+        log.borrow_mut().push((number, Event { start, end, did }));
+    }
+}
+
+#[test]
+fn every_schedule_is_linearizable() {
+    let _watchdog = Watchdog::new("every_schedule_is_linearizable", 240);
+    let seed = seed("every_schedule_is_linearizable");
+    let mut random = Random::new(seed);
+    let mut furnished = Vec::new();
+    for schedule in 0..scaled(400) {
+        if schedule % 100 == 0 {
+            furnished = furnish(&mut random);
+        }
+        let world = World::new(MIB);
+        world.bytes().copy_from_slice(&furnished);
+        let threads = 2 + random.below(3) as usize;
+        let keys: Vec<u32> = (0..1 + random.below(3)).map(|_| random.below(60) as u32).collect();
+        let baton = Baton::new(threads, random.clone());
+        let patience = 8 << random.below(7);
+        let clock = AtomicU64::new(0);
+        let mut log: HashMap<u32, Vec<Event>> = HashMap::new();
+        {
+            // What the keys hold at first is an event as well.
+            let mut cache = Cache::join(&world);
+            for key in &keys {
+                let got = cache.peek(format!("key {key}").as_bytes()).map(|got| (got.value, got.version));
+                let start = clock.fetch_add(2, SeqCst);
+                let did = match got {
+                    Some((value, version)) => Did::Set { expect: Expect::Anything, value, version: Some(version) },
+                    None => Did::Got(None),
+                };
+                log.insert(*key, vec![Event { start, end: start + 1, did }]);
+            }
+            cache.leave();
+        }
+        let logs: Vec<Vec<(u32, Event)>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads)
+                .map(|me| {
+                    let (world, baton, keys, clock) = (&world, &baton, &keys, &clock);
+                    let mut random = Random::new(random.next());
+                    scope.spawn(move || {
+                        baton.begin(me);
+                        let mut cache = Cache::join(world);
+                        baton.ring(me, random.clone(), patience);
+                        let log = RefCell::new(Vec::new());
+                        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                            act(&mut cache, &mut random, keys, clock, &log)
+                        }));
+                        faults::ring(None);
+                        cache.leave();
+                        baton.end(me);
+                        result.map(|()| log.into_inner())
+                    })
+                })
+                .collect();
+            let results: Vec<_> = handles.into_iter().map(|handle| handle.join().unwrap()).collect();
+            results.into_iter().map(|result| result.expect("a thread failed")).collect()
+        });
+        for (key, event) in logs.into_iter().flatten() {
+            log.entry(key).or_default().push(event);
+        }
+        let mut cache = Cache::join(&world);
+        cache.check();
+        for (key, mut events) in log {
+            let got = cache.peek(format!("key {key}").as_bytes()).map(|got| (got.value, got.version));
+            let start = clock.fetch_add(2, SeqCst);
+            events.push(Event { start, end: start + 1, did: Did::Got(got) });
+            events.sort_by_key(|event| event.start);
+            if !linearizable(&events, 0, &None, &mut Vec::new()) {
+                for event in &mut events {
+                    // Large values only fill the screen.
+                    if let Did::Set { value, .. } | Did::Got(Some((value, _))) = &mut event.did {
+                        value.truncate(8);
+                    }
+                    eprintln!("{event:?}");
+                }
+                panic!("schedule {schedule}: key {key} is not linearizable");
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Many threads on one region. Every value says what it is, so that whatever a reader gets can be checked by itself; every
+//! thread is made to stumble at random accesses, because two cores alone meet too seldom.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use cache_machine_core::{Expect, Refused, faults};
+
+use crate::harness::*;
+
+const THREADS: u64 = 4;
+
+/// `{key, writer, sequence, bytes that follow from them …}`.
+fn value_of(key: u64, writer: u64, sequence: u64, bytes: u64) -> Vec<u8> {
+    let mut random = Random::new(key << 40 ^ writer << 32 ^ sequence);
+    let mut value: Vec<u8> = [key, writer, sequence].iter().flat_map(|part| part.to_le_bytes()).collect();
+    value.extend((0..bytes / 8).flat_map(|_| random.next().to_le_bytes()));
+    value
+}
+
+/// Checks that a value is whole and belongs to `key`; its writer and sequence.
+fn authentic(key: u64, value: &[u8]) -> (u64, u64) {
+    let part = |i: usize| u64::from_le_bytes(value[i * 8..i * 8 + 8].try_into().unwrap());
+    let (writer, sequence) = (part(1), part(2));
+    assert_eq!(part(0), key, "another key's value");
+    assert!(value == value_of(key, writer, sequence, value.len() as u64 - 24), "a torn value of key {key}");
+    (writer, sequence)
+}
+
+fn size(random: &mut Random) -> u64 {
+    match random.below(30) {
+        0 => 8_000 + random.below(30_000),
+        1..6 => random.below(4_000),
+        _ => random.below(300),
+    }
+}
+
+/// Lets this thread give way at random before accesses to shared memory.
+fn stumble(mut random: Random) {
+    let mut steady = 0;
+    faults::ring(Some(Box::new(move || {
+        if steady == 0 {
+            steady = 1 + random.below(3_000);
+            std::thread::yield_now();
+        }
+        steady -= 1;
+    })));
+}
+
+/// Runs `act` in `THREADS` threads, each with a participant of its own.
+fn together<T: Send>(world: &Arc<World>, seed: u64, act: impl Fn(u64, Cache, Random) -> T + Sync) -> Vec<T> {
+    let start = std::sync::Barrier::new(THREADS as usize);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (act, start) = (&act, &start);
+                scope.spawn(move || {
+                    let cache = Cache::join(world);
+                    start.wait();
+                    let random = Random::new(seed ^ thread << 48);
+                    stumble(random.clone());
+                    let result = act(thread, cache, random);
+                    faults::ring(None);
+                    result
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Every key has one writer, who tells after each change how far it is: nobody may see anything older than that.
+#[test]
+fn nothing_torn_nothing_back_from_the_dead() {
+    let _watchdog = Watchdog::new("nothing_torn_nothing_back_from_the_dead", 120);
+    let seed = seed("nothing_torn_nothing_back_from_the_dead");
+    for size_mib in [1, 4] {
+        let world = World::new(size_mib * MIB);
+        let keys = 800 * size_mib as u64;
+        let done: Vec<AtomicU64> = (0..keys).map(|_| AtomicU64::new(0)).collect();
+        let hits = AtomicU64::new(0);
+        together(&world, seed, |me, mut cache, mut random| {
+            let mut seen = vec![0; keys as usize];
+            for i in 0..scaled(30_000) {
+                let own = random.below(keys / THREADS) * THREADS + me;
+                let sequence = i + 1;
+                match random.below(10) {
+                    0..3 => {
+                        let value = value_of(own, me, sequence, size(&mut random));
+                        match cache.set(&own.to_le_bytes(), &value) {
+                            Ok(_) => done[own as usize].store(sequence, SeqCst),
+                            // A large value may lose its chunks in a region as small as this.
+                            Err(refused) => assert!(refused == Refused::Busy && value.len() > 8_000, "{refused:?}"),
+                        }
+                    }
+                    3 => {
+                        cache.remove(&own.to_le_bytes(), Expect::Anything).unwrap();
+                        done[own as usize].store(sequence, SeqCst);
+                    }
+                    4 => drop(cache.touch(&own.to_le_bytes(), 1e9)),
+                    _ => {
+                        // Some keys are wanted more than others.
+                        let key = random.below(keys).min(random.below(keys));
+                        let floor = done[key as usize].load(SeqCst).max(seen[key as usize]);
+                        if let Some(got) = cache.get(&key.to_le_bytes()) {
+                            let (writer, sequence) = authentic(key, &got.value);
+                            assert_eq!(writer, key % THREADS);
+                            assert!(sequence >= floor, "key {key}: {sequence} after {floor}");
+                            seen[key as usize] = sequence;
+                            hits.fetch_add(1, SeqCst);
+                        }
+                    }
+                }
+            }
+            cache.leave();
+        });
+        Cache::join(&world).check();
+        assert!(hits.load(SeqCst) > 1000, "hardly any hits");
+    }
+}
+
+/// Counters among values that are overwritten all the time: they are moved again and again, and nothing is lost.
+#[test]
+fn no_increment_is_lost() {
+    let _watchdog = Watchdog::new("no_increment_is_lost", 120);
+    let seed = seed("no_increment_is_lost");
+    let world = World::new(MIB);
+    let rounds = scaled(20_000);
+    let totals = together(&world, seed, |me, mut cache, mut random| {
+        let mut totals = [0f64; 16];
+        for i in 0..rounds {
+            let counter = random.below(16);
+            let by = 1.0 + random.below(5) as f64;
+            cache.increment(format!("counter {counter}").as_bytes(), by, 0.0, &PLAIN).unwrap();
+            totals[counter as usize] += by;
+            if i % 2 == 0 {
+                cache.set(format!("value {me} {}", random.below(10)).as_bytes(), &[me as u8; 1500]).unwrap();
+            }
+            if i % 16 == 0 {
+                cache.touch(format!("counter {counter}").as_bytes(), 1e9).unwrap();
+            }
+        }
+        cache.leave();
+        totals
+    });
+    let mut cache = Cache::join(&world);
+    cache.check();
+    assert!(cache.count(cache_machine_core::Counter::Reclaims) > 100);
+    for counter in 0..16 {
+        let sum: f64 = totals.iter().map(|totals| totals[counter]).sum();
+        let got = cache.get(format!("counter {counter}").as_bytes()).expect("a counter was evicted");
+        assert_eq!(got.number(), sum, "counter {counter}");
+    }
+}
+
+#[test]
+fn at_most_one_wins() {
+    let _watchdog = Watchdog::new("at_most_one_wins", 120);
+    let seed = seed("at_most_one_wins");
+    let world = World::new(MIB);
+    let rounds = scaled(3_000);
+    let wins = together(&world, seed, |me, mut cache, mut random| {
+        let mut wins = Vec::new();
+        for round in 0..rounds {
+            // Whoever is first to fill a key; the last hundred stay, the older ones are removed by their winners.
+            let with = With { expect: Expect::Absent, ..PLAIN };
+            match cache.store(format!("prize {round}").as_bytes(), &[me as u8], &with) {
+                Ok(_) => wins.push(round),
+                Err(refused) => assert_eq!(refused, Refused::Unexpected),
+            }
+            // Counting by compare-and-set: every success is one.
+            let mut tries = 0;
+            while tries < 100 {
+                tries += 1;
+                let key = b"tally";
+                match cache.get(key) {
+                    None => drop(cache.store(key, &0u64.to_le_bytes(), &With { expect: Expect::Absent, ..PLAIN })),
+                    Some(got) => {
+                        let tally = u64::from_le_bytes(got.value[..].try_into().unwrap());
+                        let with = With { expect: Expect::Version(got.version), ..PLAIN };
+                        match cache.store(key, &(tally + 1).to_le_bytes(), &with) {
+                            Ok(_) => break,
+                            Err(refused) => assert_eq!(refused, Refused::Unexpected),
+                        }
+                    }
+                }
+            }
+            assert!(tries < 100, "nobody gets anywhere");
+            cache.set(format!("value {}", random.below(8)).as_bytes(), &[0; 2000]).unwrap();
+        }
+        cache.leave();
+        wins
+    });
+    let mut cache = Cache::join(&world);
+    cache.check();
+    let mut all: Vec<u64> = wins.concat();
+    all.sort();
+    assert_eq!(all, (0..rounds).collect::<Vec<_>>(), "a key was won twice, or by nobody");
+    let tally = u64::from_le_bytes(cache.get(b"tally").unwrap().value[..].try_into().unwrap());
+    assert_eq!(tally, THREADS * rounds);
+}
+
+/// Threads that die at random accesses, at the same time as others go on; whoever reads checks what it gets.
+#[test]
+fn the_living_go_on_among_the_dying() {
+    let _watchdog = Watchdog::new("the_living_go_on_among_the_dying", 120);
+    let seed = seed("the_living_go_on_among_the_dying");
+    let world = World::new(MIB);
+    let keys = 500;
+    let over = AtomicBool::new(false);
+    let deaths: u64 = std::thread::scope(|scope| {
+        let dying: Vec<_> = (0..2u64)
+            .map(|thread| {
+                let (world, over) = (&world, &over);
+                scope.spawn(move || {
+                    let mut random = Random::new(seed ^ thread << 40);
+                    let mut deaths = 0;
+                    while !over.load(SeqCst) {
+                        let mut cache = Cache::join(world);
+                        let bits = random.below(16);
+                        let died = dies_at(random.below(1 << bits), || {
+                            for i in 0..100 {
+                                let key = random.below(keys);
+                                let value = value_of(key, 100 + thread, i, size(&mut random));
+                                match random.below(4) {
+                                    0 => drop(cache.increment(&(key + 10_000).to_le_bytes(), 1.0, 0.0, &PLAIN)),
+                                    1 => drop(cache.remove(&key.to_le_bytes(), Expect::Anything)),
+                                    _ => drop(cache.set(&key.to_le_bytes(), &value)),
+                                }
+                            }
+                        });
+                        deaths += died as u64;
+                        // Dead in either case.
+                        cache.die();
+                    }
+                    deaths
+                })
+            })
+            .collect();
+        let living: Vec<_> = (0..2u64)
+            .map(|thread| {
+                let world = &world;
+                scope.spawn(move || {
+                    let mut cache = Cache::join(world);
+                    let mut random = Random::new(seed ^ thread << 56);
+                    for i in 0..scaled(40_000) {
+                        let key = random.below(keys);
+                        if random.chance(3) {
+                            let value = value_of(key, thread, i, size(&mut random));
+                            match cache.set(&key.to_le_bytes(), &value) {
+                                Ok(_) => {}
+                                Err(refused) => assert!(refused == Refused::Busy && value.len() > 8_000, "{refused:?}"),
+                            }
+                        } else if let Some(got) = cache.get(&key.to_le_bytes()) {
+                            authentic(key, &got.value);
+                        }
+                    }
+                    cache.leave();
+                })
+            })
+            .collect();
+        for thread in living {
+            thread.join().unwrap();
+        }
+        over.store(true, SeqCst);
+        dying.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert!(deaths > 10, "only {deaths} deaths");
+    let mut cache = Cache::join(&world);
+    cache.check_structure();
+    crate::crash::assert_no_leak(&mut cache);
+}
