@@ -149,7 +149,6 @@ if (SHARED_MIB < 128) console.warn(`conformance: /dev/shm has only ${ROOM >> 20}
 const PARTICIPANTS: [string, CacheOptions][] = [
   ["with the defaults", {}],
   ["without a near cache", { nearCache: 0 }],
-  ["with a tiny near cache", { nearCache: 1 }],
 ];
 
 describe.each(["threads", "processes"] as const)("the whole interface, reach %s", (reach) => {
@@ -338,10 +337,13 @@ describe("a name is enough", () => {
 
   test("in two plain scripts, one after the other, of either module system", async () => {
     const name = newName();
-    const writer = script(`const { openCache } = require("cache-machine");
+    const writer = script(
+      `const { openCache } = require("cache-machine");
       const cache = openCache(process.argv[2], { size: "1mb" });
       cache.set("key", { list: [1, 2] }, { tags: ["t"] });
-      cache.increment("n", 5);`, "cjs");
+      cache.increment("n", 5);`,
+      "cjs",
+    );
     const reader = script(`import { openCache } from "cache-machine";
       const cache = openCache(process.argv[2]);
       console.log(JSON.stringify([cache.get("key"), cache.getEntry("key").tags, cache.increment("n"), cache.stats().size]));`);

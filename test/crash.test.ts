@@ -6,9 +6,10 @@
  * The instants of death are the scheduler's, so a failure may need a few runs to come again; `npm run soak` makes many.
  * `CRASH_ROUNDS` is the number of deaths of each kind, 200 by default.
  */
+
+import { Worker } from "node:worker_threads";
 import { type Cache, createCache } from "cache-machine";
 import { describe, expect, it } from "vitest";
-import { Worker } from "node:worker_threads";
 import { crash, freeze, patient } from "./fixtures/crash-arena.mjs";
 
 const seed = Number(process.env.CRASH_SEED ?? Math.floor(Math.random() * 1e9));
@@ -64,7 +65,10 @@ describe("a participant that stops while it holds a bucket or a segment", () => 
   const MOMENTS = 40;
 
   /** Stops a participant at its n-th look at the clock; undefined when its change has no such moment. */
-  async function stopped(change: string, nth: number): Promise<{ cache: Cache; worker: Worker; wake(): Promise<unknown> } | undefined> {
+  async function stopped(
+    change: string,
+    nth: number,
+  ): Promise<{ cache: Cache; worker: Worker; wake(): Promise<unknown> } | undefined> {
     const cache = createCache({ size: "1mb" });
     cache.set("k", "kept", hour);
     cache.set("large", Buffer.alloc(100_000, "A"), hour);

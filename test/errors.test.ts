@@ -92,7 +92,10 @@ function run(body: string, from = root, args: string[] = []): string {
      const report = (run) => { try { console.log("returned", run()); } catch (e) { console.log(e.name, e.code, e.message); } };
      ${body}`,
   );
-  const { stdout, stderr, status } = spawnSync(process.execPath, [...args, file], { encoding: "utf8", timeout: 30_000 });
+  const { stdout, stderr, status } = spawnSync(process.execPath, [...args, file], {
+    encoding: "utf8",
+    timeout: 30_000,
+  });
   expect([stderr, status]).toEqual(["", 0]);
   return stdout;
 }
@@ -176,7 +179,11 @@ describe("ERR_LAYOUT", () => {
     failure(() => open(), "ERR_LAYOUT", "destroyCache(name)", "another name");
     failure(() => open({ size: undefined }), "ERR_LAYOUT", "destroyCache(name)");
     expect(fs.readFileSync(file).equals(before)).toBe(true);
-    expect(open({ path: fs.mkdtempSync(path.join(scratch, "other-")) }).set("a", 1).get("a")).toBe(1);
+    expect(
+      open({ path: fs.mkdtempSync(path.join(scratch, "other-")) })
+        .set("a", 1)
+        .get("a"),
+    ).toBe(1);
     expect(destroyCache("app", { path: directory })).toBe(true);
     expect(open().set("a", 1).get("a")).toBe(1);
   });
@@ -215,17 +222,20 @@ describe("ERR_NOT_OWNER", () => {
 });
 
 describe("ERR_NO_SPACE", () => {
-  test.skipIf(!isMountable)("a full file system: tells the size and what to do, and leaves nothing (needs root)", () => {
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "none", directory]);
-    mounted.push(directory);
-    failure(() => open({ size: "4mb" }), "ERR_NO_SPACE", "4 MiB (4194304 bytes)", "smaller `size`");
-    expect(fs.readdirSync(directory)).toEqual([]);
-    const cache = open({ size: "1mb" });
-    cache.set("a", "works");
-    failure(() => open({ size: "2mb", path: undefined, ...{ path: directory } } as OpenOptions), "ERR_SIZE_MISMATCH");
-    failure(() => openCache("second", { path: directory, size: "2mb" }), "ERR_NO_SPACE", "2 MiB");
-    expect(cache.get("a")).toBe("works");
-  });
+  test.skipIf(!isMountable)(
+    "a full file system: tells the size and what to do, and leaves nothing (needs root)",
+    () => {
+      execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "none", directory]);
+      mounted.push(directory);
+      failure(() => open({ size: "4mb" }), "ERR_NO_SPACE", "4 MiB (4194304 bytes)", "smaller `size`");
+      expect(fs.readdirSync(directory)).toEqual([]);
+      const cache = open({ size: "1mb" });
+      cache.set("a", "works");
+      failure(() => open({ size: "2mb" }), "ERR_SIZE_MISMATCH");
+      failure(() => openCache("second", { path: directory, size: "2mb" }), "ERR_NO_SPACE", "2 MiB");
+      expect(cache.get("a")).toBe("works");
+    },
+  );
 });
 
 describe("ERR_BUSY", () => {
@@ -276,7 +286,12 @@ describe("ERR_TOO_LARGE", () => {
     for (const [i, key] of longest.entries()) expect(cache.set(key, i).get(key)).toBe(i);
     const tooLong = ["k".repeat(4097), "é".repeat(2049), new Uint8Array(4097), `\ud800${"x".repeat(2048)}`];
     for (const key of tooLong) {
-      for (const use of [() => cache.get(key), () => cache.set(key, 1), () => cache.increment(key), () => cache.has(key)]) {
+      for (const use of [
+        () => cache.get(key),
+        () => cache.set(key, 1),
+        () => cache.increment(key),
+        () => cache.has(key),
+      ]) {
         failure(use, "ERR_TOO_LARGE", "4096", "shorter key");
       }
     }
@@ -382,7 +397,9 @@ describe("ERR_CLOSED", () => {
       failure(() => cache.set("a", 1, options), "ERR_CLOSED");
       cache = make();
       cache.set("a", 1).set("b", 1);
-      failure(() => cache.forEach(() => cache.close()), "ERR_CLOSED");
+      failure(() => {
+        for (const _ of cache) cache.close();
+      }, "ERR_CLOSED");
       cache = make();
       failure(
         () =>
@@ -473,7 +490,8 @@ describe("wrong arguments", () => {
   test("names are text that can be a file name", () => {
     for (const use of [(name: never) => openCache(name), (name: never) => destroyCache(name)]) {
       for (const name of [undefined, null, 5, {}, Symbol("s")]) failure(() => use(any(name)), TypeError, "name");
-      for (const name of ["", "x".repeat(129), "é".repeat(100), "\ud800"]) failure(() => use(any(name)), RangeError, "name");
+      for (const name of ["", "x".repeat(129), "é".repeat(100), "\ud800"])
+        failure(() => use(any(name)), RangeError, "name");
     }
     for (const [i, name] of ["../up", "a/b", ".", "..", "with space", "é".repeat(30), "x".repeat(128)].entries()) {
       const cache = keep(openCache(name, { path: directory, size: "1mb" }));
@@ -542,7 +560,12 @@ describe("wrong arguments", () => {
       [RangeError, "name", () => Array.from({ length: 20 }).reduce((view: Cache) => view.namespace("n"), cache)],
     ];
     for (const [kind, name, use] of wrong) failure(use, kind, name);
-    expect(new Map(cache)).toEqual(new Map<string, unknown>([["a", "old"], ["n", 1]]));
+    expect(new Map(cache)).toEqual(
+      new Map<string, unknown>([
+        ["a", "old"],
+        ["n", 1],
+      ]),
+    );
   });
 
   test("options are not written to, and may be frozen", () => {
@@ -553,8 +576,18 @@ describe("wrong arguments", () => {
 
   test("what is no handle: says what is one and how it comes to a worker", () => {
     const { handle } = create();
-    const notHandles = [undefined, null, 5, "app", {}, create(), JSON.parse(JSON.stringify(handle)), { ...handle, reach: "x" }];
-    for (const bad of notHandles) failure(() => attachCache(any(bad)), TypeError, "handle", "workerData", "postMessage");
+    const notHandles = [
+      undefined,
+      null,
+      5,
+      "app",
+      {},
+      create(),
+      JSON.parse(JSON.stringify(handle)),
+      { ...handle, reach: "x" },
+    ];
+    for (const bad of notHandles)
+      failure(() => attachCache(any(bad)), TypeError, "handle", "workerData", "postMessage");
     failure(() => attachCache(any({ ...handle, memory: new ArrayBuffer(8) })), TypeError, "handle");
   });
 });

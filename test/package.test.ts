@@ -69,7 +69,7 @@ async function project(name: string, tarballs: string[], more: object = {}): Pro
     path.join(folder, "package.json"),
     JSON.stringify({ name: `${mark}-${name}`, private: true, ...more }),
   );
-  const cache = path.join(temporary, "npm-cache");
+  const cache = path.join(temporary, `npm-cache-${name}`);
   const args = ["install", "--offline", "--cache", cache, ...NPM, ...tarballs];
   const { status, stderr } = await execute("npm", args, folder);
   expect(status, stderr).toBe(0);
@@ -77,16 +77,25 @@ async function project(name: string, tarballs: string[], more: object = {}): Pro
 }
 
 let packed: { file: string; files: string[] };
-let required: string[];
-let native: string[];
+/** Projects: of ES modules, of CommonJS twice, and one without koffi. */
+let esm: string;
+let first: string;
+let second: string;
+let bare: string;
 
-beforeAll(() => {
+beforeAll(async () => {
   packed = pack(root);
   const ofModules = (name: string): string => pack(path.join(root, "node_modules", name)).file;
-  required = [packed.file, ...Object.keys(dependencies).map(ofModules)];
+  const required = [packed.file, ...Object.keys(dependencies).map(ofModules)];
   const koromix = path.join(root, "node_modules/@koromix");
   const platforms = fs.existsSync(koromix) ? fs.readdirSync(koromix).map((name) => `@koromix/${name}`) : [];
-  native = ["koffi", ...platforms].map(ofModules);
+  const all = [...required, ...["koffi", ...platforms].map(ofModules)];
+  [esm, first, second, bare] = await Promise.all([
+    project("esm", all, { type: "module" }),
+    project("first", all),
+    project("second", all),
+    project("bare", ["--omit=optional", ...required], { type: "module" }),
+  ]);
 }, WATCHDOG_MS);
 
 describe("the package", () => {
@@ -95,7 +104,14 @@ describe("the package", () => {
       (file) => !/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|dist\/[a-z]+\.(d\.ts|js|js\.map))$/.test(file),
     );
     expect(surprises).toEqual([]);
-    for (const file of ["README.md", "LICENSE", "CHANGELOG.md", "dist/index.js", "dist/index.d.ts", "dist/browser.js"]) {
+    for (const file of [
+      "README.md",
+      "LICENSE",
+      "CHANGELOG.md",
+      "dist/index.js",
+      "dist/index.d.ts",
+      "dist/browser.js",
+    ]) {
       expect(packed.files).toContain(file);
     }
     // An installation is one download of this size.
@@ -127,11 +143,6 @@ const USE = `
 const USED = "processes true 42\ntrue ERR_CLOSED\n";
 
 describe("installed into an empty project", () => {
-  let esm: string;
-  beforeAll(async () => {
-    esm = await project("esm", [...required, ...native], { type: "module" });
-  }, WATCHDOG_MS);
-
   test("works by import", async () => {
     const names = "attachCache, CacheError, createCache, destroyCache, openCache";
     expect(await run(esm, "main.js", `import { ${names} } from "cache-machine"; ${USE}`)).toBe(USED);
@@ -141,11 +152,10 @@ describe("installed into an empty project", () => {
   });
 
   test("works by require, without a warning, and gives the same module as import", async () => {
-    const folder = await project("cjs", [...required, ...native]);
     const names = "attachCache, CacheError, createCache, destroyCache, get, openCache, set";
     const body = `const { ${names} } = require("cache-machine"); ${USE}
       import("cache-machine").then((module) => console.log(module.openCache === openCache, typeof get, typeof set));`;
-    expect(await run(folder, "main.js", body)).toBe(`${USED}true function function\n`);
+    expect(await run(first, "main.js", body)).toBe(`${USED}true function function\n`);
   });
 
   test("has types for every module system, and they say what is meant", async () => {
@@ -171,8 +181,7 @@ describe("installed into an empty project", () => {
   });
 
   test("without koffi: threads work, openCache says what to install", async () => {
-    const folder = await project("bare", ["--omit=optional", ...required], { type: "module" });
-    expect(fs.existsSync(path.join(folder, "node_modules/koffi"))).toBe(false);
+    expect(fs.existsSync(path.join(bare, "node_modules/koffi"))).toBe(false);
     const body = `
       import { Worker } from "node:worker_threads";
       import { createCache, openCache } from "cache-machine";
@@ -181,23 +190,16 @@ describe("installed into an empty project", () => {
       new Worker(new URL("worker.js", import.meta.url), { workerData: cache.handle })
         .on("exit", () => console.log(cache.get("from the worker")));`;
     fs.writeFileSync(
-      path.join(folder, "worker.js"),
+      path.join(bare, "worker.js"),
       `import { workerData } from "node:worker_threads";
        import { attachCache } from "cache-machine";
        attachCache(workerData).set("from the worker", "hello");`,
     );
-    expect(await run(folder, "main.js", body)).toBe("ERR_UNSUPPORTED true\nhello\n");
+    expect(await run(bare, "main.js", body)).toBe("ERR_UNSUPPORTED true\nhello\n");
   });
 });
 
 describe("without configuration", () => {
-  let first: string;
-  let second: string;
-  beforeAll(async () => {
-    const tarballs = [...required, ...native];
-    [first, second] = await Promise.all([project("first", tarballs), project("second", tarballs)]);
-  }, WATCHDOG_MS);
-
   const GET = 'const { get } = require("cache-machine");\nconsole.log(JSON.stringify([get("key"), get()]));';
 
   test("what one process of an application sets the others get, one by one or all together", async () => {

@@ -55,7 +55,9 @@ for (const [key, value] of users) {
   is<typeof key, Key>(true);
   is<typeof value, User>(true);
 }
-users.forEach((value, key, cache) => [value.name, key, cache.size]);
+users.forEach((value, key, cache) => {
+  is<[typeof value, typeof key, typeof cache], [User, Key, Cache<User>]>(true);
+});
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
@@ -111,4 +113,4 @@ new CacheError("ERR_OTHER", "message");
 // @ts-expect-error caches are opened, not constructed
 new Cache();
 
-export { added, stored, sum, left, touched, hits, reach, options, setOptions, incrementOptions, destroyed, one };
+export { added, destroyed, hits, incrementOptions, left, one, options, reach, setOptions, stored, sum, touched };

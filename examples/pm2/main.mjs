@@ -35,6 +35,7 @@ const REDRAW_MS = 100;
 
 const json = process.argv.includes("--json");
 const screen = new Screen(json ? process.stderr : process.stdout);
+process.on("exit", () => screen.close());
 const home = mkdtempSync(join(tmpdir(), "pm2-example-"));
 const janitor = startJanitor();
 const service = new Service(home);
@@ -64,7 +65,6 @@ if (outcome === undefined) {
   if (json) process.stdout.write(`${JSON.stringify(summary)}\n`);
   exitCode = summary.promises.every(({ kept }) => kept !== false) ? 0 : 1;
 }
-screen.close();
 process.exit(exitCode);
 
 /** The whole run, up to its end or the next step after the signal. */

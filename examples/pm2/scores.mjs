@@ -32,19 +32,20 @@ export class Scores {
   failures = [];
   /** Milliseconds of each answer of the load, as it comes from autocannon. */
   latencies = [];
-  /** Milliseconds of rendering that the answers from the cache would have taken. */
+  /** How long rendering what came from the cache would have taken, going by how long it took the driver. */
   renderingSavedMs = 0;
-  /** Answers whose bytes the readers compared with their own rendering, one by one. */
+  /** Answers whose bytes were compared with the driver's own rendering. */
   compared = 0;
-  /** Paths that have been answered, so they are in the cache; when, in milliseconds of `performance.now()`. */
+  /** When a path was answered first: it was in the cache before that. */
   #answeredAt = new Map();
   #right;
 
-  /** @param right `{ etag, ms }` by path: the right answer, and how long it takes to make it */
+  /** @param right `{ etag, ms }` by path: what is right, and how long it takes to make it */
   constructor(right) {
     this.#right = right;
   }
 
+  /** The score of a process; from then on it is known. */
   process(name, pid) {
     let score = this.processes.get(pid);
     if (score === undefined) this.processes.set(pid, (score = new Score(name, pid)));
@@ -70,7 +71,7 @@ export class Scores {
       if (by && by !== headers["x-pid"]) score.fromOthers++;
       this.renderingSavedMs += right?.ms ?? 0;
     } else {
-      // Two processes may render the same page at the same time; one that began when it was there already did in vain.
+      // Two processes may render a page at the same time. But who was asked when it had been answered should have had it.
       if (this.#answeredAt.get(path) < asked) score.renderedAgain++;
     }
     if (!this.#answeredAt.has(path)) this.#answeredAt.set(path, performance.now());
@@ -80,7 +81,7 @@ export class Scores {
     return score;
   }
 
-  /** A reader has looked at every byte. */
+  /** Takes note of what the bytes of an answer were, after its headers. */
   compare(path, etag) {
     this.compared++;
     if (etag !== this.#right.get(path)?.etag) this.wrong.push(`${path}: other bytes than its ETag says`);

@@ -43,18 +43,18 @@ const server = createServer(async (request, response) => {
 
 async function answer({ url: path }, response) {
   const result = results.get(path);
-  if (result !== undefined)
+  if (result !== undefined) {
     return send(response, path, result, { "x-cache": "hit", "content-type": "application/json" });
-
+  }
   const html = pages.get(path);
-  if (html !== undefined)
+  if (html !== undefined) {
     return send(response, path, html, { "x-cache": "hit", "x-rendered-by": origins.get(path) ?? "" });
-
+  }
   const page = contents.get(path);
   if (page === undefined) return response.writeHead(404, identity).end("no such page\n");
 
-  const { html: fresh, origin } = await render(page);
-  send(response, path, fresh, { "x-cache": "miss", "x-rendered-by": origin });
+  const fresh = await render(page);
+  send(response, path, fresh.html, { "x-cache": "miss", "x-rendered-by": fresh.origin });
 }
 
 /** Stores what a client has computed. */
@@ -64,6 +64,7 @@ async function keep(request, response) {
   response.writeHead(201, { ...identity, location: request.url }).end();
 }
 
+/** Has a page rendered, together with all who want it at the same time. */
 function render(page) {
   let job = rendering.get(page.path);
   if (job === undefined) {
@@ -104,8 +105,10 @@ function searchAndKeep() {
   return found;
 }
 
-server.listen(Number(process.env.PORT), "127.0.0.1", () => process.send("ready"));
+// pm2 waits for this message before it starts the next process.
+server.listen(Number(process.env.PORT), "127.0.0.1", () => process.send?.("ready"));
 
+// How pm2 asks a process to end.
 process.on("SIGINT", async () => {
   server.close();
   server.closeAllConnections();

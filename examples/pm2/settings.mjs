@@ -25,7 +25,8 @@ export const processName = `docs-${process.env.NODE_APP_INSTANCE}`;
 
 function whole(name, fallback) {
   const text = process.env[name] ?? String(fallback);
-  if (!/^[1-9]\d{0,3}$/.test(text))
+  if (!/^[1-9]\d{0,3}$/.test(text)) {
     throw new RangeError(`${name}: must be a whole number from 1 to 9999, not "${text}"`);
+  }
   return Number(text);
 }

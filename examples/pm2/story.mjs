@@ -7,7 +7,6 @@ import { fork } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { bytes } from "./screen.mjs";
 import { duration } from "./settings.mjs";
 import { within } from "./within.mjs";
 
@@ -24,8 +23,8 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
   await until(CLIENT_AT * duration);
   const posted = await runClient(port, signal);
   right.set(posted.path, { etag: posted.etag, bytes: posted.bytes, ms: 0 });
-  const work = `${bytes(posted.bytes)}, ${posted.seconds.toFixed(1)} s of work`;
-  screen.event(seconds(), `A client posts to ${posted.process} which pages are alike: ${work}.`);
+  const work = `${posted.seconds.toFixed(1)} s of work`;
+  screen.event(seconds(), `A client posts to ${posted.process} which pages are alike, ${work}.`);
   const servedBy = await visitAll(posted.path);
   screen.event(seconds(), `Every process serves it: ${servedBy.join(", ")}.`);
   load.add(posted.path);
@@ -33,7 +32,7 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
   await until(Math.max(KILL_AT * duration, seconds() + PAUSE_S));
   const killed = await kill(posted.pid);
   const servedAfter = await visitAll(posted.path);
-  screen.event(seconds(), `What the client posted is still served by ${servedAfter.join(", ")}.`);
+  screen.event(seconds(), "It serves what the client posted, as all others do.");
 
   await until(Math.max(duration, seconds() + PAUSE_S));
   return { posted: { ...posted, servedBy, servedAfter }, killed };

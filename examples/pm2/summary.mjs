@@ -29,7 +29,7 @@ export function judge({ right, scores, events, seconds, stats }, leftovers) {
     {
       promise: "What one process has, all have",
       kept: living.every((score) => score.fromOthers > 0) && posted.servedBy.length === processes,
-      shown: "all serve pages of others, and what was posted",
+      shown: "pages of others, and what was posted",
     },
     {
       promise: "Nothing is rendered again",
@@ -44,7 +44,7 @@ export function judge({ right, scores, events, seconds, stats }, leftovers) {
     {
       promise: "A restarted process starts warm",
       kept: ifAllFits(newcomer.fromCache && newcomer.score.renderedAgain === 0),
-      shown: `${newcomer.score.rendered} pages rendered, ${count(newcomer.score.fromCache)} answers from the cache`,
+      shown: `${newcomer.score.rendered} pages rendered, ${count(newcomer.score.fromCache)} from the cache`,
     },
     {
       promise: "Nothing is left behind",

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use cache_machine_core::{Expect, Refused, faults};
+use cache_machine_core::{Counter, Expect, Refused, faults};
 
 use crate::harness::*;
 
@@ -145,7 +145,7 @@ fn no_increment_is_lost() {
     });
     let mut cache = Cache::join(&world);
     cache.check();
-    assert!(cache.count(cache_machine_core::Counter::Reclaims) > 100);
+    assert!(cache.count(Counter::Reclaims) > 100);
     for counter in 0..16 {
         let sum: f64 = totals.iter().map(|totals| totals[counter]).sum();
         let got = cache.get(format!("counter {counter}").as_bytes()).expect("a counter was evicted");
@@ -269,4 +269,41 @@ fn the_living_go_on_among_the_dying() {
     let mut cache = Cache::join(&world);
     cache.check_structure();
     crate::crash::assert_no_leak(&mut cache);
+}
+
+/// Many writers overwrite what fits easily: the compactions of all of them together evict nothing.
+#[test]
+fn overwriting_together_evicts_nothing() {
+    let _watchdog = Watchdog::new("overwriting_together_evicts_nothing", 120);
+    let seed = seed("overwriting_together_evicts_nothing");
+    for size_mib in [1, 8] {
+        let world = World::new(size_mib * MIB);
+        // Two fifths of the region, at random, so that compaction always has something to move.
+        let keys = size_mib as u64 * 1000;
+        let value = |key: u64| vec![key as u8; 200 + (key * 31 % 270) as usize];
+        together(&world, seed, |_, mut cache, mut random| {
+            for _ in 0..scaled(30_000) {
+                let key = random.below(keys);
+                cache.set(&key.to_le_bytes(), &value(key)).unwrap();
+            }
+            cache.leave();
+        });
+        let mut cache = Cache::join(&world);
+        for key in 0..keys {
+            cache.set(&key.to_le_bytes(), &value(key)).unwrap();
+        }
+        let before = cache.count(Counter::Evictions);
+        together(&world, seed, |_, mut cache, mut random| {
+            for _ in 0..scaled(60_000) {
+                let key = random.below(keys);
+                cache.set(&key.to_le_bytes(), &value(key)).unwrap();
+            }
+            cache.leave();
+        });
+        let lost = (0..keys).filter(|key| cache.peek(&key.to_le_bytes()).is_none()).count();
+        let evictions = cache.count(Counter::Evictions) - before;
+        eprintln!("{size_mib} MiB: {lost} lost, {evictions} evictions, {} compactions", cache.count(Counter::Compactions));
+        assert_eq!(lost, 0);
+        cache.check();
+    }
 }

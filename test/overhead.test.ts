@@ -1,0 +1,135 @@
+/**
+ * What must not drift unnoticed: the bytes that an entry costs and where they go, the size and the face of the compiled
+ * engine, and what is installed with the package. A change here is fine when it is meant.
+ */
+
+import { readFileSync } from "node:fs";
+import { createCache } from "cache-machine";
+import { describe, expect, it } from "vitest";
+
+const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url));
+const MIB = 1 << 20;
+const INDEX_WORD = 8;
+
+/** Bytes in the log of one entry. */
+function cost(key: string | Uint8Array, value: unknown, options?: { ttl?: number; tags?: string[] }): number {
+  const cache = createCache({ size: "1mb" });
+  cache.set(key, value, options);
+  const { entries, bytes } = cache.stats();
+  cache.close();
+  expect(entries).toBe(1);
+  return bytes;
+}
+
+const up = (bytes: number, to: number) => Math.ceil(bytes / to) * to;
+
+describe("an entry costs", () => {
+  it.each([
+    [1, 0],
+    [8, 8],
+    [9, 0],
+    [16, 100],
+    [20, 100],
+    [20, 1_000],
+    [250, 7_000],
+  ])("32 bytes beside a key of %i and a value of %i, in steps of 16", (keyLength, valueLength) => {
+    const expected = up(32 + up(keyLength, 8) + valueLength, 16);
+    expect(cost("k".repeat(keyLength), "v".repeat(valueLength))).toBe(expected);
+    expect(cost("k".repeat(keyLength), Buffer.alloc(valueLength))).toBe(expected);
+    expect(cost(Buffer.alloc(keyLength), Buffer.alloc(valueLength))).toBe(expected);
+  });
+
+  it.each([
+    ["a number", 1.5, 8],
+    ["a boolean", true, 0],
+    ["null", null, 0],
+    ["a text of two-byte characters, as UTF-16", "Ω€Ω€", 8],
+  ])("no more for %s than its bytes", (_, value, bytes) => {
+    expect(cost("12345678", value)).toBeLessThanOrEqual(up(32 + 8 + bytes + 4, 16));
+  });
+
+  it("8 bytes more when it expires", () => {
+    expect(cost("12345678", "v".repeat(8), { ttl: 1_000 })).toBe(48 + 16);
+    expect(cost("12345678", "", { ttl: 1_000 })).toBe(48);
+  });
+
+  it("8 bytes more for its tags, and 10 for each beside the name", () => {
+    const tags = ["news", "sport"];
+    expect(cost("12345678", "", { tags })).toBe(up(32 + 8 + up(8 + 2 * 10 + 9, 8), 16));
+  });
+
+  it("8 bytes and 40 for each chunk when it is large", () => {
+    const cache = createCache({ size: "64mb" });
+    cache.set("large", Buffer.alloc(8 * MIB));
+    const { bytes } = cache.stats();
+    cache.close();
+    expect(bytes / (8 * MIB)).toBeLessThan(1.005);
+  });
+
+  it("64 bytes at most beside key and value, on average, with two words of the index", () => {
+    const cache = createCache({ size: "64mb", nearCache: 0 });
+    const count = 20_000;
+    let payload = 0;
+    for (let i = 0; i < count; i++) {
+      const key = `${i}:`.padEnd(6 + (i % 35), "k");
+      const value = "v".repeat((i * 7) % 500);
+      payload += key.length + value.length;
+      cache.set(key, value);
+    }
+    const { entries, bytes } = cache.stats();
+    cache.close();
+    expect(entries).toBe(count);
+    const overhead = (bytes - payload) / count + 2 * INDEX_WORD;
+    console.log(`${overhead.toFixed(1)} bytes beside key and value, two index words included`);
+    expect(overhead).toBeLessThanOrEqual(64);
+  });
+});
+
+it.each([1, 2, 4, 8, 16, 64, 256, 1024])("the tables of a cache of %i MiB take less than a fifth of it", (mib) => {
+  const cache = createCache({ size: mib * MIB, nearCache: 0 });
+  const { size, capacity } = cache.stats();
+  cache.close();
+  expect(size).toBe(mib * MIB);
+  expect((size - capacity) / size).toBeLessThan(0.2);
+});
+
+describe("the compiled engine", () => {
+  const bytes = read("wasm/cache_machine.wasm");
+  const module = new WebAssembly.Module(bytes);
+
+  it("has less than 56 KiB", () => {
+    expect(bytes.length).toBeLessThan(56 * 1024);
+  });
+
+  it("imports its memory and four functions", () => {
+    const imports = WebAssembly.Module.imports(module).map(({ module, name, kind }) => `${kind} ${module}.${name}`);
+    expect(imports.sort()).toEqual([
+      "function host.now",
+      "function host.pause",
+      "function host.release",
+      "function host.take",
+      "memory host.memory",
+    ]);
+  });
+
+  it("exports these functions and no others", () => {
+    const names = WebAssembly.Module.exports(module).map(({ name }) => name);
+    expect(names.sort().join(" ")).toMatchInlineSnapshot(
+      `"__heap_base __stack_pointer abandon_large area_bytes attach begin_large capacity census chunk_bytes clear commit_large counter detach find format get increment inspect invalidate key_at layout_version max_inline max_key max_size max_tag max_tags max_value min_size next out_at participants participants_of read_chunk recover remove set stack_bytes tags_at touch used validate value_at write_chunk"`,
+    );
+  });
+});
+
+describe("the package", () => {
+  const manifest = JSON.parse(read("package.json").toString());
+
+  it("has one dependency, and one that may be missing", () => {
+    expect(Object.keys(manifest.dependencies ?? {})).toEqual(["devalue"]);
+    expect(Object.keys(manifest.optionalDependencies ?? {})).toEqual(["koffi"]);
+    expect(manifest.peerDependencies).toBeUndefined();
+  });
+
+  it("runs nothing when it is installed", () => {
+    expect(Object.keys(manifest.scripts).filter((name) => /install|^prepare$/.test(name))).toEqual([]);
+  });
+});
