@@ -48,7 +48,7 @@ export interface CacheHandle {
 /** An entry with what is known about it. */
 export interface Entry<V> {
   value: V;
-  /** Changes with every change of the entry, and never comes back; for {@link Cache.compareAndSet}. */
+  /** Changes with every change of the value, and never comes back; for {@link Cache.compareAndSet}. */
   version: number;
   /** Milliseconds of the cache's clock, `Infinity` without expiry. */
   expiresAt: number;
@@ -238,7 +238,8 @@ export class Cache<V = any> implements Disposable {
 
   /**
    * Replaces the value by what `change` makes of it (of `undefined` when there is none), and tries again when another
-   * participant was faster; returns the new value. `change` may run more than once.
+   * participant was faster; returns the new value. `change` may run more than once. As with `set`, expiry and tags are
+   * those of `options`, not those the entry had.
    *
    * @throws {CacheError} `ERR_BUSY` when others are faster all the time.
    */

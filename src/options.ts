@@ -4,7 +4,7 @@
  */
 
 import { type Codec, ValueCodec } from "./codec.ts";
-import { parseSize } from "./size.ts";
+import { parseBytes, parseSize } from "./size.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
 export interface CacheOptions {
@@ -143,7 +143,7 @@ export function checkPath(path: string | undefined): string | undefined {
 }
 
 function checkEntrySize(size: number | string): number {
-  if (typeof size === "string") return parseSize(size);
+  if (typeof size === "string") return parseBytes(size, "maxEntrySize");
   if (typeof size !== "number") throw new TypeError("maxEntrySize: must be a number of bytes, or text such as '1mb'");
   if (!(size > 0)) throw new RangeError(`maxEntrySize: must be more than 0 bytes, not ${size}`);
   return size;

@@ -8,29 +8,36 @@ export const MAX_MEMORY: number = 65_536 * PAGE;
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
 
+/** The option `size` in bytes, rounded up to a multiple of 64 KiB; as {@link parseBytes}. */
+export function parseSize(size: string | number): number {
+  return Math.ceil(parseBytes(size, "size") / PAGE) * PAGE;
+}
+
 /**
- * The option `size` in bytes, rounded up to a multiple of 64 KiB.
+ * An option that is a number of bytes.
  *
  * @param size a number of bytes, or a text such as `"64mb"`, `"1.5 GiB"`, `"512k"`; the units are powers of 1024
  * @throws {TypeError} when it is neither.
  * @throws {RangeError} when it is not more than 0 and at most 4 GiB.
  */
-export function parseSize(size: string | number): number {
+export function parseBytes(size: string | number, option: string): number {
   let bytes: number;
   if (typeof size === "number") {
     bytes = size;
   } else {
     const match = typeof size === "string" ? /^\s*(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?\s*$/i.exec(size) : null;
     if (match === null) {
-      throw new TypeError(`size: expected a number of bytes or a text such as "64mb", not ${JSON.stringify(size)}`);
+      throw new TypeError(
+        `${option}: expected a number of bytes or a text such as "64mb", not ${JSON.stringify(size)}`,
+      );
     }
     const [, amount = "", unit = ""] = match;
     bytes = Number(amount) * (UNITS[unit.toLowerCase()] as number);
   }
   if (!(bytes > 0 && bytes <= MAX_MEMORY)) {
-    throw new RangeError(`size: expected more than 0 and at most ${readableSize(MAX_MEMORY)}, not ${size}`);
+    throw new RangeError(`${option}: expected more than 0 and at most ${readableSize(MAX_MEMORY)}, not ${size}`);
   }
-  return Math.ceil(bytes / PAGE) * PAGE;
+  return bytes;
 }
 
 /** A size for messages, such as `64 MiB (67108864 bytes)`. */

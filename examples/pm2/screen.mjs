@@ -11,6 +11,7 @@ export class Screen {
   #colours;
   /** The lines of the table as it is on the terminal now. */
   #shown = [];
+  #eventful = false;
   #measured = { at: 0, answers: new Map() };
   /** Answers in a second by process id, over about the last one. */
   #perSecond = new Map();
@@ -36,6 +37,7 @@ export class Screen {
 
   /** Prints what happened, with its time. */
   event(seconds, text) {
+    this.#eventful = true;
     this.print(`${this.dim(`${seconds.toFixed(1).padStart(6)} s`)}  ${text}`);
   }
 
@@ -95,7 +97,7 @@ export class Screen {
     const filled = Math.round(Math.min(seconds / ofSeconds, 1) * BAR);
     const bar = `${this.green("━".repeat(filled))}${this.dim("─".repeat(BAR - filled))}`;
     return [
-      "",
+      ...(this.#eventful ? [""] : []),
       `  ${bar}  ${seconds.toFixed(1).padStart(4)} s${seconds < ofSeconds ? ` of ${ofSeconds}` : ""}    ${cacheLine}`,
       "",
       ...this.scores(inOrder(scores.processes.values()), this.#perSecond),

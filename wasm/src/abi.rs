@@ -24,11 +24,12 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use crate::index::Key;
 use crate::layout::{self, Geometry, INSPECTED_BYTES, MAX_KEY, MAX_RECORD, MAX_VALUE};
 use crate::participant::{Host, Participant};
+use crate::read::Stamp;
 use crate::recover::{self, Mismatch};
 use crate::region::Region;
 use crate::segment::{Phase, State};
+use crate::store::{Draft, Expect, Refused};
 use crate::sync::Relaxed;
-use crate::table::{Draft, Expect, Refused, Stamp};
 use crate::tags::{Block, MAX_BLOCK};
 
 const STACK_BYTES: usize = 32 << 10;
@@ -314,7 +315,9 @@ pub fn inspect(header: u32, size: f64) -> u32 {
 pub fn attach(address: u32, base: u32, size: u32, slot: u32) -> bool {
     // SAFETY: the host passes a mapped and formatted range and an area of its own.
     unsafe {
-        let Some(region) = Region::new(base as usize as *mut u8, size) else { return false };
+        let Some(region) = Region::new(base as usize as *mut u8, size) else {
+            return false;
+        };
         let area = area(address);
         // Before anything can run: the block is only ever read up to its length.
         (&raw mut (*area).block).write(Participant::<Javascript>::no_tags());
@@ -369,7 +372,16 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
 /// Stores the first `length` bytes of the value part. `expect`: 0 anything, 1 absent, 2 present, 3 `version`.
 #[wasm_bindgen]
 #[allow(clippy::too_many_arguments)]
-pub fn set(address: u32, key: u32, kind: u32, length: u32, expiry: f64, tagged: bool, expect: u32, version: f64) -> i32 {
+pub fn set(
+    address: u32,
+    key: u32,
+    kind: u32,
+    length: u32,
+    expiry: f64,
+    tagged: bool,
+    expect: u32,
+    version: f64,
+) -> i32 {
     let mut call = call(address);
     call.take_tags(tagged);
     let draft = Draft {
@@ -402,7 +414,9 @@ pub fn begin_large(address: u32, total: u32) {
 pub fn write_chunk(address: u32, key: u32, version: f64, number: u32, length: u32) -> i32 {
     let call = call(address);
     let (key, bytes) = (call.key(key), call.value(length));
-    let Some(place) = call.list.get_mut(number as usize + 1) else { return TOO_LARGE };
+    let Some(place) = call.list.get_mut(number as usize + 1) else {
+        return TOO_LARGE;
+    };
     match call.me.write_chunk(&key, version as u64, number, bytes) {
         Ok(at) => {
             *place = at.0;
@@ -428,7 +442,9 @@ pub fn commit_large(
 ) -> i32 {
     let mut call = call(address);
     call.take_tags(tagged);
-    let Some(list) = call.list.get(..count as usize + 1) else { return TOO_LARGE };
+    let Some(list) = call.list.get(..count as usize + 1) else {
+        return TOO_LARGE;
+    };
     let expect = expectation(expect, version);
     code(call.me.set_large(&call.key(key), kind as u8, new_version as u64, expiry, call.block, list, expect))
 }

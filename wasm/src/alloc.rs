@@ -109,7 +109,9 @@ impl<H: Host> Participant<H> {
     /// Puts a fresh segment into a lane whose word was `seen`. True when the lane is worth another look.
     #[cold]
     fn open_lane(&self, class: Class, lane_at: u32, seen: u64, purpose: Purpose) -> bool {
-        let Some(segment) = self.free_segment(purpose) else { return false };
+        let Some(segment) = self.free_segment(purpose) else {
+            return false;
+        };
         if self.region.word(lane_at).load(Acquire) != seen {
             return true;
         }

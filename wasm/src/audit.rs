@@ -37,7 +37,9 @@ impl<H: Host> Participant<H> {
         for way in (0..geometry.buckets * 16).filter(|way| way % 16 < WAYS) {
             let entry_at = geometry.bucket(0) + way * 8;
             let entry = Entry(self.region.word(entry_at).load(Acquire));
-            let Some(hit) = entry.is_live().then(|| resolve(&self.region, entry_at, entry)).flatten() else { continue };
+            let Some(hit) = entry.is_live().then(|| resolve(&self.region, entry_at, entry)).flatten() else {
+                continue;
+            };
             audit[hit.segment as usize].found += hit.record.length as i64;
             for i in 0..if hit.record.has(CHUNKED) { hit.record.chunks() } else { 0 } {
                 let place = Place(self.region.word(hit.record.chunk_place_at(i)).load(Acquire));

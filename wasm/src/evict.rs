@@ -10,11 +10,11 @@
 //! Every step can be interrupted and done again by another participant: a record that was moved or dropped is simply
 //! not found in the index the second time.
 
+use crate::alloc::Purpose;
 use crate::index::{Entry, Hit, Kind, bucket_of, find_place, replace_any_heat, resolve, still};
 use crate::layout::{Class, Counter, GRAIN, MAX_SEGMENTS, META_BUMP, META_EPOCH, META_SEALED, SEAL_SEQUENCE_AT, WAYS};
 use crate::lock::{Busy, Held};
 use crate::participant::{Host, Participant};
-use crate::alloc::Purpose;
 use crate::record::{CHUNK, CHUNKED, END, HEADER, Place, Record, first_word};
 use crate::segment::{Phase, State};
 use crate::sync::{Acquire, Relaxed, SeqCst, fence};
@@ -49,7 +49,7 @@ struct Victim {
 /// that a chunk belongs to.
 struct Blocked;
 
-/// The segments that one reclaim has tried in vain: pinned, blocked, or taken by somebody else. All of them can be in
+/// The segments that one reclaim has tried in vain: pinned, blocked, or in the hands of somebody who lives. All of them can be in
 /// here, so reclaiming goes on as long as there is one that nobody holds on to.
 struct Tried([u64; MAX_SEGMENTS as usize / 64]);
 
@@ -68,7 +68,7 @@ impl<H: Host> Participant<H> {
     /// because no segment is tried twice.
     pub(crate) fn reclaim(&self, pressure: Pressure) -> bool {
         let mut tried = Tried([0; MAX_SEGMENTS as usize / 64]);
-        while let Some(victim) = self.pick(&tried, pressure) {
+        while let Some(victim) = self.pick(&mut tried, pressure) {
             tried.add(victim.segment);
             let Some(mine) = self.claim(&victim) else { continue };
             if !self.is_pinned(victim.segment) && self.walk(victim.segment, mine, victim.plan).is_ok() {
@@ -86,7 +86,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Chooses a segment by looking at the whole table: no lists, so nothing to repair.
-    fn pick(&self, tried: &Tried, pressure: Pressure) -> Option<Victim> {
+    fn pick(&self, tried: &mut Tried, pressure: Pressure) -> Option<Victim> {
         let geometry = &self.region.geometry;
         let mut emptiest: Option<(i64, u32, State)> = None;
         let mut oldest: [Option<(u64, u32, State)>; 2] = [None; 2];
@@ -106,6 +106,8 @@ impl<H: Host> Participant<H> {
                 Phase::Open => {
                     if !self.in_a_lane(segment, state.generation()) && self.owner_is_gone(state) {
                         self.seal(segment, state);
+                    } else {
+                        tried.add(segment);
                     }
                 }
                 // Its reclaimer died on the way: go on where it stopped.
@@ -113,6 +115,7 @@ impl<H: Host> Participant<H> {
                     if self.owner_is_gone(state) {
                         return Some(Victim { segment, state, plan: plan_of(pressure) });
                     }
+                    tried.add(segment);
                 }
                 Phase::Sealed => {
                     // What was sealed before the cache was cleared holds nothing, whatever the books say.
@@ -134,7 +137,8 @@ impl<H: Host> Participant<H> {
             return Some(Victim { segment, state, plan: Plan::KeepAll });
         }
         let [small, main] = oldest;
-        let (_, segment, state) = if small_segments * 10 > geometry.segments { small.or(main) } else { main.or(small) }?;
+        let (_, segment, state) =
+            if small_segments * 10 > geometry.segments { small.or(main) } else { main.or(small) }?;
         Some(Victim { segment, state, plan: plan_of(pressure) })
     }
 
@@ -151,8 +155,9 @@ impl<H: Host> Participant<H> {
 
     /// Whether a living participant is still writing into the segment.
     fn is_pinned(&self, segment: u32) -> bool {
-        (0..self.used_slots())
-            .any(|slot| self.hazard_of(slot).load(SeqCst) == segment as u64 + 1 && slot != self.slot && !self.bury(slot))
+        (0..self.used_slots()).any(|slot| {
+            self.hazard_of(slot).load(SeqCst) == segment as u64 + 1 && slot != self.slot && !self.bury(slot)
+        })
     }
 
     /// The last step: gives the segment back in its next life. Only the owner of the RECLAIM state gets here, and no
@@ -295,19 +300,6 @@ impl<H: Host> Participant<H> {
         dropped
     }
 
-    /// Takes the chunks of a large value off the books, just before its head leaves the index: afterwards nothing keeps
-    /// the list where it is. Its bucket is locked, so nobody else can take the head away meanwhile.
-    pub(crate) fn retire_chunks(&self, hit: &Hit) {
-        if hit.record.has(CHUNKED) && hit.entry.kind() == Kind::Mutable {
-            for i in 0..hit.record.chunks() {
-                let place = Place(self.region.word(hit.record.chunk_place_at(i)).load(Acquire));
-                if let Some((segment, chunk)) = self.chunk_at(place) {
-                    self.take_live(segment, place.generation(), chunk.length);
-                }
-            }
-        }
-    }
-
     /// Copies a record to the open segment of another class and lets its entry point there. Err when there is no room;
     /// Ok also when the entry was replaced meanwhile, and the copy is dead.
     fn move_record(&self, hit: &Hit, (class, cool): (Class, u64)) -> Result<(), Busy> {
@@ -349,76 +341,6 @@ impl<H: Host> Participant<H> {
         Ok(())
     }
 
-    fn move_chunk(&self, chunk: &Record, place_at: u32, class: Class) -> Result<(), Busy> {
-        if chunk.length > self.region.geometry.max_record {
-            // Foreign bytes.
-            return Err(Busy);
-        }
-        let field = self.region.word(chunk.at).load(Acquire) as u32;
-        let space = self.reserve(class, length_field_of(field, chunk), Purpose::Relocate)?;
-        self.region.copy_within(chunk.at + 8, space.at + 8, chunk.length - 8);
-        // Release: publishes the copy; meets the acquire load of whoever reads the chunk.
-        self.region.word(place_at).store(Place::new(space.at, space.generation).0, SeqCst);
-        self.add_live(&space, chunk.length);
-        if let Some(segment) = self.region.geometry.segment_of(chunk.at) {
-            self.take_live(segment, chunk.generation, chunk.length);
-        }
-        self.withdraw();
-        Ok(())
-    }
-
-    /// Whether a living participant is still writing the large value of this version.
-    fn is_pending(&self, version: u64) -> bool {
-        (0..self.used_slots()).any(|slot| {
-            self.pending_of(slot).load(Relaxed) == version && (slot == self.slot || !self.bury(slot))
-        })
-    }
-
-    /// Looks without the lock whether a chunk can belong to an entry: a frozen writer who holds the lock of a bucket must
-    /// not keep the dead chunks of all its large values. A head that is published meanwhile is its writer's business.
-    fn may_be_listed(&self, chunk: &Record, hash: u64) -> bool {
-        let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, hash));
-        (0..WAYS).map(|way| bucket + way * 8).any(|entry_at| {
-            let entry = Entry(self.region.word(entry_at).load(Acquire));
-            entry.kind() == Kind::Mutable
-                && resolve(&self.region, entry_at, entry).is_none_or(|head| {
-                    head.record.version(&self.region) == chunk.version(&self.region) || !still(&self.region, &head)
-                })
-        })
-    }
-
-    /// The head that lists this chunk, and where it does. Needs the bucket's lock.
-    fn head_of(&self, chunk: &Record, hash: u64) -> Option<(Hit, u32)> {
-        let geometry = &self.region.geometry;
-        let bucket = geometry.bucket(bucket_of(geometry, hash));
-        let version = chunk.version(&self.region);
-        (0..WAYS).map(|way| bucket + way * 8).find_map(|entry_at| {
-            let entry = Entry(self.region.word(entry_at).load(Acquire));
-            if entry.kind() != Kind::Mutable {
-                return None;
-            }
-            let head = resolve(&self.region, entry_at, entry)?;
-            let number = chunk.chunk_number(&self.region);
-            if !head.record.has(CHUNKED) || head.record.version(&self.region) != version || number >= head.record.chunks() {
-                return None;
-            }
-            let place_at = head.record.chunk_place_at(number);
-            let place = Place(self.region.word(place_at).load(Acquire));
-            (place == Place::new(chunk.at, chunk.generation)).then_some((head, place_at))
-        })
-    }
-
-    /// The chunk record at a place, if its segment is still in that life, and the segment.
-    pub(crate) fn chunk_at(&self, place: Place) -> Option<(u32, Record)> {
-        let geometry = &self.region.geometry;
-        let segment = geometry.segment_of(place.at())?;
-        let state = State(self.region.word(geometry.state(segment)).load(Acquire));
-        if state.generation() != place.generation() || state.phase() == Phase::Free {
-            return None;
-        }
-        let chunk = Record::read(&self.region, place.at(), geometry.segment(segment + 1))?;
-        (chunk.has(CHUNK) && chunk.generation == place.generation()).then_some((segment, chunk))
-    }
 }
 
 fn plan_of(pressure: Pressure) -> Plan {
@@ -437,7 +359,6 @@ fn destination(plan: Plan, class: Class, freq: u64) -> Option<(Class, u64)> {
 }
 
 /// The length field to give a copy: the original's, unless foreign bytes changed it since it was checked.
-fn length_field_of(field: u32, record: &Record) -> u32 {
+pub(crate) fn length_field_of(field: u32, record: &Record) -> u32 {
     if field & !15 == record.length { field } else { record.length.max(HEADER) }
 }
-

@@ -236,7 +236,9 @@ pub fn find_entry(region: &Region, key: &Key) -> Glance {
         let entry_at = bucket + way * 8;
         let entry = Entry(region.word(entry_at).load(Acquire));
         if entry.tag() == tag && entry.is_live() {
-            let Some(segment) = region.geometry.segment_of(entry.at()) else { return Glance::Unsettled };
+            let Some(segment) = region.geometry.segment_of(entry.at()) else {
+                return Glance::Unsettled;
+            };
             let generation = State(region.word(region.geometry.state(segment)).load(Acquire)).generation();
             return match entry.has_generation(generation) {
                 true => Glance::Entry(entry_at, entry, generation),

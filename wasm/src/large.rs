@@ -12,8 +12,8 @@ use crate::lock::Busy;
 use crate::participant::{Host, Participant};
 use crate::record::{CHUNK, CHUNK_HEADER, CHUNKED, HEADER, Place, Record, Space, length_field};
 use crate::segment::{Phase, State};
+use crate::store::{Draft, Expect, Refused};
 use crate::sync::{Acquire, Relaxed, SeqCst};
-use crate::table::{Draft, Expect, Refused};
 use crate::tags::Block;
 
 /// Looks at a chunk before its reader starts the whole value again.
@@ -115,7 +115,9 @@ impl<H: Host> Participant<H> {
             }
             // Acquire: meets the store that moved the chunk, after its copy was complete.
             let place = Place(self.region.word(head.chunk_place_at(number)).load(Acquire));
-            let Some((_, chunk)) = self.chunk_at(place) else { continue };
+            let Some((_, chunk)) = self.chunk_at(place) else {
+                continue;
+            };
             if chunk.version(&self.region) != version || chunk.chunk_number(&self.region) != number {
                 continue;
             }
@@ -130,4 +132,3 @@ impl<H: Host> Participant<H> {
         None
     }
 }
-

@@ -9,7 +9,7 @@
 //! down only:
 //!
 //! ```text
-//! abi ─► table, large, tags, validate ─► evict, alloc ─► recover, lock ─► index, segment, record ─► region ─► layout, sync
+//! abi ─► change, large ─► read, store, tags, validate ─► evict, alloc, chunk ─► recover, lock ─► index, segment, record ─► region ─► layout, sync
 //! ```
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -18,6 +18,8 @@ mod abi;
 mod alloc;
 #[cfg(feature = "faults")]
 mod audit;
+mod change;
+mod chunk;
 mod evict;
 mod hash;
 mod index;
@@ -25,28 +27,31 @@ mod large;
 mod layout;
 mod lock;
 mod participant;
+mod read;
 mod record;
 mod recover;
 mod region;
 mod segment;
+mod store;
 mod sync;
-mod table;
 mod tags;
 mod validate;
 
 #[cfg(feature = "faults")]
 pub use audit::Audited;
+pub use change::NUMBER;
 pub use index::Key;
 pub use layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
 pub use lock::Busy;
 pub use participant::{Host, Participant};
+pub use read::{Census, Found, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
 pub use record::Place;
 pub use recover::{Mismatch, format, inspect};
 pub use region::Region;
 pub use segment::Phase;
+pub use store::{Draft, Expect, Refused};
 #[cfg(feature = "faults")]
 pub use sync::faults;
-pub use table::{Census, Draft, Expect, Found, NUMBER, Refused, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
 pub use tags::{Block, MAX_BLOCK};
 pub use validate::Broken;
 

@@ -5,7 +5,10 @@
 
 use core::cell::Cell;
 
-use crate::layout::{COUNTERS, Class, Counter, EPOCHS_AT, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD, PARTICIPANT_PENDING, SEED_AT};
+use crate::layout::{
+    COUNTERS, Class, Counter, EPOCHS_AT, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD,
+    PARTICIPANT_PENDING, SEED_AT,
+};
 use crate::region::Region;
 use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word, store_own};
 

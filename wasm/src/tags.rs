@@ -132,4 +132,3 @@ impl<H: Host> Participant<H> {
         bytes
     }
 }
-

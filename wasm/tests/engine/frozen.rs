@@ -70,8 +70,16 @@ struct Deed {
 const DEEDS: &[Deed] = &[
     Deed { name: "get", act: |cache| drop(cache.get(b"plain 3")), holds: &[] },
     Deed { name: "set", act: |cache| drop(cache.set(b"plain 3", b"frozen")), holds: &["plain 3"] },
-    Deed { name: "remove", act: |cache| drop(cache.remove(b"plain 3", cache_machine_core::Expect::Anything)), holds: &["plain 3"] },
-    Deed { name: "increment", act: |cache| drop(cache.increment(b"counter 3", 1.0, 0.0, &PLAIN)), holds: &["counter 3"] },
+    Deed {
+        name: "remove",
+        act: |cache| drop(cache.remove(b"plain 3", cache_machine_core::Expect::Anything)),
+        holds: &["plain 3"],
+    },
+    Deed {
+        name: "increment",
+        act: |cache| drop(cache.increment(b"counter 3", 1.0, 0.0, &PLAIN)),
+        holds: &["counter 3"],
+    },
     Deed { name: "touch", act: |cache| drop(cache.touch(b"large 1", 1e9)), holds: &["large 1"] },
     Deed { name: "set over a large value", act: |cache| drop(cache.set(b"large 1", b"frozen")), holds: &["large 1"] },
     Deed { name: "large set", act: |cache| drop(cache.set(b"large 1", &[77; 20_000])), holds: &["large 1"] },

@@ -99,7 +99,9 @@ fn after(state: &State, did: &Did) -> Option<State> {
     };
     match did {
         Did::Set { expect, value, version: Some(version) } => is(expect).then(|| Some((value.clone(), Some(*version)))),
-        Did::Set { expect: Expect::Version(_), version: None, .. } if state.as_ref().is_some_and(|it| it.1.is_none()) => {
+        Did::Set { expect: Expect::Version(_), version: None, .. }
+            if state.as_ref().is_some_and(|it| it.1.is_none()) =>
+        {
             Some(state.clone())
         }
         Did::Set { expect, version: None, .. } => (!is(expect)).then(|| state.clone()),

@@ -423,7 +423,9 @@ fn nothing_happens_when_a_counter_wraps() {
         put(192, 0xFFF_FFC0);
         let mut model = Model::over(world, true);
         for i in 0..scaled(15_000) {
-            let sizes = |random: &mut Random| if random.chance(20) { 20_000 } else { random.below(2_000) as u32 };
+            let sizes = |random: &mut Random| {
+                if random.chance(20) { 20_000 } else { random.below(2_000) as u32 }
+            };
             model.apply(&any_op(&mut random, 250, sizes));
             if i % 100 == 0 {
                 model.compare_all();

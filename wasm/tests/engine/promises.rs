@@ -90,8 +90,7 @@ fn a_scan_does_not_wash_the_hot_out() {
     let hot = room as u64 / 3;
     let mut random = Random::new(seed("a_scan_does_not_wash_the_hot_out"));
     // Two of three accesses scan keys that never come again.
-    let trace: Vec<u64> =
-        (0..300_000).map(|i| if i % 3 == 0 { random.below(hot) } else { 1_000_000 + i }).collect();
+    let trace: Vec<u64> = (0..300_000).map(|i| if i % 3 == 0 { random.below(hot) } else { 1_000_000 + i }).collect();
     let (ours, fifo) = hits(&mut cache, trace.into_iter(), 200, room);
     eprintln!("scan: {ours:.3} against {fifo:.3} of a FIFO");
     // A third of the accesses, less the first ones: 0.319 at the best.
@@ -245,7 +244,11 @@ fn the_price_of_an_entry() {
     }
     let mut cache = Cache::join(&World::new(MIB));
     cache.set(&[b'k'; 16], &[0; 64]).unwrap();
-    assert_eq!(cache.audit().iter().map(|each| each.booked).sum::<i64>(), 32 + 16 + 64, "bytes of one entry in the log");
+    assert_eq!(
+        cache.audit().iter().map(|each| each.booked).sum::<i64>(),
+        32 + 16 + 64,
+        "bytes of one entry in the log"
+    );
 }
 
 /// What was cleared makes room at once, wherever it lay.

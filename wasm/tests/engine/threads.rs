@@ -302,7 +302,10 @@ fn overwriting_together_evicts_nothing() {
         });
         let lost = (0..keys).filter(|key| cache.peek(&key.to_le_bytes()).is_none()).count();
         let evictions = cache.count(Counter::Evictions) - before;
-        eprintln!("{size_mib} MiB: {lost} lost, {evictions} evictions, {} compactions", cache.count(Counter::Compactions));
+        eprintln!(
+            "{size_mib} MiB: {lost} lost, {evictions} evictions, {} compactions",
+            cache.count(Counter::Compactions)
+        );
         assert_eq!(lost, 0);
         cache.check();
     }
