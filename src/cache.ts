@@ -268,7 +268,7 @@ export class Cache<V = any> implements Disposable {
       ? engine.set(written, type, length, expiry, tagged, expect, version)
       : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
     if (result === TOO_LARGE) this.#tooLarge(length);
-    if (result === BUSY) throw busy("another participant holds the key's place");
+    if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
   }
 
@@ -311,7 +311,7 @@ export class Cache<V = any> implements Disposable {
 
   #remove(key: Key, expect: number, version: number): boolean {
     const removed = this.#engine.remove(this.#writeKey(key), expect, version);
-    if (removed < 0) throw busy("another participant holds the key's place");
+    if (removed < 0) throw busy("another participant is in the way");
     return removed === 1;
   }
 
@@ -374,7 +374,7 @@ export class Cache<V = any> implements Disposable {
     const result = this.#engine.increment(written, by, initial, expiry, tagged);
     if (result === NOT_A_NUMBER)
       throw new TypeError("the value of this key is not a number; increment cannot add to it");
-    if (result !== DONE) throw busy("another participant holds the key's place");
+    if (result !== DONE) throw busy("another participant is in the way");
     return this.#engine.number;
   }
 
@@ -388,7 +388,7 @@ export class Cache<V = any> implements Disposable {
   touch(key: Key, ttl: number): boolean {
     const expiry = this.#expiry(checkTtl(ttl));
     const result = this.#engine.touch(this.#writeKey(key), expiry);
-    if (result === BUSY) throw busy("another participant holds the key's place");
+    if (result === BUSY) throw busy("another participant is in the way");
     if (result === TOO_LARGE) throw new CacheError("ERR_TOO_LARGE", "the entry has no room for an expiry");
     return result === DONE;
   }

@@ -14,6 +14,8 @@ import { type Host, instantiate } from "./wasm.ts";
 export const BUSY_MS = 50;
 /** Pauses that are spins; the later ones sleep. */
 const SPINNING_PAUSES = 20;
+/** Looks that a writer is owed however long the operating system kept it from looking. */
+const MIN_PAUSES = 40;
 
 /** What a store expects to find. */
 export const ANYTHING = 0;
@@ -138,10 +140,10 @@ export class Engine {
       },
       pause: (attempt) => {
         if (attempt === 0) this.#waitingSince = performance.now();
-        else if (performance.now() - this.#waitingSince > BUSY_MS) return 0;
+        else if (attempt >= MIN_PAUSES && performance.now() - this.#waitingSince > BUSY_MS) return 0;
         if (attempt >= SPINNING_PAUSES && maySleep) {
           try {
-            Atomics.wait(sleeper, 0, 0, attempt < 2 * SPINNING_PAUSES ? 0.1 : 1);
+            Atomics.wait(sleeper, 0, 0, attempt < MIN_PAUSES ? 0.1 : 1);
           } catch {
             // A browser's main thread must not sleep; it polls.
             maySleep = false;
@@ -279,7 +281,10 @@ export class Engine {
     return result;
   }
 
-  /** Stores a value in chunks. The key must be in the area, the value outside of it. */
+  /**
+   * Stores a value in chunks. The key must be in the area, the value outside of it. When so much is written by others
+   * that chunks are gone before the last one is there, it starts again.
+   */
   setLarge(
     key: number,
     kind: number,
@@ -291,7 +296,7 @@ export class Engine {
   ): number {
     const x = this.#exports;
     const count = Math.ceil(value.length / this.chunkBytes);
-    return this.#change(() => {
+    const attempt = (): number => {
       x.begin_large(this.#area, value.length);
       const newVersion = this.version;
       let written = 0;
@@ -309,7 +314,11 @@ export class Engine {
       }
       if (result !== DONE) x.abandon_large(this.#area, written);
       return result;
-    });
+    };
+    const deadline = performance.now() + BUSY_MS;
+    let result = this.#change(attempt);
+    while (result === BUSY && performance.now() < deadline) result = this.#change(attempt);
+    return result;
   }
 
   /**

@@ -15,7 +15,7 @@ import { connections } from "./settings.mjs";
 const WAVE_S = 2;
 const CAREFUL_READERS = 4;
 const CAREFUL_PAUSE_MS = 20;
-/** What has waited this long when its wave ends has probably been forgotten, and was not just interrupted. */
+/** What has waited this long when it is interrupted would probably never have been answered. */
 const FORGOTTEN_MS = 500;
 const TIMEOUT_S = 5;
 
@@ -23,7 +23,7 @@ export class Load {
   #port;
   #scores;
   #paths;
-  #ended = false;
+  #end = new AbortController();
 
   constructor(port, paths, scores) {
     this.#port = port;
@@ -39,12 +39,12 @@ export class Load {
   /** Asks until {@link end}. */
   async run() {
     const readers = Array.from({ length: CAREFUL_READERS }, () => this.#readCarefully());
-    while (!this.#ended) await this.#wave();
+    while (!this.#end.signal.aborted) await this.#wave();
     await Promise.all(readers);
   }
 
   end() {
-    this.#ended = true;
+    this.#end.abort();
   }
 
   async #wave() {
@@ -81,23 +81,28 @@ export class Load {
    * process that was killed at that moment.
    */
   #accountFor(unanswered) {
-    const now = performance.now();
     const lost = unanswered.length - connections;
     unanswered
       .sort((a, b) => a - b)
       .forEach((asked, index) => {
-        if (index < lost) this.#scores.failed(asked, now, "connection lost");
-        else if (now - asked > FORGOTTEN_MS) this.#scores.failed(asked, now, "no answer");
+        if (index < lost) this.#scores.failed(asked, performance.now(), "connection lost");
+        else this.#interrupted(asked);
       });
   }
 
+  #interrupted(asked) {
+    const now = performance.now();
+    if (now - asked > FORGOTTEN_MS) this.#scores.failed(asked, now, "no answer");
+  }
+
   async #readCarefully() {
-    while (!this.#ended) {
+    while (!this.#end.signal.aborted) {
       const asked = performance.now();
       try {
         await this.read(this.#pick());
       } catch (error) {
-        this.#scores.failed(asked, performance.now(), error.code ?? error.message);
+        if (error.name === "AbortError") this.#interrupted(asked);
+        else this.#scores.failed(asked, performance.now(), error.code ?? error.message);
       }
       await sleep(CAREFUL_PAUSE_MS);
     }
@@ -106,7 +111,7 @@ export class Load {
   /** Reads one page on a connection of its own, which may reach any process; returns the score of who answered. */
   async read(path) {
     const asked = performance.now();
-    const { status, headers, body } = await fetchFresh(this.#port, path);
+    const { status, headers, body } = await fetchFresh(this.#port, path, this.#end.signal);
     const score = this.#scores.answered(status, headers, asked);
     if (status === 200) this.#scores.compare(path, etagOf(body));
     return score;
@@ -118,9 +123,10 @@ export class Load {
   }
 }
 
-function fetchFresh(port, path) {
+function fetchFresh(port, path, signal) {
+  const options = { host: "127.0.0.1", port, path, agent: false, timeout: TIMEOUT_S * 1000, signal };
   return new Promise((resolve, reject) => {
-    const request = get({ host: "127.0.0.1", port, path, agent: false, timeout: TIMEOUT_S * 1000 }, (response) => {
+    const request = get(options, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);

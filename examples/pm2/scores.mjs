@@ -32,15 +32,15 @@ export class Scores {
   failures = [];
   /** Milliseconds of each answer of the load, as it comes from autocannon. */
   latencies = [];
-  /** How long rendering what came from the cache would have taken, going by how long it took the driver. */
-  renderingSavedMs = 0;
+  /** Bytes of rendered pages that came from the cache. */
+  bytesFromCache = 0;
   /** Answers whose bytes were compared with the driver's own rendering. */
   compared = 0;
   /** When a path was answered first: it was in the cache before that. */
   #answeredAt = new Map();
   #right;
 
-  /** @param right `{ etag, ms }` by path: what is right, and how long it takes to make it */
+  /** @param right `{ etag, bytes }` by path: the right answers */
   constructor(right) {
     this.#right = right;
   }
@@ -67,9 +67,9 @@ export class Scores {
     score.rendered = Math.max(score.rendered, Number(headers["x-rendered"]));
     if (headers["x-cache"] === "hit") {
       score.fromCache++;
-      const by = headers["x-rendered-by"]?.split("/")[0];
+      const [by] = headers["x-rendered-by"]?.split("/") ?? [];
       if (by && by !== headers["x-pid"]) score.fromOthers++;
-      this.renderingSavedMs += right?.ms ?? 0;
+      if (by) this.bytesFromCache += right?.bytes ?? 0;
     } else {
       // Two processes may render a page at the same time. But who was asked when it had been answered should have had it.
       if (this.#answeredAt.get(path) < asked) score.renderedAgain++;

@@ -22,7 +22,7 @@ const VISIT_LIMIT_S = 10;
 export async function happen({ port, load, right, scores, screen, seconds, signal }) {
   await until(CLIENT_AT * duration);
   const posted = await runClient(port, signal);
-  right.set(posted.path, { etag: posted.etag, bytes: posted.bytes, ms: 0 });
+  right.set(posted.path, { etag: posted.etag, bytes: posted.bytes });
   const work = `${posted.seconds.toFixed(1)} s of work`;
   screen.event(seconds(), `A client posts to ${posted.process} which pages are alike, ${work}.`);
   const servedBy = await visitAll(posted.path);

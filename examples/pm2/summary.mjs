@@ -6,7 +6,7 @@ import { bytes, count, inOrder } from "./screen.mjs";
 import { processes } from "./settings.mjs";
 
 /** All numbers of a run, and `promises` as `{ promise, kept, shown }`, `kept` being null where a promise makes no sense. */
-export function judge({ right, scores, events, seconds, stats }, leftovers) {
+export function judge({ bytesOfAll, msOfAll, pages, scores, events, seconds, stats }, leftovers) {
   const { posted, killed } = events;
   const { newcomer } = killed;
   const all = [...scores.processes.values()];
@@ -15,7 +15,7 @@ export function judge({ right, scores, events, seconds, stats }, leftovers) {
   const asked = scores.paths.filter((path) => path.startsWith("/docs/")).length;
 
   const byTheKill = scores.failures.filter(({ asked, known }) => asked < killed.back && known > killed.at);
-  // Apart from the kill a request that got no answer until its wave ended is slow, no more.
+  // Apart from the kill a request that got no answer until it was interrupted is slow, no more.
   const others = scores.failures.filter((failure) => !byTheKill.includes(failure) && failure.why !== "no answer");
   // A cache that is too small for its pages has to forget some, and they are rendered again.
   const ifAllFits = (kept) => (stats.evictions > 0 ? null : kept);
@@ -67,9 +67,13 @@ export function judge({ right, scores, events, seconds, stats }, leftovers) {
       median: round(latencies[latencies.length >> 1]),
       p99: round(latencies[Math.floor(latencies.length * 0.99)]),
     },
-    pages: { known: right.size - 1, asked, rendered: scores.total("rendered") },
+    pages: { known: pages, asked, rendered: scores.total("rendered") },
     processes: inOrder(all),
-    saved: { answers: scores.total("fromCache"), renderingSeconds: round(scores.renderingSavedMs / 1000) },
+    saved: {
+      answers: scores.total("fromCache"),
+      // Going by how long the driver took on average.
+      renderingSeconds: round((scores.bytesFromCache / bytesOfAll) * (msOfAll / 1000)),
+    },
     posted,
     killed: { name: killed.name, pid: killed.pid, outageSeconds: round(killed.outage), meanwhile: killed.meanwhile },
     restarted: {
@@ -80,7 +84,7 @@ export function judge({ right, scores, events, seconds, stats }, leftovers) {
     },
     cache: { entries: stats.entries, bytes: stats.bytes, size: stats.size, evictions: stats.evictions },
     // What a cache inside each process would take, without any overhead.
-    memory: { shared: stats.size, copies: processes * [...right.values()].reduce((sum, { bytes }) => sum + bytes, 0) },
+    memory: { shared: stats.size, copies: processes * (bytesOfAll + posted.bytes) },
     leftovers,
   };
 }
