@@ -17,6 +17,9 @@ use crate::sync::{AcqRel, Acquire, Relaxed, SeqCst, fence};
 const ROUNDS: u32 = 64;
 /// Segments reclaimed for one append before reclaiming turns relentless, and before it gives up.
 const PATIENCE: u32 = 8;
+/// Pauses after which it turns relentless as well: by then all that could be reclaimed is kept for large values that
+/// somebody is writing, and does not finish.
+const PAUSES: u32 = 30;
 
 /// Who asks for space: relocation may use the reserve and never starts another reclaim.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,8 @@ impl<H: Host> Participant<H> {
                     self.region.word(at).store(first_word(length_field, generation), Relaxed);
                     return Ok(Space { at, room: length, segment, generation });
                 }
-                if !self.open_lane(class, lane_at, seen, purpose) {
+                let pressure = if attempt < PAUSES { Pressure::Normal } else { Pressure::Relentless };
+                if !self.open_lane(class, lane_at, seen, purpose, pressure) {
                     break;
                 }
             }
@@ -108,8 +112,8 @@ impl<H: Host> Participant<H> {
 
     /// Puts a fresh segment into a lane whose word was `seen`. True when the lane is worth another look.
     #[cold]
-    fn open_lane(&self, class: Class, lane_at: u32, seen: u64, purpose: Purpose) -> bool {
-        let Some(segment) = self.free_segment(purpose) else {
+    fn open_lane(&self, class: Class, lane_at: u32, seen: u64, purpose: Purpose, pressure: Pressure) -> bool {
+        let Some(segment) = self.free_segment(purpose, pressure) else {
             return false;
         };
         if self.region.word(lane_at).load(Acquire) != seen {
@@ -139,7 +143,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// A segment that is free and may be used for this purpose, after reclaiming if need be.
-    fn free_segment(&self, purpose: Purpose) -> Option<u32> {
+    fn free_segment(&self, purpose: Purpose, pressure: Pressure) -> Option<u32> {
         let reserve = if purpose == Purpose::Relocate { 0 } else { self.region.geometry.reserve };
         for round in 0..=2 * PATIENCE + reserve {
             let (count, first) = self.count_free(reserve);
@@ -150,7 +154,7 @@ impl<H: Host> Participant<H> {
                 return None;
             }
             // Hot segments are moved rather than freed, and cool with every move; past the patience all goes.
-            let pressure = if round < PATIENCE { Pressure::Normal } else { Pressure::Relentless };
+            let pressure = if round < PATIENCE { pressure } else { Pressure::Relentless };
             if !self.reclaim(pressure) {
                 return None;
             }

@@ -2,7 +2,6 @@
 //! chunk is the head that lists it, or, before there is one, the participant that is still writing the value.
 
 use crate::alloc::Purpose;
-use crate::evict::length_field_of;
 use crate::index::{Entry, Hit, Kind, bucket_of, resolve, still};
 use crate::layout::{Class, WAYS};
 use crate::lock::Busy;
@@ -63,8 +62,10 @@ impl<H: Host> Participant<H> {
 
     /// Whether a living participant is still writing the large value of this version.
     pub(crate) fn is_pending(&self, version: u64) -> bool {
-        (0..self.used_slots())
-            .any(|slot| self.pending_of(slot).load(Relaxed) == version && (slot == self.slot || !self.bury(slot)))
+        // Zero is in what was never finished, and in the slots of all who write nothing large.
+        version != 0
+            && (0..self.used_slots())
+                .any(|slot| self.pending_of(slot).load(Relaxed) == version && (slot == self.slot || !self.bury(slot)))
     }
 
     /// Copies a chunk to the open segment of another class and lets its head point there, whose bucket is locked.
@@ -73,8 +74,7 @@ impl<H: Host> Participant<H> {
             // Foreign bytes.
             return Err(Busy);
         }
-        let field = self.region.word(chunk.at).load(Acquire) as u32;
-        let space = self.reserve(class, length_field_of(field, chunk), Purpose::Relocate)?;
+        let space = self.reserve(class, chunk.length_field(&self.region), Purpose::Relocate)?;
         self.region.copy_within(chunk.at + 8, space.at + 8, chunk.length - 8);
         // Release: publishes the copy; meets the acquire load of whoever reads the chunk.
         self.region.word(place_at).store(Place::new(space.at, space.generation).0, SeqCst);

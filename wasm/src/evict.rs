@@ -11,7 +11,7 @@
 //! not found in the index the second time.
 
 use crate::alloc::Purpose;
-use crate::index::{Entry, Hit, Kind, bucket_of, find_place, replace_any_heat, resolve, still};
+use crate::index::{Entry, Hit, Kind, find_place, replace_any_heat, resolve};
 use crate::layout::{Class, Counter, GRAIN, MAX_SEGMENTS, META_BUMP, META_EPOCH, META_SEALED, SEAL_SEQUENCE_AT, WAYS};
 use crate::lock::{Busy, Held};
 use crate::participant::{Host, Participant};
@@ -33,16 +33,16 @@ pub(crate) enum Pressure {
 
 /// What happens to the live records of one victim.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Plan {
-    KeepAll,
-    KeepHot,
-    KeepNone,
+enum Keep {
+    All,
+    Hot,
+    Nothing,
 }
 
 struct Victim {
     segment: u32,
     state: State,
-    plan: Plan,
+    keep: Keep,
 }
 
 /// A walk that had to stop: a living participant holds the lock of a bucket it needs, or is still writing the large value
@@ -71,10 +71,10 @@ impl<H: Host> Participant<H> {
         while let Some(victim) = self.pick(&mut tried, pressure) {
             tried.add(victim.segment);
             let Some(mine) = self.claim(&victim) else { continue };
-            if !self.is_pinned(victim.segment) && self.walk(victim.segment, mine, victim.plan).is_ok() {
+            if !self.is_pinned(victim.segment) && self.walk(victim.segment, mine, victim.keep).is_ok() {
                 self.free(victim.segment, mine);
                 self.count(Counter::Reclaims, 1);
-                if victim.plan == Plan::KeepAll {
+                if victim.keep == Keep::All {
                     self.count(Counter::Compactions, 1);
                 }
                 return true;
@@ -113,7 +113,7 @@ impl<H: Host> Participant<H> {
                 // Its reclaimer died on the way: go on where it stopped.
                 Phase::Reclaim => {
                     if self.owner_is_gone(state) {
-                        return Some(Victim { segment, state, plan: plan_of(pressure) });
+                        return Some(Victim { segment, state, keep: keep_under(pressure) });
                     }
                     tried.add(segment);
                 }
@@ -134,12 +134,12 @@ impl<H: Host> Participant<H> {
         }
         let (live, segment, state) = emptiest?;
         if live * 2 <= geometry.segment_bytes() as i64 && pressure == Pressure::Normal {
-            return Some(Victim { segment, state, plan: Plan::KeepAll });
+            return Some(Victim { segment, state, keep: Keep::All });
         }
         let [small, main] = oldest;
         let (_, segment, state) =
             if small_segments * 10 > geometry.segments { small.or(main) } else { main.or(small) }?;
-        Some(Victim { segment, state, plan: plan_of(pressure) })
+        Some(Victim { segment, state, keep: keep_under(pressure) })
     }
 
     /// SEALED (or a dead reclaimer's RECLAIM) → RECLAIM in this participant's name.
@@ -169,7 +169,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Moves or drops every live record of a segment.
-    fn walk(&self, segment: u32, mine: State, plan: Plan) -> Result<(), Blocked> {
+    fn walk(&self, segment: u32, mine: State, keep: Keep) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
         let (start, end) = (geometry.segment(segment), geometry.segment(segment + 1));
         let bump = self.region.word(geometry.meta(segment) + META_BUMP).load(Acquire);
@@ -192,8 +192,8 @@ impl<H: Host> Participant<H> {
                 return self.sweep(segment);
             }
             match Record::read(&self.region, at, end) {
-                Some(record) if record.has(CHUNK) => self.walk_chunk(&record, plan, mine.class())?,
-                Some(record) => self.walk_record(&record, plan, mine.class(), now)?,
+                Some(record) if record.has(CHUNK) => self.walk_chunk(&record, keep, mine.class())?,
+                Some(record) => self.walk_record(&record, keep, mine.class(), now)?,
                 // Its writer died before the second word.
                 None => {}
             }
@@ -255,7 +255,7 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    fn walk_record(&self, record: &Record, plan: Plan, class: Class, now: f64) -> Result<(), Blocked> {
+    fn walk_record(&self, record: &Record, keep: Keep, class: Class, now: f64) -> Result<(), Blocked> {
         let hash = record.hash(&self.region);
         let Some((entry_at, entry)) = find_place(&self.region, hash, record.at, record.generation) else {
             return Ok(());
@@ -271,8 +271,8 @@ impl<H: Host> Participant<H> {
                     self.count(Counter::Expirations, 1);
                 }
             } else {
-                let target = destination(plan, class, entry.freq());
-                if !target.is_some_and(|target| self.move_record(&hit, target).is_ok()) {
+                let target = destination(keep, class, entry.freq());
+                if target.is_none_or(|target| self.move_record(&hit, target).is_err()) {
                     self.evict(&hit, class);
                 }
             }
@@ -308,8 +308,7 @@ impl<H: Host> Participant<H> {
             // Foreign bytes.
             return Err(Busy);
         }
-        let field = self.region.word(record.at).load(Acquire) as u32;
-        let space = self.reserve(class, length_field_of(field, record), Purpose::Relocate)?;
+        let space = self.reserve(class, record.length_field(&self.region), Purpose::Relocate)?;
         self.region.copy_within(record.at + 8, space.at + 8, record.length - 8);
         let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
             let freq = entry.freq().saturating_sub(cool);
@@ -324,41 +323,35 @@ impl<H: Host> Participant<H> {
     }
 
     /// A chunk lives as long as its head lists it. Moving it changes one word of the head, under the bucket's lock.
-    fn walk_chunk(&self, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
+    fn walk_chunk(&self, chunk: &Record, keep: Keep, class: Class) -> Result<(), Blocked> {
         let hash = chunk.hash(&self.region);
         if !self.may_be_listed(chunk, hash) {
-            let keep = plan != Plan::KeepNone && self.is_pending(chunk.version(&self.region));
-            return if keep { Err(Blocked) } else { Ok(()) };
+            let pending = keep != Keep::Nothing && self.is_pending(chunk.version(&self.region));
+            return if pending { Err(Blocked) } else { Ok(()) };
         }
         let held = self.lock_briefly(hash).map_err(|_| Blocked)?;
         if let Some((head, place_at)) = self.head_of(chunk, hash) {
-            let target = destination(plan, class, head.entry.freq());
-            if !target.is_some_and(|(target, _)| self.move_chunk(chunk, place_at, target).is_ok()) {
+            let target = destination(keep, class, head.entry.freq());
+            if target.is_none_or(|(target, _)| self.move_chunk(chunk, place_at, target).is_err()) {
                 self.evict(&head, class);
             }
         }
         self.unlock(held);
         Ok(())
     }
-
 }
 
-fn plan_of(pressure: Pressure) -> Plan {
-    if pressure == Pressure::Normal { Plan::KeepHot } else { Plan::KeepNone }
+fn keep_under(pressure: Pressure) -> Keep {
+    if pressure == Pressure::Normal { Keep::Hot } else { Keep::Nothing }
 }
 
 /// Where a live record goes and by how much it cools, `None` when it is evicted.
-fn destination(plan: Plan, class: Class, freq: u64) -> Option<(Class, u64)> {
-    match (plan, class) {
-        (Plan::KeepNone, _) => None,
-        (Plan::KeepAll, class) => Some((class, 0)),
-        (Plan::KeepHot, Class::Small) if freq >= PROMOTE => Some((Class::Main, freq)),
-        (Plan::KeepHot, Class::Main) if freq >= 1 => Some((Class::Main, 1)),
-        (Plan::KeepHot, _) => None,
+fn destination(keep: Keep, class: Class, freq: u64) -> Option<(Class, u64)> {
+    match (keep, class) {
+        (Keep::Nothing, _) => None,
+        (Keep::All, class) => Some((class, 0)),
+        (Keep::Hot, Class::Small) if freq >= PROMOTE => Some((Class::Main, freq)),
+        (Keep::Hot, Class::Main) if freq >= 1 => Some((Class::Main, 1)),
+        (Keep::Hot, _) => None,
     }
-}
-
-/// The length field to give a copy: the original's, unless foreign bytes changed it since it was checked.
-pub(crate) fn length_field_of(field: u32, record: &Record) -> u32 {
-    if field & !15 == record.length { field } else { record.length.max(HEADER) }
 }

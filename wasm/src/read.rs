@@ -210,14 +210,14 @@ impl<H: Host> Participant<H> {
             for way in 0..WAYS {
                 let entry_at = geometry.bucket(bucket) + way * 8;
                 let entry = Entry(self.region.word(entry_at).load(Acquire));
-                if let Some(hit) = entry.is_live().then(|| resolve(&self.region, entry_at, entry)).flatten() {
-                    if self.is_live(&hit.record) {
-                        census.entries += 1;
-                        census.bytes += hit.record.length as u64;
-                        census.namespaced += (hit.record.flags >> KEY_KIND_SHIFT & 3 == KEY_NAMESPACED) as u32;
-                        if hit.record.has(CHUNKED) {
-                            census.bytes += hit.record.total(&self.region).min(self.region.geometry.max_value as u64);
-                        }
+                if let Some(hit) = entry.is_live().then(|| resolve(&self.region, entry_at, entry)).flatten()
+                    && self.is_live(&hit.record)
+                {
+                    census.entries += 1;
+                    census.bytes += hit.record.length as u64;
+                    census.namespaced += (hit.record.flags >> KEY_KIND_SHIFT & 3 == KEY_NAMESPACED) as u32;
+                    if hit.record.has(CHUNKED) {
+                        census.bytes += hit.record.total(&self.region).min(self.region.geometry.max_value as u64);
                     }
                 }
             }

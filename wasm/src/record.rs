@@ -153,6 +153,12 @@ impl Record {
         (epoch as u64) << 32 | (flags as u64) << 24 | (kind as u64) << 16 | key_length as u64
     }
 
+    /// The length field to give a copy: the original's, unless foreign bytes changed it since it was checked.
+    pub fn length_field(&self, region: &Region) -> u32 {
+        let field = region.word(self.at).load(Acquire) as u32;
+        if field & !(GRAIN - 1) == self.length { field } else { self.length }
+    }
+
     pub fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }

@@ -9,6 +9,8 @@ use cache_machine_core::{Expect, NUMBER, Phase};
 use crate::harness::*;
 
 type Shadow = HashMap<Vec<u8>, Vec<u8>>;
+/// Keys, and what they hold afterwards.
+type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// A region in the midst of life: everything is used, the free segments are down to the reserve, and the next lane that
 /// fills up makes its writer reclaim. Holds plain records, counters, large values, heat, garbage and ghosts.
@@ -76,7 +78,7 @@ impl Furnished {
 struct Deed {
     name: &'static str,
     act: fn(&mut Cache),
-    changes: fn() -> Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    changes: fn() -> Changes,
     /// It makes room, so other keys may be evicted.
     reclaims: bool,
 }
@@ -85,7 +87,7 @@ fn big(byte: u8) -> Vec<u8> {
     (0..20_000u32).map(|i| (i % 251) as u8 ^ byte).collect()
 }
 
-fn one(key: &str, value: Option<&[u8]>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+fn one(key: &str, value: Option<&[u8]>) -> Changes {
     vec![(key.as_bytes().to_vec(), value.map(<[u8]>::to_vec))]
 }
 
@@ -314,11 +316,11 @@ fn deaths_do_not_add_up() {
     // What each key may hold: nothing is always allowed.
     let mut may: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
     let (mut deaths, mut stamp) = (0, 0u64);
-    for round in 0..scaled(6_000) {
+    for round in 0..scaled(15_000) {
         let mut victim = Cache::join(&world);
         let (first, count) = (random.below(600), 1 + random.below(12));
         // Of the operations of one round each is known to have happened, or not, or to have been the last.
-        let mut doing = None;
+        let doing = std::cell::Cell::new(None);
         let bits = random.below(14);
         let limit = if random.chance(8) { u64::MAX } else { random.below(1 << bits) };
         let died = dies_at(limit, || {
@@ -332,7 +334,7 @@ fn deaths_do_not_add_up() {
                 };
                 match random.below(10) {
                     0 => {
-                        doing = Some((key, None));
+                        doing.set(Some((key, None)));
                         victim.remove(&name, Expect::Anything).unwrap();
                         may.insert(key, vec![]);
                     }
@@ -342,7 +344,7 @@ fn deaths_do_not_add_up() {
                     2 => {
                         let counter = 1_000 + key % 50;
                         let values = may.entry(counter).or_default();
-                        doing = Some((counter, Some(stamp)));
+                        doing.set(Some((counter, Some(stamp))));
                         let sum = victim.increment(&counter.to_le_bytes(), 1.0, stamp as f64 * 1e6, &PLAIN).unwrap();
                         *values = vec![number(sum).to_vec()];
                     }
@@ -350,12 +352,12 @@ fn deaths_do_not_add_up() {
                     _ => {
                         let value: Vec<u8> = (0..size).map(|i| (stamp + i) as u8).chain(stamp.to_le_bytes()).collect();
                         may.entry(key).or_default().push(value.clone());
-                        doing = Some((key, Some(0)));
+                        doing.set(Some((key, Some(0))));
                         victim.set(&name, &value).unwrap();
                         may.insert(key, vec![value]);
                     }
                 }
-                doing = None;
+                doing.set(None);
             }
         });
         if died {
@@ -364,7 +366,7 @@ fn deaths_do_not_add_up() {
         } else {
             victim.leave();
         }
-        if let Some((counter, Some(stamp))) = doing.filter(|(key, _)| *key >= 1_000) {
+        if let Some((counter, Some(stamp))) = doing.get().filter(|(key, _)| *key >= 1_000) {
             // One more, or started anew, or not at all.
             let values = may.entry(counter).or_default();
             let more: Vec<_> = values.iter().map(|it| f64::from_le_bytes(it[..].try_into().unwrap()) + 1.0).collect();

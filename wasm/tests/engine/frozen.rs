@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use cache_machine_core::Refused;
+use cache_machine_core::{Audited, Class, Expect, Participant, Phase, Refused};
 
 use crate::harness::*;
 
@@ -68,13 +68,24 @@ struct Deed {
 }
 
 const DEEDS: &[Deed] = &[
-    Deed { name: "get", act: |cache| drop(cache.get(b"plain 3")), holds: &[] },
-    Deed { name: "set", act: |cache| drop(cache.set(b"plain 3", b"frozen")), holds: &["plain 3"] },
     Deed {
-        name: "remove",
-        act: |cache| drop(cache.remove(b"plain 3", cache_machine_core::Expect::Anything)),
-        holds: &["plain 3"],
+        name: "get",
+        act: |cache| {
+            let got = cache.get(b"plain 3").map(|got| got.value);
+            assert!(got.is_none_or(|value| value == [3; 500] || value == b"meanwhile"), "a torn value");
+        },
+        holds: &[],
     },
+    Deed {
+        name: "get of a large value",
+        act: |cache| {
+            let got = cache.get(b"large 1").map(|got| got.value);
+            assert!(got.is_none_or(|value| value.len() == 20_000 && value.iter().all(|it| *it == 3)), "a torn value");
+        },
+        holds: &[],
+    },
+    Deed { name: "set", act: |cache| drop(cache.set(b"plain 3", b"frozen")), holds: &["plain 3"] },
+    Deed { name: "remove", act: |cache| drop(cache.remove(b"plain 3", Expect::Anything)), holds: &["plain 3"] },
     Deed {
         name: "increment",
         act: |cache| drop(cache.increment(b"counter 3", 1.0, 0.0, &PLAIN)),
@@ -196,4 +207,124 @@ fn afterwards(cache: &mut Cache, deed: &Deed, stored: &[u32]) {
         cache.set(format!("flood {i}").as_bytes(), &[i as u8; 4000]).unwrap();
     }
     cache.check();
+}
+
+/// Writers who stop in the middle of large values, all together as large as the region: what they have written is kept
+/// for them as long as there is other room, and no longer.
+#[test]
+fn the_unfinished_do_not_fill_the_cache() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    furnish(&mut cache);
+    let chunk = vec![1; cache.me.chunk_bytes() as usize + 8];
+    let whole = world.region().geometry.max_value;
+    let mut lists = Vec::new();
+    let unfinished: Vec<Cache> = (0..12)
+        .map(|i| {
+            let writer = Cache::join(&world);
+            let key = OwnedKey::of(format!("unfinished {i}").as_bytes());
+            let version = writer.me.version();
+            let mut list = vec![0];
+            for number in 0..whole / writer.me.chunk_bytes() {
+                let bytes = &chunk[..writer.me.chunk_bytes() as usize];
+                let place = writer.me.write_chunk(&key.with(writer.me.seed), version, number, bytes);
+                list.push(place.unwrap().0);
+                list[0] += bytes.len() as u64;
+            }
+            lists.push((version, list));
+            writer
+        })
+        .collect();
+    for i in 0..2 * MIB / 4000 {
+        cache.set(format!("flood {i}").as_bytes(), &[i as u8; 4000]).unwrap();
+    }
+    assert!(cache.set(b"large", &vec![3; whole as usize]).is_ok());
+    assert_eq!(cache.get(b"large").unwrap().value.len(), whole as usize);
+    for (i, mut writer) in unfinished.into_iter().enumerate() {
+        // Too late for most; whoever is told that it is stored finds it.
+        let (name, list) = (format!("unfinished {i}").into_bytes(), &lists[i]);
+        let key = OwnedKey::of(&name);
+        let block = Participant::<TestHost>::no_tags();
+        let stored =
+            writer.me.set_large(&key.with(writer.me.seed), TEXT, list.0, NEVER, &block, &list.1, Expect::Anything);
+        assert!(stored.is_err() || writer.get(&name).is_some());
+        if stored.is_err() {
+            writer.me.abandon_chunks(&list.1[1..]);
+        }
+        writer.leave();
+    }
+    cache.check();
+    for key in cache.keys() {
+        assert!(cache.peek(&key).is_some(), "a key without a value");
+    }
+}
+
+/// A writer that sleeps between looking up its lane and writing finds its segment open again, but in another life.
+#[test]
+fn a_zombie_does_not_write_into_another_life() {
+    let _watchdog = Watchdog::new("a_zombie_does_not_write_into_another_life", 120);
+    let open_segment = |cache: &Cache| {
+        let open = |each: &Audited| each.phase == Phase::Open && each.class == Class::Small;
+        cache.audit().into_iter().find(open).unwrap()
+    };
+    let mut met = 0;
+    for n in 0.. {
+        let world = World::new(MIB);
+        world.patience.store(30, SeqCst);
+        let mut cache = Cache::join(&world);
+        furnish(&mut cache);
+        let before = open_segment(&cache);
+        let mut flood = 0;
+        let go_on = || {
+            for i in 0..4 * MIB / 2000 {
+                // The bucket of the sleeper's key may be held, or be the one of a key here.
+                flood = i;
+                let _ = cache.set(format!("flood {i}").as_bytes(), &[i as u8; 2000]);
+                let after = open_segment(&cache);
+                if after.segment == before.segment && after.generation != before.generation {
+                    met += 1;
+                    break;
+                }
+            }
+        };
+        if !freeze(&world, n, |cache| drop(cache.set(b"sleeper", &[9; 300])), go_on) {
+            break;
+        }
+        cache.check();
+        for i in flood.saturating_sub(20)..=flood {
+            let got = cache.get(format!("flood {i}").as_bytes()).map(|got| got.value);
+            assert!(got.is_none_or(|value| value == [i as u8; 2000]), "overwritten by a zombie");
+        }
+        cache.set(b"next", &[8; 300]).unwrap();
+        assert!(cache.get(b"sleeper").is_none_or(|got| got.value == [9; 300]));
+        assert_eq!(cache.get(b"next").unwrap().value, [8; 300]);
+        cache.check();
+    }
+    assert!(met > 3, "the segment came round only {met} times");
+}
+
+/// One who sleeps with the lock of a large value's bucket does not keep the chunks of its older versions.
+#[test]
+fn dead_chunks_do_not_wait_for_their_lock() {
+    let _watchdog = Watchdog::new("dead_chunks_do_not_wait_for_their_lock", 120);
+    for n in 0.. {
+        let world = World::new(MIB);
+        world.patience.store(30, SeqCst);
+        let mut cache = Cache::join(&world);
+        for i in 0..20 {
+            cache.set(b"large", &[i; 60_000]).unwrap();
+        }
+        let go_on = || {
+            for i in 0..2 * MIB / 4000 {
+                let key = format!("flood {i}").into_bytes();
+                if bucket(&cache, &key) != bucket(&cache, b"large") {
+                    cache.set(&key, &[i as u8; 4000]).unwrap();
+                }
+            }
+        };
+        if !freeze(&world, n, |cache| drop(cache.touch(b"large", 1e9)), go_on) {
+            break;
+        }
+        cache.check();
+    }
 }

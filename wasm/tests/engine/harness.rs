@@ -3,6 +3,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cache_machine_core::{
     Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Refused,
-    Region, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+    Region, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -132,6 +133,7 @@ pub struct Got {
     pub kind: u8,
     pub version: u64,
     pub expiry: f64,
+    pub stamp: Stamp,
 }
 
 impl Got {
@@ -149,7 +151,13 @@ pub struct Cache {
     pub world: Arc<World>,
     value: Vec<u64>,
     tags: Vec<u64>,
+    /// Like `src/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
+    near: HashMap<u32, (Vec<u8>, Got)>,
+    pub near_hits: u64,
 }
+
+/// Slots of the near cache, fewer than the index has.
+const NEAR: u32 = 1024;
 
 /// A key as the engine wants it, with the words it borrows.
 pub struct OwnedKey {
@@ -178,7 +186,8 @@ impl Cache {
         let free = |slot: &usize| world.slots[*slot].compare_exchange(NOBODY, LIVING, SeqCst, SeqCst).is_ok();
         let slot = (0..world.slots.len()).find(free).expect("a free slot") as u32;
         let me = Participant::attach(world.region(), TestHost(world.clone()), slot);
-        Cache { me, world: world.clone(), value: vec![0; 8194], tags: vec![0; MAX_BLOCK as usize / 8] }
+        let (value, tags) = (vec![0; 8194], vec![0; MAX_BLOCK as usize / 8]);
+        Cache { me, world: world.clone(), value, tags, near: HashMap::new(), near_hits: 0 }
     }
 
     pub fn leave(self) {
@@ -248,6 +257,23 @@ impl Cache {
         self.look(key, WANT_VALUE)
     }
 
+    /// What [`Cache::get`] gives, by way of the near cache.
+    pub fn get_near(&mut self, key: &[u8]) -> Option<Got> {
+        let stamp = self.me.find(&OwnedKey::of(key).with(self.me.seed))?;
+        if let Some((kept, got)) = self.near.get(&(stamp.way % NEAR)) {
+            let proved = Stamp { way: got.stamp.way, ..stamp } == got.stamp;
+            if kept == key && proved && got.expiry > self.world.now() {
+                self.near_hits += 1;
+                return Some(got.clone());
+            }
+        }
+        let got = self.look(key, WANT_VALUE | WANT_AFTER_FIND)?;
+        if got.stamp.entry != 0 {
+            self.near.insert(got.stamp.way % NEAR, (key.to_vec(), got.clone()));
+        }
+        Some(got)
+    }
+
     /// A look that leaves no trace in the heat of the entry.
     pub fn peek(&mut self, key: &[u8]) -> Option<Got> {
         self.look(key, WANT_VALUE | WANT_QUIET)
@@ -272,7 +298,8 @@ impl Cache {
         let Some(found) = found else { return Ok(None) };
         // SAFETY: initialised, and the engine never says more than `max_record` for a value in one piece.
         let scratch = unsafe { std::slice::from_raw_parts(value, 8 * self.value.len()) };
-        let got = |value| Got { value, kind: found.kind, version: found.version, expiry: found.expiry };
+        let got =
+            |value| Got { value, kind: found.kind, version: found.version, expiry: found.expiry, stamp: found.stamp };
         if !found.chunked {
             return Ok(Some(got(scratch[..found.length as usize].to_vec())));
         }

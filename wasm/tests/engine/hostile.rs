@@ -60,7 +60,8 @@ fn anything(cache: &mut Cache, random: &mut Random) {
             let expiry = cache.world.now() + random.below(100) as f64;
             drop(cache.store(&key, &value, &With { expiry, tags: &["one", "two"], expect: Expect::Present, ..PLAIN }));
         }
-        16..28 => drop(cache.get(&key)),
+        16..22 => drop(cache.get(&key)),
+        22..28 => drop(cache.get_near(&key)),
         28..30 => drop(cache.remove(&key, Expect::Anything)),
         30..34 => drop(cache.increment(&key, 1.0, 0.0, &PLAIN)),
         34 => drop(cache.touch(&key, random.below(1000) as f64)),
@@ -117,5 +118,27 @@ fn noise_is_no_cache_but_no_danger() {
         for _ in 0..300 {
             anything(&mut cache, &mut random);
         }
+    }
+}
+
+/// An entry that points nowhere looks as if it were being moved. Readers give up on it, and the next writer removes it.
+#[test]
+fn an_entry_that_points_nowhere_is_mended() {
+    let world = World::new(MIB);
+    let geometry = world.region().geometry;
+    for bit in 0..44 {
+        let mut cache = Cache::join(&world);
+        cache.set(b"key", b"old").unwrap();
+        let bucket = OwnedKey::of(b"key").with(cache.me.seed).hash as u32 & (geometry.buckets - 1);
+        let way = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().way;
+        assert_eq!(way / 16, bucket);
+        // A bit of its place, or of its generation.
+        world.bytes()[(geometry.bucket(0) + way * 8 + bit / 8) as usize] ^= 1 << (bit % 8);
+        assert_eq!(cache.get(b"key"), None);
+        cache.set(b"key", b"new").unwrap();
+        assert_eq!(cache.get(b"key").unwrap().value, b"new");
+        cache.remove(b"key", Expect::Anything).unwrap();
+        assert_eq!(cache.get(b"key"), None);
+        cache.leave();
     }
 }

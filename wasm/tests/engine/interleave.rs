@@ -138,10 +138,10 @@ fn linearizable(events: &[Event], done: u64, state: &State, dead_ends: &mut Vec<
     for i in left().filter(|i| events[*i].start < first_end) {
         // As it is, or forgotten just before.
         for state in [state, &None] {
-            if let Some(next) = after(state, &events[i].did) {
-                if linearizable(events, done | 1 << i, &next, dead_ends) {
-                    return true;
-                }
+            if let Some(next) = after(state, &events[i].did)
+                && linearizable(events, done | 1 << i, &next, dead_ends)
+            {
+                return true;
             }
         }
     }
@@ -190,7 +190,8 @@ fn act(cache: &mut Cache, random: &mut Random, keys: &[u32], clock: &AtomicU64, 
         let mut value = (1e6 + (random.below(1 << 30) * 8 + i) as f64).to_le_bytes().to_vec();
         let did = match random.below(12) {
             0..4 => {
-                let got = cache.get(&key).map(|got| (got.value, got.version));
+                let got = if random.chance(2) { cache.get(&key) } else { cache.get_near(&key) };
+                let got = got.map(|got| (got.value, got.version));
                 version = got.as_ref().map_or(version, |got| got.1);
                 Did::Got(got)
             }

@@ -78,7 +78,7 @@ fn nothing_torn_nothing_back_from_the_dead() {
         let world = World::new(size_mib * MIB);
         let keys = 800 * size_mib as u64;
         let done: Vec<AtomicU64> = (0..keys).map(|_| AtomicU64::new(0)).collect();
-        let hits = AtomicU64::new(0);
+        let (hits, near_hits) = (AtomicU64::new(0), AtomicU64::new(0));
         together(&world, seed, |me, mut cache, mut random| {
             let mut seen = vec![0; keys as usize];
             for i in 0..scaled(30_000) {
@@ -102,7 +102,9 @@ fn nothing_torn_nothing_back_from_the_dead() {
                         // Some keys are wanted more than others.
                         let key = random.below(keys).min(random.below(keys));
                         let floor = done[key as usize].load(SeqCst).max(seen[key as usize]);
-                        if let Some(got) = cache.get(&key.to_le_bytes()) {
+                        let name = key.to_le_bytes();
+                        let got = if random.chance(2) { cache.get(&name) } else { cache.get_near(&name) };
+                        if let Some(got) = got {
                             let (writer, sequence) = authentic(key, &got.value);
                             assert_eq!(writer, key % THREADS);
                             assert!(sequence >= floor, "key {key}: {sequence} after {floor}");
@@ -112,9 +114,11 @@ fn nothing_torn_nothing_back_from_the_dead() {
                     }
                 }
             }
+            near_hits.fetch_add(cache.near_hits, SeqCst);
             cache.leave();
         });
         Cache::join(&world).check();
+        assert!(near_hits.load(SeqCst) > 100, "hardly any hits of the near caches");
         assert!(hits.load(SeqCst) > 1000, "hardly any hits");
     }
 }
