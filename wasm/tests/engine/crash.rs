@@ -389,3 +389,16 @@ fn deaths_do_not_add_up() {
     eprintln!("{deaths} deaths");
     assert_no_leak(&mut survivor);
 }
+
+/// What a dead writer left may read as a chunk of version zero, which is also what the slots of those say who write
+/// nothing large. It belongs to nobody all the same.
+#[test]
+fn an_unfinished_chunk_is_nobodys() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let key = OwnedKey::of(b"key");
+    for number in 0..20 {
+        cache.me.write_chunk(&key.with(cache.me.seed), 0, number, &[0; 8]).unwrap();
+        flood(&mut cache, 1, number as u64);
+    }
+    assert_no_leak(&mut cache);
+}
