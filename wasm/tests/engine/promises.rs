@@ -353,8 +353,10 @@ fn a_crowd_in_a_small_region() {
             scope.spawn(move || {
                 let mut cache = Cache::join(world);
                 for i in 0..scaled(400) {
-                    cache.set(&name("key", me * 1000 + i), &vec![me as u8; 100 + (i * 37 % 3000) as usize]).unwrap();
-                    let mine = cache.get(&name("key", me * 1000 + i / 2));
+                    cache
+                        .set(&name("key", me * 1_000_000 + i), &vec![me as u8; 100 + (i * 37 % 3000) as usize])
+                        .unwrap();
+                    let mine = cache.get(&name("key", me * 1_000_000 + i / 2));
                     assert!(mine.is_none_or(|got| got.value.iter().all(|byte| *byte == me as u8)));
                 }
                 cache.leave();
