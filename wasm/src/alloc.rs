@@ -17,9 +17,11 @@ use crate::sync::{AcqRel, Acquire, Relaxed, SeqCst, fence};
 const ROUNDS: u32 = 64;
 /// Segments reclaimed for one append before reclaiming turns relentless, and before it gives up.
 const PATIENCE: u32 = 8;
-/// Pauses after which it turns relentless as well: by then all that could be reclaimed is kept for large values that
-/// somebody is writing, and does not finish.
-const PAUSES: u32 = 30;
+/// Pauses in which the writer hopes for the others; the first twenty or so are short.
+const PATIENT: u32 = 24;
+/// Pauses after which reclaiming turns relentless as well: by then all that could be reclaimed is kept for large values
+/// that somebody is writing, and does not finish.
+const FIRM: u32 = 40;
 
 /// Who asks for space: relocation may use the reserve and never starts another reclaim.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,11 @@ impl<H: Host> Participant<H> {
                     self.region.word(at).store(first_word(length_field, generation), Relaxed);
                     return Ok(Space { at, room: length, segment, generation });
                 }
-                let pressure = if attempt < PAUSES { Pressure::Normal } else { Pressure::Relentless };
+                let pressure = match attempt {
+                    0..PATIENT => Pressure::Patient,
+                    PATIENT..FIRM => Pressure::Firm,
+                    _ => Pressure::Relentless,
+                };
                 if !self.open_lane(class, lane_at, seen, purpose, pressure) {
                     break;
                 }

@@ -25,9 +25,12 @@ const PROMOTE: u64 = 2;
 /// How much is kept of a segment that is reclaimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pressure {
-    /// What the policy says.
-    Normal,
-    /// Nothing: too much was moved already without making room.
+    /// What the policy says. When there is no room just now for what is to be kept, nothing is reclaimed: others are about
+    /// to give free segments back, and evicting what would have fitted helps nobody.
+    Patient,
+    /// What the policy says, as far as there is room.
+    Firm,
+    /// Nothing: too much was moved, or waited for, without making room.
     Relentless,
 }
 
@@ -39,18 +42,29 @@ enum Keep {
     Nothing,
 }
 
+/// How a victim is walked.
+#[derive(Clone, Copy)]
+struct Plan {
+    keep: Keep,
+    pressure: Pressure,
+}
+
 struct Victim {
     segment: u32,
     state: State,
-    keep: Keep,
+    plan: Plan,
 }
 
-/// A walk that had to stop: a living participant holds the lock of a bucket it needs, or is still writing the large value
-/// that a chunk belongs to.
-struct Blocked;
+/// Why a walk had to stop.
+enum Blocked {
+    /// A living participant holds the lock of a bucket it needs, or is still writing the large value a chunk belongs to.
+    Held,
+    /// There is no room for what is to be kept.
+    NoRoom,
+}
 
-/// The segments that one reclaim has tried in vain: pinned, blocked, or in the hands of somebody who lives. All of them can be in
-/// here, so reclaiming goes on as long as there is one that nobody holds on to.
+/// The segments that one reclaim has tried in vain: pinned, blocked, or in the hands of somebody who lives. All of them
+/// can be in here, so reclaiming goes on as long as there is one that nobody holds on to.
 struct Tried([u64; MAX_SEGMENTS as usize / 64]);
 
 impl Tried {
@@ -64,23 +78,31 @@ impl Tried {
 }
 
 impl<H: Host> Participant<H> {
-    /// Frees one segment. False when none could be: living participants hold on to everything that is sealed. Ends
-    /// because no segment is tried twice.
+    /// Frees one segment. False when none could be: living participants hold on to everything that is sealed, or a patient
+    /// one had better wait. Ends because no segment is tried twice.
     pub(crate) fn reclaim(&self, pressure: Pressure) -> bool {
         let mut tried = Tried([0; MAX_SEGMENTS as usize / 64]);
         while let Some(victim) = self.pick(&mut tried, pressure) {
             tried.add(victim.segment);
             let Some(mine) = self.claim(&victim) else { continue };
-            if !self.is_pinned(victim.segment) && self.walk(victim.segment, mine, victim.keep).is_ok() {
+            let walked = if self.is_pinned(victim.segment) {
+                Err(Blocked::Held)
+            } else {
+                self.walk(victim.segment, mine, victim.plan)
+            };
+            if walked.is_ok() {
                 self.free(victim.segment, mine);
                 self.count(Counter::Reclaims, 1);
-                if victim.keep == Keep::All {
+                if victim.plan.keep == Keep::All {
                     self.count(Counter::Compactions, 1);
                 }
                 return true;
             }
             // Put back as it was. What was already moved or dropped stays so.
             self.transfer(victim.segment, mine, mine.to(Phase::Sealed, 0, 0));
+            if matches!(walked, Err(Blocked::NoRoom)) {
+                return false;
+            }
         }
         false
     }
@@ -113,7 +135,7 @@ impl<H: Host> Participant<H> {
                 // Its reclaimer died on the way: go on where it stopped.
                 Phase::Reclaim => {
                     if self.owner_is_gone(state) {
-                        return Some(Victim { segment, state, keep: keep_under(pressure) });
+                        return Some(Victim { segment, state, plan: Plan::by_age(pressure) });
                     }
                     tried.add(segment);
                 }
@@ -133,13 +155,13 @@ impl<H: Host> Participant<H> {
             }
         }
         let (live, segment, state) = emptiest?;
-        if live * 2 <= geometry.segment_bytes() as i64 && pressure == Pressure::Normal {
-            return Some(Victim { segment, state, keep: Keep::All });
+        if live * 2 <= geometry.segment_bytes() as i64 && pressure != Pressure::Relentless {
+            return Some(Victim { segment, state, plan: Plan { keep: Keep::All, pressure } });
         }
         let [small, main] = oldest;
         let (_, segment, state) =
             if small_segments * 10 > geometry.segments { small.or(main) } else { main.or(small) }?;
-        Some(Victim { segment, state, keep: keep_under(pressure) })
+        Some(Victim { segment, state, plan: Plan::by_age(pressure) })
     }
 
     /// SEALED (or a dead reclaimer's RECLAIM) → RECLAIM in this participant's name.
@@ -169,7 +191,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Moves or drops every live record of a segment.
-    fn walk(&self, segment: u32, mine: State, keep: Keep) -> Result<(), Blocked> {
+    fn walk(&self, segment: u32, mine: State, plan: Plan) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
         let (start, end) = (geometry.segment(segment), geometry.segment(segment + 1));
         let bump = self.region.word(geometry.meta(segment) + META_BUMP).load(Acquire);
@@ -189,11 +211,11 @@ impl<H: Host> Participant<H> {
             let length = first as u32 & !(GRAIN - 1);
             if first >> 32 != mine.generation() as u64 || length < HEADER || length > end - at {
                 // A writer died between its reservation and its first word: what comes after cannot be reached.
-                return self.sweep(segment);
+                return self.sweep(segment, mine, plan, now);
             }
             match Record::read(&self.region, at, end) {
-                Some(record) if record.has(CHUNK) => self.walk_chunk(&record, keep, mine.class())?,
-                Some(record) => self.walk_record(&record, keep, mine.class(), now)?,
+                Some(record) if record.has(CHUNK) => self.walk_chunk(&record, plan, mine.class())?,
+                Some(record) => self.walk_record(&record, plan, mine.class(), now)?,
                 // Its writer died before the second word.
                 None => {}
             }
@@ -202,9 +224,10 @@ impl<H: Host> Participant<H> {
         Ok(())
     }
 
-    /// Drops every entry that needs a segment whose records cannot be walked. Slow, and only after a crash.
+    /// Moves or drops every entry that needs a segment whose records cannot be walked, by way of the index. Slow, and only
+    /// after a crash.
     #[cold]
-    fn sweep(&self, segment: u32) -> Result<(), Blocked> {
+    fn sweep(&self, segment: u32, mine: State, plan: Plan, now: f64) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
         for bucket in 0..geometry.buckets {
             for way in 0..WAYS {
@@ -213,6 +236,9 @@ impl<H: Host> Participant<H> {
                 if !self.needs(entry_at, entry, segment) {
                     continue;
                 }
+                self.salvage(entry_at, segment, mine, plan, now)?;
+                // What is left cannot be saved.
+                let entry = Entry(self.region.word(entry_at).load(Acquire));
                 let held = self.hold(entry, bucket as u64)?;
                 // Under the lock it is looked at again: its last holder may have replaced it.
                 let entry = if held.is_some() { Entry(self.region.word(entry_at).load(Acquire)) } else { entry };
@@ -223,6 +249,24 @@ impl<H: Host> Participant<H> {
                     }
                 }
                 self.let_go(held);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a walk would have done for one entry, and for the chunks of its value, had it come to them.
+    fn salvage(&self, entry_at: u32, segment: u32, mine: State, plan: Plan, now: f64) -> Result<(), Blocked> {
+        let there = || resolve(&self.region, entry_at, Entry(self.region.word(entry_at).load(Acquire)));
+        if let Some(hit) = there().filter(|hit| hit.segment == segment) {
+            self.walk_record(&hit.record, plan, mine.class(), now)?;
+        }
+        if let Some(head) = there().filter(|hit| hit.record.has(CHUNKED)) {
+            for i in 0..head.record.chunks() {
+                let place = Place(self.region.word(head.record.chunk_place_at(i)).load(Acquire));
+                match self.chunk_at(place) {
+                    Some((lies_in, chunk)) if lies_in == segment => self.walk_chunk(&chunk, plan, mine.class())?,
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -246,7 +290,11 @@ impl<H: Host> Participant<H> {
     /// Locks the bucket of an entry that is mutable: such a record must not change while it is copied, and nobody may
     /// change it after it was dropped. Does not wait: there are other segments.
     fn hold(&self, entry: Entry, hash: u64) -> Result<Option<Held>, Blocked> {
-        if entry.kind() == Kind::Mutable { self.lock_briefly(hash).map(Some).map_err(|_| Blocked) } else { Ok(None) }
+        if entry.kind() == Kind::Mutable {
+            self.lock_briefly(hash).map(Some).map_err(|_| Blocked::Held)
+        } else {
+            Ok(None)
+        }
     }
 
     fn let_go(&self, held: Option<Held>) {
@@ -255,7 +303,7 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    fn walk_record(&self, record: &Record, keep: Keep, class: Class, now: f64) -> Result<(), Blocked> {
+    fn walk_record(&self, record: &Record, plan: Plan, class: Class, now: f64) -> Result<(), Blocked> {
         let hash = record.hash(&self.region);
         let Some((entry_at, entry)) = find_place(&self.region, hash, record.at, record.generation) else {
             return Ok(());
@@ -263,6 +311,7 @@ impl<H: Host> Participant<H> {
         let held = self.hold(entry, hash)?;
         // Under the lock the entry is looked for again: its last holder may have replaced it.
         let still_there = held.is_none() || find_place(&self.region, hash, record.at, record.generation).is_some();
+        let mut result = Ok(());
         if let Some(hit) = resolve(&self.region, entry_at, entry).filter(|_| still_there) {
             if !self.is_current(record) {
                 self.drop_entry(&hit, false);
@@ -271,14 +320,15 @@ impl<H: Host> Participant<H> {
                     self.count(Counter::Expirations, 1);
                 }
             } else {
-                let target = destination(keep, class, entry.freq());
-                if target.is_none_or(|target| self.move_record(&hit, target).is_err()) {
-                    self.evict(&hit, class);
+                match destination(plan.keep, class, entry.freq()) {
+                    Some(target) if self.move_record(&hit, target).is_ok() => {}
+                    Some(_) if plan.pressure == Pressure::Patient => result = Err(Blocked::NoRoom),
+                    _ => self.evict(&hit, class),
                 }
             }
         }
         self.let_go(held);
-        Ok(())
+        result
     }
 
     /// Takes an entry away for lack of room; from probation it leaves a ghost.
@@ -323,26 +373,31 @@ impl<H: Host> Participant<H> {
     }
 
     /// A chunk lives as long as its head lists it. Moving it changes one word of the head, under the bucket's lock.
-    fn walk_chunk(&self, chunk: &Record, keep: Keep, class: Class) -> Result<(), Blocked> {
+    fn walk_chunk(&self, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
         let hash = chunk.hash(&self.region);
         if !self.may_be_listed(chunk, hash) {
-            let pending = keep != Keep::Nothing && self.is_pending(chunk.version(&self.region));
-            return if pending { Err(Blocked) } else { Ok(()) };
+            let pending = plan.keep != Keep::Nothing && self.is_pending(chunk.version(&self.region));
+            return if pending { Err(Blocked::Held) } else { Ok(()) };
         }
-        let held = self.lock_briefly(hash).map_err(|_| Blocked)?;
+        let held = self.lock_briefly(hash).map_err(|_| Blocked::Held)?;
+        let mut result = Ok(());
         if let Some((head, place_at)) = self.head_of(chunk, hash) {
-            let target = destination(keep, class, head.entry.freq());
-            if target.is_none_or(|(target, _)| self.move_chunk(chunk, place_at, target).is_err()) {
-                self.evict(&head, class);
+            match destination(plan.keep, class, head.entry.freq()) {
+                Some((target, _)) if self.move_chunk(chunk, place_at, target).is_ok() => {}
+                Some(_) if plan.pressure == Pressure::Patient => result = Err(Blocked::NoRoom),
+                _ => self.evict(&head, class),
             }
         }
         self.unlock(held);
-        Ok(())
+        result
     }
 }
 
-fn keep_under(pressure: Pressure) -> Keep {
-    if pressure == Pressure::Normal { Keep::Hot } else { Keep::Nothing }
+impl Plan {
+    /// For a segment whose turn it is.
+    fn by_age(pressure: Pressure) -> Plan {
+        Plan { keep: if pressure == Pressure::Relentless { Keep::Nothing } else { Keep::Hot }, pressure }
+    }
 }
 
 /// Where a live record goes and by how much it cools, `None` when it is evicted.

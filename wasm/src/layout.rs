@@ -80,6 +80,10 @@ pub const META_EPOCH: u32 = 24;
 /// Regions are whole WebAssembly pages.
 pub const PAGE: u32 = 64 * 1024;
 pub const MIN_SIZE: u32 = 1 << 20;
+/// The size that stands for a region so small that a model checker can go through all that happens in it: two buckets
+/// and ten segments of a few records each. Only for tests.
+#[cfg(feature = "faults")]
+pub const MODEL_SIZE: u32 = PAGE;
 pub const MAX_SIZE: u32 = 3840 << 20;
 
 /// More segments than any region has.
@@ -157,6 +161,10 @@ pub const fn participants(size: u32) -> u32 {
 impl Geometry {
     /// The geometry of a region of `size` bytes; `None` when no region has that size.
     pub const fn of(size: u32) -> Option<Geometry> {
+        #[cfg(feature = "faults")]
+        if size == MODEL_SIZE {
+            return Some(Geometry::model());
+        }
         if size < MIN_SIZE || size > MAX_SIZE || size % PAGE != 0 {
             return None;
         }
@@ -195,6 +203,32 @@ impl Geometry {
             index_at,
             segments_at,
         })
+    }
+
+    #[cfg(feature = "faults")]
+    const fn model() -> Geometry {
+        let (participants, tags, buckets, segments, segment) = (4, 4, 2, 10, 256u32);
+        let tags_at = HEADER_BYTES + participants * PARTICIPANT_BYTES;
+        let states_at = tags_at + tags * 8;
+        let metas_at = align(states_at + segments * STATE_BYTES, 64);
+        let index_at = align(metas_at + segments * META_BYTES, BUCKET_BYTES);
+        Geometry {
+            size: MODEL_SIZE,
+            participants,
+            tags,
+            buckets,
+            segments,
+            segment_shift: segment.ilog2(),
+            lanes: [1, 1],
+            reserve: 3,
+            max_record: 128,
+            max_value: 384,
+            tags_at,
+            states_at,
+            metas_at,
+            index_at,
+            segments_at: index_at + buckets * BUCKET_BYTES,
+        }
     }
 
     pub const fn segment_bytes(&self) -> u32 {

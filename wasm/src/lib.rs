@@ -41,6 +41,8 @@ mod validate;
 pub use audit::Audited;
 pub use change::NUMBER;
 pub use index::Key;
+#[cfg(feature = "faults")]
+pub use layout::MODEL_SIZE;
 pub use layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
 pub use lock::Busy;
 pub use participant::{Host, Participant};
