@@ -60,12 +60,11 @@ impl<H: Host> Participant<H> {
         })
     }
 
-    /// Whether a living participant is still writing the large value of this version.
-    pub(crate) fn is_pending(&self, version: u64) -> bool {
-        // Zero is in what was never finished, and in the slots of all who write nothing large.
-        version != 0
-            && (0..self.used_slots())
-                .any(|slot| self.pending_of(slot).load(Relaxed) == version && (slot == self.slot || !self.bury(slot)))
+    /// Whether a living participant is still writing the large value of this version; of any version, if none is given.
+    pub(crate) fn is_pending(&self, version: Option<u64>) -> bool {
+        let is_meant = |pending: u64| pending != 0 && version.is_none_or(|version| version == pending);
+        (0..self.used_slots())
+            .any(|slot| is_meant(self.pending_of(slot).load(Relaxed)) && (slot == self.slot || !self.bury(slot)))
     }
 
     /// Copies a chunk to the open segment of another class and lets its head point there, whose bucket is locked.

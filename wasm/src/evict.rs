@@ -25,8 +25,8 @@ const PROMOTE: u64 = 2;
 /// How much is kept of a segment that is reclaimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pressure {
-    /// What the policy says. When there is no room just now for what is to be kept, nothing is reclaimed: others are about
-    /// to give free segments back, and evicting what would have fitted helps nobody.
+    /// What the policy says. When there is no room for what is to be kept while others reclaim as well, they are waited
+    /// for: they are about to give segments back, and evicting what would have fitted helps nobody.
     Patient,
     /// What the policy says, as far as there is room.
     Firm,
@@ -229,6 +229,10 @@ impl<H: Host> Participant<H> {
     #[cold]
     fn sweep(&self, segment: u32, mine: State, plan: Plan, now: f64) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
+        // Chunks of a value that is still being written stand in no index.
+        if plan.keep != Keep::Nothing && self.is_pending(None) {
+            return Err(Blocked::Held);
+        }
         for bucket in 0..geometry.buckets {
             for way in 0..WAYS {
                 let entry_at = geometry.bucket(bucket) + way * 8;
@@ -322,13 +326,23 @@ impl<H: Host> Participant<H> {
             } else {
                 match destination(plan.keep, class, entry.freq()) {
                     Some(target) if self.move_record(&hit, target).is_ok() => {}
-                    Some(_) if plan.pressure == Pressure::Patient => result = Err(Blocked::NoRoom),
+                    Some(_) if self.should_wait(plan) => result = Err(Blocked::NoRoom),
                     _ => self.evict(&hit, class),
                 }
             }
         }
         self.let_go(held);
         result
+    }
+
+    /// Whether it helps to wait for room: somebody else is reclaiming, too.
+    #[cold]
+    fn should_wait(&self, plan: Plan) -> bool {
+        let others_reclaim = |segment: u32| {
+            let state = State(self.region.word(self.region.geometry.state(segment)).load(Acquire));
+            state.phase() == Phase::Reclaim && state.owner() != self.slot && !self.owner_is_gone(state)
+        };
+        plan.pressure == Pressure::Patient && (0..self.region.geometry.segments).any(others_reclaim)
     }
 
     /// Takes an entry away for lack of room; from probation it leaves a ghost.
@@ -376,7 +390,7 @@ impl<H: Host> Participant<H> {
     fn walk_chunk(&self, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
         let hash = chunk.hash(&self.region);
         if !self.may_be_listed(chunk, hash) {
-            let pending = plan.keep != Keep::Nothing && self.is_pending(chunk.version(&self.region));
+            let pending = plan.keep != Keep::Nothing && self.is_pending(Some(chunk.version(&self.region)));
             return if pending { Err(Blocked::Held) } else { Ok(()) };
         }
         let held = self.lock_briefly(hash).map_err(|_| Blocked::Held)?;
@@ -384,7 +398,7 @@ impl<H: Host> Participant<H> {
         if let Some((head, place_at)) = self.head_of(chunk, hash) {
             match destination(plan.keep, class, head.entry.freq()) {
                 Some((target, _)) if self.move_chunk(chunk, place_at, target).is_ok() => {}
-                Some(_) if plan.pressure == Pressure::Patient => result = Err(Blocked::NoRoom),
+                Some(_) if self.should_wait(plan) => result = Err(Blocked::NoRoom),
                 _ => self.evict(&head, class),
             }
         }

@@ -207,7 +207,7 @@ impl Geometry {
 
     #[cfg(feature = "faults")]
     const fn model() -> Geometry {
-        let (participants, tags, buckets, segments, segment) = (4, 4, 2, 10, 256u32);
+        let (participants, tags, buckets, segments, segment) = (6, 4, 2, 10, 256u32);
         let tags_at = HEADER_BYTES + participants * PARTICIPANT_BYTES;
         let states_at = tags_at + tags * 8;
         let metas_at = align(states_at + segments * STATE_BYTES, 64);

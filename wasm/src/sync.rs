@@ -43,9 +43,11 @@ pub fn spin() {
 #[cfg(feature = "faults")]
 pub mod faults {
     use core::sync::atomic::{AtomicU64, Ordering};
+    use std::boxed::Box;
     use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
 
-    type Bell = Box<dyn FnMut()>;
+    type Bell = Rc<dyn Fn()>;
 
     std::thread_local! {
         static BELL: RefCell<Option<Bell>> = const { RefCell::new(None) };
@@ -54,15 +56,26 @@ pub mod faults {
 
     /// Has `bell` called before each of this thread's accesses to shared memory, until it is called with `None`. It may
     /// unwind: then that access and all after it never happened, as if the thread had been killed there.
-    pub fn ring(bell: Option<Bell>) {
+    pub fn ring(bell: Option<Box<dyn FnMut()>>) {
+        hang(bell.map(|bell| {
+            let bell = RefCell::new(bell);
+            Rc::new(move || bell.borrow_mut()()) as Bell
+        }));
+    }
+
+    /// The same for a bell that may be called while it is being called: by coroutines, which share a thread.
+    pub fn hang(bell: Option<Bell>) {
         ARMED.set(bell.is_some());
-        BELL.with_borrow_mut(|slot| *slot = bell);
+        BELL.set(bell);
     }
 
     #[inline(always)]
     fn knock() {
         if ARMED.get() {
-            BELL.with_borrow_mut(|bell| bell.as_mut().map(|bell| bell()));
+            let bell = BELL.with_borrow(Clone::clone);
+            if let Some(bell) = bell {
+                bell();
+            }
         }
     }
 

@@ -328,3 +328,35 @@ fn dead_chunks_do_not_wait_for_their_lock() {
         cache.check();
     }
 }
+
+/// Reads need no lock: those of a bucket that somebody holds for hours find what is there, and wait for nobody.
+#[test]
+fn reads_go_on_in_a_held_bucket() {
+    let _watchdog = Watchdog::new("reads_go_on_in_a_held_bucket", 120);
+    let deeds: [fn(&mut Cache); 3] = [
+        |cache| drop(cache.set(b"plain", b"new")),
+        |cache| drop(cache.increment(b"counter", 1.0, 0.0, &PLAIN)),
+        |cache| drop(cache.touch(b"large", 1e9)),
+    ];
+    for deed in deeds {
+        for n in 0.. {
+            let world = World::new(MIB);
+            let mut cache = Cache::join(&world);
+            cache.set(b"plain", b"old").unwrap();
+            cache.increment(b"counter", 1.0, 0.0, &PLAIN).unwrap();
+            cache.set(b"large", &[1; 20_000]).unwrap();
+            let reads = |cache: &mut Cache| {
+                assert!(cache.get(b"plain").is_some() && cache.get_near(b"plain").is_some());
+                assert!(cache.get(b"counter").is_some() && cache.get_near(b"counter").is_some());
+                assert!(cache.get(b"large").is_some_and(|got| got.value == [1; 20_000]));
+            };
+            let usual = accesses(|| reads(&mut cache));
+            // A single pause would fail.
+            world.patience.store(0, SeqCst);
+            let go_on = || assert!(accesses(|| reads(&mut cache)) <= usual + 16);
+            if !freeze(&world, n, deed, go_on) {
+                break;
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
@@ -21,15 +21,16 @@ pub const TEXT: u8 = 2;
 pub const NEVER: f64 = f64::INFINITY;
 
 /// Whose a slot is.
-const NOBODY: u8 = 0;
-const LIVING: u8 = 1;
-const TAKEN: u8 = 2;
+const NOBODY: u32 = 0;
+const LIVING: u32 = 1;
+/// Taken by the owner of slot `n`: `TAKEN + n`.
+const TAKEN: u32 = 2;
 
 /// A region and the world around it.
 pub struct World {
     base: *mut u8,
     pub size: u32,
-    slots: Vec<AtomicU8>,
+    slots: Vec<AtomicU32>,
     clock: AtomicU64,
     /// Pauses that the host grants before it says that the time for waiting is over.
     pub patience: AtomicU32,
@@ -49,7 +50,7 @@ impl World {
         let geometry = Geometry::of(size).unwrap();
         // SAFETY: the layout is not empty.
         let base = unsafe { alloc_zeroed(World::layout(size)) };
-        let slots = (0..geometry.participants).map(|_| AtomicU8::new(NOBODY)).collect();
+        let slots = (0..geometry.participants).map(|_| AtomicU32::new(NOBODY)).collect();
         let world = World { base, size, slots, clock: AtomicU64::new(0f64.to_bits()), patience: AtomicU32::new(2000) };
         format(&world.region(), seed);
         Arc::new(world)
@@ -79,9 +80,29 @@ impl World {
         self.clock.store(milliseconds.to_bits(), SeqCst)
     }
 
-    /// Declares the owner of a slot dead: from now on its death can be proved.
+    /// A region with the same bytes, in which nobody lives.
+    pub fn copy(&self) -> Arc<World> {
+        World::holding(self.bytes())
+    }
+
+    /// A region with these bytes, in which nobody lives.
+    pub fn holding(bytes: &[u8]) -> Arc<World> {
+        let world = World::new(bytes.len() as u32);
+        world.bytes().copy_from_slice(bytes);
+        world
+    }
+
+    /// The slot that the next one to join will have.
+    pub fn next_slot(&self) -> u32 {
+        self.slots.iter().position(|slot| slot.load(SeqCst) == NOBODY).expect("a free slot") as u32
+    }
+
+    /// Declares the owner of a slot dead: from now on its death can be proved, and what it had taken can be taken again.
     pub fn kill(&self, slot: u32) {
-        self.slots[slot as usize].store(NOBODY, SeqCst)
+        self.slots[slot as usize].store(NOBODY, SeqCst);
+        for taken in &self.slots {
+            let _ = taken.compare_exchange(TAKEN + slot, NOBODY, SeqCst, SeqCst);
+        }
     }
 }
 
@@ -92,19 +113,23 @@ impl Drop for World {
     }
 }
 
-pub struct TestHost(Arc<World>);
+pub struct TestHost {
+    world: Arc<World>,
+    slot: u32,
+}
 
 impl Host for TestHost {
     fn now(&self) -> f64 {
-        self.0.now()
+        self.world.now()
     }
 
     fn take(&self, slot: u32) -> bool {
-        self.0.slots[slot as usize].compare_exchange(NOBODY, TAKEN, SeqCst, SeqCst).is_ok()
+        self.world.slots[slot as usize].compare_exchange(NOBODY, TAKEN + self.slot, SeqCst, SeqCst).is_ok()
     }
 
     fn release(&self, slot: u32) {
-        assert_eq!(self.0.slots[slot as usize].swap(NOBODY, SeqCst), TAKEN, "released a slot that was not taken");
+        let was = self.world.slots[slot as usize].swap(NOBODY, SeqCst);
+        assert_eq!(was, TAKEN + self.slot, "released a slot that was not taken");
     }
 
     fn pause(&self, attempt: u32) -> bool {
@@ -112,7 +137,7 @@ impl Host for TestHost {
             0..20 => std::thread::yield_now(),
             _ => std::thread::sleep(Duration::from_micros(50)),
         }
-        attempt < self.0.patience.load(SeqCst)
+        attempt < self.world.patience.load(SeqCst)
     }
 }
 
@@ -185,8 +210,10 @@ impl Cache {
     pub fn join(world: &Arc<World>) -> Cache {
         let free = |slot: &usize| world.slots[*slot].compare_exchange(NOBODY, LIVING, SeqCst, SeqCst).is_ok();
         let slot = (0..world.slots.len()).find(free).expect("a free slot") as u32;
-        let me = Participant::attach(world.region(), TestHost(world.clone()), slot);
-        let (value, tags) = (vec![0; 8194], vec![0; MAX_BLOCK as usize / 8]);
+        let me = Participant::attach(world.region(), TestHost { world: world.clone(), slot }, slot);
+        // No larger than a thread's scratch area has to be.
+        let value = vec![0; world.region().geometry.max_record as usize / 8];
+        let tags = vec![0; MAX_BLOCK as usize / 8];
         Cache { me, world: world.clone(), value, tags, near: HashMap::new(), near_hits: 0 }
     }
 

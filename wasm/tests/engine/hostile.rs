@@ -142,3 +142,22 @@ fn an_entry_that_points_nowhere_is_mended() {
         cache.leave();
     }
 }
+
+/// A record that was not written in the life its segment is in is none, even where an entry points to it.
+#[test]
+fn a_record_of_another_life_is_a_miss() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    cache.set(b"key", b"value").unwrap();
+    let way = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().way;
+    let entry_at = (world.region().geometry.bucket(0) + way * 8) as usize;
+    let entry = u64::from_le_bytes(world.bytes()[entry_at..entry_at + 8].try_into().unwrap());
+    let generation_at = ((entry & 0xFFF_FFFF) * 16 + 4) as usize;
+    for by in [1, 4, 255] {
+        let there = world.bytes()[generation_at];
+        world.bytes()[generation_at] = there.wrapping_add(by);
+        assert_eq!(cache.get(b"key"), None);
+        world.bytes()[generation_at] = there;
+        assert_eq!(cache.get(b"key").unwrap().value, b"value");
+    }
+}

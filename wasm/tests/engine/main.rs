@@ -6,8 +6,10 @@
 mod crash;
 mod frozen;
 mod harness;
+mod history;
 mod hostile;
 mod interleave;
 mod model;
+mod models;
 mod promises;
 mod threads;

@@ -1,9 +1,13 @@
 //! What a user is told about keeping, refusing and the price of an entry.
 
-use std::collections::{HashSet, VecDeque};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Class, Counter, Expect, Geometry, LAYOUT_VERSION, MAX_KEY, Mismatch, Phase, Refused, inspect,
+    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, Mismatch, Participant, Phase,
+    Refused, WANT_VALUE, faults, inspect,
 };
 
 use crate::harness::*;
@@ -372,9 +376,12 @@ fn a_hot_key_is_only_read() {
     let world = World::new(MIB);
     let mut cache = Cache::join(&world);
     cache.set(b"key", b"value").unwrap();
-    for _ in 0..3 {
+    let warming = accesses(|| cache.get(b"key"));
+    for _ in 0..2 {
         cache.get(b"key");
     }
+    // Not even the same bytes are written again.
+    assert_eq!(accesses(|| cache.get(b"key")), warming - 1);
     // Behind the header and the participants, where the counters are.
     let shared = world.region().geometry.tag(0) as usize..;
     let before = world.bytes()[shared.clone()].to_vec();
@@ -399,4 +406,257 @@ fn only_a_region_of_this_layout_is_attached_to() {
     let mut other = good.clone();
     other[1] += 1;
     assert_eq!(inspect(&other, MIB as u64), Err(Mismatch::Version(LAYOUT_VERSION + 1)));
+}
+
+/// Keys that the index cannot tell apart, as they share a bucket and a tag, are different keys all the same.
+#[test]
+fn keys_that_hash_alike_are_different() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    let buckets = world.region().geometry.buckets as u64;
+    let seen_by_the_index = |key: &Key| key.hash & (buckets - 1) | key.hash >> 48 << 48;
+    let seed = cache.me.seed;
+    // Found by trying, for the seed of these regions: differing in nothing but their kind, and but their length.
+    let kinds = ([127_570_166], [(7, 0), (7, 1)]);
+    let lengths = ([188_939_881], [(7, 0), (8, 0)]);
+    for (words, shapes) in [kinds, lengths] {
+        let keys = shapes.map(|(length, kind)| Key::new(&words, length, kind, seed));
+        assert_eq!(seen_by_the_index(&keys[0]), seen_by_the_index(&keys[1]), "look for other keys");
+        for (i, key) in keys.iter().enumerate() {
+            assert_eq!(look(&cache, key), None);
+            let value = [i as u8; 8];
+            let draft = Draft {
+                kind: TEXT,
+                flags: 0,
+                version: cache.me.version(),
+                expiry: NEVER,
+                tags: &Participant::<TestHost>::no_tags(),
+                value: &value,
+            };
+            cache.me.set(key, &draft, Expect::Absent).unwrap();
+        }
+        assert_eq!(keys.map(|key| look(&cache, &key)), [Some([0; 8]), Some([1; 8])]);
+    }
+    // Of so many keys of equal length some are alike.
+    let mut alike = HashMap::new();
+    let found = (0..100_000u64).find_map(|i| {
+        let key = OwnedKey::of(&i.to_le_bytes());
+        alike.insert(seen_by_the_index(&key.with(seed)), i).map(|other| [other, i].map(u64::to_le_bytes))
+    });
+    let [one, other] = found.unwrap();
+    cache.set(&one, b"one").unwrap();
+    assert_eq!(cache.get(&other), None);
+    cache.set(&other, b"other").unwrap();
+    assert_eq!(cache.get(&one).unwrap().value, b"one");
+    assert_eq!(cache.get(&other).unwrap().value, b"other");
+    assert_eq!(cache.remove(&one, Expect::Anything), Ok(true));
+    assert_eq!(cache.get(&other).unwrap().value, b"other");
+    cache.check();
+}
+
+fn look(cache: &Cache, key: &Key) -> Option<[u8; 8]> {
+    let (mut value, mut tags) = (vec![0u64; 8192], vec![0u64; MAX_BLOCK as usize / 8]);
+    // SAFETY: room for any record and any tag block.
+    let found = unsafe { cache.me.get(key, WANT_VALUE, value.as_mut_ptr().cast(), tags.as_mut_ptr().cast()) };
+    found.map(|_| value[0].to_le_bytes())
+}
+
+/// Does `act`, and `meanwhile` before its `n`th access to shared memory. False when it makes no more than `n`.
+fn interrupted(n: u64, act: impl FnOnce(), meanwhile: impl FnOnce() + 'static) -> bool {
+    let happened = Rc::new(Cell::new(false));
+    let (mark, mut left, mut meanwhile) = (happened.clone(), n, Some(meanwhile));
+    faults::ring(Some(Box::new(move || {
+        if left == 0 {
+            faults::ring(None);
+            mark.set(true);
+            meanwhile.take().unwrap()();
+        }
+        left = left.wrapping_sub(1);
+    })));
+    act();
+    faults::ring(None);
+    happened.get()
+}
+
+/// What a near cache takes in while something is invalidated is not served once that has returned.
+#[test]
+fn near_caches_hear_of_every_invalidation() {
+    let invalidations: [fn(&mut Cache); 2] = [|cache| cache.me.clear(), |cache| cache.invalidate(&["another", "tag"])];
+    for invalidate in invalidations {
+        for reader_first in [false, true] {
+            for n in 0.. {
+                let world = World::new(MIB);
+                let (mut reader, mut writer) = (Cache::join(&world), Cache::join(&world));
+                writer.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+                assert!(reader.get_near(b"key").is_some() && reader.get_near(b"key").is_some());
+                assert_eq!(reader.near_hits, 1);
+                // One that knows nothing yet.
+                let reader = Rc::new(RefCell::new(Cache::join(&world)));
+                let other = reader.clone();
+                let happened = if reader_first {
+                    let read = || drop(reader.borrow_mut().get_near(b"key"));
+                    interrupted(n, read, move || invalidate(&mut writer))
+                } else {
+                    interrupted(n, || invalidate(&mut writer), move || drop(other.borrow_mut().get_near(b"key")))
+                };
+                if !happened {
+                    assert!(n > 0);
+                    break;
+                }
+                assert_eq!(reader.borrow_mut().get_near(b"key"), None, "before access {n}");
+            }
+        }
+    }
+}
+
+/// What is changed while the cache is cleared is gone like all that was there.
+#[test]
+fn a_clear_in_between_clears() {
+    let changes: [fn(&mut Cache); 2] =
+        [|cache| drop(cache.touch(b"number", 1e9)), |cache| drop(cache.increment(b"number", 1.0, 0.0, &PLAIN))];
+    for change in changes {
+        for n in 0.. {
+            let world = World::new(MIB);
+            let (mut cache, other) = (Cache::join(&world), Cache::join(&world));
+            cache.set_number(b"number", 41.0).unwrap();
+            if !interrupted(n, || change(&mut cache), move || other.me.clear()) {
+                assert!(n > 20);
+                break;
+            }
+            // An increment that came after it counts from the beginning.
+            assert!(cache.get(b"number").is_none_or(|got| got.number() == 1.0), "before access {n}");
+        }
+    }
+}
+
+/// A stamp that comes back means that nothing has changed, however often the generation in an entry has wrapped around.
+#[test]
+fn no_stamp_stands_for_two_values() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let mut stamps = HashMap::new();
+    for i in 0..scaled(20_000) {
+        cache.set(b"key", &[i as u8; 2000]).unwrap();
+        for j in 0..i % 4 {
+            cache.set(&name("other", j), &[0; 2000]).unwrap();
+        }
+        let stamp = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap();
+        let earlier = stamps.insert((stamp.way, stamp.entry, stamp.generation, stamp.invalidations), i);
+        assert_eq!(earlier, None, "value {i} has the stamp of an earlier one");
+    }
+}
+
+/// A participant that gets the slot of a dead one gets nothing else: not its locks, not its segment, not the chunks of the
+/// large value it was writing. The newcomer does nothing at all here, so nothing is put right in passing.
+#[test]
+fn a_new_owner_of_a_slot_inherits_nothing() {
+    let _watchdog = Watchdog::new("a_new_owner_of_a_slot_inherits_nothing", 60);
+    let deeds: [fn(&mut Cache); 3] = [
+        |cache| drop(cache.set(b"key", b"value")),
+        |cache| drop(cache.set(b"key", &[1; 20_000])),
+        |cache| drop(cache.increment(b"key", 1.0, 0.0, &PLAIN)),
+    ];
+    for deed in deeds {
+        let world = World::new(MIB);
+        let mut cache = Cache::join(&world);
+        let total = accesses(|| deed(&mut cache));
+        for n in (0..total).step_by((total / scaled(40).max(1)).max(1) as usize) {
+            let world = World::new(MIB);
+            let (mut survivor, mut victim) = (Cache::join(&world), Cache::join(&world));
+            let slot = victim.me.slot;
+            dies_at(n, || deed(&mut victim));
+            victim.die();
+            let newcomer = Cache::join(&world);
+            assert_eq!(newcomer.me.slot, slot);
+            world.patience.store(0, SeqCst);
+            survivor.set(b"key", b"after").unwrap();
+            for i in 0..2 * MIB as u64 / 4000 {
+                survivor.set(&name("flood", i), &[1; 4000]).unwrap();
+            }
+            crate::crash::assert_no_leak(&mut survivor);
+            drop(newcomer);
+        }
+    }
+}
+
+/// What has expired makes room for what has not, however often it was read.
+#[test]
+fn the_expired_make_room() {
+    let world = World::new(4 * MIB);
+    let mut cache = Cache::join(&world);
+    let keys = capacity(&cache, 500) as u64 * 6 / 10;
+    for round in 0..4 {
+        let expiry = (round + 1) as f64 * 100.0;
+        for i in 0..keys {
+            cache.store(&name("key", round * keys + i), &[1; 500], &With { expiry, ..PLAIN }).unwrap();
+            for _ in 0..3 {
+                cache.get(&name("key", round * keys + i));
+            }
+        }
+        let lost = (0..keys).filter(|i| cache.peek(&name("key", round * keys + i)).is_none()).count();
+        assert_eq!(lost, 0, "in round {round}");
+        world.set_clock(expiry);
+    }
+    assert_eq!(cache.count(Counter::Evictions), 0);
+    assert!(cache.count(Counter::Expirations) > keys);
+    cache.check();
+}
+
+fn bytes_in_main(cache: &Cache) -> i64 {
+    cache.audit().iter().filter(|each| each.class == Class::Main).map(|each| each.found).sum()
+}
+
+/// A key that comes back soon after it was evicted has proved itself.
+#[test]
+fn ghosts_bring_keys_to_main() {
+    let mut cache = Cache::join(&World::new(4 * MIB));
+    let keys = capacity(&cache, 500) as u64 * 3 / 2;
+    for i in 0..keys {
+        cache.set(&name("key", i), &[1; 500]).unwrap();
+    }
+    assert_eq!(bytes_in_main(&cache), 0);
+    let first = (0..keys).find(|i| cache.peek(&name("key", *i)).is_some()).unwrap();
+    assert!(first > 100, "the oldest were evicted");
+    cache.set(&name("key", first - 1), &[2; 500]).unwrap();
+    assert!(bytes_in_main(&cache) > 500, "its ghost was forgotten");
+}
+
+/// Entries that were hot and are not read any more go in the end, when others are read.
+#[test]
+fn what_was_hot_cools() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let keys = capacity(&cache, 500) as u64;
+    let pass = |cache: &mut Cache, prefix: &str, count: u64| {
+        for i in 0..count {
+            cache.set(&name(prefix, i), &[1; 500]).unwrap();
+            for _ in 0..3 {
+                cache.get(&name(prefix, i));
+            }
+        }
+    };
+    pass(&mut cache, "old", keys / 2);
+    pass(&mut cache, "new", keys * 4);
+    let old = (0..keys / 2).filter(|i| cache.peek(&name("old", *i)).is_some()).count();
+    assert_eq!(old, 0, "of {} that were hot once", keys / 2);
+}
+
+/// A full bucket gives away what is cold.
+#[test]
+fn a_full_bucket_keeps_the_hot() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let (buckets, seed) = (cache.me.region.geometry.buckets as u64, cache.me.seed);
+    let bucket = |key: &[u8]| OwnedKey::of(key).with(seed).hash & (buckets - 1);
+    let same: Vec<Vec<u8>> = (0..).map(|i| name("key", i)).filter(|key| bucket(key) == 5).take(20).collect();
+    for key in &same[..15] {
+        cache.set(key, b"value").unwrap();
+    }
+    for key in &same[..14] {
+        cache.get(key);
+    }
+    for key in &same[15..] {
+        cache.set(key, b"value").unwrap();
+        assert!(cache.peek(key).is_some());
+    }
+    let lost = same[..14].iter().filter(|key| cache.peek(key).is_none()).count();
+    assert_eq!(lost, 0, "hot entries were evicted for cold ones");
+    assert_eq!(cache.count(Counter::Evictions), 5);
 }
