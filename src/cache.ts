@@ -99,6 +99,8 @@ interface Opened {
   readonly near: Near | undefined;
   readonly name: string | undefined;
   closed: boolean;
+  /** Values that are being encoded into the area, one within the other. */
+  encoding: number;
 }
 
 /** Leaves the caches that were forgotten without `close`; otherwise each would keep a slot until its thread ends. */
@@ -176,7 +178,8 @@ export class Cache<V = any> implements Disposable {
     const engine = this.#engine;
     const near = this.#opened.near;
     for (let reads = 0; reads < READS; reads++) {
-      const length = engine.get(written, want);
+      // The tags are for the near cache, which keeps their counters.
+      const length = engine.get(written, near === undefined ? want : want | WANT_TAGS);
       if (length < 0) return undefined;
       const kind = engine.kind;
       if (engine.chunked) {
@@ -187,15 +190,16 @@ export class Cache<V = any> implements Disposable {
       if (near === undefined || typeof key !== "string") return this.#decode(kind, engine.value, length, false);
       if (this.#codec.isCacheable(kind)) {
         const value = this.#codec.decode(kind, engine.value, 0, length);
-        near.keep(key, this.#scope.id, engine.out, value, engine.number, length);
+        near.keep(key, this.#scope.id, engine.out, engine.tagCounters(), value, engine.number, length);
         return value as V;
       }
       if (!this.#opened.options.frozenObjects) return this.#decode(kind, engine.value, length, false);
       // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
       const proof = engine.out.slice();
+      const tags = engine.tagCounters();
       const expiry = engine.number;
       const value = this.#codec.decode(kind, engine.value, 0, length);
-      if (deepFreeze(value)) near.keep(key, this.#scope.id, proof, value, expiry, length);
+      if (deepFreeze(value)) near.keep(key, this.#scope.id, proof, tags, value, expiry, length);
       return value as V;
     }
     return undefined;
@@ -249,7 +253,9 @@ export class Cache<V = any> implements Disposable {
     for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
       const entry = this.getEntry(key);
       const value = change(entry?.value);
-      if (this.compareAndSet(key, entry?.version ?? 0, value, options)) return value;
+      // Not by compareAndSet, which refuses versions that nobody was given: damaged memory may hold any.
+      const version = entry?.version ?? 0;
+      if (this.#store(key, value, options, version === 0 ? ABSENT : VERSION, version)) return value;
     }
     throw busy("others change this key all the time");
   }
@@ -257,7 +263,7 @@ export class Cache<V = any> implements Disposable {
   #store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
     const engine = this.#engine;
     const { expiry, tags } = this.#entryOptions(options);
-    const length = this.#codec.encode(value, engine.value);
+    const length = this.#encode(value);
     const { bytes, type } = this.#codec;
     if (length > this.#opened.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
     const written = this.#writeKey(key);
@@ -270,6 +276,18 @@ export class Cache<V = any> implements Disposable {
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
+  }
+
+  /** Encodes into the value part of the area, whose owner this thread stays whatever the user's code does meanwhile. */
+  #encode(value: unknown): number {
+    const opened = this.#opened;
+    if (opened.closed) this.#live();
+    opened.encoding++;
+    try {
+      return this.#codec.encode(value, opened.engine.value);
+    } finally {
+      if (--opened.encoding === 0 && opened.closed) opened.engine.close();
+    }
   }
 
   #entryOptions(options: SetOptions | undefined): { expiry: number; tags: readonly string[] | undefined } {
@@ -414,7 +432,7 @@ export class Cache<V = any> implements Disposable {
 
   /**
    * A part of the cache with keys of its own and the same interface; namespaces can be nested. Clearing one is a single
-   * step, whatever its size, and clears those within it; tags are shared by the whole cache. The `size` of a namespace
+   * step, whatever its size, and clears those within it; its tags are its own. The `size` of a namespace
    * and iterating over it walk the whole cache.
    */
   namespace<W = V>(name: string): Cache<W> {
@@ -511,7 +529,8 @@ export class Cache<V = any> implements Disposable {
     if (this.#opened.closed) return;
     this.#opened.closed = true;
     forgotten.unregister(this.#opened);
-    this.#engine.close();
+    // Called by code that encoding runs, it takes effect when that is over.
+    if (this.#opened.encoding === 0) this.#engine.close();
   }
 
   /** As {@link close}. */
@@ -558,8 +577,8 @@ export function openRegion<V>(region: Region, options: Resolved, name?: string):
     region.close();
     throw error;
   }
-  const near = options.nearCache > 0 ? new Near(options.nearCache) : undefined;
-  const opened: Opened = { engine, options, near, name, closed: false };
+  const near = options.nearCache > 0 ? new Near(options.nearCache, engine) : undefined;
+  const opened: Opened = { engine, options, near, name, closed: false, encoding: 0 };
   const cache = new Cache<V>(opened, ROOT);
   forgotten.register(opened, engine, opened);
   return cache;

@@ -46,7 +46,7 @@ const OUT_KIND = 0;
 const OUT_TAGS = 1;
 const OUT_VERSION = 1;
 const OUT_NUMBER = 2;
-/** Five words that prove an entry unchanged: entry low and high, generation, invalidations follow the way. */
+/** Five words that prove an entry unchanged: entry low and high, generation, clear epoch follow the way. */
 export const OUT_STAMP = 7;
 
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
@@ -71,6 +71,10 @@ export class Engine {
   readonly out: Int32Array;
 
   readonly #out64: Float64Array;
+  /** The tags part in words: after {@link get} with `WANT_TAGS` the tag block of the record. */
+  readonly #block: Int32Array;
+  /** The counters of all tags of the region, two words each. */
+  readonly #counters: Int32Array;
   readonly #exports: Exports;
   readonly #area: number;
   readonly #stackTop: number;
@@ -110,6 +114,8 @@ export class Engine {
     this.value = bytes(x.value_at(area), PAGE);
     this.out = new Int32Array(buffer, x.out_at(area), 16);
     this.#out64 = new Float64Array(buffer, x.out_at(area), 8);
+    this.#block = new Int32Array(buffer, x.tags_at(area), 2048);
+    this.#counters = new Int32Array(buffer, x.tag_counters_at(area), x.tag_counters(area) * 2);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
     this.maxTags = x.max_tags();
@@ -259,6 +265,27 @@ export class Engine {
   /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}. After {@link next}: the key. */
   get word(): number {
     return this.out[OUT_TAGS] as number;
+  }
+
+  /** After {@link get} with `WANT_TAGS`: `{place, count}` of the counter of each tag, as the record remembers them. */
+  tagCounters(): Int32Array | undefined {
+    const bytes = this.word;
+    if (bytes === 0) return undefined;
+    // What others wrote is not trusted: not more tags than there can be, and no place behind the last one.
+    const count = Math.min((this.#block[1] as number) >>> 0, this.maxTags);
+    const counters = this.#block.slice(2, 2 + 2 * count);
+    for (let i = 0; i < counters.length; i += 2)
+      counters[i] = (2 * (counters[i] as number)) & (this.#counters.length - 1);
+    return counters;
+  }
+
+  /** Whether the counters that {@link tagCounters} gave are what they were: none of the tags was invalidated since. */
+  areCurrent(counters: Int32Array | undefined): boolean {
+    if (counters === undefined) return true;
+    for (let i = 0; i < counters.length; i += 2) {
+      if (Atomics.load(this.#counters, counters[i] as number) !== counters[i + 1]) return false;
+    }
+    return true;
   }
 
   set(

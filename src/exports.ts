@@ -151,6 +151,14 @@ export interface Exports {
    */
   stack_bytes(): number;
   /**
+   * How many of them there are, a power of two.
+   */
+  tag_counters(address: number): number;
+  /**
+   * Where the counters of the region's tags lie, eight bytes each, of which the first four count.
+   */
+  tag_counters_at(address: number): number;
+  /**
    * Where the tags part of an area lies: 8 KiB.
    */
   tags_at(address: number): number;

@@ -204,7 +204,14 @@ function nativeThread(): ThreadIdentity | undefined {
     // "<pid>/task/<tid>" of the calling thread.
     self = BigInt(fs.readlinkSync("/proc/thread-self").split("/")[2] as string);
     token = tokenOf(self);
-  } catch {
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // That says nothing of procfs, and under the other name this thread could never be proved dead.
+    if (code === "EMFILE" || code === "ENFILE") {
+      throw new CacheError("ERR_NO_SPACE", `no file descriptor left (${code}): raise the limit (\`ulimit -n\`)`, {
+        cause: error,
+      });
+    }
     return undefined;
   }
 

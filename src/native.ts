@@ -78,6 +78,12 @@ export class Native {
       this.#linkat = libc.func("int linkat(int fromDir, const char *from, int toDir, const char *to, int flags)");
       this.#flock = libc.func("int flock(int fd, int operation)");
     } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException;
+      if (code === "EMFILE" || code === "ENFILE") {
+        throw new CacheError("ERR_NO_SPACE", `no file descriptor left (${code}): raise the limit (\`ulimit -n\`)`, {
+          cause,
+        });
+      }
       throw new CacheError(
         "ERR_UNSUPPORTED",
         "sharing a cache between processes needs the optional package koffi, which could not be loaded: " +

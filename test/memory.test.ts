@@ -903,6 +903,189 @@ describe("process reach, files that are not as they should be", () => {
     for (let i = 0; i < 10; i++) failure(() => open({ size: 8 * PAGE }));
     expect(count()).toBe(before);
   });
+
+  /** Whose name does not lead to a cache of ours: how it comes there, and the error. */
+  const squatters: [string, (file: string) => void, string][] = [
+    ["a link to nothing", (file) => fs.symlinkSync(`${file}-missing`, file), "ERR_LAYOUT"],
+    ["a link to itself", (file) => fs.symlinkSync(file, file), "ERR_LAYOUT"],
+    ["a link to a cache", (file) => fs.symlinkSync(pathOf(open({ name: "real" })), file), "ERR_LAYOUT"],
+    ["a pipe", (file) => execFileSync("mkfifo", ["-m", "600", file]), "ERR_LAYOUT"],
+    ["a directory", (file) => fs.mkdirSync(file), "ERR_LAYOUT"],
+    ["a socket", (file) => bindSocket(file), "ERR_LAYOUT"],
+    ["a file that everybody may write to", (file) => makeCache(file, 0o602), "ERR_NOT_OWNER"],
+    ["a file that its group may write to", (file) => makeCache(file, 0o620), "ERR_NOT_OWNER"],
+    ["a file that everybody may read", (file) => makeCache(file, 0o604), "ERR_NOT_OWNER"],
+  ];
+  const squattersOfRoot: typeof squatters = [
+    ["another user's cache", (file) => makeCache(file, 0o600, 65_534), "ERR_NOT_OWNER"],
+    ["another user's cache, open to all", (file) => makeCache(file, 0o666, 65_534), "ERR_NOT_OWNER"],
+    ["another user's pipe", (file) => makePipe(file, 65_534), "ERR_LAYOUT"],
+  ];
+
+  // Where devices are not allowed at all, the kernel says that this is not permitted.
+  const devices: typeof squatters = [
+    [
+      "a character device",
+      (file) => execFileSync("mknod", ["-m", "600", file, "c", "1", "5"]),
+      "ERR_(LAYOUT|NOT_OWNER)",
+    ],
+    ["a block device", (file) => execFileSync("mknod", ["-m", "600", file, "b", "7", "250"]), "ERR_(LAYOUT|NOT_OWNER)"],
+  ];
+  const canMakeDevices = spawnSync("mknod", [path.join(scripts, "device"), "c", "1", "5"]).status === 0;
+
+  /** A file like that of a cache which nobody has open. */
+  function makeCache(file: string, mode: number, uid?: number): void {
+    const region = open({ name: "model" });
+    fs.copyFileSync(pathOf(region), file);
+    region.close();
+    fs.chmodSync(file, mode);
+    if (uid !== undefined) fs.chownSync(file, uid, uid);
+  }
+
+  function makePipe(file: string, uid: number): void {
+    execFileSync("mkfifo", ["-m", "666", file]);
+    fs.chownSync(file, uid, uid);
+  }
+
+  /** Its name is given later, since the path of a socket must be short; its owner is killed, or would remove it. */
+  function bindSocket(file: string): void {
+    const script = `require("node:net").createServer().listen("s", () => process.kill(process.pid, "SIGKILL"))`;
+    spawnSync(process.execPath, ["-e", script], { cwd: directory });
+    fs.renameSync(path.join(directory, "s"), file);
+  }
+
+  /** Everything that is in the directory, told in full. */
+  function inventory(): unknown[] {
+    return fs.readdirSync(directory).map((entry) => {
+      const file = path.join(directory, entry);
+      const { mode, uid, ino, nlink, size } = fs.lstatSync(file);
+      const content = fs.lstatSync(file).isFile() ? fs.readFileSync(file, "latin1") : "";
+      const target = fs.lstatSync(file).isSymbolicLink() ? fs.readlinkSync(file) : "";
+      return { entry, mode, uid, ino, nlink, size, content, target };
+    });
+  }
+
+  const inUse = (): { files: number; maps: number } => ({
+    files: fs.readdirSync("/proc/self/fd").length,
+    maps: fs
+      .readFileSync("/proc/self/maps", "latin1")
+      .split("\n")
+      .filter((line) => line.includes(directory)).length,
+  });
+
+  for (const [available, list] of [
+    [true, squatters],
+    [isRoot, squattersOfRoot],
+    [canMakeDevices, devices],
+  ] as const) {
+    test.skipIf(!available).each(list)(
+      "%s under our name: an error, nothing is changed, nothing stays open",
+      (_, make, code) => {
+        const file = emptyPath();
+        make(file);
+        const [before, held] = [inventory(), inUse()];
+        for (let i = 0; i < 3; i++) {
+          const error = { name: "CacheError", code: expect.stringMatching(`^${code}$`) };
+          expect(failure(() => open())).toMatchObject(error);
+          expect(failure(() => open({ size: SIZE }))).toMatchObject(error);
+        }
+        expect(inUse()).toEqual(held);
+        expect(inventory()).toEqual(before);
+      },
+    );
+  }
+
+  test("a second name of a cache leads to the same one, and goes alone", () => {
+    const region = open();
+    at(region)[0] = 21;
+    const second = pathOf(region).replace("-app.", "-second.");
+    fs.linkSync(pathOf(region), second);
+    const other = open({ name: "second" });
+    expect([idOf(other) === idOf(region), at(other)[0]]).toEqual([true, 21]);
+    region.membership.claim();
+    expect(other.membership.take(0)).toBe(false);
+    expect(destroyFile({ name: "second", path: directory }, 7)).toBe(true);
+    expect(fs.statSync(pathOf(region)).nlink).toBe(1);
+    expect(at(open())[0]).toBe(21);
+  });
+
+  test("a file that is renamed over ours: who is there goes on, who comes gets that file or its error", () => {
+    const region = open();
+    at(region)[0] = 22;
+    const next = path.join(directory, "next");
+    makeCache(next, 0o600);
+    fs.renameSync(next, pathOf(region));
+    const other = open();
+    expect([idOf(other) === idOf(region), at(other)[0], at(region)[0]]).toEqual([false, 0, 22]);
+    fs.writeFileSync(next, "x".repeat(SIZE), { mode: 0o600 });
+    fs.renameSync(next, pathOf(region));
+    expect(failure(() => open()).code).toBe("ERR_LAYOUT");
+    expect(failure(() => attachFileRegion(region.handle as FileHandle)).code).toBe("ERR_CLOSED");
+    expect([at(other)[0], at(region)[0]]).toEqual([0, 22]);
+    expect(fs.readFileSync(pathOf(region), "latin1")).toBe("x".repeat(SIZE));
+    other.close();
+    region.close();
+    expect(inUse().maps).toBe(0);
+  });
+
+  test.skipIf(!isRoot)("another user in a directory for all: cannot open, destroy or replace ours (needs root)", () => {
+    fs.chmodSync(directory, 0o1777);
+    const region = open();
+    at(region)[0] = 23;
+    // As that user would name it, so that it is found.
+    const planted = pathOf(region).replace(/cache-machine-\d+-/, "cache-machine-65534-");
+    makeCache(planted, 0o600);
+    const readable = planted.replace("-app.", "-readable.");
+    makeCache(readable, 0o666);
+    const before = inventory();
+    const stdout = run(`
+      const { openFileRegion, destroyFile, layout } = await library();
+      const { Native } = await library();
+      const fs = await import("node:fs");
+      Native.load();
+      process.setgroups([]); process.setgid(65534); process.setuid(65534);
+      const path = process.argv[2];
+      const told = (run) => { try { run(); console.log("done"); } catch (e) { console.log(e.code); } };
+      for (const name of ["app", "readable"]) {
+        told(() => openFileRegion({ name, path, layout, defaultSize: ${SIZE} }));
+        told(() => openFileRegion({ name, path, layout, defaultSize: ${SIZE}, mode: 0o666 }));
+        told(() => destroyFile({ name, path }, 7));
+      }
+      told(() => fs.openSync(${JSON.stringify(pathOf(region))}, "r"));
+      told(() => fs.unlinkSync(${JSON.stringify(pathOf(region))}));
+      told(() => openFileRegion({ name: "own", path, layout, defaultSize: ${SIZE} }));`);
+    const refused = ["ERR_NOT_OWNER", "ERR_NOT_OWNER", "ERR_NOT_OWNER"];
+    expect(stdout.trim().split("\n")).toEqual([
+      ...refused,
+      ...refused,
+      "EACCES",
+      expect.stringMatching(/EPERM|EACCES/),
+      "done",
+    ]);
+    expect(inventory().filter((file) => !(file as { entry: string }).entry.includes("-own."))).toEqual(before);
+    expect(at(region)[0]).toBe(23);
+  });
+
+  test.each([0, PAGE])(
+    "one that is truncated to %i bytes while it is open crashes its users, as the README says",
+    (left) => {
+      const crash = `${OPEN}
+      const { truncateSync } = await import("node:fs");
+      const region = open();
+      const bytes = new Uint8Array(region.memory.buffer, region.base, region.size);
+      bytes[bytes.length - 1] = 1;
+      truncateSync(region.handle.path, ${left});
+      console.log("truncated");
+      bytes[bytes.length - 1]++;
+      console.log("alive");`;
+      const { stdout, signal } = spawnSync(process.execPath, [script(crash), directory], { encoding: "utf8" });
+      expect([stdout, signal]).toEqual(["truncated\n", "SIGBUS"]);
+      // Who comes later is told, and can begin anew.
+      expect(failure(() => open()).code).toBe("ERR_LAYOUT");
+      expect(destroyFile({ name: "app", path: directory }, 7)).toBe(true);
+      expect(open().size).toBe(SIZE);
+    },
+  );
 });
 
 test("without koffi the thread reach works and the process reach says what to install", () => {

@@ -10,7 +10,7 @@
 //! out   0 kind │ chunked << 8   u32        24 way                u32
 //!       4 bytes in `tags`       u32        28 entry, low, high   u32 × 2
 //!       8 version               f64        36 generation         u32
-//!      16 expiry or number      f64        40 invalidations      u32
+//!      16 expiry or number      f64        40 clear epoch        u32
 //! ```
 //!
 //! A key is passed as `length << 2 | kind`, its bytes in the key part of the area. There are no mutable statics: every
@@ -89,7 +89,7 @@ struct OutStamp {
     way: u32,
     entry: [u32; 2],
     generation: u32,
-    invalidations: u32,
+    epoch: u32,
 }
 
 #[repr(C, align(8))]
@@ -170,7 +170,7 @@ impl Call<'_> {
             way: stamp.way,
             entry: [stamp.entry as u32, (stamp.entry >> 32) as u32],
             generation: stamp.generation,
-            invalidations: stamp.invalidations,
+            epoch: stamp.epoch,
         };
     }
 }
@@ -256,6 +256,19 @@ pub fn tags_at(address: u32) -> u32 {
 pub fn value_at(address: u32) -> u32 {
     // SAFETY: only computes an address.
     unsafe { &raw const (*area(address)).value as u32 }
+}
+
+/// Where the counters of the region's tags lie, eight bytes each, of which the first four count.
+#[wasm_bindgen]
+pub fn tag_counters_at(address: u32) -> u32 {
+    let region = &call(address).me.region;
+    region.word(region.geometry.tag(0)) as *const _ as u32
+}
+
+/// How many of them there are, a power of two.
+#[wasm_bindgen]
+pub fn tag_counters(address: u32) -> u32 {
+    call(address).me.region.geometry.tags
 }
 
 /// Longest key in bytes.

@@ -18,10 +18,10 @@ const ROUNDS: u32 = 64;
 /// Segments reclaimed for one append before reclaiming turns relentless, and before it gives up.
 const PATIENCE: u32 = 8;
 /// Pauses in which the writer hopes for the others; the first twenty or so are short.
-const PATIENT: u32 = 24;
+const PATIENT: u32 = 48;
 /// Pauses after which reclaiming turns relentless as well: by then all that could be reclaimed is kept for large values
 /// that somebody is writing, and does not finish.
-const FIRM: u32 = 40;
+const FIRM: u32 = 64;
 
 /// Who asks for space: relocation may use the reserve and never starts another reclaim.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl<H: Host> Participant<H> {
         // Late stores here can hit the next life of the segment; they only make that life look older or younger.
         let meta = self.region.geometry.meta(segment);
         self.region.word(meta + META_SEALED).store(sequence, Relaxed);
-        self.region.word(meta + META_EPOCH).store(self.epochs().0 as u64, Relaxed);
+        self.region.word(meta + META_EPOCH).store(self.clear_epoch() as u64, Relaxed);
         let sealed = state.to(Phase::Sealed, 0, 0);
         let _ = word.compare_exchange(state.0, sealed.0, SeqCst, Relaxed);
     }

@@ -136,6 +136,7 @@ impl<H: Host> Participant<H> {
                     let draft = Draft { value: &value, ..*fresh };
                     self.write(space, key, &draft);
                     self.fit(space, draft.bytes(key) as u32);
+                    self.renew(space);
                     sum
                 }
                 Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),

@@ -113,7 +113,7 @@ impl<H: Host> Participant<H> {
         let mut emptiest: Option<(i64, u32, State)> = None;
         let mut oldest: [Option<(u64, u32, State)>; 2] = [None; 2];
         let mut small_segments = 0;
-        let epoch = self.epochs().0 as u64;
+        let epoch = self.clear_epoch() as u64;
         for segment in 0..geometry.segments {
             let state = State(self.region.word(geometry.state(segment)).load(Acquire));
             if state.phase() != Phase::Free && state.class() == Class::Small {

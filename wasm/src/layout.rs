@@ -10,7 +10,7 @@
 //!
 //! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed
 //!         64 next version        (fetch_add, one block of versions at a time)
-//!        128 epochs              {clear epoch u32 │ invalidations u32}: read by every get, written by clear and tags
+//!        128 clear epoch         u32, read by every get
 //!        192 seal sequence       (fetch_add, one per sealed segment)
 //!        256 high-water mark     participants ever used, so that scans stay short
 //!       1024 lanes               16 × 64 B, each {segment + 1 u32 │ generation u32}: where writers append
@@ -23,14 +23,14 @@
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 pub const MAGIC_AT: u32 = 0;
 pub const VERSION_AT: u32 = 8;
 pub const SIZE_AT: u32 = 16;
 pub const SEED_AT: u32 = 24;
 pub const NEXT_VERSION_AT: u32 = 64;
-pub const EPOCHS_AT: u32 = 128;
+pub const CLEAR_EPOCH_AT: u32 = 128;
 pub const SEAL_SEQUENCE_AT: u32 = 192;
 pub const HIGH_WATER_AT: u32 = 256;
 const LANES_AT: u32 = 1024;

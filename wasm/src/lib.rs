@@ -54,6 +54,8 @@ pub use segment::Phase;
 pub use store::{Draft, Expect, Refused};
 #[cfg(feature = "faults")]
 pub use sync::faults;
+#[cfg(loom)]
+pub use sync::model;
 pub use tags::{Block, MAX_BLOCK};
 pub use validate::Broken;
 

@@ -6,7 +6,7 @@
 use core::cell::Cell;
 
 use crate::layout::{
-    COUNTERS, Class, Counter, EPOCHS_AT, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD,
+    CLEAR_EPOCH_AT, COUNTERS, Class, Counter, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD,
     PARTICIPANT_PENDING, SEED_AT,
 };
 use crate::region::Region;
@@ -114,10 +114,9 @@ impl<H: Host> Participant<H> {
             .fold(0, |sum: u64, at| sum.wrapping_add(self.region.word(at).load(Relaxed)))
     }
 
-    /// `(clear epoch, invalidations)`.
+    /// How often the cache was cleared; what was written in an earlier epoch is a miss.
     #[inline(always)]
-    pub(crate) fn epochs(&self) -> (u32, u32) {
-        let word = self.region.word(EPOCHS_AT).load(Acquire);
-        ((word >> 32) as u32, word as u32)
+    pub(crate) fn clear_epoch(&self) -> u32 {
+        self.region.word(CLEAR_EPOCH_AT).load(Acquire) as u32
     }
 }

@@ -46,14 +46,16 @@ pub struct Found {
     pub stamp: Stamp,
 }
 
-/// Proof that an entry is unchanged: as long as the same stamp comes back for the same key, what was decoded before is
-/// still what the cache holds (but for its expiry). `entry` is zero when the entry may change in place.
+/// Proof that an entry is unchanged: as long as the same stamp comes back for the same key, and the counters of its tags are
+/// what the record remembers, what was decoded before is still what the cache holds (but for its expiry). `entry` is
+/// zero when the entry may change in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     pub way: u32,
     pub entry: u64,
     pub generation: u32,
-    pub invalidations: u32,
+    /// The clear epoch.
+    pub epoch: u32,
 }
 
 impl<H: Host> Participant<H> {
@@ -64,7 +66,7 @@ impl<H: Host> Participant<H> {
 
     fn stamp(&self, entry_at: u32, entry: Entry, generation: u32) -> Stamp {
         let kept = if entry.kind() == Kind::Plain { entry.with_freq(0).0 } else { 0 };
-        Stamp { way: self.way(entry_at), entry: kept, generation, invalidations: 0 }
+        Stamp { way: self.way(entry_at), entry: kept, generation, epoch: 0 }
     }
 
     /// What the near cache asks first: the stamp of the entry that probably belongs to `key`, without touching its
@@ -72,12 +74,12 @@ impl<H: Host> Participant<H> {
     /// [`Participant::get`] and `WANT_AFTER_FIND` when they differ.
     #[inline(always)]
     pub fn find(&self, key: &Key) -> Option<Stamp> {
-        let invalidations = self.epochs().1;
+        let epoch = self.clear_epoch();
         match find_entry(&self.region, key) {
             Glance::Entry(entry_at, entry, generation) => {
                 warm(&self.region, entry_at, entry);
                 self.count(Counter::Hits, 1);
-                Some(Stamp { invalidations, ..self.stamp(entry_at, entry, generation) })
+                Some(Stamp { epoch, ..self.stamp(entry_at, entry, generation) })
             }
             Glance::Unsettled => {
                 self.count(Counter::Hits, 1);
@@ -112,8 +114,8 @@ impl<H: Host> Participant<H> {
     #[inline(always)]
     unsafe fn look(&self, key: &Key, want: u32, value: *mut u8, tags: *mut u8) -> Option<Found> {
         for _ in 0..LOOKS {
-            // Before the record, so that an invalidation in between makes the stamp old rather than the value.
-            let invalidations = self.epochs().1;
+            // Before the record, so that a clear in between makes the stamp old rather than the value.
+            let epoch = self.clear_epoch();
             let hit = match probe(&self.region, key) {
                 Probe::Hit(hit) => hit,
                 Probe::Absent => return None,
@@ -121,7 +123,8 @@ impl<H: Host> Participant<H> {
             };
             let record = &hit.record;
             let expiry = record.expiry(&self.region);
-            if !self.is_current(record) || (record.has(EXPIRES) && expiry <= self.host.now()) {
+            if !self.is_whole(record) || !self.is_current(record) || (record.has(EXPIRES) && expiry <= self.host.now())
+            {
                 if still(&self.region, &hit) {
                     return None;
                 }
@@ -136,7 +139,7 @@ impl<H: Host> Participant<H> {
                 version,
                 expiry,
                 tags: 0,
-                stamp: Stamp { invalidations, ..self.stamp(hit.entry_at, hit.entry, hit.generation) },
+                stamp: Stamp { epoch, ..self.stamp(hit.entry_at, hit.entry, hit.generation) },
             };
             if chunked {
                 found.length = record.total(&self.region);
@@ -160,6 +163,15 @@ impl<H: Host> Participant<H> {
             return Some(found);
         }
         None
+    }
+
+    /// Foreign bytes may claim any total for a large value; a real one has as many chunks as that takes.
+    fn is_whole(&self, record: &Record) -> bool {
+        !record.has(CHUNKED) || {
+            let total = record.total(&self.region);
+            total <= self.region.geometry.max_value as u64
+                && total.div_ceil(self.chunk_bytes() as u64) == record.chunks() as u64
+        }
     }
 
     /// Foreign bytes may claim a record as long as its segment; the scratch area is only made for real ones.

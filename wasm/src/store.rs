@@ -146,7 +146,7 @@ impl<H: Host> Participant<H> {
         }
         // SAFETY: readable up to a multiple of eight, by the contract of `Draft`.
         unsafe { region.copy_in(draft.value.as_ptr(), at, draft.value.len() as u32) };
-        region.fill(space.at + 8, Record::second_word(key.length, draft.kind, flags, self.epochs().0));
+        region.fill(space.at + 8, Record::second_word(key.length, draft.kind, flags, self.clear_epoch()));
         region.fill(space.at + 16, key.hash);
         region.fill(space.at + 24, draft.version);
     }
@@ -161,11 +161,15 @@ impl<H: Host> Participant<H> {
 
     fn publish_locked(&self, key: &Key, space: &Space, kind: Kind, expect: Expect) -> Result<(), Refused> {
         for _ in 0..TRIES {
+            self.renew(space);
             let existing = self.find_locked(key)?;
             let live = existing.as_ref().filter(|hit| self.is_live(&hit.record));
             if !meets(expect, live.map(|hit| hit.record.version(&self.region))) {
                 self.settle_version(live);
                 return Err(Refused::Unexpected);
+            }
+            if !self.is_renewed(space) {
+                continue;
             }
             let large = kind == Kind::Mutable;
             if large && !self.has_its_chunks(space) {
@@ -179,6 +183,28 @@ impl<H: Host> Participant<H> {
             }
         }
         Err(Refused::Busy)
+    }
+
+    /// Makes a record that was overtaken by a `clear` or an invalidation before it was published one that comes after it.
+    /// Otherwise it would be a miss from the beginning, and might replace what was stored since.
+    pub(crate) fn renew(&self, space: &Space) {
+        if !self.is_renewed(space)
+            && let Some(record) = self.written(space)
+        {
+            self.renew_tags(&record);
+            let word = Record::second_word(record.key_length, record.kind, record.flags, self.clear_epoch());
+            self.region.fill(space.at + 8, word);
+        }
+    }
+
+    fn is_renewed(&self, space: &Space) -> bool {
+        // What reads as no record was changed by foreign bytes, and is found out when it is looked up.
+        self.written(space).is_none_or(|record| self.is_current(&record))
+    }
+
+    /// The record that this participant has written.
+    fn written(&self, space: &Space) -> Option<Record> {
+        Record::read(&self.region, space.at, self.region.geometry.segment(space.segment + 1))
     }
 
     /// Evicts what was just stored: so much was written meanwhile that a part of it is gone already.
@@ -204,8 +230,7 @@ impl<H: Host> Participant<H> {
             Entry::live(kind, key.hash, space.generation, space.at, freq)
         });
         if stored.is_some() {
-            let record = Record::read(&self.region, space.at, self.region.geometry.segment(space.segment + 1));
-            self.add_live(space, record.map_or(0, |record| record.length));
+            self.add_live(space, self.written(space).map_or(0, |record| record.length));
             if let Some(replaced) = existing.or(victim.as_ref()) {
                 self.take_live(replaced.segment, replaced.generation, replaced.record.length);
             }

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::hash::hash;
-use crate::layout::{EPOCHS_AT, MAX_TAG, MAX_TAGS};
+use crate::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAGS};
 use crate::participant::{Host, Participant};
 use crate::record::{Record, words};
 use crate::sync::{Acquire, SeqCst};
@@ -100,24 +100,31 @@ impl<H: Host> Participant<H> {
             let at = self.region.geometry.tag(self.tag_slot(name));
             self.region.word(at).fetch_add(1, SeqCst);
         }
-        // Second, so that a near cache that sees this has to see the tag's counter as well. When the count of
-        // invalidations overflows it raises the clear epoch: four thousand million invalidations empty the cache.
-        self.region.word(EPOCHS_AT).fetch_add(1, SeqCst);
     }
 
     /// Makes every entry a miss, everywhere and at once.
     pub fn clear(&self) {
-        self.region.word(EPOCHS_AT).fetch_add(1 << 32 | 1, SeqCst);
+        self.region.word(CLEAR_EPOCH_AT).fetch_add(1, SeqCst);
     }
 
     /// Whether nothing has invalidated the record since it was written.
     #[inline]
     pub(crate) fn is_current(&self, record: &Record) -> bool {
-        record.epoch == self.epochs().0
+        record.epoch == self.clear_epoch()
             && record.tag_snapshots(&self.region).all(|(slot, snapshot)| {
                 let slot = slot & (self.region.geometry.tags - 1);
                 self.region.word(self.region.geometry.tag(slot)).load(Acquire) as u32 == snapshot
             })
+    }
+
+    /// Takes the snapshots of an unpublished record's tags anew.
+    pub(crate) fn renew_tags(&self, record: &Record) {
+        let (at, _) = record.tags();
+        for (i, (slot, _)) in (0u32..).zip(record.tag_snapshots(&self.region)) {
+            let counter = self.region.geometry.tag(slot & (self.region.geometry.tags - 1));
+            let snapshot = self.region.word(counter).load(SeqCst) << 32;
+            self.region.fill(at + 8 + i * 8, snapshot | slot as u64);
+        }
     }
 
     /// Copies a record's tag block out, as it lies there; returns its length in bytes.

@@ -99,10 +99,10 @@ impl World {
 
     /// Declares the owner of a slot dead: from now on its death can be proved, and what it had taken can be taken again.
     pub fn kill(&self, slot: u32) {
-        self.slots[slot as usize].store(NOBODY, SeqCst);
         for taken in &self.slots {
             let _ = taken.compare_exchange(TAKEN + slot, NOBODY, SeqCst, SeqCst);
         }
+        self.slots[slot as usize].store(NOBODY, SeqCst);
     }
 }
 
@@ -158,6 +158,7 @@ pub struct Got {
     pub kind: u8,
     pub version: u64,
     pub expiry: f64,
+    pub tagged: bool,
     pub stamp: Stamp,
 }
 
@@ -177,7 +178,7 @@ pub struct Cache {
     value: Vec<u64>,
     tags: Vec<u64>,
     /// Like `src/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
-    near: HashMap<u32, (Vec<u8>, Got)>,
+    near: HashMap<u32, (Vec<u8>, Got, Vec<(u32, u32)>)>,
     pub near_hits: u64,
 }
 
@@ -287,8 +288,11 @@ impl Cache {
     /// What [`Cache::get`] gives, by way of the near cache.
     pub fn get_near(&mut self, key: &[u8]) -> Option<Got> {
         let stamp = self.me.find(&OwnedKey::of(key).with(self.me.seed))?;
-        if let Some((kept, got)) = self.near.get(&(stamp.way % NEAR)) {
-            let proved = Stamp { way: got.stamp.way, ..stamp } == got.stamp;
+        if let Some((kept, got, tags)) = self.near.get(&(stamp.way % NEAR)) {
+            let region = &self.me.region;
+            let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
+            let proved = Stamp { way: got.stamp.way, ..stamp } == got.stamp
+                && tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot);
             if kept == key && proved && got.expiry > self.world.now() {
                 self.near_hits += 1;
                 return Some(got.clone());
@@ -296,7 +300,11 @@ impl Cache {
         }
         let got = self.look(key, WANT_VALUE | WANT_AFTER_FIND)?;
         if got.stamp.entry != 0 {
-            self.near.insert(got.stamp.way % NEAR, (key.to_vec(), got.clone()));
+            // The tag block: its length, the number of tags, and for each the slot and the snapshot of its counter.
+            let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
+            let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
+            let tags = words.take(count).collect();
+            self.near.insert(got.stamp.way % NEAR, (key.to_vec(), got.clone(), tags));
         }
         Some(got)
     }
@@ -325,8 +333,14 @@ impl Cache {
         let Some(found) = found else { return Ok(None) };
         // SAFETY: initialised, and the engine never says more than `max_record` for a value in one piece.
         let scratch = unsafe { std::slice::from_raw_parts(value, 8 * self.value.len()) };
-        let got =
-            |value| Got { value, kind: found.kind, version: found.version, expiry: found.expiry, stamp: found.stamp };
+        let got = |value| Got {
+            value,
+            kind: found.kind,
+            version: found.version,
+            expiry: found.expiry,
+            tagged: found.tags > 0,
+            stamp: found.stamp,
+        };
         if !found.chunked {
             return Ok(Some(got(scratch[..found.length as usize].to_vec())));
         }

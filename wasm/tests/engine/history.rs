@@ -7,13 +7,20 @@ use cache_machine_core::Expect;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Did {
     /// `version` is `None` when it was refused.
-    Set { expect: Expect, value: Vec<u8>, version: Option<u64> },
+    Set {
+        expect: Expect,
+        value: Vec<u8>,
+        version: Option<u64>,
+    },
     Got(Option<(Vec<u8>, u64)>),
     Removed(bool),
     /// Gone, whatever was there: cleared, or invalidated.
     Dropped,
     /// `sum` is `None` when it was refused.
-    Incremented { by: f64, sum: Option<f64> },
+    Incremented {
+        by: f64,
+        sum: Option<f64>,
+    },
     Touched(bool),
     /// It died on the way; what it was about to do.
     Died(Change),

@@ -280,7 +280,8 @@ const GET_NEAR: Act = Act {
 const GET_LARGE: Act = Act { name: "get large", act: |cache, _| got(cache, "large", Cache::get) };
 const GET_COUNTER: Act = Act { name: "get counter", act: |cache, _| got(cache, "n", Cache::get) };
 const SET: Act = Act { name: "set", act: |cache, me| put(cache, "a", short(me), TEXT, Expect::Anything) };
-const SET_LARGE: Act = Act { name: "set large", act: |cache, me| put(cache, "large", long(me), TEXT, Expect::Anything) };
+const SET_LARGE: Act =
+    Act { name: "set large", act: |cache, me| put(cache, "large", long(me), TEXT, Expect::Anything) };
 const SHRINK: Act = Act { name: "shrink", act: |cache, me| put(cache, "large", short(me), TEXT, Expect::Anything) };
 const SET_NUMBER: Act = Act {
     name: "set number",
@@ -588,7 +589,10 @@ fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
 }
 
 fn shown(events: &[Event]) -> String {
-    events.iter().map(|event| format!("  {event:?}\n").replace(", 7, 7, 7, 7, 7, 7, 7", "…").replace(", 0, 0, 0", "…")).collect()
+    events
+        .iter()
+        .map(|event| format!("  {event:?}\n").replace(", 7, 7, 7, 7, 7, 7, 7", "…").replace(", 0, 0, 0", "…"))
+        .collect()
 }
 
 fn config() -> Config {
@@ -716,7 +720,9 @@ fn every_pair_with_both_on_the_way() {
                         1 => vec![turn(0, i), death(1, j), turn(0, TO_THE_END)],
                         2 => vec![turn(0, i), turn(1, j), death(0, 1 + i), turn(1, TO_THE_END)],
                         // Back and forth.
-                        _ => (0..8).flat_map(|_| [turn(0, 1 + random.below(20)), turn(1, 1 + random.below(20))]).collect(),
+                        _ => (0..8)
+                            .flat_map(|_| [turn(0, 1 + random.below(20)), turn(1, 1 + random.below(20))])
+                            .collect(),
                     })
                 });
             }
@@ -801,7 +807,12 @@ fn everywhere(name: &'static str, scenes: &[Arc<Scene>], firsts: &[Act], seconds
 /// What a reader gets is one whole value of that key, even if its segment begins another life under it.
 #[test]
 fn i1_authentic() {
-    everywhere("i1", &scenes(), &[GET, GET_NEAR, GET_LARGE, GET_COUNTER], &[SET, SET_LARGE, RECLAIM, COMPACT, TOUCH_LARGE]);
+    everywhere(
+        "i1",
+        &scenes(),
+        &[GET, GET_NEAR, GET_LARGE, GET_COUNTER],
+        &[SET, SET_LARGE, RECLAIM, COMPACT, TOUCH_LARGE],
+    );
 }
 
 /// What was replaced or removed does not come back: not by a copy that was on its way, not by a writer that slept.
@@ -833,7 +844,8 @@ fn i4_any_bit_pattern_parses() {
             if was == 0 && at < 4096 && !at.is_multiple_of(64) {
                 continue;
             }
-            let patterns = [0, u64::MAX, chance, word(other), was ^ 1 << (chance % 64), was.wrapping_add(16), was << 32];
+            let patterns =
+                [0, u64::MAX, chance, word(other), was ^ 1 << (chance % 64), was.wrapping_add(16), was << 32];
             for pattern in patterns {
                 let world = World::holding(&scene.bytes);
                 world.patience.store(1, SeqCst);
@@ -939,7 +951,8 @@ fn l1_gets_are_bounded() {
     for scene in scenes() {
         for get in [GET, GET_NEAR, GET_LARGE] {
             // The reader looks at other keys' answers than the ones it logs, so only the steps are of interest.
-            let quiet = Act { act: |cache, _| drop((cache.get(b"a"), cache.get_near(b"a"), cache.get(b"large"))), ..get };
+            let quiet =
+                Act { act: |cache, _| drop((cache.get(b"a"), cache.get_near(b"a"), cache.get(b"large"))), ..get };
             let play = play(&scene, &[quiet, CHURN], &tally);
             let mut random = Random::new(random.next());
             let mut left = scaled(200);
@@ -1063,10 +1076,8 @@ fn p1_a_hot_key_stops_writing() {
 /// Time passes while somebody reads: what had expired when the read began is not returned.
 #[test]
 fn p2_expired_is_never_returned() {
-    const TIME_PASSES: Act = Act {
-        name: "time passes",
-        act: |cache, _| dropped(&["a", "large"], || cache.world.set_clock(1_000.0)),
-    };
+    const TIME_PASSES: Act =
+        Act { name: "time passes", act: |cache, _| dropped(&["a", "large"], || cache.world.set_clock(1_000.0)) };
     let mortal = Arc::new(furnished("roomy", 1, 500.0, None));
     everywhere("p2", &[mortal], &[GET, GET_NEAR, GET_LARGE, TIME_PASSES], &[TIME_PASSES, GET, GET_NEAR, GET_LARGE]);
 }

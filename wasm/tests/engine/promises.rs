@@ -540,7 +540,7 @@ fn no_stamp_stands_for_two_values() {
             cache.set(&name("other", j), &[0; 2000]).unwrap();
         }
         let stamp = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap();
-        let earlier = stamps.insert((stamp.way, stamp.entry, stamp.generation, stamp.invalidations), i);
+        let earlier = stamps.insert((stamp.way, stamp.entry, stamp.generation, stamp.epoch), i);
         assert_eq!(earlier, None, "value {i} has the stamp of an earlier one");
     }
 }

@@ -1,0 +1,609 @@
+//! The scenes: each furnishes a region so that what it is about happens at once.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use loom::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+
+use crate::stage::*;
+
+/// The key that a scene is about, and others.
+const KEY: u64 = 1;
+const OTHER: u64 = 2;
+const THIRD: u64 = 3;
+
+/// A message from one participant to the other, beside the cache.
+fn message() -> (Rc<AtomicU64>, Rc<AtomicU64>) {
+    let message = Rc::new(AtomicU64::new(0));
+    (message.clone(), message)
+}
+
+/// Six segments full of fillers, the seventh open, and none free but the reserve. Slot 3 opens segments from 1 on; the
+/// seventh is 7, which is also the first that slot 1 opens when it is free again.
+fn brimful(world: &Rc<World>) -> Rc<Cache> {
+    let cache = Cache::join(world, 3);
+    cache.fill(6);
+    cache
+}
+
+// ---- reading ---------------------------------------------------------------------------------------------------------
+
+/// A region in which the next `set` of slot 0 reclaims the segment that KEY lies in, and writes to its first bytes.
+fn doomed(world: &Rc<World>) -> (Rc<Cache>, Rc<Cache>) {
+    let (writer, reader) = (Cache::join(world, 0), Cache::join(world, 1));
+    writer.set(KEY, 1, 2).unwrap();
+    writer.fill(6);
+    writer.set(999, 7, 11).unwrap();
+    assert_eq!(writer.free_segments(), 3);
+    (writer, reader)
+}
+
+/// I1, I2: the bytes that a reader copies are reclaimed meanwhile, and written again by a `set` of the same key.
+#[test]
+fn get_while_its_bytes_are_reused() {
+    explore("get_while_its_bytes_are_reused", |world| {
+        let (writer, reader) = doomed(world);
+        let (tell, told) = message();
+        let last = reader.clone();
+        play(
+            move || {
+                writer.set(KEY, 2, 2).unwrap();
+                tell.store(1, Release);
+            },
+            move || {
+                let known = told.load(Acquire);
+                let got = reader.peek(KEY);
+                assert!(got == Some(2) || known == 0 && matches!(got, None | Some(1)), "{known} {got:?}");
+            },
+            move || {
+                assert_eq!(last.peek(KEY), Some(2));
+                last.check();
+            },
+        )
+    });
+}
+
+/// I1: the same by another key.
+#[test]
+fn get_while_another_takes_its_bytes() {
+    explore("get_while_another_takes_its_bytes", |world| {
+        let (writer, reader) = doomed(world);
+        let last = reader.clone();
+        play(
+            move || writer.set(OTHER, 2, 2).unwrap(),
+            move || {
+                let got = reader.get(KEY);
+                assert!(matches!(got, None | Some(1)), "{got:?}");
+            },
+            move || {
+                assert_eq!((last.peek(KEY), last.peek(OTHER)), (None, Some(2)));
+                last.check();
+            },
+        )
+    });
+}
+
+/// I2: an entry that is moved is there all the time.
+#[test]
+fn get_while_it_is_moved() {
+    explore("get_while_it_is_moved", |world| {
+        let last = brimful(world);
+        last.set(KEY, 0, 2).unwrap();
+        last.set(KEY, 0, 2).unwrap();
+        last.set(KEY, 1, 2).unwrap();
+        let (writer, reader) = (Cache::join(world, 1), Cache::join(world, 0));
+        play(
+            move || writer.set(OTHER, 2, 11).unwrap(),
+            move || assert_eq!(reader.get(KEY), Some(1)),
+            move || {
+                assert_eq!((last.peek(KEY), last.peek(OTHER)), (Some(1), Some(2)));
+                last.check();
+            },
+        )
+    });
+}
+
+/// I2: whoever learns that a `set` has returned never sees what was before.
+#[test]
+fn get_after_set() {
+    explore("get_after_set", |world| {
+        let (writer, reader) = (Cache::join(world, 0), Cache::join(world, 1));
+        writer.set(KEY, 1, 1).unwrap();
+        let (tell, told) = message();
+        let last = reader.clone();
+        play(
+            move || {
+                writer.set(KEY, 2, 1).unwrap();
+                tell.store(1, Release);
+                writer.set(KEY, 3, 1).unwrap();
+            },
+            move || {
+                let known = told.load(Acquire);
+                let got = reader.peek(KEY).expect("it is there all the time");
+                assert!(got > known, "{known} {got}");
+                assert!(reader.peek(KEY).unwrap() >= got);
+            },
+            move || {
+                assert_eq!(last.peek(KEY), Some(3));
+                last.check();
+            },
+        )
+    });
+}
+
+/// I2 for `delete`.
+#[test]
+fn get_after_delete() {
+    explore("get_after_delete", |world| {
+        let (writer, reader) = (Cache::join(world, 0), Cache::join(world, 1));
+        writer.set(KEY, 1, 1).unwrap();
+        let (tell, told) = message();
+        let last = reader.clone();
+        play(
+            move || {
+                assert_eq!(writer.remove(KEY), Ok(true));
+                tell.store(1, Release);
+            },
+            move || {
+                let known = told.load(Acquire);
+                let got = reader.get(KEY);
+                assert!(got.is_none() || known == 0 && got == Some(1), "{known} {got:?}");
+            },
+            move || {
+                assert_eq!(last.peek(KEY), None);
+                last.check();
+            },
+        )
+    });
+}
+
+// ---- the log ---------------------------------------------------------------------------------------------------------
+
+/// The same with an open segment that is dead, three quarters of it.
+fn brimful_of_dead(world: &Rc<World>) -> Rc<Cache> {
+    let cache = brimful(world);
+    for _ in 0..3 {
+        cache.set(KEY, 0, 2).unwrap();
+    }
+    cache.remove(KEY).unwrap();
+    cache
+}
+
+/// M1: one appends to a segment that the other fills, reclaims, opens again and writes to.
+#[test]
+fn append_while_it_is_reclaimed() {
+    explore("append_while_it_is_reclaimed", |world| {
+        let last = brimful_of_dead(world);
+        let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        play(
+            move || one.set(OTHER, 2, 11).unwrap(),
+            move || two.set(THIRD, 3, 2).unwrap(),
+            move || {
+                assert_eq!((last.peek(OTHER), last.peek(THIRD)), (Some(2), Some(3)));
+                last.check();
+            },
+        )
+    });
+}
+
+/// M1 for one who has only just joined.
+#[test]
+fn join_and_append_while_it_is_reclaimed() {
+    explore("join_and_append_while_it_is_reclaimed", |world| {
+        let last = brimful_of_dead(world);
+        let (one, joined) = (Cache::join(world, 1), world.clone());
+        play(
+            move || one.set(OTHER, 2, 11).unwrap(),
+            move || Cache::join(&joined, 2).set(THIRD, 3, 2).unwrap(),
+            move || {
+                assert_eq!((last.peek(OTHER), last.peek(THIRD)), (Some(2), Some(3)));
+                last.check();
+            },
+        )
+    });
+}
+
+/// Two open the same lane: no segment is lost, and no record.
+#[test]
+fn opening_a_lane() {
+    explore("opening_a_lane", |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        play(
+            move || one.set(OTHER, 2, 1).unwrap(),
+            move || two.set(THIRD, 3, 1).unwrap(),
+            move || {
+                assert_eq!((last.peek(OTHER), last.peek(THIRD)), (Some(2), Some(3)));
+                assert_eq!(last.free_segments(), 9);
+                last.check();
+            },
+        )
+    });
+}
+
+/// One appends the last record that fits, the other seals.
+#[test]
+fn sealing_a_segment() {
+    explore("sealing_a_segment", |world| {
+        let last = Cache::join(world, 3);
+        last.set(KEY, 1, 11).unwrap();
+        last.set(KEY, 1, 2).unwrap();
+        let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        play(
+            move || one.set(OTHER, 2, 2).unwrap(),
+            move || two.set(THIRD, 3, 2).unwrap(),
+            move || {
+                assert_eq!((last.peek(KEY), last.peek(OTHER), last.peek(THIRD)), (Some(1), Some(2), Some(3)));
+                assert_eq!(last.free_segments(), 8);
+                last.check();
+            },
+        )
+    });
+}
+
+// ---- writers of one bucket -------------------------------------------------------------------------------------------
+
+/// I3: two set a key that is absent.
+#[test]
+fn set_and_set() {
+    explore("set_and_set", |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        last.set(OTHER, 1, 1).unwrap();
+        let results = [const { Cell::new(false) }; 2].map(Rc::new);
+        let [first, second] = results.clone();
+        play(
+            move || first.set(one.set(KEY, 2, 1).is_ok()),
+            move || second.set(two.set(KEY, 3, 1).is_ok()),
+            move || {
+                let got = last.peek(KEY);
+                let may = [results[0].get().then_some(2), results[1].get().then_some(3)];
+                assert!(got.is_some() && may.contains(&got), "{got:?} {may:?}");
+                last.check();
+            },
+        )
+    });
+}
+
+/// I3: one replaces, the other removes.
+#[test]
+fn set_and_delete() {
+    explore("set_and_delete", |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        last.set(KEY, 1, 1).unwrap();
+        let (set, deleted) = (Rc::new(Cell::new(Ok(()))), Rc::new(Cell::new(Ok(false))));
+        let (setting, deleting) = (set.clone(), deleted.clone());
+        play(
+            move || setting.set(one.set(KEY, 2, 1)),
+            move || deleting.set(two.remove(KEY)),
+            move || {
+                match (set.take_ok(), deleted.take_ok(), last.peek(KEY)) {
+                    (true, Some(true), None | Some(2)) | (false, Some(true), None) | (true, None, Some(2)) => {}
+                    (false, None, Some(1)) => {}
+                    other => panic!("{other:?}"),
+                }
+                last.check();
+            },
+        )
+    });
+}
+
+trait TakeOk {
+    type Said;
+    fn take_ok(&self) -> Self::Said;
+}
+
+impl TakeOk for Cell<Result<(), cache_machine_core::Refused>> {
+    type Said = bool;
+    fn take_ok(&self) -> bool {
+        self.replace(Ok(())).is_ok()
+    }
+}
+
+impl TakeOk for Cell<Result<bool, cache_machine_core::Refused>> {
+    type Said = Option<bool>;
+    fn take_ok(&self) -> Option<bool> {
+        self.replace(Ok(false)).ok()
+    }
+}
+
+/// Counts the increments that were done.
+fn increments(cache: Rc<Cache>, done: &Rc<Cell<u32>>) -> impl FnOnce() + 'static {
+    let done = done.clone();
+    move || {
+        if cache.increment(KEY).is_ok() {
+            done.set(done.get() + 1);
+        }
+    }
+}
+
+/// P4: two count.
+#[test]
+fn increment_and_increment() {
+    explore("increment_and_increment", |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        last.increment(KEY).unwrap();
+        let done = Rc::new(Cell::new(1));
+        play(increments(one, &done), increments(two, &done), move || {
+            assert_eq!(last.peek(KEY), Some((done.get() as f64).to_bits()));
+            last.check();
+        })
+    });
+}
+
+/// P4: two count what is not there yet, or no counter yet.
+#[test]
+fn first_increments() {
+    explore("first_increments", |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        last.set_number(KEY, 0.0).unwrap();
+        let done = Rc::new(Cell::new(0));
+        play(increments(one, &done), increments(two, &done), move || {
+            assert_eq!(last.peek(KEY), Some((done.get() as f64).to_bits()));
+            last.check();
+        })
+    });
+}
+
+/// A version of a counter is the version of one number only.
+#[test]
+fn get_while_it_is_counted() {
+    explore("get_while_it_is_counted", |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        last.increment(KEY).unwrap();
+        let before = last.peek_version(KEY).unwrap();
+        let (tell, told) = message();
+        let again = last.clone();
+        play(
+            move || {
+                one.increment(KEY).unwrap();
+                tell.store(1, Release);
+            },
+            move || {
+                let known = told.load(Acquire);
+                let got = two.peek_version(KEY).unwrap();
+                assert!(known == 0 || got.0 == 2f64.to_bits(), "{got:?}");
+                // Odd while it changes, and then it proves nothing.
+                assert!(got.1 % 2 == 1 || (got == before) == (got.1 == before.1), "{before:?} {got:?}");
+            },
+            move || assert_eq!(again.peek(KEY), Some(2f64.to_bits())),
+        )
+    });
+}
+
+/// P4: one counts what the other moves.
+#[test]
+fn increment_while_it_is_moved() {
+    explore("increment_while_it_is_moved", |world| {
+        let last = brimful(world);
+        last.increment(KEY).unwrap();
+        last.set(THIRD, 0, 2).unwrap();
+        last.set(THIRD, 0, 2).unwrap();
+        last.remove(THIRD).unwrap();
+        let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        let done = Rc::new(Cell::new(1));
+        play(
+            increments(two, &done),
+            move || one.set(OTHER, 2, 11).unwrap(),
+            move || {
+                // A counter whose lock the reclaimer does not get pins its segment, and another one is taken.
+                assert_eq!(last.peek(KEY), Some((done.get() as f64).to_bits()));
+                assert_eq!(last.peek(OTHER), Some(2));
+                last.check();
+            },
+        )
+    });
+}
+
+// ---- the near cache --------------------------------------------------------------------------------------------------
+
+/// What was kept with a stamp is only given as long as it is what the cache holds: one changes KEY by `change` and tells
+/// so, the other asks twice, for what it has kept or for the first time.
+fn near(name: &str, tag: Option<&'static str>, after: Option<u64>, change: fn(&Cache)) {
+    near_kept(name, true, tag, after, change);
+    near_kept(&format!("{name}, first"), false, tag, after, change);
+}
+
+fn near_kept(name: &str, kept: bool, tag: Option<&'static str>, after: Option<u64>, change: fn(&Cache)) {
+    explore_for(name, 2, move |world| {
+        let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
+        last.store(KEY, 1, 1, tag).unwrap();
+        // So hot that nobody warms it any more.
+        for _ in 0..4 {
+            assert_eq!(if kept { two.get_near(KEY) } else { last.get(KEY) }, Some(1));
+        }
+        let (tell, told) = message();
+        let again = two.clone();
+        play(
+            move || {
+                change(&one);
+                tell.store(1, Release);
+            },
+            move || {
+                let known = told.load(Acquire);
+                let got = two.get_near(KEY);
+                assert!(got == after || known == 0 && got == Some(1), "{known} {got:?}");
+                let then = two.get_near(KEY);
+                assert!(then == after || got == Some(1) && known == 0 && then == Some(1), "{known} {got:?} {then:?}");
+            },
+            move || {
+                assert_eq!(again.get_near(KEY), after);
+                assert_eq!(last.peek(KEY), after);
+                last.check();
+            },
+        )
+    });
+}
+
+#[test]
+fn near_and_set() {
+    near("near_and_set", None, Some(2), |cache| cache.set(KEY, 2, 1).unwrap());
+}
+
+#[test]
+fn near_and_delete() {
+    near("near_and_delete", None, None, |cache| assert_eq!(cache.remove(KEY), Ok(true)));
+}
+
+#[test]
+fn near_and_clear() {
+    near("near_and_clear", None, None, |cache| cache.me.clear());
+}
+
+#[test]
+fn near_and_invalidate() {
+    near("near_and_invalidate", Some("tag"), None, |cache| cache.invalidate("tag"));
+}
+
+/// A stamp outlives the record it was taken from: the place is reused by another value of the key.
+#[test]
+fn near_while_its_bytes_are_reused() {
+    explore("near_while_its_bytes_are_reused", |world| {
+        let (writer, reader) = doomed(world);
+        assert_eq!(reader.get_near(KEY), Some(1));
+        let (tell, told) = message();
+        let last = reader.clone();
+        play(
+            move || {
+                writer.set(KEY, 2, 2).unwrap();
+                tell.store(1, Release);
+            },
+            move || {
+                let known = told.load(Acquire);
+                let got = reader.get_near(KEY);
+                assert!(got == Some(2) || known == 0 && matches!(got, None | Some(1)), "{known} {got:?}");
+            },
+            move || assert_eq!(last.get_near(KEY), Some(2)),
+        )
+    });
+}
+
+// ---- large values ----------------------------------------------------------------------------------------------------
+
+/// A chunk is moved while it is read.
+#[test]
+fn get_while_its_chunk_is_moved() {
+    explore("get_while_its_chunk_is_moved", |world| {
+        let last = brimful(world);
+        last.set_large(KEY, 1).unwrap();
+        last.set(THIRD, 0, 2).unwrap();
+        last.remove(THIRD).unwrap();
+        let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        play(
+            move || one.set(OTHER, 2, 11).unwrap(),
+            move || assert_eq!(two.peek(KEY), Some(1)),
+            move || {
+                assert_eq!((last.peek(KEY), last.peek(OTHER)), (Some(1), Some(2)));
+                last.check();
+            },
+        )
+    });
+}
+
+/// A chunk is moved while it is read, and its bytes are written again.
+#[test]
+fn get_while_the_bytes_of_its_chunk_are_reused() {
+    explore("get_while_the_bytes_of_its_chunk_are_reused", |world| {
+        let last = brimful(world);
+        last.set_large(KEY, 1).unwrap();
+        last.set(THIRD, 0, 2).unwrap();
+        last.remove(THIRD).unwrap();
+        let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        play(
+            move || {
+                one.set(OTHER, 2, 11).unwrap();
+                one.set(THIRD, 3, 11).unwrap();
+            },
+            move || assert_eq!(two.peek(KEY), Some(1)),
+            move || {
+                assert_eq!(last.peek(KEY), Some(1));
+                last.check();
+            },
+        )
+    });
+}
+
+/// A large value is stored while the segment of its chunk is reclaimed: it is there as a whole, or not at all.
+#[test]
+fn storing_a_large_value_while_its_chunk_is_reclaimed() {
+    explore("storing_a_large_value_while_its_chunk_is_reclaimed", |world| {
+        let last = brimful(world);
+        let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        let chunk = two.begin_large(KEY, 1);
+        last.set(THIRD, 0, 2).unwrap();
+        last.set(THIRD, 0, 2).unwrap();
+        last.remove(THIRD).unwrap();
+        let stored = Rc::new(Cell::new(false));
+        let storing = stored.clone();
+        play(
+            move || one.set(OTHER, 2, 11).unwrap(),
+            move || storing.set(two.end_large(KEY, chunk).is_ok()),
+            move || {
+                // The engine gives a value up that lost a chunk; a head without its chunk must not stay.
+                let got = last.peek(KEY);
+                assert!(got.is_none() || stored.get() && got == Some(1), "{} {got:?}", stored.get());
+                assert_eq!(last.has(KEY), got.is_some());
+                last.check();
+            },
+        )
+    });
+}
+
+// ---- those who die ---------------------------------------------------------------------------------------------------
+
+/// One dies before its `n`th access and the other goes on, for some `n` and all that they can see of each other then.
+fn dying<const N: usize>(name: &str, steps: [u64; N], furnish: fn(&Rc<World>) -> Rc<Cache>, act: fn(&Cache)) {
+    for n in steps {
+        let deaths = Arc::new(AtomicBool::new(false));
+        let died = deaths.clone();
+        explore_for(&format!("{name}, step {n}"), N as u32 / 4, move |world| {
+            let last = furnish(world);
+            let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+            let died = died.clone();
+            play(
+                move || {
+                    died.fetch_or(one.dies_at(n, act), Relaxed);
+                },
+                move || {
+                    let _ = two.set(KEY, 3, 2);
+                    let got = two.peek(KEY);
+                    assert!(matches!(got, None | Some(1..=3)), "{got:?}");
+                },
+                move || {
+                    last.check_structure();
+                    // Whatever the dead one held, nobody has to wait for it now.
+                    last.set(KEY, 4, 2).unwrap();
+                    assert_eq!(last.peek(KEY), Some(4));
+                    last.check_structure();
+                },
+            )
+        });
+        assert!(deaths.load(Relaxed), "step {n}: nobody died");
+    }
+}
+
+#[test]
+fn dying_in_a_set() {
+    let furnish = |world: &Rc<World>| {
+        let last = Cache::join(world, 3);
+        last.set(KEY, 1, 2).unwrap();
+        last
+    };
+    dying("dying_in_a_set", [4, 8, 12, 16, 20, 24, 28, 32], furnish, |cache| {
+        let _ = cache.set(KEY, 2, 2);
+    });
+}
+
+#[test]
+fn dying_while_reclaiming() {
+    let furnish = |world: &Rc<World>| {
+        let last = brimful(world);
+        last.set(KEY, 0, 2).unwrap();
+        last.set(KEY, 0, 2).unwrap();
+        last.set(KEY, 1, 2).unwrap();
+        last
+    };
+    dying("dying_while_reclaiming", [40, 80, 120, 160, 200, 240, 280, 320], furnish, |cache| {
+        let _ = cache.set(OTHER, 2, 11);
+    });
+}

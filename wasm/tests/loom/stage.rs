@@ -1,0 +1,410 @@
+//! What the scenes stand on: a region whose words loom takes over when it is furnished, participants that speak in keys and
+//! numbers, and the search.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cache_machine_core::{
+    Block, Draft, Expect, Found, Geometry, Host, Key, MAX_BLOCK, MODEL_SIZE, NUMBER, Participant, Phase, Place,
+    Refused, Region, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format, model::Word,
+};
+use loom::thread;
+
+/// Any type byte but [`NUMBER`].
+const TEXT: u8 = 2;
+/// Words of the stack of a thread.
+const STACK: usize = 0x4000;
+
+/// Whose a slot is.
+const NOBODY: u64 = 0;
+const LIVING: u64 = 1;
+const TAKEN: u64 = 2;
+
+/// A region, and behind it who is alive.
+pub struct World {
+    words: Vec<Word>,
+    geometry: Geometry,
+}
+
+impl World {
+    fn new() -> Rc<World> {
+        let geometry = Geometry::of(MODEL_SIZE).unwrap();
+        // Nothing lies behind the last segment.
+        let count = geometry.segment(geometry.segments) / 8 + geometry.participants;
+        let world = World { words: (0..count).map(|_| Word::default()).collect(), geometry };
+        format(&world.region(), 0x5EED);
+        Rc::new(world)
+    }
+
+    fn region(&self) -> Region {
+        // SAFETY: under loom an array of words, which lives as long as the world.
+        unsafe { Region::new(self.words.as_ptr() as *mut u8, MODEL_SIZE) }.unwrap()
+    }
+
+    fn slot(&self, slot: u32) -> &Word {
+        &self.words[(self.geometry.segment(self.geometry.segments) / 8 + slot) as usize]
+    }
+}
+
+pub struct TestHost {
+    world: Rc<World>,
+}
+
+impl Host for TestHost {
+    fn now(&self) -> f64 {
+        0.0
+    }
+
+    // A system call is a full barrier on both sides.
+    fn take(&self, slot: u32) -> bool {
+        let word = self.world.slot(slot);
+        word.load(SeqCst) == NOBODY && word.compare_exchange(NOBODY, TAKEN, SeqCst, Relaxed).is_ok()
+    }
+
+    fn release(&self, slot: u32) {
+        self.world.slot(slot).store(NOBODY, SeqCst)
+    }
+
+    fn pause(&self, attempt: u32) -> bool {
+        thread::yield_now();
+        attempt < 1
+    }
+}
+
+/// A value, the stamp that proves it, and of each tag the slot and the snapshot of its counter.
+type Kept = (Stamp, u64, Vec<(u32, u32)>);
+
+/// One participant.
+pub struct Cache {
+    pub me: Participant<TestHost>,
+    world: Rc<World>,
+    scratch: RefCell<Vec<u64>>,
+    none: Block,
+    near: RefCell<Option<Kept>>,
+}
+
+impl Cache {
+    pub fn join(world: &Rc<World>, slot: u32) -> Rc<Cache> {
+        world.slot(slot).store(LIVING, SeqCst);
+        let me = Participant::attach(world.region(), TestHost { world: world.clone() }, slot);
+        let scratch = RefCell::new(vec![0; (MAX_BLOCK / 8 + world.geometry.max_record / 8) as usize]);
+        let none = Participant::<TestHost>::no_tags();
+        // So that the first version is not fetched in the play.
+        me.version();
+        Rc::new(Cache { me, world: world.clone(), scratch, none, near: RefCell::new(None) })
+    }
+
+    fn key<'a>(&self, key: &'a [u64; 1]) -> Key<'a> {
+        Key::new(key, 8, 0, self.me.seed)
+    }
+
+    /// Stores `words` words that all say `value`.
+    pub fn set(&self, key: u64, value: u64, words: usize) -> Result<(), Refused> {
+        self.store(key, value, words, None)
+    }
+
+    pub fn store(&self, key: u64, value: u64, words: usize, tag: Option<&str>) -> Result<(), Refused> {
+        let bytes = value.to_le_bytes().repeat(words);
+        let mut block = None;
+        if let Some(tag) = tag {
+            let block = block.insert(Participant::<TestHost>::no_tags());
+            self.me.tag_block(&given(tag), block);
+        }
+        let tags = block.as_ref().unwrap_or(&self.none);
+        let draft =
+            Draft { kind: TEXT, flags: 0, version: self.me.version(), expiry: f64::INFINITY, tags, value: &bytes };
+        self.me.set(&self.key(&[key]), &draft, Expect::Anything)
+    }
+
+    pub fn set_number(&self, key: u64, number: f64) -> Result<(), Refused> {
+        let bytes = number.to_le_bytes();
+        let draft = Draft {
+            kind: NUMBER,
+            flags: 0,
+            version: self.me.version(),
+            expiry: f64::INFINITY,
+            tags: &self.none,
+            value: &bytes,
+        };
+        self.me.set(&self.key(&[key]), &draft, Expect::Anything)
+    }
+
+    /// Stores a value of two words in one chunk, as if it were large.
+    pub fn set_large(&self, key: u64, value: u64) -> Result<(), Refused> {
+        let chunk = self.begin_large(key, value);
+        self.end_large(key, chunk)
+    }
+
+    /// Writes the chunk; its version and place.
+    pub fn begin_large(&self, key: u64, value: u64) -> (u64, Place) {
+        let version = self.me.version();
+        let bytes = value.to_le_bytes().repeat(2);
+        (version, self.me.write_chunk(&self.key(&[key]), version, 0, &bytes).unwrap())
+    }
+
+    /// Stores the head, or gives the chunk up.
+    pub fn end_large(&self, key: u64, (version, place): (u64, Place)) -> Result<(), Refused> {
+        let list = [16, place.0];
+        let key = [key];
+        let key = self.key(&key);
+        let stored = self.me.set_large(&key, TEXT, version, f64::INFINITY, &self.none, &list, Expect::Anything);
+        if stored.is_err() {
+            self.me.abandon_chunks(&list[1..]);
+        }
+        stored
+    }
+
+    pub fn remove(&self, key: u64) -> Result<bool, Refused> {
+        self.me.remove(&self.key(&[key]), Expect::Anything).map_err(Refused::from)
+    }
+
+    pub fn increment(&self, key: u64) -> Result<f64, Refused> {
+        self.me.increment(&self.key(&[key]), 1.0, 0.0, f64::INFINITY, &self.none)
+    }
+
+    pub fn invalidate(&self, tag: &str) {
+        self.me.invalidate(&given(tag))
+    }
+
+    /// The value of `key`, without counting and warming.
+    pub fn peek(&self, key: u64) -> Option<u64> {
+        self.look(key, WANT_VALUE | WANT_QUIET).map(|(value, _)| value)
+    }
+
+    /// The same with its version.
+    pub fn peek_version(&self, key: u64) -> Option<(u64, u64)> {
+        self.look(key, WANT_VALUE | WANT_QUIET).map(|(value, found)| (value, found.version))
+    }
+
+    pub fn get(&self, key: u64) -> Option<u64> {
+        self.look(key, WANT_VALUE).map(|(value, _)| value)
+    }
+
+    /// Whether there is an entry for `key`, readable or not.
+    pub fn has(&self, key: u64) -> bool {
+        let mut tags = self.scratch.borrow_mut();
+        // SAFETY: nothing is wanted, so nothing is written.
+        unsafe { self.me.get(&self.key(&[key]), WANT_QUIET, tags.as_mut_ptr().cast(), std::ptr::null_mut()) }.is_some()
+    }
+
+    fn look(&self, key: u64, want: u32) -> Option<(u64, Found)> {
+        let mut scratch = self.scratch.borrow_mut();
+        let (value, tags) = scratch.split_at_mut((self.world.geometry.max_record / 8) as usize);
+        let words = [key];
+        let key = self.key(&words);
+        for _ in 0..4 {
+            // SAFETY: both buffers are large enough and aligned.
+            let found = unsafe { self.me.get(&key, want, value.as_mut_ptr().cast(), tags.as_mut_ptr().cast()) }?;
+            let length = if found.chunked {
+                // SAFETY: as above.
+                match unsafe { self.me.read_chunk(&key, found.version, 0, value.as_mut_ptr().cast()) } {
+                    Some(length) => length as u64,
+                    // Replaced while it was read.
+                    None => continue,
+                }
+            } else {
+                found.length
+            };
+            let words = &value[..length as usize / 8];
+            assert!(!words.is_empty() && words.iter().all(|word| *word == words[0]), "torn: {words:?}");
+            return Some((words[0], found));
+        }
+        None
+    }
+
+    /// What [`Cache::get`] gives, by way of a near cache of one value, as `src/near.ts` does.
+    pub fn get_near(&self, key: u64) -> Option<u64> {
+        let stamp = self.me.find(&self.key(&[key]))?;
+        let region = &self.me.region;
+        let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
+        if let Some((kept, value, tags)) = &*self.near.borrow()
+            && *kept == stamp
+            && tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot)
+        {
+            return Some(*value);
+        }
+        let (value, found) = self.look(key, WANT_VALUE | WANT_TAGS | WANT_AFTER_FIND)?;
+        if found.stamp.entry != 0 {
+            // The tag block: its length and the number of tags, then what is kept of each.
+            let block = &self.scratch.borrow()[(self.world.geometry.max_record / 8) as usize..];
+            let count = if found.tags > 0 { (block[0] >> 32) as usize } else { 0 };
+            let tags = block[1..1 + count].iter().map(|word| (*word as u32, (*word >> 32) as u32)).collect();
+            *self.near.borrow_mut() = Some((found.stamp, value, tags));
+        }
+        Some(value)
+    }
+
+    /// Fills segments with entries that nobody asks for, two each.
+    pub fn fill(&self, segments: u64) {
+        for i in 0..2 * segments {
+            self.set(1000 + i, 7, 11).unwrap();
+        }
+    }
+
+    pub fn free_segments(&self) -> usize {
+        self.me.audit().iter().filter(|each| each.phase == Phase::Free).count()
+    }
+
+    /// Checks the structure and the books. Nobody writes now.
+    pub fn check(&self) {
+        self.check_structure();
+        for each in self.me.audit() {
+            assert!(each.booked == each.found || each.phase == Phase::Free, "the books are wrong: {each:?}");
+        }
+    }
+
+    pub fn check_structure(&self) {
+        assert_eq!(self.me.validate(), Ok(()), "the structure is broken");
+    }
+
+    /// Does `act` and vanishes before its `n`th access to shared memory; whether it came to that.
+    pub fn dies_at(&self, n: u64, act: impl FnOnce(&Cache)) -> bool {
+        struct Death;
+        let me = thread::current().id();
+        let left = Cell::new(n);
+        // loom's threads share a thread of the system, and the bell.
+        faults::hang(Some(Rc::new(move || {
+            if thread::current().id() == me {
+                if left.get() == 0 {
+                    faults::hang(None);
+                    resume_unwind(Box::new(Death));
+                }
+                left.set(left.get() - 1);
+            }
+        })));
+        let result = catch_unwind(AssertUnwindSafe(|| act(self)));
+        faults::hang(None);
+        match result {
+            Ok(()) => false,
+            Err(payload) if payload.is::<Death>() => {
+                self.world.slot(self.me.slot).store(NOBODY, SeqCst);
+                true
+            }
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+}
+
+fn given(tag: &str) -> Vec<u8> {
+    let mut given = 1u32.to_le_bytes().to_vec();
+    given.extend((tag.len() as u16).to_le_bytes());
+    given.extend(tag.as_bytes());
+    given
+}
+
+// ---- the search ------------------------------------------------------------------------------------------------------
+
+/// One execution: what the threads do at the same time, and what must hold afterwards.
+pub struct Play {
+    pub acts: Vec<Box<dyn FnOnce()>>,
+    pub end: Box<dyn FnOnce()>,
+}
+
+/// Two participants at once, then `end`.
+pub fn play(one: impl FnOnce() + 'static, two: impl FnOnce() + 'static, end: impl FnOnce() + 'static) -> Play {
+    Play { acts: vec![Box::new(one), Box::new(two)], end: Box::new(end) }
+}
+
+/// The execution touched words that loom did not know of.
+struct Again;
+
+std::thread_local! {
+    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
+}
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect(name))
+}
+
+/// Adds the words that were missed; whether there were any.
+fn learn(words: &Mutex<BTreeSet<usize>>) -> bool {
+    let Some(world) = WORLD.take() else { return false };
+    let mut words = words.lock().unwrap();
+    let before = words.len();
+    words.extend((0..world.words.len()).filter(|i| world.words[*i].is_missed()));
+    words.len() > before
+}
+
+/// Searches the executions of a scene with more and more preemptions. The furnishing in `scene` is not part of the play.
+pub fn explore(name: &str, scene: impl Fn(&Rc<World>) -> Play + Send + Sync + 'static) {
+    explore_for(name, 1, scene);
+}
+
+/// The same for one of so many `parts` of a scene, which share its time.
+pub fn explore_for(name: &str, parts: u32, scene: impl Fn(&Rc<World>) -> Play + Send + Sync + 'static) {
+    let scene = Arc::new(scene);
+    let words: Arc<Mutex<BTreeSet<usize>>> = Arc::default();
+    let count: Arc<AtomicU64> = Arc::default();
+    let budget = Duration::from_secs(env("LOOM_SECONDS").unwrap_or(7)) / parts;
+    let start = Instant::now();
+    let mut report = String::new();
+    for bound in env("LOOM_BOUND").unwrap_or(1) as usize..=6 {
+        loop {
+            let mut builder = loom::model::Builder::new();
+            builder.max_threads = 3;
+            builder.max_branches = 20_000;
+            builder.preemption_bound = Some(bound);
+            builder.checkpoint_interval = 16;
+            builder.max_duration = Some(budget.saturating_sub(start.elapsed()));
+            count.store(0, Relaxed);
+            let (scene, known, counted) = (scene.clone(), words.clone(), count.clone());
+            let result = catch_unwind(AssertUnwindSafe(|| builder.check(move || execute(&*scene, &known, &counted))));
+            match result {
+                Ok(()) => break,
+                // Whatever failed, failed for want of words.
+                Err(_) if learn(&words) => {}
+                Err(failure) => {
+                    println!("{name}: fails with {bound} preemptions in execution {}", count.load(Relaxed));
+                    resume_unwind(failure);
+                }
+            }
+        }
+        let over = start.elapsed() >= budget;
+        let how = if over { "cut" } else { "complete" };
+        report += &format!(", {bound} preemptions: {} {how}", count.load(Relaxed));
+        if over {
+            break;
+        }
+    }
+    println!("{name}: {} words{report}", words.lock().unwrap().len());
+}
+
+fn execute(scene: &dyn Fn(&Rc<World>) -> Play, known: &Mutex<BTreeSet<usize>>, count: &AtomicU64) {
+    count.fetch_add(1, Relaxed);
+    faults::hang(None);
+    let world = World::new();
+    let Play { acts, end } = scene(&world);
+    {
+        let known = known.lock().unwrap();
+        world.words.iter().enumerate().for_each(|(i, word)| word.enter(known.contains(&i)));
+    }
+    WORLD.set(Some(world.clone()));
+    let start = |act| thread::Builder::new().stack_size(STACK).spawn(act).unwrap();
+    let threads: Vec<_> = acts.into_iter().map(|act| start(Local(act).run())).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    if world.words.iter().any(Word::is_missed) {
+        resume_unwind(Box::new(Again));
+    }
+    world.words.iter().for_each(Word::leave);
+    end();
+}
+
+/// loom asks for what can be sent, although its threads take turns on one.
+struct Local(Box<dyn FnOnce()>);
+
+// SAFETY: it stays on its thread of the system.
+unsafe impl Send for Local {}
+
+impl Local {
+    fn run(self) -> impl FnOnce() + Send + 'static {
+        move || {
+            let Local(act) = { self };
+            act()
+        }
+    }
+}
