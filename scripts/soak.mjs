@@ -1,78 +1,226 @@
 /**
- * The crash tests for as long as one likes: writers are killed, terminated and stopped at random instants while
- * survivors check everything they read. Ends with 1 at the first broken promise, and leaves nothing behind.
+ * The crash tests for as long as one likes: processes are killed, threads terminated, processes stopped and woken up,
+ * at random instants and in all kinds of caches, while survivors check everything they read; and under fire the records
+ * of all are checked for an order that explains them. Ends with 1 at the first broken promise, and leaves nothing behind.
  *
  *   npm run soak -- --minutes 30 --seed 7
+ *   npm run soak -- --minutes 45 --kills 10000 --terminations 10000 --freezes 1000 --log soak.jsonl
+ *   npm run soak -- --seed 12 --only fire-tight --round 50     (the plan of a part that failed, over and over)
  */
+import { spawn } from "node:child_process";
+import { appendFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
+import { fire } from "../test/fixtures/fire-arena.mjs";
+import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
+
+/** Survivors leave the processors to the dying: a death costs a start. */
+const BRISK = { maxSteps: 300, pauseMs: 3 };
+const KINDS = {
+  "fire-tight": { what: "fire", roomy: false },
+  "kill-tight": { what: "crash", how: "kill", reach: "processes", roomy: false },
+  "fire-roomy": { what: "fire", roomy: true },
+  "terminate-threads-tight": { what: "crash", how: "terminate", reach: "threads", roomy: false },
+  "fire-tight-cleared": { what: "fire", roomy: false, clears: true },
+  "kill-roomy": { what: "crash", how: "kill", reach: "processes", roomy: true },
+  "fire-roomy-cleared": { what: "fire", roomy: true, clears: true },
+  "terminate-roomy": { what: "crash", how: "terminate", reach: "processes", roomy: true },
+  "freeze-tight": { what: "freeze" },
+  "terminate-tight": { what: "crash", how: "terminate", reach: "processes", roomy: false },
+  "terminate-threads-roomy": { what: "crash", how: "terminate", reach: "threads", roomy: true },
+};
+
+/** What is added up over the parts of a kind, and of what the most counts. */
+const SUMS = ["kills", "terminations", "freezes", "steps", "operations", "busy", "violations"];
+const STALLS = ["unexplained", "ours", "controlUnexplained"];
+const MOSTS = ["longestMs", "unexplainedMs", "controlMs", "controlUnexplainedMs"];
 
 const { values } = parseArgs({
   options: {
     minutes: { type: "string", default: "10" },
     seed: { type: "string", default: String(Math.floor(Math.random() * 1e9)) },
-    /** Deaths before the caches are looked through and made anew. */
+    /** One kind only, by its name. */
+    only: { type: "string" },
+    /** Deaths of a part, before its caches are looked through and made anew. */
     round: { type: "string", default: "50" },
+    /** Of each of these, stop when there were so many. */
+    kills: { type: "string", default: "Infinity" },
+    terminations: { type: "string", default: "Infinity" },
+    freezes: { type: "string", default: "Infinity" },
+    /** A file that gets a line of JSON for each part. */
+    log: { type: "string" },
   },
 });
 const minutes = Number(values.minutes);
 const round = Number(values.round);
-let seed = Number(values.seed);
-if (!(minutes > 0) || !(round > 0) || !Number.isSafeInteger(seed)) {
-  console.error("usage: npm run soak -- [--minutes N] [--seed S] [--round DEATHS]");
+const seed = Number(values.seed);
+const wanted = {
+  kills: Number(values.kills),
+  terminations: Number(values.terminations),
+  freezes: Number(values.freezes),
+};
+const counts = Object.values(wanted);
+if (
+  !(minutes > 0) ||
+  !(round >= 1) ||
+  !Number.isSafeInteger(seed) ||
+  !counts.every((count) => count >= 0) ||
+  (values.only !== undefined && KINDS[values.only] === undefined)
+) {
+  console.error(
+    "usage: npm run soak -- [--minutes N] [--seed S] [--only KIND] [--round DEATHS]\n" +
+      "                       [--kills N] [--terminations N] [--freezes N] [--log FILE]\n" +
+      `kinds: ${Object.keys(KINDS).join(" ")}`,
+  );
   process.exit(2);
 }
 
-const KINDS = [
-  { what: "kill -9, small cache", how: "kill", reach: "processes", roomy: false },
-  { what: "terminate, small cache of a process", how: "terminate", reach: "threads", roomy: false },
-  { what: "kill -9, roomy cache", how: "kill", reach: "processes", roomy: true },
-  { what: "terminate, roomy cache", how: "terminate", reach: "processes", roomy: true },
-  { what: "SIGSTOP, small cache", how: "stop" },
-  { what: "terminate, small cache", how: "terminate", reach: "processes", roomy: false },
-  { what: "terminate, roomy cache of a process", how: "terminate", reach: "threads", roomy: true },
-];
-
-const started = performance.now();
-const elapsed = () => (performance.now() - started) / 60_000;
-let interrupted = false;
-process.once("SIGINT", () => {
-  interrupted = true;
-});
-const over = () => interrupted || elapsed() >= minutes;
-const totals = new Map();
-
-function add(what, { deaths = 0, frozen = 0, survivorSteps, busy, longestMs }) {
-  const total = totals.get(what) ?? { deaths: 0, stops: 0, checked: 0, busy: 0, longestMs: 0 };
-  total.deaths += deaths;
-  total.stops += frozen;
-  total.checked += survivorSteps;
-  total.busy += busy;
-  total.longestMs = Math.max(total.longestMs, longestMs);
-  totals.set(what, total);
+if (!MEASURED.every((flag) => process.execArgv.includes(flag))) {
+  // Once more, with V8 as the measuring needs it.
+  const script = fileURLToPath(import.meta.url);
+  const again = spawn(process.execPath, [...MEASURED, script, ...process.argv.slice(2), "--seed", String(seed)], {
+    stdio: "inherit",
+  });
+  // From a terminal it gets Ctrl-C as well; it takes it twice.
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => again.kill(signal));
+  again.once("exit", (code) => process.exit(code ?? 1));
+} else {
+  await soak();
 }
 
-const live = process.stdout.isTTY;
-function show(what, count) {
-  const line = `${elapsed().toFixed(1)} of ${minutes} min │ seed ${seed} │ ${what}: ${count}`;
-  if (live) process.stdout.write(`\r\x1b[K${line}`);
-  else if (count === round || count % 100 === 0) console.log(line);
+async function soak() {
+  const started = performance.now();
+  const elapsed = () => (performance.now() - started) / 60_000;
+  let interrupted = false;
+  for (const signal of ["SIGINT", "SIGTERM"]) {
+    process.on(signal, () => {
+      interrupted = true;
+    });
+  }
+  const over = () => interrupted || elapsed() >= minutes;
+  const rows = new Map();
+  const done = { kills: 0, terminations: 0, freezes: 0, operations: 0, violations: 0 };
+
+  const live = process.stdout.isTTY;
+  let shown = -Infinity;
+  const show = (part) => {
+    if (!live && performance.now() - shown < 10_000) return;
+    shown = performance.now();
+    const counts = Object.entries(done).map(([name, count]) => `${count.toLocaleString("en")} ${name}`);
+    const line = [`${elapsed().toFixed(1)} of ${minutes} min`, part, ...counts].join(" │ ");
+    if (live) process.stdout.write(`\r\x1b[K${line}`);
+    else console.log(line);
+  };
+
+  console.log(`--seed ${seed} --minutes ${minutes} --round ${round}`);
+  const names = values.only === undefined ? Object.keys(KINDS) : [values.only];
+  const left = (kind) => Math.max(wanted[kind] - done[kind], 0);
+  const enough = () => Object.keys(wanted).every((kind) => left(kind) === 0);
+  for (let i = 0; !over() && !enough(); i++) {
+    const name = names[i % names.length];
+    const part = partOf(KINDS[name], left);
+    // Done with what this kind can do: the others may still have something to do.
+    if (part === undefined && names.every((other) => partOf(KINDS[other], left) === undefined)) break;
+    if (part === undefined) continue;
+    const from = performance.now();
+    const partSeed = seed + i;
+    const progress = (kind) => {
+      done[kind]++;
+      show(name);
+    };
+    const report = { part: name, seed: partSeed };
+    const before = { ...done };
+    try {
+      const result = await part({ seed: partSeed, until: over, progress });
+      done.operations += result.operations ?? 0;
+      const { kills, terminations, freezes, longestMs, queuedMs, longestStep } = result;
+      Object.assign(report, {
+        ...{ kills, terminations, freezes, steps: result.survivorSteps, operations: result.operations ?? 0 },
+        ...{ busy: result.busy, longestMs, queuedMs, longestStep, unexplainedMs: result.unexplainedMs },
+        ...{ unexplainedStep: result.unexplainedStep, unexplained: result.unexplained, ours: result.ours },
+        oursStep: result.oursStep,
+        ...{ controlMs: result.control?.longestMs ?? 0, controlUnexplainedMs: result.control?.unexplainedMs ?? 0 },
+        controlUnexplained: result.control?.unexplained ?? 0,
+        violations: 0,
+      });
+    } catch (error) {
+      for (const kind of Object.keys(wanted)) report[kind] = done[kind] - before[kind];
+      done.violations++;
+      Object.assign(report, { violations: 1, broken: error.name === "Violation" ? error.message : error.stack });
+      process.exitCode = 1;
+    }
+    report.seconds = Math.round((performance.now() - from) / 100) / 10;
+    add(rows, name, report);
+    if (values.log !== undefined) appendFileSync(values.log, `${JSON.stringify(report)}\n`);
+    if (report.broken !== undefined) {
+      console.error(`\nBROKEN after ${elapsed().toFixed(1)} minutes: ${report.broken}`);
+      console.error(`again: npm run soak -- --seed ${partSeed} --only ${name} --round ${round}`);
+      break;
+    }
+  }
+  if (live) process.stdout.write("\r\x1b[K");
+  table(rows, elapsed() * 60);
 }
 
-console.log(`--seed ${seed} --minutes ${minutes} --round ${round}`);
-for (let i = 0; !over(); i++, seed++) {
-  const { what, ...kind } = KINDS[i % KINDS.length];
-  const plan = { seed, until: over, progress: (count) => show(what, count) };
-  try {
-    add(
-      what,
-      await (kind.how === "stop" ? freeze({ ...plan, rounds: round }) : crash({ ...plan, ...kind, deaths: round })),
-    );
-  } catch (error) {
-    console.error(`\nBROKEN after ${elapsed().toFixed(1)} minutes, in ${what}, with --seed ${seed}: ${error.stack}`);
-    process.exitCode = 1;
-    break;
+/** What a part of a kind does, undefined when there is nothing left for it to do. */
+function partOf({ what, ...kind }, left) {
+  const deaths = (of, most = round) => Math.min(most, left(of));
+  if (what === "crash") {
+    const of = kind.how === "kill" ? "kills" : "terminations";
+    const wanted = deaths(of);
+    if (wanted === 0) return undefined;
+    return async ({ progress, ...plan }) => {
+      const result = await crash({ ...kind, ...BRISK, ...plan, deaths: wanted, progress: () => progress(of) });
+      return { ...result, kills: 0, terminations: 0, freezes: 0, [of]: result.deaths };
+    };
+  }
+  const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
+  if (what === "freeze") {
+    if (freezes === 0) return undefined;
+    return async ({ progress, ...plan }) => {
+      const result = await freeze({ ...BRISK, ...plan, rounds: freezes, progress: () => progress("freezes") });
+      return { ...result, kills: 0, terminations: 0, freezes: result.frozen };
+    };
+  }
+  const [kills, terminations] = [deaths("kills"), deaths("terminations")];
+  if (kills + terminations + freezes === 0) return undefined;
+  return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
+}
+
+function add(rows, name, report) {
+  for (const row of [name, "all"]) {
+    const sums = rows.get(row) ?? { parts: 0, seconds: 0 };
+    sums.parts++;
+    sums.seconds = Math.round((sums.seconds + report.seconds) * 10) / 10;
+    for (const column of [...SUMS, ...STALLS]) sums[column] = (sums[column] ?? 0) + (report[column] ?? 0);
+    for (const column of MOSTS) sums[column] = Math.max(sums[column] ?? 0, report[column] ?? 0);
+    if ((report.unexplainedMs ?? 0) === sums.unexplainedMs) sums.worst = report.unexplainedStep;
+    rows.set(row, sums);
   }
 }
-if (live) process.stdout.write("\r\x1b[K");
-console.table(Object.fromEntries(totals));
+
+function table(rows, seconds) {
+  const all = rows.get("all");
+  if (all === undefined) return;
+  rows.delete("all");
+  rows.set("all", all);
+  const pick = (row, columns) => Object.fromEntries(columns.map((column) => [column, row[column]]));
+  const counts = [...rows].map(([name, row]) => [name, pick(row, ["parts", "seconds", ...SUMS])]);
+  console.table(Object.fromEntries(counts));
+  const stalls = [...rows].map(([name, row]) => [
+    name,
+    {
+      "longest ms": row.longestMs,
+      "beyond the run queue": row.unexplainedMs,
+      [`> ${BLOCKED_MS} ms`]: row.unexplained,
+      "by the cache": row.ours,
+      "control ms": row.controlMs,
+      "control beyond": row.controlUnexplainedMs,
+      [`control > ${BLOCKED_MS} ms`]: row.controlUnexplained,
+    },
+  ]);
+  console.table(Object.fromEntries(stalls));
+  const deaths = all.kills + all.terminations;
+  console.log(`${(deaths / seconds).toFixed(1)} deaths a second; longest beyond the run queue: ${all.worst}`);
+}

@@ -83,6 +83,8 @@ export class Engine {
   #closed = false;
   #interrupted = false;
   #waitingSince = 0;
+  /** When an operation that is tried again began to wait: all its tries together may take {@link BUSY_MS}. */
+  #triedSince: number | undefined;
   #clockError: { error: unknown } | undefined;
 
   /**
@@ -145,7 +147,7 @@ export class Engine {
         }
       },
       pause: (attempt) => {
-        if (attempt === 0) this.#waitingSince = performance.now();
+        if (attempt === 0) this.#waitingSince = this.#triedSince ?? performance.now();
         else if (attempt >= MIN_PAUSES && performance.now() - this.#waitingSince > BUSY_MS) return 0;
         if (attempt >= SPINNING_PAUSES && maySleep) {
           try {
@@ -342,9 +344,14 @@ export class Engine {
       if (result !== DONE) x.abandon_large(this.#area, written);
       return result;
     };
-    const deadline = performance.now() + BUSY_MS;
+    const since = performance.now();
     let result = this.#change(attempt);
-    while (result === BUSY && performance.now() < deadline) result = this.#change(attempt);
+    this.#triedSince = since;
+    try {
+      while (result === BUSY && performance.now() < since + BUSY_MS) result = this.#change(attempt);
+    } finally {
+      this.#triedSince = undefined;
+    }
     return result;
   }
 

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
+use cache_machine_core::Phase;
 use loom::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use crate::stage::*;
@@ -36,7 +37,7 @@ fn doomed(world: &Rc<World>) -> (Rc<Cache>, Rc<Cache>) {
     writer.set(KEY, 1, 2).unwrap();
     writer.fill(6);
     writer.set(999, 7, 11).unwrap();
-    assert_eq!(writer.free_segments(), 3);
+    assert_eq!(writer.in_phase(Phase::Free), 3);
     (writer, reader)
 }
 
@@ -188,6 +189,41 @@ fn append_while_it_is_reclaimed() {
     });
 }
 
+/// M1 when neither of the two has sealed the segment: that one has died since.
+#[test]
+fn append_while_it_is_reclaimed_by_a_third() {
+    // Accesses after which it is sealed.
+    static STEPS: OnceLock<u64> = OnceLock::new();
+    let sealing = |cache: &Cache| {
+        let _ = cache.set(KEY, 4, 11);
+    };
+    explore("append_while_it_is_reclaimed_by_a_third", move |world| {
+        let steps = *STEPS.get_or_init(|| {
+            let sealed = |steps: &u64| {
+                let world = World::new();
+                let (last, one) = (brimful_of_dead(&world), Cache::join(&world, 2));
+                let before = last.in_phase(Phase::Sealed);
+                one.dies_at(*steps, sealing);
+                last.in_phase(Phase::Sealed) > before
+            };
+            (0..).find(sealed).unwrap()
+        });
+        let last = brimful_of_dead(world);
+        let (one, two, third) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 2));
+        let both = play(
+            move || one.set(OTHER, 2, 11).unwrap(),
+            move || two.set(THIRD, 3, 2).unwrap(),
+            move || {
+                assert_eq!((last.peek(OTHER), last.peek(THIRD)), (Some(2), Some(3)));
+                last.check_structure();
+            },
+        );
+        both.and(move || {
+            third.dies_at(steps, sealing);
+        })
+    });
+}
+
 /// M1 for one who has only just joined.
 #[test]
 fn join_and_append_while_it_is_reclaimed() {
@@ -215,7 +251,7 @@ fn opening_a_lane() {
             move || two.set(THIRD, 3, 1).unwrap(),
             move || {
                 assert_eq!((last.peek(OTHER), last.peek(THIRD)), (Some(2), Some(3)));
-                assert_eq!(last.free_segments(), 9);
+                assert_eq!(last.in_phase(Phase::Free), 9);
                 last.check();
             },
         )
@@ -235,7 +271,7 @@ fn sealing_a_segment() {
             move || two.set(THIRD, 3, 2).unwrap(),
             move || {
                 assert_eq!((last.peek(KEY), last.peek(OTHER), last.peek(THIRD)), (Some(1), Some(2), Some(3)));
-                assert_eq!(last.free_segments(), 8);
+                assert_eq!(last.in_phase(Phase::Free), 8);
                 last.check();
             },
         )

@@ -32,7 +32,7 @@ pub struct World {
 }
 
 impl World {
-    fn new() -> Rc<World> {
+    pub fn new() -> Rc<World> {
         let geometry = Geometry::of(MODEL_SIZE).unwrap();
         // Nothing lies behind the last segment.
         let count = geometry.segment(geometry.segments) / 8 + geometry.participants;
@@ -246,8 +246,8 @@ impl Cache {
         }
     }
 
-    pub fn free_segments(&self) -> usize {
-        self.me.audit().iter().filter(|each| each.phase == Phase::Free).count()
+    pub fn in_phase(&self, phase: Phase) -> usize {
+        self.me.audit().iter().filter(|each| each.phase == phase).count()
     }
 
     /// Checks the structure and the books. Nobody writes now.
@@ -310,6 +310,14 @@ pub fn play(one: impl FnOnce() + 'static, two: impl FnOnce() + 'static, end: imp
     Play { acts: vec![Box::new(one), Box::new(two)], end: Box::new(end) }
 }
 
+impl Play {
+    /// And a third one, who comes first where the search begins.
+    pub fn and(mut self, third: impl FnOnce() + 'static) -> Play {
+        self.acts.insert(0, Box::new(third));
+        self
+    }
+}
+
 /// The execution touched words that loom did not know of.
 struct Again;
 
@@ -346,7 +354,7 @@ pub fn explore_for(name: &str, parts: u32, scene: impl Fn(&Rc<World>) -> Play + 
     for bound in env("LOOM_BOUND").unwrap_or(1) as usize..=6 {
         loop {
             let mut builder = loom::model::Builder::new();
-            builder.max_threads = 3;
+            builder.max_threads = 4;
             builder.max_branches = 20_000;
             builder.preemption_bound = Some(bound);
             builder.checkpoint_interval = 16;
