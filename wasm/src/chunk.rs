@@ -52,7 +52,8 @@ impl<H: Host> Participant<H> {
     pub(crate) fn may_be_listed(&self, chunk: &Record, hash: u64) -> bool {
         let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, hash));
         (0..WAYS).map(|way| bucket + way * 8).any(|entry_at| {
-            let entry = Entry(self.region.word(entry_at).load(Acquire));
+            // Sequentially consistent: meets `index::replace`.
+            let entry = Entry(self.region.word(entry_at).load(SeqCst));
             entry.kind() == Kind::Mutable
                 && resolve(&self.region, entry_at, entry).is_none_or(|head| {
                     head.record.version(&self.region) == chunk.version(&self.region) || !still(&self.region, &head)

@@ -262,8 +262,10 @@ pub fn warm(region: &Region, entry_at: u32, entry: Entry) {
 
 /// Replaces an entry; false when it is not there any more.
 fn replace(region: &Region, entry_at: u32, from: Entry, to: Entry) -> bool {
-    // AcqRel: publishes the record `to` points to; meets the acquire loads of `probe`.
-    region.word(entry_at).compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    // Publishes the record `to` points to; meets the acquire loads of `probe`. Sequentially consistent, because the writer
+    // of a large value looks at the segments of its chunks afterwards (`has_its_chunks`), while their reclaimer has changed
+    // those first and looks here second (`may_be_listed`). One of the two sees the other.
+    region.word(entry_at).compare_exchange(from.0, to.0, SeqCst, Relaxed).is_ok()
 }
 
 /// Removes or moves an entry whose heat others may be raising at the same time: tries again while only the heat

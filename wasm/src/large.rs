@@ -34,7 +34,7 @@ impl<H: Host> Participant<H> {
         region.fill(space.at + 16, key.hash);
         region.fill(space.at + 24, version);
         region.fill(space.at + HEADER, number as u64);
-        // SAFETY: readable up to a multiple of eight, by the contract of this function's callers.
+        // SAFETY: a slice is readable.
         unsafe { region.copy_in(bytes.as_ptr(), space.at + CHUNK_HEADER, bytes.len() as u32) };
         region.fill(space.at + 8, Record::second_word(0, 0, CHUNK, 0));
         // Counted from now on, or the segment would look empty and be reclaimed before the head is there.
@@ -87,9 +87,11 @@ impl<H: Host> Participant<H> {
         let head = Record::read(&self.region, space.at, geometry.segment(space.segment + 1));
         head.is_some_and(|head| {
             (0..head.chunks()).all(|i| {
-                let chunk = self.chunk_at(Place(self.region.word(head.chunk_place_at(i)).load(Acquire)));
-                chunk.is_some_and(|(segment, _)| {
-                    State(self.region.word(geometry.state(segment)).load(SeqCst)).phase() != Phase::Reclaim
+                let place = Place(self.region.word(head.chunk_place_at(i)).load(Acquire));
+                self.chunk_at(place).is_some_and(|(segment, _)| {
+                    // Sequentially consistent: meets `index::replace`.
+                    let state = State(self.region.word(geometry.state(segment)).load(SeqCst));
+                    matches!(state.phase(), Phase::Open | Phase::Sealed) && state.generation() == place.generation()
                 })
             })
         })

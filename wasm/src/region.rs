@@ -81,17 +81,22 @@ impl Region {
     /// CAS makes them visible. The last word is filled with zeros.
     ///
     /// # Safety
-    /// `from` must be valid for `bytes` rounded up to eight.
+    /// `from` must be valid for `bytes`.
     #[inline(always)]
     pub unsafe fn copy_in(&self, from: *const u8, at: u32, bytes: u32) {
         if cfg!(not(target_arch = "wasm32")) || bytes <= ATOMIC_COPY {
             let mut i = 0;
             while i < bytes {
                 // SAFETY: readable by contract.
-                let mut word = unsafe { (from.add(i as usize) as *const u64).read_unaligned() };
-                if bytes - i < 8 {
-                    word &= (1 << ((bytes - i) * 8)) - 1;
-                }
+                let word = unsafe {
+                    let from = from.add(i as usize);
+                    match bytes - i {
+                        left @ 0..8 => {
+                            (0..left).fold(0, |word, i| word | (from.add(i as usize).read() as u64) << (i * 8))
+                        }
+                        _ => from.cast::<u64>().read_unaligned(),
+                    }
+                };
                 self.fill(at + i, word);
                 i += 8;
             }

@@ -50,7 +50,6 @@ pub struct Draft<'a> {
     /// Milliseconds, infinity for never.
     pub expiry: f64,
     pub tags: &'a Block,
-    /// Readable up to a multiple of eight.
     pub value: &'a [u8],
 }
 
@@ -144,7 +143,7 @@ impl<H: Host> Participant<H> {
             region.fill(at, word);
             at += 8;
         }
-        // SAFETY: readable up to a multiple of eight, by the contract of `Draft`.
+        // SAFETY: a slice is readable.
         unsafe { region.copy_in(draft.value.as_ptr(), at, draft.value.len() as u32) };
         region.fill(space.at + 8, Record::second_word(key.length, draft.kind, flags, self.clear_epoch()));
         region.fill(space.at + 16, key.hash);

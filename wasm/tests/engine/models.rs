@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
-use cache_machine_core::{Counter, Expect, MODEL_SIZE, NUMBER, Phase, Refused, faults};
+use cache_machine_core::{Counter, Expect, MODEL_SIZE, Mismatch, NUMBER, Phase, Refused, faults, format, inspect};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::sync::atomic::AtomicBool;
 use shuttle::{Config, FailurePersistence, Runner};
@@ -1138,4 +1138,40 @@ fn p5_what_the_dead_own_blocks_nobody() {
 #[test]
 fn a1_attach() {
     everywhere("a1", &scenes(), &[ATTACH, COME_AND_GO], &[ATTACH, COME_AND_GO, REAP, SET, RECLAIM]);
+}
+
+/// Whoever dies while it makes a region leaves none; and nobody takes the half of one for a whole.
+#[test]
+fn a1_create() {
+    let world = World::new(MODEL_SIZE);
+    for n in 0.. {
+        world.bytes().fill(0);
+        let died = dies_at(n, || format(&world.region(), 7));
+        let header: Vec<u64> =
+            world.bytes()[..64].chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        let expected = if died { Err(Mismatch::Foreign) } else { Ok(()) };
+        assert_eq!(inspect(&header, MODEL_SIZE as u64), expected, "after {n} accesses");
+        if !died {
+            assert!(n > 10);
+            break;
+        }
+    }
+    Cache::join(&world).check();
+}
+
+/// One who dies between reserving its space and saying how long it is leaves a hole, behind which nobody can walk. What
+/// lies there is found by way of the index, moved and kept: overwriting one key for ever costs nobody anything.
+#[test]
+fn l5_a_hole_costs_its_neighbours_nothing() {
+    const GO_ROUND: Act = Act {
+        name: "go round",
+        act: |cache, me| {
+            for i in 0..150u8 {
+                assert!(cache.set(&[b'c', me as u8], &[i; 24]).is_ok());
+            }
+        },
+    };
+    let changes = [SET, SET_LARGE, INCREMENT, TOUCH_LARGE, COMPACT];
+    let tally = everywhere("holes", &scenes()[..2], &changes, &[GO_ROUND]);
+    assert_eq!(tally.evicting, 0, "what fits was evicted");
 }
