@@ -36,7 +36,7 @@ fn overwriting_one_key_evicts_no_other() {
     overwrite_one_among(&mut Cache::join(&World::new(8 * MIB)), 10_000, 1_000_000);
 }
 
-/// The promise in full; by hand: `cargo test --release --features faults -- --ignored --nocapture ten_million`.
+/// The promise in full; by hand: `cargo test --features faults -- --ignored --nocapture ten_million`.
 #[test]
 #[ignore = "ten times the work of the test above"]
 fn ten_million_overwrites_evict_no_other() {
