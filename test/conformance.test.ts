@@ -177,6 +177,85 @@ describe.each(["threads", "processes"] as const)("the whole interface, reach %s"
   });
 });
 
+// ---- The near cache -------------------------------------------------------------------------------------------------
+
+describe("the near cache", () => {
+  // Of this many pairs of a key that is there and one that is not, about a dozen have the same bucket of 1024 and the
+  // same 16 bits of their hashes. A glance at the index cannot tell them apart.
+  const THERE = 8_000;
+  const ABSENT = 100_000;
+
+  /** Values of what is there, all read twice, so that they are near. */
+  function isNear(cache: Cache, viewOf: (i: number) => Cache, keyOf: (i: number) => string): number {
+    for (let i = 0; i < THERE; i++) viewOf(i).set(keyOf(i), i);
+    let near = 0;
+    for (let i = 0; i < THERE; i++) {
+      viewOf(i).get(keyOf(i));
+      if (viewOf(i).get(keyOf(i)) === i) near++;
+    }
+    expect(cache.stats().entries).toBe(near);
+    return near;
+  }
+
+  test("does not take a key for another that looks the same in the index", () => {
+    const cache = create("1mb");
+    const near = isNear(
+      cache,
+      () => cache,
+      (i) => `key ${i}`,
+    );
+    expect(near).toBeGreaterThan(0.9 * THERE);
+    const found: string[] = [];
+    for (let i = 0; i < ABSENT; i++) if (cache.get(`absent ${i}`) !== undefined) found.push(`absent ${i}`);
+    expect(found).toEqual([]);
+  });
+
+  test("does not take a namespace for another in which the key looks the same in the index", () => {
+    const cache = create("2mb");
+    const views = Array.from({ length: THERE }, (_, i) => cache.namespace(`${i}`));
+    const near = isNear(
+      cache,
+      (i) => views[i] as Cache,
+      () => "key",
+    );
+    expect(near).toBeGreaterThan(0.9 * THERE);
+    const found: string[] = [];
+    for (let i = 0; i < 2 * ABSENT; i++) if (cache.namespace(`n${i}`).get("key") !== undefined) found.push(`n${i}`);
+    expect(found).toEqual([]);
+  });
+
+  test("keeps 256 bytes for each of its entries on average, however large they are", () => {
+    const cache = create("1mb");
+    const keys = Array.from({ length: 12 }, (_, i) => `key ${i}`);
+    /** How many of the objects are still the same when they are read again, the last ones first. */
+    const kept = (nearCache: number): number => {
+      const reader = keep(attachCache(cache.handle, { nearCache, frozenObjects: true }));
+      const first = keys.map((key) => reader.get(key));
+      return keys.filter((_, i) => reader.get(keys.at(-1 - i) as string) === first.at(-1 - i)).length;
+    };
+    for (const key of keys) cache.set(key, { text: "x".repeat(6_000) });
+    // None, two and all of them fit.
+    expect(kept(16)).toBe(0);
+    expect(kept(64)).toBeGreaterThan(0);
+    expect(kept(64)).toBeLessThanOrEqual((64 * 256) / 6_000);
+    expect(kept(65_536)).toBe(keys.length);
+  });
+
+  test("has the room back of what has expired", () => {
+    const cache = create("1mb");
+    let now = 0;
+    const reader = keep(attachCache(cache.handle, { nearCache: 16, frozenObjects: true, now: () => now }));
+    for (let i = 0; i < 10; i++) {
+      reader.set("key", { text: "x".repeat(3_000) }, { ttl: 10 });
+      const first = reader.get("key");
+      expect(first).toBeDefined();
+      expect(reader.get("key")).toBe(first);
+      now += 10;
+      expect(reader.get("key")).toBeUndefined();
+    }
+  });
+});
+
 // ---- Several at once ------------------------------------------------------------------------------------------------
 
 interface Report {

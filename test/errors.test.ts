@@ -8,6 +8,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { isDeepStrictEqual } from "node:util";
 import {
   attachCache,
   type Cache,
@@ -18,7 +19,7 @@ import {
   type OpenOptions,
   openCache,
 } from "cache-machine";
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const isRoot = process.geteuid?.() === 0;
@@ -254,6 +255,217 @@ describe("ERR_BUSY", () => {
     expect(keep(attachCache(first.handle)).get("a")).toBe(1);
     failure(() => attachCache(first.handle), "ERR_BUSY");
   });
+
+  const hour = { ttl: 3_600_000 };
+  const changes: [string, (cache: Cache) => unknown][] = [
+    ["set", (cache) => cache.set("k", "new")],
+    ["set of a large value", (cache) => cache.set("k", Buffer.alloc(100_000))],
+    ["replace", (cache) => cache.replace("k", "new")],
+    ["compareAndSet", (cache) => cache.compareAndSet("k", cache.getEntry("k")?.version ?? 0, "new")],
+    ["update", (cache) => cache.update("k", () => "new")],
+    ["setMany", (cache) => cache.setMany([["k", "new"]])],
+    ["delete", (cache) => cache.delete("k")],
+    ["take", (cache) => cache.take("k")],
+    ["increment", (cache) => cache.increment("k")],
+    ["decrement", (cache) => cache.decrement("k")],
+    ["touch", (cache) => cache.touch("k", 5)],
+  ];
+
+  test.each(changes)("%s while another holds the bucket of the key: says so, and nothing was changed", (_, change) => {
+    const cache = create();
+    let meanwhile: (() => void) | undefined;
+    let looks = 0;
+    // The engine asks for the time while it holds the bucket; before that `touch` asks for it.
+    const other = attachCache(cache.handle, {
+      now() {
+        if (looks++ === 1) meanwhile?.();
+        return Date.now();
+      },
+    });
+    keep(other);
+    for (const value of ["old", 5]) {
+      cache.set("k", value, { ...hour, tags: ["t"] });
+      const before = cache.getEntry("k");
+      let refused: CacheError | undefined;
+      meanwhile = () => {
+        refused = failure(() => change(cache), "ERR_BUSY", "another participant", "nothing was changed", "Try again");
+        expect([cache.get("k"), cache.has("k")]).toEqual([value, true]);
+      };
+      looks = 0;
+      other.touch("k", hour.ttl);
+      expect(refused).toBeInstanceOf(CacheError);
+      expect(cache.getEntry("k")).toEqual({ ...before, expiresAt: expect.any(Number) });
+      expect(cache.ttl("k")).toBeGreaterThan(5);
+    }
+    expect([cache.increment("k"), cache.set("k", "again").get("k"), cache.validate()]).toEqual([6, "again", 0]);
+  });
+
+  test("a change that the end of the stack cuts short leaves nothing held", () => {
+    const first = create();
+    for (const again of [false, true]) {
+      first.set("k", "kept", hour);
+      let looks = 0;
+      const { cache, engine } = watched(first, () => {
+        // What the engine meets when there is no room to call out for the time, here while it holds the bucket.
+        if (looks++ === 0) throw new RangeError("Maximum call stack size exceeded");
+      });
+      const { recover } = engine;
+      const stack = (engine.__stack_pointer as WebAssembly.Global).value;
+      // Nor is there room to tidy up at first.
+      if (again) engine.recover = () => Math.max(...new Array(1e7));
+      failure(() => cache.touch("k", hour.ttl), RangeError, "stack");
+      expect(looks).toBe(1);
+      expect((engine.__stack_pointer as WebAssembly.Global).value).toBe(stack);
+      engine.recover = recover;
+      if (again) {
+        failure(() => first.set("k", "new"), "ERR_BUSY");
+        expect(cache.get("k")).toBe("kept");
+        cache.delete("absent");
+      }
+      expect([first.get("k"), first.increment("n"), first.set("k", "new").get("k")]).toEqual(["kept", 1, "new"]);
+      expect([cache.set("k", "again").get("k"), cache.validate()]).toEqual(["again", 0]);
+      first.delete("n");
+    }
+  });
+
+  test("a large store whose chunks were evicted meanwhile is tried again", () => {
+    const first = create();
+    const { cache, engine } = watched(first);
+    const commit = engine.commit_large as (...args: unknown[]) => number;
+    let tries = 0;
+    // The answer of the engine when a chunk was gone before the last one was there.
+    engine.commit_large = (...args: unknown[]) => (++tries <= 3 ? BUSY : commit(...args));
+    const value = Buffer.alloc(100_000, "value");
+    let now = 0;
+    // However slow this is, there is time for another try.
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now++);
+    try {
+      cache.set("k", value);
+    } finally {
+      clock.mockRestore();
+    }
+    expect(tries).toBe(4);
+    for (const reader of [cache, first]) expect(value.equals(reader.get("k"))).toBe(true);
+    expect(cache.validate()).toBe(0);
+    expect(cache.stats().bytes).toBeLessThan(110_000);
+  });
+
+  test("a store that is tried again waits once in all, and the next change as long as any other", () => {
+    const first = create();
+    first.set("k", "kept");
+    const { cache, engine, wait } = watched(first);
+    let now = 0;
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now++);
+    try {
+      const results = [
+        () => {
+          now += 40;
+          return BUSY;
+        },
+        () => wait(BUSY),
+      ];
+      engine.commit_large = () => results.shift()?.();
+      failure(() => cache.set("k", Buffer.alloc(100_000)), "ERR_BUSY");
+      expect(results).toEqual([]);
+      expect(now).toBeGreaterThan(50);
+      expect(now).toBeLessThan(60);
+      engine.remove = () => wait(-1);
+      now = 1_000;
+      failure(() => cache.delete("k"), "ERR_BUSY");
+      expect(now).toBeGreaterThan(1_050);
+    } finally {
+      clock.mockRestore();
+    }
+    expect(first.get("k")).toBe("kept");
+  });
+
+  const BUSY = 4;
+
+  type Host = { now(): number; pause(attempt: number): number };
+  type Watched = { cache: Cache; engine: Record<string, unknown>; wait(answer: number): number };
+
+  /**
+   * One more participant, with the functions of its engine, which can be replaced, and its way of waiting in vain.
+   *
+   * @param look called when the engine asks for the time
+   */
+  function watched(first: Cache, look: () => void = () => {}): Watched {
+    const { Instance } = WebAssembly;
+    const engine: Record<string, unknown> = {};
+    let pause: Host["pause"] = () => 0;
+    WebAssembly.Instance = class {
+      readonly exports = engine;
+      constructor(module: WebAssembly.Module, { host }: { host: Host & WebAssembly.ModuleImports }) {
+        pause = host.pause;
+        const now = (): number => {
+          look();
+          return host.now();
+        };
+        Object.assign(engine, new Instance(module, { host: { ...host, now } }).exports);
+      }
+    } as unknown as typeof WebAssembly.Instance;
+    try {
+      const cache = keep(attachCache(first.handle));
+      const wait = (answer: number): number => {
+        for (let attempt = 0; pause(attempt) === 1; attempt++);
+        return answer;
+      };
+      return { cache, engine, wait };
+    } finally {
+      WebAssembly.Instance = Instance;
+    }
+  }
+});
+
+describe("a large value", () => {
+  const LENGTH = 100_000;
+  const typedArrays = Object.getPrototypeOf(Uint8Array.prototype) as Uint8Array;
+
+  /** Runs `meanwhile` before a chunk is copied from the user's memory or into it. */
+  function beforeChunk(number: number, meanwhile: () => void, run: () => void): void {
+    const { set } = typedArrays;
+    let chunks = 0;
+    typedArrays.set = function (this: Uint8Array, source: Uint8Array, at?: number): void {
+      if (source.length > 1_000 && chunks++ === number) {
+        typedArrays.set = set;
+        meanwhile();
+      }
+      set.call(this, source, at);
+    };
+    try {
+      run();
+    } finally {
+      typedArrays.set = set;
+    }
+    expect(chunks).toBeGreaterThan(number);
+  }
+
+  test("that is replaced, removed or forgotten while it is read is never torn", () => {
+    const cache = create();
+    const other = keep(attachCache(cache.handle));
+    const [old, anew] = [Buffer.alloc(LENGTH, "old"), Buffer.alloc(LENGTH, "new")];
+    const reads: [string, () => unknown][] = [
+      ["get", () => cache.get("k")],
+      ["getEntry", () => cache.getEntry("k")?.value],
+      ["getMany", () => cache.getMany(["k"])[0]],
+      ["entries", () => [...cache][0]?.[1]],
+    ];
+    const changes: [string, () => unknown, unknown][] = [
+      ["large", () => other.set("k", anew), anew],
+      ["small", () => other.set("k", "small"), "small"],
+      ["none", () => other.delete("k"), undefined],
+    ];
+    for (const [name, read] of reads) {
+      for (const [kind, change, expected] of changes) {
+        cache.set("k", old);
+        let found: unknown;
+        beforeChunk(1, change, () => {
+          found = read();
+        });
+        expect(isDeepStrictEqual(found, expected), `${name}, then ${kind}`).toBe(true);
+      }
+    }
+  });
 });
 
 describe("ERR_TOO_LARGE", () => {
@@ -315,6 +527,45 @@ describe("ERR_TOO_LARGE", () => {
       expect(error).toMatchObject({ code: "ERR_TOO_LARGE", message: expect.stringContaining("key and tags") });
       expect(cache.get(key)).toBe("old");
     }
+  });
+});
+
+/** All memory of a cache of this process: that of its participants, then what they share. */
+function memoryOf(cache: Cache): Buffer {
+  return Buffer.from((cache.handle as CacheHandle & { memory: WebAssembly.Memory }).memory.buffer);
+}
+
+describe("a damaged record", () => {
+  test("with any word of it changed: reads find what they find, and fail with ERR_LAYOUT or not at all", () => {
+    const cache = create();
+    const memory = memoryOf(cache);
+    const { base } = cache.handle as CacheHandle & { base: number };
+    let found = 0;
+    let serial = 0;
+    // {header of 32 bytes | key | tags and their counters | value}
+    for (let back = 72; back > 0; back -= 4) {
+      for (const word of [0xffffffff, 0x7fffffff, 0x00ffffff, 0x80000000]) {
+        const value = `value ${serial++} of many`;
+        cache.set("k", value, { tags: ["t", "u"] });
+        const at = memory.indexOf(value, base) - back;
+        expect(at).toBeGreaterThan(base);
+        const whole = memory.readUInt32LE(at);
+        memory.writeUInt32LE(word, at);
+        // What is near is looked at with what the record said.
+        for (const read of [() => cache.get("k"), () => cache.get("k"), () => cache.getEntry("k")]) {
+          try {
+            if (read() !== undefined) found++;
+          } catch (error) {
+            expect(error, `word ${word} at ${-back}`).toMatchObject({ name: "CacheError", code: "ERR_LAYOUT" });
+          }
+        }
+        memory.writeUInt32LE(whole, at);
+        cache.clear();
+      }
+    }
+    // It was neither so little that nobody noticed nor so much that nothing was found.
+    expect(found).toBeGreaterThan(serial);
+    expect(found).toBeLessThan(3 * serial);
   });
 });
 
@@ -409,6 +660,61 @@ describe("ERR_CLOSED", () => {
           }),
         "ERR_CLOSED",
       );
+    }
+  });
+
+  test("a closed cache touches nothing: its part of the memory may be another's by now", () => {
+    const cache = create();
+    const closed = attachCache(cache.handle);
+    const view = closed.namespace("part");
+    closed.close();
+    const joined = keep(attachCache(cache.handle));
+    joined.set("a", "text");
+    const memory = memoryOf(cache);
+    const before = Buffer.from(memory);
+    const storing = [1.5, "MARKER", { text: "MARKER" }, Buffer.from("MARKER"), Buffer.alloc(100_000, "MARKER"), 5n];
+    for (const each of [closed, view]) {
+      for (const [name, use] of uses) {
+        failure(() => use(each), "ERR_CLOSED");
+        expect(memory.equals(before), name).toBe(true);
+      }
+      for (const value of storing) {
+        failure(() => each.set("a", value, { tags: ["t"] }), "ERR_CLOSED");
+        failure(() => each.update("a", () => value), "ERR_CLOSED");
+        expect(memory.equals(before), `set ${String(value).slice(0, 20)}`).toBe(true);
+      }
+    }
+  });
+
+  test("one that a value closes while it is encoded leaves those alone who join then, and leaves at the end", () => {
+    const cache = create();
+    for (const nested of [false, true]) {
+      const closing = attachCache(cache.handle);
+      const { participants } = cache.stats();
+      const memory = memoryOf(cache);
+      let at = -1;
+      const value = {
+        get a() {
+          const inner = {
+            get b() {
+              closing.close();
+              return 1;
+            },
+          };
+          if (nested) failure(() => closing.set("nested", inner), "ERR_CLOSED");
+          else closing.close();
+          const joined = keep(attachCache(cache.handle));
+          joined.set("probe", `a text that nobody else has ${nested}`);
+          at = memory.indexOf(`a text that nobody else has ${nested}`);
+          return "MARKER".repeat(100);
+        },
+        get b() {
+          return "MARKER".repeat(100);
+        },
+      };
+      failure(() => closing.set("k", value), "ERR_CLOSED", "closed");
+      expect(memory.toString("latin1", at, at + 27)).toBe("a text that nobody else has");
+      expect([cache.stats().participants, cache.has("k")]).toEqual([participants, false]);
     }
   });
 

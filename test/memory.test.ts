@@ -375,6 +375,32 @@ describe("thread reach", () => {
     }
   });
 
+  test.each(["EMFILE", "ENFILE"])(
+    "a procfs that no descriptor is left for (%s) is an error, not no procfs",
+    async (code) => {
+      const tokens = new SharedArrayBuffer(Board.bytes(1));
+      const real = process.getBuiltinModule;
+      const readlinkSync = (): never => {
+        throw Object.assign(new Error(code), { code });
+      };
+      process.getBuiltinModule = ((id: string) =>
+        id === "node:fs" ? { ...fs, readlinkSync } : real(id as "node:fs")) as typeof real;
+      try {
+        vi.resetModules();
+        const liveness = await import("../src/liveness.ts");
+        const error = failure(() => new liveness.Board(tokens));
+        expect(error).toMatchObject({ code: "ERR_NO_SPACE", message: expect.stringContaining("ulimit -n") });
+        expect(error.message).toContain(code);
+        // With a descriptor it is as if nothing had been.
+        process.getBuiltinModule = real;
+        expect(new liveness.Board(tokens).claim()).toBe(0);
+        expect(new BigInt64Array(tokens)[0]).toBeGreaterThan(0n);
+      } finally {
+        process.getBuiltinModule = real;
+      }
+    },
+  );
+
   test("without procfs the end of a worker is reported by Node.js", async () => {
     const hide = `
       const real = process.getBuiltinModule;

@@ -80,11 +80,6 @@ impl World {
         self.clock.store(milliseconds.to_bits(), SeqCst)
     }
 
-    /// A region with the same bytes, in which nobody lives.
-    pub fn copy(&self) -> Arc<World> {
-        World::holding(self.bytes())
-    }
-
     /// A region with these bytes, in which nobody lives.
     pub fn holding(bytes: &[u8]) -> Arc<World> {
         let world = World::new(bytes.len() as u32);
@@ -178,8 +173,16 @@ pub struct Cache {
     value: Vec<u64>,
     tags: Vec<u64>,
     /// Like `src/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
-    near: HashMap<u32, (Vec<u8>, Got, Vec<(u32, u32)>)>,
+    near: HashMap<u32, Kept>,
     pub near_hits: u64,
+}
+
+/// A value in the near cache.
+struct Kept {
+    key: Vec<u8>,
+    got: Got,
+    /// Places and snapshots of the counters of its tags.
+    tags: Vec<(u32, u32)>,
 }
 
 /// Slots of the near cache, fewer than the index has.
@@ -288,7 +291,7 @@ impl Cache {
     /// What [`Cache::get`] gives, by way of the near cache.
     pub fn get_near(&mut self, key: &[u8]) -> Option<Got> {
         let stamp = self.me.find(&OwnedKey::of(key).with(self.me.seed))?;
-        if let Some((kept, got, tags)) = self.near.get(&(stamp.way % NEAR)) {
+        if let Some(Kept { key: kept, got, tags }) = self.near.get(&(stamp.way % NEAR)) {
             let region = &self.me.region;
             let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
             let proved = Stamp { way: got.stamp.way, ..stamp } == got.stamp
@@ -304,7 +307,7 @@ impl Cache {
             let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
             let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
             let tags = words.take(count).collect();
-            self.near.insert(got.stamp.way % NEAR, (key.to_vec(), got.clone(), tags));
+            self.near.insert(got.stamp.way % NEAR, Kept { key: key.to_vec(), got: got.clone(), tags });
         }
         Some(got)
     }

@@ -3,6 +3,7 @@
 //! `SEED=… cargo test …` replays a run, `SCALE=10 cargo test …` does ten times the work.
 #![cfg(feature = "faults")]
 
+mod acts;
 mod crash;
 mod frozen;
 mod harness;
@@ -11,5 +12,7 @@ mod hostile;
 mod interleave;
 mod model;
 mod models;
+mod play;
 mod promises;
+mod stage;
 mod threads;

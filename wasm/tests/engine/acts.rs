@@ -1,0 +1,264 @@
+//! What participants do in the models, to four keys of which everything is logged, and the regions they do it in.
+
+use std::sync::Arc;
+
+use cache_machine_core::{Counter, Expect, MODEL_SIZE, NUMBER, Refused};
+
+use crate::harness::*;
+use crate::history::{Change, Did, Event, NO_END};
+use crate::stage::stage;
+
+#[derive(Clone, Copy)]
+pub struct Act {
+    pub name: &'static str,
+    pub act: fn(&mut Cache, usize),
+}
+
+/// Logs an operation on a key: `died` is what it was about to do, should it die. `None` is `Busy`, which changes nothing.
+pub fn log(key: &'static str, died: Change, act: impl FnOnce() -> Option<Did>) {
+    let stage = stage();
+    let start = stage.tick();
+    let at = stage.log.borrow().len();
+    stage.log.borrow_mut().push((key, Event { start, end: NO_END, did: Did::Died(died) }));
+    let did = act();
+    let end = stage.tick();
+    let event = match did {
+        Some(did) => Event { start, end, did },
+        // Like a change that died before it did anything.
+        None => {
+            stage.refused.set(stage.refused.get() + 1);
+            Event { start, end: NO_END, did: Did::Died(Change::Nothing) }
+        }
+    };
+    stage.log.borrow_mut()[at].1 = event;
+}
+
+pub fn got(cache: &mut Cache, key: &'static str, get: fn(&mut Cache, &[u8]) -> Option<Got>) {
+    log(key, Change::Nothing, || Some(Did::Got(get(cache, key.as_bytes()).map(|got| (got.value, got.version)))));
+}
+
+pub fn put(cache: &mut Cache, key: &'static str, value: Vec<u8>, kind: u8, expect: Expect) {
+    log(key, Change::Put { expect, value: value.clone() }, || {
+        match cache.store(key.as_bytes(), &value, &With { kind, expect, tags: tags_of(key), ..PLAIN }) {
+            Ok(version) => Some(Did::Set { expect, value, version: Some(version) }),
+            Err(Refused::Unexpected) => Some(Did::Set { expect, value, version: None }),
+            Err(Refused::Busy) => None,
+            Err(refused) => panic!("{refused:?}"),
+        }
+    });
+}
+
+pub fn tags_of(key: &str) -> &'static [&'static str] {
+    if key == "a" { &["t"] } else { &[] }
+}
+
+pub fn removed(cache: &mut Cache, key: &'static str) {
+    log(key, Change::Remove, || cache.remove(key.as_bytes(), Expect::Anything).ok().map(Did::Removed));
+}
+
+pub fn touched(cache: &mut Cache, key: &'static str) {
+    log(key, Change::Nothing, || cache.touch(key.as_bytes(), 1e9).ok().map(Did::Touched));
+}
+
+pub fn dropped(keys: &[&'static str], act: impl FnOnce()) {
+    let stage = stage();
+    let start = stage.tick();
+    let at = stage.log.borrow().len();
+    for key in keys {
+        stage.log.borrow_mut().push((key, Event { start, end: NO_END, did: Did::Died(Change::Remove) }));
+    }
+    act();
+    let end = stage.tick();
+    for (_, event) in &mut stage.log.borrow_mut()[at..at + keys.len()] {
+        *event = Event { start, end, did: Did::Dropped };
+    }
+}
+
+/// A value that says whose it is, and whose words all differ.
+pub fn short(who: usize) -> Vec<u8> {
+    (0..3u64).flat_map(|word| ((who as u64 + 1) << 32 | word).to_le_bytes()).collect()
+}
+
+pub fn long(who: usize) -> Vec<u8> {
+    (0..25u64).flat_map(|word| ((who as u64 + 1) << 40 | word).to_le_bytes()).collect()
+}
+
+/// The keys that the acts are about.
+pub const KEYS: [&str; 4] = ["a", "n", "large", "x"];
+
+pub const GET: Act = Act { name: "get", act: |cache, _| got(cache, "a", Cache::get) };
+pub const GET_NEAR: Act = Act {
+    name: "get near",
+    act: |cache, _| {
+        got(cache, "a", Cache::get_near);
+        got(cache, "a", Cache::get_near);
+    },
+};
+pub const GET_LARGE: Act = Act { name: "get large", act: |cache, _| got(cache, "large", Cache::get) };
+pub const GET_COUNTER: Act = Act { name: "get counter", act: |cache, _| got(cache, "n", Cache::get) };
+pub const SET: Act = Act { name: "set", act: |cache, me| put(cache, "a", short(me), TEXT, Expect::Anything) };
+pub const SET_LARGE: Act =
+    Act { name: "set large", act: |cache, me| put(cache, "large", long(me), TEXT, Expect::Anything) };
+pub const SHRINK: Act = Act { name: "shrink", act: |cache, me| put(cache, "large", short(me), TEXT, Expect::Anything) };
+pub const SET_NUMBER: Act = Act {
+    name: "set number",
+    act: |cache, me| put(cache, "n", (me as f64 * 1000.0).to_le_bytes().to_vec(), NUMBER, Expect::Anything),
+};
+pub const ADD: Act = Act { name: "add", act: |cache, me| put(cache, "x", short(me), TEXT, Expect::Absent) };
+pub const COMPARE_AND_SET: Act = Act {
+    name: "compare and set",
+    act: |cache, me| {
+        let version = cache.peek(b"a").map_or(2, |got| got.version);
+        put(cache, "a", short(me), TEXT, Expect::Version(version));
+    },
+};
+pub const REMOVE: Act = Act { name: "remove", act: |cache, _| removed(cache, "a") };
+pub const REMOVE_LARGE: Act = Act { name: "remove large", act: |cache, _| removed(cache, "large") };
+pub const INCREMENT: Act = Act {
+    name: "increment",
+    act: |cache, _| {
+        log("n", Change::Add(1.0), || {
+            let sum = cache.increment(b"n", 1.0, 0.0, &PLAIN).ok()?;
+            Some(Did::Incremented { by: 1.0, sum: Some(sum) })
+        })
+    },
+};
+pub const TOUCH: Act = Act { name: "touch", act: |cache, _| touched(cache, "a") };
+pub const TOUCH_COUNTER: Act = Act { name: "touch counter", act: |cache, _| touched(cache, "n") };
+pub const TOUCH_LARGE: Act = Act { name: "touch large", act: |cache, _| touched(cache, "large") };
+pub const INVALIDATE: Act = Act { name: "invalidate", act: |cache, _| dropped(&["a"], || cache.invalidate(&["t"])) };
+pub const CLEAR: Act = Act { name: "clear", act: |cache, _| dropped(&KEYS, || cache.me.clear()) };
+/// A few new keys: in a full region they make room.
+pub const RECLAIM: Act = Act {
+    name: "reclaim",
+    act: |cache, me| {
+        for i in 0..6u8 {
+            let _ = cache.set(&[b'r', me as u8, i], &[i; 24]);
+        }
+    },
+};
+/// One key again and again: what is dead makes room.
+pub const COMPACT: Act = Act {
+    name: "compact",
+    act: |cache, me| {
+        for i in 0..16u8 {
+            let _ = cache.set(&[b'c', me as u8], &[i; 24]);
+        }
+    },
+};
+/// So much that every segment goes through more than four lives.
+pub const WRAP: Act = Act {
+    name: "wrap",
+    act: |cache, me| {
+        for i in 0..400u16 {
+            let _ = cache.set(&[b'w', me as u8, i as u8, (i >> 8) as u8], &[i as u8; 24]);
+        }
+    },
+};
+pub const REAP: Act = Act { name: "reap", act: |cache, _| assert!(cache.me.participants() <= 6) };
+pub const COME_AND_GO: Act = Act {
+    name: "come and go",
+    act: |cache, _| {
+        cache.me.detach();
+        cache.me.recover();
+    },
+};
+/// Somebody else of the same thread comes, stores something, and leaves.
+pub const ATTACH: Act = Act {
+    name: "attach",
+    act: |cache, me| {
+        stage().slots.borrow_mut()[me].push(cache.world.next_slot());
+        let mut other = Cache::join(&cache.world);
+        put(&mut other, "x", short(me), TEXT, Expect::Anything);
+        other.leave();
+        stage().slots.borrow_mut()[me].pop();
+    },
+};
+pub const WALK: Act = Act {
+    name: "walk",
+    act: |cache, _| {
+        for key in cache.keys() {
+            let known = KEYS.iter().any(|it| it.as_bytes() == key) || b"rcwfp".contains(&key[0]);
+            assert!(known, "a key that nobody stored: {key:?}");
+        }
+        cache.me.census();
+    },
+};
+
+pub const ACTS: &[Act] = &[
+    GET,
+    GET_NEAR,
+    GET_LARGE,
+    GET_COUNTER,
+    SET,
+    SET_LARGE,
+    SHRINK,
+    SET_NUMBER,
+    ADD,
+    COMPARE_AND_SET,
+    REMOVE,
+    REMOVE_LARGE,
+    INCREMENT,
+    TOUCH,
+    TOUCH_COUNTER,
+    TOUCH_LARGE,
+    INVALIDATE,
+    CLEAR,
+    RECLAIM,
+    COMPACT,
+    REAP,
+    COME_AND_GO,
+    ATTACH,
+    WALK,
+];
+
+// ---- where it happens ------------------------------------------------------------------------------------------------
+
+pub struct Scene {
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+/// Does `act` until the next time would make room: what the region held before that.
+pub fn until_reclaim(cache: &mut Cache, mut act: impl FnMut(&mut Cache, u8)) -> Vec<u8> {
+    for i in 0..200 {
+        let before = (cache.world.bytes().to_vec(), cache.count(Counter::Reclaims));
+        act(cache, i);
+        if cache.count(Counter::Reclaims) > before.1 {
+            return before.0;
+        }
+    }
+    panic!("never full");
+}
+
+pub fn scene(name: &'static str, heat: u32, fill: Option<fn(&mut Cache, u8)>) -> Scene {
+    furnished(name, heat, NEVER, fill)
+}
+
+pub fn furnished(name: &'static str, heat: u32, expiry: f64, fill: Option<fn(&mut Cache, u8)>) -> Scene {
+    let world = World::new(MODEL_SIZE);
+    let mut cache = Cache::join(&world);
+    cache.store(b"a", &[7; 24], &With { tags: &["t"], expiry, ..PLAIN }).unwrap();
+    cache.increment(b"n", 5.0, 0.0, &PLAIN).unwrap();
+    cache.store(b"large", &[8; 200], &With { expiry, ..PLAIN }).unwrap();
+    for _ in 0..heat {
+        for key in KEYS {
+            cache.get(key.as_bytes());
+        }
+    }
+    let bytes = match fill {
+        Some(fill) => until_reclaim(&mut cache, fill),
+        None => world.bytes().to_vec(),
+    };
+    // The furnisher is still registered in there: whoever comes next takes its slot over, as after a crash.
+    Scene { name, bytes }
+}
+
+/// A region with room, one that has to be compacted next, and full ones in which the keys are kept, or go.
+pub fn scenes() -> Vec<Arc<Scene>> {
+    let dead = |cache: &mut Cache, i: u8| assert!(cache.set(b"f", &[i; 24]).is_ok());
+    let live = |cache: &mut Cache, i: u8| assert!(cache.set(&[b'p', i], &[i; 24]).is_ok());
+    [scene("roomy", 1, None), scene("sparse", 1, Some(dead)), scene("hot", 3, Some(live)), scene("cold", 0, Some(live))]
+        .map(Arc::new)
+        .into()
+}
