@@ -119,9 +119,9 @@ run() {
   [ "$code" -eq 0 ] || fail "$name, SEED=$SEED SCALE=$SCALE, exit code $code; log: $log"
   # Schedules that run at once may write into one line.
   tests=$(grep -oE '[0-9]+ passed' "$log" | sed 's/ passed//' | paste -sd+)
-  [ -n "$tests" ] && [ "$((tests))" -gt 0 ] || fail "$name ran no test"
-  say "$name: $((tests)) tests without a finding in $(($(date +%s) - start)) s (SEED=$SEED SCALE=$SCALE)"
-  total=$((total + tests))
+  [ -n "$tests" ] && [ "$(($tests))" -gt 0 ] || fail "$name ran no test"
+  say "$name: $(($tests)) tests without a finding in $(($(date +%s) - start)) s (SEED=$SEED SCALE=$SCALE)"
+  total=$((total + $tests))
 }
 
 # The test program $1, built with the flags that are set; its path.

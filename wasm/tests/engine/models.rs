@@ -131,6 +131,19 @@ fn random_and_probabilistic_schedules() {
 
 // ---- invariants by name, every place of each ------------------------------------------------------------------------
 
+/// Both sleep: the first at every place, the second at some forty of its places for each of those.
+fn both_on_the_way(play: &Play) {
+    let lengths = play.lengths();
+    let (step, mut i, mut j) = ((lengths[1] / scaled(40).max(1)).max(1), 0, 0);
+    play.plans(move |_| {
+        j += step;
+        if j > lengths[1] {
+            (i, j) = (i + 1, i % step);
+        }
+        (i < lengths[0]).then(|| vec![turn(0, i), turn(1, j), turn(0, TO_THE_END), turn(1, TO_THE_END)])
+    });
+}
+
 /// What a reader gets is one whole value of that key, even if its segment begins another life under it.
 #[test]
 fn i1_authentic() {
@@ -153,6 +166,12 @@ fn i2_no_resurrection() {
 fn i3_one_live_entry_per_key() {
     let changes = [SET, ADD, REMOVE, SET_NUMBER, INCREMENT, SHRINK, COMPACT];
     everywhere("i3", &scenes(), &changes, &changes);
+    // Two who take the same lock.
+    let tally = Arc::default();
+    for act in [ADD, SHRINK, REMOVE, INCREMENT] {
+        both_on_the_way(&play(&scenes()[0], &[act, act], &tally));
+    }
+    told("i3, both on the way", &tally);
 }
 
 /// Every word of the region, with every kind of nonsense in it: nothing is worse than a miss or a refusal.
@@ -218,6 +237,57 @@ fn m2_generation_aliasing_is_harmless() {
     let lives = cache.audit().iter().filter(|each| each.generation > 5).count();
     assert!(lives >= 8, "the segments have to begin more lives than the hint can tell apart");
     everywhere("m2", &scenes[1..], &[GET, GET_NEAR, GET_LARGE, GET_COUNTER, WALK, COMPARE_AND_SET], &[WRAP]);
+}
+
+/// The very same index word again, four lives of its segment later, for another value of the same key. One who slept since it
+/// read the word, or in the middle of its copy, takes neither what is being written there nor a mixture for a value.
+#[test]
+fn m2_the_same_entry_comes_back() {
+    const READ: Act = Act {
+        name: "read",
+        act: |cache, _| {
+            let mut last = 0;
+            for got in [cache.get(b"f"), cache.get(b"f")].into_iter().flatten() {
+                let number = u64::from_le_bytes(got.value[..8].try_into().unwrap());
+                assert!(got.value == number.to_le_bytes().repeat(11), "torn: {:?}", got.value);
+                assert!(number >= last, "{number} after {last}");
+                last = number;
+            }
+        },
+    };
+    const COME_BACK: Act = Act {
+        name: "come back",
+        act: |cache, _| {
+            let first = cache.peek(b"f").unwrap().stamp;
+            for i in 1..2_000u64 {
+                cache.set(b"f", &i.to_le_bytes().repeat(11)).unwrap();
+                let now = cache.peek(b"f").unwrap().stamp;
+                if now.entry == first.entry && now.generation != first.generation {
+                    return;
+                }
+            }
+            panic!("the entry has not come back");
+        },
+    };
+    let _watchdog = Watchdog::new("m2_the_same_entry_comes_back", 300);
+    let world = World::new(MODEL_SIZE);
+    Cache::join(&world).set(b"f", &[0; 88]).unwrap();
+    let scene = Arc::new(Scene { name: "roomy", bytes: world.bytes().to_vec() });
+    let tally = Arc::default();
+    let play = play(&scene, &[READ, COME_BACK], &tally);
+    play.at_every(0, 1, sleeps);
+    // The other one is in the middle of its last set.
+    let lengths = play.lengths();
+    let (mut i, mut before_the_end) = (0, 0);
+    play.plans(move |_| {
+        before_the_end += 3;
+        if before_the_end > 120 {
+            (i, before_the_end) = (i + 1, i % 3);
+        }
+        let plan = vec![turn(0, i), turn(1, lengths[1] - before_the_end), turn(0, TO_THE_END), turn(1, TO_THE_END)];
+        (i < lengths[0] / 2).then_some(plan)
+    });
+    told("the same entry", &tally);
 }
 
 /// Whoever dies while it opens, seals, reclaims or frees: no segment is lost. (Every execution here ends with that check.)
@@ -429,18 +499,9 @@ fn p3_a_refused_set_keeps_the_old() {
 fn p4_no_increment_is_lost() {
     let acts = [INCREMENT, TOUCH_COUNTER, COMPACT, RECLAIM, SET_NUMBER];
     everywhere("p4", &scenes(), &acts, &acts);
-    // Both on the way, every place of both.
     let tally = Arc::default();
-    let play = play(&scenes()[1], &[INCREMENT, COMPACT], &tally);
-    let lengths = play.lengths();
-    let (step, mut i, mut j) = ((lengths[1] / scaled(40).max(1)).max(1), 0, 0);
-    play.plans(move |_| {
-        j += step;
-        if j > lengths[1] {
-            (i, j) = (i + 1, i % step);
-        }
-        (i < lengths[0]).then(|| vec![turn(0, i), turn(1, j), turn(0, TO_THE_END), turn(1, TO_THE_END)])
-    });
+    both_on_the_way(&play(&scenes()[1], &[INCREMENT, COMPACT], &tally));
+    both_on_the_way(&play(&scenes()[0], &[INCREMENT, INCREMENT], &tally));
     told("p4", &tally);
 }
 
