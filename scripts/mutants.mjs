@@ -202,9 +202,10 @@ class Scratch {
   /** Runs tests of the engine; how they noticed something, undefined when they did not. No filter stands for all. */
   async #testEngine(loom, filters, number = 0) {
     const program = await (this.#programs[loom] ??= this.#buildEngine(loom));
-    const env = { ...this.#env, MUTANT: String(number), LOOM_SECONDS: process.env.LOOM_SECONDS ?? "3" };
+    const env = { ...this.#env, MUTANT: String(number), LOOM_SECONDS: process.env.LOOM_SECONDS ?? "10" };
     const rest = { cwd: join(this.#root, "wasm"), env, until: /^test \S+(?: - should panic)? \.\.\. FAILED$/m };
     const result = await this.#timed(`${loom} ${filters}`, program, filters, rest);
+    if (/^running 0 tests$/m.test(result.output)) throw new RunnerError(`no test has ${filters} in its name`);
     return result.ok ? undefined : complaintOfEngine(result);
   }
 

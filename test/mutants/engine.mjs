@@ -96,7 +96,7 @@ export const ENGINE = [
     file: "wasm/src/index.rs",
     find: "if record.generation != state.generation() {",
     replace: "if false {",
-    first: ["promises::a_record_of_another_life"],
+    first: ["hostile::a_record_of_another_life"],
   },
   {
     name: "freed-without-a-walk",
@@ -105,7 +105,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "self.walk(victim.segment, mine, victim.plan)",
     replace: "Ok::<(), Blocked>(())",
-    first: ["model::few", "promises"],
+    first: ["models::i1_authentic"],
   },
   {
     name: "walk-ends-at-a-hole",
@@ -234,7 +234,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "if !self.in_a_lane(segment, state.generation()) && self.owner_is_gone(state) {",
     replace: "if false {",
-    first: ["crash"],
+    first: ["models::m3_what"],
   },
   {
     name: "reclaim-robbed-from-the-living",
@@ -287,7 +287,7 @@ export const ENGINE = [
                 return Err(Busy);
             }`,
     replace: "self.host.pause(attempt);",
-    first: ["frozen"],
+    first: ["frozen::the_frozen_hold_up"],
   },
   // ---- one word at a time --------------------------------------------------------------------------------------------
   {
@@ -467,7 +467,7 @@ export const ENGINE = [
     file: "wasm/src/store.rs",
     find: "wanted == version && version & 1 == 0",
     replace: "wanted == version",
-    first: ["promises::a_counter", "interleave"],
+    first: ["models::i1_a_version"],
   },
   {
     name: "odd-version-stays",
@@ -485,7 +485,7 @@ export const ENGINE = [
     file: "wasm/src/read.rs",
     find: "if hit.entry.kind() == Kind::Mutable && record.version(&self.region) != version {",
     replace: "if false {",
-    first: ["models::i1_", "models::p4_", "interleave"],
+    first: ["models::i1_a_version"],
   },
   // ---- expiry, tags, clear -------------------------------------------------------------------------------------------
   {
@@ -655,7 +655,8 @@ export const ENGINE = [
     file: "wasm/src/large.rs",
     find: "|| head.version(&self.region) != version",
     replace: "",
-    first: ["models::i1_", "frozen"],
+    also: [["chunk.version(&self.region) != version || chunk.chunk_number", "chunk.chunk_number"]],
+    first: ["models::i1_", "models::every_pair", "threads::nothing_torn"],
   },
   {
     name: "published-without-its-chunks",
@@ -684,7 +685,7 @@ export const ENGINE = [
     file: "wasm/src/chunk.rs",
     find: "|pending: u64| pending != 0 &&",
     replace: "|pending: u64| pending == u64::MAX &&",
-    first: ["promises", "threads"],
+    first: ["models::l2_a_large", "models::p5_"],
   },
   {
     name: "unfinished-chunks-kept-for-the-dead",
@@ -702,7 +703,7 @@ export const ENGINE = [
     file: "wasm/src/chunk.rs",
     find: "if hit.record.has(CHUNKED) && hit.entry.kind() == Kind::Mutable {",
     replace: "if false {",
-    first: ["model::few"],
+    first: ["models::i1_authentic"],
   },
   // ---- making room ---------------------------------------------------------------------------------------------------
   {
@@ -730,7 +731,7 @@ export const ENGINE = [
     file: "wasm/src/alloc.rs",
     find: "if purpose == Purpose::Relocate {\n                return None;",
     replace: "if purpose == Purpose::Relocate && round > 8 {\n                return None;",
-    first: ["promises", "threads"],
+    first: ["models::m4_a_crowd", "models::every_pair", "threads"],
   },
   {
     name: "patient-for-ever",
@@ -760,7 +761,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "(Keep::All, class) => Some((class, 0)),",
     replace: "(Keep::All, class) => (freq > 0).then_some((class, 0)),",
-    first: ["promises::overwriting"],
+    first: ["models::l5_a_hole", "threads::overwriting"],
   },
   {
     name: "no-promotion",
@@ -769,7 +770,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "(Keep::Hot, Class::Small) if freq >= PROMOTE",
     replace: "(Keep::Hot, Class::Small) if freq > 3",
-    first: ["promises::a_scan"],
+    first: ["promises::what_was_read_twice"],
   },
   {
     name: "no-ghosts",
@@ -823,7 +824,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "let cleared = self.region.word(geometry.meta(segment) + META_EPOCH).load(Relaxed) != epoch;",
     replace: "let cleared = epoch == u64::MAX;",
-    first: ["promises::after_a_clear"],
+    first: ["promises::after_a_clear_the_cold"],
   },
   // ---- foreign bytes -------------------------------------------------------------------------------------------------
   {
@@ -842,7 +843,7 @@ export const ENGINE = [
     file: "wasm/src/record.rs",
     find: "if length < HEADER || length > end - at {",
     replace: "if length > end - at {",
-    first: ["hostile"],
+    first: ["models::i4_"],
   },
   {
     name: "walk-stands-still",
@@ -851,7 +852,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "|| length < HEADER || length > end - at {",
     replace: "|| length > end - at {",
-    first: ["hostile"],
+    first: ["models::i4_"],
   },
   {
     name: "key-longer-than-its-record",
@@ -869,7 +870,7 @@ export const ENGINE = [
     file: "wasm/src/record.rs",
     find: "bytes > used - next || ",
     replace: "",
-    first: ["hostile"],
+    first: ["hostile::a_tag_block"],
   },
   {
     name: "place-behind-the-last-segment",
@@ -896,7 +897,7 @@ export const ENGINE = [
     file: "wasm/src/tags.rs",
     find: "let slot = slot & (self.region.geometry.tags - 1);",
     replace: "",
-    first: ["hostile"],
+    first: ["models::i4_"],
   },
   {
     name: "lane-names-no-segment",
@@ -932,7 +933,7 @@ export const ENGINE = [
     file: "wasm/src/read.rs",
     find: "length.min(self.region.geometry.max_record)",
     replace: "length",
-    first: ["hostile"],
+    first: ["hostile::a_record_longer"],
   },
   {
     name: "chunk-out-of-the-list",
@@ -941,7 +942,7 @@ export const ENGINE = [
     file: "wasm/src/chunk.rs",
     find: "\n                || number >= head.record.chunks()",
     replace: "",
-    first: ["hostile"],
+    first: ["models::i4_"],
   },
   {
     name: "bump-not-on-a-grain",
@@ -959,7 +960,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "if record.length > self.region.geometry.max_record {",
     replace: "if false {",
-    first: ["hostile"],
+    first: ["hostile::a_record_longer"],
   },
   // ---- attaching -----------------------------------------------------------------------------------------------------
   {

@@ -161,3 +161,43 @@ fn a_record_of_another_life_is_a_miss() {
         assert_eq!(cache.get(b"key").unwrap().value, b"value");
     }
 }
+
+/// Where the record of a key lies.
+fn record_of(cache: &Cache, key: &[u8]) -> usize {
+    let way = cache.me.find(&OwnedKey::of(key).with(cache.me.seed)).unwrap().way;
+    let entry_at = (cache.world.region().geometry.bucket(0) + way * 8) as usize;
+    let entry = u64::from_le_bytes(cache.world.bytes()[entry_at..entry_at + 8].try_into().unwrap());
+    (entry & 0xFFF_FFFF) as usize * 16
+}
+
+/// Longer than any real one, but not than its segment: its value is cut off, and it is evicted rather than moved, however hot.
+#[test]
+fn a_record_longer_than_any_is_not_moved() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    cache.set(b"key", b"value").unwrap();
+    let (at, max_record) = (record_of(&cache, b"key"), world.region().geometry.max_record);
+    assert!(max_record + 1024 <= world.region().geometry.segment_bytes());
+    world.bytes()[at..at + 4].copy_from_slice(&(max_record + 1024).to_le_bytes());
+    for i in 0..5_000u32 {
+        assert!(cache.get(b"key").is_none_or(|got| got.value.len() <= max_record as usize));
+        cache.set(&i.to_le_bytes(), &[1; 1000]).unwrap();
+    }
+    assert!(cache.get(b"key").is_none());
+}
+
+/// Also where adding it up would begin at zero again.
+#[test]
+fn a_tag_block_longer_than_its_record_is_none() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    cache.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+    let at = record_of(&cache, b"key") + 32;
+    for bytes in [1 << 12, 1 << 20, 0xFFFF_FFE0u32, 0xFFFF_FFF8] {
+        let there: [u8; 4] = world.bytes()[at..at + 4].try_into().unwrap();
+        world.bytes()[at..at + 4].copy_from_slice(&bytes.to_le_bytes());
+        assert_eq!(cache.get(b"key"), None, "{bytes}");
+        world.bytes()[at..at + 4].copy_from_slice(&there);
+        assert_eq!(cache.get(b"key").unwrap().value, b"value");
+    }
+}

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use cache_machine_core::{Expect, MODEL_SIZE, Mismatch, Phase, Refused, format, inspect};
+use cache_machine_core::{Expect, MODEL_SIZE, Mismatch, NUMBER, Phase, Refused, format, inspect};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
 use crate::acts::*;
@@ -153,6 +153,44 @@ fn i1_authentic() {
         &[GET, GET_NEAR, GET_LARGE, GET_COUNTER],
         &[SET, SET_LARGE, RECLAIM, COMPACT, TOUCH_LARGE],
     );
+}
+
+/// An even version stands for one number only, for whoever reads it, and an odd one for none: its writer may be on the way.
+#[test]
+fn i1_a_version_stands_for_one_number() {
+    const TWICE: Act = Act {
+        name: "twice",
+        act: |cache, _| {
+            if let (Some(first), Some(second)) = (cache.peek(b"n"), cache.peek(b"n")) {
+                let same = first.version == second.version && first.version & 1 == 0;
+                assert!(!same || first.value == second.value, "{first:?} and {second:?}");
+            }
+        },
+    };
+    const COMPARED: Act = Act {
+        name: "compared",
+        act: |cache, _| {
+            let Some(first) = cache.peek(b"n") else { return };
+            let Some(second) = cache.peek(b"n") else { return };
+            let new = 77.0f64.to_le_bytes().to_vec();
+            put(cache, "n", new.clone(), NUMBER, Expect::Version(first.version));
+            let stored = cache.peek(b"n").is_some_and(|got| got.value == new);
+            assert!(!stored || first.value == second.value, "{second:?} was taken for {first:?}");
+        },
+    };
+    everywhere("i1, twice", &scenes(), &[TWICE], &[INCREMENT, TOUCH_COUNTER, SET_NUMBER, COMPACT]);
+    let tally = Arc::default();
+    both_on_the_way(&play(&scenes()[0], &[INCREMENT, TWICE], &tally));
+    // One counts, and dies of it while the other is between its looks.
+    let play = play(&scenes()[0], &[INCREMENT, COMPARED], &tally);
+    let lengths = play.lengths();
+    let mut left = lengths[0] * lengths[1] * 3;
+    play.plans(move |_| {
+        left = left.checked_sub(1)?;
+        let (i, j) = (left / 3 % lengths[0], left / 3 / lengths[0]);
+        Some(vec![turn(0, i), turn(1, j), death(0, 1 + left % 3), turn(1, TO_THE_END)])
+    });
+    told("a version", &tally);
 }
 
 /// What was replaced or removed does not come back: not by a copy that was on its way, not by a writer that slept.
@@ -290,11 +328,68 @@ fn m2_the_same_entry_comes_back() {
     told("the same entry", &tally);
 }
 
+/// One who makes a number a counter sleeps after it has found it, and again with a copy of what lies there by then. When it
+/// goes on, the number lies where it was, some lives of the segment later.
+#[test]
+fn m2_the_same_number_comes_back() {
+    const COME_BACK: Act = Act {
+        name: "come back",
+        act: |cache, _| {
+            let find = |cache: &mut Cache| cache.peek(b"n").unwrap().stamp;
+            let first = find(cache);
+            for i in 0..20_000u32 {
+                let _ = cache.set(b"c", &[i as u8; 24]);
+                let now = find(cache);
+                if now.entry == 0 || now.entry == first.entry && now.generation != first.generation {
+                    return;
+                }
+            }
+        },
+    };
+    let _watchdog = Watchdog::new("m2_the_same_number_comes_back", 300);
+    let world = World::new(MODEL_SIZE);
+    let mut cache = Cache::join(&world);
+    cache.set_number(b"n", 5.0).unwrap();
+    let bytes = until_reclaim(&mut cache, |cache, i| drop(cache.set(b"f", &[i; 24])));
+    let tally = Arc::default();
+    let play = play(&Arc::new(Scene { name: "sparse", bytes }), &[INCREMENT, COME_BACK], &tally);
+    let lengths = play.lengths();
+    let mut left = lengths[0] * 12;
+    play.plans(move |_| {
+        left = left.checked_sub(1)?;
+        let (i, j, k) = (left / 12, 300 * (1 + left % 3), 1 + 3 * (left / 3 % 4));
+        Some(vec![turn(0, i), turn(1, j), turn(0, k), turn(1, TO_THE_END), turn(0, TO_THE_END)])
+    });
+    told("the same number", &tally);
+}
+
 /// Whoever dies while it opens, seals, reclaims or frees: no segment is lost. (Every execution here ends with that check.)
 #[test]
 fn m3_segments_are_conserved() {
     let tally = everywhere("m3", &scenes(), &[RECLAIM, COMPACT, SET_LARGE, CLEAR], &[REAP, ADD, RECLAIM]);
     assert!(tally.deaths > 1_000);
+}
+
+/// One who dies before the segment it opened got into a lane leaves one that nobody appends to.
+#[test]
+fn m3_what_was_opened_for_no_lane_comes_back() {
+    for scene in &scenes()[1..] {
+        for n in 0.. {
+            let world = World::holding(&scene.bytes);
+            let mut victim = Cache::join(&world);
+            let died = dies_at(n, || (RECLAIM.act)(&mut victim, 0));
+            world.kill(victim.me.slot);
+            let mut survivor = Cache::join(&world);
+            for i in 0..100u8 {
+                survivor.set(&[b'z', i], &[i; 24]).unwrap();
+            }
+            let open = survivor.audit().iter().filter(|each| each.phase == Phase::Open).count();
+            assert!(open <= 2, "{}: {open} segments are open after {n} accesses", scene.name);
+            if !died {
+                break;
+            }
+        }
+    }
 }
 
 /// All sealed segments but one are pinned, each by another participant who sleeps.
@@ -322,6 +417,25 @@ fn m4_reclaim_progresses_with_one_unpinned() {
         }
         cache.check();
     }
+}
+
+/// Four sleep while they make room and have used up the reserve for what they move; a fifth makes room, too.
+#[test]
+fn m4_a_crowd_of_reclaimers() {
+    let mut random = Random::new(seed("m4_a_crowd_of_reclaimers"));
+    let hot = |cache: &mut Cache, i: u8| {
+        assert!(cache.set(&[b'p', i], &[i; 24]).is_ok());
+        (0..3).for_each(|_| drop(cache.get(&[b'p', i])));
+    };
+    let tally = Arc::default();
+    let play = play(&Arc::new(scene("hot", 3, Some(hot))), &[RECLAIM; 5], &tally);
+    let lengths = play.lengths();
+    let mut left = scaled(1_000);
+    play.plans(move |_| {
+        left = left.checked_sub(1)?;
+        Some((0..4).map(|who| turn(who, random.below(lengths[0]))).chain([turn(4, TO_THE_END)]).collect())
+    });
+    told("a crowd", &tally);
 }
 
 /// The most accesses that any `get` may make, however often it is disturbed: sixteen looks at a bucket, and one at each
@@ -554,12 +668,41 @@ fn l5_a_hole_costs_its_neighbours_nothing() {
     const GO_ROUND: Act = Act {
         name: "go round",
         act: |cache, me| {
+            // The first of these lies behind the hole.
+            put(cache, "x", short(me), TEXT, Expect::Anything);
             for i in 0..150u8 {
                 assert!(cache.set(&[b'c', me as u8], &[i; 24]).is_ok());
             }
         },
     };
     let changes = [SET, SET_LARGE, INCREMENT, TOUCH_LARGE, COMPACT];
-    let tally = everywhere("holes", &scenes()[..2], &changes, &[GO_ROUND]);
+    let cold = scene("sparse", 0, Some(|cache, i| assert!(cache.set(b"f", &[i; 24]).is_ok())));
+    let scenes = [&scenes()[..2], &[Arc::new(cold)]].concat();
+    let tally = everywhere("holes", &scenes, &changes, &[GO_ROUND]);
     assert_eq!(tally.evicting, 0, "what fits was evicted");
+    // A hole is made at one access only.
+    let tally = Arc::default();
+    for scene in &scenes {
+        play(scene, &[SET, GO_ROUND], &tally).at_every(0, 1, dies);
+    }
+    assert_eq!(tally.lock().unwrap().evicting, 0, "what fits was evicted");
+}
+
+/// A large value that is being written while others overwrite a key of theirs is finished, however long its writer sleeps.
+#[test]
+fn l2_a_large_value_is_finished() {
+    const OVERWRITE: Act = Act {
+        name: "overwrite",
+        act: |cache, me| {
+            for i in 0..150u8 {
+                let _ = cache.set(&[b'c', me as u8], &[i; 24]);
+            }
+        },
+    };
+    let tally = Arc::default();
+    for scene in &scenes()[..2] {
+        play(scene, &[SET_LARGE, OVERWRITE], &tally).at_every(0, 1, sleeps);
+    }
+    told("a large value", &tally);
+    assert_eq!(tally.lock().unwrap().busy, 0, "its chunks were taken away");
 }

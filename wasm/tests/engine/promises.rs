@@ -291,6 +291,45 @@ fn after_a_clear_everything_is_free() {
     cache.check();
 }
 
+/// What was cleared makes room before anything that was stored since, also before what nobody has read yet.
+#[test]
+fn after_a_clear_the_cold_have_room() {
+    let mut cache = Cache::join(&World::new(4 * MIB));
+    let keys = capacity(&cache, 500) as u64;
+    for i in 0..keys * 7 / 10 {
+        cache.set(&name("key", i), &[1; 500]).unwrap();
+        (0..3).for_each(|_| drop(cache.get(&name("key", i))));
+    }
+    // Moves them to main.
+    for i in 0..keys {
+        cache.set(&name("scan", i), &[1; 500]).unwrap();
+    }
+    cache.me.clear();
+    for i in 0..keys * 7 / 10 {
+        cache.set(&name("new", i), &[1; 500]).unwrap();
+    }
+    let lost = (0..keys * 7 / 10).filter(|i| cache.peek(&name("new", *i)).is_none()).count();
+    assert_eq!(lost, 0);
+    cache.check();
+}
+
+/// Without ever being set again.
+#[test]
+fn what_was_read_twice_outlives_a_scan() {
+    let mut cache = Cache::join(&World::new(4 * MIB));
+    let keys = capacity(&cache, 500) as u64;
+    for i in 0..keys / 10 {
+        cache.set(&name("key", i), &[1; 500]).unwrap();
+        (0..3).for_each(|_| drop(cache.get(&name("key", i))));
+    }
+    for i in 0..keys * 2 {
+        cache.set(&name("scan", i), &[1; 500]).unwrap();
+    }
+    let lost = (0..keys / 10).filter(|i| cache.peek(&name("key", *i)).is_none()).count();
+    assert_eq!(lost, 0);
+    cache.check();
+}
+
 /// A bucket full of hot entries that are invalid does not keep new ones out.
 #[test]
 fn the_invalid_are_replaced_first() {
