@@ -7,6 +7,7 @@
  */
 
 import type { ValueCodec } from "./codec.ts";
+import { copierOf, copy } from "./copy.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -30,7 +31,7 @@ import { KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
 import type { Region } from "./memory.ts";
 import { ROOT, type Scope, scopeOf } from "./namespace.ts";
-import { Near } from "./near.ts";
+import { type Extra, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
 import { readTags, writeTags } from "./tags.ts";
 
@@ -87,6 +88,36 @@ export interface Stats {
   compactions: number;
 }
 
+/** A piece of the memory, into which entries are written one after the other. */
+export interface Segment {
+  /** `"open"` takes entries, `"sealed"` is full, and `"reclaim"` is being emptied to be used again. */
+  state: "free" | "open" | "sealed" | "reclaim";
+  /** `"small"` holds entries on probation, `"main"` those that were read again. */
+  class: "small" | "main";
+  /** Bytes written. */
+  used: number;
+  /** Those of them that belong to entries which are still there. */
+  live: number;
+  /** Grows whenever the segment is emptied. */
+  generation: number;
+}
+
+/** A look into the memory of a cache. */
+export interface Inspection {
+  segments: Segment[];
+  /** Bytes that each segment has room for. */
+  segmentBytes: number;
+  /** Parts of the index, all of the same size: entries, and those of entries that were evicted lately. */
+  index: { live: number; ghosts: number }[];
+  /** How many entries each part of the index has room for. */
+  indexPartEntries: number;
+}
+
+/** By the engine's number of the phase. */
+const SEGMENT_STATES = ["free", "open", "sealed", "reclaim"] as const;
+/** No index has fewer buckets. */
+const INDEX_PARTS = 256;
+
 /** A large value that is replaced while it is read is read again; after that many times it is a miss. */
 const READS = 16;
 /** Tries of {@link Cache.update} beyond its time, so that a slow machine does not turn into an error. */
@@ -115,6 +146,7 @@ const forgotten = new FinalizationRegistry<Engine>((engine) => engine.close());
 export class Cache<V = any> implements Disposable {
   readonly #opened: Opened;
   readonly #engine: Engine;
+  readonly #near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
   readonly #scope: Scope;
@@ -125,6 +157,7 @@ export class Cache<V = any> implements Disposable {
   constructor(opened: Opened, scope: Scope) {
     this.#opened = opened;
     this.#engine = opened.engine;
+    this.#near = opened.near;
     this.#codec = opened.options.codec;
     this.#scope = scope;
     this.#keyArea = opened.engine.key.subarray(scope.prefix.length);
@@ -151,22 +184,31 @@ export class Cache<V = any> implements Disposable {
    * @throws {TypeError} when the key is neither a string nor bytes.
    */
   get(key: Key): V | undefined {
-    const near = this.#opened.near;
+    const near = this.#near;
     if (near === undefined || typeof key !== "string") return this.#read(key, WANT_VALUE);
-    const engine = this.#engine;
-    const written = this.#writeKey(key);
-    const way = engine.find(written);
-    if (way < 0) return undefined;
-    const slot = near.find(key, this.#scope.id, way, engine.out);
-    if (slot >= 0) {
-      const value = near.value(slot) as V;
-      const expiry = near.expiry(slot);
-      if (expiry === Infinity || expiry > engine.now()) return value;
-      near.drop(slot);
-      // The clock is the user's code and may have used the cache.
+    if (this.#opened.closed) this.#live();
+    const slot = near.find(key, this.#scope);
+    if (slot < 0) return this.#read(key, WANT_VALUE);
+    if (!near.isCurrent(slot)) {
+      const written = this.#writeKey(key);
+      if (!this.#engine.find(written)) return undefined;
+      if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
+    }
+    const value = near.value(slot) as V;
+    const extra = near.extra(slot);
+    return extra === undefined ? value : this.#nearby(key, slot, value, extra);
+  }
+
+  /** A value that is near, and has an expiry, or tags, or is to be copied. It was counted as a hit. */
+  #nearby(key: Key, slot: number, value: V, extra: Extra): V | undefined {
+    const near = this.#near as Near;
+    const isDead = extra.expiry !== Infinity && extra.expiry <= this.#engine.now();
+    if (isDead || !near.hasItsTags(extra)) {
+      if (isDead) near.drop(slot);
+      // Anew, as the clock is the user's code and may have used the cache.
       return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
     }
-    return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
+    return extra.copier === undefined ? value : (copy(value, extra.copier) as V);
   }
 
   #read(key: Key, want: number): V | undefined {
@@ -176,7 +218,7 @@ export class Cache<V = any> implements Disposable {
   /** Reads and decodes the value of the key in the area. */
   #fetch(key: Key, written: number, want: number): V | undefined {
     const engine = this.#engine;
-    const near = this.#opened.near;
+    const near = this.#near;
     for (let reads = 0; reads < READS; reads++) {
       // The tags are for the near cache, which keeps their counters.
       const length = engine.get(written, near === undefined ? want : want | WANT_TAGS);
@@ -188,19 +230,25 @@ export class Cache<V = any> implements Disposable {
         return this.#decode(kind, bytes, length, true);
       }
       if (near === undefined || typeof key !== "string") return this.#decode(kind, engine.value, length, false);
-      if (this.#codec.isCacheable(kind)) {
+      if (this.#codec.isPrimitive(kind)) {
         const value = this.#codec.decode(kind, engine.value, 0, length);
-        near.keep(key, this.#scope.id, engine.out, engine.tagCounters(), value, engine.number, length);
+        const expiry = engine.number;
+        const tags = engine.tagCounters();
+        const extra = expiry === Infinity && tags === undefined ? undefined : { expiry, tags, copier: undefined };
+        near.keep(key, this.#scope, engine.out, value, extra, length);
         return value as V;
       }
-      if (!this.#opened.options.frozenObjects) return this.#decode(kind, engine.value, length, false);
+      const { frozenObjects } = this.#opened.options;
+      if (!frozenObjects && !this.#codec.isStructured(kind)) return this.#decode(kind, engine.value, length, false);
       // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
       const proof = engine.out.slice();
       const tags = engine.tagCounters();
       const expiry = engine.number;
       const value = this.#codec.decode(kind, engine.value, 0, length);
-      if (deepFreeze(value)) near.keep(key, this.#scope.id, proof, tags, value, expiry, length);
-      return value as V;
+      const copier = frozenObjects ? undefined : copierOf(value);
+      if (frozenObjects ? !deepFreeze(value) : copier === undefined) return value as V;
+      near.keep(key, this.#scope, proof, value, { expiry, tags, copier }, length);
+      return copier === undefined ? (value as V) : (copy(value, copier) as V);
     }
     return undefined;
   }
@@ -262,8 +310,20 @@ export class Cache<V = any> implements Disposable {
 
   #store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
     const engine = this.#engine;
-    const { expiry, tags } = this.#entryOptions(options);
-    const length = this.#encode(value);
+    let ttl = this.#opened.options.ttl;
+    let tags: readonly string[] | undefined;
+    if (options !== undefined) {
+      const given = asObject(options, "options");
+      if (given.ttl !== undefined) ttl = checkTtl(given.ttl);
+      if (given.tags !== undefined) {
+        if (!Array.isArray(given.tags)) throw new TypeError("tags: must be an array of strings");
+        tags = [...given.tags];
+      }
+    }
+    const expiry = this.#expiry(ttl);
+    // After the user's code that options and clock may be, and before anything is written to the area.
+    if (this.#opened.closed) this.#live();
+    const length = typeof value === "object" ? this.#encode(value) : this.#codec.encode(value, engine.value);
     const { bytes, type } = this.#codec;
     if (length > this.#opened.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
     const written = this.#writeKey(key);
@@ -278,30 +338,15 @@ export class Cache<V = any> implements Disposable {
     return result === DONE;
   }
 
-  /** Encodes into the value part of the area, whose owner this thread stays whatever the user's code does meanwhile. */
+  /** Encodes an object, which may run the user's code: until that is over the area stays this thread's, come what may. */
   #encode(value: unknown): number {
     const opened = this.#opened;
-    if (opened.closed) this.#live();
     opened.encoding++;
     try {
       return this.#codec.encode(value, opened.engine.value);
     } finally {
       if (--opened.encoding === 0 && opened.closed) opened.engine.close();
     }
-  }
-
-  #entryOptions(options: SetOptions | undefined): { expiry: number; tags: readonly string[] | undefined } {
-    let ttl = this.#opened.options.ttl;
-    let tags: readonly string[] | undefined;
-    if (options !== undefined) {
-      const given = asObject(options, "options");
-      if (given.ttl !== undefined) ttl = checkTtl(given.ttl);
-      if (given.tags !== undefined) {
-        if (!Array.isArray(given.tags)) throw new TypeError("tags: must be an array of strings");
-        tags = [...given.tags];
-      }
-    }
-    return { expiry: this.#expiry(ttl), tags };
   }
 
   #expiry(ttl: number): number {
@@ -519,6 +564,29 @@ export class Cache<V = any> implements Disposable {
     const { entries, bytes } = this.#engine.census();
     const { participants, capacity, used } = this.#engine.usage();
     return { entries, bytes, capacity, used, size: this.#engine.region.size, participants, ...this.#engine.counts() };
+  }
+
+  /**
+   * The memory as it is now, to look at: what each segment holds, and how full the index is. Walks the index, as
+   * {@link stats}; others go on meanwhile, so it is no snapshot.
+   */
+  inspect(): Inspection {
+    this.#live();
+    const words = this.#engine.segments();
+    const segments: Segment[] = [];
+    for (let i = 0; i < words.length; i += 4) {
+      const [phase, used, live, generation] = words.subarray(i, i + 4) as unknown as [number, number, number, number];
+      const state = SEGMENT_STATES[phase & 3] as Segment["state"];
+      segments.push({ state, class: phase >> 8 ? "main" : "small", used, live, generation: generation >>> 0 });
+    }
+    const { room, counts } = this.#engine.occupancy(INDEX_PARTS);
+    const part = (_: unknown, i: number) => ({ live: counts[2 * i] as number, ghosts: counts[2 * i + 1] as number });
+    return {
+      segments,
+      segmentBytes: this.#engine.usage().capacity / segments.length,
+      index: Array.from({ length: INDEX_PARTS }, part),
+      indexPartEntries: room,
+    };
   }
 
   /**

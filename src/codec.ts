@@ -324,8 +324,13 @@ export class ValueCodec {
    * Whether values of this type cannot be changed by whoever gets them: one decoded value may then serve many readers.
    * @param type - what {@link type} was after {@link encode}.
    */
-  isCacheable(type: number): boolean {
+  isPrimitive(type: number): boolean {
     return type > 0 && type <= LAST_PRIMITIVE;
+  }
+
+  /** Whether values of this type are objects that were made by decoding text, and so run nobody's code when copied. */
+  isStructured(type: number): boolean {
+    return type > STRUCTURED && type < CUSTOM;
   }
 
   // Both views are made once for the few arrays that are used again and again: the scratch areas.

@@ -46,8 +46,13 @@ const OUT_KIND = 0;
 const OUT_TAGS = 1;
 const OUT_VERSION = 1;
 const OUT_NUMBER = 2;
-/** Five words that prove an entry unchanged: entry low and high, generation, clear epoch follow the way. */
-export const OUT_STAMP = 7;
+/**
+ * The stamp of an entry, in words of four bytes: what proves later that it is unchanged. The word of the entry at its
+ * hottest, low and high, zero when the entry can change in place; the index in the memory of the entry, in units of eight
+ * bytes, and of the generation of its segment, in units of four; that generation; the clear epoch.
+ */
+export const OUT_STAMP = 6;
+export const STAMP = 6;
 
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
@@ -67,6 +72,10 @@ export class Engine {
   readonly maxTags: number;
   readonly maxTag: number;
   readonly chunkBytes: number;
+  /** Where the clear epoch lies in the memory, four bytes. */
+  readonly clearEpochAt: number;
+  /** Where this participant counts what it read without asking the engine, as a double. */
+  readonly nearHitsAt: number;
   /** The out part in words of four bytes, for {@link OUT_STAMP}. */
   readonly out: Int32Array;
 
@@ -123,6 +132,8 @@ export class Engine {
     this.maxTags = x.max_tags();
     this.maxTag = x.max_tag();
     this.chunkBytes = x.chunk_bytes(area);
+    this.clearEpochAt = x.clear_epoch_at(area) >>> 0;
+    this.nearHitsAt = x.near_hits_at(area) >>> 0;
   }
 
   #host(): Host {
@@ -223,10 +234,10 @@ export class Engine {
     return result;
   }
 
-  /** A glance at the index: the way of the key's likely entry with its stamp in {@link out}, or -1 for a miss. */
-  find(key: number): number {
+  /** A glance at the index: whether the key seems to be there; the stamp of its likely entry is in {@link out}. */
+  find(key: number): boolean {
     try {
-      return this.#exports.find(this.#area, key);
+      return this.#exports.find(this.#area, key) !== 0;
     } catch (error) {
       return this.#rescue(error);
     }
@@ -418,6 +429,18 @@ export class Engine {
       capacity: x.capacity(this.#area),
       used: x.used(this.#area),
     };
+  }
+
+  /** Four numbers for each segment: its phase and `class << 8`, bytes appended, live bytes, generation. */
+  segments(): Int32Array {
+    const count = this.#exports.segments(this.#area);
+    return new Int32Array(this.value.buffer, this.value.byteOffset, 4 * count).slice();
+  }
+
+  /** Entries and ghosts in each of `parts` equal parts of the index; `room` is how many entries one of them takes. */
+  occupancy(parts: number): { room: number; counts: Int32Array } {
+    const room = this.#exports.occupancy(this.#area, parts);
+    return { room, counts: new Int32Array(this.value.buffer, this.value.byteOffset, 2 * parts).slice() };
   }
 
   /** Checks the structure while nobody writes: 0, or the number of the broken invariant. */

@@ -41,6 +41,10 @@ export interface Exports {
    */
   clear(address: number): void;
   /**
+   * Where the clear epoch lies, four bytes.
+   */
+  clear_epoch_at(address: number): number;
+  /**
    * Stores the head over the `count` chunks written since `begin_large`.
    */
   commit_large(address: number, key: number, kind: number, count: number, new_version: number, expiry: number, tagged: number, expect: number, version: number): number;
@@ -53,7 +57,7 @@ export interface Exports {
    */
   detach(address: number): void;
   /**
-   * A glance at the index: the way of the entry that probably belongs to the key, with its stamp in `out`; -1 for a miss.
+   * A glance at the index: whether the key seems to be there. The stamp of the entry that is probably its own is in `out`.
    */
   find(address: number, key: number): number;
   /**
@@ -114,10 +118,19 @@ export interface Exports {
    */
   min_size(): number;
   /**
+   * Where this participant's near cache counts its hits, as a double.
+   */
+  near_hits_at(address: number): number;
+  /**
    * The way of the next live entry at or after `cursor`, -1 behind the last. Its key is in the key part, and as
    * `length << 2 | kind` in `out.tags`.
    */
   next(address: number, cursor: number): number;
+  /**
+   * How full the index is: two numbers for each of `parts` equal parts of it in the value part, `{entries, ghosts}`. The
+   * entries that a part has room for.
+   */
+  occupancy(address: number, parts: number): number;
   /**
    * Where the out part of an area lies.
    */
@@ -143,6 +156,11 @@ export interface Exports {
    */
   remove(address: number, key: number, expect: number, version: number): number;
   /**
+   * Where the segments are in their lives: four numbers for each in the value part, `{phase │ class << 8, bytes appended,
+   * live bytes, generation}`. How many segments there are.
+   */
+  segments(address: number): number;
+  /**
    * Stores the first `length` bytes of the value part. `expect`: 0 anything, 1 absent, 2 present, 3 `version`.
    */
   set(address: number, key: number, kind: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
@@ -151,7 +169,7 @@ export interface Exports {
    */
   stack_bytes(): number;
   /**
-   * How many of them there are, a power of two.
+   * How many of the tags' counters there are, a power of two.
    */
   tag_counters(address: number): number;
   /**

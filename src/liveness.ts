@@ -103,7 +103,11 @@ export class LockFile implements Membership {
  * On Linux the kernel is asked whether that thread still exists, so the proof is there at once, for nested workers too.
  * On other platforms Node.js reports the end of a worker to the thread that started it, which then clears its tokens: a
  * moment later, and only for workers started after that thread opened the cache and while it has it open. What dies
- * unreported counts as alive. In browsers nobody's death is ever proven.
+ * unreported counts as alive.
+ * In browsers threads hold Web Locks, so a terminated worker is noticed a moment later by every thread that is attached
+ * and whose event loop is free, and by one of them for all. A lock is granted between two tasks: a worker that is
+ * terminated in the very task in which it opened its first cache, or a few milliseconds after it, counts as alive, and so
+ * does everybody where there are no Web Locks.
  */
 export class Board implements Membership {
   /** Bytes of shared memory that a board of this many slots needs, all zero at the start. */
@@ -127,7 +131,9 @@ export class Board implements Membership {
   }
 
   claim(): number {
-    return claimLowest(this);
+    const slot = claimLowest(this);
+    this.#thread.announce?.();
+    return slot;
   }
 
   take(slot: number): boolean {
@@ -169,6 +175,8 @@ function closed(): CacheError {
 /** How the calling thread is named on a board, and what it can prove about the others. */
 interface ThreadIdentity {
   readonly token: bigint;
+  /** Tells the others that the token is on a board, where they have to know to prove anything. */
+  announce?(): void;
   provesDead(token: bigint): boolean;
 }
 
@@ -250,17 +258,81 @@ function nodeWorker(): ThreadIdentity | undefined {
   process.on("worker", (worker) => {
     // Once the worker has ended it does not tell its id any more.
     const token = tokenOf(worker.threadId);
-    worker.once("exit", () => {
-      for (const tokens of openBoards) {
-        for (let slot = 0; slot < tokens.length; slot++) Atomics.compareExchange(tokens, slot, token, 0n);
-      }
-    });
+    worker.once("exit", () => clearFromBoards(token));
   });
   return { token: tokenOf(threads.threadId), provesDead: () => false };
 }
 
-/** A thread of a browser, where the end of a worker is told to nobody. */
+/** How often a thread that was not seen with its lock yet is looked at again, in milliseconds. */
+const FIRST_LOOK_MS = 4;
+const LAST_LOOK_MS = 1000;
+
+/**
+ * A thread of a browser. It holds a Web Lock, named by its token, from its first board on and for as long as it lives;
+ * the browser takes the lock from a worker that was terminated and from a page that is gone. Who gets it then clears the
+ * token from the boards, which is proof for everybody: for a thread whose event loop is busy as well.
+ *
+ * A lock that can be had proves nothing by itself, because a new thread gets its lock later than its place on the board.
+ * So only who was seen with its lock can be seen to have lost it, and all threads watch all others from the moment they
+ * come, which they announce.
+ */
 function browserThread(): ThreadIdentity {
   const random = crypto.getRandomValues(new BigInt64Array(1))[0] as bigint;
-  return { token: random < 0n ? random : -1n - random, provesDead: () => false };
+  const token = random < 0n ? random : -1n - random;
+  const locks = globalThis.navigator?.locks;
+  if (locks === undefined) return { token, provesDead: () => false };
+
+  const nameOf = (other: bigint): string => `cache-machine thread ${-other}`;
+  const watched = new Set<bigint>();
+  const dead = new Set<bigint>();
+
+  /** Whether that thread has its lock or stands in line for it: nobody else ever asks for it alone. */
+  const isHeld = (other: bigint): Promise<boolean> =>
+    locks.request(nameOf(other), { mode: "shared", ifAvailable: true }, (lock) => lock === null);
+
+  const watch = async (other: bigint): Promise<void> => {
+    if (other >= 0n || other === token || watched.has(other)) return;
+    watched.add(other);
+    try {
+      for (let wait = FIRST_LOOK_MS; !(await isHeld(other)); wait = Math.min(2 * wait, LAST_LOOK_MS)) {
+        await new Promise((resolve) => setTimeout(resolve, wait));
+        if (![...openBoards].some((tokens) => tokens.includes(other))) {
+          watched.delete(other);
+          return;
+        }
+      }
+      await locks.request(nameOf(other), { mode: "shared" }, () => {});
+      dead.add(other);
+      clearFromBoards(other);
+    } catch {
+      // This page may not use locks: nobody's death is proven.
+    }
+  };
+
+  let arrivals: BroadcastChannel;
+  try {
+    arrivals = new BroadcastChannel("cache-machine arrivals");
+  } catch {
+    // A page that may not use it may not use locks either.
+    return { token, provesDead: () => false };
+  }
+  arrivals.onmessage = () => {
+    for (const tokens of openBoards) for (const other of tokens) void watch(other);
+  };
+  // Held until this thread ends: the promise never settles.
+  locks.request(nameOf(token), () => new Promise(() => {})).catch(() => {});
+  return {
+    token,
+    announce: () => arrivals.postMessage(null),
+    provesDead(other) {
+      void watch(other);
+      return dead.has(other);
+    },
+  };
+}
+
+function clearFromBoards(token: bigint): void {
+  for (const tokens of openBoards) {
+    for (let slot = 0; slot < tokens.length; slot++) Atomics.compareExchange(tokens, slot, token, 0n);
+  }
 }

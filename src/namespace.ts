@@ -3,12 +3,14 @@
  * a hidden tag for each namespace that a key is in, which clears it in one step, and a prefix for the tags as well.
  */
 
-import { isWellFormed } from "./text.ts";
+import { hashText, isWellFormed } from "./text.ts";
 
 /** Which keys a view sees: all that begin with `prefix`, invalidated by any of `hidden`. */
 export interface Scope {
   /** Tells scopes apart; empty for the cache itself. */
   readonly id: string;
+  /** A number from the id, so that the same key of many scopes does not have one place in the near cache. */
+  readonly salt: number;
   readonly path: readonly string[];
   readonly prefix: Uint8Array;
   /** What the tags of its entries begin with. */
@@ -19,7 +21,7 @@ export interface Scope {
 
 const NOTHING: Uint8Array = new Uint8Array(0);
 /** The scope of the cache itself. */
-export const ROOT: Scope = { id: "", path: [], prefix: NOTHING, tagPrefix: NOTHING, hidden: [] };
+export const ROOT: Scope = { id: "", salt: 0, path: [], prefix: NOTHING, tagPrefix: NOTHING, hidden: [] };
 
 /** Before and behind the text of a path in a tag. UTF-8 never has this byte, so the cache's own tags are others. */
 const MARK = 0xff;
@@ -50,5 +52,5 @@ export function scopeOf(path: readonly string[], engine: { maxTags: number; maxT
   prefix[2] = text.length >> 8;
   prefix.set(text, 3);
   const hidden = ids.map((outer) => Uint8Array.of(MARK, ...encoder.encode(outer)));
-  return { id, path, prefix, tagPrefix: Uint8Array.of(MARK, ...text, MARK), hidden };
+  return { id, salt: hashText(id), path, prefix, tagPrefix: Uint8Array.of(MARK, ...text, MARK), hidden };
 }

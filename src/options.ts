@@ -54,7 +54,7 @@ export interface IncrementOptions {
 
 /** Size of a cache that nobody gave a size: half of what a container has in /dev/shm by default. */
 export const DEFAULT_SIZE: number = 32 << 20;
-const DEFAULT_NEAR = 65_536;
+const DEFAULT_NEAR = 131_072;
 const MAX_NEAR = 1 << 24;
 const MAX_NAME = 128;
 

@@ -164,6 +164,27 @@ function isPair(unit: number, text: string, index: number): boolean {
   return (unit & 0xfc00) === 0xd800 && (text.charCodeAt(index + 1) & 0xfc00) === 0xdc00;
 }
 
+/** Characters that {@link hashText} looks at: the last ones, which differ more often than the first. */
+const HASHED = 32;
+
+/** A number for the text, to find things by that are compared afterwards. Anybody can make texts that have the same. */
+export function hashText(text: string): number {
+  const { length } = text;
+  let hash = length;
+  let i = length > HASHED ? length - HASHED : 0;
+  for (; i + 4 <= length; i += 4) {
+    const low = text.charCodeAt(i) ^ (text.charCodeAt(i + 1) << 8);
+    const high = (text.charCodeAt(i + 2) << 16) ^ (text.charCodeAt(i + 3) << 24);
+    hash = Math.imul(hash ^ low ^ high, 0x9e3779b1);
+    hash ^= hash >>> 16;
+  }
+  let rest = 0;
+  for (; i < length; i++) rest = (rest << 8) ^ text.charCodeAt(i);
+  hash = Math.imul(hash ^ rest, 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
+}
+
 /** Whether UTF-8 can express the text: false when it has a lone surrogate. */
 export function isWellFormed(text: string): boolean {
   return (text as unknown as { isWellFormed(): boolean }).isWellFormed();

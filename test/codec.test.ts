@@ -637,20 +637,20 @@ describe.each(hosts)("values, %s", (_name, on) => {
   });
 });
 
-describe("isCacheable", () => {
+describe("isPrimitive", () => {
   it("is true for what nobody can change", () => {
     const codec = new ValueCodec();
-    const isCacheable = (value: unknown): boolean => {
+    const isPrimitive = (value: unknown): boolean => {
       codec.encode(value, scratch());
-      return codec.isCacheable(codec.type);
+      return codec.isPrimitive(codec.type);
     };
     for (const value of ["a", "…", `${ascii}…`, 1, 1n, 2n ** 99n, true, false, null]) {
-      expect(isCacheable(value)).toBe(true);
+      expect(isPrimitive(value)).toBe(true);
     }
     for (const value of [{}, ["…"], [`${ascii}…`], new Date(), Buffer.alloc(1), new ArrayBuffer(1), /a/]) {
-      expect(isCacheable(value)).toBe(false);
+      expect(isPrimitive(value)).toBe(false);
     }
-    expect(codec.isCacheable(0)).toBe(false);
+    expect(codec.isPrimitive(0)).toBe(false);
   });
 });
 

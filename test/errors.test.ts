@@ -597,6 +597,7 @@ describe("ERR_CLOSED", () => {
     ["iteration", (cache) => [...cache]],
     ["forEach", (cache) => cache.forEach(() => {})],
     ["stats", (cache) => cache.stats()],
+    ["inspect", (cache) => cache.inspect()],
   ];
 
   test("every member is covered here", () => {

@@ -603,7 +603,7 @@ export const ENGINE = [
     breaks: "I2",
     what: "a near cache keeps a number that changes in place",
     file: "wasm/src/read.rs",
-    find: "if entry.kind() == Kind::Plain { entry.with_freq(0).0 } else { 0 }",
+    find: "if entry.kind() == Kind::Plain { entry.with_freq(MAX_FREQ).0 } else { 0 }",
     replace: "entry.with_freq(0).0",
     first: ["model::few", "interleave"],
   },

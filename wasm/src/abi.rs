@@ -7,10 +7,10 @@
 //! area  0         32 KiB                                                                      160 KiB
 //!       │ stack ◄─┤ Area: participant, tag block │ out │ key │ tags │ list of chunks │ value    │
 //!
-//! out   0 kind │ chunked << 8   u32        24 way                u32
-//!       4 bytes in `tags`       u32        28 entry, low, high   u32 × 2
-//!       8 version               f64        36 generation         u32
-//!      16 expiry or number      f64        40 clear epoch        u32
+//! out   0 kind │ chunked << 8   u32        24 entry, low, high             u32 × 2
+//!       4 bytes in `tags`       u32        32 address of the entry         / 8, u32
+//!       8 version               f64        36 address of the generation    / 4, u32
+//!      16 expiry or number      f64        40 generation │ 44 clear epoch  u32
 //! ```
 //!
 //! A key is passed as `length << 2 | kind`, its bytes in the key part of the area. There are no mutable statics: every
@@ -21,8 +21,8 @@ use core::slice;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::index::Key;
-use crate::layout::{self, Geometry, INSPECTED_BYTES, MAX_KEY, MAX_RECORD, MAX_VALUE};
+use crate::index::{Entry, Key, Kind};
+use crate::layout::{self, Geometry, INSPECTED_BYTES, MAX_KEY, MAX_RECORD, MAX_SEGMENTS, MAX_VALUE, META_BUMP, WAYS};
 use crate::participant::{Host, Participant};
 use crate::read::Stamp;
 use crate::recover::{self, Mismatch};
@@ -86,8 +86,9 @@ struct Out {
 
 #[repr(C)]
 struct OutStamp {
-    way: u32,
-    entry: [u32; 2],
+    entry: u64,
+    entry_at: u32,
+    generation_at: u32,
     generation: u32,
     epoch: u32,
 }
@@ -105,6 +106,8 @@ struct Area {
 
 const _: () = assert!(STACK_BYTES + size_of::<Area>() <= AREA_BYTES);
 const _: () = assert!(MAX_BLOCK as usize <= 1024 * 8);
+/// What `segments` tells fits the value part.
+const _: () = assert!(MAX_SEGMENTS * 16 <= MAX_RECORD);
 
 /// The parts of an area that one call works with, borrowed separately.
 struct Call<'a> {
@@ -166,9 +169,14 @@ impl Call<'_> {
 
     #[inline(always)]
     fn put_stamp(&mut self, stamp: &Stamp) {
+        let (region, entry) = (&self.me.region, Entry(stamp.entry));
+        let address = |at: u32| region.word(at) as *const _ as u32;
+        let segment = region.geometry.segment_of(entry.at()).unwrap_or(0);
         self.out.stamp = OutStamp {
-            way: stamp.way,
-            entry: [stamp.entry as u32, (stamp.entry >> 32) as u32],
+            entry: stamp.entry,
+            entry_at: address(region.geometry.bucket(0) + stamp.way * 8) / 8,
+            // Little-endian: the generation is the high half of the state.
+            generation_at: address(region.geometry.state(segment)) / 4 + 1,
             generation: stamp.generation,
             epoch: stamp.epoch,
         };
@@ -265,7 +273,20 @@ pub fn tag_counters_at(address: u32) -> u32 {
     region.word(region.geometry.tag(0)) as *const _ as u32
 }
 
-/// How many of them there are, a power of two.
+/// Where the clear epoch lies, four bytes.
+#[wasm_bindgen]
+pub fn clear_epoch_at(address: u32) -> u32 {
+    call(address).me.region.word(layout::CLEAR_EPOCH_AT) as *const _ as u32
+}
+
+/// Where this participant's near cache counts its hits, as a double.
+#[wasm_bindgen]
+pub fn near_hits_at(address: u32) -> u32 {
+    let me = call(address).me;
+    me.region.word(me.region.geometry.participant(me.slot) + layout::PARTICIPANT_NEAR_HITS) as *const _ as u32
+}
+
+/// How many of the tags' counters there are, a power of two.
 #[wasm_bindgen]
 pub fn tag_counters(address: u32) -> u32 {
     call(address).me.region.geometry.tags
@@ -351,17 +372,15 @@ pub fn recover(address: u32) {
     call(address).me.recover()
 }
 
-/// A glance at the index: the way of the entry that probably belongs to the key, with its stamp in `out`; -1 for a miss.
+/// A glance at the index: whether the key seems to be there. The stamp of the entry that is probably its own is in `out`.
 #[wasm_bindgen]
-pub fn find(address: u32, key: u32) -> i32 {
+pub fn find(address: u32, key: u32) -> bool {
     let mut call = call(address);
-    match call.me.find(&call.key(key)) {
-        Some(stamp) => {
-            call.put_stamp(&stamp);
-            stamp.way as i32
-        }
-        None => -1,
+    let stamp = call.me.find(&call.key(key));
+    if let Some(stamp) = &stamp {
+        call.put_stamp(stamp);
     }
+    stamp.is_some()
 }
 
 /// Looks the key up; the length of its value, or -1 for a miss. What `want` names is in the area.
@@ -571,6 +590,49 @@ pub fn used(address: u32) -> f64 {
     let geometry = &region.geometry;
     let in_use = |&segment: &u32| State(region.word(geometry.state(segment)).load(Relaxed)).phase() != Phase::Free;
     (0..geometry.segments).filter(in_use).count() as f64 * geometry.segment_bytes() as f64
+}
+
+/// Where the segments are in their lives: four numbers for each in the value part, `{phase │ class << 8, bytes appended,
+/// live bytes, generation}`. How many segments there are.
+#[wasm_bindgen]
+pub fn segments(address: u32) -> u32 {
+    let call = call(address);
+    let region = &call.me.region;
+    let geometry = &region.geometry;
+    for segment in 0..geometry.segments {
+        let state = State(region.word(geometry.state(segment)).load(Relaxed));
+        let appended = region.word(geometry.meta(segment) + META_BUMP).load(Relaxed);
+        let used = if state.phase() == Phase::Free { 0 } else { appended.min(geometry.segment_bytes() as u64) };
+        let live = call.me.live_bytes(segment, state.generation()).clamp(0, used as i64);
+        let told = [state.phase() as u32 | (state.class() as u32) << 8, used as u32, live as u32, state.generation()];
+        // SAFETY: the value part has room for that many segments, asserted above.
+        unsafe { call.value.cast::<[u32; 4]>().add(segment as usize).write(told) };
+    }
+    geometry.segments
+}
+
+/// How full the index is: two numbers for each of `parts` equal parts of it in the value part, `{entries, ghosts}`. The
+/// entries that a part has room for.
+#[wasm_bindgen]
+pub fn occupancy(address: u32, parts: u32) -> u32 {
+    let call = call(address);
+    let region = &call.me.region;
+    let geometry = &region.geometry;
+    let parts = parts.clamp(1, geometry.buckets.min(MAX_RECORD / 8));
+    let buckets = geometry.buckets / parts;
+    for part in 0..parts {
+        let mut told = [0u32; 2];
+        for way in part * buckets * 16..(part + 1) * buckets * 16 {
+            if way % 16 < WAYS {
+                let entry = Entry(region.word(geometry.bucket(0) + way * 8).load(Relaxed));
+                told[0] += entry.is_live() as u32;
+                told[1] += (entry.kind() == Kind::Ghost) as u32;
+            }
+        }
+        // SAFETY: the value part has room for that many parts.
+        unsafe { call.value.cast::<[u32; 2]>().add(part as usize).write(told) };
+    }
+    buckets * WAYS
 }
 
 /// Checks every invariant while nobody writes: 0, or which one is broken.

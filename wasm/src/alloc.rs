@@ -55,8 +55,9 @@ impl<H: Host> Participant<H> {
             for _ in 0..ROUNDS {
                 let seen = self.region.word(lane_at).load(Acquire);
                 if let Some((at, segment, generation)) = self.append(seen, length) {
-                    // Before anything else, so that a walker can step over a record that is never finished.
-                    self.region.word(at).store(first_word(length_field, generation), Relaxed);
+                    // Before anything else, so that a walker can step over a record that is never finished. No walker comes
+                    // before the hazard is withdrawn, which is a release, or its owner is dead.
+                    self.region.fill(at, first_word(length_field, generation));
                     return Ok(Space { at, room: length, segment, generation });
                 }
                 let pressure = match attempt {

@@ -24,6 +24,8 @@ const PLACE_BITS: u32 = 28;
 const GENERATION_SHIFT: u32 = 28;
 /// A hint that may wrap around without harm; in tests it does so all the time.
 const GENERATION_MASK: u64 = if cfg!(feature = "faults") { 3 } else { 0xFFFF };
+/// Place and generation.
+const PLACE_MASK: u64 = GENERATION_MASK << GENERATION_SHIFT | (1 << PLACE_BITS) - 1;
 const KIND_SHIFT: u32 = 44;
 const FREQ_SHIFT: u32 = 46;
 const TAG_SHIFT: u32 = 48;
@@ -287,8 +289,9 @@ pub fn replace_any_heat(region: &Region, entry_at: u32, from: Entry, to: impl Fn
 /// The entry that points to the record at `at`, if one does.
 pub fn find_place(region: &Region, hash: u64, at: u32, generation: u32) -> Option<(u32, Entry)> {
     let bucket = region.geometry.bucket(bucket_of(&region.geometry, hash));
+    let place = Entry::live(Kind::Plain, 0, generation, at, 0).0 & PLACE_MASK;
     (0..WAYS).map(|way| bucket + way * 8).find_map(|entry_at| {
         let entry = Entry(region.word(entry_at).load(Acquire));
-        (entry.is_live() && entry.at() == at && entry.has_generation(generation)).then_some((entry_at, entry))
+        ((entry.0 ^ place) & PLACE_MASK == 0 && entry.is_live()).then_some((entry_at, entry))
     })
 }

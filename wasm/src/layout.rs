@@ -17,6 +17,7 @@
 //!
 //! participant (128 B)            line one: 0 {state u32 │ epoch u32} │ 8 hazard (segment + 1, or 0)
 //!                                          16 version of the large value it is writing, or 0
+//!                                          24 hits of its near cache, f64
 //!                                line two: eight counters, written by their owner only
 //! ```
 
@@ -44,6 +45,8 @@ pub const INSPECTED_BYTES: u32 = 64;
 pub const PARTICIPANT_BYTES: u32 = 128;
 pub const PARTICIPANT_HAZARD: u32 = 8;
 pub const PARTICIPANT_PENDING: u32 = 16;
+/// What the owner read without asking the engine. As a double, because JavaScript counts it.
+pub const PARTICIPANT_NEAR_HITS: u32 = 24;
 pub const PARTICIPANT_COUNTERS: u32 = 64;
 
 /// What a participant counts; the order of the words in its second line.

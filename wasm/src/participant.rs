@@ -7,7 +7,7 @@ use core::cell::Cell;
 
 use crate::layout::{
     CLEAR_EPOCH_AT, COUNTERS, Class, Counter, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD,
-    PARTICIPANT_PENDING, SEED_AT,
+    PARTICIPANT_NEAR_HITS, PARTICIPANT_PENDING, SEED_AT,
 };
 use crate::region::Region;
 use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word, store_own};
@@ -111,7 +111,16 @@ impl<H: Host> Participant<H> {
         let geometry = &self.region.geometry;
         (0..geometry.participants)
             .map(|slot| geometry.participant(slot) + PARTICIPANT_COUNTERS + counter.min(COUNTERS - 1) * 8)
-            .fold(0, |sum: u64, at| sum.wrapping_add(self.region.word(at).load(Relaxed)))
+            .fold(self.near_hits(counter), |sum: u64, at| sum.wrapping_add(self.region.word(at).load(Relaxed)))
+    }
+
+    /// Hits that no engine has seen; see [`PARTICIPANT_NEAR_HITS`].
+    fn near_hits(&self, counter: u32) -> u64 {
+        let participants = if counter == Counter::Hits as u32 { self.region.geometry.participants } else { 0 };
+        (0..participants).fold(0, |sum: u64, slot| {
+            let at = self.region.geometry.participant(slot) + PARTICIPANT_NEAR_HITS;
+            sum.wrapping_add(f64::from_bits(self.region.word(at).load(Relaxed)) as u64)
+        })
     }
 
     /// How often the cache was cleared; what was written in an earlier epoch is a miss.

@@ -1,7 +1,7 @@
 //! Looking things up: find the entry, copy, and check that the entry still stands and its segment is still in the same
 //! life. No lock, no wait, and a bounded number of looks.
 
-use crate::index::{Entry, Glance, Key, Kind, Probe, find_entry, probe, resolve, still, warm};
+use crate::index::{Entry, Glance, Key, Kind, MAX_FREQ, Probe, find_entry, probe, resolve, still, warm};
 use crate::layout::{Counter, MAX_KEY, WAYS};
 use crate::participant::{Host, Participant};
 use crate::record::{CHUNKED, EXPIRES, KEY_KIND_SHIFT, Record};
@@ -47,8 +47,8 @@ pub struct Found {
 }
 
 /// Proof that an entry is unchanged: as long as the same stamp comes back for the same key, and the counters of its tags are
-/// what the record remembers, what was decoded before is still what the cache holds (but for its expiry). `entry` is
-/// zero when the entry may change in place.
+/// what the record remembers, what was decoded before is still what the cache holds (but for its expiry). `entry` is the
+/// entry at its hottest, and zero when it may change in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     pub way: u32,
@@ -65,7 +65,7 @@ impl<H: Host> Participant<H> {
     }
 
     fn stamp(&self, entry_at: u32, entry: Entry, generation: u32) -> Stamp {
-        let kept = if entry.kind() == Kind::Plain { entry.with_freq(0).0 } else { 0 };
+        let kept = if entry.kind() == Kind::Plain { entry.with_freq(MAX_FREQ).0 } else { 0 };
         Stamp { way: self.way(entry_at), entry: kept, generation, epoch: 0 }
     }
 

@@ -148,6 +148,18 @@ impl Record {
         })
     }
 
+    /// The length that the first word of a record in this space claims.
+    #[inline(always)]
+    pub fn claimed_length(region: &Region, space: &Space) -> u32 {
+        (region.word(space.at).load(Acquire) as u32 & !(GRAIN - 1)).min(space.room)
+    }
+
+    /// The clear epoch in the second word of a record, when it has no tags.
+    #[inline(always)]
+    pub const fn untagged_epoch(second: u64) -> Option<u32> {
+        if (second >> 24) as u32 & TAGGED == 0 { Some((second >> 32) as u32) } else { None }
+    }
+
     /// The second word of a record with these fields.
     pub const fn second_word(key_length: u32, kind: u8, flags: u32, epoch: u32) -> u64 {
         (epoch as u64) << 32 | (flags as u64) << 24 | (kind as u64) << 16 | key_length as u64

@@ -197,6 +197,9 @@ impl<H: Host> Participant<H> {
     }
 
     fn is_renewed(&self, space: &Space) -> bool {
+        if let Some(epoch) = Record::untagged_epoch(self.region.word(space.at + 8).load(Acquire)) {
+            return epoch == self.clear_epoch();
+        }
         // What reads as no record was changed by foreign bytes, and is found out when it is looked up.
         self.written(space).is_none_or(|record| self.is_current(&record))
     }
@@ -229,7 +232,7 @@ impl<H: Host> Participant<H> {
             Entry::live(kind, key.hash, space.generation, space.at, freq)
         });
         if stored.is_some() {
-            self.add_live(space, self.written(space).map_or(0, |record| record.length));
+            self.add_live(space, Record::claimed_length(&self.region, space));
             if let Some(replaced) = existing.or(victim.as_ref()) {
                 self.take_live(replaced.segment, replaced.generation, replaced.record.length);
             }
