@@ -1,136 +1,197 @@
 /**
- * Reads and writes of this cache beside a Map, lru-cache and lmdb, in one process and in interleaved rounds (A B C, A B
- * C …), because machines drift: compare the ratios, which are taken within a round, rather than the nanoseconds.
+ * Measures this cache beside others: `npm run bench`, or, when everything is built and installed,
+ * `node --expose-gc bench/run.mjs [flags]`. Under ten minutes on two cores.
  *
- *   npm run bench                     about a minute
- *   ROUNDS=9 OPS=1000000 npm run bench
+ *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
+ *                        get, miss and set of strings
+ *   --only speed,hits    only these parts (speed together reclaim latency memory opening hits)
+ *   --data s100,object   only these data (s16 s100 s1k s16k cyrillic object buffer4k)
+ *   --adapters near,lru  only these adapters (see adapters.mjs)
+ *   --workloads get,set  only these workloads (get built miss set mixed)
+ *   --rounds 5 --ms 40   rounds, and milliseconds of each
+ *   --seed 1             of the traces
+ *   --cpu                by CPU time instead of the clock: for a busy machine, and only for speed without servers
+ *   --out folder         where the report goes: report.md, report.json, speed.svg (bench/results; not with --quick)
+ *   --from report.json   measures nothing, and makes the report anew from that one
+ *   --write-readme       puts the table into README.md, between its markers
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import os from "node:os";
+
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { open as openLmdb } from "lmdb";
-import { LRUCache } from "lru-cache";
-import { createCache, destroyCache, openCache } from "../dist/index.js";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { ADAPTERS } from "./adapters.mjs";
+import { chart } from "./chart.mjs";
+import { hits } from "./hits.mjs";
+import { latency, memory, opening, probe, reclaim, speed, together } from "./parts.mjs";
+import { describeMachine, markdown, readmePart } from "./report.mjs";
+import { makeRoom } from "./room.mjs";
+import { endAll, endRunning, ratio } from "./rounds.mjs";
+import { startServers } from "./servers.mjs";
+import { DATA, WORKLOADS } from "./workloads.mjs";
 
-const KEYS = 100_000;
-const ROUNDS = Number(process.env.ROUNDS ?? 7);
-const OPS = Number(process.env.OPS ?? 300_000);
-/** lmdb commits each write by itself; it is measured over fewer of them. */
-const SLOW = 20;
-const SIZES = [16, 100, 1024];
+const PARTS = { speed, together, reclaim, latency, memory, opening, hits };
+const QUICK = {
+  parts: ["speed"],
+  data: ["s16", "s100", "s1k"],
+  adapters: ["map", "lru", "near", "far", "lmdb"],
+  workloads: ["get", "built", "miss", "set"],
+};
 
-/** A small generator with a seed, so that every run asks for the same keys (mulberry32). */
-function random(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+const text = { type: "string" };
+const { values: flags } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    only: text,
+    data: text,
+    adapters: text,
+    workloads: text,
+    rounds: text,
+    ms: text,
+    seed: text,
+    out: text,
+    from: text,
+    cpu: { type: "boolean", default: false },
+    "write-readme": { type: "boolean", default: false },
+  },
+});
+
+function list(given, known, fallback) {
+  const names = given?.split(",") ?? fallback;
+  for (const name of names) {
+    if (!(name in known)) throw new Error(`unknown: ${name}; known are ${Object.keys(known).join(" ")}`);
+  }
+  return names;
+}
+
+const say = (line = "") => console.log(line);
+const README = fileURLToPath(new URL("../README.md", import.meta.url));
+const MARKERS = /(<!-- bench:start -->)[\s\S]*?(<!-- bench:end -->)/;
+
+/** Prints what one workload gave. */
+function progress(dataName, workload, measured) {
+  say(`${WORKLOADS[workload]}, ${DATA[dataName].label}`);
+  const lmdb = dataName === "object" ? "lmdb-msgpack" : "lmdb";
+  for (const [id, { ns }] of Object.entries(measured)) {
+    const times = (other) => (ratio(measured, id, other)?.toFixed(2) ?? "").padStart(9);
+    const label = ADAPTERS[id].label.padEnd(40);
+    say(`  ${label}${ns.toFixed(0).padStart(8)} ns  × lru-cache${times("lru")}  × lmdb${times(lmdb)}`);
+  }
+}
+
+/** Why something cannot be measured, in a few words. */
+function inShort(why) {
+  if (/ERR_MODULE_NOT_FOUND|ERR_UNKNOWN_BUILTIN_MODULE|is not installed/.test(why)) return "is not installed";
+  if (/NODE_MODULE_VERSION/.test(why)) return "was built for another version of Node.js";
+  return why.split("\n")[0];
+}
+
+/** What is to be done, as the flags have it; what a part needs to know. */
+function plan() {
+  const fallback = flags.quick ? QUICK : {};
+  const skipped = [];
+  const missing = new Map();
+  return {
+    parts: list(flags.only, PARTS, fallback.parts ?? Object.keys(PARTS)),
+    quick: flags.quick,
+    data: list(flags.data, DATA, fallback.data ?? Object.keys(DATA)),
+    adapters: list(flags.adapters, ADAPTERS, fallback.adapters ?? Object.keys(ADAPTERS)),
+    workloads: flags.workloads || flags.quick ? list(flags.workloads, WORKLOADS, fallback.workloads) : undefined,
+    rounds: Number(flags.rounds ?? 5),
+    ms: Number(flags.ms ?? 40),
+    seed: Number(flags.seed ?? 1),
+    skipped,
+    missing,
+    has: (id) => !missing.has(id),
+    /** Notes that something was left out, and why; once for all variants of it. */
+    skip(id, why) {
+      const line = `${ADAPTERS[id].label.split(",")[0]}: ${inShort(why)}`;
+      if (skipped.includes(line)) return;
+      skipped.push(line);
+      say(`skipped: ${line}`);
+    },
+    progress,
   };
 }
 
-/** `OPS` key numbers, zipfian with exponent 0.99, the popular ones scattered over the key space. */
-function zipfian() {
-  const next = random(42);
-  const sums = new Float64Array(KEYS);
-  let sum = 0;
-  for (let i = 0; i < KEYS; i++) sums[i] = sum += 1 / (i + 1) ** 0.99;
-  const scattered = Uint32Array.from({ length: KEYS }, (_, i) => i);
-  for (let i = KEYS - 1; i > 0; i--) {
-    const j = Math.floor(next() * (i + 1));
-    [scattered[i], scattered[j]] = [scattered[j], scattered[i]];
-  }
-  return Uint32Array.from({ length: OPS }, () => {
-    const target = next() * sum;
-    let low = 0;
-    for (let high = KEYS - 1; low < high; ) {
-      const middle = (low + high) >> 1;
-      if (sums[middle] < target) low = middle + 1;
-      else high = middle;
-    }
-    return scattered[low];
+let interrupted = false;
+/** Ends what was started, so that whatever waits for it fails and tidies up. */
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    process.exitCode = 130;
+    interrupted = true;
+    endAll();
   });
 }
 
-const keys = Array.from({ length: KEYS }, (_, i) => `user:${100_000 + i}`);
-const order = zipfian();
-const folder = mkdtempSync(path.join(os.tmpdir(), "cache-machine-bench-"));
-const name = `bench-${process.pid}`;
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
-let sink = 0;
-
-function candidates(bytes) {
-  const size = bytes > 500 ? "256mb" : "64mb";
-  const shared = openCache(`${name}-${bytes}`, { size });
-  const plain = openCache(`${name}-${bytes}`, { nearCache: 0 });
-  const threads = createCache({ size });
-  const lru = new LRUCache({ max: 2 * KEYS });
-  const map = new Map();
-  const db = openLmdb({ path: path.join(folder, String(bytes)), encoding: "string", noSync: true });
-  const all = {
-    Map: map,
-    "lru-cache": lru,
-    "cache-machine": shared,
-    "…without near cache": plain,
-    "…thread reach": threads,
-    lmdb: { get: (key) => db.get(key), set: (key, value) => db.putSync(key, value) },
+async function measure() {
+  if (flags.cpu) process.env.BENCH_CLOCK = "cpu";
+  const run = plan();
+  const { rounds, ms, seed, skipped } = run;
+  const results = {
+    date: new Date().toISOString().slice(0, 16).replace("T", " "),
+    machine: describeMachine(),
+    settings: { rounds, ms, seed, clock: flags.cpu ? "cpu" : "wall" },
+    skipped,
   };
-  const close = async () => {
-    for (const cache of [shared, plain, threads]) cache.close();
-    destroyCache(`${name}-${bytes}`);
-    await db.close();
-  };
-  return { all, close };
-}
-
-const workloads = {
-  "get, key at hand": (cache) => {
-    for (let i = 0; i < OPS; i++) sink += cache.get(keys[order[i]]).length;
-  },
-  "get, key built per call": (cache) => {
-    for (let i = 0; i < OPS; i++) sink += cache.get(`user:${100_000 + order[i]}`).length;
-  },
-  set: (cache, values, slow) => {
-    const step = slow ? SLOW : 1;
-    for (let i = 0; i < OPS; i += step) cache.set(keys[order[i]], values[i & 1023]);
-  },
-};
-
-console.log(`node ${process.version}, ${os.cpus()[0]?.model ?? "unknown processor"}, ${os.cpus().length} cores`);
-console.log(`${KEYS} keys, zipfian 0.99, ${OPS} operations × ${ROUNDS} rounds; median ns per operation\n`);
-try {
-  for (const bytes of SIZES) {
-    const values = Array.from({ length: 1024 }, (_, i) => `${i}-`.padEnd(bytes, "x"));
-    const { all, close } = candidates(bytes);
-    for (const cache of Object.values(all)) for (const [i, key] of keys.entries()) cache.set(key, values[i & 1023]);
-    for (const [workload, run] of Object.entries(workloads)) {
-      const times = Object.fromEntries(Object.keys(all).map((peer) => [peer, []]));
-      for (let round = 0; round <= ROUNDS; round++) {
-        for (const [peer, cache] of Object.entries(all)) {
-          const slow = workload === "set" && peer === "lmdb";
-          const start = performance.now();
-          run(cache, values, slow);
-          const ns = ((performance.now() - start) * 1e6) / (slow ? OPS / SLOW : OPS);
-          // The first round warms up.
-          if (round > 0) times[peer].push(ns);
-        }
-      }
-      console.log(`${workload}, strings of ${bytes} bytes`);
-      const rows = Object.entries(times).map(([peer, measured]) => {
-        const ratio = (other) => median(times[other].map((ns, round) => ns / measured[round])).toFixed(2);
-        return { peer, ns: Math.round(median(measured)), "× lru-cache": ratio("lru-cache"), "× lmdb": ratio("lmdb") };
-      });
-      for (const row of [{ peer: "", ns: "ns", "× lru-cache": "× lru-cache", "× lmdb": "× lmdb" }, ...rows]) {
-        const cells = [row.ns, row["× lru-cache"], row["× lmdb"]];
-        console.log(`  ${row.peer.padEnd(22)}${cells.map((cell) => String(cell).padStart(13)).join("")}`);
-      }
-      console.log();
+  run.room = makeRoom();
+  let servers;
+  try {
+    if (run.adapters.some((id) => ADAPTERS[id].server)) {
+      servers = await startServers(run.room.place("servers"));
+      run.room.tellSockets(servers.sockets);
     }
-    await close();
-    globalThis.gc?.();
+    await probe(run);
+    for (const name of run.parts) {
+      if (interrupted) throw new Error("interrupted");
+      const begin = performance.now();
+      say(`\n${name}`);
+      try {
+        results[name] = await PARTS[name](run);
+        if (name === "hits") sayHits(results.hits.traces);
+      } catch (error) {
+        // The other parts are still worth having.
+        process.exitCode = 1;
+        skipped.push(`the part ${name}, which failed: ${error.message.split("\n")[0]}`);
+        console.error(error);
+        await endRunning();
+      }
+      say(`  (${((performance.now() - begin) / 1000).toFixed(0)} s)`);
+    }
+  } finally {
+    await endAll();
+    await servers?.stop();
+    await run.room.remove();
   }
-} finally {
-  for (const bytes of SIZES) destroyCache(`${name}-${bytes}`);
-  rmSync(folder, { recursive: true, force: true });
+  return results;
 }
-if (sink === 0) throw new Error("nothing was read");
+
+function sayHits(traces) {
+  const percent = (value) => (100 * value).toFixed(1).padStart(6);
+  for (const [name, { ours, s3fifo, lru }] of Object.entries(traces)) {
+    say(`  ${name.padEnd(26)} ours ${percent(ours)}  S3-FIFO ${percent(s3fifo)}  LRU ${percent(lru)}`);
+  }
+}
+
+function write(results) {
+  const folder = path.resolve(flags.out ?? fileURLToPath(new URL("results", import.meta.url)));
+  mkdirSync(folder, { recursive: true });
+  const files = { "report.md": markdown(results), "report.json": `${JSON.stringify(results, undefined, 1)}\n` };
+  if (Object.values(results.speed?.s100?.get ?? {}).length > 0) files["speed.svg"] = chart(results);
+  for (const [name, content] of Object.entries(files)) writeFileSync(path.join(folder, name), content);
+  say(`\n${Object.keys(files).join(", ")} in ${folder}`);
+}
+
+function writeReadme(results) {
+  if (!results.speed?.s100?.get) throw new Error("--write-readme: needs the part speed, with s100 in it");
+  const before = readFileSync(README, "utf8");
+  if (!MARKERS.test(before)) throw new Error("README.md: has no <!-- bench:start --> and <!-- bench:end -->");
+  writeFileSync(
+    README,
+    before.replace(MARKERS, (_, start, end) => `${start}\n${readmePart(results)}\n${end}`),
+  );
+}
+
+const results = flags.from ? JSON.parse(readFileSync(flags.from, "utf8")) : await measure();
+if (!flags.quick || flags.out) write(results);
+if (flags["write-readme"]) writeReadme(results);

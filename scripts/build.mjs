@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { wasmAsText } from "./wasm/text.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { sha256 } = JSON.parse(readFileSync(join(root, "wasm/cache_machine.wasm.json"), "utf8"));
@@ -33,6 +34,10 @@ await Promise.all([
     outfile: "dist/browser.js",
     platform: "browser",
     packages: "external",
+    plugins: [wasmAsText],
+    // What only Node.js has is not even looked for, and its code is left out.
+    define: { ...shared.define, "globalThis.process": "undefined", "globalThis.Buffer": "undefined" },
+    minifySyntax: true,
   }),
 ]);
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");

@@ -11,12 +11,20 @@ import { getEnvironmentData, isMainThread, setEnvironmentData } from "node:worke
 /** Under which the main thread tells its workers what was started: a worker only knows its own script. */
 const STARTED = "cache-machine started script";
 
-if (isMainThread) setEnvironmentData(STARTED, process.argv[1] as never);
+if (isMainThread) setEnvironmentData(STARTED, startedScript() as never);
+
+/** pm2 starts every script through one of its own, and names the real one in its environment. */
+function startedScript(): string | undefined {
+  const script = process.argv[1];
+  const { pm_exec_path: real } = process.env;
+  // Looked at only here: children of such a process inherit the variable.
+  return script !== undefined && real !== undefined && /[\\/]ProcessContainer\w*\.js$/.test(script) ? real : script;
+}
 
 /** The folder of the nearest package.json above the script that was started, else the script's own folder. */
 function applicationFolder(): string {
   const started = getEnvironmentData(STARTED) as string | undefined;
-  const script = started ?? process.argv[1];
+  const script = started ?? startedScript();
   let folder = process.cwd();
   if (script !== undefined) {
     try {

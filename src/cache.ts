@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * The cache as people use it: the interface of a `Map` and more, over one participant's engine. Checks arguments, turns
  * keys and values into bytes, and results into values or errors. Knows neither where the memory is nor what is in it.

@@ -83,7 +83,6 @@ const UTF8_GROWTH = 1.5;
 
 /** V8 answers this in constant time for strings it stores with one byte per character. */
 const WIDE = /[^\0-\xff]/;
-const encoder: TextEncoder = new TextEncoder();
 const toTag: () => string = Object.prototype.toString;
 const kindByName: Map<string, number> = new Map(BYTE_KINDS.map((name, index) => [name, BUFFER + index]));
 
@@ -191,7 +190,7 @@ export class ValueCodec {
       return this.#encodeWide(text, target);
     }
     if (length <= ENCODE_TEXT && length <= target.length) {
-      const { read, written } = encoder.encodeInto(text, target);
+      const { read, written } = this.#host.encodeInto(text, target);
       if (written === length && read === length) {
         this.type = LATIN1;
         return length;

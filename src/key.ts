@@ -15,8 +15,6 @@ export const KEY_BYTES = 1;
 /** A string with lone surrogates, which UTF-8 cannot express: stored as UTF-16, little-endian. */
 export const KEY_ILL_FORMED = 2;
 
-const encoder: TextEncoder = new TextEncoder();
-
 /** The kind of a key written by {@link KeyCodec.write}: {@link KEY_STRING}, {@link KEY_BYTES} or {@link KEY_ILL_FORMED}. */
 export function keyKind(written: number): number {
   return written & 3;
@@ -71,7 +69,7 @@ export class KeyCodec {
     const limit = limitOf(target);
     // No character takes less than a byte, so there is no need to encode what cannot fit.
     if (length > limit) throw tooLarge(this.#host.utf8Length(key), "bytes of UTF-8", limit);
-    const { read, written } = encoder.encodeInto(key, target);
+    const { read, written } = this.#host.encodeInto(key, target);
     if (written !== length && !isWellFormed(key)) {
       if (length * 2 > limit) throw tooLarge(length * 2, "bytes of UTF-16 (it has lone surrogates)", limit);
       this.#host.writeUtf16(key, target, 0);

@@ -7,7 +7,6 @@
  * layouts or participants.
  */
 
-import { createRequire } from "node:module";
 import { getSystemErrorName } from "node:util";
 import { CacheError } from "./errors.ts";
 import { readableSize } from "./size.ts";
@@ -68,7 +67,7 @@ export class Native {
       );
     }
     try {
-      const koffi = createRequire(import.meta.url)("koffi") as typeof import("koffi");
+      const koffi = loadKoffi();
       // The symbols of the running process: whichever libc Node.js itself was linked with.
       const libc = koffi.load(null);
       this.#errno = koffi.errno;
@@ -277,4 +276,25 @@ function lockError(error: number): Error {
     default:
       return systemError("fcntl", error);
   }
+}
+
+/**
+ * From next to this file or, where it has become part of a bundle, next to that. Bundlers do not see it: koffi is native
+ * and optional, and stays outside.
+ */
+function loadKoffi(): typeof import("koffi") {
+  const { createRequire } = process.getBuiltinModule("node:module");
+  // A bundle of CommonJS has no `import.meta.url`, or the one of the machine on which it was made.
+  const places = [import.meta.url, typeof __filename === "string" ? __filename : undefined, process.argv[1]];
+  let failure: unknown;
+  for (const place of places) {
+    if (place === undefined) continue;
+    try {
+      return createRequire(place)("koffi");
+    } catch (error) {
+      failure ??= error;
+      if ((error as NodeJS.ErrnoException).code !== "MODULE_NOT_FOUND") break;
+    }
+  }
+  throw failure;
 }

@@ -16,7 +16,10 @@ export interface CacheOptions {
   now?: (() => number) | undefined;
   /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
-  /** Decoded values that this thread keeps, in entries; 65,536 by default, 0 turns it off. */
+  /**
+   * Decoded values that this thread keeps, in entries: 131,072 by default, at most 256 bytes for each of them on average.
+   * Memory is taken as they come. 0 turns it off.
+   */
   nearCache?: number | undefined;
   /** `get` of an object returns one deeply frozen object again and again instead of a fresh copy; false by default. */
   frozenObjects?: boolean | undefined;

@@ -1,7 +1,8 @@
 /**
  * The host: how this runtime moves text and bytes, for keys and values alike. Where there is a real `Buffer` its native
  * text methods are used; elsewhere, and in tests that ask for it, plain JavaScript gives the same bytes. The memory read
- * and written may be shared, which a `TextDecoder` refuses in browsers: there, text is copied out before it is decoded.
+ * and written may be shared, which `TextDecoder` and `TextEncoder` refuse in browsers: there, text goes by way of private
+ * memory.
  *
  * Relies on the runtime only. Knows nothing of keys, values or the engine.
  */
@@ -24,6 +25,8 @@ export interface Host {
   readUtf16(source: Uint8Array, start: number, length: number): string;
   /** Every character must be below 256 and the target large enough. */
   writeLatin1(text: string, target: Uint8Array, start: number): void;
+  /** As `TextEncoder.encodeInto`: writes UTF-8 as long as there is room. */
+  encodeInto(text: string, target: Uint8Array): TextEncoderEncodeIntoResult;
   /** The target must be large enough. */
   writeUtf8(text: string, target: Uint8Array, start: number): void;
   /** The target must be large enough. */
@@ -55,6 +58,9 @@ const encoder: TextEncoder = new TextEncoder();
 const utf8Decoder: TextDecoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const utf16Decoder: TextDecoder = new TextDecoder("utf-16le", { ignoreBOM: true, fatal: true });
 
+/** Private memory for what `encodeInto` may not write to the target itself. */
+let scratch = new Uint8Array(0);
+
 /** The host without `Buffer`: browsers. Any runtime can use it. */
 export const plainHost: Host = {
   readLatin1(source, start, length) {
@@ -85,8 +91,16 @@ export const plainHost: Host = {
   writeLatin1(text, target, start) {
     for (let i = 0; i < text.length; i++) target[start + i] = text.charCodeAt(i);
   },
+  encodeInto(text, target) {
+    // A unit of UTF-16 takes at most three bytes.
+    const room = Math.min(target.length, text.length * 3);
+    if (scratch.length < room) scratch = new Uint8Array(room);
+    const result = encoder.encodeInto(text, scratch.subarray(0, room));
+    target.set(scratch.subarray(0, result.written));
+    return result;
+  },
   writeUtf8(text, target, start) {
-    encoder.encodeInto(text, target.subarray(start));
+    target.set(encoder.encode(text), start);
   },
   writeUtf16(text, target, start) {
     for (let i = 0, at = start; i < text.length; i++, at += 2) {
@@ -115,14 +129,15 @@ export const plainHost: Host = {
 };
 
 /** The host with Node's own `Buffer`; `undefined` where there is none, or only a polyfill without the native methods. */
-export const bufferHost: Host | undefined = createBufferHost(globalThis.Buffer);
+export const bufferHost: Host | undefined =
+  globalThis.Buffer === undefined ? undefined : createBufferHost(globalThis.Buffer);
 
 /** What this runtime is. */
 export const host: Host = bufferHost ?? plainHost;
 
-function createBufferHost(NodeBuffer: typeof Buffer | undefined): Host | undefined {
-  const native = NodeBuffer?.prototype as unknown as Partial<NativeText> | undefined;
-  if (NodeBuffer === undefined || typeof native?.ucs2Slice !== "function") return undefined;
+function createBufferHost(NodeBuffer: typeof Buffer): Host | undefined {
+  const native = NodeBuffer.prototype as unknown as Partial<NativeText> | undefined;
+  if (typeof native?.ucs2Slice !== "function") return undefined;
   // The methods are borrowed, because a source can also be a Uint8Array that is no Buffer.
   const { latin1Slice, utf8Slice, ucs2Slice, latin1Write, utf8Write, ucs2Write } = native as NativeText;
   return {
@@ -132,6 +147,7 @@ function createBufferHost(NodeBuffer: typeof Buffer | undefined): Host | undefin
     writeLatin1(text, target, start) {
       latin1Write.call(target, text, start);
     },
+    encodeInto: (text, target) => encoder.encodeInto(text, target),
     writeUtf8(text, target, start) {
       utf8Write.call(target, text, start);
     },

@@ -1,79 +1,29 @@
 /**
- * What is shipped: packed, installed into empty projects without a network, and used from there as its users do. And
- * what is told: every example of the README and of the documentation comments is run.
+ * What is shipped: packed, installed into empty projects without a network, and used from there as its users do. More
+ * kinds of projects are in newcomer.test.ts.
  */
 
-import { execFile, execFileSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { execute, Projects, root } from "./fixtures/newcomer-projects.ts";
 
 const WATCHDOG_MS = 60_000;
-const root = fileURLToPath(new URL("..", import.meta.url));
-const temporary = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-package-")));
-/** Part of the name of every cache that these tests make, whichever way. */
-const mark = `t-${process.pid}-package`;
-const { version, dependencies } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+const projects = new Projects("package");
+const { mark } = projects;
+const { version } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
 
-afterAll(() => {
-  fs.rmSync(temporary, { recursive: true, force: true });
-  for (const file of fs.readdirSync("/dev/shm")) {
-    if (file.startsWith("cache-machine-") && file.includes(mark)) fs.unlinkSync(path.join("/dev/shm", file));
-  }
-});
-
-interface Output {
-  status: number;
-  stdout: string;
-  stderr: string;
-}
-
-function execute(command: string, args: string[], cwd: string): Promise<Output> {
-  return new Promise((resolve) => {
-    const env = { ...process.env };
-    // What the test runner sets for itself.
-    for (const name of ["NODE_OPTIONS", "NODE_PATH", "VITEST", "TEST", "NODE_ENV"]) delete env[name];
-    execFile(command, args, { cwd, env, timeout: WATCHDOG_MS, killSignal: "SIGKILL" }, (error, stdout, stderr) => {
-      resolve({ status: error === null ? 0 : typeof error.code === "number" ? error.code : -1, stdout, stderr });
-    });
-  });
-}
+afterAll(() => projects.remove());
 
 /** What a script of a project prints. Errors and warnings are failures. */
 async function run(project: string, file: string, body?: string): Promise<string> {
   if (body !== undefined) fs.writeFileSync(path.join(project, file), body);
-  const { status, stdout, stderr } = await execute(process.execPath, [file], project);
+  const { status, stdout, stderr } = await execute(process.execPath, [file], { cwd: project });
   expect(stderr).toBe("");
   expect(status).toBe(0);
   return stdout;
-}
-
-const NPM = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"];
-
-/** Packs a folder; the file and what is in it. */
-function pack(folder: string): { file: string; files: string[] } {
-  const args = ["pack", folder, "--json", "--pack-destination", temporary, ...NPM];
-  const answer = JSON.parse(execFileSync("npm", args, { encoding: "utf8", cwd: temporary }));
-  // npm 12 answers with an object keyed by name instead of a list.
-  const [{ filename, files }] = Object.values(answer) as [{ filename: string; files: { path: string }[] }];
-  return { file: path.join(temporary, filename), files: files.map((file) => file.path) };
-}
-
-/** An empty project with the package and its dependencies, installed from files alone. */
-async function project(name: string, tarballs: string[], more: object = {}): Promise<string> {
-  const folder = path.join(temporary, name);
-  fs.mkdirSync(folder);
-  fs.writeFileSync(
-    path.join(folder, "package.json"),
-    JSON.stringify({ name: `${mark}-${name}`, private: true, ...more }),
-  );
-  const cache = path.join(temporary, `npm-cache-${name}`);
-  const args = ["install", "--offline", "--cache", cache, ...NPM, ...tarballs];
-  const { status, stderr } = await execute("npm", args, folder);
-  expect(status, stderr).toBe(0);
-  return folder;
 }
 
 let packed: { file: string; files: string[] };
@@ -84,17 +34,12 @@ let second: string;
 let bare: string;
 
 beforeAll(async () => {
-  packed = pack(root);
-  const ofModules = (name: string): string => pack(path.join(root, "node_modules", name)).file;
-  const required = [packed.file, ...Object.keys(dependencies).map(ofModules)];
-  const koromix = path.join(root, "node_modules/@koromix");
-  const platforms = fs.existsSync(koromix) ? fs.readdirSync(koromix).map((name) => `@koromix/${name}`) : [];
-  const all = [...required, ...["koffi", ...platforms].map(ofModules)];
+  packed = projects.pack();
   [esm, first, second, bare] = await Promise.all([
-    project("esm", all, { type: "module" }),
-    project("first", all),
-    project("second", all),
-    project("bare", ["--omit=optional", ...required], { type: "module" }),
+    projects.installed("esm", { type: "module" }),
+    projects.installed("first"),
+    projects.installed("second"),
+    projects.installed("bare", { type: "module" }, { koffi: false }),
   ]);
 }, WATCHDOG_MS);
 
@@ -119,7 +64,7 @@ describe("the package", () => {
   });
 
   test("tells nothing of the machine it was made on", () => {
-    const folder = fs.mkdtempSync(path.join(temporary, "unpacked-"));
+    const folder = fs.mkdtempSync(path.join(projects.folder, "unpacked-"));
     execFileSync("tar", ["-xzf", packed.file, "-C", folder]);
     for (const file of packed.files) {
       const content = fs.readFileSync(path.join(folder, "package", file), "latin1");
@@ -147,7 +92,7 @@ describe("installed into an empty project", () => {
     const names = "attachCache, CacheError, createCache, destroyCache, openCache";
     expect(await run(esm, "main.js", `import { ${names} } from "cache-machine"; ${USE}`)).toBe(USED);
     const manifest = 'import data from "cache-machine/package.json" with { type: "json" }; console.log(data.version);';
-    const { stdout } = await execute(process.execPath, ["--input-type=module", "-e", manifest], esm);
+    const { stdout } = await execute(process.execPath, ["--input-type=module", "-e", manifest], { cwd: esm });
     expect(stdout.trim()).toBe(version);
   });
 
@@ -174,7 +119,7 @@ describe("installed into an empty project", () => {
       ["--module", "esnext", "--moduleResolution", "bundler", "esm.mts"],
     ]) {
       const args = [tsc, ...strict, ...libraries, ...module];
-      const { stdout, status } = await execute(process.execPath, args, esm);
+      const { stdout, status } = await execute(process.execPath, args, { cwd: esm });
       expect(stdout).toBe("");
       expect(status).toBe(0);
     }
@@ -253,57 +198,5 @@ describe("without configuration", () => {
       const all = get();
       console.log({}.polluted, Object.keys(all).sort().join(), all.constructor);`;
     expect(await run(second, "keys.js", body)).toBe("TypeError\nundefined __proto__,constructor 1\n");
-  });
-});
-
-// ---- Examples -------------------------------------------------------------------------------------------------------
-
-interface Example {
-  place: string;
-  code: string;
-}
-
-/** Blocks of a text that import the package, unless `<!-- not run: reason -->` stands right before one. */
-function examples(file: string, text: string): Example[] {
-  const found: Example[] = [];
-  const block = /(<!-- not run: \S.*? -->\s*)?^( *)```(?:js|ts|mjs|javascript)\n([\s\S]*?)^\2```$/gm;
-  for (const match of text.matchAll(block)) {
-    const [all, skipped, , code = ""] = match;
-    const line = text.slice(0, match.index + all.indexOf("```")).split("\n").length;
-    if (skipped === undefined && /(from|import|require\() ?"cache-machine"/.test(code)) {
-      found.push({ place: `${file}:${line}`, code });
-    }
-  }
-  return found;
-}
-
-function commentsOf(file: string): string {
-  // Lines are kept, so that their numbers are those of the file.
-  return fs.readFileSync(path.join(root, file), "utf8").replace(/^ *(\/\*\*|\*\/| \* ?)/gm, "");
-}
-
-describe("the examples", () => {
-  const sources = fs.readdirSync(path.join(root, "src")).map((file) => `src/${file}`);
-  const all = [
-    ...examples("README.md", fs.readFileSync(path.join(root, "README.md"), "utf8")),
-    ...sources.flatMap((file) => examples(file, commentsOf(file))),
-  ];
-
-  test("are found", () => {
-    for (const file of ["README.md", "src/index.ts", "src/threads.ts"]) {
-      expect(all.map(({ place }) => place.split(":")[0])).toContain(file);
-    }
-    const text = '```js\nimport "cache-machine";\n```\n<!-- not run: why -->\n```js\nimport "cache-machine";\n```\n';
-    expect(examples("x", text)).toEqual([{ place: "x:1", code: 'import "cache-machine";\n' }]);
-  });
-
-  test.each(all)("$place runs, ends by itself and warns of nothing", async ({ code }) => {
-    const folder = fs.mkdtempSync(path.join(temporary, "example-"));
-    fs.writeFileSync(path.join(folder, "package.json"), JSON.stringify({ name: `${mark}-example` }));
-    fs.mkdirSync(path.join(folder, "node_modules"));
-    fs.symlinkSync(root, path.join(folder, "node_modules/cache-machine"));
-    // Not the caches of whoever runs this.
-    const apart = code.replace(/\b((?:open|destroy)Cache\()"/g, `$1"${mark}-${path.basename(folder)}-`);
-    await run(folder, "example.mjs", apart);
   });
 });

@@ -1,0 +1,317 @@
+/**
+ * Every cache behind the same two calls, `get` and `set`. Where the cache itself has them it is used as it is, so that
+ * nothing stands between the measured loop and the cache.
+ *
+ * An adapter says how far it reaches (`private`, `threads`, `processes`), whether a `get` of an object gives the very
+ * object that others get too (`shares`), which data it takes, and how it is opened. `optional`: it may not be here, and
+ * then `open` throws; `standsInFor`: only when that one is not here; `later`: it answers with a promise; `lanes`: so many
+ * questions at once; `server`: it needs one; `module`: what has to be loaded for it.
+ */
+
+import path from "node:path";
+import { connect } from "./servers.mjs";
+
+const OURS = new URL("../dist/index.js", import.meta.url).href;
+const STRINGS = ["s16", "s100", "s1k", "s16k", "cyrillic"];
+const EVERYTHING = [...STRINGS, "object", "buffer4k"];
+/** For what is so slow, or so special, that more would only take time. */
+const SOME = ["s100", "object"];
+
+/** This package, in memory of the machine. */
+const machineMemory = (options) => async (context) => {
+  const { openCache } = await import(OURS);
+  return openCache(context.name, { size: context.size, ...options });
+};
+
+/** This package, in memory of the process. */
+const ownMemory = (options) => async (context) => {
+  const { createCache, attachCache } = await import(OURS);
+  return context.handle ? attachCache(context.handle, options) : createCache({ size: context.size, ...options });
+};
+
+/** Without fsync, in /dev/shm: as fast as a cache in it can be. `putSync` because it has happened when it returns. */
+const lmdb = (encodings, options, batched) => async (context) => {
+  const { open } = await import("lmdb");
+  const db = open({
+    path: path.join(context.folder, `${context.name}.mdb`),
+    encoding: encodings[context.type],
+    noSync: true,
+    noMemInit: true,
+    ...options,
+  });
+  return {
+    get: (key) => db.get(key),
+    set: batched ? (key, value) => db.put(key, value) : (key, value) => db.putSync(key, value),
+    fill: (entries) => {
+      let last;
+      for (const [key, value] of entries) last = db.put(key, value);
+      return last;
+    },
+    path: path.join(context.folder, `${context.name}.mdb`),
+    close: () => db.close(),
+  };
+};
+const TEXT = { text: "string", bytes: "binary" };
+const MSGPACK = { text: "msgpack", bytes: "msgpack", object: "msgpack" };
+/** Keeps the names of properties once, which makes reading objects faster. */
+const STRUCTURES = { sharedStructuresKey: Symbol.for("structures") };
+
+const sqlitePath = ({ folder, name }) => path.join(folder, `${name}.sqlite`);
+
+/** A table, without fsync, in /dev/shm; objects as JSON. */
+function table(context, db) {
+  db.exec(
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA busy_timeout = 5000; PRAGMA mmap_size = 1073741824",
+  );
+  db.exec("CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, value) WITHOUT ROWID");
+  const read = db.prepare("SELECT value FROM cache WHERE key = ?");
+  const write = db.prepare("INSERT OR REPLACE INTO cache VALUES (?, ?)");
+  const json = context.type === "object";
+  // better-sqlite3 can give the value alone.
+  const plucked = typeof read.pluck === "function" ? read.pluck() : undefined;
+  const value = plucked ? (key) => plucked.get(key) : (key) => read.get(key)?.value;
+  return {
+    get: json
+      ? (key) => {
+          const text = value(key);
+          return text === undefined ? undefined : JSON.parse(text);
+        }
+      : value,
+    set: json ? (key, object) => write.run(key, JSON.stringify(object)) : (key, text) => write.run(key, text),
+    fill: (entries) => {
+      db.exec("BEGIN");
+      for (const [key, entry] of entries) write.run(key, json ? JSON.stringify(entry) : entry);
+      db.exec("COMMIT");
+    },
+    path: sqlitePath(context),
+    close: () => db.close(),
+  };
+}
+
+/** A server of its own on a unix socket, through a client that does no more than it must. */
+const server = (kind) => async (context) => {
+  if (!context.sockets?.[kind]) throw new Error(`${kind} is not installed`);
+  return connect(kind, context.sockets[kind], context.type);
+};
+
+export const ADAPTERS = {
+  near: {
+    module: OURS,
+    label: "cache-machine",
+    ours: true,
+    reach: "processes",
+    data: EVERYTHING,
+    open: machineMemory({}),
+  },
+  far: {
+    module: OURS,
+    label: "cache-machine, near cache off",
+    ours: true,
+    reach: "processes",
+    data: EVERYTHING,
+    open: machineMemory({ nearCache: 0 }),
+  },
+  frozen: {
+    module: OURS,
+    label: "cache-machine, frozen objects",
+    ours: true,
+    reach: "processes",
+    shares: true,
+    data: ["object"],
+    open: machineMemory({ frozenObjects: true }),
+  },
+  threads: {
+    module: OURS,
+    label: "cache-machine, threads",
+    ours: true,
+    reach: "threads",
+    data: SOME,
+    open: ownMemory({}),
+  },
+  "threads-far": {
+    module: OURS,
+    label: "cache-machine, threads, near cache off",
+    ours: true,
+    reach: "threads",
+    data: ["s100"],
+    open: ownMemory({ nearCache: 0 }),
+  },
+  "threads-frozen": {
+    module: OURS,
+    label: "cache-machine, threads, frozen objects",
+    ours: true,
+    reach: "threads",
+    shares: true,
+    data: ["object"],
+    open: ownMemory({ frozenObjects: true }),
+  },
+  map: { label: "Map", reach: "private", shares: true, data: EVERYTHING, open: async () => new Map() },
+  lru: {
+    module: "lru-cache",
+    label: "lru-cache",
+    reach: "private",
+    shares: true,
+    data: EVERYTHING,
+    open: async ({ count, most }) => {
+      const { LRUCache } = await import("lru-cache");
+      return new LRUCache({ max: most ?? 2 * count });
+    },
+  },
+  lmdb: {
+    module: "lmdb",
+    label: "lmdb, strings",
+    labels: { buffer4k: "lmdb, binary" },
+    reach: "processes",
+    data: [...STRINGS, "buffer4k"],
+    open: lmdb(TEXT, {}),
+  },
+  "lmdb-msgpack": {
+    module: "lmdb",
+    label: "lmdb, msgpack",
+    reach: "processes",
+    data: SOME,
+    open: lmdb(MSGPACK, STRUCTURES),
+  },
+  "lmdb-cache": {
+    module: "lmdb",
+    label: "lmdb, msgpack, its cache",
+    reach: "processes",
+    shares: true,
+    data: SOME,
+    open: lmdb(MSGPACK, { ...STRUCTURES, cache: true }),
+  },
+  "lmdb-batched": {
+    module: "lmdb",
+    label: "lmdb, 256 puts at once",
+    reach: "processes",
+    data: ["s100"],
+    workloads: ["set"],
+    later: true,
+    lanes: 256,
+    open: lmdb({ ...TEXT, object: "msgpack" }, STRUCTURES, true),
+  },
+  sqlite: {
+    optional: true,
+    module: "better-sqlite3",
+    label: "better-sqlite3",
+    reach: "processes",
+    data: SOME,
+    open: async (context) => {
+      const { default: Database } = await import("better-sqlite3");
+      return table(context, new Database(sqlitePath(context)));
+    },
+  },
+  "sqlite-builtin": {
+    optional: true,
+    module: "node:sqlite",
+    label: "node:sqlite",
+    reach: "processes",
+    data: SOME,
+    standsInFor: "sqlite",
+    open: async (context) => {
+      const { DatabaseSync } = await import("node:sqlite");
+      return table(context, new DatabaseSync(sqlitePath(context)));
+    },
+  },
+  sharedmap: {
+    optional: true,
+    module: "sharedmap",
+    label: "sharedmap",
+    reach: "threads",
+    data: ["s16", "s100", "s1k", "object"],
+    open: async (context) => {
+      const { default: SharedMap } = await import("sharedmap");
+      const map = context.handle ?? new SharedMap(2 * context.count, 32, context.longest + 8);
+      if (context.handle) Object.setPrototypeOf(map, SharedMap.prototype);
+      if (context.type !== "object") return map;
+      return {
+        get: (key) => {
+          const text = map.get(key);
+          return text === undefined ? undefined : JSON.parse(text);
+        },
+        set: (key, object) => map.set(key, JSON.stringify(object)),
+        handle: map,
+      };
+    },
+    handle: (cache) => cache.handle ?? cache,
+  },
+  "node-shared-cache": {
+    optional: true,
+    module: "node-shared-cache",
+    label: "node-shared-cache",
+    reach: "processes",
+    data: ["s16", "s100", "s1k", "object"],
+    open: async (context) => {
+      const { default: shared } = await import("node-shared-cache");
+      const cache = new shared.Cache(context.name, 256 << 20, shared.SIZE_256);
+      return {
+        get: (key) => cache[key],
+        set: (key, value) => {
+          cache[key] = value;
+        },
+        close: () => shared.release(context.name),
+      };
+    },
+  },
+  redis: {
+    server: true,
+    optional: true,
+    label: "redis",
+    reach: "processes",
+    data: SOME,
+    later: true,
+    open: server("redis"),
+  },
+  "redis-64": {
+    server: true,
+    optional: true,
+    label: "redis, 64 at once",
+    reach: "processes",
+    data: ["s100"],
+    later: true,
+    lanes: 64,
+    open: server("redis"),
+  },
+  memcached: {
+    server: true,
+    optional: true,
+    label: "memcached",
+    reach: "processes",
+    data: SOME,
+    later: true,
+    open: server("memcached"),
+  },
+  "memcached-64": {
+    server: true,
+    optional: true,
+    label: "memcached, 64 at once",
+    reach: "processes",
+    data: ["s100"],
+    later: true,
+    lanes: 64,
+    open: server("memcached"),
+  },
+  ipc: {
+    label: "asking the parent by IPC",
+    reach: "processes",
+    data: SOME,
+    later: true,
+    open: async ({ name }) => {
+      if (!process.send) throw new Error("only a process can ask its parent");
+      const waiting = new Map();
+      let next = 0;
+      process.on("message", ({ answer, value }) => {
+        waiting.get(answer)?.(value);
+        waiting.delete(answer);
+      });
+      const ask = (question) =>
+        new Promise((resolve) => {
+          waiting.set(next, resolve);
+          process.send({ question: next++, store: name, ...question });
+        });
+      return { get: (key) => ask({ key }), set: (key, value) => ask({ key, value }) };
+    },
+  },
+};
+
+export const labelOf = (id, dataName) => ADAPTERS[id].labels?.[dataName] ?? ADAPTERS[id].label;

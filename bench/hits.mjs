@@ -1,0 +1,69 @@
+/**
+ * Hit ratios: traces replayed against this cache, small, and against the reference policies with as many entries as this
+ * cache was seen to hold on that very trace. A miss is followed by a `set`, as in an application.
+ */
+
+import { createCache } from "../dist/index.js";
+import { Clock, Lru, S3Fifo } from "./policies.mjs";
+import { questions, TRACES } from "./traces.mjs";
+
+const SIZE = 4 << 20;
+const VALUE = "v".repeat(200);
+/** How often it is counted what the cache holds; counting walks its index. */
+const LOOKS = 50;
+
+/** How many entries the cache holds of keys that come once. */
+function capacity() {
+  const cache = createCache({ size: SIZE, nearCache: 0 });
+  for (let i = 0; i < 100_000; i++) cache.set(`user:${100_000 + i}`, VALUE);
+  const held = cache.size;
+  cache.close();
+  return held;
+}
+
+/** Hits from `from` on, and the mean number of entries meanwhile. */
+function replayOurs(trace, from) {
+  const cache = createCache({ size: SIZE, nearCache: 0 });
+  const every = Math.ceil((trace.length - from) / LOOKS);
+  let hits = 0;
+  let held = 0;
+  let looks = 0;
+  for (let i = 0; i < trace.length; i++) {
+    const key = `user:${100_000 + trace[i]}`;
+    if (cache.get(key) === undefined) cache.set(key, VALUE);
+    else if (i >= from) hits++;
+    if (i >= from && (i - from) % every === 0) {
+      held += cache.size;
+      looks++;
+    }
+  }
+  cache.close();
+  return { ratio: hits / (trace.length - from), held: Math.round(held / looks) };
+}
+
+function replay(policy, trace, from) {
+  let hits = 0;
+  for (let i = 0; i < trace.length; i++) if (policy.ask(trace[i]) && i >= from) hits++;
+  return hits / (trace.length - from);
+}
+
+/** `{ unit, size, seed, traces: { name: { held, ours, s3fifo, lru, clock } } }`; the first third warms up. */
+export async function hits({ quick, seed }) {
+  const unit = capacity();
+  const results = { unit, size: SIZE, seed, count: unit * (quick ? 15 : 60), traces: {} };
+  const from = Math.floor(results.count / 3);
+  for (const name of Object.keys(TRACES)) {
+    // The command may have been interrupted meanwhile.
+    await new Promise(setImmediate);
+    const trace = questions(name, unit, results.count, seed);
+    const { ratio, held } = replayOurs(trace, from);
+    results.traces[name] = {
+      held,
+      ours: ratio,
+      s3fifo: replay(new S3Fifo(held), trace, from),
+      lru: replay(new Lru(held), trace, from),
+      clock: replay(new Clock(held), trace, from),
+    };
+  }
+  return results;
+}

@@ -1,0 +1,274 @@
+/**
+ * What a run found, as Markdown: the whole report, and the part of it that stands in the README.
+ */
+
+import { readFileSync } from "node:fs";
+import os from "node:os";
+import { ADAPTERS, labelOf } from "./adapters.mjs";
+import { ratio } from "./rounds.mjs";
+import { evaluate } from "./targets.mjs";
+import { DATA, WORKLOADS } from "./workloads.mjs";
+
+/** The machine, as far as it matters. */
+export function describeMachine() {
+  const read = (file, pattern) => {
+    try {
+      return readFileSync(file, "utf8").match(pattern)?.[1];
+    } catch {
+      return undefined;
+    }
+  };
+  const [cpu] = os.cpus();
+  return {
+    node: process.version,
+    v8: process.versions.v8,
+    os: read("/etc/os-release", /^PRETTY_NAME="(.*)"$/m) ?? os.type(),
+    kernel: os.release(),
+    architecture: process.arch,
+    processor: cpu?.model ?? "unknown processor",
+    cores: os.cpus().length,
+    memory: os.totalmem(),
+    load: os.loadavg()[0],
+  };
+}
+
+export function time(ns) {
+  if (ns < 100) return `${ns.toFixed(1)} ns`;
+  if (ns < 10_000) return `${Math.round(ns).toLocaleString("en")} ns`;
+  if (ns < 1e6) return `${(ns / 1e3).toPrecision(3)} µs`;
+  return `${(ns / 1e6).toPrecision(3)} ms`;
+}
+
+function multiple(value) {
+  if (value === undefined) return "–";
+  return value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toFixed(2);
+}
+
+const bytes = (value) => (value === undefined ? "–" : `${Math.round(value)} B`);
+
+/** A table; its first `texts` columns are text, the others numbers. */
+function table(head, rows, texts = 1) {
+  const line = (cells) => `| ${cells.join(" | ")} |`;
+  const rule = `|${head.map((_, column) => (column < texts ? "---|" : "---:|")).join("")}`;
+  return [line(head), rule, ...rows.map(line)].join("\n");
+}
+
+const bold = (id, text) => (ADAPTERS[id].ours ? `**${text}**` : text);
+const named = (id, dataName) => `${bold(id, labelOf(id, dataName))} (${ADAPTERS[id].reach})`;
+/** Which lmdb a kind of data is compared with. */
+const lmdbFor = (dataName) => (dataName === "object" ? "lmdb-msgpack" : "lmdb");
+
+/** "node v20.20.2, AMD EPYC, 2 cores …" */
+function machineLine({ node, v8, os: system, kernel, architecture, processor, cores, memory }) {
+  const size = `${Math.round(memory / 2 ** 30)} GiB`;
+  return `Node.js ${node} (V8 ${v8}), ${processor}, ${cores} cores, ${size}, ${system}, Linux ${kernel}, ${architecture}`;
+}
+
+export function markdown(results) {
+  const { machine, settings, date, skipped } = results;
+  const parts = [
+    "# Speed",
+    `${date}. ${machineLine(machine)}; load before the run ${machine.load.toFixed(1)}.`,
+    `${settings.rounds} interleaved rounds of ${settings.ms} ms each; medians. Multiples are of throughput, taken within a ` +
+      "round, so more than 1 is faster. 100,000 keys like `user:123456`, zipfian with exponent 0.99 (10,000 keys for " +
+      "16 KiB, 20,000 for Buffers), all of them stored. Each adapter runs in a process of its own. A private cache gives " +
+      "the very object that was stored, and nobody else has it. lmdb and SQLite run without fsync in /dev/shm; within a " +
+      "loop that does not return to the event loop, lmdb reads from one snapshot, so it does not see what others store. " +
+      "redis and memcached listen on a unix socket and are asked through a client that does no more than it must, one " +
+      "question at a time or 64 at once.",
+  ];
+  if (settings.clock === "cpu") parts.push("**By CPU time, not by the clock: not for publication.**");
+  if (skipped.length) parts.push(skipped.map((line) => `- Skipped: ${line}`).join("\n"));
+  parts.push(targets(results));
+  for (const [dataName, workloads] of Object.entries(results.speed ?? {})) parts.push(speedTables(dataName, workloads));
+  for (const part of [together, reclaim, latency, memory, opening, hits]) {
+    const text = results[part.name] && part(results[part.name]);
+    if (text) parts.push(text);
+  }
+  return `${parts.join("\n\n")}\n`;
+}
+
+function targets(results) {
+  const rows = evaluate(results).map(({ what, goal, measured, reached, met, of }) => [
+    what,
+    goal,
+    measured,
+    reached === undefined ? "–" : reached ? "yes" : met ? `${met} of ${of}` : "**no**",
+  ]);
+  return `## Targets\n\n${table(["operation", "target", "measured", "reached"], rows, 4)}`;
+}
+
+function speedTables(dataName, workloads) {
+  const ids = [...new Set(Object.values(workloads).flatMap((measured) => Object.keys(measured)))];
+  const cell = (measured, id) => {
+    if (!measured[id]) return "–";
+    const ratios = ["lru", lmdbFor(dataName)].map((other) => multiple(ratio(measured, id, other)));
+    return `${time(measured[id].ns)} (${ratios.join(", ")})`;
+  };
+  const head = [DATA[dataName].label, ...Object.keys(workloads).map((name) => WORKLOADS[name])];
+  const rows = ids.map((id) => [
+    named(id, dataName),
+    ...Object.values(workloads).map((measured) => cell(measured, id)),
+  ]);
+  const { label, keys } = DATA[dataName];
+  const title = `## ${label[0].toUpperCase()}${label.slice(1)}, ${keys.toLocaleString("en")} keys`;
+  return `${title}\n\nTime (× lru-cache, × ${labelOf(lmdbFor(dataName), dataName)}).\n\n${table(head, rows)}`;
+}
+
+function together({ processes, workers }) {
+  const block = (title, workloads) => {
+    const ids = Object.keys(Object.values(workloads)[0] ?? {});
+    const head = [title, ...Object.keys(workloads).flatMap((name) => [`${WORKLOADS[name]}: one`, "two", "two / one"])];
+    const rows = ids.map((id) => [
+      named(id, "s100"),
+      ...Object.values(workloads).flatMap(({ [id]: { alone, together: both, gain } }) => [
+        alone.toFixed(2),
+        both.toFixed(2),
+        multiple(gain),
+      ]),
+    ]);
+    return table(head, rows);
+  };
+  return [
+    "## One and two at once",
+    "Operations per microsecond, strings of 100 B; lru-cache has a cache of its own in each of the two.",
+    block("processes", processes),
+    block("workers", workers),
+  ].join("\n\n");
+}
+
+function reclaim({ cases, set, heavy, latency: times, stats }) {
+  const rows = Object.entries(cases).map(([id, what]) => {
+    const measured = set[id];
+    if (!measured) return [what, "–", "–", "–", "–", "–", "–", "–"];
+    const { p50, p99, p999, max } = times[id];
+    const happened = stats.latency[id];
+    return [
+      what,
+      time(measured.ns),
+      multiple(ratio(set, id, "none")),
+      time(heavy[id].ns),
+      [p50, p99, p999].map(time).join(" · "),
+      time(max),
+      multiple(p999 / p50),
+      happened ? `${happened.reclaims.toLocaleString("en")}, ${happened.evictions.toLocaleString("en")}` : "–",
+    ];
+  });
+  const head = [
+    "strings of 100 B, zipfian",
+    "set",
+    "× without reclaim",
+    "50 % get, 50 % set",
+    "set: p50 · p99 · p99.9",
+    "longest",
+    "p99.9 / p50",
+    "segments reclaimed, entries evicted",
+  ];
+  const disturbed = stats.set.none?.reclaims
+    ? "\n\nThe cache that was to reclaim nothing did reclaim: the multiples above are not what they say."
+    : "";
+  return `## Writing while memory is reclaimed\n\n${table(head, rows)}${disturbed}`;
+}
+
+function latency(workloads) {
+  const floor = Object.values(workloads.get)[0].floor;
+  const ids = Object.keys(workloads.get);
+  const head = [
+    "strings of 100 B",
+    ...Object.keys(workloads).flatMap((name) => [`${name}: p50`, "p99", "p99.9", "longest"]),
+  ];
+  const rows = ids.map((id) => [
+    named(id, "s100"),
+    ...Object.values(workloads).flatMap(({ [id]: { p50, p99, p999, max } }) => [p50, p99, p999, max].map(time)),
+  ]);
+  const note = `Each operation by itself. The clock alone shows ${time(floor)}, which is contained.`;
+  return `## Latency\n\n${note}\n\n${table(head, rows)}`;
+}
+
+function memory({ count, entries, smallest }) {
+  const rows = Object.entries(entries).map(([id, { shared, live, each }]) => [
+    named(id, "s100"),
+    ADAPTERS[id].ours ? bytes(smallest.bytes / smallest.held) : bytes(shared),
+    bytes(live),
+    bytes(each),
+  ]);
+  const head = ["bytes per entry", "once, for all", "of which entries", "in each process that has read everything"];
+  const note =
+    `${count.toLocaleString("en")} strings of 100 B under keys of 11 B. Once, for all: of cache-machine the smallest cache ` +
+    `that holds 99.9 % of them (${(smallest.bytes / 2 ** 20).toFixed(1)} MiB, ${smallest.held.toLocaleString("en")} entries), ` +
+    "index and everything included; of lmdb and SQLite the files; of redis and memcached what their process grew by. In " +
+    "each process: what its heap grew by, for cache-machine the near cache above all.";
+  return `## Memory\n\n${note}\n\n${table(head, rows)}`;
+}
+
+function opening(all) {
+  const micro = (value) => (value === undefined ? "–" : time(value * 1000));
+  const rows = Object.entries(all).map(([id, { load, create, attach, first }]) => [
+    named(id, "s100"),
+    ...[load, create, attach, first].map(micro),
+  ]);
+  const head = ["in a fresh process, or worker", "load the package", "create", "open what is there", "first get"];
+  return `## Opening\n\n${table(head, rows)}`;
+}
+
+function hits({ unit, size, count, seed, traces }) {
+  const percent = (value) => `${(100 * value).toFixed(1)} %`;
+  const rows = Object.entries(traces).map(([name, { held, ours, s3fifo, lru, clock }]) => [
+    name,
+    held.toLocaleString("en"),
+    percent(ours),
+    percent(s3fifo),
+    percent(lru),
+    percent(clock),
+  ]);
+  const note =
+    `A cache of ${size >> 20} MiB; the reference policies get as many entries as it was seen to hold on that trace. ` +
+    `${count.toLocaleString("en")} questions each, seed ${seed}, the first third warms up; the traces are made for a ` +
+    `cache of ${unit.toLocaleString("en")} entries (\`bench/traces.mjs\`).`;
+  const head = ["trace", "entries", "cache-machine", "S3-FIFO", "LRU", "CLOCK"];
+  return `## Hit ratio\n\n${note}\n\n${table(head, rows)}`;
+}
+
+/** Rows of a table that compares adapters in some workloads, with the multiples. */
+function comparison(results, dataName, shown, names) {
+  const workloads = results.speed[dataName];
+  const lmdb = lmdbFor(dataName);
+  const cells = (measured, id) =>
+    measured?.[id]
+      ? [time(measured[id].ns), multiple(ratio(measured, id, lmdb)), multiple(ratio(measured, id, "lru"))]
+      : ["–", "–", "–"];
+  const head = [DATA[dataName].label, ...names.flatMap((name) => [WORKLOADS[name], "× lmdb", "× lru-cache"])];
+  const rows = shown
+    .filter((id) => names.some((name) => workloads[name]?.[id]))
+    .map((id) => [named(id, dataName), ...names.flatMap((name) => cells(workloads[name], id))]);
+  return table(head, rows);
+}
+
+const SERVERS = ["sqlite", "sqlite-builtin", "redis", "memcached", "ipc"];
+
+/** What stands in the README between the markers. */
+export function readmePart(results) {
+  const { processor, cores, node } = results.machine;
+  const parts = [
+    "![Time per operation, on a logarithmic scale](bench/results/speed.svg)",
+    `100,000 keys, zipfian, one process, Node.js ${node.slice(1)} on ${cores} cores of ${processor}; medians of ` +
+      `${results.settings.rounds} interleaved rounds, throughput as a multiple of lmdb's and of lru-cache's in the same ` +
+      "round. `npm run bench` makes the whole report: other sizes, two processes at once, latency, memory, hit ratio.",
+    comparison(
+      results,
+      "s100",
+      ["map", "lru", "near", "far", "threads", "lmdb", "lmdb-batched", "sharedmap", ...SERVERS],
+      ["get", "built", "set"],
+    ),
+  ];
+  if (results.speed.object) {
+    const shown = ["map", "lru", "frozen", "near", "lmdb-cache", "lmdb-msgpack", "sharedmap", ...SERVERS];
+    parts.push(comparison(results, "object", shown, ["get", "set"]));
+  }
+  const missed = evaluate(results).filter(({ reached }) => reached === false);
+  if (missed.length) {
+    const lines = missed.map(({ what, goal, measured }) => `- ${what}: ${goal} was the aim, ${measured} was measured.`);
+    parts.push(`Not reached:\n\n${lines.join("\n")}`);
+  }
+  return parts.join("\n\n");
+}

@@ -1,0 +1,125 @@
+/**
+ * What was aimed at, and whether it was reached: each criterion against what was measured in the same run. What was not
+ * measured (a peer that is not here, a part left out) is neither reached nor missed.
+ */
+
+import { ADAPTERS } from "./adapters.mjs";
+import { median, ratio } from "./rounds.mjs";
+
+const STRINGS = ["s16", "s100", "s1k"];
+
+/** Throughput of `id` as a multiple of that of `other`, for each of the data. */
+const times = (id, other, workload, data) => (results) =>
+  data.map((dataName) => ratio(results.speed?.[dataName]?.[workload], id, other));
+
+/** Against whichever peer is fastest that gives out copies, too. */
+const timesFastestCopy = (id, workload, dataName) => (results) => {
+  const measured = results.speed?.[dataName]?.[workload] ?? {};
+  const copies = Object.keys(measured).filter((peer) => !ADAPTERS[peer].ours && !ADAPTERS[peer].shares);
+  const fastest = copies.sort((a, b) => measured[a].ns - measured[b].ns)[0];
+  return [fastest && ratio(measured, id, fastest)];
+};
+
+const togetherWith = (id, other) => (results) => {
+  const { [id]: mine, [other]: theirs } = results.together?.processes.mixed ?? {};
+  if (!mine || !theirs) return [undefined];
+  return [median(mine.rounds.together.map((both, round) => both / theirs.rounds.together[round]))];
+};
+
+const atLeast = (bound, unit, measure, aim) => ({
+  goal: `≥ ${bound}${unit}${aim ? ` (aim ${aim})` : ""}`,
+  measure,
+  show: (value) => value.toFixed(value < 10 ? 2 : 1),
+  reached: (value) => value >= bound,
+  unit,
+});
+const lru = (bound, id, workload, data, aim) => atLeast(bound, " × lru-cache", times(id, "lru", workload, data), aim);
+const lmdb = (bound, id, workload, data) => atLeast(bound, " × lmdb", times(id, "lmdb", workload, data));
+
+/** Points by which the hit ratio is above that of a policy, for each trace. */
+const above = (policy) => (results) =>
+  Object.values(results.hits?.traces ?? { none: {} })
+    .map((trace) => 100 * (trace.ours - trace[policy]))
+    .map((points) => (Number.isNaN(points) ? undefined : points));
+
+const TARGETS = [
+  [
+    "get, strings 16 B · 100 B · 1 KiB, near cache on",
+    lru(1, "near", "get", STRINGS, 1.3),
+    lmdb(2.5, "near", "get", STRINGS),
+  ],
+  ["get, strings of 100 B, key built per call, near cache on", lru(1.3, "near", "built", ["s100"])],
+  [
+    "get, strings 16 B · 100 B · 1 KiB, near cache off",
+    lru(0.75, "far", "get", STRINGS),
+    lmdb(2, "far", "get", STRINGS),
+  ],
+  ["get, string of 16 KiB, near cache off", lmdb(3, "far", "get", ["s16k"])],
+  [
+    "get, object, frozen and shared",
+    lru(1, "frozen", "get", ["object"], 1.3),
+    atLeast(4, " × lmdb without its cache", times("frozen", "lmdb-msgpack", "get", ["object"])),
+  ],
+  ["get, object, copied", atLeast(1.3, " × the fastest peer that copies", timesFastestCopy("near", "get", "object"))],
+  ["get, miss, strings 16 B · 100 B · 1 KiB", lru(0.6, "near", "miss", STRINGS)],
+  [
+    "set, strings 16 B · 100 B · 1 KiB",
+    lru(0.8, "near", "set", STRINGS),
+    lmdb(10, "near", "set", STRINGS),
+    atLeast(4, " × node-shared-cache", times("near", "node-shared-cache", "set", STRINGS)),
+  ],
+  [
+    "95 % get, 5 % set, two processes together",
+    atLeast(1.8, " × one process alone", (results) => [results.together?.processes.mixed.near?.gain]),
+    atLeast(5, " × lmdb's two", togetherWith("near", "lmdb")),
+  ],
+  [
+    "set while reclaim runs all the time",
+    atLeast(0.5, " × set without it", (results) => [results.reclaim && ratio(results.reclaim.set, "always", "none")]),
+    {
+      goal: "p99.9 < 20 × the median",
+      measure: ({ reclaim }) => [reclaim && reclaim.latency.always.p999 / reclaim.latency.always.p50],
+      show: (value) => `${value.toFixed(1)} × the median`,
+      reached: (value) => value < 20,
+    },
+  ],
+  [
+    "memory, 100,000 × 100 B, once for all processes",
+    {
+      goal: "< 200 B per entry",
+      measure: ({ memory }) => [memory && memory.smallest.bytes / memory.smallest.held],
+      show: (value) => `${value.toFixed(0)} B`,
+      reached: (value) => value < 200,
+    },
+  ],
+  [
+    "hit ratio on traces",
+    {
+      goal: "within 1 point of the reference S3-FIFO",
+      measure: above("s3fifo"),
+      show: (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(1)}`,
+      reached: (value) => value >= -1,
+      unit: " points",
+    },
+    {
+      goal: "above LRU",
+      measure: above("lru"),
+      show: (value) => `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(1)}`,
+      reached: (value) => value > 0,
+      unit: " points",
+    },
+  ],
+];
+
+/** `[{ what, goal, measured, reached: true | false | undefined }]`. */
+export function evaluate(results) {
+  return TARGETS.flatMap(([what, ...criteria]) =>
+    criteria.map(({ goal, measure, show, reached, unit = "" }) => {
+      const values = measure(results);
+      if (values.some((value) => value === undefined)) return { what, goal, measured: "not measured" };
+      const met = values.filter(reached).length;
+      const measured = values.map(show).join(" · ") + unit;
+      return { what, goal, measured, reached: met === values.length, met, of: values.length };
+    }),
+  );
+}

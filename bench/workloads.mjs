@@ -1,0 +1,295 @@
+/**
+ * What is stored, and the loops that are measured. Each participant runs one adapter with one set of data, so the calls
+ * in these loops only ever see one kind of cache and one kind of value.
+ *
+ * Every entry has a value of its own: a cache of references to a few shared values would measure the processor's cache.
+ */
+
+import { random, shuffled } from "./keys.mjs";
+
+const letters = random(7);
+/** Where the characters of values come from. */
+const BLOCK = Buffer.from(Uint8Array.from({ length: 1 << 17 }, () => 97 + Math.floor(letters() * 26)));
+const CYRILLIC = Array.from({ length: 1 << 12 }, () => String.fromCharCode(0x430 + Math.floor(letters() * 32))).join(
+  "",
+);
+const CITIES = ["Ankara", "Bergen", "Coimbra", "Dresden", "Espoo", "Faro", "Graz", "Haarlem"];
+
+function bytes(i, length) {
+  const value = Buffer.allocUnsafeSlow(length);
+  BLOCK.copy(value, 0, (i * 7919) & 0xffff);
+  value.latin1Write(`${100_000 + i}-`);
+  return value;
+}
+
+/** Through bytes, so that the text is flat: a piece of a longer one, or two joined, are read more slowly. */
+const ascii = (i, length) => bytes(i, length).latin1Slice();
+
+/** 100 bytes of UTF-8, 53 characters. */
+function cyrillic(i) {
+  const start = (i * 31) & 0x7ff;
+  return Buffer.from(`${100_000 + i}${CYRILLIC.slice(start, start + 47)}`, "utf8").utf8Slice();
+}
+
+/** About 300 bytes of JSON. */
+function nested(i) {
+  return {
+    id: i,
+    name: ascii(i, 12),
+    email: `${ascii(i + 1, 8)}@example.org`,
+    active: i % 3 === 0,
+    score: i / 7,
+    roles: ["reader", "author", i % 2 ? "editor" : "owner"],
+    profile: {
+      city: CITIES[i & 7],
+      language: "de",
+      address: { street: ascii(i + 2, 12), number: i % 200, zip: 10_000 + (i % 80_000) },
+      since: 1_700_000_000_000 + i,
+    },
+    settings: { theme: "dark", pageSize: 50 },
+  };
+}
+
+const EVERY = ["get", "built", "miss", "set", "mixed"];
+/** Where building the key, or a miss, is what it is for other data. */
+const KEYS = ["get", "built", "set"];
+const VALUES = ["get", "miss", "set", "mixed"];
+const PLAIN = ["get", "set"];
+
+/**
+ * The data: how many entries, how large a cache of this package has to be so that none is evicted, and which workloads
+ * are worth their time. Large values get fewer keys, so that all caches of a comparison fit into memory together.
+ */
+export const DATA = {
+  s16: {
+    label: "strings of 16 B",
+    type: "text",
+    longest: 16,
+    keys: 100_000,
+    size: "64mb",
+    workloads: EVERY,
+    make: (i) => ascii(i, 16),
+  },
+  s100: {
+    label: "strings of 100 B",
+    type: "text",
+    longest: 100,
+    keys: 100_000,
+    size: "64mb",
+    workloads: EVERY,
+    make: (i) => ascii(i, 100),
+  },
+  s1k: {
+    label: "strings of 1 KiB",
+    type: "text",
+    longest: 1024,
+    keys: 100_000,
+    size: "256mb",
+    workloads: EVERY,
+    make: (i) => ascii(i, 1024),
+  },
+  s16k: {
+    label: "strings of 16 KiB",
+    type: "text",
+    longest: 16384,
+    keys: 10_000,
+    size: "512mb",
+    workloads: PLAIN,
+    make: (i) => ascii(i, 16_384),
+  },
+  cyrillic: {
+    label: "non-ASCII strings of 100 B",
+    type: "text",
+    longest: 100,
+    keys: 100_000,
+    size: "64mb",
+    workloads: KEYS,
+    make: cyrillic,
+  },
+  object: {
+    label: "nested objects of 300 B",
+    type: "object",
+    longest: 400,
+    keys: 100_000,
+    size: "128mb",
+    workloads: VALUES,
+    make: nested,
+  },
+  buffer4k: {
+    label: "Buffers of 4 KiB",
+    type: "bytes",
+    longest: 4096,
+    keys: 20_000,
+    size: "256mb",
+    workloads: PLAIN,
+    make: (i) => bytes(i, 4096),
+  },
+};
+
+/** What is read of a value, so that reading it cannot be left out. */
+const weigh = {
+  text: (value) => value.length,
+  object: (value) => value.id + value.profile.city.length,
+  bytes: (value) => value.length,
+};
+
+/** Flat text, as a program has it that got the key from somewhere. */
+const flat = (text) => Buffer.from(text).latin1Slice();
+const FIRST = 100_000;
+const keyOf = (i) => flat(`user:${FIRST + i}`);
+
+/** All that a participant needs to run the loops: made before anything is measured. */
+export function prepare(name, order) {
+  const { type, keys: count, make } = DATA[name];
+  return {
+    name,
+    type,
+    count,
+    weigh: weigh[type],
+    keys: Array.from({ length: count }, (_, i) => keyOf(i)),
+    absent: Array.from({ length: count }, (_, i) => flat(`gone:${FIRST + i}`)),
+    values: Array.from({ length: count }, (_, i) => make(i)),
+    order,
+    // The order was drawn for so many keys, and its length is a power of two.
+    mask: order.length - 1,
+  };
+}
+
+export const WORKLOADS = {
+  get: "get",
+  built: "get, key built per call",
+  miss: "get, miss",
+  set: "set",
+  mixed: "95 % get, 5 % set",
+  heavy: "50 % get, 50 % set",
+};
+
+/** The loops over a cache that answers at once: `ops` operations from question `start` on; the sum of what was read. */
+export const loops = {
+  get(cache, { keys, order, mask, weigh }, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += weigh(cache.get(keys[order[(start + i) & mask]]));
+    return sum;
+  },
+
+  built(cache, { order, mask, weigh }, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += weigh(cache.get("user:" + (FIRST + order[(start + i) & mask])));
+    return sum;
+  },
+
+  miss(cache, { absent, order, mask }, start, ops) {
+    let sum = 1;
+    for (let i = 0; i < ops; i++) if (cache.get(absent[order[(start + i) & mask]]) !== undefined) sum++;
+    if (sum > 1) throw new Error("found what was never stored");
+    return sum;
+  },
+
+  set(cache, { keys, values, order, mask, count }, start, ops) {
+    let next = start % count;
+    for (let i = 0; i < ops; i++) {
+      cache.set(keys[order[(start + i) & mask]], values[next]);
+      if (++next === count) next = 0;
+    }
+    return ops;
+  },
+
+  mixed(cache, { keys, values, order, mask, count, weigh }, start, ops) {
+    let sum = 0;
+    let next = start % count;
+    for (let i = 0; i < ops; i++) {
+      const key = keys[order[(start + i) & mask]];
+      if (i % 20 === 19) {
+        cache.set(key, values[next]);
+        if (++next === count) next = 0;
+      } else {
+        sum += weigh(cache.get(key));
+      }
+    }
+    return sum + 1;
+  },
+
+  /** In a cache smaller than the data, so a get may miss. */
+  heavy(cache, { keys, values, order, mask, count, weigh }, start, ops) {
+    let sum = 1;
+    let next = start % count;
+    for (let i = 0; i < ops; i++) {
+      const key = keys[order[(start + i) & mask]];
+      if (i & 1) {
+        cache.set(key, values[next]);
+        if (++next === count) next = 0;
+      } else {
+        const value = cache.get(key);
+        if (value !== undefined) sum += weigh(value);
+      }
+    }
+    return sum;
+  },
+};
+
+/** The same over a cache that has to be awaited. */
+export const slowLoops = {
+  async get(cache, { keys, order, mask, weigh }, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += weigh(await cache.get(keys[order[(start + i) & mask]]));
+    return sum;
+  },
+
+  async built(cache, { order, mask, weigh }, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += weigh(await cache.get("user:" + (FIRST + order[(start + i) & mask])));
+    return sum;
+  },
+
+  async miss(cache, { absent, order, mask }, start, ops) {
+    for (let i = 0; i < ops; i++) {
+      if ((await cache.get(absent[order[(start + i) & mask]])) !== undefined)
+        throw new Error("found what was never stored");
+    }
+    return 1;
+  },
+
+  async set(cache, { keys, values, order, mask, count }, start, ops) {
+    for (let i = 0; i < ops; i++) {
+      await cache.set(keys[order[(start + i) & mask]], values[(start + i) % count]);
+    }
+    return ops;
+  },
+
+  async mixed(cache, { keys, values, order, mask, count, weigh }, start, ops) {
+    let sum = 1;
+    for (let i = 0; i < ops; i++) {
+      const key = keys[order[(start + i) & mask]];
+      if (i % 20 === 19) await cache.set(key, values[(start + i) % count]);
+      else sum += weigh(await cache.get(key));
+    }
+    return sum;
+  },
+};
+
+/** Several of them at once, as a server has it that answers several requests. */
+export function lanes(loop, width) {
+  return async (cache, data, start, ops) => {
+    const each = Math.ceil(ops / width);
+    const sums = await Promise.all(
+      Array.from({ length: width }, (_, lane) => loop(cache, data, start + lane * each, each)),
+    );
+    return sums.reduce((sum, part) => sum + part, 0);
+  };
+}
+
+/** Entries in an order of their own, for filling: neighbours in memory should not be neighbours by number. */
+export function* entriesOf({ keys, values, count }) {
+  for (const i of shuffled(count, random(11))) yield [keys[i], values[i]];
+}
+
+/** The same, made while they are asked for, so that nobody but the cache keeps them. */
+export function* freshEntries(name) {
+  const { keys: count, make } = DATA[name];
+  for (const i of shuffled(count, random(11))) yield [keyOf(i), make(i)];
+}
+
+/** The same keys, equal and not identical. */
+export function* freshKeys(name) {
+  for (let i = 0; i < DATA[name].keys; i++) yield keyOf(i);
+}

@@ -1,0 +1,31 @@
+/**
+ * Two programs that know nothing of each other but the name of a cache. Run this in two terminals at the same time: they
+ * count together.
+ *
+ *     node examples/04-two-terminals.mjs
+ */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { destroyCache, openCache } from "cache-machine";
+
+const cache = openCache("example-terminals", { size: "1mb" });
+const pause = Number(process.env.PAUSE_MS ?? 500);
+cache.increment("running");
+process.once("SIGINT", leave);
+
+for (let i = 0; i < 20; i++) {
+  const count = cache.increment("count");
+  const before = cache.get("last");
+  cache.set("last", process.pid);
+  const who = before === undefined ? "nobody" : before === process.pid ? "me" : `process ${before}`;
+  console.log(`${count}, before it was ${who}`);
+  await sleep(pause);
+}
+
+leave();
+
+/** Whoever is the last one removes the cache; otherwise it would stay until the machine restarts. */
+function leave() {
+  if (cache.decrement("running") === 0) destroyCache("example-terminals");
+  process.exit();
+}

@@ -1,0 +1,55 @@
+/**
+ * Express with cached responses: what one process has answered, all answer. Start it twice, with another PORT:
+ *
+ *     PORT=3000 node examples/05-express.mjs
+ */
+
+import { CacheError, destroyCache, openCache } from "cache-machine";
+import express from "express";
+
+const cache = openCache("example-express", { size: "8mb" });
+
+/** Keeps answers to GET requests that are the same for everybody: nothing that depends on cookies or on who asks. */
+function cached(ttl) {
+  return (request, response, next) => {
+    if (request.method !== "GET") return next();
+    const hit = cache.get(request.originalUrl);
+    if (hit !== undefined) return response.set("x-cache", "hit").type(hit.type).send(hit.body);
+
+    const send = response.send.bind(response);
+    response.send = (body) => {
+      // Objects come here once more, as text.
+      if (response.statusCode === 200 && (typeof body === "string" || Buffer.isBuffer(body))) {
+        store(request.originalUrl, { type: response.get("content-type") ?? "html", body }, ttl);
+      }
+      return send(body);
+    };
+    next();
+  };
+}
+
+function store(key, value, ttl) {
+  try {
+    cache.set(key, value, { ttl });
+  } catch (error) {
+    // An answer that finds no place, being too large for instance, is still an answer.
+    if (!(error instanceof CacheError)) throw error;
+  }
+}
+
+const app = express();
+app.get("/reports/:name", cached(60_000), (request, response) => {
+  response.json({ report: request.params.name, computedBy: process.pid });
+});
+
+const server = app.listen(process.env.PORT ?? 3000, "127.0.0.1", () => {
+  console.log(`http://127.0.0.1:${server.address().port}/reports/sales`);
+});
+
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.once(signal, () => {
+    destroyCache("example-express");
+    server.close();
+    server.closeAllConnections();
+  });
+}

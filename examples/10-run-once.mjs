@@ -1,0 +1,49 @@
+/**
+ * A job that one process is to run although all of them could: `add` stores only if the key is absent, so of all that
+ * try one wins. Here the first winner is killed; its claim expires, and another one does the job.
+ *
+ * Its limits: an owner that takes longer than the ttl, or stands still, is overtaken while it still believes to own the
+ * job; and a claim can be evicted when the cache is too small. So this saves work that is done twice, and no more: let
+ * nothing depend on it that must not happen twice.
+ *
+ *     node examples/10-run-once.mjs
+ */
+
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { destroyCache, openCache } from "cache-machine";
+
+const CLAIM_MS = 2_000;
+
+if (process.argv[2] === undefined) {
+  const children = Array.from({ length: 4 }, () => fork(new URL(import.meta.url), ["child"]));
+  await Promise.all(children.map((child) => once(child, "exit")));
+  console.log(`the report: ${openCache("example-run-once").get("report").value}`);
+  destroyCache("example-run-once");
+} else {
+  const cache = openCache("example-run-once", { size: "1mb" });
+  for (;;) {
+    const done = cache.get("report");
+    if (done?.value !== undefined) break;
+    if (cache.add("report", { owner: process.pid }, { ttl: CLAIM_MS })) await run();
+    else await sleep(CLAIM_MS / 40);
+  }
+  console.log(`${process.pid} has the report`);
+
+  async function run() {
+    const claim = cache.getEntry("report");
+    if (claim?.value.owner !== process.pid) return;
+    console.log(`${process.pid} runs the job`);
+    if (cache.increment("runs") === 1) process.kill(process.pid, "SIGKILL");
+    await sleep(CLAIM_MS / 8);
+    // Stored only if the claim is still this process's own.
+    const stored = cache.compareAndSet(
+      "report",
+      claim.version,
+      { value: `made by ${process.pid}` },
+      { ttl: 3_600_000 },
+    );
+    if (!stored) console.log(`${process.pid} was too slow`);
+  }
+}

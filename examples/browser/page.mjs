@@ -1,0 +1,223 @@
+/** The page: brings map, workers, caches and pictures together, and puts the numbers on the screen. */
+
+import { Caches } from "./caches.mjs";
+import { onColoursChange, workerColour } from "./colours.mjs";
+import { keyOf } from "./fractal.mjs";
+import { steer } from "./input.mjs";
+import { FractalMap } from "./map.mjs";
+import { drawIndex, MemoryPicture } from "./memory.mjs";
+import { Pool } from "./pool.mjs";
+
+const FIRST_WORKERS = 3;
+const MAX_WORKERS = 8;
+const PICTURE_MS = 100;
+const NUMBERS_MS = 500;
+/** How long the page looks for the place of a terminated worker. Browsers let a busy one go on for some seconds. */
+const PATIENCE_MS = 15_000;
+
+const find = (id) => document.getElementById(id);
+const rounded = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const compact = (value) => rounded.format(Math.round(value));
+const percent = (share) => `${Math.floor(100 * share)} %`;
+const mib = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+
+try {
+  start(new Caches(16));
+} catch (error) {
+  if (error.code !== "ERR_UNSUPPORTED") throw error;
+  find("error").textContent = `${error.code}: ${error.message}`;
+  find("not-isolated").hidden = false;
+}
+
+function start(caches) {
+  find("demo").hidden = false;
+  /** What was found and what had to be rendered, since the caches are as they are. */
+  let score;
+  let pageOperations = 0;
+  const reset = () => {
+    score = { found: 0, rendered: 0 };
+  };
+  reset();
+
+  const pool = new Pool(
+    (number) => caches.of(number, pool.members.size),
+    (place, answer) => {
+      if (answer?.found === true) score.found++;
+      if (answer?.found === false) score.rendered++;
+      map.arrived(place, answer?.bytes, answer?.found === false);
+    },
+  );
+  const map = new FractalMap(find("map"), read, (places) => pool.want(places));
+  const picture = new MemoryPicture(find("memory"));
+  /** Entries that the index has room for. */
+  let room = 0;
+
+  function read(key, isAnswer = false) {
+    if (!caches.isShared) return undefined;
+    pageOperations++;
+    const bytes = caches.read(key);
+    if (bytes !== undefined && !isAnswer) score.found++;
+    return bytes;
+  }
+
+  function say(text) {
+    find("news").textContent = text;
+  }
+
+  // ---- Workers -------------------------------------------------------------------------------------------------------
+
+  const rows = new Map();
+
+  function add() {
+    const { number } = pool.add();
+    const row = find("worker").content.firstElementChild.cloneNode(true);
+    find("workers").append(row);
+    row.style.setProperty("--colour", workerColour(number));
+    row.dataset.worker = number;
+    row.querySelector("span").textContent = `Worker ${number}`;
+    const button = row.querySelector("button");
+    button.setAttribute("aria-label", `Terminate worker ${number}`);
+    button.addEventListener("click", () => terminate(number));
+    rows.set(number, { row, operations: 0 });
+    showLimits();
+  }
+
+  function terminate(number) {
+    const job = pool.terminate(number);
+    caches.forget(number);
+    rows.get(number).row.remove();
+    rows.delete(number);
+    showLimits();
+    const busy = job === undefined ? "" : ` while it rendered ${keyOf(job)}`;
+    say(`Worker ${number} was terminated${busy}.`);
+    if (!caches.isShared) return;
+    const since = performance.now();
+    const look = () => {
+      const ms = performance.now() - since;
+      const [cache] = caches.all.values();
+      // Those that were added just now may not have joined.
+      if (caches.isShared && cache.stats().participants <= 1 + pool.members.size) {
+        say(`Worker ${number} was terminated${busy}. Its place was free again after ${Math.round(ms)} ms.`);
+      } else if (caches.isShared && ms < PATIENCE_MS) requestAnimationFrame(look);
+    };
+    look();
+  }
+
+  function showLimits() {
+    find("add").disabled = pool.members.size >= MAX_WORKERS;
+    for (const { row } of rows.values()) row.querySelector("button").disabled = pool.members.size === 1;
+  }
+
+  // ---- What can be pressed -------------------------------------------------------------------------------------------
+
+  /** Everything is looked for again in caches that are new or empty. */
+  function begin(text) {
+    reset();
+    pool.rejoin();
+    map.forget();
+    say(text);
+  }
+
+  find("add").addEventListener("click", add);
+  find("clear").addEventListener("click", () => {
+    caches.clear();
+    begin("Everything was removed, in one step.");
+  });
+  find("read").addEventListener("click", ({ currentTarget }) => {
+    const isOn = currentTarget.getAttribute("aria-pressed") !== "true";
+    currentTarget.setAttribute("aria-pressed", isOn);
+    pool.read(isOn ? caches.keys : []);
+    say(isOn ? "Workers with nothing to render read tiles of 9 kB at random." : "");
+  });
+  for (const input of document.querySelectorAll("input[name=size]")) {
+    input.addEventListener("change", () => {
+      caches.resize(Number(input.value));
+      begin(
+        caches.isShared
+          ? `Another cache, of ${input.value} MiB, with what fits of what was in the old one.`
+          : `${input.value} MiB, divided among the workers.`,
+      );
+    });
+  }
+  for (const input of document.querySelectorAll("input[name=sharing]")) {
+    input.addEventListener("change", () => {
+      caches.share(input.value === "shared");
+      begin(
+        caches.isShared
+          ? "One cache for the page and all workers."
+          : "Each worker has a cache of its own, and finds only what it has rendered itself.",
+      );
+    });
+  }
+  steer(map, find);
+  onColoursChange(() => map.forget());
+
+  // ---- What is shown -------------------------------------------------------------------------------------------------
+
+  function showPicture() {
+    const all = caches.all;
+    const inspections = new Map([...all].map(([name, cache]) => [name, cache.inspect()]));
+    if (inspections.size > 0) {
+      picture.draw(inspections);
+      drawIndex(find("index"), [...inspections.values()]);
+      room = [...inspections.values()].reduce((sum, each) => sum + each.index.length * each.indexPartEntries, 0);
+    }
+    const { all: tiles, there } = map.progress;
+    find("progress").textContent = there === tiles ? `${tiles} tiles` : `${there} of ${tiles} tiles`;
+    for (const [number, { row }] of rows) {
+      const job = pool.members.get(number)?.job;
+      row.querySelector("small").textContent = job === undefined ? "" : keyOf(job);
+    }
+  }
+
+  let last = { at: performance.now(), page: 0 };
+  function showNumbers() {
+    const now = performance.now();
+    const seconds = (now - last.at) / 1000;
+    let rate = (pageOperations - last.page) / seconds;
+    last = { at: now, page: pageOperations };
+    for (const [number, shown] of rows) {
+      const { operations, rendered, found, others } = pool.members.get(number);
+      const asked = rendered + found;
+      const own = (operations - shown.operations) / seconds;
+      shown.operations = operations;
+      rate += own;
+      const [, ...cells] = shown.row.cells;
+      cells[0].textContent = rendered.toLocaleString("en");
+      cells[1].textContent = asked === 0 ? "–" : percent(found / asked);
+      cells[1].title = `${found} of ${asked} were there, ${others} of them rendered by others`;
+      cells[2].textContent = compact(own);
+    }
+    const stats = [...caches.all.values()].map((cache) => cache.stats());
+    const sum = (of) => stats.reduce((total, each) => total + of(each), 0);
+    const asked = score.found + score.rendered;
+    show("hit-ratio", asked === 0 ? "–" : percent(score.found / asked), score.found / asked);
+    show("rate", compact(rate), rate);
+    show(
+      "entries",
+      compact(sum(({ entries }) => entries)),
+      sum(({ entries }) => entries),
+    );
+    show(
+      "evictions",
+      compact(sum(({ evictions }) => evictions)),
+      sum(({ evictions }) => evictions),
+    );
+    find("used").textContent = `${mib(sum(({ bytes }) => bytes))} of ${mib(sum(({ capacity }) => capacity))}`;
+    find("index-used").textContent = `${sum(({ entries }) => entries).toLocaleString("en")} of ${compact(room)} places`;
+    find("participants").textContent = caches.isShared
+      ? `${stats[0].participants} participants, with the page`
+      : `${caches.all.size} caches`;
+  }
+
+  /** A number for people, and the same one exactly. */
+  function show(id, text, value) {
+    find(id).textContent = text;
+    find(id).dataset.value = value;
+  }
+
+  for (let i = 0; i < FIRST_WORKERS; i++) add();
+  setInterval(showPicture, PICTURE_MS);
+  setInterval(showNumbers, NUMBERS_MS);
+  showPicture();
+}
