@@ -26,7 +26,7 @@ export interface Host {
   /** Every character must be below 256 and the target large enough. */
   writeLatin1(text: string, target: Uint8Array, start: number): void;
   /** As `TextEncoder.encodeInto`: writes UTF-8 as long as there is room. */
-  encodeInto(text: string, target: Uint8Array): TextEncoderEncodeIntoResult;
+  encodeInto(text: string, target: Uint8Array): { read: number; written: number };
   /** The target must be large enough. */
   writeUtf8(text: string, target: Uint8Array, start: number): void;
   /** The target must be large enough. */
