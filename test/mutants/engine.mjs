@@ -440,7 +440,7 @@ export const ENGINE = [
     file: "wasm/src/change.rs",
     find: "if !still(&self.region, hit) {",
     replace: "if false && !still(&self.region, hit) {",
-    first: ["models::p4_", "models::i1_", "models::m2_"],
+    first: ["hostile::m2_", "models::p4_"],
   },
   {
     name: "counting-keeps-the-version",

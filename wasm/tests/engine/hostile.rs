@@ -1,7 +1,10 @@
 //! Foreign bytes anywhere in the region, between operations: the engine may miss, refuse and lose, but never panic, hang
 //! or leave the region. Debug assertions are on, so an offset out of range is a panic here.
 
-use cache_machine_core::{Expect, Place};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use cache_machine_core::{Expect, Place, faults};
 
 use crate::harness::*;
 
@@ -200,4 +203,72 @@ fn a_tag_block_longer_than_its_record_is_none() {
         world.bytes()[at..at + 4].copy_from_slice(&there);
         assert_eq!(cache.get(b"key").unwrap().value, b"value");
     }
+}
+
+/// While a participant makes a number a counter, the number is moved away, another record lies there for a while, and when
+/// the number is moved again it comes to the same place, as many lives of the segment later as an entry can tell apart. The
+/// other participants are played: nobody could do all that in the time of a test.
+#[test]
+fn m2_a_number_comes_back_to_its_place() {
+    const LIVES: u32 = 4;
+    let mut came_back = 0;
+    'every: for leaves in 0.. {
+        for stays in 1..6 {
+            let world = World::new(MIB);
+            let mut cache = Cache::join(&world);
+            let geometry = world.region().geometry;
+            let (key, value) = (OwnedKey::of(b"n"), 5.0f64.to_le_bytes());
+            cache.set_number(b"n", 5.0).unwrap();
+            // So that the segment is full, and no writer holds it.
+            for i in 0..40u32 {
+                cache.set(&i.to_le_bytes(), &[1; 1000]).unwrap();
+            }
+            let way = cache.me.find(&key.with(cache.me.seed)).unwrap().way;
+            let entry_at = (geometry.bucket(0) + way * 8) as usize;
+            let at = record_of(&cache, b"n");
+            // Where it is while it is away: the record of another number, which is forgotten, with its key.
+            cache.set_number(b"m", 5.0).unwrap();
+            let elsewhere = record_of(&cache, b"m");
+            cache.remove(b"m", Expect::Anything).unwrap();
+            world.bytes().copy_within(at + 16..at + 40, elsewhere + 16);
+            let word = |at: usize| u64::from_le_bytes(world.bytes()[at..at + 8].try_into().unwrap());
+            let here = word(entry_at);
+            let there = here & !0xFFF_FFFF | elsewhere as u64 / 16;
+            let state_at = geometry.state(geometry.segment_of(at as u32).unwrap()) as usize;
+            let base = world.bytes().as_mut_ptr() as usize;
+            // SAFETY: within the region, which outlives this; the only other user is in the call that rings.
+            let change = move |at: usize, bytes: &[u8]| unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), (base + at) as *mut u8, bytes.len())
+            };
+            // SAFETY: as above, and aligned.
+            let entry = move || unsafe { ((base + entry_at) as *const u64).read() };
+            let (accesses, back) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let (count, is_back) = (accesses.clone(), back.clone());
+            faults::ring(Some(Box::new(move || {
+                count.set(count.get() + 1);
+                if count.get() == leaves && entry() == here {
+                    change(entry_at, &there.to_le_bytes());
+                    change(at + 40, &100.0f64.to_le_bytes());
+                    change(state_at + 4, &LIVES.to_le_bytes());
+                } else if count.get() == leaves + stays && entry() == there {
+                    change(at + 40, &value);
+                    change(at + 4, &(1 + LIVES).to_le_bytes());
+                    change(state_at + 4, &(1 + LIVES).to_le_bytes());
+                    change(entry_at, &here.to_le_bytes());
+                    is_back.set(true);
+                }
+            })));
+            let sum = cache.increment(b"n", 1.0, 0.0, &PLAIN);
+            faults::ring(None);
+            if accesses.get() < leaves {
+                break 'every;
+            }
+            came_back += back.get() as u32;
+            let got = cache.get(b"n").map(|got| f64::from_le_bytes(got.value[..8].try_into().unwrap()));
+            let told = sum.as_ref().map_or(5.0, |sum| *sum);
+            assert!(told == 5.0 && sum.is_err() || told == 6.0, "{told}: away from access {leaves} for {stays}");
+            assert_eq!(got, Some(told), "away from access {leaves} for {stays}");
+        }
+    }
+    assert!(came_back > 50, "{came_back}");
 }

@@ -328,41 +328,6 @@ fn m2_the_same_entry_comes_back() {
     told("the same entry", &tally);
 }
 
-/// One who makes a number a counter sleeps after it has found it, and again with a copy of what lies there by then. When it
-/// goes on, the number lies where it was, some lives of the segment later.
-#[test]
-fn m2_the_same_number_comes_back() {
-    const COME_BACK: Act = Act {
-        name: "come back",
-        act: |cache, _| {
-            let find = |cache: &mut Cache| cache.peek(b"n").unwrap().stamp;
-            let first = find(cache);
-            for i in 0..20_000u32 {
-                let _ = cache.set(b"c", &[i as u8; 24]);
-                let now = find(cache);
-                if now.entry == 0 || now.entry == first.entry && now.generation != first.generation {
-                    return;
-                }
-            }
-        },
-    };
-    let _watchdog = Watchdog::new("m2_the_same_number_comes_back", 300);
-    let world = World::new(MODEL_SIZE);
-    let mut cache = Cache::join(&world);
-    cache.set_number(b"n", 5.0).unwrap();
-    let bytes = until_reclaim(&mut cache, |cache, i| drop(cache.set(b"f", &[i; 24])));
-    let tally = Arc::default();
-    let play = play(&Arc::new(Scene { name: "sparse", bytes }), &[INCREMENT, COME_BACK], &tally);
-    let lengths = play.lengths();
-    let mut left = lengths[0] * 12;
-    play.plans(move |_| {
-        left = left.checked_sub(1)?;
-        let (i, j, k) = (left / 12, 300 * (1 + left % 3), 1 + 3 * (left / 3 % 4));
-        Some(vec![turn(0, i), turn(1, j), turn(0, k), turn(1, TO_THE_END), turn(0, TO_THE_END)])
-    });
-    told("the same number", &tally);
-}
-
 /// Whoever dies while it opens, seals, reclaims or frees: no segment is lost. (Every execution here ends with that check.)
 #[test]
 fn m3_segments_are_conserved() {
