@@ -265,10 +265,10 @@ export function readmePart(results) {
     const shown = ["map", "lru", "frozen", "near", "lmdb-cache", "lmdb-msgpack", "sharedmap", ...SERVERS];
     parts.push(comparison(results, "object", shown, ["get", "set"]));
   }
-  const missed = evaluate(results).filter(({ reached }) => reached === false);
-  if (missed.length) {
-    const lines = missed.map(({ what, goal, measured }) => `- ${what}: ${goal} was the aim, ${measured} was measured.`);
-    parts.push(`Not reached:\n\n${lines.join("\n")}`);
-  }
+  parts.push(
+    "With a key at hand, and for sets, a private cache is faster. " +
+      "[All results, and what was aimed at and not reached](bench/results/report.md); " +
+      "[where the nanoseconds go](docs/performance.md).",
+  );
   return parts.join("\n\n");
 }

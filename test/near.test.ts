@@ -54,6 +54,21 @@ describe("a value is current", () => {
     expect(found(near, 1, { ...ROOT, id: "1:n" })).toBe(false);
   });
 
+  test("for no other key of the same hash", () => {
+    const byHash = new Map<number, number>();
+    let pair: number[] = [];
+    for (let n = 0; pair.length === 0; n++) {
+      const other = byHash.get(hashText(`key ${n}`));
+      if (other !== undefined) pair = [other, n];
+      byHash.set(hashText(`key ${n}`), n);
+    }
+    const [first, second] = pair as [number, number];
+    const { near } = play(64);
+    near.keep(`key ${first}`, ROOT, new Int32Array(16).fill(1), first, undefined, 1);
+    expect(near.find(`key ${first}`, ROOT)).not.toBe(-1);
+    expect(near.find(`key ${second}`, ROOT)).toBe(-1);
+  });
+
   const changes: [string, (view: DataView) => void][] = [
     ["the low half of its entry", (view) => view.setUint32(entryAt(1), 7, true)],
     ["the high half of its entry", (view) => view.setUint32(entryAt(1) + 4, 7, true)],
