@@ -158,6 +158,13 @@ describe("the judge refuses", () => {
   });
 });
 
+it("what was cut off may have removed what was stored at the same time", () => {
+  for (const op of ["take", "delete"]) {
+    const history = [event(19, 41, "set", DONE), event(39, 40, op, PENDING, { result: ABSENT }), missed(119, 120)];
+    expect(contradiction(history, roomy)).toBeUndefined();
+  }
+});
+
 /** What really happened one after the other, told as if it had happened at once. */
 function random(model: Model): fc.Arbitrary<{ history: Event[]; replaced: [number, number][] }> {
   const names = ["get", "set", "delete", "take", "add", "replace", "compareAndSet", "update", "increment", "touch"];
