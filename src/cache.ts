@@ -32,7 +32,7 @@ import { KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
 import type { Region } from "./memory.ts";
 import { ROOT, type Scope, scopeOf } from "./namespace.ts";
-import { type Extra, Near } from "./near.ts";
+import { type Extra, extraOf, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
 import { readTags, writeTags } from "./tags.ts";
 
@@ -233,9 +233,7 @@ export class Cache<V = any> implements Disposable {
       if (near === undefined || typeof key !== "string") return this.#decode(kind, engine.value, length, false);
       if (this.#codec.isPrimitive(kind)) {
         const value = this.#codec.decode(kind, engine.value, 0, length);
-        const expiry = engine.number;
-        const tags = engine.tagCounters();
-        const extra = expiry === Infinity && tags === undefined ? undefined : { expiry, tags, copier: undefined };
+        const extra = extraOf(engine.number, engine.tagCounters(), undefined);
         near.keep(key, this.#scope, engine.out, value, extra, length);
         return value as V;
       }
@@ -248,7 +246,7 @@ export class Cache<V = any> implements Disposable {
       const value = this.#codec.decode(kind, engine.value, 0, length);
       const copier = frozenObjects ? undefined : copierOf(value);
       if (frozenObjects ? !deepFreeze(value) : copier === undefined) return value as V;
-      near.keep(key, this.#scope, proof, value, { expiry, tags, copier }, length);
+      near.keep(key, this.#scope, proof, value, extraOf(expiry, tags, copier), length);
       return copier === undefined ? (value as V) : (copy(value, copier) as V);
     }
     return undefined;

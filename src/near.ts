@@ -56,6 +56,11 @@ export interface Extra {
   readonly copier: Copier | undefined;
 }
 
+/** What has to be kept beside a value: nothing for most. */
+export function extraOf(expiry: number, tags: Int32Array | undefined, copier: Copier | undefined): Extra | undefined {
+  return expiry === Infinity && tags === undefined && copier === undefined ? undefined : { expiry, tags, copier };
+}
+
 /** The decoded values of one thread, for a cache and its namespaces. */
 export class Near {
   readonly #engine: Engine;
@@ -99,13 +104,9 @@ export class Near {
   /** The slot of a key in a namespace, or -1. What it holds may be old: see {@link isCurrent} and {@link renew}. */
   find(key: string, scope: Scope): number {
     const hash = hashText(key) ^ scope.salt;
-    let slot = hash & (this.#slots - 2);
-    if (this.#hashes[slot] !== hash) {
-      slot++;
-      if (this.#hashes[slot] !== hash) return -1;
-    }
-    const kept = this.#kept;
-    return kept[slot * KEPT + KEY] === key && kept[slot * KEPT + SCOPE] === scope.id ? slot : -1;
+    const first = hash & (this.#slots - 2);
+    if (this.#holds(first, hash, key, scope.id)) return first;
+    return this.#holds(first + 1, hash, key, scope.id) ? first + 1 : -1;
   }
 
   /**

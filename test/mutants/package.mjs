@@ -314,8 +314,8 @@ export const PACKAGE = [
     breaks: "I1",
     what: "the near cache does not compare the key",
     file: "src/near.ts",
-    find: "return kept[slot * KEPT + KEY] === key && kept",
-    replace: "return kept[slot * KEPT + KEY] !== undefined && kept",
+    find: "this.#kept[at + KEY] === key &&",
+    replace: "this.#kept[at + KEY] !== undefined && key !== undefined &&",
     first: ["test/near.test.ts"],
   },
   {
@@ -323,8 +323,8 @@ export const PACKAGE = [
     breaks: "I1",
     what: "the near cache does not compare the namespace",
     file: "src/near.ts",
-    find: "&& kept[slot * KEPT + SCOPE] === scope.id ? slot",
-    replace: "&& kept[slot * KEPT + SCOPE] !== scope.id + key ? slot",
+    find: "&& this.#kept[at + SCOPE] === scope;",
+    replace: "&& this.#kept[at + SCOPE] !== scope + String(key);",
     first: ["test/near.test.ts"],
   },
   {
