@@ -219,34 +219,39 @@ export class Cache<V = any> implements Disposable {
   /** Reads and decodes the value of the key in the area. */
   #fetch(key: Key, written: number, want: number): V | undefined {
     const engine = this.#engine;
-    const near = this.#near;
+    const codec = this.#codec;
+    const near = typeof key === "string" ? this.#near : undefined;
+    // The tags are for the near cache, which keeps their counters.
+    let wanted = near === undefined ? want : want | WANT_TAGS;
     for (let reads = 0; reads < READS; reads++) {
-      // The tags are for the near cache, which keeps their counters.
-      const length = engine.get(written, near === undefined ? want : want | WANT_TAGS);
+      const length = engine.get(written, wanted);
       if (length < 0) return undefined;
       const kind = engine.kind;
       if (engine.chunked) {
         const bytes = allocate(length);
-        if (!engine.readLarge(written, bytes)) continue;
-        return this.#decode(kind, bytes, length, true);
+        if (engine.readLarge(written, bytes)) return this.#decode(kind, bytes, length, true);
+        // What is looked for again was counted already.
+        if ((want & WANT_QUIET) === 0) wanted |= WANT_AFTER_FIND;
+        continue;
       }
-      if (near === undefined || typeof key !== "string") return this.#decode(kind, engine.value, length, false);
-      if (this.#codec.isPrimitive(kind)) {
-        const value = this.#codec.decode(kind, engine.value, 0, length);
-        const extra = extraOf(engine.number, engine.tagCounters(), undefined);
-        near.keep(key, this.#scope, engine.out, value, extra, length);
+      if (near === undefined) return this.#decode(kind, engine.value, length, false);
+      if (codec.isPrimitive(kind)) {
+        const value = codec.decode(kind, engine.value, 0, length);
+        const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters(), undefined);
+        near.keep(key as string, this.#scope, engine.out, value, extra, length);
         return value as V;
       }
       const { frozenObjects } = this.#opened.options;
-      if (!frozenObjects && !this.#codec.isStructured(kind)) return this.#decode(kind, engine.value, length, false);
+      if (!frozenObjects && !codec.isStructured(kind)) return this.#decode(kind, engine.value, length, false);
       // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
       const proof = engine.out.slice();
       const tags = engine.tagCounters();
       const expiry = engine.number;
-      const value = this.#codec.decode(kind, engine.value, 0, length);
+      const value = codec.decode(kind, engine.value, 0, length);
       const copier = frozenObjects ? undefined : copierOf(value);
       if (frozenObjects ? !deepFreeze(value) : copier === undefined) return value as V;
-      near.keep(key, this.#scope, proof, value, extraOf(expiry, tags, copier), length);
+      const extra = extraOf(this.#scope.id, expiry, tags, copier);
+      near.keep(key as string, this.#scope, proof, value, extra, length);
       return copier === undefined ? (value as V) : (copy(value, copier) as V);
     }
     return undefined;

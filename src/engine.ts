@@ -51,8 +51,11 @@ const OUT_NUMBER = 2;
  * hottest, low and high, zero when the entry can change in place; the index in the memory of the entry, in units of eight
  * bytes, and of the generation of its segment, in units of four; that generation; the clear epoch.
  */
-export const OUT_STAMP = 6;
-export const STAMP = 6;
+export const OUT_ENTRY = 6;
+export const OUT_ENTRY_AT = 8;
+export const OUT_STATE_AT = 9;
+export const OUT_GENERATION = 10;
+export const OUT_EPOCH = 11;
 
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
@@ -76,7 +79,7 @@ export class Engine {
   readonly clearEpochAt: number;
   /** Where this participant counts what it read without asking the engine, as a double. */
   readonly nearHitsAt: number;
-  /** The out part in words of four bytes, for {@link OUT_STAMP}. */
+  /** The out part in words of four bytes, for {@link OUT_ENTRY}. */
   readonly out: Int32Array;
 
   readonly #out64: Float64Array;

@@ -10,44 +10,49 @@
  * The word of an entry holds its heat, and the proof is that of a key at its hottest. So the first reads of a key go
  * through the engine, which makes it hotter with each, and no read of a hot key writes to its entry.
  *
- * Slots come in pairs, and the hash of a key names one pair:
+ * Slots come in sets of four, and the hash of a key names one set. What a read waits for is memory, so what it needs of a
+ * slot lies together, and of slots that hold other keys it needs no more than a byte:
  *
- *     #hashes   hash
- *     #words    entry low │ entry high │ index of the entry │ of the generation │ generation │ clear epoch │ bytes │ used
- *     #kept     key │ namespace │ value │ extra
+ *     #prints   a byte of each hash, four of a set in one word; zero in an empty slot
+ *     #words    hash │ index of the entry │ entry low │ entry high │ index of the generation │ generation │ bytes │ notes
+ *     #kept     key │ value
+ *     #extras   what few values have
  *
  * The arrays grow with what is kept, up to the number of entries that the cache was opened with. Values that were used
  * since somebody last wanted their place keep it (CLOCK): what is read once does not drive out what is read often.
  */
 
 import type { Copier } from "./copy.ts";
-import { type Engine, OUT_STAMP, STAMP } from "./engine.ts";
+import { type Engine, OUT_ENTRY, OUT_ENTRY_AT, OUT_EPOCH, OUT_GENERATION, OUT_STATE_AT } from "./engine.ts";
 import type { Scope } from "./namespace.ts";
 import { hashText } from "./text.ts";
 
-/** Words of a slot in `#words`, behind those of the stamp, and where among them is what. */
+/** Words of a slot in `#words`, and where among them is what. */
 const WORDS = 8;
-const AT = 2;
-const STATE = 3;
-const GENERATION = 4;
-const EPOCH = 5;
+const HASH = 0;
+const AT = 1;
+const ENTRY = 2;
+const STATE = 4;
+const GENERATION = 5;
 const BYTES = 6;
-const USED = 7;
-/** Places of a slot in `#kept`, and where among them is what. */
-const KEPT = 4;
-const KEY = 0;
-const SCOPE = 1;
-const VALUE = 2;
-const EXTRA = 3;
+const NOTES = 7;
+/** Bits of the notes: it was read since somebody wanted its place, and it has an extra. */
+const USED = 1;
+const EXTRA = 2;
+/** Slots of a set. */
+const SET = 4;
 /** Slots in the beginning. */
 const FEW = 1024;
-/** Bytes of values kept for each slot on average, so that large values cannot fill the heap. */
-const BYTES_PER_SLOT = 256;
+/** Bytes of values kept for each entry on average, so that large values cannot fill the heap. */
+const BYTES_PER_ENTRY = 1024;
+/** And of the bytes of the whole cache so many parts. */
+const SHARE = 0.5;
 /** Slots that are looked at for one value when there is no room for it. */
 const LOOKS = 64;
-
 /** What most values do not have. */
 export interface Extra {
+  /** The id of the namespace; empty for the cache itself. */
+  readonly scope: string;
   /** Milliseconds, `Infinity` without. */
   readonly expiry: number;
   /** The counters of its tags. */
@@ -57,14 +62,19 @@ export interface Extra {
 }
 
 /** What has to be kept beside a value: nothing for most. */
-export function extraOf(expiry: number, tags: Int32Array | undefined, copier: Copier | undefined): Extra | undefined {
-  return expiry === Infinity && tags === undefined && copier === undefined ? undefined : { expiry, tags, copier };
+export function extraOf(
+  scope: string,
+  expiry: number,
+  tags: Int32Array | undefined,
+  copier: Copier | undefined,
+): Extra | undefined {
+  const isPlain = scope === "" && expiry === Infinity && tags === undefined && copier === undefined;
+  return isPlain ? undefined : { scope, expiry, tags, copier };
 }
 
 /** The decoded values of one thread, for a cache and its namespaces. */
 export class Near {
   readonly #engine: Engine;
-  readonly #out: Int32Array;
   /** The memory of the engine. Reading words of it needs no atomics: see {@link isCurrent}. */
   readonly #memory32: Int32Array;
   readonly #memory64: Float64Array;
@@ -72,12 +82,15 @@ export class Near {
   readonly #hitsAt: number;
   readonly #most: number;
   readonly #budget: number;
-  #slots: number;
-  #hashes: Int32Array;
-  #words: Int32Array;
+  #slots = 0;
+  #prints = new Int32Array(0);
+  #words = new Int32Array(0);
   /** The same as `#words`; of use are the entries. */
-  #entries: Float64Array;
-  #kept: unknown[];
+  #entries = new Float64Array(0);
+  #kept: unknown[] = [];
+  #extras: (Extra | undefined)[] = [];
+  /** The clear epoch in which all that is here was read. */
+  #epoch = 0;
   #taken = 0;
   #bytes = 0;
   /** The slot that is looked at next when room is needed. */
@@ -86,27 +99,36 @@ export class Near {
   /** @param entries rounded up to a power of two */
   constructor(entries: number, engine: Engine) {
     this.#engine = engine;
-    this.#out = engine.out;
     const { buffer } = engine.region.memory;
     this.#memory32 = new Int32Array(buffer);
     this.#memory64 = new Float64Array(buffer);
     this.#epochAt = engine.clearEpochAt / 4;
     this.#hitsAt = engine.nearHitsAt / 8;
     this.#most = 2 ** Math.ceil(Math.log2(Math.max(entries, 16)));
-    this.#budget = this.#most * BYTES_PER_SLOT;
-    this.#slots = Math.min(FEW, this.#most);
-    this.#hashes = new Int32Array(this.#slots);
-    this.#words = new Int32Array(this.#slots * WORDS);
-    this.#entries = new Float64Array(this.#words.buffer);
-    this.#kept = new Array(this.#slots * KEPT).fill(undefined);
+    this.#budget = Math.min(this.#most * BYTES_PER_ENTRY, engine.region.size * SHARE);
+    this.#begin(0);
   }
 
   /** The slot of a key in a namespace, or -1. What it holds may be old: see {@link isCurrent} and {@link renew}. */
   find(key: string, scope: Scope): number {
-    const hash = hashText(key) ^ scope.salt;
-    const first = hash & (this.#slots - 2);
-    if (this.#holds(first, hash, key, scope.id)) return first;
-    return this.#holds(first + 1, hash, key, scope.id) ? first + 1 : -1;
+    return this.#find(hashText(key) ^ scope.salt, key, scope.id);
+  }
+
+  #find(hash: number, key: string, scope: string): number {
+    const prints = this.#prints;
+    const set = hash & (prints.length - 1);
+    // The bytes that are the same become zero, and of these the highest bits are set; now and then of another byte, too
+    // (Mycroft's test for a zero byte in a word).
+    const other = (prints[set] as number) ^ Math.imul(printOf(hash), 0x01010101);
+    for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
+      const slot = set * SET + ((31 - Math.clz32(same & -same)) >> 3);
+      if (this.#holds(slot, key, scope)) return slot;
+    }
+    return -1;
+  }
+
+  #holds(slot: number, key: string, scope: string): boolean {
+    return this.#kept[slot * 2] === key && scope === (this.extra(slot)?.scope ?? "");
   }
 
   /**
@@ -123,13 +145,14 @@ export class Near {
     const at = slot * WORDS;
     const memory32 = this.#memory32;
     if (
-      this.#entries[at / 2] !== this.#memory64[words[at + AT] as number] ||
+      this.#entries[(at + ENTRY) / 2] !== this.#memory64[words[at + AT] as number] ||
       words[at + GENERATION] !== memory32[words[at + STATE] as number] ||
-      words[at + EPOCH] !== memory32[this.#epochAt]
+      this.#epoch !== memory32[this.#epochAt]
     ) {
       return false;
     }
-    if (words[at + USED] === 0) words[at + USED] = 1;
+    const notes = words[at + NOTES] as number;
+    if ((notes & USED) === 0) words[at + NOTES] = notes | USED;
     // Also keeps optimisers from reading the words above once for many calls.
     (this.#memory64[this.#hitsAt] as number)++;
     return true;
@@ -138,21 +161,30 @@ export class Near {
   /** The same after the engine's `find` has looked the key up: whether the stamp it put out is that of the value in the slot. */
   renew(slot: number): boolean {
     const words = this.#words;
-    const out = this.#out;
+    const { out } = this.#engine;
     const at = slot * WORDS;
-    for (let i = 0; i < STAMP; i++) if (words[at + i] !== out[OUT_STAMP + i]) return false;
-    words[at + USED] = 1;
+    if (
+      words[at + ENTRY] !== out[OUT_ENTRY] ||
+      words[at + ENTRY + 1] !== out[OUT_ENTRY + 1] ||
+      words[at + AT] !== out[OUT_ENTRY_AT] ||
+      words[at + STATE] !== out[OUT_STATE_AT] ||
+      words[at + GENERATION] !== out[OUT_GENERATION] ||
+      this.#epoch !== out[OUT_EPOCH]
+    ) {
+      return false;
+    }
+    words[at + NOTES] = (words[at + NOTES] as number) | USED;
     return true;
   }
 
   /** The value in a slot that {@link find} gave. */
   value(slot: number): unknown {
-    return this.#kept[slot * KEPT + VALUE];
+    return this.#kept[slot * 2 + 1];
   }
 
   /** What else has to be looked at before that value is returned. */
   extra(slot: number): Extra | undefined {
-    return this.#kept[slot * KEPT + EXTRA] as Extra | undefined;
+    return ((this.#words[slot * WORDS + NOTES] as number) & EXTRA) === 0 ? undefined : this.#extras[slot];
   }
 
   /** Whether none of the tags of a value was invalidated. */
@@ -163,7 +195,9 @@ export class Near {
   /** Keeps a value of `length` bytes with its stamp, which lies in `out` as the engine's `get` has put it there. */
   keep(key: string, scope: Scope, out: Int32Array, value: unknown, extra: Extra | undefined, length: number): void {
     // An entry that can change in place, such as a counter, has no stamp that could prove anything.
-    if (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0) return;
+    if (out[OUT_ENTRY] === 0 && out[OUT_ENTRY + 1] === 0) return;
+    const epoch = out[OUT_EPOCH] as number;
+    if (epoch !== this.#epoch) this.#begin(epoch);
     if (this.#taken >= this.#slots / 4 && this.#slots < this.#most) this.#grow();
     const hash = hashText(key) ^ scope.salt;
     const slot = this.#slotFor(hash, key, scope.id);
@@ -172,68 +206,96 @@ export class Near {
     if (this.#bytes + length > this.#budget && !this.#makeRoom(length)) return;
     this.#taken++;
     this.#bytes += length;
-    this.#hashes[slot] = hash;
+    const words = this.#words;
     const at = slot * WORDS;
-    for (let i = 0; i < STAMP; i++) this.#words[at + i] = out[OUT_STAMP + i] as number;
-    this.#words[at + BYTES] = length;
-    this.#words[at + USED] = 0;
-    const kept = this.#kept;
-    kept[slot * KEPT + KEY] = key;
-    kept[slot * KEPT + SCOPE] = scope.id;
-    kept[slot * KEPT + VALUE] = value;
-    kept[slot * KEPT + EXTRA] = extra;
+    words[at + HASH] = hash;
+    words[at + AT] = out[OUT_ENTRY_AT] as number;
+    words[at + ENTRY] = out[OUT_ENTRY] as number;
+    words[at + ENTRY + 1] = out[OUT_ENTRY + 1] as number;
+    words[at + STATE] = out[OUT_STATE_AT] as number;
+    words[at + GENERATION] = out[OUT_GENERATION] as number;
+    words[at + BYTES] = length;
+    words[at + NOTES] = extra === undefined ? 0 : EXTRA;
+    this.#kept[slot * 2] = key;
+    this.#kept[slot * 2 + 1] = value;
+    this.#print(slot, printOf(hash));
+    if (extra !== undefined) this.#extras[slot] = extra;
+  }
+
+  /** Nothing is kept: in the beginning, and when everything was cleared since the last value was kept. */
+  #begin(epoch: number): void {
+    this.#epoch = epoch;
+    this.#taken = 0;
+    this.#bytes = 0;
+    this.#hand = 0;
+    this.#allocate(Math.min(FEW, this.#most));
+  }
+
+  /** Empty slots. */
+  #allocate(slots: number): void {
+    this.#slots = slots;
+    this.#prints = new Int32Array(slots / SET);
+    this.#words = new Int32Array(slots * WORDS);
+    this.#entries = new Float64Array(this.#words.buffer);
+    this.#kept = new Array(slots * 2).fill(undefined);
+    this.#extras = new Array(slots).fill(undefined);
   }
 
   #isTaken(slot: number): boolean {
-    return this.#kept[slot * KEPT + KEY] !== undefined;
+    return this.#kept[slot * 2] !== undefined;
   }
 
-  #holds(slot: number, hash: number, key: unknown, scope: unknown): boolean {
-    const at = slot * KEPT;
-    return this.#hashes[slot] === hash && this.#kept[at + KEY] === key && this.#kept[at + SCOPE] === scope;
+  /** Whether it was read since somebody wanted its place. */
+  #isUsed(slot: number): boolean {
+    return ((this.#words[slot * WORDS + NOTES] as number) & USED) !== 0;
   }
 
-  /** The slot for a key: the one it has, else an empty one, else one that was not used; -1 when both were. */
-  #slotFor(hash: number, key: unknown, scope: unknown): number {
-    const first = hash & (this.#slots - 2);
-    const second = first + 1;
-    if (this.#holds(first, hash, key, scope)) return first;
-    if (this.#holds(second, hash, key, scope)) return second;
-    if (!this.#isTaken(first)) return first;
-    if (!this.#isTaken(second)) return second;
-    const words = this.#words;
-    if (words[first * WORDS + USED] === 0) return first;
-    if (words[second * WORDS + USED] === 0) return second;
-    words[first * WORDS + USED] = 0;
-    words[second * WORDS + USED] = 0;
+  #forgetUse(slot: number): void {
+    const at = slot * WORDS + NOTES;
+    this.#words[at] = (this.#words[at] as number) & ~USED;
+  }
+
+  /** The slot for a key: the one it has, else an empty one of its set, else one that was not used; -1 when all were. */
+  #slotFor(hash: number, key: string, scope: string): number {
+    const found = this.#find(hash, key, scope);
+    if (found >= 0) return found;
+    const first = (hash & (this.#prints.length - 1)) * SET;
+    for (let slot = first; slot < first + SET; slot++) if (!this.#isTaken(slot)) return slot;
+    for (let slot = first; slot < first + SET; slot++) if (!this.#isUsed(slot)) return slot;
+    for (let slot = first; slot < first + SET; slot++) this.#forgetUse(slot);
     return -1;
   }
 
   /** Twice the slots, for what is in them. */
   #grow(): void {
-    const [hashes, words, kept] = [this.#hashes, this.#words, this.#kept];
-    this.#slots *= 2;
-    this.#hashes = new Int32Array(this.#slots);
-    this.#words = new Int32Array(this.#slots * WORDS);
-    this.#entries = new Float64Array(this.#words.buffer);
-    this.#kept = new Array(this.#slots * KEPT).fill(undefined);
-    for (let slot = 0; slot < hashes.length; slot++) {
-      if (kept[slot * KEPT + KEY] === undefined) continue;
-      const hash = hashes[slot] as number;
-      // The two of a pair part or stay together: there is room for both.
-      const to = this.#slotFor(hash, kept[slot * KEPT + KEY], kept[slot * KEPT + SCOPE]);
-      this.#hashes[to] = hash;
-      for (let i = 0; i < WORDS; i++) this.#words[to * WORDS + i] = words[slot * WORDS + i] as number;
-      for (let i = 0; i < KEPT; i++) this.#kept[to * KEPT + i] = kept[slot * KEPT + i];
+    const [words, kept, extras] = [this.#words, this.#kept, this.#extras];
+    const slots = this.#slots;
+    this.#allocate(slots * 2);
+    for (let slot = 0; slot < slots; slot++) {
+      if (kept[slot * 2] === undefined) continue;
+      const from = slot * WORDS;
+      const hash = words[from + HASH] as number;
+      // Those of a set part or stay together: there is room for all.
+      const to = this.#slotFor(hash, kept[slot * 2] as string, extras[slot]?.scope ?? "");
+      this.#words.set(words.subarray(from, from + WORDS), to * WORDS);
+      this.#kept[to * 2] = kept[slot * 2];
+      this.#kept[to * 2 + 1] = kept[slot * 2 + 1];
+      this.#extras[to] = extras[slot];
+      this.#print(to, printOf(hash));
     }
+  }
+
+  #print(slot: number, print: number): void {
+    const shift = (slot % SET) * 8;
+    const set = Math.floor(slot / SET);
+    this.#prints[set] = ((this.#prints[set] as number) & ~(0xff << shift)) | (print << shift);
   }
 
   /** Lets go of values that were not used since they were last looked at here, until there is room for one of `length`. */
   #makeRoom(length: number): boolean {
     for (let looks = 0; looks < LOOKS && this.#bytes + length > this.#budget; looks++) {
-      const used = this.#hand * WORDS + USED;
-      if (this.#words[used] === 0) this.drop(this.#hand);
-      else this.#words[used] = 0;
+      if (this.#isUsed(this.#hand)) this.#forgetUse(this.#hand);
+      else this.drop(this.#hand);
       this.#hand = (this.#hand + 1) & (this.#slots - 1);
     }
     return this.#bytes + length <= this.#budget;
@@ -244,6 +306,14 @@ export class Near {
     if (!this.#isTaken(slot)) return;
     this.#bytes -= this.#words[slot * WORDS + BYTES] as number;
     this.#taken--;
-    for (let i = 0; i < KEPT; i++) this.#kept[slot * KEPT + i] = undefined;
+    this.#kept[slot * 2] = undefined;
+    this.#kept[slot * 2 + 1] = undefined;
+    this.#print(slot, 0);
+    if (this.#extras[slot] !== undefined) this.#extras[slot] = undefined;
   }
+}
+
+/** A byte of a hash that is not zero, of bits that do not name the set. */
+function printOf(hash: number): number {
+  return (hash >>> 24) | 1;
 }

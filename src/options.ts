@@ -17,8 +17,8 @@ export interface CacheOptions {
   /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * Decoded values that this thread keeps, in entries: 131,072 by default, at most 256 bytes for each of them on average.
-   * Memory is taken as they come. 0 turns it off.
+   * Decoded values that this thread keeps, in entries: 131,072 by default, at most 1 KiB for each of them on average, and at
+   * most half of the cache's size in all. Memory is taken as they come. 0 turns it off.
    */
   nearCache?: number | undefined;
   /** `get` of an object returns one deeply frozen object again and again instead of a fresh copy; false by default. */
