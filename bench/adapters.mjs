@@ -12,7 +12,7 @@ import path from "node:path";
 import { connect } from "./servers.mjs";
 
 const OURS = new URL("../dist/index.js", import.meta.url).href;
-const STRINGS = ["s16", "s100", "s1k", "s16k", "cyrillic"];
+const STRINGS = ["s16", "s100", "few", "s1k", "s16k", "cyrillic"];
 const EVERYTHING = [...STRINGS, "object", "buffer4k"];
 /** For what is so slow, or so special, that more would only take time. */
 const SOME = ["s100", "object"];

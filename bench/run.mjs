@@ -5,7 +5,7 @@
  *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
  *                        get, miss and set of strings
  *   --only speed,hits    only these parts (speed together reclaim latency memory opening hits)
- *   --data s100,object   only these data (s16 s100 s1k s16k cyrillic object buffer4k)
+ *   --data s100,object   only these data (s16 s100 few s1k s16k cyrillic object buffer4k)
  *   --adapters near,lru  only these adapters (see adapters.mjs)
  *   --workloads get,set  only these workloads (get built miss set mixed)
  *   --rounds 5 --ms 40   rounds, and milliseconds of each

@@ -58,7 +58,8 @@ const PLAIN = ["get", "set"];
 
 /**
  * The data: how many entries, how large a cache of this package has to be so that none is evicted, and which workloads
- * are worth their time. Large values get fewer keys, so that all caches of a comparison fit into memory together.
+ * are worth their time. Large values get fewer keys, so that all caches of a comparison fit into memory together. Few keys
+ * show what the operations cost; with many, caches wait for memory.
  */
 export const DATA = {
   s16: {
@@ -77,6 +78,15 @@ export const DATA = {
     keys: 100_000,
     size: "64mb",
     workloads: EVERY,
+    make: (i) => ascii(i, 100),
+  },
+  few: {
+    label: "few strings of 100 B",
+    type: "text",
+    longest: 100,
+    keys: 1000,
+    size: "64mb",
+    workloads: ["get", "built", "miss", "set"],
     make: (i) => ascii(i, 100),
   },
   s1k: {
