@@ -37,6 +37,8 @@ const EXPORTS_TS = join(ROOT, "src", "exports.ts");
 
 const WASM_OPT_FLAGS = [
   "-O3",
+  "--converge",
+  "--reorder-functions",
   // Both evaluate `atomic.fence` at compile time, to nothing, and so remove it. LLVM has folded the constants already.
   "--skip-pass=precompute",
   "--skip-pass=precompute-propagate",

@@ -1,13 +1,14 @@
 /**
  * Values ↔ bytes. Every value becomes one type byte, which the record keeps, and its bytes: text, numbers and binary
- * data have types of their own and go straight into the target; everything else becomes text through the library
- * `devalue`, or bytes through the user's own `codec`. Types and bytes are part of the memory layout: whoever changes
- * them, or takes another major version of `devalue`, raises the layout version.
+ * data have types of their own and go straight into the target; plain objects become JSON; everything else becomes text
+ * through the library `devalue`, or bytes through the user's own `codec`. Types and bytes are part of the memory layout:
+ * whoever changes them, or takes another major version of `devalue`, raises the layout version.
  *
  * Relies on `text.ts` for text. Must not know where the bytes live; numbers are little-endian, as are the typed arrays of
  * every host with WebAssembly.
  */
 import { CacheError } from "./errors.ts";
+import { fromJson, toJson } from "./json.ts";
 import {
   damaged,
   errorData,
@@ -22,7 +23,7 @@ import {
 } from "./structured.ts";
 import { describe, type Host, host, isWellFormed, SHORT_TEXT, typedArrayKind } from "./text.ts";
 
-/** Replaces `devalue`. Strings, numbers, booleans, bigints, `null` and bytes never reach it. */
+/** Replaces JSON and `devalue`. Strings, numbers, booleans, bigints, `null` and bytes never reach it. */
 export interface Codec {
   /**
    * @param value - an object that is not bytes: plain, array, Map, Date, class instance …
@@ -72,6 +73,8 @@ const BYTE_KINDS = [
 const LAST_BYTES: number = BUFFER + BYTE_KINDS.length - 1;
 /** Added to the type of a text: the text is what `devalue` made of an object. */
 const STRUCTURED = 32;
+/** Added to the type of a text: the text is the JSON of an object. */
+const JSON_TEXT = 40;
 const CUSTOM = 48;
 
 /** Up to here `encodeInto`, which also tells whether the text is ASCII, beats asking first and then writing Latin-1. */
@@ -109,7 +112,7 @@ export class ValueCodec {
   #sourceView: DataView | undefined;
 
   /**
-   * @param custom - replaces `devalue`; the types that have their own stay as they are. Values that were
+   * @param custom - replaces JSON and `devalue`; the types that have their own stay as they are. Values that were
    * stored without it can still be read.
    * @param on - the host whose primitives are used; only tests give another than their own.
    * @throws TypeError naming `codec` when it lacks `encode` or `decode`.
@@ -246,11 +249,16 @@ export class ValueCodec {
     const data = toData(value);
     // What `toJSON` returned; like JSON.stringify, it is asked once.
     if (typeof data !== "object" || data === null) return this.encode(data, target);
-    const text = toText(data, this.#reducers);
+    const json = toJson(data);
+    if (json !== undefined) return this.#encodeStructured(json, JSON_TEXT, target);
+    return this.#encodeStructured(toText(data, this.#reducers), STRUCTURED, target);
+  }
+
+  #encodeStructured(text: string, type: number, target: Uint8Array): number {
     // A getter may have encoded something with this codec meanwhile.
     this.bytes = undefined;
     const length = this.#encodeText(text, target);
-    this.type += STRUCTURED;
+    this.type += type;
     return length;
   }
 
@@ -293,6 +301,10 @@ export class ValueCodec {
       case STRUCTURED + UTF8:
       case STRUCTURED + UTF16:
         return fromText(this.decode(type - STRUCTURED, source, start, length) as string, this.#revivers);
+      case JSON_TEXT + LATIN1:
+      case JSON_TEXT + UTF8:
+      case JSON_TEXT + UTF16:
+        return fromJson(this.decode(type - JSON_TEXT, source, start, length) as string);
       case NULL:
         return null;
       case TRUE:

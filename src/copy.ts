@@ -35,6 +35,8 @@ function plan(value: object, seen: Set<object>, depth: number): Copier | undefin
   for (const key of keys) {
     const item = (value as Record<string, unknown>)[key];
     if (typeof item !== "object" || item === null) continue;
+    // Only foreign bytes have it, and assigning it to a copy would change the copy's prototype.
+    if (key === "__proto__") return undefined;
     const copier = plan(item, seen, depth - 1);
     if (copier === undefined) return undefined;
     at.push(Array.isArray(value) ? Number(key) : key);

@@ -49,13 +49,11 @@ const OUT_NUMBER = 2;
 /**
  * The stamp of an entry, in words of four bytes: what proves later that it is unchanged. The word of the entry at its
  * hottest, low and high, zero when the entry can change in place; the index in the memory of the entry, in units of eight
- * bytes, and of the generation of its segment, in units of four; that generation; the clear epoch.
+ * bytes, and of the generation of its segment, in units of four; that generation. Behind it the clear epoch.
  */
-export const OUT_ENTRY = 6;
-export const OUT_ENTRY_AT = 8;
-export const OUT_STATE_AT = 9;
-export const OUT_GENERATION = 10;
-export const OUT_EPOCH = 11;
+export const OUT_STAMP = 6;
+export const STAMP = 5;
+export const OUT_EPOCH: number = OUT_STAMP + STAMP;
 
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
@@ -79,7 +77,7 @@ export class Engine {
   readonly clearEpochAt: number;
   /** Where this participant counts what it read without asking the engine, as a double. */
   readonly nearHitsAt: number;
-  /** The out part in words of four bytes, for {@link OUT_ENTRY}. */
+  /** The out part in words of four bytes, for {@link OUT_STAMP}. */
   readonly out: Int32Array;
 
   readonly #out64: Float64Array;

@@ -14,7 +14,7 @@
  * slot lies together, and of slots that hold other keys it needs no more than a byte:
  *
  *     #prints   a byte of each hash, four of a set in one word; zero in an empty slot
- *     #words    hash │ index of the entry │ entry low │ entry high │ index of the generation │ generation │ bytes │ notes
+ *     #words    entry low │ entry high │ index of the entry │ of the generation │ generation │ hash │ bytes │ notes
  *     #kept     key │ value
  *     #extras   what few values have
  *
@@ -23,17 +23,16 @@
  */
 
 import type { Copier } from "./copy.ts";
-import { type Engine, OUT_ENTRY, OUT_ENTRY_AT, OUT_EPOCH, OUT_GENERATION, OUT_STATE_AT } from "./engine.ts";
+import { type Engine, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import type { Scope } from "./namespace.ts";
 import { hashText } from "./text.ts";
 
-/** Words of a slot in `#words`, and where among them is what. */
+/** Words of a slot in `#words`, and where among them is what, behind the entry. The first are those of the stamp. */
 const WORDS = 8;
-const HASH = 0;
-const AT = 1;
-const ENTRY = 2;
-const STATE = 4;
-const GENERATION = 5;
+const AT = 2;
+const STATE = 3;
+const GENERATION = 4;
+const HASH = 5;
 const BYTES = 6;
 const NOTES = 7;
 /** Bits of the notes: it was read since somebody wanted its place, and it has an extra. */
@@ -145,7 +144,7 @@ export class Near {
     const at = slot * WORDS;
     const memory32 = this.#memory32;
     if (
-      this.#entries[(at + ENTRY) / 2] !== this.#memory64[words[at + AT] as number] ||
+      this.#entries[at / 2] !== this.#memory64[words[at + AT] as number] ||
       words[at + GENERATION] !== memory32[words[at + STATE] as number] ||
       this.#epoch !== memory32[this.#epochAt]
     ) {
@@ -163,16 +162,8 @@ export class Near {
     const words = this.#words;
     const { out } = this.#engine;
     const at = slot * WORDS;
-    if (
-      words[at + ENTRY] !== out[OUT_ENTRY] ||
-      words[at + ENTRY + 1] !== out[OUT_ENTRY + 1] ||
-      words[at + AT] !== out[OUT_ENTRY_AT] ||
-      words[at + STATE] !== out[OUT_STATE_AT] ||
-      words[at + GENERATION] !== out[OUT_GENERATION] ||
-      this.#epoch !== out[OUT_EPOCH]
-    ) {
-      return false;
-    }
+    for (let i = 0; i < STAMP; i++) if (words[at + i] !== out[OUT_STAMP + i]) return false;
+    if (this.#epoch !== out[OUT_EPOCH]) return false;
     words[at + NOTES] = (words[at + NOTES] as number) | USED;
     return true;
   }
@@ -195,7 +186,7 @@ export class Near {
   /** Keeps a value of `length` bytes with its stamp, which lies in `out` as the engine's `get` has put it there. */
   keep(key: string, scope: Scope, out: Int32Array, value: unknown, extra: Extra | undefined, length: number): void {
     // An entry that can change in place, such as a counter, has no stamp that could prove anything.
-    if (out[OUT_ENTRY] === 0 && out[OUT_ENTRY + 1] === 0) return;
+    if (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0) return;
     const epoch = out[OUT_EPOCH] as number;
     if (epoch !== this.#epoch) this.#begin(epoch);
     if (this.#taken >= this.#slots / 4 && this.#slots < this.#most) this.#grow();
@@ -208,12 +199,8 @@ export class Near {
     this.#bytes += length;
     const words = this.#words;
     const at = slot * WORDS;
+    for (let i = 0; i < STAMP; i++) words[at + i] = out[OUT_STAMP + i] as number;
     words[at + HASH] = hash;
-    words[at + AT] = out[OUT_ENTRY_AT] as number;
-    words[at + ENTRY] = out[OUT_ENTRY] as number;
-    words[at + ENTRY + 1] = out[OUT_ENTRY + 1] as number;
-    words[at + STATE] = out[OUT_STATE_AT] as number;
-    words[at + GENERATION] = out[OUT_GENERATION] as number;
     words[at + BYTES] = length;
     words[at + NOTES] = extra === undefined ? 0 : EXTRA;
     this.#kept[slot * 2] = key;

@@ -21,6 +21,7 @@ const hosts: [string, Host][] = [
 const LATIN1 = 2;
 const UTF8 = 3;
 const STRUCTURED = 32;
+const JSON_TEXT = 40;
 
 /** Shared, as in the cache: whatever cannot read or write shared memory fails here. */
 function scratch(length = 65536): Uint8Array {
@@ -456,7 +457,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
         expect(() => codec.encode({ f: () => 1 }, target)).toThrow(TypeError);
         codec.encode({ large: "y".repeat(1000) }, target);
         target.fill(7);
-        delete value.late;
+        value.late = undefined;
         return codec.encode("text", target) + codec.encode("y".repeat(1000), target);
       },
       late: 1,
@@ -464,6 +465,117 @@ describe.each(hosts)("values, %s", (_name, on) => {
     const result = roundTrip(value, on, target, codec) as typeof value;
     expect(result).toStrictEqual({ list: result.list, inner: 1004, late: undefined });
     expect(Object.entries(result.list as unknown[])).toEqual(Object.entries({ 0: 1, 1: true, 3: 4 }));
+  });
+
+  describe("plain data", () => {
+    const typeOf = (value: unknown): number => {
+      const codec = new ValueCodec(undefined, on);
+      codec.encode(value, scratch());
+      return codec.type;
+    };
+
+    it("becomes JSON and comes back in the same order", () => {
+      const key = fc
+        .oneof(anyText, fc.constantFrom("toString", "constructor", "then", "length", "0"))
+        .filter((text) => text !== "__proto__" && text !== "toJSON");
+      const number = fc.double({ noNaN: true, noDefaultInfinity: true }).filter((value) => !Object.is(value, -0));
+      const leaf = fc.oneof(anyText, number, fc.boolean(), fc.constant(null));
+      const { tree } = fc.letrec<{ tree: unknown }>((tie) => ({
+        tree: fc.oneof(
+          fc.array(fc.oneof({ depthSize: "small" }, leaf, tie("tree")), { maxLength: 5 }),
+          fc.dictionary(key, fc.oneof({ depthSize: "small" }, leaf, tie("tree")), {
+            maxKeys: 5,
+            noNullPrototype: true,
+          }),
+        ),
+      }));
+      fc.assert(
+        fc.property(tree, (value) => {
+          expect([LATIN1, UTF8, UTF8 + 1].map((text) => JSON_TEXT + text)).toContain(typeOf(value));
+          const back = roundTrip(value, on);
+          deepStrictEqual(back, value);
+          expect(JSON.stringify(back)).toBe(JSON.stringify(value));
+        }),
+      );
+    });
+
+    const shared = {};
+    const cycle: unknown[] = [];
+    cycle.push([cycle]);
+    const many = Array.from({ length: 100 }, (_, i) => ({ i }));
+    let deep: unknown = 1;
+    for (let i = 0; i < 65; i++) deep = { deep };
+    it.each<[string, unknown]>([
+      ["-0", [-0]],
+      ["NaN", { a: NaN }],
+      ["an infinite number", [Infinity]],
+      ["undefined", { a: undefined }],
+      ["a hole", Object.assign([1], { 2: 3 })],
+      ["a bigint", [1n]],
+      ["a Date", { at: new Date(0) }],
+      ["a Map", [new Map()]],
+      ["bytes", { bytes: new Uint8Array(1) }],
+      ["a boxed number", [Object(1)]],
+      ["no prototype", { a: Object.assign(Object.create(null), { b: 1 }) }],
+      ["one object in two places", { a: shared, b: shared }],
+      ["one of many objects in two places", [...many, many[0]]],
+      ["the last of many objects in two places", [...many, many[99]]],
+      ["a cycle", cycle],
+      ["more levels than it looks at", deep],
+    ])("is not what has %s", (_, value) => {
+      expect(typeOf(value)).toBe(STRUCTURED + LATIN1);
+      deepStrictEqual(roundTrip(value, on), value);
+    });
+
+    it("is what 64 levels or 100 objects are", () => {
+      expect(typeOf((deep as { deep: unknown }).deep)).toBe(JSON_TEXT + LATIN1);
+      expect(typeOf(many)).toBe(JSON_TEXT + LATIN1);
+    });
+
+    it("is asked once: getters and proxies", () => {
+      let asked = 0;
+      const value = {
+        // The second answer would be lost in JSON.
+        get once() {
+          return asked++ === 0 ? 1 : new Date(0);
+        },
+        list: new Proxy([1, 2], {
+          get: (list, key) => (key === "1" && asked++ > 1 ? undefined : Reflect.get(list, key)),
+        }),
+      };
+      expect(roundTrip(value, on)).toEqual({ once: 1, list: [1, 2] });
+      expect(asked).toBe(2);
+    });
+
+    it("lets getters use the same codec and the same memory", () => {
+      const codec = new ValueCodec(undefined, on);
+      const target = scratch(300);
+      const value = {
+        text: "x".repeat(200),
+        get inner() {
+          codec.encode({ large: "y".repeat(1000) }, target);
+          target.fill(7);
+          return codec.encode({ small: 1 }, target);
+        },
+      };
+      expect(roundTrip(value, on, target, codec)).toEqual({ text: value.text, inner: 11 });
+    });
+
+    it("is also what toJSON returns", () => {
+      const point = { x: 1, toJSON: () => ({ x: 2, y: [3] }) };
+      expect(typeOf(point)).toBe(JSON_TEXT + LATIN1);
+      expect(roundTrip(point, on)).toEqual({ x: 2, y: [3] });
+    });
+
+    it("has its toJSON called once, whoever has it", () => {
+      const arrays = Array.prototype as unknown as { toJSON?: () => unknown };
+      arrays.toJSON = () => new Date(0);
+      try {
+        expect(roundTrip({ list: [1] }, on)).toEqual({ list: new Date(0) });
+      } finally {
+        delete arrays.toJSON;
+      }
+    });
   });
 
   it("keeps any data, with a codec that has seen other data, and reads what the other host wrote", () => {
@@ -570,6 +682,17 @@ describe.each(hosts)("values, %s", (_name, on) => {
         ),
         { numRuns: 5000 },
       );
+    });
+
+    it("throw when they are no JSON of an object, and change nobody's prototype", () => {
+      const readJson = (text: string): unknown =>
+        new ValueCodec(undefined, on).decode(JSON_TEXT + LATIN1, Buffer.from(text), 0, text.length);
+      for (const text of ["", "{", "1", "null", '"text"', "[1,]", "{}{}", "undefined"]) {
+        expect(() => readJson(text), text).toThrow(expect.objectContaining({ code: "ERR_LAYOUT" }));
+      }
+      const value = readJson('{"__proto__":{"polluted":1}}') as object;
+      expect(Object.getPrototypeOf(value)).toBe(Object.prototype);
+      expect((value as { polluted?: unknown }).polluted).toBeUndefined();
     });
 
     it("throw or become a value when a good encoding was changed or cut", () => {

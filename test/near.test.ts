@@ -1,7 +1,7 @@
 /** The near cache by itself, over a memory in which the test plays the engine: what proves a value, and what is kept. */
 
 import { describe, expect, test, vi } from "vitest";
-import { type Engine, OUT_ENTRY, OUT_ENTRY_AT, OUT_EPOCH, OUT_GENERATION, OUT_STATE_AT } from "../src/engine.ts";
+import { type Engine, OUT_EPOCH, OUT_STAMP, STAMP } from "../src/engine.ts";
 import { ROOT, type Scope } from "../src/namespace.ts";
 import { extraOf, Near } from "../src/near.ts";
 import { hashText } from "../src/text.ts";
@@ -30,11 +30,11 @@ function play(entries: number, size = 1 << 30): { near: Near; view: DataView; ou
     near.keep(`key ${n}`, scope, out, n, extraOf(scope.id, Infinity, undefined, undefined), bytes);
   };
   const stamp = (n: number): void => {
-    out[OUT_ENTRY] = view.getInt32(entryAt(n), true);
-    out[OUT_ENTRY + 1] = view.getInt32(entryAt(n) + 4, true);
-    out[OUT_ENTRY_AT] = entryAt(n) / 8;
-    out[OUT_STATE_AT] = generationAt(n) / 4;
-    out[OUT_GENERATION] = view.getInt32(generationAt(n), true);
+    out[OUT_STAMP] = view.getInt32(entryAt(n), true);
+    out[OUT_STAMP + 1] = view.getInt32(entryAt(n) + 4, true);
+    out[OUT_STAMP + 2] = entryAt(n) / 8;
+    out[OUT_STAMP + 3] = generationAt(n) / 4;
+    out[OUT_STAMP + 4] = view.getInt32(generationAt(n), true);
     out[OUT_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
   };
   return { near, view, out, keep };
@@ -109,7 +109,7 @@ describe("a value is current", () => {
     keep(1);
     const slot = near.find("key 1", ROOT);
     expect(near.renew(slot)).toBe(true);
-    for (const at of [OUT_ENTRY, OUT_ENTRY + 1, OUT_ENTRY_AT, OUT_STATE_AT, OUT_GENERATION, OUT_EPOCH]) {
+    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP + 1; at++) {
       (out[at] as number)++;
       expect(near.renew(slot), `word ${at}`).toBe(false);
       (out[at] as number)--;

@@ -11,22 +11,25 @@ const DIGITS = 91;
 const SINGLES = DIGITS - 2;
 const digit = (n) => String.fromCharCode(n + (n < 57 ? 35 : 36));
 
-/** The bytes as text, and all 256 of them from the most to the least frequent. */
+/** The bytes as text, and the most frequent of them in the order of their digits; the others follow by number. */
 export function encode(bytes) {
   const counts = new Array(256).fill(0);
   for (const byte of bytes) counts[byte]++;
-  const order = [...counts.keys()].sort((a, b) => counts[b] - counts[a]);
+  const frequent = [...counts.keys()].sort((a, b) => counts[b] - counts[a]).slice(0, SINGLES);
+  const order = [...frequent, ...[...counts.keys()].filter((byte) => !frequent.includes(byte))];
   const codes = [];
   for (const [rank, byte] of order.entries()) {
     const two = digit(SINGLES - 1 + Math.floor(rank / SINGLES)) + digit(rank % SINGLES);
     codes[byte] = rank < SINGLES ? digit(rank) : two;
   }
-  return { text: Array.from(bytes, (byte) => codes[byte]).join(""), order };
+  return { text: Array.from(bytes, (byte) => codes[byte]).join(""), frequent };
 }
 
 /** The other way round; becomes part of the bundle as it stands here. */
-export function decode(text, order, length) {
+export function decode(text, frequent, length) {
   const bytes = new Uint8Array(length);
+  const order = Array.from(atob(frequent), (c) => c.charCodeAt(0));
+  for (let byte = 0; byte < 256; byte++) if (!order.includes(byte)) order.push(byte);
   let prefix = 0;
   let at = 0;
   for (let i = 0; i < text.length; i++) {
@@ -47,9 +50,9 @@ export const wasmAsText = {
   setup({ onLoad }) {
     onLoad({ filter: /\.wasm$/ }, ({ path }) => {
       const bytes = readFileSync(path);
-      const { text, order } = encode(bytes);
-      const ranks = `Uint8Array.from(atob("${Buffer.from(order).toString("base64")}"), (c) => c.charCodeAt(0))`;
-      const contents = `${decode}\nexport default decode(${JSON.stringify(text)}, ${ranks}, ${bytes.length});`;
+      const { text, frequent } = encode(bytes);
+      const order = Buffer.from(frequent).toString("base64");
+      const contents = `${decode}\nexport default decode(${JSON.stringify(text)}, "${order}", ${bytes.length});`;
       return { contents, loader: "js" };
     });
   },

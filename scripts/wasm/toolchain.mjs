@@ -103,6 +103,8 @@ export function buildFlags(toolchain, crate, target) {
   const flags = [
     ["-C", "target-cpu=mvp"],
     ["-C", `target-feature=${TARGET_FEATURES.map((feature) => `+${feature}`).join(",")}`],
+    // Instead of 225: a tenth smaller, and measured no slower. What has to be inlined says so.
+    ["-C", "llvm-args=-inline-threshold=160"],
     // A panic is a trap: no message is formatted, so none is kept in the module's data.
     ["-Z", "unstable-options"],
     ["-C", "panic=immediate-abort"],

@@ -5,7 +5,7 @@
 //! consistency, so one of them sees the other, and bytes are never recycled under a writer, however long it sleeps.
 
 use crate::evict::Pressure;
-use crate::layout::{Class, META_BUMP, META_EPOCH, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT};
+use crate::layout::{Class, GHOST_CLOCK_AT, META_BUMP, META_EPOCH, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT};
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
 use crate::record::{END, Space, first_word};
@@ -109,6 +109,9 @@ impl<H: Host> Participant<H> {
             return;
         }
         let sequence = self.region.word(SEAL_SEQUENCE_AT).fetch_add(1, Relaxed);
+        if state.class() == Class::Small {
+            self.region.word(GHOST_CLOCK_AT).fetch_add(1, Relaxed);
+        }
         // Late stores here can hit the next life of the segment; they only make that life look older or younger.
         let meta = self.region.geometry.meta(segment);
         self.region.word(meta + META_SEALED).store(sequence, Relaxed);

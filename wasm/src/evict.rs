@@ -12,7 +12,7 @@
 
 use crate::alloc::Purpose;
 use crate::index::{Entry, Hit, Kind, find_place, replace_any_heat, resolve};
-use crate::layout::{Class, Counter, GRAIN, MAX_SEGMENTS, META_BUMP, META_EPOCH, META_SEALED, SEAL_SEQUENCE_AT, WAYS};
+use crate::layout::{Class, Counter, GHOST_CLOCK_AT, GRAIN, MAX_SEGMENTS, META_BUMP, META_EPOCH, META_SEALED, WAYS};
 use crate::lock::{Busy, Held};
 use crate::participant::{Host, Participant};
 use crate::record::{CHUNK, CHUNKED, END, HEADER, Place, Record, first_word};
@@ -345,6 +345,12 @@ impl<H: Host> Participant<H> {
         plan.pressure == Pressure::Patient && (0..self.region.geometry.segments).any(others_reclaim)
     }
 
+    /// Segments of the small queue that were sealed so far. What main writes does not count: a ghost is to be remembered
+    /// while as much goes through probation as the cache holds, as in the paper.
+    pub(crate) fn ghost_clock(&self) -> u64 {
+        self.region.word(GHOST_CLOCK_AT).load(Relaxed)
+    }
+
     /// Takes an entry away for lack of room; from probation it leaves a ghost.
     pub(crate) fn evict(&self, hit: &Hit, class: Class) {
         if self.drop_entry(hit, class == Class::Small) {
@@ -354,8 +360,8 @@ impl<H: Host> Participant<H> {
 
     /// Takes an entry away. Mutable entries need their bucket's lock. False when it was not there any more.
     pub(crate) fn drop_entry(&self, hit: &Hit, leave_ghost: bool) -> bool {
-        let sealed = self.region.word(SEAL_SEQUENCE_AT).load(Relaxed);
-        let to = |entry: Entry| if leave_ghost { entry.ghost(sealed) } else { Entry::EMPTY };
+        let clock = self.ghost_clock();
+        let to = |entry: Entry| if leave_ghost { entry.ghost(clock) } else { Entry::EMPTY };
         self.retire_chunks(hit);
         let dropped = replace_any_heat(&self.region, hit.entry_at, hit.entry, to).is_some();
         if dropped {

@@ -60,9 +60,9 @@ impl Entry {
         )
     }
 
-    /// What an evicted entry leaves behind: its tag and when that was, in sealed segments.
-    pub fn ghost(self, sealed: u64) -> Entry {
-        Entry((self.0 >> TAG_SHIFT) << TAG_SHIFT | 3 << KIND_SHIFT | sealed & ((1 << PLACE_BITS) - 1))
+    /// What an evicted entry leaves behind: its tag and when that was, by the ghost clock.
+    pub fn ghost(self, clock: u64) -> Entry {
+        Entry((self.0 >> TAG_SHIFT) << TAG_SHIFT | 3 << KIND_SHIFT | clock & ((1 << PLACE_BITS) - 1))
     }
 
     #[inline(always)]
@@ -113,9 +113,9 @@ impl Entry {
         (self.0 ^ other.0) & !FREQ_MASK == 0
     }
 
-    /// How many segments were sealed since this ghost was left.
-    pub fn ghost_age(self, sealed: u64) -> u64 {
-        sealed.wrapping_sub(self.0) & ((1 << PLACE_BITS) - 1)
+    /// How far the ghost clock went since this ghost was left.
+    pub fn ghost_age(self, clock: u64) -> u64 {
+        clock.wrapping_sub(self.0) & ((1 << PLACE_BITS) - 1)
     }
 }
 

@@ -12,6 +12,7 @@
 //!         64 next version        (fetch_add, one block of versions at a time)
 //!        128 clear epoch         u32, read by every get
 //!        192 seal sequence       (fetch_add, one per sealed segment)
+//!        200 ghost clock         (fetch_add, one per sealed segment of the small queue)
 //!        256 high-water mark     participants ever used, so that scans stay short
 //!       1024 lanes               16 × 64 B, each {segment + 1 u32 │ generation u32}: where writers append
 //!
@@ -24,7 +25,7 @@
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 pub const MAGIC_AT: u32 = 0;
 pub const VERSION_AT: u32 = 8;
@@ -33,6 +34,7 @@ pub const SEED_AT: u32 = 24;
 pub const NEXT_VERSION_AT: u32 = 64;
 pub const CLEAR_EPOCH_AT: u32 = 128;
 pub const SEAL_SEQUENCE_AT: u32 = 192;
+pub const GHOST_CLOCK_AT: u32 = 200;
 pub const HIGH_WATER_AT: u32 = 256;
 const LANES_AT: u32 = 1024;
 const LANE_BYTES: u32 = 64;

@@ -3,7 +3,7 @@
 
 use crate::alloc::Purpose;
 use crate::index::{Entry, Hit, Key, Kind, Probe, bucket_of, find_place, probe, replace_any_heat, resolve, still};
-use crate::layout::{Class, Counter, SEAL_SEQUENCE_AT, WAYS};
+use crate::layout::{Class, Counter, WAYS};
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
 use crate::record::{CHUNKED, EXPIRES, HEADER, KEY_KIND_SHIFT, Record, Space, TAGGED, length_field, words};
@@ -119,9 +119,9 @@ impl<H: Host> Participant<H> {
         Class::Small
     }
 
-    /// A ghost counts for as long as it takes to fill the cache once.
+    /// A ghost counts until the cache was filled once by what came after it.
     fn remembers(&self, ghost: Entry) -> bool {
-        ghost.ghost_age(self.region.word(SEAL_SEQUENCE_AT).load(Relaxed)) <= self.region.geometry.segments as u64
+        ghost.ghost_age(self.ghost_clock()) <= self.region.geometry.segments as u64
     }
 
     pub(crate) fn write(&self, space: &Space, key: &Key, draft: &Draft) {
@@ -247,7 +247,7 @@ impl<H: Host> Participant<H> {
     /// else an entry that is a miss already, else the coldest.
     fn roomiest(&self, key: &Key) -> (u32, Entry) {
         let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, key.hash));
-        let sealed = self.region.word(SEAL_SEQUENCE_AT).load(Relaxed);
+        let clock = self.ghost_clock();
         let mut best = (bucket, Entry(self.region.word(bucket).load(Acquire)));
         let mut best_worth = u64::MAX;
         for way in 0..WAYS {
@@ -256,7 +256,7 @@ impl<H: Host> Participant<H> {
             let worth = match entry.kind() {
                 Kind::Ghost if entry.tag() == key.hash >> 48 => 0,
                 Kind::Empty => 1,
-                Kind::Ghost => (1 << 40) - entry.ghost_age(sealed),
+                Kind::Ghost => (1 << 40) - entry.ghost_age(clock),
                 _ => (1 << 41) + entry.freq(),
             };
             if worth < best_worth {

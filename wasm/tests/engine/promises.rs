@@ -659,6 +659,26 @@ fn ghosts_bring_keys_to_main() {
     assert!(bytes_in_main(&cache) > 500, "its ghost was forgotten");
 }
 
+/// How long a ghost is remembered goes by what passes through probation, not by what is written in main.
+#[test]
+fn ghosts_outlive_what_main_writes() {
+    let mut cache = Cache::join(&World::new(4 * MIB));
+    let keys = capacity(&cache, 500) as u64 * 3 / 2;
+    for i in 0..keys {
+        cache.set(&name("key", i), &[1; 500]).unwrap();
+    }
+    let first = (0..keys).find(|i| cache.peek(&name("key", *i)).is_some()).unwrap();
+    // Each time in main, as its entry lives there; what it leaves is dead, and reclaimed before anything else.
+    for _ in 0..2 * keys {
+        cache.set(&name("key", first - 1), &[2; 500]).unwrap();
+    }
+    let before = bytes_in_main(&cache);
+    assert!((500..1_000).contains(&before), "{before}");
+    assert!(cache.peek(&name("key", first + 1_000)).is_some(), "probation was disturbed");
+    cache.set(&name("key", first - 2), &[3; 500]).unwrap();
+    assert!(bytes_in_main(&cache) > before + 500, "the other ghost was forgotten");
+}
+
 /// Entries that were hot and are not read any more go in the end, when others are read.
 #[test]
 fn what_was_hot_cools() {
