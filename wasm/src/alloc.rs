@@ -4,7 +4,7 @@
 //! published. The reclaimer changes the segment's state first and looks at the hazards second; both with sequential
 //! consistency, so one of them sees the other, and bytes are never recycled under a writer, however long it sleeps.
 
-use crate::evict::Pressure;
+use crate::evict::{Pressure, Reclaimed, WHOLE};
 use crate::layout::{Class, GHOST_CLOCK_AT, META_BUMP, META_EPOCH, META_LIVE, META_SEALED, SEAL_SEQUENCE_AT};
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
@@ -50,6 +50,9 @@ impl<H: Host> Participant<H> {
         let length = length_field & !15;
         debug_assert!(length <= self.region.geometry.max_record);
         let lane_at = self.lane_at(class);
+        if purpose == Purpose::Write && self.owes.get() {
+            self.pay(length);
+        }
         let mut attempt = 0;
         loop {
             for _ in 0..ROUNDS {
@@ -89,6 +92,7 @@ impl<H: Host> Participant<H> {
             let bytes = geometry.segment_bytes() as u64;
             let room = if bump % 16 == 0 { bytes.saturating_sub(bump) } else { 0 };
             if length as u64 <= room {
+                self.owes.set(self.owes.get() | geometry.passes_a_mark(bump as u32, length));
                 return Some((geometry.segment(segment) + bump as u32, segment, generation));
             }
             if room > 0 {
@@ -152,6 +156,39 @@ impl<H: Host> Participant<H> {
         true
     }
 
+    /// Reclaims a step ahead of need, in proportion to what is about to be appended, so that hardly ever one write has to
+    /// empty a whole segment.
+    #[cold]
+    fn pay(&self, length: u32) {
+        if self.pending_of(self.slot).load(Relaxed) != 0 {
+            // The chunks of its own large value are in the way.
+            return;
+        }
+        let enough = self.region.geometry.reserve + self.lanes_nearly_full();
+        if self.begun.get().is_none() && self.count_free(enough - 1).0 >= enough
+            // What stands in the way may stand there for long.
+            || self.reclaim(Pressure::Patient, self.region.geometry.pace * length) == Reclaimed::Nothing
+        {
+            self.owes.set(false);
+        }
+    }
+
+    /// How many lanes need another segment soon, this participant's among them.
+    fn lanes_nearly_full(&self) -> u32 {
+        let geometry = &self.region.geometry;
+        let is_nearly_full = |lane_at: u32| {
+            let segment = (self.region.word(lane_at).load(Relaxed) >> 32) as u32;
+            let bump = |segment| self.region.word(geometry.meta(segment) + META_BUMP).load(Relaxed);
+            segment
+                .checked_sub(1)
+                .filter(|&segment| segment < geometry.segments)
+                .is_some_and(|segment| bump(segment) >= geometry.nearly_full() as u64)
+        };
+        let lanes = [Class::Small, Class::Main].into_iter();
+        let lanes = lanes.flat_map(|class| (0..geometry.lanes(class)).map(move |lane| geometry.lane(class, lane)));
+        lanes.filter(|&lane_at| is_nearly_full(lane_at)).count().max(1) as u32
+    }
+
     /// A segment that is free and may be used for this purpose, after reclaiming if need be.
     fn free_segment(&self, purpose: Purpose, pressure: Pressure) -> Option<u32> {
         let reserve = if purpose == Purpose::Relocate { 0 } else { self.region.geometry.reserve };
@@ -165,7 +202,7 @@ impl<H: Host> Participant<H> {
             }
             // Hot segments are moved rather than freed, and cool with every move; past the patience all goes.
             let pressure = if round < PATIENCE { pressure } else { Pressure::Relentless };
-            if !self.reclaim(pressure) {
+            if self.reclaim(pressure, WHOLE) == Reclaimed::Nothing {
                 return None;
             }
         }

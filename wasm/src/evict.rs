@@ -7,20 +7,41 @@
 //! A segment that is mostly dead bytes (overwritten, deleted) is compacted first, whatever its age: all of its live
 //! records move. Without this, overwriting one key for ever would evict all the others.
 //!
+//! A segment is reclaimed in steps, a few records with each write, so that no write has to wait for a whole one. Between two
+//! steps it is sealed as before, and nobody holds anything: how far it was gone through stands beside it, for whoever goes
+//! on. What lies before that point is in no entry and can never be in one again at its place, because entries are only
+//! made for what was appended while the segment was open, by writers whose hazards have been looked at.
+//!
 //! Every step can be interrupted and done again by another participant: a record that was moved or dropped is simply
 //! not found in the index the second time.
+
+use core::cell::OnceCell;
 
 use crate::alloc::Purpose;
 use crate::index::{Entry, Hit, Kind, find_place, replace_any_heat, resolve};
 use crate::layout::{Class, Counter, GHOST_CLOCK_AT, GRAIN, MAX_SEGMENTS, META_BUMP, META_EPOCH, META_SEALED, WAYS};
 use crate::lock::{Busy, Held};
 use crate::participant::{Host, Participant};
-use crate::record::{CHUNK, CHUNKED, END, HEADER, Place, Record, first_word};
+use crate::record::{CHUNK, CHUNKED, END, EXPIRES, HEADER, Place, Record, first_word};
 use crate::segment::{Phase, State};
 use crate::sync::{Acquire, Relaxed, SeqCst, fence};
 
 /// Reads that an entry on probation needs to stay (the paper's `freq > 1`).
 const PROMOTE: u64 = 2;
+
+/// Bytes of a step that is as long as it takes.
+pub(crate) const WHOLE: u32 = u32::MAX;
+
+/// What came of a try to reclaim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reclaimed {
+    /// A segment was freed.
+    Segment,
+    /// A segment was gone through a step further.
+    Step,
+    /// Living participants hold on to everything that is sealed, or a patient one had better wait.
+    Nothing,
+}
 
 /// How much is kept of a segment that is reclaimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,13 +76,25 @@ struct Victim {
     plan: Plan,
 }
 
+/// How far a walk came.
+enum Walked {
+    All,
+    /// To the end of its step.
+    Part,
+}
+
 /// Why a walk had to stop.
 enum Blocked {
     /// A living participant holds the lock of a bucket it needs, or is still writing the large value a chunk belongs to.
     Held,
+    /// The same, after some records.
+    Stuck,
     /// There is no room for what is to be kept.
     NoRoom,
 }
+
+/// The time of a walk, asked for when it comes to the first record that expires.
+type Now = OnceCell<f64>;
 
 /// The segments that one reclaim has tried in vain: pinned, blocked, or in the hands of somebody who lives. All of them
 /// can be in here, so reclaiming goes on as long as there is one that nobody holds on to.
@@ -78,33 +111,77 @@ impl Tried {
 }
 
 impl<H: Host> Participant<H> {
-    /// Frees one segment. False when none could be: living participants hold on to everything that is sealed, or a patient
-    /// one had better wait. Ends because no segment is tried twice.
-    pub(crate) fn reclaim(&self, pressure: Pressure) -> bool {
+    /// Frees one segment, or goes through about as many bytes of one as the `step` is long.
+    pub(crate) fn reclaim(&self, pressure: Pressure, step: u32) -> Reclaimed {
+        let begun = self.begun.take().and_then(|segment| self.begun(segment, pressure));
+        let reclaimed = begun.as_ref().and_then(|victim| self.reclaim_this(victim, step));
+        reclaimed.unwrap_or_else(|| self.reclaim_any(pressure, step, begun))
+    }
+
+    /// The same for whatever is worth least. Ends because no segment is tried twice.
+    #[inline(never)]
+    fn reclaim_any(&self, pressure: Pressure, step: u32, but: Option<Victim>) -> Reclaimed {
         let mut tried = Tried([0; MAX_SEGMENTS as usize / 64]);
+        if let Some(victim) = but {
+            tried.add(victim.segment);
+        }
         while let Some(victim) = self.pick(&mut tried, pressure) {
             tried.add(victim.segment);
-            let Some(mine) = self.claim(&victim) else { continue };
-            let walked = if self.is_pinned(victim.segment) {
-                Err(Blocked::Held)
-            } else {
-                self.walk(victim.segment, mine, victim.plan)
-            };
-            if walked.is_ok() {
-                self.free(victim.segment, mine);
-                self.count(Counter::Reclaims, 1);
-                if victim.plan.keep == Keep::All {
-                    self.count(Counter::Compactions, 1);
-                }
-                return true;
-            }
-            // Put back as it was. What was already moved or dropped stays so.
-            self.transfer(victim.segment, mine, mine.to(Phase::Sealed, 0, 0));
-            if matches!(walked, Err(Blocked::NoRoom)) {
-                return false;
+            if let Some(reclaimed) = self.reclaim_this(&victim, step) {
+                return reclaimed;
             }
         }
-        false
+        Reclaimed::Nothing
+    }
+
+    /// The same for one segment. `None` when another one is to be tried.
+    fn reclaim_this(&self, victim: &Victim, step: u32) -> Option<Reclaimed> {
+        let mine = self.claim(victim)?;
+        let walked = if self.is_pinned(victim.segment) {
+            Err(Blocked::Held)
+        } else {
+            self.walk(victim.segment, mine, victim.plan, step)
+        };
+        if let Ok(Walked::All) = walked {
+            self.free(victim.segment, mine);
+            self.count(Counter::Reclaims, 1);
+            if victim.plan.keep == Keep::All {
+                self.count(Counter::Compactions, 1);
+            }
+            return Some(Reclaimed::Segment);
+        }
+        // Put back as it was. What was already moved or dropped stays so.
+        self.transfer(victim.segment, mine, mine.to(Phase::Sealed, 0, 0));
+        match walked {
+            Ok(_) => {
+                self.begun.set(Some(victim.segment));
+                Some(Reclaimed::Step)
+            }
+            Err(Blocked::NoRoom) => Some(Reclaimed::Nothing),
+            // One step does not begin many segments that it cannot free.
+            Err(Blocked::Stuck) if step != WHOLE => Some(Reclaimed::Nothing),
+            Err(Blocked::Held | Blocked::Stuck) => None,
+        }
+    }
+
+    /// A segment that was put back after a step, to be gone on with.
+    fn begun(&self, segment: u32, pressure: Pressure) -> Option<Victim> {
+        let state = State(self.region.word(self.region.geometry.state(segment)).load(Acquire));
+        let progress = self.progress(segment);
+        // A relentless reclaimer takes the oldest: what was begun may have been put back for a large value being written.
+        let goes_on = state.phase() == Phase::Sealed && progress.offset() > 0 && pressure != Pressure::Relentless;
+        goes_on.then(|| Victim { segment, state, plan: progress.plan(pressure) })
+    }
+
+    /// How far a segment was gone through by those who put it back. What lies before can never be live again at its place.
+    fn progress(&self, segment: u32) -> Progress {
+        Progress((self.region.word(self.region.geometry.meta(segment) + META_EPOCH).load(Relaxed) >> 32) as u32)
+    }
+
+    /// Remembers how far this participant came, which owns the RECLAIM state.
+    fn set_progress(&self, segment: u32, progress: Progress) {
+        let word = self.region.word(self.region.geometry.meta(segment) + META_EPOCH);
+        word.store((progress.0 as u64) << 32 | word.load(Relaxed) as u32 as u64, Relaxed);
     }
 
     /// Chooses a segment by looking at the whole table: no lists, so nothing to repair.
@@ -113,7 +190,7 @@ impl<H: Host> Participant<H> {
         let mut emptiest: Option<(i64, u32, State)> = None;
         let mut oldest: [Option<(u64, u32, State)>; 2] = [None; 2];
         let mut small_segments = 0;
-        let epoch = self.clear_epoch() as u64;
+        let epoch = self.clear_epoch();
         for segment in 0..geometry.segments {
             let state = State(self.region.word(geometry.state(segment)).load(Acquire));
             if state.phase() != Phase::Free && state.class() == Class::Small {
@@ -135,13 +212,16 @@ impl<H: Host> Participant<H> {
                 // Its reclaimer died on the way: go on where it stopped.
                 Phase::Reclaim => {
                     if self.owner_is_gone(state) {
-                        return Some(Victim { segment, state, plan: Plan::by_age(pressure) });
+                        return Some(Victim { segment, state, plan: self.progress(segment).plan(pressure) });
                     }
                     tried.add(segment);
                 }
                 Phase::Sealed => {
+                    if let Some(begun) = self.begun(segment, pressure) {
+                        return Some(begun);
+                    }
                     // What was sealed before the cache was cleared holds nothing, whatever the books say.
-                    let cleared = self.region.word(geometry.meta(segment) + META_EPOCH).load(Relaxed) != epoch;
+                    let cleared = self.region.word(geometry.meta(segment) + META_EPOCH).load(Relaxed) as u32 != epoch;
                     let live = if cleared { 0 } else { self.live_bytes(segment, state.generation()) };
                     if emptiest.is_none_or(|(least, ..)| live < least) {
                         emptiest = Some((live, segment, state));
@@ -190,44 +270,60 @@ impl<H: Host> Participant<H> {
         self.transfer(segment, mine, State::free(mine.generation().wrapping_add(1)));
     }
 
-    /// Moves or drops every live record of a segment.
-    fn walk(&self, segment: u32, mine: State, plan: Plan) -> Result<(), Blocked> {
+    /// Moves or drops the live records of a segment, from where the last walk stopped, until the `step` is over.
+    fn walk(&self, segment: u32, mine: State, plan: Plan, step: u32) -> Result<Walked, Blocked> {
+        let start = self.region.geometry.segment(segment);
+        let from = self.progress(segment).offset().min(self.region.geometry.segment_bytes());
+        let mut at = start + from;
+        let walked = self.walk_on(segment, mine, plan, step, &mut at);
+        // A relentless walk passes chunks that their writer may yet list; any other stops there (`walk_chunk`).
+        if !matches!(walked, Ok(Walked::All)) && plan.keep != Keep::Nothing && at > start + from {
+            self.set_progress(segment, Progress::new(at - start, plan.keep));
+            return walked.map_err(|blocked| if let Blocked::Held = blocked { Blocked::Stuck } else { blocked });
+        }
+        walked
+    }
+
+    fn walk_on(&self, segment: u32, mine: State, plan: Plan, step: u32, at: &mut u32) -> Result<Walked, Blocked> {
         let geometry = &self.region.geometry;
         let (start, end) = (geometry.segment(segment), geometry.segment(segment + 1));
         let bump = self.region.word(geometry.meta(segment) + META_BUMP).load(Acquire);
         let used = start + bump.min(geometry.segment_bytes() as u64) as u32;
-        let now = self.host.now();
-        let mut at = start;
-        while at < used {
-            let first = self.region.word(at).load(Acquire);
+        let now = Now::new();
+        let stop = at.saturating_add(step);
+        while *at < used {
+            let first = self.region.word(*at).load(Acquire);
             if first == first_word(END, mine.generation()) {
-                return Ok(());
+                return Ok(Walked::All);
+            }
+            if *at >= stop {
+                return Ok(Walked::Part);
             }
             if first == first_word(GRAIN, mine.generation()) {
                 // Left over by `fit`, too short for a record.
-                at += GRAIN;
+                *at += GRAIN;
                 continue;
             }
             let length = first as u32 & !(GRAIN - 1);
-            if first >> 32 != mine.generation() as u64 || length < HEADER || length > end - at {
+            if first >> 32 != mine.generation() as u64 || length < HEADER || length > end - *at {
                 // A writer died between its reservation and its first word: what comes after cannot be reached.
-                return self.sweep(segment, mine, plan, now);
+                return self.sweep(segment, mine, plan, &now).map(|()| Walked::All);
             }
-            match Record::read(&self.region, at, end) {
+            match Record::read(&self.region, *at, end) {
                 Some(record) if record.has(CHUNK) => self.walk_chunk(&record, plan, mine.class())?,
-                Some(record) => self.walk_record(&record, plan, mine.class(), now)?,
+                Some(record) => self.walk_record(&record, plan, mine.class(), &now)?,
                 // Its writer died before the second word.
                 None => {}
             }
-            at += length;
+            *at += length;
         }
-        Ok(())
+        Ok(Walked::All)
     }
 
     /// Moves or drops every entry that needs a segment whose records cannot be walked, by way of the index. Slow, and only
     /// after a crash.
     #[cold]
-    fn sweep(&self, segment: u32, mine: State, plan: Plan, now: f64) -> Result<(), Blocked> {
+    fn sweep(&self, segment: u32, mine: State, plan: Plan, now: &Now) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
         // Chunks of a value that is still being written stand in no index.
         if plan.keep != Keep::Nothing && self.is_pending(None) {
@@ -259,7 +355,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// What a walk would have done for one entry, and for the chunks of its value, had it come to them.
-    fn salvage(&self, entry_at: u32, segment: u32, mine: State, plan: Plan, now: f64) -> Result<(), Blocked> {
+    fn salvage(&self, entry_at: u32, segment: u32, mine: State, plan: Plan, now: &Now) -> Result<(), Blocked> {
         let there = || resolve(&self.region, entry_at, Entry(self.region.word(entry_at).load(Acquire)));
         if let Some(hit) = there().filter(|hit| hit.segment == segment) {
             self.walk_record(&hit.record, plan, mine.class(), now)?;
@@ -307,7 +403,7 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    fn walk_record(&self, record: &Record, plan: Plan, class: Class, now: f64) -> Result<(), Blocked> {
+    fn walk_record(&self, record: &Record, plan: Plan, class: Class, now: &Now) -> Result<(), Blocked> {
         let hash = record.hash(&self.region);
         let Some((entry_at, entry)) = find_place(&self.region, hash, record.at, record.generation) else {
             return Ok(());
@@ -319,7 +415,7 @@ impl<H: Host> Participant<H> {
         if let Some(hit) = resolve(&self.region, entry_at, entry).filter(|_| still_there) {
             if !self.is_current(record) {
                 self.drop_entry(&hit, false);
-            } else if record.expiry(&self.region) <= now {
+            } else if record.has(EXPIRES) && record.expiry(&self.region) <= *now.get_or_init(|| self.host.now()) {
                 if self.drop_entry(&hit, false) {
                     self.count(Counter::Expirations, 1);
                 }
@@ -410,6 +506,28 @@ impl<H: Host> Participant<H> {
         }
         self.unlock(held);
         result
+    }
+}
+
+/// How far a segment was gone through before it was put back, in steps of sixteen bytes, and whether all is kept of it.
+#[derive(Clone, Copy)]
+struct Progress(u32);
+
+impl Progress {
+    fn new(offset: u32, keep: Keep) -> Progress {
+        Progress(offset | (keep == Keep::All) as u32)
+    }
+
+    fn offset(self) -> u32 {
+        self.0 & !(GRAIN - 1)
+    }
+
+    /// The plan that the segment was begun with, unless there is no time for it any more.
+    fn plan(self, pressure: Pressure) -> Plan {
+        match pressure {
+            Pressure::Patient | Pressure::Firm if self.0 & 1 == 1 => Plan { keep: Keep::All, pressure },
+            _ => Plan::by_age(pressure),
+        }
     }
 }
 

@@ -75,7 +75,8 @@ pub const WAYS: u32 = 15;
 pub const BUCKET_CONTROL: u32 = WAYS * 8;
 
 const STATE_BYTES: u32 = 8;
-/// `{bump u64 │ live bytes + 2³¹ u32, generation u32 │ seal sequence u64 │ clear epoch when it was sealed u64}`.
+/// `{bump u64 │ live bytes + 2³¹ u32, generation u32 │ seal sequence u64 │ clear epoch when it was sealed u32, progress of
+/// its reclaiming u32}`; the progress is the offset that was reached, its lowest bit says that all is kept.
 pub const META_BYTES: u32 = 32;
 pub const META_BUMP: u32 = 0;
 pub const META_LIVE: u32 = 8;
@@ -129,6 +130,9 @@ pub struct Geometry {
     lanes: [u32; 2],
     /// Free segments that only relocation may use, so that reclaiming can always finish.
     pub reserve: u32,
+    /// Bytes that a step of reclaiming goes through for each byte that is appended. While the last quarter of a segment is
+    /// filled, that is two segments: up to half of what is reclaimed may have to be moved.
+    pub pace: u32,
     /// Largest record in bytes, header included.
     pub max_record: u32,
     /// Largest value in bytes.
@@ -200,6 +204,7 @@ impl Geometry {
             segment_shift: segment.ilog2(),
             lanes: [small_lanes, main_lanes],
             reserve: main_lanes + 2,
+            pace: 8,
             max_record: clamp(segment / 4, 8 << 10, MAX_RECORD),
             max_value: if size / 8 < MAX_VALUE { size / 8 } else { MAX_VALUE },
             tags_at,
@@ -226,6 +231,8 @@ impl Geometry {
             segment_shift: segment.ilog2(),
             lanes: [1, 1],
             reserve: 3,
+            // A step is shorter than a segment there, too.
+            pace: 2,
             max_record: 128,
             max_value: 384,
             tags_at,
@@ -238,6 +245,19 @@ impl Geometry {
 
     pub const fn segment_bytes(&self) -> u32 {
         1 << self.segment_shift
+    }
+
+    /// Bytes in a segment from where on its lane will soon need another one.
+    pub const fn nearly_full(&self) -> u32 {
+        self.segment_bytes() / 4 * 3
+    }
+
+    /// Whether `length` bytes more in a segment reach one of the last sixteenths of it. Whoever passes one of those sees to
+    /// it that there are free segments; more than one, as it may pause for ever.
+    #[inline(always)]
+    pub const fn passes_a_mark(&self, offset: u32, length: u32) -> bool {
+        let to = offset + length;
+        to >= self.nearly_full() && (offset ^ to) >> (self.segment_shift - 4) != 0
     }
 
     /// Where participant `slot` has its two lines.

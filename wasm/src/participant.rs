@@ -41,6 +41,10 @@ pub struct Participant<H> {
     pub seed: u64,
     next_version: Cell<u64>,
     last_version: Cell<u64>,
+    /// A lane will soon need another segment, and this participant makes room for it, a step with each write.
+    pub(crate) owes: Cell<bool>,
+    /// The segment that its last step left half reclaimed, perhaps.
+    pub(crate) begun: Cell<Option<u32>>,
 }
 
 impl<H: Host> Participant<H> {
@@ -54,6 +58,8 @@ impl<H: Host> Participant<H> {
             seed,
             next_version: Cell::new(0),
             last_version: Cell::new(0),
+            owes: Cell::new(false),
+            begun: Cell::new(None),
         }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! FREE ──► OPEN ──► SEALED ──► RECLAIM ──► FREE, generation + 1
 //!                     ▲           │
-//!                     └───────────┘  pinned by a living participant: put back
+//!                     └───────────┘  pinned by a living participant, or gone through a step further: put back
 //! ```
 
 use crate::layout::Class;

@@ -238,6 +238,11 @@ fn the_unfinished_do_not_fill_the_cache() {
     for i in 0..2 * MIB / 4000 {
         cache.set(format!("flood {i}").as_bytes(), &[i as u8; 4000]).unwrap();
     }
+    // Wherever in a segment its first chunk comes to lie.
+    for i in 0..6 {
+        assert!(cache.set(b"large", &vec![3; whole as usize]).is_ok());
+        cache.set(format!("between {i}").as_bytes(), &[i; 2000]).unwrap();
+    }
     assert!(cache.set(b"large", &vec![3; whole as usize]).is_ok());
     assert_eq!(cache.get(b"large").unwrap().value.len(), whole as usize);
     for (i, mut writer) in unfinished.into_iter().enumerate() {

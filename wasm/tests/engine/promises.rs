@@ -384,6 +384,74 @@ fn full_of_hot_entries_still_takes_more() {
     cache.check();
 }
 
+/// Room is made in steps: hardly ever does one write empty a whole segment, which is six hundred records here.
+#[test]
+fn writes_share_the_work_of_making_room() {
+    let mut cache = Cache::join(&World::new(4 * MIB));
+    let keys = capacity(&cache, 96) as u64;
+    let mut random = Random::new(seed("writes_share_the_work_of_making_room"));
+    let mut n = 0;
+    let new = |_: &mut Random, n: u64| n;
+    let old = |random: &mut Random, _: u64| random.below(keys * 2 / 5);
+    for (what, next) in [("new", &new as &dyn Fn(&mut Random, u64) -> u64), ("old", &old)] {
+        let (mut most, mut long) = (0, 0);
+        for _ in 0..4 * keys {
+            n += 1;
+            let key = name(what, next(&mut random, n));
+            let accesses = accesses(|| cache.set(&key, &[1; 30]).unwrap());
+            if cache.count(Counter::Reclaims) > 60 {
+                most = most.max(accesses);
+                long += (accesses > 1000) as u64;
+            }
+        }
+        eprintln!("{what}: at most {most} accesses for one set, {long} of {} with more than 1000", 4 * keys);
+        assert!(long * 1000 < 4 * keys, "{long} sets took more than 1000 accesses");
+    }
+    cache.check();
+}
+
+/// A segment that one began to compact is finished by whoever writes next, and nothing that fits is evicted on the way:
+/// not when a participant stops in the middle for good, nor when it dies there.
+#[test]
+fn what_one_began_others_finish() {
+    let world = World::new(4 * MIB);
+    let mut caches: Vec<Cache> = (0..3).map(|_| Cache::join(&world)).collect();
+    let keys = capacity(&caches[0], 96) as u64 * 2 / 5;
+    let mut random = Random::new(seed("what_one_began_others_finish"));
+    let mut values = vec![0u64; keys as usize];
+    let mut idle = Vec::new();
+    for round in 0..scaled(300) {
+        let at = random.below(caches.len() as u64) as usize;
+        for i in 0..200 {
+            let key = if round < 60 { (round * 200 + i) % keys } else { random.below(keys) };
+            let value = round * 1000 + i;
+            caches[at].set(&name("key", key), &value.to_le_bytes().repeat(4)).unwrap();
+            values[key as usize] = value;
+        }
+        match random.below(12) {
+            0 if idle.len() < 20 => idle.push(std::mem::replace(&mut caches[at], Cache::join(&world))),
+            1 => {
+                let key = random.below(keys);
+                let died = dies_at(random.below(400), || drop(caches[at].set(&name("key", key), &[0; 32])));
+                if died {
+                    std::mem::replace(&mut caches[at], Cache::join(&world)).die();
+                }
+                // Overwritten at once, as nobody knows whether it was stored.
+                let value = round * 1000 + 999;
+                caches[at].set(&name("key", key), &value.to_le_bytes().repeat(4)).unwrap();
+                values[key as usize] = value;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(caches[0].count(Counter::Evictions), 0, "what fits was evicted");
+    for (key, value) in values.iter().enumerate().filter(|(_, value)| **value != 0) {
+        let got = caches[0].peek(&name("key", key as u64)).expect("a key is gone");
+        assert_eq!(got.value, value.to_le_bytes().repeat(4), "key {key}");
+    }
+    caches[0].check();
+}
+
 /// As many participants as a small region takes, all of them writing: there are hardly more segments than writers.
 #[test]
 fn a_crowd_in_a_small_region() {
