@@ -22,6 +22,8 @@ const shared = {
   sourcemap: true,
   sourcesContent: false,
   legalComments: "none",
+  // Puts numbers in place: see src/slot.ts.
+  minifySyntax: true,
   logLevel: "warning",
 };
 
@@ -37,7 +39,6 @@ await Promise.all([
     plugins: [wasmAsText],
     // What only Node.js has is not even looked for, and its code is left out.
     define: { ...shared.define, "globalThis.process": "undefined", "globalThis.Buffer": "undefined" },
-    minifySyntax: true,
   }),
 ]);
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");

@@ -190,11 +190,18 @@ export class Cache<V = any> implements Disposable {
     if (this.#opened.closed) this.#live();
     const slot = near.find(key, this.#scope);
     if (slot < 0) return this.#read(key, WANT_VALUE);
-    if (!near.isCurrent(slot)) {
-      const written = this.#writeKey(key);
-      if (!this.#engine.find(written)) return undefined;
-      if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
-    }
+    if (!near.isCurrent(slot)) return this.#again(key, slot);
+    const value = near.value(slot) as V;
+    const extra = near.extra(slot);
+    return extra === undefined ? value : this.#nearby(key, slot, value, extra);
+  }
+
+  /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
+  #again(key: string, slot: number): V | undefined {
+    const near = this.#near as Near;
+    const written = this.#writeKey(key);
+    if (!this.#engine.find(written)) return undefined;
+    if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
     const value = near.value(slot) as V;
     const extra = near.extra(slot);
     return extra === undefined ? value : this.#nearby(key, slot, value, extra);

@@ -52,5 +52,5 @@ export function scopeOf(path: readonly string[], engine: { maxTags: number; maxT
   prefix[2] = text.length >> 8;
   prefix.set(text, 3);
   const hidden = ids.map((outer) => Uint8Array.of(MARK, ...encoder.encode(outer)));
-  return { id, salt: hashText(id), path, prefix, tagPrefix: Uint8Array.of(MARK, ...text, MARK), hidden };
+  return { id, salt: hashText(id, id.length), path, prefix, tagPrefix: Uint8Array.of(MARK, ...text, MARK), hidden };
 }

@@ -20,26 +20,20 @@
  *
  * The arrays grow with what is kept, up to the number of entries that the cache was opened with. Values that were used
  * since somebody last wanted their place keep it (CLOCK): what is read once does not drive out what is read often.
+ *
+ * Hashing a key takes about as long as all the rest, so of long ones only the last characters are looked at, more when
+ * that turns out to be too few.
  */
 
 import type { Copier } from "./copy.ts";
 import { type Engine, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import type { Scope } from "./namespace.ts";
+import { AT, BYTES, EXTRA, GENERATION, HASH, NOTES, SET_LOG, STATE, USED, WORDS_LOG } from "./slot.ts";
 import { hashText } from "./text.ts";
 
-/** Words of a slot in `#words`, and where among them is what, behind the entry. The first are those of the stamp. */
-const WORDS = 8;
-const AT = 2;
-const STATE = 3;
-const GENERATION = 4;
-const HASH = 5;
-const BYTES = 6;
-const NOTES = 7;
-/** Bits of the notes: it was read since somebody wanted its place, and it has an extra. */
-const USED = 1;
-const EXTRA = 2;
-/** Slots of a set. */
-const SET = 4;
+/** Slots of a set, and words of a slot. */
+const SET = 1 << SET_LOG;
+const WORDS = 1 << WORDS_LOG;
 /** Slots in the beginning. */
 const FEW = 1024;
 /** Bytes of values kept for each entry on average, so that large values cannot fill the heap. */
@@ -48,6 +42,12 @@ const BYTES_PER_ENTRY = 1024;
 const SHARE = 0.5;
 /** Slots that are looked at for one value when there is no room for it. */
 const LOOKS = 64;
+/** The last characters of a key that its hash is made of, at first and at most. */
+const HASHED = 8;
+const HASHED_AT_MOST = 32;
+/** When in so many slots of a thousand a key found another one of the same hash, more characters are hashed. */
+const ALIKE = 20;
+
 /** What most values do not have. */
 export interface Extra {
   /** The id of the namespace; empty for the cache itself. */
@@ -94,6 +94,10 @@ export class Near {
   #bytes = 0;
   /** The slot that is looked at next when room is needed. */
   #hand = 0;
+  /** The last characters of a key that its hash is made of. */
+  #hashed = HASHED;
+  /** How often a key found another one of the same hash. */
+  #alike = 0;
 
   /** @param entries rounded up to a power of two */
   constructor(entries: number, engine: Engine) {
@@ -110,7 +114,7 @@ export class Near {
 
   /** The slot of a key in a namespace, or -1. What it holds may be old: see {@link isCurrent} and {@link renew}. */
   find(key: string, scope: Scope): number {
-    return this.#find(hashText(key) ^ scope.salt, key, scope.id);
+    return this.#find(hashText(key, this.#hashed) ^ scope.salt, key, scope.id);
   }
 
   #find(hash: number, key: string, scope: string): number {
@@ -120,14 +124,14 @@ export class Near {
     // (Mycroft's test for a zero byte in a word).
     const other = (prints[set] as number) ^ Math.imul(printOf(hash), 0x01010101);
     for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = set * SET + ((31 - Math.clz32(same & -same)) >> 3);
+      const slot = (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
       if (this.#holds(slot, key, scope)) return slot;
     }
     return -1;
   }
 
   #holds(slot: number, key: string, scope: string): boolean {
-    return this.#kept[slot * 2] === key && scope === (this.extra(slot)?.scope ?? "");
+    return this.#kept[slot << 1] === key && scope === (this.extra(slot)?.scope ?? "");
   }
 
   /**
@@ -141,17 +145,17 @@ export class Near {
    */
   isCurrent(slot: number): boolean {
     const words = this.#words;
-    const at = slot * WORDS;
+    const at = slot << WORDS_LOG;
     const memory32 = this.#memory32;
     if (
-      this.#entries[at / 2] !== this.#memory64[words[at + AT] as number] ||
-      words[at + GENERATION] !== memory32[words[at + STATE] as number] ||
+      this.#entries[at >> 1] !== this.#memory64[words[at | AT] as number] ||
+      words[at | GENERATION] !== memory32[words[at | STATE] as number] ||
       this.#epoch !== memory32[this.#epochAt]
     ) {
       return false;
     }
-    const notes = words[at + NOTES] as number;
-    if ((notes & USED) === 0) words[at + NOTES] = notes | USED;
+    const notes = words[at | NOTES] as number;
+    if ((notes & USED) === 0) words[at | NOTES] = notes | USED;
     // Also keeps optimisers from reading the words above once for many calls.
     (this.#memory64[this.#hitsAt] as number)++;
     return true;
@@ -164,18 +168,19 @@ export class Near {
     const at = slot * WORDS;
     for (let i = 0; i < STAMP; i++) if (words[at + i] !== out[OUT_STAMP + i]) return false;
     if (this.#epoch !== out[OUT_EPOCH]) return false;
-    words[at + NOTES] = (words[at + NOTES] as number) | USED;
+    words[at | NOTES] = (words[at | NOTES] as number) | USED;
     return true;
   }
 
   /** The value in a slot that {@link find} gave. */
   value(slot: number): unknown {
-    return this.#kept[slot * 2 + 1];
+    return this.#kept[(slot << 1) | 1];
   }
 
   /** What else has to be looked at before that value is returned. */
   extra(slot: number): Extra | undefined {
-    return ((this.#words[slot * WORDS + NOTES] as number) & EXTRA) === 0 ? undefined : this.#extras[slot];
+    const notes = this.#words[(slot << WORDS_LOG) | NOTES] as number;
+    return (notes & EXTRA) === 0 ? undefined : this.#extras[slot];
   }
 
   /** Whether none of the tags of a value was invalidated. */
@@ -189,8 +194,11 @@ export class Near {
     if (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0) return;
     const epoch = out[OUT_EPOCH] as number;
     if (epoch !== this.#epoch) this.#begin(epoch);
-    if (this.#taken >= this.#slots / 4 && this.#slots < this.#most) this.#grow();
-    const hash = hashText(key) ^ scope.salt;
+    if (this.#taken >= this.#slots / 2 && this.#slots < this.#most) this.#rebuild(this.#slots * 2, this.#hashed);
+    if (this.#alike > (this.#slots * ALIKE) / 1000 && this.#hashed < HASHED_AT_MOST) {
+      this.#rebuild(this.#slots, HASHED_AT_MOST);
+    }
+    const hash = hashText(key, this.#hashed) ^ scope.salt;
     const slot = this.#slotFor(hash, key, scope.id);
     if (slot < 0) return;
     this.drop(slot);
@@ -200,9 +208,9 @@ export class Near {
     const words = this.#words;
     const at = slot * WORDS;
     for (let i = 0; i < STAMP; i++) words[at + i] = out[OUT_STAMP + i] as number;
-    words[at + HASH] = hash;
-    words[at + BYTES] = length;
-    words[at + NOTES] = extra === undefined ? 0 : EXTRA;
+    words[at | HASH] = hash;
+    words[at | BYTES] = length;
+    words[at | NOTES] = extra === undefined ? 0 : EXTRA;
     this.#kept[slot * 2] = key;
     this.#kept[slot * 2 + 1] = value;
     this.#print(slot, printOf(hash));
@@ -234,11 +242,11 @@ export class Near {
 
   /** Whether it was read since somebody wanted its place. */
   #isUsed(slot: number): boolean {
-    return ((this.#words[slot * WORDS + NOTES] as number) & USED) !== 0;
+    return ((this.#words[(slot << WORDS_LOG) | NOTES] as number) & USED) !== 0;
   }
 
   #forgetUse(slot: number): void {
-    const at = slot * WORDS + NOTES;
+    const at = (slot << WORDS_LOG) | NOTES;
     this.#words[at] = (this.#words[at] as number) & ~USED;
   }
 
@@ -247,29 +255,42 @@ export class Near {
     const found = this.#find(hash, key, scope);
     if (found >= 0) return found;
     const first = (hash & (this.#prints.length - 1)) * SET;
-    for (let slot = first; slot < first + SET; slot++) if (!this.#isTaken(slot)) return slot;
+    for (let slot = first; slot < first + SET; slot++) {
+      if (!this.#isTaken(slot)) return slot;
+      if (this.#words[(slot << WORDS_LOG) | HASH] === hash) this.#alike++;
+    }
     for (let slot = first; slot < first + SET; slot++) if (!this.#isUsed(slot)) return slot;
     for (let slot = first; slot < first + SET; slot++) this.#forgetUse(slot);
     return -1;
   }
 
-  /** Twice the slots, for what is in them. */
-  #grow(): void {
-    const [words, kept, extras] = [this.#words, this.#kept, this.#extras];
-    const slots = this.#slots;
-    this.#allocate(slots * 2);
-    for (let slot = 0; slot < slots; slot++) {
+  /** Other slots, for what is in these, or the same with longer hashes. */
+  #rebuild(slots: number, hashed: number): void {
+    const [words, kept, extras, before] = [this.#words, this.#kept, this.#extras, this.#hashed];
+    this.#hashed = hashed;
+    this.#allocate(slots);
+    for (let slot = 0; slot < extras.length; slot++) {
       if (kept[slot * 2] === undefined) continue;
       const from = slot * WORDS;
-      const hash = words[from + HASH] as number;
-      // Those of a set part or stay together: there is room for all.
-      const to = this.#slotFor(hash, kept[slot * 2] as string, extras[slot]?.scope ?? "");
+      const key = kept[slot * 2] as string;
+      let hash = words[from + HASH] as number;
+      // The salt of its namespace is in both.
+      if (hashed !== before) hash ^= hashText(key, before) ^ hashText(key, hashed);
+      const to = this.#slotFor(hash, key, extras[slot]?.scope ?? "");
+      if (to < 0 || this.#isTaken(to)) {
+        // Too many of one set now.
+        this.#taken--;
+        this.#bytes -= words[from + BYTES] as number;
+        continue;
+      }
       this.#words.set(words.subarray(from, from + WORDS), to * WORDS);
-      this.#kept[to * 2] = kept[slot * 2];
+      this.#words[to * WORDS + HASH] = hash;
+      this.#kept[to * 2] = key;
       this.#kept[to * 2 + 1] = kept[slot * 2 + 1];
       this.#extras[to] = extras[slot];
       this.#print(to, printOf(hash));
     }
+    this.#alike = 0;
   }
 
   #print(slot: number, print: number): void {
@@ -291,7 +312,7 @@ export class Near {
   /** Lets go of what a slot holds. */
   drop(slot: number): void {
     if (!this.#isTaken(slot)) return;
-    this.#bytes -= this.#words[slot * WORDS + BYTES] as number;
+    this.#bytes -= this.#words[(slot << WORDS_LOG) | BYTES] as number;
     this.#taken--;
     this.#kept[slot * 2] = undefined;
     this.#kept[slot * 2 + 1] = undefined;

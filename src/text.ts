@@ -180,14 +180,15 @@ function isPair(unit: number, text: string, index: number): boolean {
   return (unit & 0xfc00) === 0xd800 && (text.charCodeAt(index + 1) & 0xfc00) === 0xdc00;
 }
 
-/** Characters that {@link hashText} looks at: the last ones, which differ more often than the first. */
-const HASHED = 32;
-
-/** A number for the text, to find things by that are compared afterwards. Anybody can make texts that have the same. */
-export function hashText(text: string): number {
+/**
+ * A number for the text, to find things by that are compared afterwards. Anybody can make texts that have the same.
+ *
+ * @param most looks only at so many characters: the last ones, which differ more often than the first
+ */
+export function hashText(text: string, most: number): number {
   const { length } = text;
   let hash = length;
-  let i = length > HASHED ? length - HASHED : 0;
+  let i = length > most ? length - most : 0;
   for (; i + 4 <= length; i += 4) {
     const low = text.charCodeAt(i) ^ (text.charCodeAt(i + 1) << 8);
     const high = (text.charCodeAt(i + 2) << 16) ^ (text.charCodeAt(i + 3) << 24);

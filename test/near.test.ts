@@ -74,9 +74,10 @@ describe("a value is current", () => {
     const byHash = new Map<number, number>();
     let pair: number[] = [];
     for (let n = 0; pair.length === 0; n++) {
-      const other = byHash.get(hashText(`key ${n}`));
+      const hash = hashText(`key ${n}`, 8);
+      const other = byHash.get(hash);
       if (other !== undefined) pair = [other, n];
-      byHash.set(hashText(`key ${n}`), n);
+      byHash.set(hash, n);
     }
     const [first, second] = pair as [number, number];
     const { near } = play(64);
@@ -134,13 +135,13 @@ describe("what is kept", () => {
   test("grows to the number of entries it was made for, and then what is used stays", () => {
     const { near, keep } = play(4096);
     for (let n = 0; n < 1000; n++) keep(n);
-    // Four to a set, which is filled to a quarter: in the mean 4 of a thousand find theirs taken.
-    expect(among(near, 1000)).toBeGreaterThan(980);
+    // Four to a set, which is filled to a half: in the mean 40 of a thousand find theirs taken.
+    expect(among(near, 1000)).toBeGreaterThan(940);
     for (let n = 1000; n < 50_000; n++) {
       keep(n);
       if (n % 10 === 0) for (let used = 0; used < 1000; used++) found(near, used);
     }
-    expect(among(near, 1000)).toBeGreaterThan(950);
+    expect(among(near, 1000)).toBeGreaterThan(930);
   }, 60_000);
 
   test("finds all of it again when it has grown", () => {
@@ -148,8 +149,23 @@ describe("what is kept", () => {
     const scopes = [ROOT, { ...ROOT, id: "1:n", salt: 77 }];
     for (let n = 0; n < 10_000; n++) keep(n, 1, scopes[n % 2]);
     const lost = Array.from({ length: 10_000 }, (_, n) => n).filter((n) => !found(near, n, scopes[n % 2]));
-    expect(lost.length).toBeLessThan(100);
+    // Those that found no room while there were fewer slots.
+    expect(lost.length).toBeLessThan(800);
     expect(found(near, 0, scopes[1])).toBe(false);
+  });
+
+  test("finds keys that only differ before their last characters, in any namespace, and what was kept until then", () => {
+    const { near, out, keep } = play(4096);
+    const scopes = [ROOT, { ...ROOT, id: "1:n", salt: 77 }];
+    const names = Array.from({ length: 500 }, (_, n) => `user:${n}:the profile`);
+    for (let n = 0; n < 100; n++) keep(n);
+    for (const [n, key] of names.entries()) {
+      const scope = scopes[n % 2] as Scope;
+      near.keep(key, scope, out, n, extraOf(scope.id, Infinity, undefined, undefined), 1);
+    }
+    const at = names.map((key, n) => near.find(key, scopes[n % 2] as Scope));
+    expect(at.filter((slot, n) => slot >= 0 && near.value(slot) === n).length).toBeGreaterThan(470);
+    expect(among(near, 100)).toBeGreaterThan(90);
   });
 
   test("is nothing when everything was cleared, and the room is free again", () => {
@@ -190,7 +206,7 @@ test("the hash of texts that differ in their last characters spreads over the lo
     [1000, 1024],
     [100_000, 131_072],
   ] as const) {
-    const taken = new Set(Array.from({ length: count }, (_, n) => hashText(`user:${100_000 + n}`) & (slots - 1)));
+    const taken = new Set(Array.from({ length: count }, (_, n) => hashText(`user:${100_000 + n}`, 8) & (slots - 1)));
     // As many as of numbers at random: slots × (1 - e^(-count / slots)).
     expect(taken.size).toBeGreaterThan(0.97 * slots * (1 - Math.exp(-count / slots)));
   }
