@@ -51,6 +51,7 @@ const WASM_OPT_FLAGS = [
   "--enable-mutable-globals",
   "--enable-sign-ext",
   "--enable-nontrapping-float-to-int",
+  "--enable-simd",
 ];
 
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");

@@ -15,7 +15,7 @@ export const WASM_BINDGEN = "0.2.130";
 /** The linker's globals that the host needs: to place the stack of each instance, and to know where private data ends. */
 export const LINKER_GLOBALS = ["__stack_pointer", "__heap_base"];
 /** `mvp` plus a list, so that a newer compiler does not turn on more than what every supported host has. */
-const TARGET_FEATURES = ["atomics", "bulk-memory", "mutable-globals", "sign-ext", "nontrapping-fptoint"];
+const TARGET_FEATURES = ["atomics", "bulk-memory", "mutable-globals", "sign-ext", "nontrapping-fptoint", "simd128"];
 
 const MISSING_TOOLCHAIN = `No Rust toolchain that can build the WebAssembly module with atomics was found. One of these is needed:
 

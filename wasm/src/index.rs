@@ -29,6 +29,7 @@ const PLACE_MASK: u64 = GENERATION_MASK << GENERATION_SHIFT | (1 << PLACE_BITS) 
 const KIND_SHIFT: u32 = 44;
 const FREQ_SHIFT: u32 = 46;
 const TAG_SHIFT: u32 = 48;
+const TAG_MASK: u64 = !0 << TAG_SHIFT;
 const FREQ_MASK: u64 = 3 << FREQ_SHIFT;
 /// Heat at which a key stops writing to its entry.
 pub const MAX_FREQ: u64 = 3;
@@ -150,6 +151,35 @@ pub fn bucket_of(geometry: &Geometry, hash: u64) -> u32 {
     hash as u32 & (geometry.buckets - 1)
 }
 
+/// The ways of a bucket that are worth a look for an entry with this tag: all, where there is no quick way to tell. An
+/// entry that stands there throughout is among them.
+#[inline(always)]
+pub fn ways_with(region: &Region, bucket: u32, tag: u64) -> impl Iterator<Item = u32> {
+    #[cfg(target_feature = "simd128")]
+    return Ways(region.tagged(bucket, tag as u16) & ((1 << WAYS) - 1));
+    #[cfg(not(target_feature = "simd128"))]
+    {
+        let _ = (region, bucket, tag);
+        0..WAYS
+    }
+}
+
+/// A bit for each way; from the lowest.
+#[cfg(target_feature = "simd128")]
+struct Ways(u32);
+
+#[cfg(target_feature = "simd128")]
+impl Iterator for Ways {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        let way = self.0.trailing_zeros();
+        self.0 &= self.0.wrapping_sub(1);
+        (way < WAYS).then_some(way)
+    }
+}
+
 /// A record found through its entry, not yet validated.
 #[derive(Clone, Copy, Debug)]
 pub struct Hit {
@@ -205,7 +235,7 @@ pub fn probe(region: &Region, key: &Key) -> Probe {
     let bucket = region.geometry.bucket(bucket_of(&region.geometry, key.hash));
     let tag = key.hash >> TAG_SHIFT;
     let mut settled = true;
-    for way in 0..WAYS {
+    for way in ways_with(region, bucket, tag) {
         let entry_at = bucket + way * 8;
         // Acquire: meets the CAS that published the record.
         let entry = Entry(region.word(entry_at).load(Acquire));
@@ -236,7 +266,7 @@ pub enum Glance {
 pub fn find_entry(region: &Region, key: &Key) -> Glance {
     let bucket = region.geometry.bucket(bucket_of(&region.geometry, key.hash));
     let tag = key.hash >> TAG_SHIFT;
-    for way in 0..WAYS {
+    for way in ways_with(region, bucket, tag) {
         let entry_at = bucket + way * 8;
         let entry = Entry(region.word(entry_at).load(Acquire));
         if entry.tag() == tag && entry.is_live() {
@@ -289,9 +319,10 @@ pub fn replace_any_heat(region: &Region, entry_at: u32, from: Entry, to: impl Fn
 /// The entry that points to the record at `at`, if one does.
 pub fn find_place(region: &Region, hash: u64, at: u32, generation: u32) -> Option<(u32, Entry)> {
     let bucket = region.geometry.bucket(bucket_of(&region.geometry, hash));
-    let place = Entry::live(Kind::Plain, 0, generation, at, 0).0 & PLACE_MASK;
-    (0..WAYS).map(|way| bucket + way * 8).find_map(|entry_at| {
+    let tag = hash >> TAG_SHIFT;
+    let place = Entry::live(Kind::Plain, hash, generation, at, 0).0 & (PLACE_MASK | TAG_MASK);
+    ways_with(region, bucket, tag).map(|way| bucket + way * 8).find_map(|entry_at| {
         let entry = Entry(region.word(entry_at).load(Acquire));
-        ((entry.0 ^ place) & PLACE_MASK == 0 && entry.is_live()).then_some((entry_at, entry))
+        ((entry.0 ^ place) & (PLACE_MASK | TAG_MASK) == 0 && entry.is_live()).then_some((entry_at, entry))
     })
 }

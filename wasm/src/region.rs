@@ -50,6 +50,23 @@ impl Region {
         unsafe { &*word }
     }
 
+    /// A bit for each of the sixteen words from `at` on whose highest sixteen bits are `tag`.
+    ///
+    /// The loads are no atomics. A word whose highest bits are the same all the time is told right, however it is torn; of
+    /// any other, what was there at some time of the call.
+    #[cfg(target_feature = "simd128")]
+    #[inline(always)]
+    pub fn tagged(&self, at: u32, tag: u16) -> u32 {
+        use core::arch::wasm32::*;
+        let words = self.pointer(at, 128).cast::<v128>();
+        // SAFETY: inside of the region.
+        let pair = |i| unsafe { v128_load(words.add(i)) };
+        // The upper half of each of four words, and of that the upper half.
+        let four = |i| u32x4_shr(i32x4_shuffle::<1, 3, 5, 7>(pair(i), pair(i + 1)), 16);
+        let eight = |i| u16x8_eq(u16x8_narrow_i32x4(four(i), four(i + 2)), u16x8_splat(tag));
+        i8x16_bitmask(i8x16_narrow_i16x8(eight(0), eight(4))) as u32
+    }
+
     /// Copies `bytes` (rounded up to eight) from `at` to `to`. The caller must validate afterwards that the source was
     /// not recycled; every load made here is ordered before a later atomic load.
     ///

@@ -2,7 +2,7 @@
 //! single compare-and-swap makes it the entry's. Dying anywhere in between leaves dead bytes and nothing else.
 
 use crate::alloc::Purpose;
-use crate::index::{Entry, Hit, Key, Kind, Probe, bucket_of, find_place, probe, replace_any_heat, resolve, still};
+use crate::index::{Entry, Hit, Key, Kind, Probe, bucket_of, find_place, probe, replace_any_heat, resolve, still, ways_with};
 use crate::layout::{Class, Counter, WAYS};
 use crate::lock::Busy;
 use crate::participant::{Host, Participant};
@@ -99,9 +99,10 @@ impl<H: Host> Participant<H> {
     /// entry already lives there.
     pub(crate) fn class_for(&self, key: &Key) -> Class {
         let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, key.hash));
-        for way in 0..WAYS {
+        let tag = key.hash >> 48;
+        for way in ways_with(&self.region, bucket, tag) {
             let entry = Entry(self.region.word(bucket + way * 8).load(Relaxed));
-            if entry.tag() != key.hash >> 48 {
+            if entry.tag() != tag {
                 continue;
             }
             match entry.kind() {
