@@ -458,7 +458,7 @@ export const ENGINE = [
     file: "wasm/src/change.rs",
     find: "version.store(next | 1, SeqCst);",
     replace: "version.store(next, SeqCst);",
-    first: ["promises::a_counter", "models::p4_", "interleave"],
+    first: ["models::every_pair", "models::p4_"],
   },
   {
     name: "odd-version-meets",
@@ -722,7 +722,7 @@ export const ENGINE = [
     file: "wasm/src/alloc.rs",
     find: "let reserve = if purpose == Purpose::Relocate { 0 } else { self.region.geometry.reserve };",
     replace: "let reserve = 0;",
-    first: ["promises", "threads"],
+    first: ["models::i2", "promises", "threads"],
   },
   {
     name: "relocation-reclaims",
@@ -852,7 +852,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "entry.freq().saturating_sub(cool)",
     replace: "entry.freq().saturating_sub(cool * 0)",
-    first: ["promises::what_was_hot", "promises::full_of_hot"],
+    first: ["promises::the_largest_value", "promises::what_was_hot"],
   },
   {
     name: "the-invalid-keep-their-place",
@@ -1076,7 +1076,7 @@ export const ENGINE = [
     file: "wasm/src/evict.rs",
     find: "self.hazard_of(slot).load(SeqCst)",
     replace: "self.hazard_of(slot).load(Relaxed)",
-    first: ["scenes::storing_a_large_value"],
+    first: ["scenes::append_while_it_is_reclaimed_by_a_third", "scenes::storing_a_large_value"],
     loom: true,
   },
   {

@@ -516,6 +516,12 @@ fn near_while_its_bytes_are_reused() {
 
 // ---- large values ----------------------------------------------------------------------------------------------------
 
+/// Fills what the segment that was begun gives, so that the next `set` reclaims another one.
+fn finish_what_was_begun(cache: &Cache) {
+    cache.set(OTHER, 2, 11).unwrap();
+    cache.set(THIRD, 3, 11).unwrap();
+}
+
 /// A chunk is moved while it is read.
 #[test]
 fn get_while_its_chunk_is_moved() {
@@ -525,11 +531,12 @@ fn get_while_its_chunk_is_moved() {
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
         let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        finish_what_was_begun(&one);
         play(
-            move || one.set(OTHER, 2, 11).unwrap(),
+            move || one.set(OTHER, 4, 11).unwrap(),
             move || assert_eq!(two.peek(KEY), Some(1)),
             move || {
-                assert_eq!((last.peek(KEY), last.peek(OTHER)), (Some(1), Some(2)));
+                assert_eq!((last.peek(KEY), last.peek(OTHER)), (Some(1), Some(4)));
                 last.check();
             },
         )
@@ -545,10 +552,11 @@ fn get_while_the_bytes_of_its_chunk_are_reused() {
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
         let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
+        finish_what_was_begun(&one);
         play(
             move || {
-                one.set(OTHER, 2, 11).unwrap();
-                one.set(THIRD, 3, 11).unwrap();
+                one.set(THIRD, 4, 11).unwrap();
+                one.set(OTHER, 5, 11).unwrap();
             },
             move || assert_eq!(two.peek(KEY), Some(1)),
             move || {
@@ -569,10 +577,11 @@ fn storing_a_large_value_while_its_chunk_is_reclaimed() {
         last.set(THIRD, 0, 2).unwrap();
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
+        finish_what_was_begun(&one);
         let stored = Rc::new(Cell::new(false));
         let storing = stored.clone();
         play(
-            move || one.set(OTHER, 2, 11).unwrap(),
+            move || one.set(OTHER, 4, 11).unwrap(),
             move || storing.set(two.end_large(KEY, chunk).is_ok()),
             move || {
                 // The engine gives a value up that lost a chunk; a head without its chunk must not stay.
