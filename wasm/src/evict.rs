@@ -212,7 +212,12 @@ impl<H: Host> Participant<H> {
                 // Its reclaimer died on the way: go on where it stopped.
                 Phase::Reclaim => {
                     if self.owner_is_gone(state) {
-                        return Some(Victim { segment, state, plan: self.progress(segment).plan(pressure) });
+                        let progress = self.progress(segment);
+                        // Nobody knows the plan of one who died in its first step.
+                        let compact =
+                            progress.offset() == 0 && self.is_mostly_dead(self.live_bytes(segment, state.generation()));
+                        let progress = if compact { Progress::new(0, Keep::All) } else { progress };
+                        return Some(Victim { segment, state, plan: progress.plan(pressure) });
                     }
                     tried.add(segment);
                 }
@@ -235,13 +240,18 @@ impl<H: Host> Participant<H> {
             }
         }
         let (live, segment, state) = emptiest?;
-        if live * 2 <= geometry.segment_bytes() as i64 && pressure != Pressure::Relentless {
+        if self.is_mostly_dead(live) && pressure != Pressure::Relentless {
             return Some(Victim { segment, state, plan: Plan { keep: Keep::All, pressure } });
         }
         let [small, main] = oldest;
         let (_, segment, state) =
             if small_segments * 10 > geometry.segments { small.or(main) } else { main.or(small) }?;
         Some(Victim { segment, state, plan: Plan::by_age(pressure) })
+    }
+
+    /// Whether a segment with so many live bytes is worth compacting.
+    fn is_mostly_dead(&self, live: i64) -> bool {
+        live * 2 <= self.region.geometry.segment_bytes() as i64
     }
 
     /// SEALED (or a dead reclaimer's RECLAIM) → RECLAIM in this participant's name.

@@ -449,7 +449,7 @@ fn what_one_began_others_finish() {
         let got = caches[0].peek(&name("key", key as u64)).expect("a key is gone");
         assert_eq!(got.value, value.to_le_bytes().repeat(4), "key {key}");
     }
-    caches[0].check();
+    caches[0].check_structure();
 }
 
 /// As many participants as a small region takes, all of them writing: there are hardly more segments than writers.
