@@ -222,9 +222,9 @@ export const ENGINE = [
     what: "a segment whose reclaimer died stays as it is for ever",
     file: "wasm/src/evict.rs",
     find: `if self.owner_is_gone(state) {
-                        return Some(Victim`,
+                        let progress`,
     replace: `if false {
-                        return Some(Victim`,
+                        let progress`,
     first: ["crash"],
   },
   {
@@ -242,9 +242,9 @@ export const ENGINE = [
     what: "a segment is reclaimed by two at once",
     file: "wasm/src/evict.rs",
     find: `if self.owner_is_gone(state) {
-                        return Some(Victim`,
+                        let progress`,
     replace: `if true {
-                        return Some(Victim`,
+                        let progress`,
     first: ["models::m1_", "models::m3_", "frozen"],
   },
   {
@@ -796,9 +796,18 @@ export const ENGINE = [
     breaks: "policy",
     what: "overwriting one key evicts the others",
     file: "wasm/src/evict.rs",
-    find: "if live * 2 <= geometry.segment_bytes() as i64 && pressure",
+    find: "if self.is_mostly_dead(live) && pressure",
     replace: "if live < -1 && pressure",
     first: ["promises::overwriting"],
+  },
+  {
+    name: "plan-of-the-dead-forgotten",
+    breaks: "policy",
+    what: "what one who died had begun to compact is evicted by age",
+    file: "wasm/src/evict.rs",
+    find: "let progress = if compact {",
+    replace: "let progress = if compact && false {",
+    first: ["promises::a_death_at_the_beginning"],
   },
   {
     name: "compaction-drops-the-cold",

@@ -452,6 +452,44 @@ fn what_one_began_others_finish() {
     caches[0].check_structure();
 }
 
+/// Whoever dies while it begins to compact a segment, between any two accesses: another goes on, and nothing that fits is
+/// evicted, although nobody knows what the dead one had in mind.
+#[test]
+fn a_death_at_the_beginning_of_a_compaction() {
+    let keys = capacity(&Cache::join(&World::seeded(MIB, 7)), 96) as u64 * 2 / 5;
+    let overwrite = |(cache, random): &mut (Cache, Random)| {
+        cache.set(&name("key", random.below(keys)), &[1; 32]).unwrap();
+    };
+    // Overwriting at random leaves something alive in every segment.
+    let prepare = |writes: u64| {
+        let world = World::seeded(MIB, 7);
+        let mut run = (Cache::join(&world), Random::new(7));
+        for key in 0..keys {
+            run.0.set(&name("key", key), &[0; 32]).unwrap();
+        }
+        (0..writes).for_each(|_| overwrite(&mut run));
+        (world, run)
+    };
+    let (_world, mut run) = prepare(0);
+    let (before, most) = (0..)
+        .map(|i| (i, accesses(|| overwrite(&mut run))))
+        .find(|(_, accesses)| *accesses > 200)
+        .expect("a set that compacts");
+    eprintln!("the first set that compacts is number {before}, with {most} accesses");
+    for point in (0..most).step_by((most / scaled(200).max(1)).max(1) as usize) {
+        let (world, mut run) = prepare(before);
+        assert!(dies_at(point, || overwrite(&mut run)));
+        std::mem::replace(&mut run.0, Cache::join(&world)).die();
+        (0..2 * keys).for_each(|_| overwrite(&mut run));
+        let (mut cache, _) = run;
+        assert_eq!(cache.count(Counter::Evictions), 0, "died at access {point}: what fits was evicted");
+        for key in 0..keys {
+            assert!(cache.peek(&name("key", key)).is_some(), "died at access {point}: key {key} is gone");
+        }
+        cache.check_structure();
+    }
+}
+
 /// As many participants as a small region takes, all of them writing: there are hardly more segments than writers.
 #[test]
 fn a_crowd_in_a_small_region() {
