@@ -47,13 +47,16 @@ const OUT_TAGS = 1;
 const OUT_VERSION = 1;
 const OUT_NUMBER = 2;
 /**
- * The stamp of an entry, in words of four bytes: what proves later that it is unchanged. The word of the entry at its
- * hottest, low and high, zero when the entry can change in place; the index in the memory of the entry, in units of eight
- * bytes, and of the generation of its segment, in units of four; that generation. Behind it the clear epoch.
+ * The stamp of an entry, in words of four bytes: what identifies its record. The word of the entry at its hottest, low and
+ * high, zero when the entry can change in place; the generation of its segment. Behind it the clear epoch.
  */
 export const OUT_STAMP = 6;
-export const STAMP = 5;
+export const STAMP = 3;
 export const OUT_EPOCH: number = OUT_STAMP + STAMP;
+/** Where the changes of the entry's bucket are counted: an index in the memory, in units of four bytes. */
+export const OUT_CHANGES_AT: number = OUT_EPOCH + 1;
+/** After {@link Engine.find}: as long as they count as many, the stamp stays true. */
+export const OUT_CHANGES: number = OUT_EPOCH + 2;
 
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
@@ -235,7 +238,7 @@ export class Engine {
     return result;
   }
 
-  /** A glance at the index: whether the key seems to be there; the stamp of its likely entry is in {@link out}. */
+  /** A glance at the index: whether the key seems to be there; the stamp of its likely entry is in {@link out}, with a proof. */
   find(key: number): boolean {
     try {
       return this.#exports.find(this.#area, key) !== 0;

@@ -1,20 +1,21 @@
 /**
  * The near cache: what this thread decoded last, kept beside the proof that it is still what the shared cache holds.
  *
- * The proof is looked at where it lies, in the shared memory: the word of the entry that the value was read through, the
- * generation of the segment its record lies in, and the clear epoch. While all three are what they were, nobody has stored,
- * removed, evicted or moved anything here, in whichever process. So a value that is near costs no call into the engine. Two
- * things the proof does not show: whether one of its tags was invalidated, so their counters are kept beside it and
- * compared, and expiry.
+ * The proof is looked at where it lies, in the shared memory: how often the bucket of the key was changed, and the clear
+ * epoch. While both are what they were, nobody has stored, removed or moved anything there, in whichever process. So a value
+ * that is near costs no call into the engine. When the bucket was changed, the engine's `find` tells whether it was
+ * another key's entry that changed, and gives a new proof. Two things the proof does not show: whether one of its tags was
+ * invalidated, so their counters are kept beside it and compared, and expiry.
  *
- * The word of an entry holds its heat, and the proof is that of a key at its hottest. So the first reads of a key go
- * through the engine, which makes it hotter with each, and no read of a hot key writes to its entry.
+ * What is read here does not get hotter in the shared cache. So the first reads of a key go through the engine, which makes
+ * its entry hotter with each, and proves those that are at their hottest.
  *
- * Slots come in sets of four, and the hash of a key names one set. What a read waits for is memory, so what it needs of a
- * slot lies together, and of slots that hold other keys it needs no more than a byte:
+ * Slots come in sets of four, and the hash of a key names one set. What a read waits for is memory, so what every read needs
+ * of a set lies together, and of slots that hold other keys it needs no more than a byte:
  *
- *     #prints   a byte of each hash, four of a set in one word; zero in an empty slot
- *     #words    entry low │ entry high │ index of the entry │ of the generation │ generation │ hash │ bytes │ notes
+ *     #words    of each slot: prints │ index of the changes │ changes │ notes
+ *               prints: a byte of each hash, four of a set in the word of its first slot; zero for an empty slot
+ *     #rare     of each slot: entry low │ entry high │ generation │ hash │ bytes
  *     #kept     key │ value
  *     #extras   what few values have
  *
@@ -26,14 +27,13 @@
  */
 
 import type { Copier } from "./copy.ts";
-import { type Engine, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
+import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import type { Scope } from "./namespace.ts";
-import { AT, BYTES, EXTRA, GENERATION, HASH, NOTES, SET_LOG, STATE, USED, WORDS_LOG } from "./slot.ts";
+import { BYTES, CHANGES, CHANGES_AT, EXTRA, HASH, NOTES, PRINTS, RARE, SET_LOG, USED, WORDS_LOG } from "./slot.ts";
 import { hashText } from "./text.ts";
 
-/** Slots of a set, and words of a slot. */
+/** Slots of a set. */
 const SET = 1 << SET_LOG;
-const WORDS = 1 << WORDS_LOG;
 /** Slots in the beginning. */
 const FEW = 1024;
 /** Bytes of values kept for each entry on average, so that large values cannot fill the heap. */
@@ -82,10 +82,8 @@ export class Near {
   readonly #most: number;
   readonly #budget: number;
   #slots = 0;
-  #prints = new Int32Array(0);
   #words = new Int32Array(0);
-  /** The same as `#words`; of use are the entries. */
-  #entries = new Float64Array(0);
+  #rare = new Int32Array(0);
   #kept: unknown[] = [];
   #extras: (Extra | undefined)[] = [];
   /** The clear epoch in which all that is here was read. */
@@ -118,13 +116,13 @@ export class Near {
   }
 
   #find(hash: number, key: string, scope: string): number {
-    const prints = this.#prints;
-    const set = hash & (prints.length - 1);
+    const words = this.#words;
+    const first = (hash << SET_LOG) & (this.#slots - 1);
     // The bytes that are the same become zero, and of these the highest bits are set; now and then of another byte, too
     // (Mycroft's test for a zero byte in a word).
-    const other = (prints[set] as number) ^ Math.imul(printOf(hash), 0x01010101);
+    const other = (words[(first << WORDS_LOG) | PRINTS] as number) ^ Math.imul(printOf(hash), 0x01010101);
     for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
+      const slot = first | ((31 - Math.clz32(same & -same)) >> 3);
       if (this.#holds(slot, key, scope)) return slot;
     }
     return -1;
@@ -138,20 +136,14 @@ export class Near {
    * Whether the value in a slot that {@link find} gave is still what the shared cache holds, but for its {@link extra}; then
    * it counts as read.
    *
-   * Plain loads suffice. An entry word is one load of eight bytes, and no two of those compare equal as numbers unless they
-   * are the same (those that are no numbers compare unequal to themselves, and go the long way). The generation only ever
-   * grows and was the same when the value was kept: had the segment begun another life in between, whichever load was made
-   * first, it would be another. What others stored before this call began is seen by any load made in it.
+   * Plain loads suffice: each is of one word, and what others stored before this call began is seen by any load made in it.
+   * Of the count of changes it is the low half: 2³² changes of one bucket between two reads bring it back.
    */
   isCurrent(slot: number): boolean {
     const words = this.#words;
     const at = slot << WORDS_LOG;
     const memory32 = this.#memory32;
-    if (
-      this.#entries[at >> 1] !== this.#memory64[words[at | AT] as number] ||
-      words[at | GENERATION] !== memory32[words[at | STATE] as number] ||
-      this.#epoch !== memory32[this.#epochAt]
-    ) {
+    if (words[at | CHANGES] !== memory32[words[at | CHANGES_AT] as number] || this.#epoch !== memory32[this.#epochAt]) {
       return false;
     }
     const notes = words[at | NOTES] as number;
@@ -161,13 +153,17 @@ export class Near {
     return true;
   }
 
-  /** The same after the engine's `find` has looked the key up: whether the stamp it put out is that of the value in the slot. */
+  /**
+   * The same after the engine's `find` has looked the key up: whether the stamp it put out is that of the value in the slot.
+   * If so, what else it put out proves the value from now on.
+   */
   renew(slot: number): boolean {
     const words = this.#words;
     const { out } = this.#engine;
-    const at = slot * WORDS;
-    for (let i = 0; i < STAMP; i++) if (words[at + i] !== out[OUT_STAMP + i]) return false;
+    for (let i = 0; i < STAMP; i++) if (this.#rare[slot * RARE + i] !== out[OUT_STAMP + i]) return false;
     if (this.#epoch !== out[OUT_EPOCH]) return false;
+    const at = slot << WORDS_LOG;
+    words[at | CHANGES] = out[OUT_CHANGES] as number;
     words[at | NOTES] = (words[at | NOTES] as number) | USED;
     return true;
   }
@@ -206,11 +202,16 @@ export class Near {
     this.#taken++;
     this.#bytes += length;
     const words = this.#words;
-    const at = slot * WORDS;
-    for (let i = 0; i < STAMP; i++) words[at + i] = out[OUT_STAMP + i] as number;
-    words[at | HASH] = hash;
-    words[at | BYTES] = length;
+    const at = slot << WORDS_LOG;
+    const changesAt = out[OUT_CHANGES_AT] as number;
+    words[at | CHANGES_AT] = changesAt;
+    // A count that will not come back: the engine gives the proof with the next read.
+    words[at | CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at | NOTES] = extra === undefined ? 0 : EXTRA;
+    const rare = this.#rare;
+    for (let i = 0; i < STAMP; i++) rare[slot * RARE + i] = out[OUT_STAMP + i] as number;
+    rare[slot * RARE + HASH] = hash;
+    rare[slot * RARE + BYTES] = length;
     this.#kept[slot * 2] = key;
     this.#kept[slot * 2 + 1] = value;
     this.#print(slot, printOf(hash));
@@ -229,9 +230,8 @@ export class Near {
   /** Empty slots. */
   #allocate(slots: number): void {
     this.#slots = slots;
-    this.#prints = new Int32Array(slots / SET);
-    this.#words = new Int32Array(slots * WORDS);
-    this.#entries = new Float64Array(this.#words.buffer);
+    this.#words = new Int32Array(slots << WORDS_LOG);
+    this.#rare = new Int32Array(slots * RARE);
     this.#kept = new Array(slots * 2).fill(undefined);
     this.#extras = new Array(slots).fill(undefined);
   }
@@ -254,10 +254,10 @@ export class Near {
   #slotFor(hash: number, key: string, scope: string): number {
     const found = this.#find(hash, key, scope);
     if (found >= 0) return found;
-    const first = (hash & (this.#prints.length - 1)) * SET;
+    const first = (hash << SET_LOG) & (this.#slots - 1);
     for (let slot = first; slot < first + SET; slot++) {
       if (!this.#isTaken(slot)) return slot;
-      if (this.#words[(slot << WORDS_LOG) | HASH] === hash) this.#alike++;
+      if (this.#rare[slot * RARE + HASH] === hash) this.#alike++;
     }
     for (let slot = first; slot < first + SET; slot++) if (!this.#isUsed(slot)) return slot;
     for (let slot = first; slot < first + SET; slot++) this.#forgetUse(slot);
@@ -266,25 +266,27 @@ export class Near {
 
   /** Other slots, for what is in these, or the same with longer hashes. */
   #rebuild(slots: number, hashed: number): void {
-    const [words, kept, extras, before] = [this.#words, this.#kept, this.#extras, this.#hashed];
+    const [words, rare, kept, extras, before] = [this.#words, this.#rare, this.#kept, this.#extras, this.#hashed];
     this.#hashed = hashed;
     this.#allocate(slots);
     for (let slot = 0; slot < extras.length; slot++) {
       if (kept[slot * 2] === undefined) continue;
-      const from = slot * WORDS;
       const key = kept[slot * 2] as string;
-      let hash = words[from + HASH] as number;
+      let hash = rare[slot * RARE + HASH] as number;
       // The salt of its namespace is in both.
       if (hashed !== before) hash ^= hashText(key, before) ^ hashText(key, hashed);
       const to = this.#slotFor(hash, key, extras[slot]?.scope ?? "");
       if (to < 0 || this.#isTaken(to)) {
         // Too many of one set now.
         this.#taken--;
-        this.#bytes -= words[from + BYTES] as number;
+        this.#bytes -= rare[slot * RARE + BYTES] as number;
         continue;
       }
-      this.#words.set(words.subarray(from, from + WORDS), to * WORDS);
-      this.#words[to * WORDS + HASH] = hash;
+      for (const word of [CHANGES_AT, CHANGES, NOTES]) {
+        this.#words[(to << WORDS_LOG) | word] = words[(slot << WORDS_LOG) | word] as number;
+      }
+      this.#rare.set(rare.subarray(slot * RARE, (slot + 1) * RARE), to * RARE);
+      this.#rare[to * RARE + HASH] = hash;
       this.#kept[to * 2] = key;
       this.#kept[to * 2 + 1] = kept[slot * 2 + 1];
       this.#extras[to] = extras[slot];
@@ -294,9 +296,9 @@ export class Near {
   }
 
   #print(slot: number, print: number): void {
-    const shift = (slot % SET) * 8;
-    const set = Math.floor(slot / SET);
-    this.#prints[set] = ((this.#prints[set] as number) & ~(0xff << shift)) | (print << shift);
+    const shift = (slot & (SET - 1)) << 3;
+    const at = ((slot & ~(SET - 1)) << WORDS_LOG) | PRINTS;
+    this.#words[at] = ((this.#words[at] as number) & ~(0xff << shift)) | (print << shift);
   }
 
   /** Lets go of values that were not used since they were last looked at here, until there is room for one of `length`. */
@@ -312,7 +314,7 @@ export class Near {
   /** Lets go of what a slot holds. */
   drop(slot: number): void {
     if (!this.#isTaken(slot)) return;
-    this.#bytes -= this.#words[(slot << WORDS_LOG) | BYTES] as number;
+    this.#bytes -= this.#rare[slot * RARE + BYTES] as number;
     this.#taken--;
     this.#kept[slot * 2] = undefined;
     this.#kept[slot * 2 + 1] = undefined;

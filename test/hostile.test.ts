@@ -96,7 +96,7 @@ describe("what is looked for is where it is looked for", () => {
     expect(changesBetween(cleared, tagged).tags).toBe(1);
     cache.set("k", "value");
     const stored = changesBetween(tagged, image());
-    expect(stored).toMatchObject({ index: 2, lanes: 1, states: 1 });
+    expect(stored).toMatchObject({ changes: 1, index: 2, lanes: 1, states: 1 });
     for (const part of ["segments", "metas"]) expect(Object.keys(stored)).toContain(part);
     expect(Object.keys(stored)).not.toContain("slack");
 

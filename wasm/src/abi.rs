@@ -87,10 +87,10 @@ struct Out {
 #[repr(C)]
 struct OutStamp {
     entry: u64,
-    entry_at: u32,
-    generation_at: u32,
     generation: u32,
     epoch: u32,
+    changes_at: u32,
+    changes: u32,
 }
 
 #[repr(C, align(8))]
@@ -168,17 +168,15 @@ impl Call<'_> {
     }
 
     #[inline(always)]
-    fn put_stamp(&mut self, stamp: &Stamp) {
-        let (region, entry) = (&self.me.region, Entry(stamp.entry));
-        let address = |at: u32| region.word(at) as *const _ as u32;
-        let segment = region.geometry.segment_of(entry.at()).unwrap_or(0);
+    fn put_stamp(&mut self, stamp: &Stamp, changes: u64) {
+        let region = &self.me.region;
         self.out.stamp = OutStamp {
             entry: stamp.entry,
-            entry_at: address(region.geometry.bucket(0) + stamp.way * 8) / 8,
-            // Little-endian: the generation is the high half of the state.
-            generation_at: address(region.geometry.state(segment)) / 4 + 1,
             generation: stamp.generation,
             epoch: stamp.epoch,
+            // Little-endian: the low half comes first.
+            changes_at: region.word(region.geometry.changes(stamp.way / 16)) as *const _ as u32 / 4,
+            changes: changes as u32,
         };
     }
 }
@@ -376,11 +374,11 @@ pub fn recover(address: u32) {
 #[wasm_bindgen]
 pub fn find(address: u32, key: u32) -> bool {
     let mut call = call(address);
-    let stamp = call.me.find(&call.key(key));
-    if let Some(stamp) = &stamp {
-        call.put_stamp(stamp);
+    let sight = call.me.find(&call.key(key));
+    if let Some(sight) = &sight {
+        call.put_stamp(&sight.stamp, sight.changes);
     }
-    stamp.is_some()
+    sight.is_some()
 }
 
 /// Looks the key up; the length of its value, or -1 for a miss. What `want` names is in the area.
@@ -394,7 +392,7 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
             call.out.tags = found.tags;
             call.out.version = found.version as f64;
             call.out.number = found.expiry;
-            call.put_stamp(&found.stamp);
+            call.put_stamp(&found.stamp, 0);
             found.length.min(MAX_VALUE as u64) as i32
         }
         None => -1,

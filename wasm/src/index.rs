@@ -14,7 +14,7 @@
 //! even if the sixteen generation bits of the entry have wrapped around.
 
 use crate::hash::hash;
-use crate::layout::{GRAIN, Geometry, WAYS};
+use crate::layout::{BUCKET_BYTES, GRAIN, Geometry, WAYS};
 use crate::record::{KEY_KIND_SHIFT, Record};
 use crate::region::Region;
 use crate::segment::{Phase, State};
@@ -254,8 +254,8 @@ pub fn probe(region: &Region, key: &Key) -> Probe {
 
 /// What a glance at the index alone says of a key.
 pub enum Glance {
-    /// `(entry_at, entry, generation)` of the first live entry with the key's tag; perhaps another key's.
-    Entry(u32, Entry, u32),
+    /// `(entry_at, entry, state of its segment)` of the first live entry with the key's tag; perhaps another key's.
+    Entry(u32, Entry, State),
     Absent,
     /// It was being moved: only a real look can tell.
     Unsettled,
@@ -273,9 +273,9 @@ pub fn find_entry(region: &Region, key: &Key) -> Glance {
             let Some(segment) = region.geometry.segment_of(entry.at()) else {
                 return Glance::Unsettled;
             };
-            let generation = State(region.word(region.geometry.state(segment)).load(Acquire)).generation();
-            return match entry.has_generation(generation) {
-                true => Glance::Entry(entry_at, entry, generation),
+            let state = State(region.word(region.geometry.state(segment)).load(Acquire));
+            return match entry.has_generation(state.generation()) {
+                true => Glance::Entry(entry_at, entry, state),
                 false => Glance::Unsettled,
             };
         }
@@ -302,7 +302,14 @@ fn replace(region: &Region, entry_at: u32, from: Entry, to: Entry) -> bool {
 
 /// Removes or moves an entry whose heat others may be raising at the same time: tries again while only the heat
 /// changed, which readers can do three times. Returns the entry that was replaced.
+///
+/// The caller holds the lock of the bucket, or has the entry's segment in RECLAIM. The change is counted before it is made, for
+/// near caches: `Participant::find`. Who dies in between has changed nothing.
 pub fn replace_any_heat(region: &Region, entry_at: u32, from: Entry, to: impl Fn(Entry) -> Entry) -> Option<Entry> {
+    // Release: who sees the count sees the lock held, or the segment in RECLAIM, or what was done under it. It comes before
+    // the change for everybody, because the change is published by a release, too.
+    let bucket = (entry_at - region.geometry.bucket(0)) / BUCKET_BYTES;
+    region.word(region.geometry.changes(bucket)).fetch_add(1, AcqRel);
     let mut seen = from;
     for _ in 0..2 * MAX_FREQ + 2 {
         if replace(region, entry_at, seen, to(seen)) {

@@ -46,7 +46,7 @@ pub use layout::MODEL_SIZE;
 pub use layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
 pub use lock::Busy;
 pub use participant::{Host, Participant};
-pub use read::{Census, Found, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
+pub use read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
 pub use record::Place;
 pub use recover::{Mismatch, format, inspect};
 pub use region::Region;

@@ -1,5 +1,5 @@
 //! The lock of a bucket: one word, taken by one compare-and-swap that also says who took it and in which incarnation.
-//! Readers never look at it.
+//! Readers never look at it, but for those that want a proof for their near cache.
 //!
 //! ```text
 //! control  63       48 47             16 15      0
@@ -14,7 +14,7 @@
 use crate::index::bucket_of;
 use crate::layout::BUCKET_CONTROL;
 use crate::participant::{Host, Participant};
-use crate::sync::{AcqRel, Relaxed, Release, spin};
+use crate::sync::{AcqRel, Acquire, Relaxed, Release, spin};
 
 /// Polls before asking whether the holder is alive; a critical section is well under a microsecond.
 const SPINS: u32 = if cfg!(feature = "faults") { 4 } else { 200 };
@@ -94,6 +94,13 @@ impl<H: Host> Participant<H> {
             spin();
         }
         Err(Busy)
+    }
+
+    /// Whether nobody holds the lock of a bucket.
+    #[inline(always)]
+    pub(crate) fn is_unlocked(&self, bucket: u32) -> bool {
+        // Acquire: meets the release of `unlock`.
+        Control(self.region.word(self.region.geometry.bucket(bucket) + BUCKET_CONTROL).load(Acquire)).owner().is_none()
     }
 
     #[inline(always)]

@@ -1,11 +1,12 @@
 //! Looking things up: find the entry, copy, and check that the entry still stands and its segment is still in the same
 //! life. No lock, no wait, and a bounded number of looks.
 
-use crate::index::{Entry, Glance, Key, Kind, MAX_FREQ, Probe, find_entry, probe, resolve, still, warm};
-use crate::layout::{Counter, MAX_KEY, WAYS};
+use crate::index::{Entry, Glance, Key, Kind, MAX_FREQ, Probe, bucket_of, find_entry, probe, resolve, still, warm};
+use crate::layout::{CLEAR_EPOCH_AT, Counter, MAX_KEY, WAYS};
 use crate::participant::{Host, Participant};
 use crate::record::{CHUNKED, EXPIRES, KEY_KIND_SHIFT, Record};
-use crate::sync::Acquire;
+use crate::segment::Phase;
+use crate::sync::{Acquire, Relaxed};
 
 /// Looks at a bucket before a reader answers a miss. Each further look is owed to a writer that finished meanwhile.
 const LOOKS: u32 = 16;
@@ -46,7 +47,7 @@ pub struct Found {
     pub stamp: Stamp,
 }
 
-/// Proof that an entry is unchanged: as long as the same stamp comes back for the same key, and the counters of its tags are
+/// What identifies a record: as long as the same stamp comes back for the same key, and the counters of its tags are
 /// what the record remembers, what was decoded before is still what the cache holds (but for its expiry). `entry` is the
 /// entry at its hottest, and zero when it may change in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,15 @@ pub struct Stamp {
     pub generation: u32,
     /// The clear epoch.
     pub epoch: u32,
+}
+
+/// What [`Participant::find`] saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    pub stamp: Stamp,
+    /// As long as the changes of the key's bucket count as many (and the clear epoch is the stamp's), the stamp stays true.
+    /// Where that cannot be said, it is the count before, which never comes back.
+    pub changes: u64,
 }
 
 impl<H: Host> Participant<H> {
@@ -72,24 +82,49 @@ impl<H: Host> Participant<H> {
     /// What the near cache asks first: the stamp of the entry that probably belongs to `key`, without touching its
     /// record. `None` is a miss. The caller compares stamp and key with what it has decoded before, and goes on with
     /// [`Participant::get`] and `WANT_AFTER_FIND` when they differ.
+    ///
+    /// The proof: the count of changes is read first, then the entry, then that nobody holds the bucket's lock or reclaims the
+    /// entry's segment, then the entry again. Whoever changes an entry holds one of these from before the count to after the
+    /// change. So if the count has the change, it was seen held, or the second look saw the change; and if not, the count
+    /// will be another one as soon as anybody can see the change.
+    ///
+    /// What is near is read without making its entry hotter, so only the hottest ones are proved.
     #[inline(always)]
-    pub fn find(&self, key: &Key) -> Option<Stamp> {
+    pub fn find(&self, key: &Key) -> Option<Sight> {
+        let geometry = &self.region.geometry;
+        let bucket = bucket_of(geometry, key.hash);
+        // Acquire: meets the release of `replace_any_heat`.
+        let changes = self.region.word(geometry.changes(bucket)).load(Acquire);
         let epoch = self.clear_epoch();
         match find_entry(&self.region, key) {
-            Glance::Entry(entry_at, entry, generation) => {
+            Glance::Entry(entry_at, entry, state) => {
                 warm(&self.region, entry_at, entry);
                 self.count(Counter::Hits, 1);
-                Some(Stamp { epoch, ..self.stamp(entry_at, entry, generation) })
+                let stamp = Stamp { epoch, ..self.stamp(entry_at, entry, state.generation()) };
+                let proved = entry.freq() == MAX_FREQ
+                    && self.is_unlocked(bucket)
+                    && state.phase() != Phase::Reclaim
+                    && Entry(self.region.word(entry_at).load(Acquire)).is_same(entry);
+                Some(Sight { stamp, changes: if proved { changes } else { changes.wrapping_sub(1) } })
             }
             Glance::Unsettled => {
                 self.count(Counter::Hits, 1);
-                Some(Stamp::default())
+                Some(Sight { stamp: Stamp::default(), changes: changes.wrapping_sub(1) })
             }
             Glance::Absent => {
                 self.count(Counter::Misses, 1);
                 None
             }
         }
+    }
+
+    /// Whether what was seen is still true. A near cache asks this with each read, and JavaScript makes these two loads itself
+    /// (`isCurrent` in `src/near.ts`).
+    pub fn is_still(&self, sight: &Sight) -> bool {
+        let load = |at| self.region.word(at).load(Relaxed);
+        // Relaxed: what others had stored when this call began is seen by any load made in it.
+        load(self.region.geometry.changes(sight.stamp.way / 16)) == sight.changes
+            && load(CLEAR_EPOCH_AT) as u32 == sight.stamp.epoch
     }
 
     /// Looks `key` up; copies what `want` asks for. Takes no lock and ends after a bounded number of looks, whatever

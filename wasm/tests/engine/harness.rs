@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
     Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Refused,
-    Region, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+    Region, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -173,7 +173,7 @@ pub struct Cache {
     value: Vec<u64>,
     tags: Vec<u64>,
     /// Like `src/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
-    near: HashMap<u32, Kept>,
+    near: HashMap<u64, Kept>,
     pub near_hits: u64,
 }
 
@@ -181,12 +181,11 @@ pub struct Cache {
 struct Kept {
     key: Vec<u8>,
     got: Got,
+    /// What proves it.
+    sight: Sight,
     /// Places and snapshots of the counters of its tags.
     tags: Vec<(u32, u32)>,
 }
-
-/// Slots of the near cache, fewer than the index has.
-const NEAR: u32 = 1024;
 
 /// A key as the engine wants it, with the words it borrows.
 pub struct OwnedKey {
@@ -290,15 +289,22 @@ impl Cache {
 
     /// What [`Cache::get`] gives, by way of the near cache.
     pub fn get_near(&mut self, key: &[u8]) -> Option<Got> {
-        let stamp = self.me.find(&OwnedKey::of(key).with(self.me.seed))?;
-        if let Some(Kept { key: kept, got, tags }) = self.near.get(&(stamp.way % NEAR)) {
+        let owned = OwnedKey::of(key);
+        let hash = owned.with(self.me.seed).hash;
+        let mut near = self.near.remove(&hash).filter(|kept| kept.key == key);
+        if !near.as_ref().is_some_and(|kept| self.me.is_still(&kept.sight)) {
+            let seen = self.me.find(&owned.with(self.me.seed))?;
+            near = near.filter(|kept| kept.sight.stamp == seen.stamp).map(|kept| Kept { sight: seen, ..kept });
+        }
+        if let Some(kept) = near {
             let region = &self.me.region;
             let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
-            let proved = Stamp { way: got.stamp.way, ..stamp } == got.stamp
-                && tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot);
-            if kept == key && proved && got.expiry > self.world.now() {
+            let has_its_tags = kept.tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot);
+            if has_its_tags && kept.got.expiry > self.world.now() {
                 self.near_hits += 1;
-                return Some(got.clone());
+                let got = kept.got.clone();
+                self.near.insert(hash, kept);
+                return Some(got);
             }
         }
         let got = self.look(key, WANT_VALUE | WANT_AFTER_FIND)?;
@@ -307,9 +313,15 @@ impl Cache {
             let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
             let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
             let tags = words.take(count).collect();
-            self.near.insert(got.stamp.way % NEAR, Kept { key: key.to_vec(), got: got.clone(), tags });
+            let counted = self.me.region.word(self.me.region.geometry.changes(got.stamp.way / 16)).load(Relaxed);
+            let sight = Sight { stamp: got.stamp, changes: counted.wrapping_sub(1) };
+            self.near.insert(hash, Kept { key: key.to_vec(), got: got.clone(), sight, tags });
         }
         Some(got)
+    }
+
+    pub fn forget_near(&mut self) {
+        self.near.clear();
     }
 
     /// A look that leaves no trace in the heat of the entry.

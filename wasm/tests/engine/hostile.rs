@@ -134,7 +134,7 @@ fn an_entry_that_points_nowhere_is_mended() {
         let mut cache = Cache::join(&world);
         cache.set(b"key", b"old").unwrap();
         let bucket = OwnedKey::of(b"key").with(cache.me.seed).hash as u32 & (geometry.buckets - 1);
-        let way = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().way;
+        let way = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().stamp.way;
         assert_eq!(way / 16, bucket);
         world.bytes()[(geometry.bucket(0) + way * 8 + bit / 8) as usize] ^= 1 << (bit % 8);
         assert_eq!(cache.get(b"key"), None);
@@ -152,7 +152,7 @@ fn a_record_of_another_life_is_a_miss() {
     let world = World::new(MIB);
     let mut cache = Cache::join(&world);
     cache.set(b"key", b"value").unwrap();
-    let way = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().way;
+    let way = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().stamp.way;
     let entry_at = (world.region().geometry.bucket(0) + way * 8) as usize;
     let entry = u64::from_le_bytes(world.bytes()[entry_at..entry_at + 8].try_into().unwrap());
     let generation_at = ((entry & 0xFFF_FFFF) * 16 + 4) as usize;
@@ -167,7 +167,7 @@ fn a_record_of_another_life_is_a_miss() {
 
 /// Where the record of a key lies.
 fn record_of(cache: &Cache, key: &[u8]) -> usize {
-    let way = cache.me.find(&OwnedKey::of(key).with(cache.me.seed)).unwrap().way;
+    let way = cache.me.find(&OwnedKey::of(key).with(cache.me.seed)).unwrap().stamp.way;
     let entry_at = (cache.world.region().geometry.bucket(0) + way * 8) as usize;
     let entry = u64::from_le_bytes(cache.world.bytes()[entry_at..entry_at + 8].try_into().unwrap());
     (entry & 0xFFF_FFFF) as usize * 16
@@ -223,7 +223,7 @@ fn m2_a_number_comes_back_to_its_place() {
             for i in 0..40u32 {
                 cache.set(&i.to_le_bytes(), &[1; 1000]).unwrap();
             }
-            let way = cache.me.find(&key.with(cache.me.seed)).unwrap().way;
+            let way = cache.me.find(&key.with(cache.me.seed)).unwrap().stamp.way;
             let entry_at = (geometry.bucket(0) + way * 8) as usize;
             let at = record_of(&cache, b"n");
             // Where it is while it is away: the record of another number, which is forgotten, with its key.

@@ -259,6 +259,40 @@ fn i4_any_bit_pattern_parses() {
     eprintln!("i4: {words} words");
 }
 
+/// What a near cache holds for proved is what is there: both sleep on the way, and the one that reads asks the engine as well.
+#[test]
+fn i2_a_proof_is_of_what_is_there() {
+    const READ: Act = Act {
+        name: GET_NEAR.name,
+        act: |cache, _| {
+            for get in [Cache::get_near, Cache::peek, Cache::get_near, Cache::peek, Cache::get_near] {
+                got(cache, "a", get);
+            }
+        },
+    };
+    // Keeps it anew, and has it proved while the other one is at work.
+    const KEEP: Act = Act {
+        name: GET_NEAR.name,
+        act: |cache, me| {
+            cache.forget_near();
+            (READ.act)(cache, me);
+        },
+    };
+    let _watchdog = Watchdog::new("i2_a_proof_is_of_what_is_there", 300);
+    let tally = Arc::default();
+    let scenes = scenes();
+    for (scene, change) in [(0, SET), (0, REMOVE), (0, TOUCH), (3, RECLAIM)] {
+        for read in [READ, KEEP] {
+            let play = play(&scenes[scene], &[change, read], &tally);
+            play.at_every(0, 1, sleeps);
+            both_on_the_way(&play);
+        }
+    }
+    // The one that reads comes first, and the other one has done all of its work in between.
+    play(&scenes[0], &[KEEP, SET], &tally).at_every(0, 1, sleeps);
+    told("proofs", &tally);
+}
+
 /// A writer that sleeps while its segment goes through many lives writes into nobody else's bytes when it wakes up.
 #[test]
 fn m1_bytes_are_exclusive() {

@@ -51,7 +51,10 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
 
     let mut caches: Vec<Cache> = acts.iter().map(|_| Cache::join(&world)).collect();
     for (cache, act) in caches.iter_mut().zip(acts).filter(|(_, act)| act.name == GET_NEAR.name) {
-        let _ = (cache.get_near(b"a"), act);
+        // So often that it is proved.
+        for _ in 0..6 {
+            let _ = (cache.get_near(b"a"), act);
+        }
     }
     *stage.slots.borrow_mut() = caches.iter().map(|cache| vec![cache.me.slot]).collect();
     let epoch = |slot: u32| {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, Mismatch, Participant, Phase,
-    Refused, WANT_VALUE, faults, inspect,
+    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, MODEL_SIZE, Mismatch, Participant,
+    Phase, Refused, WANT_VALUE, faults, inspect,
 };
 
 use crate::harness::*;
@@ -654,6 +654,53 @@ fn near_caches_hear_of_every_invalidation() {
     }
 }
 
+/// A key that is near is not read in the shared cache any more, so it is as hot there as it gets.
+#[test]
+fn what_is_near_is_hot() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    cache.set(b"key", b"value").unwrap();
+    while accesses(|| assert!(cache.get_near(b"key").is_some())) > 2 {}
+    // Nothing is written any more: there is nothing to make hotter.
+    let before = world.bytes()[world.region().geometry.bucket(0) as usize..].to_vec();
+    cache.get(b"key").unwrap();
+    assert!(world.bytes()[world.region().geometry.bucket(0) as usize..] == before);
+}
+
+/// Somebody reads a key again and again while it is being evicted: once it is gone for one, it is gone for him, too.
+#[test]
+fn what_was_evicted_is_near_nobody() {
+    let furnish = |sets: u64| {
+        let world = World::seeded(MODEL_SIZE, 7);
+        let mut writer = Cache::join(&world);
+        writer.set(b"key", &[7; 16]).unwrap();
+        for i in 0..sets {
+            writer.set(&name("other", i), &[1; 80]).unwrap();
+        }
+        (world, writer)
+    };
+    let evicting = (0..).find(|i| furnish(i + 1).1.peek(b"key").is_none()).unwrap();
+    let mut evicted = 0;
+    for n in 0.. {
+        let (world, mut writer) = furnish(evicting);
+        let reader = Rc::new(RefCell::new(Cache::join(&world)));
+        let other = reader.clone();
+        let happened = interrupted(
+            n,
+            || assert!(writer.set(&name("other", evicting), &[1; 80]).is_ok()),
+            move || (0..6).for_each(|_| drop(other.borrow_mut().get_near(b"key"))),
+        );
+        if !happened {
+            break;
+        }
+        if writer.peek(b"key").is_none() {
+            assert_eq!(reader.borrow_mut().get_near(b"key"), None, "before access {n}");
+            evicted += 1;
+        }
+    }
+    assert!(evicted > 10, "evicted {evicted} times");
+}
+
 /// What is changed while the cache is cleared is gone like all that was there.
 #[test]
 fn a_clear_in_between_clears() {
@@ -684,7 +731,7 @@ fn no_stamp_stands_for_two_values() {
         for j in 0..i % 4 {
             cache.set(&name("other", j), &[0; 2000]).unwrap();
         }
-        let stamp = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap();
+        let stamp = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().stamp;
         let earlier = stamps.insert((stamp.way, stamp.entry, stamp.generation, stamp.epoch), i);
         assert_eq!(earlier, None, "value {i} has the stamp of an earlier one");
     }

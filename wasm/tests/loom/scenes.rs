@@ -445,7 +445,7 @@ fn near_kept(name: &str, kept: bool, tag: Option<&'static str>, after: Option<u6
         let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
         last.store(KEY, 1, 1, tag).unwrap();
         // So hot that nobody warms it any more.
-        for _ in 0..4 {
+        for _ in 0..6 {
             assert_eq!(if kept { two.get_near(KEY) } else { last.get(KEY) }, Some(1));
         }
         let (tell, told) = message();

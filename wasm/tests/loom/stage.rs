@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cache_machine_core::{
     Block, Draft, Expect, Found, Geometry, Host, Key, MAX_BLOCK, MODEL_SIZE, NUMBER, Participant, Phase, Place,
-    Refused, Region, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format, model::Word,
+    Refused, Region, Sight, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format, model::Word,
 };
 use loom::thread;
 
@@ -76,8 +76,14 @@ impl Host for TestHost {
     }
 }
 
-/// A value, the stamp that proves it, and of each tag the slot and the snapshot of its counter.
-type Kept = (Stamp, u64, Vec<(u32, u32)>);
+/// A value in the near cache.
+struct Kept {
+    value: u64,
+    /// What proves it.
+    sight: Sight,
+    /// Of each tag the slot and the snapshot of its counter.
+    tags: Vec<(u32, u32)>,
+}
 
 /// One participant.
 pub struct Cache {
@@ -219,14 +225,17 @@ impl Cache {
 
     /// What [`Cache::get`] gives, by way of a near cache of one value, as `src/near.ts` does.
     pub fn get_near(&self, key: u64) -> Option<u64> {
-        let stamp = self.me.find(&self.key(&[key]))?;
+        let mut near = self.near.take();
+        if !near.as_ref().is_some_and(|kept| self.me.is_still(&kept.sight)) {
+            let seen = self.me.find(&self.key(&[key]))?;
+            near = near.filter(|kept| kept.sight.stamp == seen.stamp).map(|kept| Kept { sight: seen, ..kept });
+        }
         let region = &self.me.region;
         let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
-        if let Some((kept, value, tags)) = &*self.near.borrow()
-            && *kept == stamp
-            && tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot)
-        {
-            return Some(*value);
+        if let Some(kept) = near.filter(|kept| kept.tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot)) {
+            let value = kept.value;
+            *self.near.borrow_mut() = Some(kept);
+            return Some(value);
         }
         let (value, found) = self.look(key, WANT_VALUE | WANT_TAGS | WANT_AFTER_FIND)?;
         if found.stamp.entry != 0 {
@@ -234,7 +243,9 @@ impl Cache {
             let block = &self.scratch.borrow()[(self.world.geometry.max_record / 8) as usize..];
             let count = if found.tags > 0 { (block[0] >> 32) as usize } else { 0 };
             let tags = block[1..1 + count].iter().map(|word| (*word as u32, (*word >> 32) as u32)).collect();
-            *self.near.borrow_mut() = Some((found.stamp, value, tags));
+            let counted = region.word(region.geometry.changes(found.stamp.way / 16)).load(Relaxed);
+            let sight = Sight { stamp: found.stamp, changes: counted.wrapping_sub(1) };
+            *self.near.borrow_mut() = Some(Kept { value, sight, tags });
         }
         Some(value)
     }
