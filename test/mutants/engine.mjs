@@ -132,7 +132,7 @@ export const ENGINE = [
     file: "wasm/src/index.rs",
     find: "for _ in 0..2 * MAX_FREQ + 2 {",
     replace: "for _ in 0..1 {",
-    first: ["models::i2_", "models::i1_", "threads::nothing_torn"],
+    first: ["frozen::the_frozen_hold_up", "models::i2_", "models::i1_"],
   },
   // ---- locks and deaths ----------------------------------------------------------------------------------------------
   {
@@ -1088,7 +1088,7 @@ export const ENGINE = [
     file: "wasm/src/alloc.rs",
     find: "if bump % 16 == 0 { bytes.saturating_sub(bump) } else { 0 }",
     replace: "bytes.saturating_sub(bump)",
-    first: ["hostile"],
+    first: ["hostile", "models::i4_"],
   },
   {
     name: "large-record-moved",

@@ -94,6 +94,8 @@ pub const GET_NEAR: Act = Act {
         got(cache, "a", Cache::get_near);
     },
 };
+/// The name of what is done by one who has the key near, and proved.
+pub const PROVED: &str = "get near, proved";
 pub const GET_LARGE: Act = Act { name: "get large", act: |cache, _| got(cache, "large", Cache::get) };
 pub const GET_COUNTER: Act = Act { name: "get counter", act: |cache, _| got(cache, "n", Cache::get) };
 pub const SET: Act = Act { name: "set", act: |cache, me| put(cache, "a", short(me), TEXT, Expect::Anything) };

@@ -263,7 +263,7 @@ fn i4_any_bit_pattern_parses() {
 #[test]
 fn i2_a_proof_is_of_what_is_there() {
     const READ: Act = Act {
-        name: GET_NEAR.name,
+        name: PROVED,
         act: |cache, _| {
             for get in [Cache::get_near, Cache::peek, Cache::get_near, Cache::peek, Cache::get_near] {
                 got(cache, "a", get);
@@ -272,7 +272,7 @@ fn i2_a_proof_is_of_what_is_there() {
     };
     // Keeps it anew, and has it proved while the other one is at work.
     const KEEP: Act = Act {
-        name: GET_NEAR.name,
+        name: PROVED,
         act: |cache, me| {
             cache.forget_near();
             (READ.act)(cache, me);
