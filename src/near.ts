@@ -11,12 +11,12 @@
  * its entry hotter with each, and proves those that are at their hottest.
  *
  * Slots come in sets of four, and the hash of a key names one set. What a read waits for is memory, so what every read needs
- * of a set lies together, and of slots that hold other keys it needs no more than a byte:
+ * of a slot lies together, and of slots that hold other keys it needs no more than a byte:
  *
- *     #words    of each slot: prints │ index of the changes │ changes │ notes
- *               prints: a byte of each hash, four of a set in the word of its first slot; zero for an empty slot
- *     #rare     of each slot: entry low │ entry high │ generation │ hash │ bytes
+ *     #prints   a byte of each hash, four of a set in one word; zero for an empty slot
+ *     #words    index of the changes │ changes │ notes │ hash
  *     #kept     key │ value
+ *     #rare     entry low │ entry high │ generation │ bytes
  *     #extras   what few values have
  *
  * The arrays grow with what is kept, up to the number of entries that the cache was opened with. Values that were used
@@ -29,7 +29,7 @@
 import type { Copier } from "./copy.ts";
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import type { Scope } from "./namespace.ts";
-import { BYTES, CHANGES, CHANGES_AT, EXTRA, HASH, NOTES, PRINTS, RARE, SET_LOG, USED, WORDS_LOG } from "./slot.ts";
+import { BYTES, CHANGES, CHANGES_AT, EXTRA, HASH, NOTES, RARE, SET_LOG, USED, WORDS_LOG } from "./slot.ts";
 import { hashText } from "./text.ts";
 
 /** Slots of a set. */
@@ -82,6 +82,7 @@ export class Near {
   readonly #most: number;
   readonly #budget: number;
   #slots = 0;
+  #prints = new Int32Array(0);
   #words = new Int32Array(0);
   #rare = new Int32Array(0);
   #kept: unknown[] = [];
@@ -116,13 +117,13 @@ export class Near {
   }
 
   #find(hash: number, key: string, scope: string): number {
-    const words = this.#words;
-    const first = (hash << SET_LOG) & (this.#slots - 1);
+    const prints = this.#prints;
+    const set = hash & (prints.length - 1);
     // The bytes that are the same become zero, and of these the highest bits are set; now and then of another byte, too
     // (Mycroft's test for a zero byte in a word).
-    const other = (words[(first << WORDS_LOG) | PRINTS] as number) ^ Math.imul(printOf(hash), 0x01010101);
+    const other = (prints[set] as number) ^ Math.imul(printOf(hash), 0x01010101);
     for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = first | ((31 - Math.clz32(same & -same)) >> 3);
+      const slot = (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
       if (this.#holds(slot, key, scope)) return slot;
     }
     return -1;
@@ -208,9 +209,9 @@ export class Near {
     // A count that will not come back: the engine gives the proof with the next read.
     words[at | CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at | NOTES] = extra === undefined ? 0 : EXTRA;
+    words[at | HASH] = hash;
     const rare = this.#rare;
     for (let i = 0; i < STAMP; i++) rare[slot * RARE + i] = out[OUT_STAMP + i] as number;
-    rare[slot * RARE + HASH] = hash;
     rare[slot * RARE + BYTES] = length;
     this.#kept[slot * 2] = key;
     this.#kept[slot * 2 + 1] = value;
@@ -230,6 +231,7 @@ export class Near {
   /** Empty slots. */
   #allocate(slots: number): void {
     this.#slots = slots;
+    this.#prints = new Int32Array(slots / SET);
     this.#words = new Int32Array(slots << WORDS_LOG);
     this.#rare = new Int32Array(slots * RARE);
     this.#kept = new Array(slots * 2).fill(undefined);
@@ -257,7 +259,7 @@ export class Near {
     const first = (hash << SET_LOG) & (this.#slots - 1);
     for (let slot = first; slot < first + SET; slot++) {
       if (!this.#isTaken(slot)) return slot;
-      if (this.#rare[slot * RARE + HASH] === hash) this.#alike++;
+      if (this.#words[(slot << WORDS_LOG) | HASH] === hash) this.#alike++;
     }
     for (let slot = first; slot < first + SET; slot++) if (!this.#isUsed(slot)) return slot;
     for (let slot = first; slot < first + SET; slot++) this.#forgetUse(slot);
@@ -272,7 +274,7 @@ export class Near {
     for (let slot = 0; slot < extras.length; slot++) {
       if (kept[slot * 2] === undefined) continue;
       const key = kept[slot * 2] as string;
-      let hash = rare[slot * RARE + HASH] as number;
+      let hash = words[(slot << WORDS_LOG) | HASH] as number;
       // The salt of its namespace is in both.
       if (hashed !== before) hash ^= hashText(key, before) ^ hashText(key, hashed);
       const to = this.#slotFor(hash, key, extras[slot]?.scope ?? "");
@@ -282,11 +284,9 @@ export class Near {
         this.#bytes -= rare[slot * RARE + BYTES] as number;
         continue;
       }
-      for (const word of [CHANGES_AT, CHANGES, NOTES]) {
-        this.#words[(to << WORDS_LOG) | word] = words[(slot << WORDS_LOG) | word] as number;
-      }
+      this.#words.set(words.subarray(slot << WORDS_LOG, (slot + 1) << WORDS_LOG), to << WORDS_LOG);
+      this.#words[(to << WORDS_LOG) | HASH] = hash;
       this.#rare.set(rare.subarray(slot * RARE, (slot + 1) * RARE), to * RARE);
-      this.#rare[to * RARE + HASH] = hash;
       this.#kept[to * 2] = key;
       this.#kept[to * 2 + 1] = kept[slot * 2 + 1];
       this.#extras[to] = extras[slot];
@@ -297,8 +297,8 @@ export class Near {
 
   #print(slot: number, print: number): void {
     const shift = (slot & (SET - 1)) << 3;
-    const at = ((slot & ~(SET - 1)) << WORDS_LOG) | PRINTS;
-    this.#words[at] = ((this.#words[at] as number) & ~(0xff << shift)) | (print << shift);
+    const set = slot >> SET_LOG;
+    this.#prints[set] = ((this.#prints[set] as number) & ~(0xff << shift)) | (print << shift);
   }
 
   /** Lets go of values that were not used since they were last looked at here, until there is room for one of `length`. */

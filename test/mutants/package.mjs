@@ -323,8 +323,8 @@ export const PACKAGE = [
     breaks: "policy",
     what: "keys that end alike stay in one set",
     file: "src/near.ts",
-    find: "if (this.#rare[slot * RARE + HASH] === hash) this.#alike++;",
-    replace: "if (this.#rare[slot * RARE + HASH] === hash) this.#alike = 1;",
+    find: "if (this.#words[(slot << WORDS_LOG) | HASH] === hash) this.#alike++;",
+    replace: "if (this.#words[(slot << WORDS_LOG) | HASH] === hash) this.#alike = 1;",
     first: ["test/near.test.ts"],
   },
   {
