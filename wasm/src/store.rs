@@ -98,8 +98,12 @@ impl<H: Host> Participant<H> {
     /// The queue a new record of this key belongs to: main when it was evicted lately and is wanted again, or when its
     /// entry already lives there.
     pub(crate) fn class_for(&self, key: &Key) -> Class {
-        let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, key.hash));
+        let geometry = &self.region.geometry;
+        let bucket = geometry.bucket(bucket_of(geometry, key.hash));
         let tag = key.hash >> 48;
+        // Only raised when the entry is changed. Read here, it comes from memory together with the bucket. (An acquire load,
+        // because compilers leave out others that nobody uses.)
+        let _ = self.region.word(geometry.changes(bucket_of(geometry, key.hash))).load(Acquire);
         for way in ways_with(&self.region, bucket, tag) {
             let entry = Entry(self.region.word(bucket + way * 8).load(Relaxed));
             if entry.tag() != tag {
@@ -110,8 +114,8 @@ impl<H: Host> Participant<H> {
                 Kind::Ghost if self.remembers(entry) => return Class::Main,
                 Kind::Ghost => {}
                 _ => {
-                    if let Some(segment) = self.region.geometry.segment_of(entry.at()) {
-                        let state = self.region.word(self.region.geometry.state(segment)).load(Relaxed);
+                    if let Some(segment) = geometry.segment_of(entry.at()) {
+                        let state = self.region.word(geometry.state(segment)).load(Relaxed);
                         return crate::segment::State(state).class();
                     }
                 }
