@@ -8,7 +8,6 @@
  */
 
 import type { ValueCodec } from "./codec.ts";
-import { copierOf, copy } from "./copy.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -32,8 +31,9 @@ import { KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
 import type { Region } from "./memory.ts";
 import { ROOT, type Scope, scopeOf } from "./namespace.ts";
-import { type Extra, extraOf, Near } from "./near.ts";
+import { extraOf, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
+import { type Packed, pack, unpack } from "./pack.ts";
 import { readTags, writeTags } from "./tags.ts";
 
 /** A key: text of up to 4 KiB of UTF-8, or as many bytes. A string and its bytes are different keys. */
@@ -191,9 +191,7 @@ export class Cache<V = any> implements Disposable {
     const slot = near.find(key, this.#scope);
     if (slot < 0) return this.#read(key, WANT_VALUE);
     if (!near.isCurrent(slot)) return this.#again(key, slot);
-    const value = near.value(slot) as V;
-    const extra = near.extra(slot);
-    return extra === undefined ? value : this.#nearby(key, slot, value, extra);
+    return near.isBare(slot) ? (near.value(slot) as V) : this.#nearby(key, slot);
   }
 
   /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
@@ -202,21 +200,24 @@ export class Cache<V = any> implements Disposable {
     const written = this.#writeKey(key);
     if (!this.#engine.find(written)) return undefined;
     if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
-    const value = near.value(slot) as V;
-    const extra = near.extra(slot);
-    return extra === undefined ? value : this.#nearby(key, slot, value, extra);
+    return near.isBare(slot) ? (near.value(slot) as V) : this.#nearby(key, slot);
   }
 
-  /** A value that is near, and has an expiry, or tags, or is to be copied. It was counted as a hit. */
-  #nearby(key: Key, slot: number, value: V, extra: Extra): V | undefined {
+  /** A value that is near, and is packed or has an expiry or tags. It was counted as a hit. */
+  #nearby(key: Key, slot: number): V | undefined {
     const near = this.#near as Near;
-    const isDead = extra.expiry !== Infinity && extra.expiry <= this.#engine.now();
-    if (isDead || !near.hasItsTags(extra)) {
-      if (isDead) near.drop(slot);
-      // Anew, as the clock is the user's code and may have used the cache.
-      return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
+    // First, as the clock is the user's code and may use the cache.
+    const value = near.value(slot);
+    const isPacked = near.isPacked(slot);
+    const extra = near.extra(slot);
+    if (extra !== undefined) {
+      const isDead = extra.expiry !== Infinity && extra.expiry <= this.#engine.now();
+      if (isDead || !near.hasItsTags(extra)) {
+        if (isDead) near.drop(slot);
+        return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
+      }
     }
-    return extra.copier === undefined ? value : (copy(value, extra.copier) as V);
+    return (isPacked ? unpack(value as Packed) : value) as V;
   }
 
   #read(key: Key, want: number): V | undefined {
@@ -244,8 +245,8 @@ export class Cache<V = any> implements Disposable {
       if (near === undefined) return this.#decode(kind, engine.value, length, false);
       if (codec.isPrimitive(kind)) {
         const value = codec.decode(kind, engine.value, 0, length);
-        const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters(), undefined);
-        near.keep(key as string, this.#scope, engine.out, value, extra, length);
+        const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
+        near.keep(key as string, this.#scope, engine.out, value, extra, length, false);
         return value as V;
       }
       const { frozenObjects } = this.#opened.options;
@@ -255,11 +256,11 @@ export class Cache<V = any> implements Disposable {
       const tags = engine.tagCounters();
       const expiry = engine.number;
       const value = codec.decode(kind, engine.value, 0, length);
-      const copier = frozenObjects ? undefined : copierOf(value);
-      if (frozenObjects ? !deepFreeze(value) : copier === undefined) return value as V;
-      const extra = extraOf(this.#scope.id, expiry, tags, copier);
-      near.keep(key as string, this.#scope, proof, value, extra, length);
-      return copier === undefined ? (value as V) : (copy(value, copier) as V);
+      const packed = frozenObjects ? undefined : pack(value);
+      if (frozenObjects ? !deepFreeze(value) : packed === undefined) return value as V;
+      const extra = extraOf(this.#scope.id, expiry, tags);
+      near.keep(key as string, this.#scope, proof, packed ?? value, extra, length, packed !== undefined);
+      return (packed === undefined ? value : unpack(packed)) as V;
     }
     return undefined;
   }

@@ -17,9 +17,11 @@ const DEPTH = 64;
 /**
  * How to copy a value; `undefined` for what is not copied here: whatever holds anything but plain objects, arrays without
  * holes and primitive values, or one object in two places.
+ *
+ * @param seen - objects that must not be met again; those of the value are added
  */
-export function copierOf(value: unknown): Copier | undefined {
-  return typeof value === "object" && value !== null ? plan(value, new Set(), DEPTH) : undefined;
+export function copierOf(value: unknown, seen: Set<object> = new Set()): Copier | undefined {
+  return typeof value === "object" && value !== null ? plan(value, seen, DEPTH) : undefined;
 }
 
 function plan(value: object, seen: Set<object>, depth: number): Copier | undefined {

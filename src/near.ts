@@ -26,10 +26,9 @@
  * that turns out to be too few.
  */
 
-import type { Copier } from "./copy.ts";
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import type { Scope } from "./namespace.ts";
-import { BYTES, CHANGES, CHANGES_AT, EXTRA, HASH, NOTES, RARE, SET_LOG, USED, WORDS_LOG } from "./slot.ts";
+import { BYTES, CHANGES, CHANGES_AT, EXTRA, HASH, NOTES, PACKED, RARE, SET_LOG, USED, WORDS_LOG } from "./slot.ts";
 import { hashText } from "./text.ts";
 
 /** Slots of a set. */
@@ -56,19 +55,11 @@ export interface Extra {
   readonly expiry: number;
   /** The counters of its tags. */
   readonly tags: Int32Array | undefined;
-  /** Makes the copy that a reader gets, where the value itself must stay here. */
-  readonly copier: Copier | undefined;
 }
 
 /** What has to be kept beside a value: nothing for most. */
-export function extraOf(
-  scope: string,
-  expiry: number,
-  tags: Int32Array | undefined,
-  copier: Copier | undefined,
-): Extra | undefined {
-  const isPlain = scope === "" && expiry === Infinity && tags === undefined && copier === undefined;
-  return isPlain ? undefined : { scope, expiry, tags, copier };
+export function extraOf(scope: string, expiry: number, tags: Int32Array | undefined): Extra | undefined {
+  return scope === "" && expiry === Infinity && tags === undefined ? undefined : { scope, expiry, tags };
 }
 
 /** The decoded values of one thread, for a cache and its namespaces. */
@@ -169,9 +160,19 @@ export class Near {
     return true;
   }
 
-  /** The value in a slot that {@link find} gave. */
+  /** The value in a slot that {@link find} gave, packed when {@link isPacked} says so. */
   value(slot: number): unknown {
     return this.#kept[(slot << 1) | 1];
+  }
+
+  /** Whether that value can be returned as it is. */
+  isBare(slot: number): boolean {
+    return ((this.#words[(slot << WORDS_LOG) | NOTES] as number) & (EXTRA | PACKED)) === 0;
+  }
+
+  /** Whether readers get a copy of that value, by `unpack`. */
+  isPacked(slot: number): boolean {
+    return ((this.#words[(slot << WORDS_LOG) | NOTES] as number) & PACKED) !== 0;
   }
 
   /** What else has to be looked at before that value is returned. */
@@ -186,7 +187,15 @@ export class Near {
   }
 
   /** Keeps a value of `length` bytes with its stamp, which lies in `out` as the engine's `get` has put it there. */
-  keep(key: string, scope: Scope, out: Int32Array, value: unknown, extra: Extra | undefined, length: number): void {
+  keep(
+    key: string,
+    scope: Scope,
+    out: Int32Array,
+    value: unknown,
+    extra: Extra | undefined,
+    length: number,
+    isPacked: boolean,
+  ): void {
     // An entry that can change in place, such as a counter, has no stamp that could prove anything.
     if (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0) return;
     const epoch = out[OUT_EPOCH] as number;
@@ -208,7 +217,7 @@ export class Near {
     words[at | CHANGES_AT] = changesAt;
     // A count that will not come back: the engine gives the proof with the next read.
     words[at | CHANGES] = (this.#memory32[changesAt] as number) - 1;
-    words[at | NOTES] = extra === undefined ? 0 : EXTRA;
+    words[at | NOTES] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
     words[at | HASH] = hash;
     const rare = this.#rare;
     for (let i = 0; i < STAMP; i++) rare[slot * RARE + i] = out[OUT_STAMP + i] as number;

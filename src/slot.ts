@@ -17,6 +17,8 @@ export const HASH = 3;
 export const USED = 1;
 /** Note: it has an extra. */
 export const EXTRA = 2;
+/** Note: the value is packed. */
+export const PACKED = 4;
 
 /** Words of a slot that few reads look at: the stamp, and behind it the bytes of the value. */
 export const RARE = 4;

@@ -44,6 +44,8 @@ describe("bundled for a page", () => {
     expect(imports).toEqual([]);
     const [{ contents, text }] = result.outputFiles as [{ contents: Uint8Array; text: string }];
     expect(text).not.toMatch(/koffi|["'`]node:(?!fs|worker_threads)/);
+    // What a page's content security policy may forbid.
+    expect(text).not.toMatch(/\beval\b|\bFunction\(/);
     const bytes = gzipSync(contents, { level: 9 }).length;
     console.log(`browser: the bundle has ${contents.length} bytes, ${bytes} compressed`);
     expect(bytes).toBeLessThan(MAX_BUNDLE_BYTES);

@@ -43,7 +43,7 @@ function play(entries: number, size = 1 << 30): Play {
     view.setBigUint64(entryAt(n), BigInt(n) * 0x1_0000_0001n + 0x4000_0000_0000n, true);
     stamp(n);
     out[OUT_CHANGES] = 0;
-    near.keep(`key ${n}`, scope, out, n, extraOf(scope.id, Infinity, undefined, undefined), bytes);
+    near.keep(`key ${n}`, scope, out, n, extraOf(scope.id, Infinity, undefined), bytes, false);
   };
   const stamp = (n: number): void => {
     out[OUT_STAMP] = view.getInt32(entryAt(n), true);
@@ -111,10 +111,10 @@ describe("a value is current", () => {
     }
     const [first, second] = pair as [number, number];
     const { near } = play(64);
-    near.keep(`key ${first}`, ROOT, new Int32Array(16).fill(1), first, undefined, 1);
+    near.keep(`key ${first}`, ROOT, new Int32Array(16).fill(1), first, undefined, 1, false);
     expect(near.find(`key ${first}`, ROOT)).not.toBe(-1);
     expect(near.find(`key ${second}`, ROOT)).toBe(-1);
-    near.keep(`key ${second}`, ROOT, new Int32Array(16).fill(1), second, undefined, 1);
+    near.keep(`key ${second}`, ROOT, new Int32Array(16).fill(1), second, undefined, 1, false);
     expect([first, second].map((n) => near.value(near.find(`key ${n}`, ROOT)))).toEqual([first, second]);
   });
 
@@ -209,7 +209,7 @@ describe("what is kept", () => {
     for (let n = 0; n < 100; n++) keep(n);
     for (const [n, key] of names.entries()) {
       const scope = scopes[n % 2] as Scope;
-      near.keep(key, scope, out, n, extraOf(scope.id, Infinity, undefined, undefined), 1);
+      near.keep(key, scope, out, n, extraOf(scope.id, Infinity, undefined), 1, false);
     }
     const at = names.map((key, n) => near.find(key, scopes[n % 2] as Scope));
     expect(at.filter((slot, n) => slot >= 0 && near.value(slot) === n).length).toBeGreaterThan(470);
