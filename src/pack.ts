@@ -22,7 +22,7 @@ export function unpack(packed: Packed): unknown {
 
 /** How often a shape is met before a function is compiled for it. */
 const OFTEN = 4;
-/** An object with more parts, or objects within one another deeper than that, is not worth a function. */
+/** An object with more values and objects in it, or with objects within one another deeper, is not worth a function. */
 const PARTS = 128;
 const DEPTH = 16;
 /** Ways on from one step that are remembered. Where names are data there are always more. */
@@ -94,7 +94,7 @@ function walk(value: Plain, from: Step, packed: unknown[], seen: Set<object>, de
     const part = partOf(item);
     at = follow(at, name, part);
     // In a literal that name would be the prototype.
-    if (name === "__proto__" || packed.length > PARTS) return undefined;
+    if (name === "__proto__" || packed.length + seen.size > PARTS) return undefined;
     if (part === PRIMITIVE) packed.push(item);
     else if (part >= LIST) {
       if (seen.has(item as object)) return undefined;

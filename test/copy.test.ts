@@ -157,7 +157,12 @@ describe("a copy", () => {
       if (i % 100 === 0) expect(unpack(packed as never)).toEqual(value);
     }
     const many = (): object => Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`n${i}`, i]));
-    expect(unpack(packOften(many) as never)).toEqual(many());
+    const empty = (): object => Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`n${i}`, {}]));
+    for (const make of [many, empty]) {
+      const packed = packOften(make);
+      expect(isCompiled(packed)).toBe(false);
+      expect(unpack(packed as Packed)).toEqual(make());
+    }
     const deep = (): object => {
       let value: object = { end: true };
       for (let i = 0; i < 40; i++) value = { value };
