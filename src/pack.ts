@@ -70,8 +70,7 @@ function copyPlanned([, value, copier]: Packed): unknown {
 
 /** For the function of its shape; `undefined` when there is none. */
 function packByShape(value: Plain): Packed | undefined {
-  if (shapes.steps > STEPS) shapes.first = undefined;
-  if (shapes.first === undefined) {
+  if (shapes.first === undefined || shapes.steps > STEPS) {
     shapes.steps = 0;
     shapes.first = newStep("", OBJECT);
   }
@@ -138,14 +137,16 @@ function isPlain(value: unknown): value is Plain {
   return typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }
 
+function isPrimitive(item: unknown): boolean {
+  return typeof item !== "object" || item === null;
+}
+
 function partOf(item: unknown): number {
-  if (typeof item !== "object" || item === null) return PRIMITIVE;
+  if (isPrimitive(item)) return PRIMITIVE;
   if (!Array.isArray(item)) return OBJECT;
   const isList = item.length <= SHORT && Object.keys(item).length === item.length && item.every(isPrimitive);
   return isList ? LIST + item.length : ARRAY;
 }
-
-const isPrimitive = (item: unknown): boolean => typeof item !== "object" || item === null;
 
 /** A function for the shape of a value; `undefined` where code must not be made of text. */
 function compile(value: Plain): Packed[0] | undefined {

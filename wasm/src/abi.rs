@@ -175,7 +175,7 @@ impl Call<'_> {
             generation: stamp.generation,
             epoch: stamp.epoch,
             // Little-endian: the low half comes first.
-            changes_at: region.word(region.geometry.changes(stamp.way / 16)) as *const _ as u32 / 4,
+            changes_at: region.word(region.geometry.changes(stamp.bucket())) as *const _ as u32 / 4,
             changes: changes as u32,
         };
     }

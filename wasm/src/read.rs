@@ -59,6 +59,13 @@ pub struct Stamp {
     pub epoch: u32,
 }
 
+impl Stamp {
+    /// The bucket of the entry.
+    pub fn bucket(&self) -> u32 {
+        self.way / (WAYS + 1)
+    }
+}
+
 /// What [`Participant::find`] saw.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
@@ -123,7 +130,7 @@ impl<H: Host> Participant<H> {
     pub fn is_still(&self, sight: &Sight) -> bool {
         let load = |at| self.region.word(at).load(Relaxed);
         // Relaxed: what others had stored when this call began is seen by any load made in it.
-        load(self.region.geometry.changes(sight.stamp.way / 16)) == sight.changes
+        load(self.region.geometry.changes(sight.stamp.bucket())) == sight.changes
             && load(CLEAR_EPOCH_AT) as u32 == sight.stamp.epoch
     }
 

@@ -99,11 +99,12 @@ impl<H: Host> Participant<H> {
     /// entry already lives there.
     pub(crate) fn class_for(&self, key: &Key) -> Class {
         let geometry = &self.region.geometry;
-        let bucket = geometry.bucket(bucket_of(geometry, key.hash));
+        let number = bucket_of(geometry, key.hash);
+        let bucket = geometry.bucket(number);
         let tag = key.hash >> 48;
         // Only raised when the entry is changed. Read here, it comes from memory together with the bucket. (An acquire load,
         // because compilers leave out others that nobody uses.)
-        let _ = self.region.word(geometry.changes(bucket_of(geometry, key.hash))).load(Acquire);
+        let _ = self.region.word(geometry.changes(number)).load(Acquire);
         for way in ways_with(&self.region, bucket, tag) {
             let entry = Entry(self.region.word(bucket + way * 8).load(Relaxed));
             if entry.tag() != tag {

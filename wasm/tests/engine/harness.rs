@@ -313,7 +313,7 @@ impl Cache {
             let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
             let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
             let tags = words.take(count).collect();
-            let counted = self.me.region.word(self.me.region.geometry.changes(got.stamp.way / 16)).load(Relaxed);
+            let counted = self.me.region.word(self.me.region.geometry.changes(got.stamp.bucket())).load(Relaxed);
             let sight = Sight { stamp: got.stamp, changes: counted.wrapping_sub(1) };
             self.near.insert(hash, Kept { key: key.to_vec(), got: got.clone(), sight, tags });
         }

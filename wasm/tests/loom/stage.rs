@@ -243,7 +243,7 @@ impl Cache {
             let block = &self.scratch.borrow()[(self.world.geometry.max_record / 8) as usize..];
             let count = if found.tags > 0 { (block[0] >> 32) as usize } else { 0 };
             let tags = block[1..1 + count].iter().map(|word| (*word as u32, (*word >> 32) as u32)).collect();
-            let counted = region.word(region.geometry.changes(found.stamp.way / 16)).load(Relaxed);
+            let counted = region.word(region.geometry.changes(found.stamp.bucket())).load(Relaxed);
             let sight = Sight { stamp: found.stamp, changes: counted.wrapping_sub(1) };
             *self.near.borrow_mut() = Some(Kept { value, sight, tags });
         }
