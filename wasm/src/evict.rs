@@ -459,9 +459,11 @@ impl<H: Host> Participant<H> {
 
     /// Takes an entry away for lack of room; from probation it leaves a ghost.
     pub(crate) fn evict(&self, hit: &Hit, class: Class) {
+        self.set_evicting(true);
         if self.drop_entry(hit, class == Class::Small) {
             self.count(Counter::Evictions, 1);
         }
+        self.set_evicting(false);
     }
 
     /// Takes an entry away. Mutable entries need their bucket's lock. False when it was not there any more.

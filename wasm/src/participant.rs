@@ -45,6 +45,9 @@ pub struct Participant<H> {
     pub(crate) owes: Cell<bool>,
     /// The segment that its last step left half reclaimed, perhaps.
     pub(crate) begun: Cell<Option<u32>>,
+    /// Whether an entry may be evicted that is not counted yet: what tests ask one who died.
+    #[cfg(feature = "faults")]
+    pub evicting: Cell<bool>,
 }
 
 impl<H: Host> Participant<H> {
@@ -60,6 +63,8 @@ impl<H: Host> Participant<H> {
             last_version: Cell::new(0),
             owes: Cell::new(false),
             begun: Cell::new(None),
+            #[cfg(feature = "faults")]
+            evicting: Cell::new(false),
         }
     }
 
@@ -110,6 +115,14 @@ impl<H: Host> Participant<H> {
         let at = self.region.geometry.participant(self.slot) + PARTICIPANT_COUNTERS + counter as u32 * 8;
         let word = self.region.word(at);
         store_own(word, word.load(Relaxed).wrapping_add(by))
+    }
+
+    /// Evictions are counted after they are done, so that the count never goes back; one who dies in between leaves it
+    /// one short, which tests have to know.
+    #[inline(always)]
+    pub(crate) fn set_evicting(&self, _evicting: bool) {
+        #[cfg(feature = "faults")]
+        self.evicting.set(_evicting);
     }
 
     /// The sum of a counter over everybody who ever used a slot.

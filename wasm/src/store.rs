@@ -232,6 +232,7 @@ impl<H: Host> Participant<H> {
         if let Some(replaced) = existing.or(victim.as_ref()) {
             self.retire_chunks(replaced);
         }
+        self.set_evicting(victim.is_some());
         // Only the heat may differ: a record that was moved meanwhile has another entry and is looked at again.
         let stored = replace_any_heat(&self.region, entry_at, from, |seen| {
             let freq = if existing.is_some() { seen.freq() } else { 0 };
@@ -246,6 +247,7 @@ impl<H: Host> Participant<H> {
                 self.count(Counter::Evictions, 1);
             }
         }
+        self.set_evicting(false);
         stored.is_some()
     }
 

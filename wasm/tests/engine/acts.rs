@@ -1,5 +1,6 @@
 //! What participants do in the models, to four keys of which everything is logged, and the regions they do it in.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use cache_machine_core::{Counter, Expect, MODEL_SIZE, NUMBER, Refused};
@@ -12,6 +13,15 @@ use crate::stage::stage;
 pub struct Act {
     pub name: &'static str,
     pub act: fn(&mut Cache, usize),
+}
+
+/// Lets a cache act, and notes if it dies between an eviction and its count.
+pub fn attended(cache: &mut Cache, act: impl FnOnce(&mut Cache)) {
+    if let Err(death) = catch_unwind(AssertUnwindSafe(|| act(cache))) {
+        let stage = stage();
+        stage.cut_off.set(stage.cut_off.get() || cache.me.evicting.get());
+        resume_unwind(death);
+    }
 }
 
 /// Logs an operation on a key: `died` is what it was about to do, should it die. `None` is `Busy`, which changes nothing.
@@ -171,7 +181,7 @@ pub const ATTACH: Act = Act {
     act: |cache, me| {
         stage().slots.borrow_mut()[me].push(cache.world.next_slot());
         let mut other = Cache::join(&cache.world);
-        put(&mut other, "x", short(me), TEXT, Expect::Anything);
+        attended(&mut other, |other| put(other, "x", short(me), TEXT, Expect::Anything));
         other.leave();
         stage().slots.borrow_mut()[me].pop();
     },

@@ -84,7 +84,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
                 let (mut cache, act, told) = here.take();
                 let stage = self::stage();
                 stage.current.set(Some(me));
-                let result = catch_unwind(AssertUnwindSafe(|| (act.act)(&mut cache, me)));
+                let result = catch_unwind(AssertUnwindSafe(|| attended(&mut cache, |cache| (act.act)(cache, me))));
                 stage.current.set(None);
                 if let Err(payload) = result
                     && !payload.is::<Death>()
@@ -115,8 +115,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
         }
     }
     let evicted = after.count(Counter::Evictions) != before;
-    // An eviction is counted after it was done, so one who died may have evicted what had to go.
-    let may_forget = evicted || scene.name == "cold" && dead.contains(&true);
+    let may_forget = evicted || stage.cut_off.get();
     for key in KEYS {
         let got = after.peek(key.as_bytes()).map(|got| (got.value, got.version));
         let start = stage.tick();

@@ -45,6 +45,8 @@ pub struct Stage {
     pub reached: RefCell<Vec<bool>>,
     pub steps: RefCell<Vec<u64>>,
     pub dead: RefCell<Vec<bool>>,
+    /// Somebody died between an eviction and its count.
+    pub cut_off: Cell<bool>,
     pub clock: Cell<u64>,
     pub log: RefCell<Vec<(&'static str, Event)>>,
     /// The slots of each participant, and the world in which its death can be proved.
@@ -77,6 +79,7 @@ impl Stage {
         *self.plan.borrow_mut() = plan;
         *self.steps.borrow_mut() = vec![0; participants];
         *self.dead.borrow_mut() = vec![false; participants];
+        self.cut_off.set(false);
         self.clock.set(0);
         self.refused.set(0);
         *self.chosen.borrow_mut() = self.probing.get().then(|| Arc::new(AtomicBool::new(false)));
