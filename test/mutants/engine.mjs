@@ -134,6 +134,16 @@ export const ENGINE = [
     replace: "for _ in 0..1 {",
     first: ["frozen::the_frozen_hold_up", "models::i2_", "models::i1_"],
   },
+  {
+    name: "moved-in-two-steps",
+    breaks: "L5",
+    what: "an entry is gone while its record is moved, and for ever if the mover dies meanwhile",
+    file: "wasm/src/evict.rs",
+    find: "let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {",
+    replace:
+      "replace_any_heat(&self.region, hit.entry_at, hit.entry, |_| Entry::EMPTY); let moved = replace_any_heat(&self.region, hit.entry_at, Entry::EMPTY, |_| { let entry = hit.entry;",
+    first: ["models::every_pair_with_both"],
+  },
   // ---- locks and deaths ----------------------------------------------------------------------------------------------
   {
     name: "stolen-for-impatience",
