@@ -805,7 +805,7 @@ export const ENGINE = [
     file: "wasm/src/alloc.rs",
     find: "let reserve = if purpose == Purpose::Relocate { 0 } else { self.region.geometry.reserve };",
     replace: "let reserve = 0;",
-    first: ["models::i2", "promises", "threads"],
+    first: ["promises::large_values_leave"],
   },
   {
     name: "relocation-reclaims",

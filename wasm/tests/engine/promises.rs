@@ -452,6 +452,30 @@ fn what_one_began_others_finish() {
     caches[0].check_structure();
 }
 
+/// The writer of a large value makes no room ahead of need, and takes several segments one after the other. Nevertheless
+/// it leaves some for what has to be moved before the next one is free.
+#[test]
+fn large_values_leave_room_to_move() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    let mut random = Random::new(seed("large_values_leave_room_to_move"));
+    let keys = capacity(&cache, 96) as u64 / 2;
+    for key in 0..keys {
+        cache.set(&name("key", key), &[0; 32]).unwrap();
+    }
+    let large = cache.me.region.geometry.max_value as usize;
+    for i in 0..scaled(100) {
+        // Overwriting at random leaves something alive in every segment.
+        for _ in 0..2 * keys {
+            cache.set(&name("key", random.below(keys)), &[1; 32]).unwrap();
+        }
+        cache.set(b"large", &vec![i as u8; large]).unwrap();
+        assert_eq!(cache.count(Counter::Evictions), 0, "round {i}: what fits was evicted");
+    }
+    (0..keys).for_each(|key| assert!(cache.peek(&name("key", key)).is_some(), "key {key} is gone"));
+    cache.check();
+}
+
 /// Whoever dies while it begins to compact a segment, between any two accesses: another goes on, and nothing that fits is
 /// evicted, although nobody knows what the dead one had in mind.
 #[test]
