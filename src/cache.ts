@@ -123,6 +123,8 @@ const INDEX_PARTS = 256;
 const READS = 16;
 /** Tries of {@link Cache.update} beyond its time, so that a slow machine does not turn into an error. */
 const MIN_TRIES = 100;
+/** And the most within its time, in case the clock stands still because a test has replaced it. */
+const MAX_TRIES = 100_000;
 
 /** What all views of one opened cache share. */
 interface Opened {
@@ -310,7 +312,7 @@ export class Cache<V = any> implements Disposable {
   update(key: Key, change: (value: V | undefined) => V, options?: SetOptions): V {
     if (typeof change !== "function") throw new TypeError("change: must be a function that returns the new value");
     const deadline = performance.now() + BUSY_MS;
-    for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
+    for (let tries = 0; tries < MAX_TRIES && (tries < MIN_TRIES || performance.now() < deadline); tries++) {
       const entry = this.getEntry(key);
       const value = change(entry?.value);
       // Not by compareAndSet, which refuses versions that nobody was given: damaged memory may hold any.
@@ -393,7 +395,7 @@ export class Cache<V = any> implements Disposable {
   /** Gets and removes in one step: of all that take at the same time one gets the value. */
   take(key: Key): V | undefined {
     const deadline = performance.now() + BUSY_MS;
-    for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
+    for (let tries = 0; tries < MAX_TRIES && (tries < MIN_TRIES || performance.now() < deadline); tries++) {
       const entry = this.getEntry(key);
       if (entry === undefined) return undefined;
       if (this.#remove(key, VERSION, entry.version)) return entry.value;

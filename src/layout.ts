@@ -69,11 +69,11 @@ export const layout: Layout = {
   },
 };
 
-/** The area of a slot: where it begins, and where the stack at its start ends. */
+/** The area of a slot: where it begins, and where the stack at its end begins, which grows down. */
 export function areaOf(slot: number): { area: number; stackTop: number } {
   const { exports } = plan();
   const area = AREAS_AT + slot * exports.area_bytes();
-  return { area, stackTop: area + exports.stack_bytes() };
+  return { area, stackTop: area + exports.area_bytes() };
 }
 
 /** Whether a memory of another thread holds a region that this engine understands. */
