@@ -6,3 +6,6 @@ declare module "*.wasm" {
 
 /** SHA-256 of the compiled engine, put in by scripts/build.mjs. */
 declare const WASM_SHA256: string;
+
+/** SHA-256 of the TypeScript, put in by scripts/build.mjs. */
+declare const SOURCES_SHA256: string;

@@ -100,6 +100,8 @@ export class Engine {
   readonly nearHitsAt: number;
   /** The out part in words of four bytes, for {@link OUT_STAMP}. */
   readonly out: Int32Array;
+  /** The clock for expiry, in milliseconds. Set before each call that may ask for it: each user of a seat has its own. */
+  clock: () => number = Date.now;
 
   readonly #out64: Float64Array;
   /** The tags part in words: after {@link get} with `WANT_TAGS` the tag block of the record. */
@@ -112,7 +114,6 @@ export class Engine {
   readonly #slot: number;
   /** This participant's slot in the region; nobody else writes to it while this thread lives. */
   readonly #own: Int32Array;
-  readonly #now: () => number;
   #closed = false;
   /** The engine waits for the clock's answer, with locks held. */
   #asking = false;
@@ -128,12 +129,10 @@ export class Engine {
   /**
    * Joins a region.
    *
-   * @param now the clock for expiry, in milliseconds
    * @throws {CacheError} `ERR_BUSY` when all slots are taken by the living.
    */
-  constructor(region: Region, now: () => number) {
+  constructor(region: Region) {
     this.region = region;
-    this.#now = now;
     this.#slot = region.membership.claim();
     const x = instantiate(region.memory, this.#host());
     this.#exports = x;
@@ -216,7 +215,8 @@ export class Engine {
   /** The clock, for the engine: it must not throw, so an error is kept for the caller of the operation. */
   #time(): number {
     try {
-      const now = this.#now();
+      const { clock } = this;
+      const now = clock();
       if (typeof now === "number" && !Number.isNaN(now)) return now;
       throw new TypeError("now: must return a number of milliseconds");
     } catch (error) {

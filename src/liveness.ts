@@ -178,8 +178,8 @@ function claimLowest(membership: Membership): number {
   }
   throw new CacheError(
     "ERR_BUSY",
-    `all ${membership.slots} places of this cache are taken by living threads, one for each that has it open: ` +
-      "close() it where it is not needed any more",
+    `all ${membership.slots} places of this cache are taken: as many threads have it open, in all processes together. ` +
+      "End some of them, close() it where it is not needed any more, or create it larger: 64 MiB have 1,024 places",
   );
 }
 

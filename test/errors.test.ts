@@ -9,17 +9,10 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { isDeepStrictEqual } from "node:util";
-import {
-  attachCache,
-  type Cache,
-  CacheError,
-  type CacheHandle,
-  createCache,
-  destroyCache,
-  type OpenOptions,
-  openCache,
-} from "cache-machine";
+import type { Cache, CacheHandle, OpenOptions } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+// Participants that are in each other's way, in one thread.
+import { attachCache, CacheError, createCache, destroyCache, openCache } from "./fixtures/apart.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const isRoot = process.geteuid?.() === 0;
