@@ -67,7 +67,7 @@ function uses({ createCache, openCache, destroyCache }, label) {
   }
   let at = 0;
   // A walk through all keys, in an order that is the same for both.
-  const next = () => (at = (Math.imul(at, 5) + 12_345) % MANY);
+  const next = () => (at = (at + 61_803) % MANY);
   const long = "x".repeat(80);
   for (const key of keys) far.set(key + long, VALUE);
   const name = `bench-before-${label}-${process.pid}`;
