@@ -22,7 +22,7 @@ import {
 } from "./options.ts";
 import { attachThreads, checkHandle, createCache } from "./threads.ts";
 
-export type { Cache, CacheHandle, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
+export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
 export type { Codec } from "./codec.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
