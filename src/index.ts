@@ -47,7 +47,8 @@ export { createCache };
  * too many threads have it open.
  */
 export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V>;
-export function openCache<V = any>(options?: OpenOptions): Cache<V>;
+export function openCache<V = any>(): Cache<V>;
+export function openCache<V = any>(options: OpenOptions): Cache<V>;
 export function openCache<V>(...args: [(string | OpenOptions)?, OpenOptions?]): Cache<V> {
   const { name, options } = named(args, openCache);
   return openNamed<V>(name, options);
@@ -111,7 +112,8 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
  * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user.
  */
 export function destroyCache(name: string, options?: { path?: string | undefined }): boolean;
-export function destroyCache(options?: { path?: string | undefined }): boolean;
+export function destroyCache(): boolean;
+export function destroyCache(options: { path?: string | undefined }): boolean;
 export function destroyCache(
   ...args: [(string | { path?: string | undefined })?, { path?: string | undefined }?]
 ): boolean {

@@ -106,7 +106,7 @@ beforeAll(() => {
   write("checkout/bin.js", TOOL);
   link("../../../checkout", "prefix/lib/node_modules/linked");
   link("../lib/node_modules/linked/bin.js", "prefix/bin/linked");
-  write("elsewhere/package.json", '{ "name": "elsewhere" }');
+  write("elsewhere/package.json", JSON.stringify({ name: `${mark}-elsewhere` }));
   project("a");
   project("b");
 });
