@@ -8,17 +8,19 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { wasmFacts } from "./wasm/facts.mjs";
 import { wasmAsText } from "./wasm/text.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { sha256 } = JSON.parse(readFileSync(join(root, "wasm/cache_machine.wasm.json"), "utf8"));
+const facts = wasmFacts(readFileSync(join(root, "wasm/cache_machine.wasm")));
 const shared = {
   absWorkingDir: root,
   bundle: true,
   format: "esm",
   target: "es2022",
   loader: { ".wasm": "binary" },
-  define: { WASM_SHA256: JSON.stringify(sha256) },
+  define: { WASM_SHA256: JSON.stringify(sha256), WASM_FACTS: JSON.stringify(facts) },
   sourcemap: true,
   sourcesContent: false,
   legalComments: "none",
