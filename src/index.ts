@@ -9,11 +9,9 @@ import { type Cache, type CacheHandle, type Key, openRegion } from "./cache.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "./file.ts";
 import { checkMapping, layout, sizeLimits } from "./layout.ts";
 import {
-  asObject,
   type CacheOptions,
-  checkMode,
   checkName,
-  checkPath,
+  checkPlace,
   DEFAULT_SIZE,
   type OpenOptions,
   resolve,
@@ -48,14 +46,13 @@ export { createCache };
 export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V> {
   checkName(name);
   const resolved = resolve(options);
-  const { size, path, mode } = asObject(options, "options");
+  const { size, path } = checkPlace(options);
   const region = openFileRegion({
     name,
-    path: checkPath(path),
+    path,
     layout,
     size: resolveSize(size, sizeLimits()),
     defaultSize: DEFAULT_SIZE,
-    mode: checkMode(mode),
   });
   return openRegion<V>(region, resolved, name);
 }
@@ -91,7 +88,7 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
  */
 export function destroyCache(name: string, options?: { path?: string | undefined }): boolean {
   checkName(name);
-  return destroyFile({ name, path: checkPath(asObject(options, "options").path) }, layout.version);
+  return destroyFile({ name, path: checkPlace(options).path }, layout.version);
 }
 
 let application: Cache | undefined;
