@@ -163,18 +163,18 @@ export function destroyFile(name: FileName, version: number): boolean {
   const path = pathOf(directory, name.name, version);
   removeOlder(path);
   // Between the two calls another file may take the name: it is one of ours again, or the directory is not ours to trust.
-  const stat = lstatSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return false;
-  if (stat.uid !== ourUid()) throw notOwner(path, stat.uid);
+  let stat: Stats | undefined;
   try {
+    stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) return false;
+    if (stat.uid !== ourUid()) throw notOwner(path, stat.uid);
     unlinkSync(path);
     return true;
   } catch (error) {
+    if (error instanceof CacheError) throw error;
     if (codeOf(error) === "ENOENT") return false;
-    if (codeOf(error) === "EISDIR" || codeOf(error) === "EPERM") {
-      throw noCache(path, "a directory, or a file that is protected, is removed by its owner alone");
-    }
-    throw unusable(error, path);
+    if (stat?.isDirectory()) throw new CacheError("ERR_LAYOUT", `${path} is a directory: remove it by hand (rm -r)`);
+    throw unusable(error, directory);
   }
 }
 
@@ -424,7 +424,9 @@ function openFile(path: string): number | undefined {
     const code = codeOf(error);
     if (code === "ENOENT") return undefined;
     const owner = ownerOf(path);
-    if (owner !== undefined && owner !== ourUid()) throw notOwner(path, owner);
+    // What cannot even be looked at is not the file's fault.
+    if (owner === undefined) throw unusable(error, dirname(path));
+    if (owner !== ourUid()) throw notOwner(path, owner);
     if (code === "ELOOP" || code === "EISDIR" || code === "ENXIO" || code === "ENODEV") {
       throw noCache(path, "a regular file is expected, not a link or a special one");
     }
@@ -434,11 +436,11 @@ function openFile(path: string): number | undefined {
         `no permission to read and write ${path}: chmod it to 0600, or remove it with destroyCache(name)`,
       );
     }
-    throw unusable(error, path);
+    throw unusable(error, dirname(path));
   }
 }
 
-/** Undefined when there is no such file, or no descriptor to ask with. */
+/** Undefined when there is no such file, or none that we may look at. */
 function ownerOf(path: string): number | undefined {
   try {
     return lstatSync(path, { throwIfNoEntry: false })?.uid;
@@ -530,8 +532,9 @@ function codeOf(error: unknown): string | undefined {
 }
 
 /** What an error of the file system at a place for caches means for whoever has chosen it. */
-function unusable(cause: unknown, path: string): CacheError {
+function unusable(cause: unknown, place: string): CacheError {
   const code = codeOf(cause);
+  const path = place.length > 200 ? `${place.slice(0, 200)}…` : place;
   const unsupported = (what: string): CacheError =>
     new CacheError("ERR_UNSUPPORTED", `path: ${what}. Choose another directory with the option \`path\`.`, { cause });
   switch (code) {
@@ -552,7 +555,7 @@ function unusable(cause: unknown, path: string): CacheError {
     case "ELOOP":
       return unsupported(`${path} is a link that leads nowhere, or there are too many of them`);
     case "ENAMETOOLONG":
-      return unsupported(`${path.slice(0, 64)}… is too long for a file name (${path.length} characters)`);
+      return unsupported(`${path} is too long (${place.length} characters)`);
     case "EACCES":
     case "EPERM":
       return unsupported(`this user may not read, write and search ${path} (${code})`);

@@ -4,6 +4,7 @@
  */
 
 import { type Codec, ValueCodec } from "./codec.ts";
+import { requireEncoding } from "./encoding.ts";
 import { parseBytes, parseSize } from "./size.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
@@ -74,6 +75,7 @@ export interface Resolved {
 
 /** Checks options; the error names the one that is wrong. */
 export function resolve(options: CacheOptions | undefined): Resolved {
+  requireEncoding();
   const given = asObject(options, "options");
   const { ttl, now = Date.now, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
   if (typeof now !== "function") throw new TypeError("now: must be a function that returns milliseconds");
