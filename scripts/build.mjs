@@ -3,7 +3,8 @@
  * compiled engine becomes part of both modules.
  */
 import { execFileSync } from "node:child_process";
-import { readFileSync, rmSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -14,13 +15,19 @@ import { wasmAsText } from "./wasm/text.mjs";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { sha256 } = JSON.parse(readFileSync(join(root, "wasm/cache_machine.wasm.json"), "utf8"));
 const facts = wasmFacts(readFileSync(join(root, "wasm/cache_machine.wasm")));
+const sources = createHash("sha256");
+for (const file of readdirSync(join(root, "src")).sort()) sources.update(readFileSync(join(root, "src", file)));
 const shared = {
   absWorkingDir: root,
   bundle: true,
   format: "esm",
   target: "es2022",
   loader: { ".wasm": "binary" },
-  define: { WASM_SHA256: JSON.stringify(sha256), WASM_FACTS: JSON.stringify(facts) },
+  define: {
+    WASM_SHA256: JSON.stringify(sha256),
+    WASM_FACTS: JSON.stringify(facts),
+    SOURCES_SHA256: JSON.stringify(sources.digest("hex")),
+  },
   sourcemap: true,
   sourcesContent: false,
   legalComments: "none",

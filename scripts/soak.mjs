@@ -1,19 +1,23 @@
 /**
  * The crash tests for as long as one likes: processes are killed, threads terminated, processes stopped and woken up,
  * at random instants and in all kinds of caches, while survivors check everything they read; and under fire the records
- * of all are checked for an order that explains them. Ends with 1 at the first broken promise, and leaves nothing behind.
+ * of all are checked for an order that explains them; and threads run out of stack in the middle of calls. Ends with 1 at the first broken promise, and leaves nothing behind.
  *
  *   npm run soak -- --minutes 30 --seed 7
  *   npm run soak -- --minutes 45 --kills 10000 --terminations 10000 --freezes 1000 --log soak.jsonl
  *   npm run soak -- --seed 12 --only fire-tight --round 50     (the plan of a part that failed, over and over)
  */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { appendFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
 import { fire } from "../test/fixtures/fire-arena.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
+
+const OVERFLOW = fileURLToPath(new URL("../test/fixtures/overflow-main.mjs", import.meta.url));
+const OVERFLOW_MS = 600_000;
 
 /** Survivors leave the processors to the dying: a death costs a start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
@@ -29,10 +33,13 @@ const KINDS = {
   "freeze-tight": { what: "freeze" },
   "terminate-tight": { what: "crash", how: "terminate", reach: "processes", roomy: false },
   "terminate-threads-roomy": { what: "crash", how: "terminate", reach: "threads", roomy: true },
+  "overflow-threads": { what: "overflow", reach: "threads" },
+  "overflow-processes": { what: "overflow", reach: "processes" },
+  "script-terminated": { what: "overflow", reach: "processes", how: "terminate" },
 };
 
 /** What is added up over the parts of a kind, and of what the most counts. */
-const SUMS = ["kills", "terminations", "freezes", "steps", "operations", "busy", "violations"];
+const SUMS = ["kills", "terminations", "freezes", "overflows", "steps", "operations", "busy", "violations"];
 const STALLS = ["unexplained", "ours", "controlUnexplained"];
 const MOSTS = ["longestMs", "unexplainedMs", "controlMs", "controlUnexplainedMs"];
 
@@ -136,7 +143,14 @@ async function soak() {
       done.operations += result.operations ?? 0;
       const { kills, terminations, freezes, longestMs, queuedMs, longestStep } = result;
       Object.assign(report, {
-        ...{ kills, terminations, freezes, steps: result.survivorSteps, operations: result.operations ?? 0 },
+        ...{
+          kills,
+          terminations,
+          freezes,
+          overflows: result.overflows ?? 0,
+          steps: result.survivorSteps,
+          operations: result.operations ?? 0,
+        },
         ...{ busy: result.busy, longestMs, queuedMs, longestStep, unexplainedMs: result.unexplainedMs },
         ...{ unexplainedStep: result.unexplainedStep, unexplained: result.unexplained, ours: result.ours },
         oursStep: result.oursStep,
@@ -175,6 +189,7 @@ function partOf({ what, ...kind }, left) {
       return { ...result, kills: 0, terminations: 0, freezes: 0, [of]: result.deaths };
     };
   }
+  if (what === "overflow") return (plan) => overflow(kind, plan);
   const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
   if (what === "freeze") {
     if (freezes === 0) return undefined;
@@ -186,6 +201,30 @@ function partOf({ what, ...kind }, left) {
   const [kills, terminations] = [deaths("kills"), deaths("terminations")];
   if (kills + terminations + freezes === 0) return undefined;
   return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
+}
+
+/** Calls that do not return: see `overflow-main.mjs`. */
+async function overflow({ reach, how }, { seed }) {
+  const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
+  const child = spawn(process.execPath, [OVERFLOW, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
+  const watchdog = setTimeout(() => child.kill("SIGKILL"), OVERFLOW_MS);
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
+  const [code, signal] = await once(child, "close");
+  clearTimeout(watchdog);
+  if (code !== 0) throw new Error(`overflow ${JSON.stringify(plan)} ended with ${code ?? signal}: ${output}`);
+  const { overflows, operations, checks } = JSON.parse(output.trim().split("\n").at(-1));
+  const none = {
+    kills: 0,
+    terminations: 0,
+    freezes: 0,
+    busy: 0,
+    longestMs: 0,
+    unexplainedMs: 0,
+    unexplained: 0,
+    ours: 0,
+  };
+  return { ...none, overflows, operations, survivorSteps: checks };
 }
 
 function add(rows, name, report) {

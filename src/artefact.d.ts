@@ -13,8 +13,10 @@ declare const WASM_FACTS: {
   readonly minSize: number;
   readonly maxSize: number;
   readonly areaBytes: number;
-  readonly stackBytes: number;
   readonly minSlots: number;
   readonly maxSlots: number;
   readonly magic: string;
 };
+
+/** SHA-256 of the TypeScript, put in by scripts/build.mjs. */
+declare const SOURCES_SHA256: string;

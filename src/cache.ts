@@ -14,7 +14,7 @@ import {
   BUSY,
   BUSY_MS,
   DONE,
-  Engine,
+  type Engine,
   KEY_NAMESPACED,
   NOT_A_NUMBER,
   PRESENT,
@@ -34,6 +34,7 @@ import { ROOT, type Scope, scopeOf } from "./namespace.ts";
 import { extraOf, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
 import { type Packed, pack, unpack } from "./pack.ts";
+import { leaveSeat, type Seat, takeSeat } from "./seats.ts";
 import { readTags, writeTags } from "./tags.ts";
 
 /** A key: text of up to 4 KiB of UTF-8, or as many bytes. A string and its bytes are different keys. */
@@ -123,9 +124,13 @@ const INDEX_PARTS = 256;
 const READS = 16;
 /** Tries of {@link Cache.update} beyond its time, so that a slow machine does not turn into an error. */
 const MIN_TRIES = 100;
+/** And the most within its time, in case the clock stands still because a test has replaced it. */
+const MAX_TRIES = 100_000;
 
 /** What all views of one opened cache share. */
 interface Opened {
+  /** The place of this thread in the cache, which all that it has opened of it share. */
+  readonly seat: Seat;
   readonly engine: Engine;
   readonly options: Resolved;
   readonly near: Near | undefined;
@@ -134,9 +139,6 @@ interface Opened {
   /** Values that are being encoded into the area, one within the other. */
   encoding: number;
 }
-
-/** Leaves the caches that were forgotten without `close`; otherwise each would keep a slot until its thread ends. */
-const forgotten = new FinalizationRegistry<Engine>((engine) => engine.close());
 
 /**
  * A cache shared between threads, or between processes. Made by `openCache`, `createCache` and `attachCache`.
@@ -211,7 +213,7 @@ export class Cache<V = any> implements Disposable {
     const isPacked = near.isPacked(slot);
     const extra = near.extra(slot);
     if (extra !== undefined) {
-      const isDead = extra.expiry !== Infinity && extra.expiry <= this.#engine.now();
+      const isDead = extra.expiry !== Infinity && extra.expiry <= this.#now();
       if (isDead || !near.hasItsTags(extra)) {
         if (isDead) near.drop(slot);
         return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
@@ -310,7 +312,7 @@ export class Cache<V = any> implements Disposable {
   update(key: Key, change: (value: V | undefined) => V, options?: SetOptions): V {
     if (typeof change !== "function") throw new TypeError("change: must be a function that returns the new value");
     const deadline = performance.now() + BUSY_MS;
-    for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
+    for (let tries = 0; tries < MAX_TRIES && (tries < MIN_TRIES || performance.now() < deadline); tries++) {
       const entry = this.getEntry(key);
       const value = change(entry?.value);
       // Not by compareAndSet, which refuses versions that nobody was given: damaged memory may hold any.
@@ -357,12 +359,19 @@ export class Cache<V = any> implements Disposable {
     try {
       return this.#codec.encode(value, opened.engine.value);
     } finally {
-      if (--opened.encoding === 0 && opened.closed) opened.engine.close();
+      if (--opened.encoding === 0 && opened.closed) leaveSeat(opened.seat, opened);
     }
   }
 
   #expiry(ttl: number): number {
-    return ttl === Infinity ? Infinity : this.#engine.now() + ttl;
+    return ttl === Infinity ? Infinity : this.#now() + ttl;
+  }
+
+  /** The time on this cache's own clock. */
+  #now(): number {
+    const engine = this.#engine;
+    engine.clock = this.#opened.options.now;
+    return engine.now();
   }
 
   #tooLarge(length: number): never {
@@ -393,7 +402,7 @@ export class Cache<V = any> implements Disposable {
   /** Gets and removes in one step: of all that take at the same time one gets the value. */
   take(key: Key): V | undefined {
     const deadline = performance.now() + BUSY_MS;
-    for (let tries = 0; tries < MIN_TRIES || performance.now() < deadline; tries++) {
+    for (let tries = 0; tries < MAX_TRIES && (tries < MIN_TRIES || performance.now() < deadline); tries++) {
       const entry = this.getEntry(key);
       if (entry === undefined) return undefined;
       if (this.#remove(key, VERSION, entry.version)) return entry.value;
@@ -473,7 +482,7 @@ export class Cache<V = any> implements Disposable {
     if (this.#engine.get(this.#writeKey(key), WANT_QUIET) < 0) return undefined;
     const expiresAt = this.#engine.number;
     if (expiresAt === Infinity) return Infinity;
-    const left = expiresAt - this.#engine.now();
+    const left = expiresAt - this.#now();
     // The clock went on after the engine asked for it.
     return left > 0 ? left : undefined;
   }
@@ -512,8 +521,7 @@ export class Cache<V = any> implements Disposable {
 
   /** How many entries can be read now, without those of namespaces. Counting walks the whole index. */
   get size(): number {
-    this.#live();
-    if (this.#scope === ROOT) return this.#engine.census().own;
+    if (this.#scope === ROOT) return this.#census().own;
     let size = 0;
     for (const _ of this.keys()) size++;
     return size;
@@ -527,6 +535,7 @@ export class Cache<V = any> implements Disposable {
     const { prefix } = this.#scope;
     for (let cursor = 0; ; ) {
       this.#live();
+      this.#engine.clock = this.#opened.options.now;
       const way = this.#engine.next(cursor);
       if (way < 0) return;
       cursor = way + 1;
@@ -572,10 +581,15 @@ export class Cache<V = any> implements Disposable {
 
   /** Numbers about the whole cache, of all participants together. */
   stats(): Stats {
-    this.#live();
-    const { entries, bytes } = this.#engine.census();
+    const { entries, bytes } = this.#census();
     const { participants, capacity, used } = this.#engine.usage();
     return { entries, bytes, capacity, used, size: this.#engine.region.size, participants, ...this.#engine.counts() };
+  }
+
+  #census(): ReturnType<Engine["census"]> {
+    this.#live();
+    this.#engine.clock = this.#opened.options.now;
+    return this.#engine.census();
   }
 
   /**
@@ -608,9 +622,8 @@ export class Cache<V = any> implements Disposable {
   close(): void {
     if (this.#opened.closed) return;
     this.#opened.closed = true;
-    forgotten.unregister(this.#opened);
     // Called by code that encoding runs, it takes effect when that is over.
-    if (this.#opened.encoding === 0) this.#engine.close();
+    if (this.#opened.encoding === 0) leaveSeat(this.#opened.seat, this.#opened);
   }
 
   /** As {@link close}. */
@@ -626,9 +639,12 @@ export class Cache<V = any> implements Disposable {
 
   /** Writes the key to the area: its kind and length in one number, as the engine takes them. */
   #writeKey(key: Key): number {
-    if (this.#opened.closed) this.#live();
-    if (this.#scope === ROOT) return this.#keys.write(key, this.#keyArea);
+    const opened = this.#opened;
+    if (opened.closed) this.#live();
     const written = this.#keys.write(key, this.#keyArea);
+    // The call that follows may ask for the time.
+    this.#engine.clock = opened.options.now;
+    if (this.#scope === ROOT) return written;
     const { prefix } = this.#scope;
     this.#engine.key.set(prefix);
     this.#engine.key[0] = written & 3;
@@ -648,20 +664,14 @@ export class Cache<V = any> implements Disposable {
   }
 }
 
-/** Opens a region as a cache. @internal */
-export function openRegion<V>(region: Region, options: Resolved, name?: string): Cache<V> {
-  let engine: Engine;
-  try {
-    engine = new Engine(region, options.now);
-  } catch (error) {
-    region.close();
-    throw error;
-  }
+/** Opens a region as a cache; `isNew` when this thread has just created it. @internal */
+export function openRegion<V>(region: Region, options: Resolved, name?: string, isNew?: boolean): Cache<V> {
+  const seat = takeSeat(region, isNew);
+  const { engine } = seat;
   const near = options.nearCache > 0 ? new Near(options.nearCache, engine) : undefined;
-  const opened: Opened = { engine, options, near, name, closed: false, encoding: 0 };
-  const cache = new Cache<V>(opened, ROOT);
-  forgotten.register(opened, engine, opened);
-  return cache;
+  const opened: Opened = { seat, engine, options, near, name, closed: false, encoding: 0 };
+  seat.forgotten.register(opened, seat, opened);
+  return new Cache<V>(opened, ROOT);
 }
 
 function busy(why: string): CacheError {

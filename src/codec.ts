@@ -347,8 +347,9 @@ export class ValueCodec {
   // Both views are made once for the few arrays that are used again and again: the scratch areas.
   #viewOfTarget(target: Uint8Array): DataView {
     if (this.#target !== target || this.#targetView === undefined) {
-      this.#target = target;
+      // The view first: where the stack ends between the two, the old pair stays.
       this.#targetView = viewOf(target);
+      this.#target = target;
     }
     return this.#targetView;
   }
@@ -357,8 +358,8 @@ export class ValueCodec {
     // What the caller gave away must not be kept alive by a view.
     if (owned) return viewOf(source);
     if (this.#source !== source || this.#sourceView === undefined) {
-      this.#source = source;
       this.#sourceView = viewOf(source);
+      this.#source = source;
     }
     return this.#sourceView;
   }

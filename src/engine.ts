@@ -14,8 +14,16 @@ import { type Host, instantiate } from "./wasm.ts";
 export const BUSY_MS = 50;
 /** Pauses that are spins; the later ones sleep. */
 const SPINNING_PAUSES = 20;
-/** Looks that a writer is owed however long the operating system kept it from looking. */
+/** A writer looks at least so often before it gives up, even if it was descheduled past the deadline. */
 const MIN_PAUSES = 40;
+/**
+ * And at most so often, in case the clock that the deadline is read from stands still: tests replace `performance.now`.
+ * A sleep takes a millisecond or more, a poll where nobody may sleep about a microsecond.
+ */
+const MAX_SLEEPS = 200;
+const MAX_POLLS = 100_000;
+/** The same for a large value, whose tries may each fail without a pause. */
+const MAX_LARGE_TRIES = 1000;
 
 /** What a store expects to find. */
 export const ANYTHING = 0;
@@ -57,6 +65,16 @@ export const OUT_EPOCH: number = OUT_STAMP + STAMP;
 export const OUT_CHANGES_AT: number = OUT_EPOCH + 1;
 /** After {@link Engine.find}: as long as they count as many, the stamp stays true. */
 export const OUT_CHANGES: number = OUT_EPOCH + 2;
+/** Not zero while a call is under way, and after one that was cut off. */
+const OUT_INSIDE = 12;
+
+/** A participant's slot in the region, in words of four bytes: see `wasm/src/layout.rs`. */
+const SLOT_EPOCH = 0;
+const SLOT_HAZARD = 2;
+const SLOT_PENDING = 4;
+
+/** Taken here, so that it is a plain call wherever it is made: see {@link Engine.set}. */
+const { store } = Atomics;
 
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
@@ -82,6 +100,8 @@ export class Engine {
   readonly nearHitsAt: number;
   /** The out part in words of four bytes, for {@link OUT_STAMP}. */
   readonly out: Int32Array;
+  /** The clock for expiry, in milliseconds. Set before each call that may ask for it: each user of a seat has its own. */
+  clock: () => number = Date.now;
 
   readonly #out64: Float64Array;
   /** The tags part in words: after {@link get} with `WANT_TAGS` the tag block of the record. */
@@ -92,10 +112,16 @@ export class Engine {
   readonly #area: number;
   readonly #stackTop: number;
   readonly #slot: number;
-  readonly #now: () => number;
+  /** This participant's slot in the region; nobody else writes to it while this thread lives. */
+  readonly #own: Int32Array;
   #closed = false;
-  #interrupted = false;
+  /** The engine waits for the clock's answer, with locks held. */
+  #asking = false;
+  /** A large value is being written, call by call. */
+  #writing = false;
   #waitingSince = 0;
+  /** How often this operation has paused. */
+  #pauses = 0;
   /** When an operation that is tried again began to wait: all its tries together may take {@link BUSY_MS}. */
   #triedSince: number | undefined;
   #clockError: { error: unknown } | undefined;
@@ -103,12 +129,10 @@ export class Engine {
   /**
    * Joins a region.
    *
-   * @param now the clock for expiry, in milliseconds
    * @throws {CacheError} `ERR_BUSY` when all slots are taken by the living.
    */
-  constructor(region: Region, now: () => number) {
+  constructor(region: Region) {
     this.region = region;
-    this.#now = now;
     this.#slot = region.membership.claim();
     const x = instantiate(region.memory, this.#host());
     this.#exports = x;
@@ -138,6 +162,7 @@ export class Engine {
     this.chunkBytes = x.chunk_bytes(area);
     this.clearEpochAt = x.clear_epoch_at(area) >>> 0;
     this.nearHitsAt = x.near_hits_at(area) >>> 0;
+    this.#own = new Int32Array(buffer, x.slot_at(area) >>> 0, 6);
   }
 
   #host(): Host {
@@ -145,7 +170,14 @@ export class Engine {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
     let maySleep = true;
     return {
-      now: () => this.#time(),
+      now: () => {
+        this.#asking = true;
+        try {
+          return this.#time();
+        } finally {
+          this.#asking = false;
+        }
+      },
       take: (slot) => {
         try {
           return membership.take(slot) ? 1 : 0;
@@ -162,8 +194,11 @@ export class Engine {
         }
       },
       pause: (attempt) => {
-        if (attempt === 0) this.#waitingSince = this.#triedSince ?? performance.now();
-        else if (attempt >= MIN_PAUSES && performance.now() - this.#waitingSince > BUSY_MS) return 0;
+        if (attempt === 0) {
+          this.#waitingSince = this.#triedSince ?? performance.now();
+          if (this.#waitingSince !== this.#triedSince) this.#pauses = 0;
+        } else if (attempt >= MIN_PAUSES && performance.now() - this.#waitingSince > BUSY_MS) return 0;
+        if (++this.#pauses >= (maySleep ? MAX_SLEEPS : MAX_POLLS)) return 0;
         if (attempt >= SPINNING_PAUSES && maySleep) {
           try {
             Atomics.wait(sleeper, 0, 0, attempt < MIN_PAUSES ? 0.1 : 1);
@@ -180,7 +215,8 @@ export class Engine {
   /** The clock, for the engine: it must not throw, so an error is kept for the caller of the operation. */
   #time(): number {
     try {
-      const now = this.#now();
+      const { clock } = this;
+      const now = clock();
       if (typeof now === "number" && !Number.isNaN(now)) return now;
       throw new TypeError("now: must return a number of milliseconds");
     } catch (error) {
@@ -205,34 +241,41 @@ export class Engine {
     }
   }
 
-  /**
-   * After a call that did not return: the JavaScript stack ran out inside of it. Whatever it held is given up, as if
-   * this participant had died and come back.
-   */
-  #rescue(error: unknown): never {
-    this.#interrupted = true;
-    this.#exports.__stack_pointer.value = this.#stackTop;
-    this.#recover();
-    throw error;
+  /** Before each call: puts right what one that was cut off has left. */
+  #enter(): void {
+    if (this.out[OUT_INSIDE] !== 0) this.#comeBack();
   }
 
-  #recover(): void {
-    try {
-      this.#exports.recover(this.#area);
-      this.#interrupted = false;
-    } catch {
-      // Still no stack to do it on; the next change tries again first.
-    }
+  /**
+   * After a call that did not return: the JavaScript stack ended within it, or the host terminated the script. Its frames
+   * are gone, so the engine's stack is empty again. Whatever it held is given up, as if this participant had died and come
+   * back. When there is no stack for that, this throws, nothing else was begun, and the next call tries again.
+   */
+  #comeBack(): void {
+    if (this.#asking) throw new Error("now: must not use the cache whose clock it is");
+    this.#exports.__stack_pointer.value = this.#stackTop;
+    this.region.membership.keepOnly(this.#slot);
+    this.#writing = false;
+    this.#exports.recover(this.#area);
   }
 
   /** Runs a call that changes something. */
   #change(call: () => number): number {
-    if (this.#interrupted) this.#recover();
+    this.#enter();
     let result: number;
     try {
       result = call();
     } catch (error) {
-      return this.#rescue(error);
+      // As in `set`, and also between two of the calls that write a large value.
+      if (this.#writing) this.out[OUT_INSIDE] = 1;
+      if (this.out[OUT_INSIDE] !== 0) {
+        const own = this.#own;
+        store(own, SLOT_HAZARD, 0);
+        store(own, SLOT_PENDING, 0);
+        store(own, SLOT_PENDING + 1, 0);
+        store(own, SLOT_EPOCH, (own[SLOT_EPOCH] as number) + 1);
+      }
+      throw error;
     }
     if (this.#clockError !== undefined) this.#settle();
     return result;
@@ -240,21 +283,14 @@ export class Engine {
 
   /** A glance at the index: whether the key seems to be there; the stamp of its likely entry is in {@link out}, with a proof. */
   find(key: number): boolean {
-    try {
-      return this.#exports.find(this.#area, key) !== 0;
-    } catch (error) {
-      return this.#rescue(error);
-    }
+    this.#enter();
+    return this.#exports.find(this.#area, key) !== 0;
   }
 
   /** Looks a key up: the length of its value, or -1. */
   get(key: number, want: number): number {
-    let length: number;
-    try {
-      length = this.#exports.get(this.#area, key, want);
-    } catch (error) {
-      return this.#rescue(error);
-    }
+    this.#enter();
+    const length = this.#exports.get(this.#area, key, want);
     if (this.#clockError !== undefined) this.#settle();
     return length;
   }
@@ -314,12 +350,23 @@ export class Engine {
     expect: number,
     version: number,
   ): number {
-    if (this.#interrupted) this.#recover();
+    this.#enter();
     let result: number;
     try {
       result = this.#exports.set(this.#area, key, kind, length, expiry, tagged ? 1 : 0, expect, version);
     } catch (error) {
-      return this.#rescue(error);
+      // The stack may have ended, so no function can be called here: only built-in ones, which need no frame. If the call
+      // was cut off, what it held is given up at once, because this thread may be idle from now on: the hazard, the large
+      // value, and with the epoch every lock and segment. The engine hears of it in `#comeBack`. Each store is an atomic one,
+      // and so comes after all that the call has written.
+      if (this.out[OUT_INSIDE] !== 0) {
+        const own = this.#own;
+        store(own, SLOT_HAZARD, 0);
+        store(own, SLOT_PENDING, 0);
+        store(own, SLOT_PENDING + 1, 0);
+        store(own, SLOT_EPOCH, (own[SLOT_EPOCH] as number) + 1);
+      }
+      throw error;
     }
     if (this.#clockError !== undefined) this.#settle();
     return result;
@@ -341,6 +388,7 @@ export class Engine {
     const x = this.#exports;
     const count = Math.ceil(value.length / this.chunkBytes);
     const attempt = (): number => {
+      this.#writing = true;
       x.begin_large(this.#area, value.length);
       const newVersion = this.version;
       let written = 0;
@@ -357,13 +405,17 @@ export class Engine {
         result = x.commit_large(this.#area, key, kind, count, newVersion, expiry, flag, expect, version);
       }
       if (result !== DONE) x.abandon_large(this.#area, written);
+      this.#writing = false;
       return result;
     };
     const since = performance.now();
+    this.#pauses = 0;
     let result = this.#change(attempt);
     this.#triedSince = since;
     try {
-      while (result === BUSY && performance.now() < since + BUSY_MS) result = this.#change(attempt);
+      for (let tries = 1; result === BUSY && tries < MAX_LARGE_TRIES && performance.now() < since + BUSY_MS; tries++) {
+        result = this.#change(attempt);
+      }
     } finally {
       this.#triedSince = undefined;
     }
@@ -376,6 +428,7 @@ export class Engine {
    */
   readLarge(key: number, target: Uint8Array): boolean {
     const version = this.version;
+    this.#enter();
     for (let number = 0, at = 0; at < target.length; number++) {
       const length = this.#exports.read_chunk(this.#area, key, version, number);
       if (length < 0 || length !== Math.min(this.chunkBytes, target.length - at)) return false;
@@ -399,16 +452,23 @@ export class Engine {
   }
 
   clear(): void {
-    this.#exports.clear(this.#area);
+    this.#change(() => {
+      this.#exports.clear(this.#area);
+      return DONE;
+    });
   }
 
   /** Invalidates the tags in {@link tags}. */
   invalidate(): void {
-    this.#exports.invalidate(this.#area);
+    this.#change(() => {
+      this.#exports.invalidate(this.#area);
+      return DONE;
+    });
   }
 
   /** The way of the next entry at or after `cursor`, or -1; its key is in {@link key}, as `length << 2 | kind` in {@link word}. */
   next(cursor: number): number {
+    this.#enter();
     const way = this.#exports.next(this.#area, cursor);
     this.#settle();
     return way;
@@ -416,12 +476,14 @@ export class Engine {
 
   /** Live entries outside of namespaces, live entries in all, and their bytes in the log. */
   census(): { own: number; entries: number; bytes: number } {
+    this.#enter();
     const entries = this.#exports.census(this.#area);
     this.#settle();
     return { own: entries - this.word, entries, bytes: this.number };
   }
 
   counts(): Counts {
+    this.#enter();
     return Object.fromEntries(COUNTERS.map((name, i) => [name, this.#exports.counter(this.#area, i)])) as Counts;
   }
 
@@ -437,27 +499,34 @@ export class Engine {
 
   /** Four numbers for each segment: its phase and `class << 8`, bytes appended, live bytes, generation. */
   segments(): Int32Array {
+    this.#enter();
     const count = this.#exports.segments(this.#area);
     return new Int32Array(this.value.buffer, this.value.byteOffset, 4 * count).slice();
   }
 
   /** Entries and ghosts in each of `parts` equal parts of the index; `room` is how many entries one of them takes. */
   occupancy(parts: number): { room: number; counts: Int32Array } {
+    this.#enter();
     const room = this.#exports.occupancy(this.#area, parts);
     return { room, counts: new Int32Array(this.value.buffer, this.value.byteOffset, 2 * parts).slice() };
   }
 
   /** Checks the structure while nobody writes: 0, or the number of the broken invariant. */
   validate(): number {
+    this.#enter();
     return this.#exports.validate(this.#area);
   }
 
   /** Leaves the region. */
   close(): void {
     if (this.#closed) return;
-    this.#closed = true;
-    this.#exports.detach(this.#area);
+    // Each step may be done twice, so that a call which was cut off can be made again.
+    this.#change(() => {
+      this.#exports.detach(this.#area);
+      return DONE;
+    });
     this.region.membership.release(this.#slot);
     this.region.close();
+    this.#closed = true;
   }
 }

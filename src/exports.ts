@@ -12,7 +12,7 @@ export interface Exports {
    */
   abandon_large(address: number, count: number): void;
   /**
-   * Bytes of a thread's area.
+   * Bytes of a thread's area; the stack pointer starts at their end.
    */
   area_bytes(): number;
   /**
@@ -148,7 +148,9 @@ export interface Exports {
    */
   read_chunk(address: number, key: number, version: number, number: number): number;
   /**
-   * Makes the participant usable again after a call that did not return.
+   * Makes the participant usable again after a call that did not return. The host resets the stack pointer first. What the
+   * participant held in the region it may have given up already, with the four stores of `Participant::recover` to its slot:
+   * JavaScript can make them where the stack has ended and nothing can be called.
    */
   recover(address: number): void;
   /**
@@ -165,9 +167,9 @@ export interface Exports {
    */
   set(address: number, key: number, kind: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
   /**
-   * Bytes at the start of an area that are its stack; the stack pointer starts at their end.
+   * Where this participant's slot in the region lies: its epoch, hazard and pending words; see `layout.rs`.
    */
-  stack_bytes(): number;
+  slot_at(address: number): number;
   /**
    * How many of the tags' counters there are, a power of two.
    */

@@ -60,10 +60,10 @@ export const layout: Layout = {
   },
 };
 
-/** The area of a slot: where it begins, and where the stack at its start ends. */
+/** The area of a slot: where it begins, and where the stack at its end begins, which grows down. */
 export function areaOf(slot: number): { area: number; stackTop: number } {
   const area = AREAS_AT + slot * FACTS.areaBytes;
-  return { area, stackTop: area + FACTS.stackBytes };
+  return { area, stackTop: area + FACTS.areaBytes };
 }
 
 /** Whether a memory of another thread holds a region that this engine understands. */

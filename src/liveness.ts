@@ -40,6 +40,9 @@ export interface Membership {
   /** Gives a slot back; nothing happens to one that this participant does not own. */
   release(slot: number): void;
 
+  /** Gives back all slots but one: those that it {@link Membership.take | took}, when it was kept from releasing them. */
+  keepOnly(slot: number): void;
+
   /** Gives all slots back. May be called twice. */
   close(): void;
 }
@@ -83,7 +86,13 @@ export class LockFile implements Membership {
   }
 
   release(slot: number): void {
-    if (this.#held.delete(slot)) this.#native.unlock(this.#fd, slot);
+    if (!this.#held.has(slot)) return;
+    this.#native.unlock(this.#fd, slot);
+    this.#held.delete(slot);
+  }
+
+  keepOnly(slot: number): void {
+    for (const held of this.#held) if (held !== slot) this.release(held);
   }
 
   close(): void {
@@ -147,7 +156,13 @@ export class Board implements Membership {
   }
 
   release(slot: number): void {
-    if (this.#held.delete(slot)) Atomics.store(this.#tokens, slot, 0n);
+    if (!this.#held.has(slot)) return;
+    Atomics.store(this.#tokens, slot, 0n);
+    this.#held.delete(slot);
+  }
+
+  keepOnly(slot: number): void {
+    for (const held of this.#held) if (held !== slot) this.release(held);
   }
 
   close(): void {
@@ -163,8 +178,8 @@ function claimLowest(membership: Membership): number {
   }
   throw new CacheError(
     "ERR_BUSY",
-    `all ${membership.slots} places of this cache are taken by living threads, one for each that has it open: ` +
-      "close() it where it is not needed any more",
+    `all ${membership.slots} places of this cache are taken: as many threads have it open, in all processes together. ` +
+      "End some of them, close() it where it is not needed any more, or create it larger: 64 MiB have 1,024 places",
   );
 }
 

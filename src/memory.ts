@@ -41,6 +41,8 @@ export interface Layout {
 /** What a worker needs to join a {@link createThreadRegion} region; passes through structured clone. */
 export interface ThreadHandle extends Mapping {
   readonly reach: "threads";
+  /** Names the memory, whose objects differ between the handles that structured clone makes of one. */
+  readonly id: string;
   /** The tokens of the participants. */
   readonly board: SharedArrayBuffer;
 }
@@ -82,11 +84,20 @@ export function createThreadRegion(options: { base: number; size: number; slots:
   const memory = allocateMemory(base, size);
   return attachThreadRegion({
     reach: "threads",
+    id: newId(),
     memory,
     base,
     size,
     board: new SharedArrayBuffer(Board.bytes(slots)),
   });
+}
+
+let created = 0;
+
+/** Names a memory; the random part is for threads of browsers and for copies of this module, whose counts are the same. */
+function newId(): string {
+  const thread = globalThis.process?.getBuiltinModule?.("node:worker_threads").threadId ?? 0;
+  return [thread, ++created, ...crypto.getRandomValues(new Uint32Array(4))].join("-");
 }
 
 /** The region of another thread of this process. */

@@ -13,7 +13,11 @@ export interface CacheOptions {
   maxEntrySize?: number | string | undefined;
   /** Milliseconds that entries live unless `set` says otherwise; `Infinity` by default. */
   ttl?: number | undefined;
-  /** The clock for expiry, in milliseconds; `Date.now` by default. It must not use the cache. */
+  /**
+   * The clock for expiry, in milliseconds; `() => Date.now()` by default, looked up at each call, so that fake timers work.
+   * All participants must use one clock: an expiry is a time, and each of them compares it with its own. It must not use
+   * the cache.
+   */
   now?: (() => number) | undefined;
   /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
@@ -73,11 +77,14 @@ export interface Resolved {
   frozenObjects: boolean;
 }
 
+/** Looked up at each call: tests replace `Date` before and after a cache is opened. */
+const wallClock = (): number => Date.now();
+
 /** Checks options; the error names the one that is wrong. */
 export function resolve(options: CacheOptions | undefined): Resolved {
   requireEncoding();
   const given = asObject(options, "options");
-  const { ttl, now = Date.now, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
+  const { ttl, now = wallClock, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
   if (typeof now !== "function") throw new TypeError("now: must be a function that returns milliseconds");
   if (typeof frozenObjects !== "boolean") throw new TypeError("frozenObjects: must be a boolean");
   if (typeof nearCache !== "number") throw new TypeError("nearCache: must be a number of entries");

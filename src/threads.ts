@@ -31,7 +31,7 @@ export function createCache<V = any>(options?: CreateOptions): Cache<V> {
   const { base, slots } = layout.plan(size);
   const region = createThreadRegion({ base, size, slots });
   layout.format(region.memory, base, size);
-  return openRegion<V>(region, resolved);
+  return openRegion<V>(region, resolved, undefined, true);
 }
 
 /** Joins a cache of another thread of this process. @internal */

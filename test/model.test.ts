@@ -130,6 +130,10 @@ describe.each(["threads", "processes"] as const)("operations by participants of 
     check({ reach, size: 4 * MIB, lossy: false }, 130, 80);
   });
 
+  test("find everything where the participants have one seat", { timeout: TIMEOUT }, () => {
+    check({ reach, size: 4 * MIB, lossy: false, together: true }, 100, 80);
+  });
+
   test("find nothing wrong in a cache that holds some of it, and some is forgotten", { timeout: TIMEOUT }, () => {
     const forgotten = check({ reach, size: MIB, lossy: true }, 60, 60);
     if (PATH === undefined) expect(forgotten).toBeGreaterThan(RUNS ?? 60);

@@ -13,6 +13,7 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runSection, sections } from "./fixtures/docs-blocks.ts";
 import { type Execution, execute, type Output, Projects, root } from "./fixtures/newcomer-projects.ts";
+import { nodeBinary, versions } from "./fixtures/nodes.ts";
 
 const BIN = path.join(root, "node_modules/.bin");
 const projects = new Projects("newcomer");
@@ -361,11 +362,9 @@ describe("errors on the way say how to go on", () => {
   });
 });
 
-const versions = (process.env.NODES ?? "").split(",").filter((version) => version !== "");
-
 describe.runIf(versions.length > 0)("with Node.js", () => {
   test.each(versions)("%s", async (version) => {
-    const binary = version.includes("/") ? version : await download(version);
+    const binary = await nodeBinary(version, projects);
     const use = (file: string): Promise<Output> =>
       execute(binary, [file], { cwd: project, env: { PATH: `${path.dirname(binary)}:${process.env.PATH}` } });
     write(project, "nodes/main.mjs", ESM);
@@ -373,16 +372,4 @@ describe.runIf(versions.length > 0)("with Node.js", () => {
     expect(ran(await use("nodes/main.mjs"))).toBe(DONE);
     expect(ran(await use("nodes/main.cjs"))).toBe(DONE);
   });
-
-  /** The binary of that version, from the package `node` of the registry. */
-  async function download(version: string): Promise<string> {
-    const folder = projects.create(`node-${version}`);
-    ran(
-      await execute("npm", ["install", `node@${version}`, "--no-audit", "--no-fund", "--loglevel=error"], {
-        cwd: folder,
-      }),
-      true,
-    );
-    return path.join(folder, "node_modules/node/bin/node");
-  }
 });

@@ -12,8 +12,9 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { type CacheHandle, destroyCache, openCache } from "cache-machine";
+import type { CacheHandle } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { destroyCache, openCache } from "./fixtures/apart.mjs";
 import { patient } from "./fixtures/crash-arena.mjs";
 
 const rounds = Number(process.env.RESOURCES_ROUNDS ?? 1);
@@ -97,6 +98,14 @@ describe("nothing is left behind", () => {
     const found = await run("openAndClose", { name, times: 3_000 * rounds, held });
     expect(found).toMatchObject({ files: 0, mapped: held ? 1 : 0, participants: 1 });
     expect(found.maps).toBeLessThanOrEqual(FEW);
+  });
+
+  test("by opening it many times in one thread: that is one place, however often", async () => {
+    const kept = await run("openAndClose", { name, times: 500, held: false, leaks: true, oneSeat: true });
+    expect(kept).toMatchObject({ files: 0, mapped: 1, participants: 1 });
+    const held = await run("openAndClose", { name, times: 1_000 * rounds, held: true, oneSeat: true });
+    expect(held).toMatchObject({ files: 0, mapped: 1, participants: 1 });
+    expect(held.maps).toBeLessThanOrEqual(FEW);
   });
 
   test("by creating and destroying a thousand times", async () => {

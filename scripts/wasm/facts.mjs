@@ -16,7 +16,6 @@ export function wasmFacts(module) {
     minSize,
     maxSize,
     areaBytes: x.area_bytes(),
-    stackBytes: x.stack_bytes(),
     /** Places of the smallest and the largest cache; between the two there is one for each 64 KiB. */
     minSlots: x.participants_of(minSize),
     maxSlots: x.participants_of(maxSize),

@@ -4,14 +4,21 @@
 //! argument of nearly every call and stands for "this participant".
 //!
 //! ```text
-//! area  0         32 KiB                                                                      160 KiB
-//!       │ stack ◄─┤ Area: participant, tag block │ out │ key │ tags │ list of chunks │ value    │
+//! area  0                                                                              128 KiB        160 KiB
+//!       │ Area: participant, tag block │ out │ key │ tags │ list of chunks │ value │     │ ◄── stack    │
 //!
 //! out   0 kind │ chunked << 8   u32        24 entry, low, high             u32 × 2
-//!       4 bytes in `tags`       u32        32 address of the entry         / 8, u32
-//!       8 version               f64        36 address of the generation    / 4, u32
-//!      16 expiry or number      f64        40 generation │ 44 clear epoch  u32
+//!       4 bytes in `tags`       u32        32 generation                   u32
+//!       8 version               f64        36 clear epoch                  u32
+//!      16 expiry or number      f64        40 address of the changes       / 4, u32
+//!                                          44 changes, low half            u32
+//!                                          48 inside: a call has begun and not returned    u32
 //! ```
+//!
+//! The stack grows down towards the thread's own area, so a stack that were too deep would never reach another thread's.
+//!
+//! A call may be cut off anywhere: the JavaScript stack may end within it, or a host may terminate the script that made
+//! it. Then `inside` stays 1. The host looks at it before each call; what it does then is told at [`recover`].
 //!
 //! A key is passed as `length << 2 | kind`, its bytes in the key part of the area. There are no mutable statics: every
 //! instance writes the module's data anew when it starts, and finds the same constants there.
@@ -32,8 +39,9 @@ use crate::store::{Draft, Expect, Refused};
 use crate::sync::Relaxed;
 use crate::tags::{Block, MAX_BLOCK};
 
-const STACK_BYTES: usize = 32 << 10;
 const AREA_BYTES: usize = 160 << 10;
+/// Room for the stack of a thread, at the end of its area. What the deepest call needs is measured by a test.
+const STACK_BYTES: usize = 32 << 10;
 /// `{total, place …}` of the largest value in the smallest chunks that a region of its size has.
 const LIST_WORDS: usize = 4 + (MAX_VALUE / (MAX_RECORD - 64)) as usize;
 
@@ -82,6 +90,7 @@ struct Out {
     version: f64,
     number: f64,
     stamp: OutStamp,
+    inside: u32,
 }
 
 #[repr(C)]
@@ -110,6 +119,8 @@ const _: () = assert!(MAX_BLOCK as usize <= 1024 * 8);
 const _: () = assert!(MAX_SEGMENTS * 16 <= MAX_RECORD);
 
 /// The parts of an area that one call works with, borrowed separately.
+///
+/// While it lives, the area says that a call is under way.
 struct Call<'a> {
     me: &'a Participant<Javascript>,
     block: &'a mut Block,
@@ -120,8 +131,16 @@ struct Call<'a> {
     value: *mut u8,
 }
 
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a reference is valid. Volatile, so that the two stores are not merged: there may be no call that needs
+        // memory between them, but there are calls that may run out of stack.
+        unsafe { (&raw mut self.out.inside).write_volatile(0) }
+    }
+}
+
 fn area(address: u32) -> *mut Area {
-    (address as usize + STACK_BYTES) as *mut Area
+    address as usize as *mut Area
 }
 
 fn call<'a>(address: u32) -> Call<'a> {
@@ -129,6 +148,8 @@ fn call<'a>(address: u32) -> Call<'a> {
     // SAFETY: the host passes the address of an area it has attached, which belongs to the calling thread alone; calls
     // never nest, as the host functions do not call back.
     unsafe {
+        // Before anything is called; the partner of the store in `drop`.
+        (&raw mut (*area).out.inside).write_volatile(1);
         Call {
             me: (*area).participant.assume_init_ref(),
             block: &mut (*area).block,
@@ -224,16 +245,10 @@ pub fn participants_of(size: u32) -> u32 {
     layout::participants(size)
 }
 
-/// Bytes of a thread's area.
+/// Bytes of a thread's area; the stack pointer starts at their end.
 #[wasm_bindgen]
 pub fn area_bytes() -> u32 {
     AREA_BYTES as u32
-}
-
-/// Bytes at the start of an area that are its stack; the stack pointer starts at their end.
-#[wasm_bindgen]
-pub fn stack_bytes() -> u32 {
-    STACK_BYTES as u32
 }
 
 /// Where the out part of an area lies.
@@ -267,7 +282,8 @@ pub fn value_at(address: u32) -> u32 {
 /// Where the counters of the region's tags lie, eight bytes each, of which the first four count.
 #[wasm_bindgen]
 pub fn tag_counters_at(address: u32) -> u32 {
-    let region = &call(address).me.region;
+    let call = call(address);
+    let region = &call.me.region;
     region.word(region.geometry.tag(0)) as *const _ as u32
 }
 
@@ -280,8 +296,17 @@ pub fn clear_epoch_at(address: u32) -> u32 {
 /// Where this participant's near cache counts its hits, as a double.
 #[wasm_bindgen]
 pub fn near_hits_at(address: u32) -> u32 {
-    let me = call(address).me;
+    let call = call(address);
+    let me = call.me;
     me.region.word(me.region.geometry.participant(me.slot) + layout::PARTICIPANT_NEAR_HITS) as *const _ as u32
+}
+
+/// Where this participant's slot in the region lies: its epoch, hazard and pending words; see `layout.rs`.
+#[wasm_bindgen]
+pub fn slot_at(address: u32) -> u32 {
+    let call = call(address);
+    let me = call.me;
+    me.region.word(me.region.geometry.participant(me.slot)) as *const _ as u32
 }
 
 /// How many of the tags' counters there are, a power of two.
@@ -352,6 +377,7 @@ pub fn attach(address: u32, base: u32, size: u32, slot: u32) -> bool {
         };
         let area = area(address);
         // Before anything can run: the block is only ever read up to its length.
+        (&raw mut (*area).out.inside).write_volatile(0);
         (&raw mut (*area).block).write(Participant::<Javascript>::no_tags());
         (*area).participant.write(Participant::attach(region, Javascript, slot % region.geometry.participants));
     }
@@ -364,7 +390,9 @@ pub fn detach(address: u32) {
     call(address).me.detach()
 }
 
-/// Makes the participant usable again after a call that did not return.
+/// Makes the participant usable again after a call that did not return. The host resets the stack pointer first. What the
+/// participant held in the region it may have given up already, with the four stores of `Participant::recover` to its slot:
+/// JavaScript can make them where the stack has ended and nothing can be called.
 #[wasm_bindgen]
 pub fn recover(address: u32) {
     call(address).me.recover()
@@ -577,14 +605,16 @@ pub fn census(address: u32) -> u32 {
 /// Bytes of all segments.
 #[wasm_bindgen]
 pub fn capacity(address: u32) -> f64 {
-    let geometry = &call(address).me.region.geometry;
+    let call = call(address);
+    let geometry = &call.me.region.geometry;
     geometry.segments as f64 * geometry.segment_bytes() as f64
 }
 
 /// Bytes of the segments that are in use.
 #[wasm_bindgen]
 pub fn used(address: u32) -> f64 {
-    let region = &call(address).me.region;
+    let call = call(address);
+    let region = &call.me.region;
     let geometry = &region.geometry;
     let in_use = |&segment: &u32| State(region.word(geometry.state(segment)).load(Relaxed)).phase() != Phase::Free;
     (0..geometry.segments).filter(in_use).count() as f64 * geometry.segment_bytes() as f64
