@@ -480,7 +480,6 @@ function checkFile(fd: number, path: string, options: FileOptions): number | und
   const stat = fstatSync(fd);
   if (stat.nlink === 0) return undefined;
   requirePrivate(stat, path);
-  if (!stat.isFile()) throw noCache(path, "a regular file is expected");
   if (stat.size < PAGE || stat.size % PAGE !== 0) throw noCache(path, `it has ${stat.size} bytes`);
   const header = new Uint8Array(HEADER_BYTES);
   readSync(fd, header, 0, HEADER_BYTES, 0);
@@ -495,9 +494,10 @@ function checkFile(fd: number, path: string, options: FileOptions): number | und
   return stat.size;
 }
 
-/** A file that nobody but this user can open, under no other name. */
+/** A regular file that nobody but this user can open, and under no other name. */
 function requirePrivate(stat: Stats, path: string): void {
   if (stat.uid !== ourUid()) throw notOwner(path, stat.uid);
+  if (!stat.isFile()) throw noCache(path, "a regular file is expected");
   const excess = stat.mode & 0o077;
   const remedy = "or remove it with destroyCache(name)";
   if (excess !== 0) {
