@@ -602,7 +602,9 @@ describe("Node.js with --permission", () => {
 
   test.skipIf(!isThere)("works with those of its files and of /proc", () => {
     // Node.js 20 ends when it is given two paths of which one begins like the other.
-    const reading = [root, directory, "/proc/"].map((place) => `--allow-fs-read=${fs.realpathSync(place)}*`);
+    const modules = fs.realpathSync(path.join(root, "node_modules"));
+    const places = [fs.realpathSync(root), directory, "/proc", ...(modules.startsWith(root) ? [] : [modules])];
+    const reading = places.map((place) => `--allow-fs-read=${place}*`);
     const found = run(EVERYTHING.replace("PLACE", directory), {
       flags: [...rights, ...reading, `--allow-fs-write=${directory}*`],
     });
