@@ -223,6 +223,18 @@ describe("directories", () => {
     }
   });
 
+  test.skipIf(!isRoot)("a folder of one's own is fit wherever it lies (needs root)", () => {
+    // As an `emptyDir` of Kubernetes is: for all, and without the sticky bit.
+    fs.chmodSync(directory, 0o777);
+    const own = path.join(directory, "own");
+    fs.mkdirSync(own, { mode: 0o700 });
+    fs.chownSync(own, NOBODY, NOBODY);
+    const found = run(`
+      become(${NOBODY});
+      say([told(() => use({ path: ${JSON.stringify(directory)} })), use({ path: ${JSON.stringify(own)} })]);`);
+    expect(found).toEqual([expect.objectContaining({ code: "ERR_NOT_OWNER" }), "value"]);
+  });
+
   const SOCKET = `require("node:net").createServer().listen("s", () => process.kill(process.pid, "SIGKILL"))`;
 
   /** What is no place, how it comes about, and what is said about it. */
