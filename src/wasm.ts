@@ -32,10 +32,7 @@ export function wasmModule(): WebAssembly.Module {
       throw unsupported("WebAssembly has no SIMD here: V8 needs SSE4.1 for it, or NEON", cause);
     }
     if (!WebAssembly.validate(bytes)) throw unsupported("WebAssembly with threads and SIMD is missing here", cause);
-    throw unsupported(
-      "WebAssembly may not be compiled here: a Content-Security-Policy must allow 'wasm-unsafe-eval'",
-      cause,
-    );
+    throw unsupported("WebAssembly is forbidden here: the Content-Security-Policy has to allow it (script-src)", cause);
   }
 }
 
