@@ -328,13 +328,17 @@ class FileRegion implements Region {
  * @throws {CacheError} `ERR_UNSUPPORTED` when it is none, or not to be reached.
  */
 function findDirectory(path: string = DEFAULT_DIRECTORY): string {
+  // With a slash at its end a path leads to a directory or nowhere.
+  return ask(path, () => realpathSync.native(`${path}/`));
+}
+
+/** What the file system answers about a place for caches. */
+function ask<T>(path: string, question: () => T): T {
   try {
-    const directory = realpathSync.native(path);
-    if (statSync(directory).isDirectory()) return directory;
+    return question();
   } catch (error) {
     throw unusable(error, path);
   }
-  throw unusable(Object.assign(new Error("not a directory"), { code: "ENOTDIR" }), path);
 }
 
 /**
@@ -342,7 +346,7 @@ function findDirectory(path: string = DEFAULT_DIRECTORY): string {
  * cache. The folders above it are not looked at: what others may put there in its place is theirs, and refused.
  */
 function requireOurs(directory: string): void {
-  const { uid, mode } = statSync(directory);
+  const { uid, mode } = ask(directory, () => statSync(directory));
   const choose = "or choose a directory of this user with the option `path`";
   if (uid !== ourUid() && uid !== 0) {
     throw new CacheError(
@@ -381,7 +385,7 @@ function pathOf(directory: string, name: string, version: number): string {
 
 /** Whether files in a directory go with the memory of the machine. */
 function isMemory(directory: string): boolean {
-  return directory === DEFAULT_DIRECTORY || statfsSync(directory).type === TMPFS;
+  return ask(directory, () => statfsSync(directory).type === TMPFS);
 }
 
 /** Names the time since the machine was started, undefined where the kernel does not tell. */
@@ -451,11 +455,7 @@ function ownerOf(path: string): number | undefined {
 
 /** Opens a directory, or with `O_TMPFILE` a new file in it, which vanishes with the descriptor unless it gets a name. */
 function openDirectory(directory: string, flags: number, mode?: number): number {
-  try {
-    return openSync(directory, flags, mode);
-  } catch (error) {
-    throw unusable(error, directory);
-  }
+  return ask(directory, () => openSync(directory, flags, mode));
 }
 
 /** Gives a new file the bits that a umask has taken; one for which we cannot do so would be lost to us. */

@@ -236,7 +236,7 @@ export const PACKAGE = [
     what: "whoever locks a directory for all makes creators wait for ten seconds",
     file: "src/file.ts",
     find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
-    replace: "TURN_MS",
+    replace: "isLockedByUs(fd) || FOREIGN_TURN_MS > 0 ? TURN_MS : FOREIGN_TURN_MS",
     first: PLACES,
   },
   {
@@ -245,7 +245,7 @@ export const PACKAGE = [
     what: "creators of one user do not wait for each other",
     file: "src/file.ts",
     find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
-    replace: "FOREIGN_TURN_MS",
+    replace: "isLockedByUs(fd) && TURN_MS < 0 ? TURN_MS : FOREIGN_TURN_MS",
     first: PLACES,
   },
   {
