@@ -41,7 +41,7 @@ const SOURCES = ["src", "wasm", "test", "scripts", "package.json", "tsconfig.jso
 /** Directories in there that are built, and large. */
 const BUILT = /(^|\/)(target|node_modules|dist)$/;
 /** Files of tests that a mutant of the package meets when none of its own has noticed it, the quick ones first. */
-const PACKAGE_SUITE = ["errors", "memory", "codec", "conformance", "resources", "model", "hostile", "crash"];
+const PACKAGE_SUITE = ["errors", "memory", "places", "codec", "conformance", "resources", "model", "hostile", "crash"];
 /** How many times as long as for the sources as they are a run of tests may take, and the least that it may. */
 const PATIENCE = 4;
 const MIN_LIMIT_MS = 30_000;

@@ -3,6 +3,7 @@
  * a hidden tag for each namespace that a key is in, which clears it in one step, and a prefix for the tags as well.
  */
 
+import { encoder } from "./encoding.ts";
 import { hashText, isWellFormed } from "./text.ts";
 
 /** Which keys a view sees: all that begin with `prefix`, invalidated by any of `hidden`. */
@@ -39,7 +40,6 @@ export function scopeOf(path: readonly string[], engine: { maxTags: number; maxT
   const id = ids.at(-1) as string;
   // Lone surrogates would all become the same replacement character, and so the same namespace.
   if (!isWellFormed(id)) throw new RangeError("name: must be well-formed Unicode");
-  const encoder = new TextEncoder();
   const text = encoder.encode(id);
   const longest = engine.maxTag - 1;
   if (text.length > longest || path.length >= engine.maxTags) {

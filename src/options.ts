@@ -4,6 +4,7 @@
  */
 
 import { type Codec, ValueCodec } from "./codec.ts";
+import { requireEncoding } from "./encoding.ts";
 import { parseBytes, parseSize } from "./size.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
@@ -37,10 +38,11 @@ export interface CreateOptions extends CacheOptions {
 
 /** Options of a cache in memory of the machine. */
 export interface OpenOptions extends CreateOptions {
-  /** Directory of the file; `/dev/shm` by default. It should be a tmpfs: other file systems write to their disk. */
+  /**
+   * Directory of the file; `/dev/shm` by default. It should be a tmpfs, since other file systems write to their disk, and
+   * one in which no other user can rename files: this user's own or root's, and with the sticky bit where others may write.
+   */
   path?: string | undefined;
-  /** Permissions of the file; 0o600 by default. */
-  mode?: number | undefined;
 }
 
 /** How one entry is stored. */
@@ -81,6 +83,7 @@ const wallClock = (): number => Date.now();
 
 /** Checks options; the error names the one that is wrong. */
 export function resolve(options: CacheOptions | undefined): Resolved {
+  requireEncoding();
   const given = asObject(options, "options");
   const { ttl, now = wallClock, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
   if (typeof now !== "function") throw new TypeError("now: must be a function that returns milliseconds");
@@ -135,21 +138,20 @@ export function asObject<T extends object>(options: T | undefined, name: string)
   return options;
 }
 
-/** Checks that a file mode is one. */
-export function checkMode(mode: number | undefined): number | undefined {
-  if (mode === undefined) return undefined;
-  if (typeof mode !== "number") throw new TypeError("mode: must be a number such as 0o600");
-  if (!Number.isInteger(mode) || (mode & ~0o666) !== 0 || (mode & 0o600) !== 0o600) {
-    throw new RangeError(`mode: must be made of read and write permissions, the owner's included, such as 0o600`);
+/** Checks where the file of a cache is to be. */
+export function checkPlace<T extends { path?: string | undefined }>(options: T | undefined): Partial<T> {
+  const given = asObject(options, "options");
+  const { path } = given;
+  if ((given as { mode?: unknown }).mode !== undefined) {
+    throw new TypeError(
+      "mode: is not an option, the file of a cache is always its user's alone (0600): whoever may open it may truncate " +
+        "it, which ends all processes that use it. Run them all as the same user",
+    );
   }
-  return mode;
-}
-
-/** Checks a directory. */
-export function checkPath(path: string | undefined): string | undefined {
   if (path !== undefined && typeof path !== "string") throw new TypeError("path: must be the name of a directory");
   if (path === "") throw new RangeError("path: must not be empty");
-  return path;
+  if (path?.includes("\0")) throw new RangeError("path: must not contain the character U+0000");
+  return given;
 }
 
 function checkEntrySize(size: number | string): number {

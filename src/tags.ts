@@ -4,6 +4,7 @@
  * the tags of a namespace are a few bytes that make them its own.
  */
 
+import { encoder, newDecoder } from "./encoding.ts";
 import { isWellFormed } from "./text.ts";
 
 /** Set in a length: the tag invalidates, but its name is not kept in the record. */
@@ -13,8 +14,7 @@ const TAG_OVERHEAD = 10;
 const BLOCK_OVERHEAD = 16;
 const NOTHING: Uint8Array = new Uint8Array(0);
 
-const encoder: TextEncoder = new TextEncoder();
-const decoder: TextDecoder = new TextDecoder();
+const decoder: TextDecoder = newDecoder();
 
 /**
  * Writes tags of a namespace, and its hidden ones, to `area`.

@@ -7,6 +7,8 @@
  * Relies on the runtime only. Knows nothing of keys, values or the engine.
  */
 
+import { encoder, newDecoder } from "./encoding.ts";
+
 /** Up to this many characters a loop beats a call into the host. */
 export const SHORT_TEXT = 20;
 /** `apply` spreads its arguments on the stack: this many always fit. */
@@ -53,10 +55,9 @@ interface NativeText {
   ucs2Write(text: string, start: number): number;
 }
 
-const encoder: TextEncoder = new TextEncoder();
 // Without ignoreBOM a leading U+FEFF would be swallowed, and two keys would read back as one.
-const utf8Decoder: TextDecoder = new TextDecoder("utf-8", { ignoreBOM: true });
-const utf16Decoder: TextDecoder = new TextDecoder("utf-16le", { ignoreBOM: true, fatal: true });
+const utf8Decoder: TextDecoder = newDecoder("utf-8", { ignoreBOM: true });
+const utf16Decoder: TextDecoder = newDecoder("utf-16le", { ignoreBOM: true, fatal: true });
 
 /** Private memory for what `encodeInto` may not write to the target itself. */
 let scratch = new Uint8Array(0);

@@ -30,7 +30,7 @@ interface User {
   age?: number;
 }
 
-const users = openCache<User>("app", { size: "64mb", ttl: 1000, path: "/dev/shm", mode: 0o600 });
+const users = openCache<User>("app", { size: "64mb", ttl: 1000, path: "/dev/shm" });
 is<typeof users, Cache<User>>(true);
 const user = users.get("a");
 is<typeof user, User | undefined>(true);

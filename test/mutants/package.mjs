@@ -15,6 +15,7 @@ const CONFORMANCE = ["test/conformance.test.ts"];
 const CODEC = ["test/codec.test.ts"];
 const HOSTILE = ["test/hostile.test.ts"];
 const RESOURCES = ["test/resources.test.ts"];
+const PLACES = ["test/places.test.ts"];
 const OVERFLOW = ["test/overflow.test.ts"];
 const CLOCKS = ["test/clocks.test.ts"];
 
@@ -162,8 +163,8 @@ export const PACKAGE = [
     breaks: "A1",
     what: "a file of another user is trusted",
     file: "src/file.ts",
-    find: 'a regular file is expected");\n  if (stat.uid !== ourUid()) throw notOwner(path, stat.uid);',
-    replace: 'a regular file is expected");',
+    find: "function requirePrivate(stat: Stats, path: string): void {\n  if (stat.uid !== ourUid())",
+    replace: "function requirePrivate(stat: Stats, path: string): void {\n  if (stat.uid < 0)",
     first: [...ERRORS, ...MEMORY],
   },
   {
@@ -198,9 +199,81 @@ export const PACKAGE = [
     breaks: "A1",
     what: "the umask takes rights away that were asked for",
     file: "src/file.ts",
-    find: "fchmodSync(fd, mode);",
+    find: "fchmodSync(fd, MODE);",
     replace: "fchmodSync.length;",
     first: MEMORY,
+  },
+  {
+    name: "another-name-is-fine",
+    breaks: "A1",
+    what: "a file with another name, under which others may have kept it, is trusted",
+    file: "src/file.ts",
+    find: "if (stat.nlink > 1) {",
+    replace: "if (stat.nlink < 0) {",
+    first: [...PLACES, ...MEMORY],
+  },
+  {
+    name: "directory-of-anybody",
+    breaks: "A1",
+    what: "a directory in which others may rename caches is trusted",
+    file: "src/file.ts",
+    find: "(mode & STICKY) === 0",
+    replace: "(mode & STICKY) < 0",
+    first: PLACES,
+  },
+  {
+    name: "directory-of-another",
+    breaks: "A1",
+    what: "a directory that belongs to another user is trusted",
+    file: "src/file.ts",
+    find: "if (uid !== ourUid() && uid !== 0) {",
+    replace: "if (uid < 0) {",
+    first: PLACES,
+  },
+  {
+    name: "any-lock-is-a-turn",
+    breaks: "resources",
+    what: "whoever locks a directory for all makes creators wait for ten seconds",
+    file: "src/file.ts",
+    find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
+    replace: "TURN_MS",
+    first: PLACES,
+  },
+  {
+    name: "no-lock-is-a-turn",
+    breaks: "resources",
+    what: "creators of one user do not wait for each other",
+    file: "src/file.ts",
+    find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
+    replace: "FOREIGN_TURN_MS",
+    first: PLACES,
+  },
+  {
+    name: "files-outlive-the-boot",
+    breaks: "I1",
+    what: "what the power left of a cache on a disk is a cache",
+    file: "src/file.ts",
+    find: "const boot = isMemory(directory) ? undefined : bootId();",
+    replace: "const boot = isMemory(directory) ? undefined : bootId()?.replace(/./g, '0');",
+    first: PLACES,
+  },
+  {
+    name: "no-limit-of-the-group",
+    breaks: "resources",
+    what: "a cache may be larger than the memory of its container",
+    file: "src/cgroup.ts",
+    find: "if (size <= limit) return;",
+    replace: "if (size > 0) return;",
+    first: PLACES,
+  },
+  {
+    name: "outer-groups-do-not-count",
+    breaks: "resources",
+    what: "only the innermost control group is looked at",
+    file: "src/cgroup.ts",
+    find: 'if (group === "" || group === "/") break;',
+    replace: "break;",
+    first: PLACES,
   },
   {
     name: "another-file-of-that-name",
