@@ -9,7 +9,7 @@ import { CacheError } from "./errors.ts";
 import type { CacheOptions, OpenOptions } from "./options.ts";
 import { attachThreads, checkHandle, createCache } from "./threads.ts";
 
-export type { Cache, CacheHandle, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
+export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
 export type { Codec } from "./codec.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
@@ -23,12 +23,12 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
 }
 
 /** Not in browsers: always throws. */
-export function openCache(_name: string, _options?: OpenOptions): never {
+export function openCache(_name?: string | OpenOptions, _options?: OpenOptions): never {
   throw noProcesses();
 }
 
 /** Not in browsers: always throws. */
-export function destroyCache(_name: string): never {
+export function destroyCache(_name?: string | object): never {
   throw noProcesses();
 }
 

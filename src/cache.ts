@@ -90,6 +90,21 @@ export interface Stats {
   compactions: number;
 }
 
+/** What a cache is, in a log. */
+export interface CacheSummary {
+  reach: "threads" | "processes";
+  /** As given to `openCache`. */
+  name?: string;
+  /** The names of a namespace, the outermost first. */
+  namespace?: string;
+  /** Bytes of shared memory. */
+  size: number;
+  /** Threads that have the cache open now, in all processes. */
+  participants?: number;
+  /** It was closed in this thread. */
+  closed?: true;
+}
+
 /** A piece of the memory, into which entries are written one after the other. */
 export interface Segment {
   /** `"open"` takes entries, `"sealed"` is full, and `"reclaim"` is being emptied to be used again. */
@@ -126,6 +141,14 @@ const READS = 16;
 const MIN_TRIES = 100;
 /** And the most within its time, in case the clock stands still because a test has replaced it. */
 const MAX_TRIES = 100_000;
+
+/** What Node.js shows instead of an object's properties. */
+const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
+
+/** Makes structured clone refuse an object, from Node.js 22.10 on; elsewhere its copy is an empty object. */
+const markAsUncloneable: ((object: object) => void) | undefined = (
+  globalThis.process?.getBuiltinModule?.("node:worker_threads") as { markAsUncloneable?: (object: object) => void }
+)?.markAsUncloneable;
 
 /** What all views of one opened cache share. */
 interface Opened {
@@ -164,6 +187,7 @@ export class Cache<V = any> implements Disposable {
     this.#codec = opened.options.codec;
     this.#scope = scope;
     this.#keyArea = opened.engine.key.subarray(scope.prefix.length);
+    markAsUncloneable?.(this);
   }
 
   /** `"threads"`: this process only. `"processes"`: all processes of this user on this machine. */
@@ -629,6 +653,30 @@ export class Cache<V = any> implements Disposable {
   /** As {@link close}. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** What this cache is, for a log: the same that `console.log` shows. Its entries are not in it. */
+  toJSON(): CacheSummary {
+    const { reach, size } = this.#engine.region;
+    const { name, closed } = this.#opened;
+    const { path } = this.#scope;
+    const summary: CacheSummary = { reach, ...(name !== undefined && { name }), size };
+    if (path.length > 0) summary.namespace = path.join("/");
+    if (closed) summary.closed = true;
+    else {
+      try {
+        summary.participants = this.#engine.usage().participants;
+      } catch {
+        // Not told by a clock or at the end of the stack; whoever looks at a cache must not get an error.
+      }
+    }
+    return summary;
+  }
+
+  /** @internal */
+  [INSPECT](depth: number, options: object, inspect: (value: unknown, options: object) => string): string {
+    if (depth < 0 || !(#opened in this)) return "[Cache]";
+    return `Cache ${inspect(this.toJSON(), options)}`;
   }
 
   #live(): void {

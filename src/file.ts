@@ -378,7 +378,10 @@ function pathOf(directory: string, name: string, version: number): string {
   const boot = isMemory(directory) ? undefined : bootId();
   const fileName = `cache-machine-${ourUid()}-${encoded}.v${version}${boot === undefined ? "" : `.${boot}`}`;
   if (fileName.length > 255) {
-    throw new RangeError(`name: too long, as a file name it has ${fileName.length} bytes and may have 255`);
+    throw new RangeError(
+      `name: too long, as the name of a file it takes ${fileName.length} bytes and may take 255. What is not one of ` +
+        "A-Z a-z 0-9 . _ - takes three for each of its bytes: use a shorter name",
+    );
   }
   return join(directory, fileName);
 }

@@ -20,7 +20,7 @@ import {
 } from "./options.ts";
 import { attachThreads, checkHandle, createCache } from "./threads.ts";
 
-export type { Cache, CacheHandle, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
+export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
 export type { Codec } from "./codec.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
@@ -29,6 +29,7 @@ export { createCache };
 /**
  * Opens the cache of that name, creating it if there is none: the same one in every process and every thread of this
  * user on this machine. Its entries stay until they are evicted, the machine restarts, or `destroyCache` is called.
+ * Without a name: the application's own cache, which `set` and `get` use. The application is the project whose code runs.
  *
  * ```js
  * import { openCache } from "cache-machine";
@@ -43,8 +44,14 @@ export { createCache };
  * `ERR_UNSUPPORTED` without koffi or on this platform; `ERR_NO_SPACE`, `ERR_LAYOUT`, `ERR_NOT_OWNER`; `ERR_BUSY` when
  * too many threads have it open.
  */
-export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V> {
-  checkName(name);
+export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V>;
+export function openCache<V = any>(options?: OpenOptions): Cache<V>;
+export function openCache<V>(...args: [(string | OpenOptions)?, OpenOptions?]): Cache<V> {
+  const { name, options } = named(args, openCache);
+  return openNamed<V>(name, options);
+}
+
+function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> {
   const resolved = resolve(options);
   const { size, path } = checkPlace(options);
   const region = openFileRegion({
@@ -55,6 +62,19 @@ export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V
     defaultSize: DEFAULT_SIZE,
   });
   return openRegion<V>(region, resolved, name);
+}
+
+/** A name and options as they were given, or the name of the application that calls `entry`. */
+function named<O extends object>(
+  args: [(string | O)?, O?],
+  entry: typeof openCache | typeof destroyCache,
+): { name: string; options: O | undefined } {
+  const [first, second] = args;
+  // By count, so that a name that is `undefined` by mistake is an error and not the application's cache.
+  if (args.length === 0 || (typeof first === "object" && first !== null)) {
+    return { name: applicationName(entry), options: first as O | undefined };
+  }
+  return { name: checkName(first), options: second };
 }
 
 /**
@@ -82,25 +102,36 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
 
 /**
  * Removes the name of a cache; whether there was one. Who has it open goes on with it, apart from whoever opens the name
- * from now on; its memory is given back when the last one leaves.
+ * from now on; its memory is given back when the last one leaves. Without a name: of the application's own cache, of which
+ * `set` and `get` in this thread begin a new one.
  *
  * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user.
  */
-export function destroyCache(name: string, options?: { path?: string | undefined }): boolean {
-  checkName(name);
-  return destroyFile({ name, path: checkPlace(options).path }, layout.version);
+export function destroyCache(name: string, options?: { path?: string | undefined }): boolean;
+export function destroyCache(options?: { path?: string | undefined }): boolean;
+export function destroyCache(
+  ...args: [(string | { path?: string | undefined })?, { path?: string | undefined }?]
+): boolean {
+  const { name, options } = named(args, destroyCache);
+  const path = checkPlace(options).path;
+  if (name === application?.name && path === undefined) {
+    application?.close();
+    application = undefined;
+  }
+  return destroyFile({ name, path }, layout.version);
 }
 
 let application: Cache | undefined;
 
-function applicationCache(): Cache {
-  application ??= openCache(applicationName());
+/** The application's own cache. Which one that is, is decided when it is used first. */
+function applicationCache(entry: typeof set | typeof get): Cache {
+  application ??= openNamed(applicationName(entry), undefined);
   return application;
 }
 
-/** Stores a value in the application's own machine-wide cache, which needs no configuration. */
+/** Stores a value in the application's own cache, which needs no configuration: that of `openCache()`. */
 export function set<V>(key: Key, value: V, options?: SetOptions): void {
-  applicationCache().set(key, value, options);
+  applicationCache(set).set(key, value, options);
 }
 
 /** A value of the application's own cache, `undefined` when it is absent. Without a key: everything, as an object. */
@@ -108,9 +139,9 @@ export function get<V = any>(key: Key): V | undefined;
 export function get<V = any>(): Record<string, V>;
 export function get<V = any>(...keys: [Key?]): V | undefined | Record<string, V> {
   // By count, so that a key that is `undefined` by mistake is an error and not everything.
-  if (keys.length > 0) return applicationCache().get(keys[0] as Key) as V | undefined;
+  if (keys.length > 0) return applicationCache(get).get(keys[0] as Key) as V | undefined;
   const everything: Record<string, V> = {};
-  for (const [key, value] of applicationCache().entries()) {
+  for (const [key, value] of applicationCache(get).entries()) {
     if (typeof key === "string") Object.defineProperty(everything, key, { value, ...PLAIN });
   }
   return everything;

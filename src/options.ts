@@ -65,7 +65,8 @@ export interface IncrementOptions {
 export const DEFAULT_SIZE: number = 32 << 20;
 const DEFAULT_NEAR = 131_072;
 const MAX_NEAR = 1 << 24;
-const MAX_NAME = 128;
+/** No name of a file is longer, in bytes. */
+const MAX_NAME = 255;
 
 /** {@link CacheOptions} with all defaults filled in. */
 export interface Resolved {
@@ -117,9 +118,8 @@ export function resolveSize(
 /** Checks the name of a cache. */
 export function checkName(name: unknown): string {
   if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
-  if (name.length === 0 || name.length > MAX_NAME) {
-    throw new RangeError(`name: must have 1 to ${MAX_NAME} characters, not ${name.length}`);
-  }
+  if (name === "") throw new RangeError("name: must not be empty");
+  if (name.length > MAX_NAME) throw new RangeError(`name: too long, ${name.length} characters; use a shorter one`);
   return name;
 }
 

@@ -6,6 +6,7 @@ import { CacheError } from "./errors.ts";
 import { checkMapping, layout, sizeLimits } from "./layout.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "./memory.ts";
 import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "./options.ts";
+import { describe } from "./text.ts";
 
 /**
  * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the
@@ -45,10 +46,8 @@ export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | u
 export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
   const inside = handle as (CacheHandle & (ThreadHandle | FileHandle)) | null | undefined;
   const { reach, memory, build } = inside ?? {};
-  if (!(memory instanceof WebAssembly.Memory) || (reach !== "threads" && reach !== "processes")) {
-    throw new TypeError(
-      "handle: must be the `handle` of a cache, passed by workerData, postMessage or environment data",
-    );
+  if (!isSharedMemory(memory) || (reach !== "threads" && reach !== "processes")) {
+    throw new TypeError(`handle: ${whyNot(handle)}`);
   }
   if (build !== layout.build) {
     throw new CacheError(
@@ -57,6 +56,27 @@ export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
     );
   }
   return inside as ThreadHandle | FileHandle;
+}
+
+/** Whether it is a shared memory of any realm: those of test runners and `node:vm` have classes of their own. */
+function isSharedMemory(value: unknown): value is WebAssembly.Memory {
+  try {
+    const bufferOf = Object.getOwnPropertyDescriptor(WebAssembly.Memory.prototype, "buffer")?.get;
+    return Object.prototype.toString.call(bufferOf?.call(value)) === "[object SharedArrayBuffer]";
+  } catch {
+    return false;
+  }
+}
+
+/** What is wrong with something that is no handle. */
+function whyNot(handle: unknown): string {
+  const right = "the `handle` of a cache, passed by workerData, postMessage or environment data";
+  if (typeof handle !== "object" || handle === null) return `must be ${right}, not ${describe(handle)}`;
+  if (typeof (handle as Partial<Cache>).handle === "object") return "is a Cache: use its `handle`";
+  if (!Array.isArray(handle) && Object.keys(handle).length === 0) {
+    return "is an empty object, as a Cache becomes when it is posted itself: post `cache.handle`";
+  }
+  return `must be ${right}`;
 }
 
 function requireSharedMemory(): void {

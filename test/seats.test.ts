@@ -188,8 +188,9 @@ test("what is forgotten without close gives back its share, and the last of it t
   const name = newName();
   const body = `
     import { createCache, attachCache, openCache } from ${JSON.stringify(MODULE)};
-    import { readdirSync } from "node:fs";
-    const files = () => readdirSync("/proc/self/fd").length;
+    import { readdirSync, readlinkSync } from "node:fs";
+    const target = (fd) => { try { return readlinkSync("/proc/self/fd/" + fd); } catch { return ""; } };
+    const files = () => readdirSync("/proc/self/fd").filter((fd) => target(fd).includes("${name}")).length;
     const settle = async () => { for (let i = 0; i < 5; i++) { gc(); await new Promise((resolve) => setTimeout(resolve, 5)); } };
     const forget = (times) => { for (let i = 0; i < times; i++) openCache("${name}", { size: "1mb", nearCache: 16 }).set("a", i); };
     forget(1);
