@@ -629,6 +629,24 @@ describe("Node.js with --permission", () => {
     expect(found).toEqual(["of a worker", "of a worker", 1, "value", true, false]);
   });
 
+  test.skipIf(!isThere)("so does the application's own cache, in a folder above which nothing may be read", () => {
+    const found = run(
+      `const { get, set } = await import(${JSON.stringify(dist)});
+       set("a", "value");
+       say([get("a"), destroyCache()]);`,
+      {
+        flags: [
+          ...rights,
+          ...program(),
+          "--allow-fs-read=/dev/shm*",
+          "--allow-fs-read=/proc*",
+          "--allow-fs-write=/dev/shm*",
+        ],
+      },
+    );
+    expect(found).toEqual(["value", true]);
+  });
+
   test.skipIf(!isThere)("says what is missing without them", () => {
     const calls = `
       const path = ${JSON.stringify(directory)};
