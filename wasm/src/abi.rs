@@ -345,12 +345,13 @@ pub fn max_inline(size: u32) -> u32 {
     Geometry::of(size).map_or(0, |geometry| geometry.max_record - 64)
 }
 
-/// Makes an empty cache of zeroed memory at `base`; `seed` is any random number.
+/// Makes an empty cache of zeroed memory at `base`; the seed is 128 random bits.
 #[wasm_bindgen]
-pub fn format(base: u32, size: u32, seed_low: u32, seed_high: u32) -> bool {
+pub fn format(base: u32, size: u32, seed_0: u32, seed_1: u32, seed_2: u32, seed_3: u32) -> bool {
     // SAFETY: the host passes a mapped range that nobody else sees yet.
     let region = unsafe { Region::new(base as usize as *mut u8, size) };
-    region.map(|region| recover::format(&region, (seed_high as u64) << 32 | seed_low as u64)).is_some()
+    let word = |low: u32, high: u32| (high as u64) << 32 | low as u64;
+    region.map(|region| recover::format(&region, [word(seed_0, seed_1), word(seed_2, seed_3)])).is_some()
 }
 
 /// Checks the first bytes of a region, copied to or lying at `header`: 0 when a region of `size` bytes of this layout

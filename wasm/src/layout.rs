@@ -8,7 +8,7 @@
 //! region   0        4 KiB                                                                              size
 //!          ├ header ┤ participants │ tags │ states │ metas │ changes │ index  │ segments … │ (slack)    ┤
 //!
-//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed
+//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits │ 40 boot id, 16 bytes, written by the host
 //!         64 next version        (fetch_add, one block of versions at a time)
 //!        128 clear epoch         u32, read by every get
 //!        192 seal sequence       (fetch_add, one per sealed segment)
@@ -28,11 +28,12 @@
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 pub const MAGIC_AT: u32 = 0;
 pub const VERSION_AT: u32 = 8;
 pub const SIZE_AT: u32 = 16;
+/// Sixteen bytes.
 pub const SEED_AT: u32 = 24;
 pub const NEXT_VERSION_AT: u32 = 64;
 pub const CLEAR_EPOCH_AT: u32 = 128;

@@ -9,7 +9,7 @@
 //! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names as above, zero-padded
 //! ```
 
-use crate::hash::hash;
+use crate::hash::{TAG, hash};
 use crate::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAGS};
 use crate::participant::{Host, Participant};
 use crate::record::{Record, words};
@@ -57,9 +57,7 @@ impl<H: Host> Participant<H> {
             padded[..bytes.len()].copy_from_slice(bytes);
             *word = u64::from_le_bytes(padded);
         }
-        let used = name.len().div_ceil(8).min(words.len());
-        // Another discriminator than any key's, so that tags and keys do not share hashes.
-        hash(&words[..used], (name.len() as u64) << 32, self.seed) as u32 & (self.region.geometry.tags - 1)
+        hash(&words, name.len() as u32, TAG, self.seed) as u32 & (self.region.geometry.tags - 1)
     }
 
     /// Builds the tag block of a record from the caller's, taking the snapshots.
