@@ -37,7 +37,17 @@ import { PACKAGE } from "../test/mutants/package.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 /** What a copy is made of. The tests of the package run in it as if it were the repository. */
-const SOURCES = ["src", "wasm", "test", "scripts", "package.json", "tsconfig.json", "vitest.config.ts", "README.md"];
+const SOURCES = [
+  "src",
+  "native",
+  "wasm",
+  "test",
+  "scripts",
+  "package.json",
+  "tsconfig.json",
+  "vitest.config.ts",
+  "README.md",
+];
 /** Directories in there that are built, and large. */
 const BUILT = /(^|\/)(target|node_modules|dist)$/;
 /** Files of tests that a mutant of the package meets when none of its own has noticed it, the quick ones first. */
