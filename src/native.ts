@@ -262,11 +262,12 @@ function lockError(error: number): Error {
   }
 }
 
-/** The binaries, in a form in which file tracing and bundlers see that they are needed: each is found next to dist/. */
-const BINARIES = {
-  x64: () => new URL("../native/cache_machine-linux-x64.node", import.meta.url),
-  arm64: () => new URL("../native/cache_machine-linux-arm64.node", import.meta.url),
-};
+/** Where the binary of the package is, in a form in which file tracing and bundlers see that both files are needed. */
+function packagedBinary(arch: "x64" | "arm64"): URL {
+  return arch === "x64"
+    ? new URL("../native/cache_machine-linux-x64.node", import.meta.url)
+    : new URL("../native/cache_machine-linux-arm64.node", import.meta.url);
+}
 
 function loadCalls(): Calls {
   const { platform, arch } = process;
@@ -304,7 +305,7 @@ function findBinary(arch: "x64" | "arm64"): string {
     () => process.execPath,
   ];
   const places = [
-    () => fileURLToPath(BINARIES[arch]()),
+    () => fileURLToPath(packagedBinary(arch)),
     ...scripts.map((script) => () => join(dirname(script() as string), name)),
     ...scripts.map((script) => () => {
       return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);

@@ -9,6 +9,7 @@ import { once } from "node:events";
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 
 const rounds = Number(process.env.NATIVE_ROUNDS ?? 1);
@@ -183,6 +184,40 @@ describe("the functions", () => {
     shared[0] = 1;
     expect(map(file, range())).toBe(0);
     expect([join(shared, range()), leave(shared), shared[0], range()[0]]).toEqual([1, 0, 1, 7]);
+  });
+
+  test.each(["return", "exit", "terminate"])("take off the users of a thread that ends: %s", async (ending) => {
+    fs.writeSync(file, Buffer.alloc(PAGE, 7));
+    const [alone, shared] = [counter(), counter()];
+    expect([map(file, range()), map(file, range(2 * PAGE)), join(shared, range(2 * PAGE))]).toEqual([0, 0, 1]);
+    const code = `
+      const { parentPort, workerData } = require("node:worker_threads");
+      const { binary, memory, users, ending } = workerData;
+      const native = { exports: {} };
+      // Twice, as for two copies of the package.
+      process.dlopen(native, binary);
+      const first = native.exports;
+      native.exports = {};
+      process.dlopen(native, binary);
+      for (let i = 0; i < 3; i++)
+        for (const [at, each] of users.entries())
+          for (const { join } of [first, native.exports]) join(each, new Uint8Array(memory.buffer, (at + 1) * ${PAGE}, ${PAGE}));
+      users.length = 0;
+      parentPort.postMessage("joined");
+      if (ending === "exit") parentPort.once("message", () => process.exit());
+      if (ending === "return") parentPort.once("message", () => {});
+      if (ending === "terminate") setInterval(() => {}, 1_000);`;
+    const users = [alone, shared].map((each) => new Int32Array(each.buffer));
+    const worker = new Worker(code, { eval: true, workerData: { binary, memory, users, ending } });
+    await once(worker, "message");
+    expect([alone[0], shared[0]]).toEqual([6, 7]);
+    const ended = once(worker, "exit");
+    if (ending === "terminate") void worker.terminate();
+    else worker.postMessage("end");
+    await ended;
+    expect([alone[0], shared[0]]).toEqual([-1, 1]);
+    expect([range()[0], range(2 * PAGE)[0]]).toEqual([0, 7]);
+    expect([leave(shared), range(2 * PAGE)[0]]).toEqual([1, 0]);
   });
 
   test("make no call with arguments that are wrong", () => {
