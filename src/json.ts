@@ -3,7 +3,7 @@
  * as it was: objects and arrays of nothing but such, text, booleans, `null` and the numbers that JSON has. All else is for
  * `structured.ts`.
  */
-import { damaged } from "./structured.ts";
+import { DEEPEST, told, unreadable } from "./structured.ts";
 
 /** Deeper data is not plain, so that neither looking at it nor writing it runs out of stack. */
 const DEPTH = 64;
@@ -47,14 +47,30 @@ function isInJson(item: unknown): boolean {
   return typeof item === "string" || typeof item === "boolean" || typeof item === "object";
 }
 
-/** Any text is safe: what is no JSON, or no object, throws. */
+/** Any text is safe: what is no JSON, no object, too deep, or has a property named `__proto__`, throws. */
 export function fromJson(text: string): unknown {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw damaged(`an object that is no JSON (${(error as Error).message})`, error);
+    throw unreadable(`it is an object that is no JSON (${told(error)})`, error);
   }
-  if (typeof value !== "object" || value === null) throw damaged("an object that is none");
+  if (typeof value !== "object" || value === null) throw unreadable("it is an object that is none");
+  // Nobody looks at the whole of a value whose text is too short for so many levels, and has neither that name nor escapes,
+  // which can stand for it.
+  if (text.length > 2 * DEEPEST || text.includes("__proto__") || text.includes("\\u")) check(value, DEEPEST);
   return value;
+}
+
+/** Throws for what nobody could have stored. */
+function check(value: object, depth: number): void {
+  if (depth === 0) throw unreadable(`it has more than ${DEEPEST} levels`);
+  if (Array.isArray(value)) {
+    for (const item of value) if (typeof item === "object" && item !== null) check(item, depth - 1);
+    return;
+  }
+  for (const [key, item] of Object.entries(value)) {
+    if (key === "__proto__") throw unreadable("it has a property named __proto__");
+    if (typeof item === "object" && item !== null) check(item, depth - 1);
+  }
 }
