@@ -414,9 +414,8 @@ function toBytes(type: number, source: Uint8Array, start: number, length: number
 
 function toBigInt(text: unknown): bigint {
   try {
-    const [, minus, digits] = /^(-?)([0-9a-f]+)$/.exec(text as string) as RegExpExecArray;
-    const value = BigInt(`0x${digits}`);
-    return minus === "" ? value : -value;
+    const digits = text as string;
+    return digits.startsWith("-") ? -BigInt(`0x${digits.slice(1)}`) : BigInt(`0x${digits}`);
   } catch (error) {
     throw unreadable("it is a bigint of something else than digits", error);
   }

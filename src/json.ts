@@ -56,21 +56,31 @@ export function fromJson(text: string): unknown {
     throw unreadable(`it is an object that is no JSON (${told(error)})`, error);
   }
   if (typeof value !== "object" || value === null) throw unreadable("it is an object that is none");
-  // Nobody looks at the whole of a value whose text is too short for so many levels, and has neither that name nor escapes,
-  // which can stand for it.
-  if (text.length > 2 * DEEPEST || text.includes("__proto__") || text.includes("\\u")) check(value, DEEPEST);
+  // A text that is short has not so many levels. One that has neither the name nor an escape, which can stand for a part of
+  // it, has no such property.
+  if (text.length > 2 * DEEPEST) checkDepth(value, DEEPEST);
+  if (text.includes("__proto__") || text.includes("\\u")) checkNames(value);
   return value;
 }
 
-/** Throws for what nobody could have stored. */
-function check(value: object, depth: number): void {
+/** Throws when there are more levels than anybody can have stored. Ends with them, so it takes little stack. */
+function checkDepth(value: object, depth: number): void {
   if (depth === 0) throw unreadable(`it has more than ${DEEPEST} levels`);
   if (Array.isArray(value)) {
-    for (const item of value) if (typeof item === "object" && item !== null) check(item, depth - 1);
+    for (let i = 0; i < value.length; i++) {
+      const item: unknown = value[i];
+      if (typeof item === "object" && item !== null) checkDepth(item, depth - 1);
+    }
     return;
   }
-  for (const [key, item] of Object.entries(value)) {
-    if (key === "__proto__") throw unreadable("it has a property named __proto__");
-    if (typeof item === "object" && item !== null) check(item, depth - 1);
+  for (const key in value) {
+    const item = (value as Record<string, unknown>)[key];
+    if (typeof item === "object" && item !== null && Object.hasOwn(value, key)) checkDepth(item, depth - 1);
   }
+}
+
+/** Throws for a property that nobody can have stored, and that would change the prototype of whatever it is copied to. */
+function checkNames(value: object): void {
+  if (Object.hasOwn(value, "__proto__")) throw unreadable("it has a property named __proto__");
+  for (const item of Object.values(value) as unknown[]) if (typeof item === "object" && item !== null) checkNames(item);
 }

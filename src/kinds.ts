@@ -25,6 +25,10 @@ const KINDS: readonly (readonly [string, Kind, Content])[] = [
   ["BigInt", BigInt as unknown as Kind, BigInt.prototype.valueOf],
 ];
 const contents: ReadonlyMap<string, Content> = new Map(KINDS.map(([name, , content]) => [name, content]));
+const kinds: ReadonlyMap<unknown, string> = new Map([
+  ...KINDS.map(([name, kind]) => [kind.prototype, name] as const),
+  [Error.prototype, "Error"],
+]);
 const TEMPORAL = "Temporal.";
 const toTag: () => string = Object.prototype.toString;
 
@@ -40,14 +44,22 @@ export function tagOf(value: unknown): string {
 export function kindOf(value: object): string {
   if (Array.isArray(value)) return "Array";
   if (ArrayBuffer.isView(value)) return typedArrayKind(value) ?? "DataView";
-  const prototype: unknown = Object.getPrototypeOf(value);
-  if (prototype === Object.prototype || prototype === null) return "Object";
-  const tag = tagOf(value);
-  for (const [name, kind, content] of KINDS) {
-    if ((tag === name || value instanceof kind) && holds(value, content)) return name;
+  let kind: string | undefined;
+  let at: unknown = Object.getPrototypeOf(value);
+  while (at !== null && at !== Object.prototype && kind === undefined) {
+    kind = kinds.get(at);
+    at = Object.getPrototypeOf(at);
   }
-  if (isError(value, tag)) return "Error";
-  return tag.startsWith(TEMPORAL) && holds(value, contentOfTemporal(tag)) ? tag : "Object";
+  if (kind === undefined) {
+    const tag = (value as Record<symbol, unknown>)[Symbol.toStringTag];
+    const isTold = typeof tag === "string";
+    if (isTold && tag.startsWith(TEMPORAL)) kind = tag;
+    // Of this realm, and of no kind of it.
+    else if (at !== null) return "Object";
+    else kind = tagOf(value);
+    if (kind === "Error" ? !isTold : isForeignError(value)) return "Error";
+  }
+  return kind === "Error" || holds(value, contents.get(kind) ?? contentOfTemporal(kind)) ? kind : "Object";
 }
 
 /** What an object of that kind holds: entries, time, text, the primitive value. */
@@ -55,9 +67,9 @@ export function contentOf(value: object, kind: string): unknown {
   return (contents.get(kind) ?? contentOfTemporal(kind))?.call(value);
 }
 
-function isError(value: object, tag: string): boolean {
-  if (value instanceof Error || (Error as { isError?: (value: unknown) => boolean }).isError?.(value)) return true;
-  return tag === "Error" && typeof (value as Record<symbol, unknown>)[Symbol.toStringTag] !== "string";
+/** Newer runtimes tell errors of other realms that call themselves something else. */
+function isForeignError(value: object): boolean {
+  return (Error as { isError?: (value: unknown) => boolean }).isError?.(value) === true;
 }
 
 function contentOfTemporal(tag: string): Content | undefined {

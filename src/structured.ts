@@ -47,10 +47,12 @@ const WRITING: Partial<StringifyOperations> = {
     for (const item of [...(contentOf(set, "Set") as Iterable<unknown>)]) yield enter(toData(item), set);
   },
   *entriesOf(map) {
-    for (const [key, item] of [...(contentOf(map, "Map") as Iterable<[unknown, unknown]>)]) {
-      const data = enter(toData(key), map);
-      if (typeof data === "object" && data !== null) hasObjectKeys = true;
-      yield [data, enter(toData(item), map)];
+    for (const entry of [...(contentOf(map, "Map") as Iterable<[unknown, unknown]>)]) {
+      const key = enter(toData(entry[0]), map);
+      if (typeof key === "object" && key !== null) hasObjectKeys = true;
+      entry[0] = key;
+      entry[1] = enter(toData(entry[1]), map);
+      yield entry;
     }
   },
   isThenable,
