@@ -179,7 +179,7 @@ export interface Exports {
    */
   tag_counters_at(address: number): number;
   /**
-   * Where the tags part of an area lies: 8 KiB.
+   * Where the tags part of an area lies: 12 KiB.
    */
   tags_at(address: number): number;
   /**

@@ -100,12 +100,14 @@ pub const MAX_SIZE: u32 = 3840 << 20;
 /// More segments than any region has.
 pub const MAX_SEGMENTS: u32 = 2048;
 
-/// Longest key in bytes.
-pub const MAX_KEY: u32 = 4096;
-/// Most tags that one entry can carry, the hidden tag of a namespace included.
-pub const MAX_TAGS: u32 = 17;
-/// Longest tag in bytes of UTF-8.
-pub const MAX_TAG: u32 = 256;
+/// Longest key in bytes: 4096, and in front of them the prefix of a namespace.
+pub const MAX_KEY: u32 = 4360;
+/// Most tags that one entry can carry: 16, and a hidden one for each namespace that it is in.
+pub const MAX_TAGS: u32 = 32;
+/// Longest tag in bytes, with the prefix of its namespace.
+pub const MAX_TAG: u32 = 520;
+/// Longest name of a tag in bytes of UTF-8: what is kept in the record.
+pub const MAX_TAG_NAME: u32 = 256;
 /// The largest record, whatever the size of the region: it has to fit a thread's scratch area.
 pub const MAX_RECORD: u32 = 64 * 1024;
 /// The largest value in bytes, whatever the size of the region.
