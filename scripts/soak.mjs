@@ -16,8 +16,19 @@ import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
 import { fire } from "../test/fixtures/fire-arena.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
 
-const OVERFLOW = fileURLToPath(new URL("../test/fixtures/overflow-main.mjs", import.meta.url));
-const OVERFLOW_MS = 600_000;
+/** How long a part may take that has a program of its own. */
+const FIXTURE_MS = 600_000;
+/** What such a part does not count. */
+const NOTHING = {
+  kills: 0,
+  terminations: 0,
+  freezes: 0,
+  busy: 0,
+  longestMs: 0,
+  unexplainedMs: 0,
+  unexplained: 0,
+  ours: 0,
+};
 
 /** Survivors leave the processors to the dying: a death costs a start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
@@ -36,6 +47,7 @@ const KINDS = {
   "overflow-threads": { what: "overflow", reach: "threads" },
   "overflow-processes": { what: "overflow", reach: "processes" },
   "script-terminated": { what: "overflow", reach: "processes", how: "terminate" },
+  "opening-terminated": { what: "opening" },
 };
 
 /** What is added up over the parts of a kind, and of what the most counts. */
@@ -198,6 +210,10 @@ function partOf({ what, ...kind }, left) {
       return { ...result, kills: 0, terminations: 0, freezes: result.frozen };
     };
   }
+  if (what === "opening") {
+    const terminations = deaths("terminations", 6 * round);
+    return terminations === 0 ? undefined : (plan) => opening(terminations, plan);
+  }
   const [kills, terminations] = [deaths("kills"), deaths("terminations")];
   if (kills + terminations + freezes === 0) return undefined;
   return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
@@ -206,25 +222,30 @@ function partOf({ what, ...kind }, left) {
 /** Calls that do not return: see `overflow-main.mjs`. */
 async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
-  const child = spawn(process.execPath, [OVERFLOW, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
-  const watchdog = setTimeout(() => child.kill("SIGKILL"), OVERFLOW_MS);
+  const { overflows, operations, checks } = await fixture("overflow-main.mjs", plan);
+  return { ...NOTHING, overflows, operations, survivorSteps: checks };
+}
+
+/** Threads that end while they open their first cache: see `native-terminations.mjs`. */
+async function opening(times, { seed }) {
+  await fixture("native-terminations.mjs", { name: `soak-opening-${process.pid}`, seed, times });
+  return { ...NOTHING, terminations: times };
+}
+
+/** Runs a program of the tests, which checks by itself, and gives what it prints last. */
+async function fixture(file, plan) {
+  const path = fileURLToPath(new URL(`../test/fixtures/${file}`, import.meta.url));
+  const child = spawn(process.execPath, [path, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
+  const watchdog = setTimeout(() => child.kill("SIGKILL"), FIXTURE_MS);
   let output = "";
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding("utf8").on("data", (text) => {
+      output += text;
+    });
   const [code, signal] = await once(child, "close");
   clearTimeout(watchdog);
-  if (code !== 0) throw new Error(`overflow ${JSON.stringify(plan)} ended with ${code ?? signal}: ${output}`);
-  const { overflows, operations, checks } = JSON.parse(output.trim().split("\n").at(-1));
-  const none = {
-    kills: 0,
-    terminations: 0,
-    freezes: 0,
-    busy: 0,
-    longestMs: 0,
-    unexplainedMs: 0,
-    unexplained: 0,
-    ours: 0,
-  };
-  return { ...none, overflows, operations, survivorSteps: checks };
+  if (code !== 0) throw new Error(`${file} ${JSON.stringify(plan)} ended with ${code ?? signal}: ${output}`);
+  return JSON.parse(output.trim().split("\n").at(-1));
 }
 
 function add(rows, name, report) {

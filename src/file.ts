@@ -291,7 +291,6 @@ class FileRegion implements Region {
   readonly size: number;
   readonly membership: LockFile;
   readonly handle: FileHandle;
-  readonly #native: Native;
   readonly #fd: number;
   readonly #mapping: FileMapping;
   #open = true;
@@ -304,7 +303,6 @@ class FileRegion implements Region {
     this.size = size;
     this.membership = new LockFile(native, fd, slots);
     this.handle = { reach: "processes", memory, base, size, id, users, path, slots, key };
-    this.#native = native;
     this.#fd = fd;
     this.#mapping = mapping;
   }
@@ -318,7 +316,7 @@ class FileRegion implements Region {
     } finally {
       closeSync(this.#fd);
     }
-    if (leaveMapping(this.#mapping, this.handle.key)) this.#native.unmap(this.memory, this.base, this.size);
+    leaveMapping(this.#mapping, this.handle.key);
   }
 }
 

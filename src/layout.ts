@@ -39,8 +39,8 @@ export const layout: Layout = {
   },
 
   format(memory: WebAssembly.Memory, base: number, size: number): void {
-    const seed = crypto.getRandomValues(new Uint32Array(2));
-    if (!instantiate(memory, NO_HOST).format(base, size, seed[0] as number, seed[1] as number)) {
+    const [a, b, c, d] = crypto.getRandomValues(new Uint32Array(4)) as unknown as [number, number, number, number];
+    if (!instantiate(memory, NO_HOST).format(base, size, a, b, c, d)) {
       throw new RangeError(`size: there is no cache of ${readableSize(size)}`);
     }
   },

@@ -1,5 +1,5 @@
 /**
- * What `npm run mutants` breaks in the TypeScript around the engine; see engine.mjs, which also says what the promises in
+ * What `npm run mutants` breaks in the TypeScript around the engine and in the native part; see engine.mjs, which also says what the promises in
  * `breaks` stand for. `first` are files of tests. Not here, because nobody could ever tell the difference:
  *
  * - the look at the length of a file before its header: the header names the length as well;
@@ -18,6 +18,7 @@ const RESOURCES = ["test/resources.test.ts"];
 const PLACES = ["test/places.test.ts"];
 const OVERFLOW = ["test/overflow.test.ts"];
 const CLOCKS = ["test/clocks.test.ts"];
+const NATIVE = ["test/native.test.ts"];
 
 /** @type {PackageMutant[]} */
 export const PACKAGE = [
@@ -26,9 +27,9 @@ export const PACKAGE = [
     name: "locks-of-the-process",
     breaks: "L3",
     what: "locks belong to the process and go with any of its descriptors (F_SETLK)",
-    file: "src/native.ts",
-    find: "const F_OFD_SETLK = 37;",
-    replace: "const F_OFD_SETLK = 6;",
+    file: "native/cache_machine.c",
+    find: "F_OFD_SETLK = 37,",
+    replace: "F_OFD_SETLK = 6,",
     first: MEMORY,
   },
   {
@@ -94,13 +95,13 @@ export const PACKAGE = [
     filter: "procfs",
   },
   {
-    name: "no-descriptor-is-no-koffi",
+    name: "no-descriptor-is-no-binary",
     breaks: "errors",
-    what: "when no descriptor is left koffi is said to be missing",
+    what: "when no descriptor is left the native part is said to be broken",
     file: "src/native.ts",
-    find: 'if (code === "EMFILE" || code === "ENFILE") {',
-    replace: 'if (code === "ENOSYS") {',
-    first: RESOURCES,
+    find: "if (/Too many open files|No file descriptors/i.test(message)) {",
+    replace: "if (/No such error/i.test(message)) {",
+    first: MEMORY,
     filter: "descriptors",
   },
   {
@@ -297,10 +298,72 @@ export const PACKAGE = [
     name: "mapping-left-at-close",
     breaks: "resources",
     what: "the last one to leave does not unmap the file",
-    file: "src/file.ts",
-    find: "if (leaveMapping(this.#mapping, this.handle.key)) this",
-    replace: "if (leaveMapping(this.#mapping, this.handle.key) && this.size < 0) this",
+    file: "src/mappings.ts",
+    find: "  Native.load().leave(mapping.users);",
+    replace: "  if (mapping.size < 0) Native.load().leave(mapping.users);",
     first: MEMORY,
+  },
+  {
+    name: "threads-end-without-leaving",
+    breaks: "resources",
+    what: "a thread that ends without close() counts for ever",
+    file: "native/cache_machine.c",
+    find: "    give_back(use, use->count);\n",
+    replace: "",
+    first: RESOURCES,
+    filter: "without close",
+  },
+  {
+    name: "last-thread-leaves-the-file",
+    breaks: "resources",
+    what: "the file stays mapped when its last user is a thread that ends",
+    file: "native/cache_machine.c",
+    find: "    give_back(use, use->count);\n",
+    replace: "    __atomic_sub_fetch(use->users, use->count, __ATOMIC_SEQ_CST);\n",
+    first: RESOURCES,
+    filter: "without close",
+  },
+  {
+    name: "one-user-of-many-is-given-back",
+    breaks: "resources",
+    what: "a thread that ends takes itself off once, however often it had the file open",
+    file: "native/cache_machine.c",
+    find: "    give_back(use, use->count);\n",
+    replace: "    give_back(use, 1);\n",
+    first: NATIVE,
+    filter: "thread that ends",
+  },
+  {
+    name: "no-answer-is-fatal",
+    breaks: "death costs nothing",
+    what: "what Node-API cannot do in a thread that is being terminated ends the process",
+    file: "native/cache_machine.c",
+    find: "return napi_define_properties(env, exports, COUNT, properties) == napi_ok ? exports : NULL;",
+    replace:
+      "if (napi_define_properties(env, exports, COUNT, properties) != napi_ok) __builtin_trap();\n  return exports;",
+    first: NATIVE,
+    filter: "first cache",
+  },
+  {
+    name: "arguments-are-what-they-should-be",
+    breaks: "errors",
+    what: "a fraction is a number of bytes, and NaN a descriptor",
+    file: "native/cache_machine.c",
+    find: "if (!(number >= 0 && number <= (double)most)) return false;",
+    replace: "(void)most;",
+    also: [["return (double)*result == number;", "return true;"]],
+    first: NATIVE,
+    filter: "functions",
+  },
+  {
+    name: "no-addons-is-a-broken-file",
+    breaks: "errors",
+    what: "who forbids the native part is not said",
+    file: "src/native.ts",
+    find: 'if (cause.code === "ERR_DLOPEN_DISABLED") {',
+    replace: 'if (cause.code === "ENOSYS") {',
+    first: NATIVE,
+    filter: "forbidden",
   },
   {
     name: "descriptor-left-at-close",
