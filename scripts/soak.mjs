@@ -14,6 +14,7 @@ import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
 import { fire } from "../test/fixtures/fire-arena.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
+import { opening } from "../test/fixtures/native-arena.mjs";
 
 /** Survivors leave the processors to the dying: a death costs a start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
@@ -27,6 +28,7 @@ const KINDS = {
   "fire-roomy-cleared": { what: "fire", roomy: true, clears: true },
   "terminate-roomy": { what: "crash", how: "terminate", reach: "processes", roomy: true },
   "freeze-tight": { what: "freeze" },
+  "terminate-opening": { what: "opening" },
   "terminate-tight": { what: "crash", how: "terminate", reach: "processes", roomy: false },
   "terminate-threads-roomy": { what: "crash", how: "terminate", reach: "threads", roomy: true },
 };
@@ -173,6 +175,15 @@ function partOf({ what, ...kind }, left) {
     return async ({ progress, ...plan }) => {
       const result = await crash({ ...kind, ...BRISK, ...plan, deaths: wanted, progress: () => progress(of) });
       return { ...result, kills: 0, terminations: 0, freezes: 0, [of]: result.deaths };
+    };
+  }
+  if (what === "opening") {
+    const terminations = deaths("terminations");
+    if (terminations === 0) return undefined;
+    return async ({ seed, progress }) => {
+      const result = await opening({ seed, terminations });
+      for (let i = 0; i < result.terminations; i++) progress("terminations");
+      return { ...result, kills: 0, freezes: 0, survivorSteps: 0, busy: 0 };
     };
   }
   const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
