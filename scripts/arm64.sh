@@ -4,8 +4,8 @@
 #   npm run build && sh scripts/arm64.sh     at most 25 minutes, and the first time the downloads
 #   SEED=… replays; SCALE=… does more or less; NODE_VERSIONS="20.20.0 22.23.3"
 #
-# Shows that both run: code for ARM, its atomics, its system calls and constants, koffi's binary for it, locks of living
-# and dead processes. Cannot show weak memory order: on x86 every access keeps that machine's stronger order, and the
+# Shows that both run: code for ARM, its atomics, its system calls and constants, the native part's binary for it, locks
+# of living and dead processes, threads that are terminated. Cannot show weak memory order: on x86 every access keeps that machine's stronger order, and the
 # emulator adds barriers; nor pages of 16 or 64 KiB, speed, or what a kernel for ARM does.
 set -eu
 
@@ -61,10 +61,8 @@ unpack() {
 }
 modules="$work/node_modules"
 mkdir -p "$modules/cache-machine"
-cp -r "$root/dist" "$root/package.json" "$modules/cache-machine"
-cp -r "$root/node_modules/koffi" "$root/node_modules/devalue" "$modules"
-unpack "@koromix/koffi-linux-arm64@$(node -p 'require(process.argv[1]).version' "$modules/koffi/package.json")" \
-  "$modules/@koromix/koffi-linux-arm64"
+cp -r "$root/dist" "$root/native" "$root/package.json" "$modules/cache-machine"
+cp -r "$root/node_modules/devalue" "$modules"
 cat >"$work/smoke.mjs" <<'JS'
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -85,7 +83,15 @@ function work(cache) {
 /** Runs one participant in another process; its arguments are a name and whether it waits to be killed. */
 const child = (...args) => spawn("qemu-aarch64", [process.execPath, me, ...args], { stdio: ["ignore", "pipe", "inherit"] });
 
-if (!isMainThread) {
+if (workerData?.words) {
+  // One that is terminated while it opens its first cache, or has it open; it has loaded all modules by then.
+  setImmediate(() => {
+    Atomics.store(workerData.words, 0, 1);
+    openCache(workerData.name).set("last words", 1);
+    Atomics.store(workerData.words, 0, 2);
+    setInterval(() => {}, 1_000);
+  });
+} else if (!isMainThread) {
   const cache = typeof workerData === "string" ? openCache(workerData) : attachCache(workerData);
   work(cache);
   cache.close();
@@ -120,11 +126,23 @@ if (!isMainThread) {
     await once(victim, "exit");
     assert.equal(cache.stats().participants, 1);
     assert.equal(cache.get("count"), 4 * ROUNDS);
+    // Threads end at one moment after the other: none is left behind, and the mapping goes with the last one.
+    for (let i = 0; i < 12; i++) {
+      const words = new Int32Array(new SharedArrayBuffer(4));
+      const doomed = new Worker(me, { workerData: { words, name } });
+      while (Atomics.load(words, 0) < 1 + (i % 2)) await new Promise((resolve) => setTimeout(resolve, 1));
+      await new Promise((resolve) => setTimeout(resolve, 4 * i));
+      await doomed.terminate();
+    }
+    assert.equal(cache.stats().participants, 1);
+    assert.equal(new Int32Array(cache.handle.users)[0], 1);
+    cache.close();
+    assert.equal(new Int32Array(cache.handle.users)[0], -1);
   } finally {
     cache.close();
     destroyCache(name);
   }
-  console.log(`Node.js ${process.version} ${process.arch}: threads, processes and a death`);
+  console.log(`Node.js ${process.version} ${process.arch}: threads, processes, a death and terminations`);
 }
 JS
 for version in ${NODE_VERSIONS:-20.20.0 22.23.3}; do

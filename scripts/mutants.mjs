@@ -37,11 +37,21 @@ import { PACKAGE } from "../test/mutants/package.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 /** What a copy is made of. The tests of the package run in it as if it were the repository. */
-const SOURCES = ["src", "wasm", "test", "scripts", "package.json", "tsconfig.json", "vitest.config.ts", "README.md"];
+const SOURCES = [
+  "src",
+  "native",
+  "wasm",
+  "test",
+  "scripts",
+  "package.json",
+  "tsconfig.json",
+  "vitest.config.ts",
+  "README.md",
+];
 /** Directories in there that are built, and large. */
 const BUILT = /(^|\/)(target|node_modules|dist)$/;
 /** Files of tests that a mutant of the package meets when none of its own has noticed it, the quick ones first. */
-const PACKAGE_SUITE = ["errors", "memory", "codec", "conformance", "resources", "model", "hostile", "crash"];
+const PACKAGE_SUITE = ["errors", "memory", "places", "codec", "conformance", "resources", "model", "hostile", "crash"];
 /** How many times as long as for the sources as they are a run of tests may take, and the least that it may. */
 const PATIENCE = 4;
 const MIN_LIMIT_MS = 30_000;
@@ -240,7 +250,25 @@ class Scratch {
       .map((name) => `test/${name}`);
   }
 
-  async package({ first = [], filter }) {
+  /** Builds the native part of the copy from its source. */
+  async #buildNative() {
+    const built = await this.#timed("native", process.execPath, ["scripts/build-native.mjs"], {
+      limit: BUILD_LIMIT_MS,
+    });
+    if (!built.ok) throw new RunnerError(`does not build:\n${readable(built.output)}`);
+  }
+
+  async package({ first = [], filter, file }) {
+    const native = file?.startsWith("native/") ?? false;
+    if (native) await this.#buildNative();
+    try {
+      return await this.#packageBuilt({ first, filter });
+    } finally {
+      if (native) cpSync(join(ROOT, "native"), join(this.#root, "native"), { recursive: true });
+    }
+  }
+
+  async #packageBuilt({ first = [], filter }) {
     const built = await this.#timed("build", process.execPath, ["scripts/build.mjs"], { limit: BUILD_LIMIT_MS });
     if (!built.ok) throw new RunnerError(`does not build:\n${readable(built.output)}`);
     const there = first.filter((file) => existsSync(join(this.#root, file)));

@@ -15,9 +15,21 @@ import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
 import { fire } from "../test/fixtures/fire-arena.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
+import { opening } from "../test/fixtures/native-arena.mjs";
 
-const OVERFLOW = fileURLToPath(new URL("../test/fixtures/overflow-main.mjs", import.meta.url));
-const OVERFLOW_MS = 600_000;
+/** How long a part may take that has a program of its own. */
+const FIXTURE_MS = 600_000;
+/** What such a part does not count. */
+const NOTHING = {
+  kills: 0,
+  terminations: 0,
+  freezes: 0,
+  busy: 0,
+  longestMs: 0,
+  unexplainedMs: 0,
+  unexplained: 0,
+  ours: 0,
+};
 
 /** Survivors leave the processors to the dying: a death costs a start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
@@ -31,6 +43,7 @@ const KINDS = {
   "fire-roomy-cleared": { what: "fire", roomy: true, clears: true },
   "terminate-roomy": { what: "crash", how: "terminate", reach: "processes", roomy: true },
   "freeze-tight": { what: "freeze" },
+  "terminate-opening": { what: "opening" },
   "terminate-tight": { what: "crash", how: "terminate", reach: "processes", roomy: false },
   "terminate-threads-roomy": { what: "crash", how: "terminate", reach: "threads", roomy: true },
   "overflow-threads": { what: "overflow", reach: "threads" },
@@ -190,6 +203,15 @@ function partOf({ what, ...kind }, left) {
     };
   }
   if (what === "overflow") return (plan) => overflow(kind, plan);
+  if (what === "opening") {
+    const terminations = deaths("terminations");
+    if (terminations === 0) return undefined;
+    return async ({ seed, progress }) => {
+      const result = await opening({ seed, terminations });
+      for (let i = 0; i < result.terminations; i++) progress("terminations");
+      return { ...result, kills: 0, freezes: 0, survivorSteps: 0, busy: 0 };
+    };
+  }
   const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
   if (what === "freeze") {
     if (freezes === 0) return undefined;
@@ -206,25 +228,24 @@ function partOf({ what, ...kind }, left) {
 /** Calls that do not return: see `overflow-main.mjs`. */
 async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
-  const child = spawn(process.execPath, [OVERFLOW, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
-  const watchdog = setTimeout(() => child.kill("SIGKILL"), OVERFLOW_MS);
+  const { overflows, operations, checks } = await fixture("overflow-main.mjs", plan);
+  return { ...NOTHING, overflows, operations, survivorSteps: checks };
+}
+
+/** Runs a program of the tests, which checks by itself, and gives what it prints last. */
+async function fixture(file, plan) {
+  const path = fileURLToPath(new URL(`../test/fixtures/${file}`, import.meta.url));
+  const child = spawn(process.execPath, [path, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
+  const watchdog = setTimeout(() => child.kill("SIGKILL"), FIXTURE_MS);
   let output = "";
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding("utf8").on("data", (text) => {
+      output += text;
+    });
   const [code, signal] = await once(child, "close");
   clearTimeout(watchdog);
-  if (code !== 0) throw new Error(`overflow ${JSON.stringify(plan)} ended with ${code ?? signal}: ${output}`);
-  const { overflows, operations, checks } = JSON.parse(output.trim().split("\n").at(-1));
-  const none = {
-    kills: 0,
-    terminations: 0,
-    freezes: 0,
-    busy: 0,
-    longestMs: 0,
-    unexplainedMs: 0,
-    unexplained: 0,
-    ours: 0,
-  };
-  return { ...none, overflows, operations, survivorSteps: checks };
+  if (code !== 0) throw new Error(`${file} ${JSON.stringify(plan)} ended with ${code ?? signal}: ${output}`);
+  return JSON.parse(output.trim().split("\n").at(-1));
 }
 
 function add(rows, name, report) {

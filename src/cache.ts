@@ -27,17 +27,22 @@ import {
 } from "./engine.ts";
 import { CacheError } from "./errors.ts";
 import { deepFreeze } from "./freeze.ts";
-import { KeyCodec } from "./key.ts";
+import { heapBytes, packedBytes } from "./heap.ts";
+import { KEY_LIMIT, KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
 import type { Region } from "./memory.ts";
 import { ROOT, type Scope, scopeOf } from "./namespace.ts";
 import { extraOf, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
-import { type Packed, pack, unpack } from "./pack.ts";
+import { type Packed, unpack } from "./pack.ts";
 import { leaveSeat, type Seat, takeSeat } from "./seats.ts";
 import { readTags, writeTags } from "./tags.ts";
 
-/** A key: text of up to 4 KiB of UTF-8, or as many bytes. A string and its bytes are different keys. */
+/**
+ * A key: text of up to 4,096 bytes of UTF-8 (of UTF-16 if it has lone surrogates), or as many bytes; in a namespace as well. A
+ * string and its bytes are different keys. A longer one is a miss for whatever reads or removes, and `ERR_TOO_LARGE` for
+ * whatever stores.
+ */
 export type Key = string | Uint8Array;
 
 /** What a worker needs to have the same cache: pass it through `workerData`, `postMessage` or `setEnvironmentData`. */
@@ -74,7 +79,7 @@ export interface Stats {
   participants: number;
   /** Reads that found a value; `has`, `ttl` and iteration do not count. */
   hits: number;
-  /** Reads that found none. */
+  /** Reads that found none. Those of keys that are too long for any entry do not count. */
   misses: number;
   /** Values stored, increments included. */
   sets: number;
@@ -88,6 +93,8 @@ export interface Stats {
   reclaims: number;
   /** Those of them that were emptied by moving what lived in them. */
   compactions: number;
+  /** What this thread keeps of its own: decoded values, and the bytes of heap that they take, by estimate. */
+  near: { entries: number; bytes: number };
 }
 
 /** What a cache is, in a log. */
@@ -163,6 +170,9 @@ interface Opened {
   encoding: number;
 }
 
+/** What was kept near for caches that were forgotten without `close`. */
+const forgotten = new FinalizationRegistry<Near>((near) => near.close());
+
 /**
  * A cache shared between threads, or between processes. Made by `openCache`, `createCache` and `attachCache`.
  *
@@ -209,15 +219,26 @@ export class Cache<V = any> implements Disposable {
    * The value of `key`, or `undefined`. Never waits for anybody.
    *
    * @throws {TypeError} when the key is neither a string nor bytes.
+   * @throws {CacheError} `ERR_DATA` when the value is there, but cannot be read here: it is of a type that this runtime does
+   * not have, was stored with another `codec`, or is damaged. `set` and `delete` work as ever.
    */
   get(key: Key): V | undefined {
     const near = this.#near;
     if (near === undefined || typeof key !== "string") return this.#read(key, WANT_VALUE);
     if (this.#opened.closed) this.#live();
-    const slot = near.find(key, this.#scope);
-    if (slot < 0) return this.#read(key, WANT_VALUE);
-    if (!near.isCurrent(slot)) return this.#again(key, slot);
-    return near.isBare(slot) ? (near.value(slot) as V) : this.#nearby(key, slot);
+    if (near.rests()) return this.#read(key, WANT_VALUE);
+    const value = near.read(key, this.#scope);
+    if (value !== undefined) return value as V;
+    const slot = near.found;
+    if (slot < 0) return this.#missed(key, WANT_VALUE);
+    return near.isCurrent(slot) ? this.#nearby(key, slot) : this.#again(key, slot);
+  }
+
+  /** A value that is not near. */
+  #missed(key: string, want: number): V | undefined {
+    const near = this.#near as Near;
+    near.missed();
+    return this.#fetch(key, this.#writeKey(key), want, near);
   }
 
   /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
@@ -225,36 +246,39 @@ export class Cache<V = any> implements Disposable {
     const near = this.#near as Near;
     const written = this.#writeKey(key);
     if (!this.#engine.find(written)) return undefined;
-    if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
-    return near.isBare(slot) ? (near.value(slot) as V) : this.#nearby(key, slot);
+    if (!near.renew(slot)) {
+      near.missed();
+      return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, near);
+    }
+    return this.#nearby(key, slot);
   }
 
-  /** A value that is near, and is packed or has an expiry or tags. It was counted as a hit. */
-  #nearby(key: Key, slot: number): V | undefined {
+  /** A value that is near, and may be packed or have an expiry or tags. It was counted as a hit. */
+  #nearby(key: string, slot: number): V | undefined {
     const near = this.#near as Near;
     // First, as the clock is the user's code and may use the cache.
-    const value = near.value(slot);
     const isPacked = near.isPacked(slot);
     const extra = near.extra(slot);
+    const value = extra === undefined ? near.value(slot) : extra.value;
     if (extra !== undefined) {
       const isDead = extra.expiry !== Infinity && extra.expiry <= this.#now();
       if (isDead || !near.hasItsTags(extra)) {
         if (isDead) near.drop(slot);
-        return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
+        return this.#missed(key, WANT_VALUE | WANT_AFTER_FIND);
       }
     }
     return (isPacked ? unpack(value as Packed) : value) as V;
   }
 
   #read(key: Key, want: number): V | undefined {
-    return this.#fetch(key, this.#writeKey(key), want);
+    const written = this.#writeKey(key);
+    return written < 0 ? undefined : this.#fetch(key, written, want);
   }
 
-  /** Reads and decodes the value of the key in the area. */
-  #fetch(key: Key, written: number, want: number): V | undefined {
+  /** Reads and decodes the value of the key in the area, and keeps it in `near`. */
+  #fetch(key: Key, written: number, want: number, near?: Near): V | undefined {
     const engine = this.#engine;
     const codec = this.#codec;
-    const near = typeof key === "string" ? this.#near : undefined;
     // The tags are for the near cache, which keeps their counters.
     let wanted = near === undefined ? want : want | WANT_TAGS;
     for (let reads = 0; reads < READS; reads++) {
@@ -271,22 +295,29 @@ export class Cache<V = any> implements Disposable {
       if (near === undefined) return this.#decode(kind, engine.value, length, false);
       if (codec.isPrimitive(kind)) {
         const value = codec.decode(kind, engine.value, 0, length);
+        const slot = near.place(key as string, this.#scope, engine.out);
+        if (slot < 0) return value as V;
         const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
-        near.keep(key as string, this.#scope, engine.out, value, extra, length, false);
+        near.keep(slot, key as string, engine.out, value, extra, heapBytes(value), false);
         return value as V;
       }
       const { frozenObjects } = this.#opened.options;
       if (!frozenObjects && !codec.isStructured(kind)) return this.#decode(kind, engine.value, length, false);
       // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
       const proof = engine.out.slice();
-      const tags = engine.tagCounters();
-      const expiry = engine.number;
+      const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
       const value = codec.decode(kind, engine.value, 0, length);
-      const packed = frozenObjects ? undefined : pack(value);
-      if (frozenObjects ? !deepFreeze(value) : packed === undefined) return value as V;
-      const extra = extraOf(this.#scope.id, expiry, tags);
-      near.keep(key as string, this.#scope, proof, packed ?? value, extra, length, packed !== undefined);
-      return (packed === undefined ? value : unpack(packed)) as V;
+      if (frozenObjects && !deepFreeze(value)) return value as V;
+      // Also this may run a getter of what a codec has made, so before there is a place.
+      const frozenBytes = frozenObjects ? heapBytes(value) : 0;
+      const slot = near.place(key as string, this.#scope, proof);
+      if (slot < 0) return value as V;
+      const packed = frozenObjects ? undefined : near.shapes.pack(value);
+      if (frozenObjects) near.keep(slot, key as string, proof, value, extra, frozenBytes, false);
+      if (packed === undefined) return value as V;
+      const heap = packedBytes(packed) + near.shapes.compiled;
+      near.keep(slot, key as string, proof, packed, extra, heap, true);
+      return unpack(packed) as V;
     }
     return undefined;
   }
@@ -300,8 +331,10 @@ export class Cache<V = any> implements Disposable {
   /**
    * Stores a value; returns the cache, as `Map` does. When it throws, what was there is still there.
    *
-   * @throws {TypeError} for a function, a symbol, `undefined`, or an object that contains one.
-   * @throws {CacheError} `ERR_TOO_LARGE`; `ERR_BUSY` when another participant, alive but stopped, is in the way.
+   * @throws {TypeError} for a value that is no data at all: `undefined`, a function, a symbol, a Promise, a WeakMap.
+   * @throws {CacheError} `ERR_DATA` when there is something of that kind within the value, a property named `__proto__`, or
+   * more than 512 levels; `ERR_TOO_LARGE` for the key or the value; `ERR_BUSY` when another participant, alive but stopped,
+   * is in the way.
    */
   set(key: Key, value: V, options?: SetOptions): this {
     this.#store(key, value, options, ANYTHING, 0);
@@ -331,10 +364,12 @@ export class Cache<V = any> implements Disposable {
    * participant was faster; returns the new value. `change` may run more than once. As with `set`, expiry and tags are
    * those of `options`, not those the entry had.
    *
-   * @throws {CacheError} `ERR_BUSY` when others are faster all the time.
+   * @throws {CacheError} `ERR_BUSY` when others are faster all the time; `ERR_DATA` when the value cannot be read here.
    */
   update(key: Key, change: (value: V | undefined) => V, options?: SetOptions): V {
     if (typeof change !== "function") throw new TypeError("change: must be a function that returns the new value");
+    // Before `change` runs for nothing.
+    this.#writeNewKey(key);
     const deadline = performance.now() + BUSY_MS;
     for (let tries = 0; tries < MAX_TRIES && (tries < MIN_TRIES || performance.now() < deadline); tries++) {
       const entry = this.getEntry(key);
@@ -364,7 +399,7 @@ export class Cache<V = any> implements Disposable {
     const length = typeof value === "object" ? this.#encode(value) : this.#codec.encode(value, engine.value);
     const { bytes, type } = this.#codec;
     if (length > this.#opened.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
-    const written = this.#writeKey(key);
+    const written = this.#writeNewKey(key);
     const tagBytes = this.#writeTags(tags);
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + (written >>> 2) + tagBytes <= engine.maxInline;
@@ -409,7 +444,8 @@ export class Cache<V = any> implements Disposable {
 
   /** Whether the key is present. Does not count as a read. */
   has(key: Key): boolean {
-    return this.#engine.get(this.#writeKey(key), WANT_QUIET) >= 0;
+    const written = this.#writeKey(key);
+    return written >= 0 && this.#engine.get(written, WANT_QUIET) >= 0;
   }
 
   /** Removes the key; whether it was there. */
@@ -418,7 +454,9 @@ export class Cache<V = any> implements Disposable {
   }
 
   #remove(key: Key, expect: number, version: number): boolean {
-    const removed = this.#engine.remove(this.#writeKey(key), expect, version);
+    const written = this.#writeKey(key);
+    if (written < 0) return false;
+    const removed = this.#engine.remove(written, expect, version);
     if (removed < 0) throw busy("another participant is in the way");
     return removed === 1;
   }
@@ -438,11 +476,12 @@ export class Cache<V = any> implements Disposable {
   getEntry(key: Key): Entry<V> | undefined {
     const engine = this.#engine;
     const written = this.#writeKey(key);
+    if (written < 0) return undefined;
     for (let reads = 0; reads < READS; reads++) {
       const length = engine.get(written, WANT_VALUE | WANT_TAGS);
       if (length < 0) return undefined;
       const { kind, version, number: expiresAt } = engine;
-      const tags = readTags(engine.tags, engine.word, this.#scope.tagPrefix);
+      const tags = readTags(engine.tags, engine.word);
       if (!engine.chunked) {
         return { value: this.#decode(kind, engine.value, length, false), version, expiresAt, tags };
       }
@@ -454,9 +493,15 @@ export class Cache<V = any> implements Disposable {
     return undefined;
   }
 
-  /** The values of many keys, in their order; `undefined` for those that are absent. */
+  /** The values of many keys, in their order; `undefined` for those that are absent, or cannot be read here. */
   getMany(keys: Iterable<Key>): (V | undefined)[] {
-    return Array.from(asIterable(keys, "keys"), (key) => this.get(key));
+    return Array.from(asIterable(keys, "keys"), (key) => {
+      try {
+        return this.get(key);
+      } catch (error) {
+        return unreadable(error);
+      }
+    });
   }
 
   /** Stores many entries, one after the other; each is atomic, all together are not. */
@@ -477,7 +522,7 @@ export class Cache<V = any> implements Disposable {
       throw new TypeError("initial: must be a finite number");
     }
     const expiry = this.#expiry(ttl === undefined ? this.#opened.options.ttl : checkTtl(ttl));
-    const written = this.#writeKey(key);
+    const written = this.#writeNewKey(key);
     const tagged = this.#writeTags(undefined) > 0;
     const result = this.#engine.increment(written, by, initial, expiry, tagged);
     if (result === NOT_A_NUMBER)
@@ -495,7 +540,9 @@ export class Cache<V = any> implements Disposable {
   /** Gives an entry a new time to live in milliseconds, `Infinity` for none; whether it was there. */
   touch(key: Key, ttl: number): boolean {
     const expiry = this.#expiry(checkTtl(ttl));
-    const result = this.#engine.touch(this.#writeKey(key), expiry);
+    const written = this.#writeKey(key);
+    if (written < 0) return false;
+    const result = this.#engine.touch(written, expiry);
     if (result === BUSY) throw busy("another participant is in the way");
     if (result === TOO_LARGE) throw new CacheError("ERR_TOO_LARGE", "the entry has no room for an expiry");
     return result === DONE;
@@ -503,7 +550,8 @@ export class Cache<V = any> implements Disposable {
 
   /** Milliseconds that the entry still lives, `Infinity` without expiry, `undefined` when it is absent. */
   ttl(key: Key): number | undefined {
-    if (this.#engine.get(this.#writeKey(key), WANT_QUIET) < 0) return undefined;
+    const written = this.#writeKey(key);
+    if (written < 0 || this.#engine.get(written, WANT_QUIET) < 0) return undefined;
     const expiresAt = this.#engine.number;
     if (expiresAt === Infinity) return Infinity;
     const left = expiresAt - this.#now();
@@ -515,7 +563,7 @@ export class Cache<V = any> implements Disposable {
   invalidateTag(...tags: string[]): void {
     this.#live();
     for (const tag of tags) {
-      writeTags(this.#engine.tags, [tag], this.#scope.tagPrefix, [], this.#engine);
+      writeTags(this.#engine.tags, [tag], this.#scope.tagPrefix, []);
       this.#engine.invalidate();
     }
   }
@@ -523,13 +571,16 @@ export class Cache<V = any> implements Disposable {
   /**
    * A part of the cache with keys of its own and the same interface; namespaces can be nested. Clearing one is a single
    * step, whatever its size, and clears those within it; its tags are its own. The `size` of a namespace
-   * and iterating over it walk the whole cache.
+   * and iterating over it walk the whole cache. Keys, values and tags have the same limits in all of them.
+   *
+   * @throws {RangeError} deeper than 16, or when the names of all levels have more than 255 bytes of UTF-8, with two to four
+   * for each level.
    */
   namespace<W = V>(name: string): Cache<W> {
     this.#live();
     if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
     if (name === "") throw new RangeError("name: must not be empty");
-    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, name], this.#engine));
+    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, name]));
   }
 
   /** Removes everything, in one step. Entries that others store at the same time may stay. */
@@ -537,8 +588,9 @@ export class Cache<V = any> implements Disposable {
     this.#live();
     if (this.#scope === ROOT) {
       this.#engine.clear();
+      this.#near?.clear();
     } else {
-      writeTags(this.#engine.tags, [], this.#scope.tagPrefix, this.#scope.hidden.slice(-1), this.#engine);
+      writeTags(this.#engine.tags, [], this.#scope.tagPrefix, this.#scope.hidden.slice(-1));
       this.#engine.invalidate();
     }
   }
@@ -572,11 +624,14 @@ export class Cache<V = any> implements Disposable {
   /** The key in the area without the scope's prefix, if it is in the scope. */
   #ownKey(kind: number, length: number, prefix: Uint8Array): Key | undefined {
     const area = this.#engine.key;
-    if (this.#scope === ROOT) return kind === KEY_NAMESPACED ? undefined : this.#keys.read(kind, area, 0, length);
-    if (kind !== KEY_NAMESPACED || length < prefix.length) return undefined;
+    const own = length - prefix.length;
+    // The kind of a key in a namespace is none that this one reads.
+    if (own < 0 || own > KEY_LIMIT) return undefined;
+    if (this.#scope === ROOT) return this.#keys.read(kind, area, 0, length);
+    if (kind !== KEY_NAMESPACED) return undefined;
     // The first byte is the kind of the key behind the prefix.
     for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
-    return this.#keys.read(area[0] as number, area, prefix.length, length - prefix.length);
+    return this.#keys.read(area[0] as number, area, prefix.length, own);
   }
 
   /** The values; see {@link keys}. */
@@ -584,10 +639,15 @@ export class Cache<V = any> implements Disposable {
     for (const [, value] of this.entries()) yield value;
   }
 
-  /** Keys and values; see {@link keys}. */
+  /** Keys and values; see {@link keys}. Entries whose values cannot be read here are left out. */
   *entries(): Generator<[Key, V], void, undefined> {
     for (const key of this.keys()) {
-      const value = this.#read(key, WANT_VALUE | WANT_QUIET);
+      let value: V | undefined;
+      try {
+        value = this.#read(key, WANT_VALUE | WANT_QUIET);
+      } catch (error) {
+        value = unreadable(error);
+      }
       if (value !== undefined) yield [key, value];
     }
   }
@@ -607,7 +667,17 @@ export class Cache<V = any> implements Disposable {
   stats(): Stats {
     const { entries, bytes } = this.#census();
     const { participants, capacity, used } = this.#engine.usage();
-    return { entries, bytes, capacity, used, size: this.#engine.region.size, participants, ...this.#engine.counts() };
+    const near = this.#near?.usage ?? { entries: 0, bytes: 0 };
+    return {
+      entries,
+      bytes,
+      capacity,
+      used,
+      size: this.#engine.region.size,
+      participants,
+      ...this.#engine.counts(),
+      near,
+    };
   }
 
   #census(): ReturnType<Engine["census"]> {
@@ -646,6 +716,8 @@ export class Cache<V = any> implements Disposable {
   close(): void {
     if (this.#opened.closed) return;
     this.#opened.closed = true;
+    forgotten.unregister(this.#opened);
+    this.#near?.close();
     // Called by code that encoding runs, it takes effect when that is over.
     if (this.#opened.encoding === 0) leaveSeat(this.#opened.seat, this.#opened);
   }
@@ -685,24 +757,31 @@ export class Cache<V = any> implements Disposable {
     }
   }
 
-  /** Writes the key to the area: its kind and length in one number, as the engine takes them. */
+  /** Writes the key to the area: its kind and length in one number, as the engine takes them; negative when it is too long. */
   #writeKey(key: Key): number {
     const opened = this.#opened;
     if (opened.closed) this.#live();
     const written = this.#keys.write(key, this.#keyArea);
     // The call that follows may ask for the time.
     this.#engine.clock = opened.options.now;
-    if (this.#scope === ROOT) return written;
+    if (this.#scope === ROOT || written < 0) return written;
     const { prefix } = this.#scope;
     this.#engine.key.set(prefix);
     this.#engine.key[0] = written & 3;
     return (((written >>> 2) + prefix.length) << 2) | KEY_NAMESPACED;
   }
 
+  /** Writes the key of an entry that is to be stored. */
+  #writeNewKey(key: Key): number {
+    const written = this.#writeKey(key);
+    if (written < 0) throw this.#keys.tooLong(key);
+    return written;
+  }
+
   /** Writes the given tags and those of the scope to the area; the bytes they may take in the record. */
   #writeTags(tags: readonly string[] | undefined): number {
     if (tags === undefined && this.#scope === ROOT) return 0;
-    return writeTags(this.#engine.tags, tags ?? [], this.#scope.tagPrefix, this.#scope.hidden, this.#engine);
+    return writeTags(this.#engine.tags, tags ?? [], this.#scope.tagPrefix, this.#scope.hidden);
   }
 
   /** For tests: the number of the broken invariant, 0 when the structure is sound. @internal */
@@ -716,14 +795,20 @@ export class Cache<V = any> implements Disposable {
 export function openRegion<V>(region: Region, options: Resolved, name?: string, isNew?: boolean): Cache<V> {
   const seat = takeSeat(region, isNew);
   const { engine } = seat;
-  const near = options.nearCache > 0 ? new Near(options.nearCache, engine) : undefined;
+  const near = options.nearCache > 0 ? new Near(options.nearCache, engine, options.nearCacheSize) : undefined;
   const opened: Opened = { seat, engine, options, near, name, closed: false, encoding: 0 };
   seat.forgotten.register(opened, seat, opened);
+  if (near !== undefined) forgotten.register(opened, near, opened);
   return new Cache<V>(opened, ROOT);
 }
 
 function busy(why: string): CacheError {
   return new CacheError("ERR_BUSY", `${why}; nothing was changed. Try again later.`);
+}
+
+/** A value that cannot be read here is none to whoever reads many; every other error is one. */
+function unreadable(error: unknown): undefined {
+  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }
 
 /** `slice` of a `Buffer` would be a view. */

@@ -7,18 +7,19 @@
  * Relies on `text.ts` for text. Must not know where the bytes live; numbers are little-endian, as are the typed arrays of
  * every host with WebAssembly.
  */
-import { CacheError } from "./errors.ts";
 import { fromJson, toJson } from "./json.ts";
+import { isStackOverflow, isThenable, kindOf } from "./kinds.ts";
 import {
-  damaged,
   errorData,
   fromText,
-  isError,
+  missing,
   plainBytes,
   type Reducers,
   toData,
   toError,
+  told,
   toText,
+  unreadable,
   unstorable,
 } from "./structured.ts";
 import { describe, type Host, host, isWellFormed, SHORT_TEXT, typedArrayKind } from "./text.ts";
@@ -48,7 +49,7 @@ const UTF16 = 4;
 const NULL = 5;
 const TRUE = 6;
 const FALSE = 7;
-/** Decimal text. */
+/** Hexadecimal text, which is read and written in time that depends on its length; decimal text takes much longer. */
 const BIGINT = 8;
 const LAST_PRIMITIVE = BIGINT;
 const BUFFER = 16;
@@ -86,7 +87,6 @@ const UTF8_GROWTH = 1.5;
 
 /** V8 answers this in constant time for strings it stores with one byte per character. */
 const WIDE = /[^\0-\xff]/;
-const toTag: () => string = Object.prototype.toString;
 const kindByName: Map<string, number> = new Map(BYTE_KINDS.map((name, index) => [name, BUFFER + index]));
 
 /**
@@ -124,12 +124,15 @@ export class ValueCodec {
     this.#custom = custom;
     this.#host = on;
     this.#reducers = {
-      Buffer: (value) => on.isBuffer(value) && plainBytes(value as Uint8Array),
-      Error: (value) => isError(value) && errorData(value),
+      BigInt: (value) => typeof value === "bigint" && value.toString(16),
+      Buffer: (value) => ArrayBuffer.isView(value) && on.isBuffer(value) && plainBytes(value),
+      Error: (value) =>
+        typeof value === "object" && value !== null && kindOf(value) === "Error" && errorData(value as Error),
     };
     this.#revivers = {
+      BigInt: toBigInt,
       Buffer: (bytes) => {
-        if (typedArrayKind(bytes) !== "Uint8Array") throw damaged("a Buffer without bytes");
+        if (typedArrayKind(bytes) !== "Uint8Array") throw unreadable("it is a Buffer without bytes");
         return on.adopt(bytes as Uint8Array);
       },
       Error: toError,
@@ -139,15 +142,17 @@ export class ValueCodec {
   /**
    * Turns a value into bytes; sets {@link type} and {@link bytes}. Nothing is written to `target` before all user code
    * (getters, `toJSON`, the codec) has run, so that this code may use the same cache.
-   * @param value - anything but `undefined`, functions, symbols, properties named `__proto__` and objects without content
-   * of their own, such as a Promise or a WeakMap. Class instances become what their `toJSON` returns, or else plain
-   * objects of their enumerable properties; getters become what they return. Not kept: symbol keys, properties of arrays,
-   * Maps and the like, the `lastIndex` of expressions, the one ArrayBuffer behind two views. The rest of a view's buffer
-   * is not stored.
+   * @param value - anything but `undefined`, functions, symbols, properties named `__proto__`, what has a method named
+   * `then`, and objects without content of their own, such as a WeakMap. Class instances become what their `toJSON`
+   * returns, or else plain objects of their enumerable properties, without private ones; getters become what they return.
+   * Errors stay errors, of the nearest kind that every runtime has. Not kept: symbol keys, properties of arrays (also those
+   * of matches), Maps and the like, the `lastIndex` of expressions, the one ArrayBuffer behind two views. The rest of a
+   * view's buffer is not stored.
    * @param target - where the bytes go if they fit; private or shared. Bytes after the value may be overwritten.
    * @returns the length in bytes.
-   * @throws TypeError naming the place within `value` that cannot be stored, or `codec.encode`.
-   * @throws RangeError when the value is nested deeper than the stack of this thread allows.
+   * @throws TypeError when `value` is no data at all, or naming `codec.encode`.
+   * @throws CacheError `ERR_DATA` naming the place within `value` that cannot be stored, or that it has too many levels.
+   * An error of a getter, of a `toJSON` and of the codec passes as it is.
    */
   encode(value: unknown, target: Uint8Array): number {
     this.bytes = undefined;
@@ -173,7 +178,7 @@ export class ValueCodec {
       case "undefined":
         throw new TypeError("value is undefined, which means a miss. Store null, or delete the key.");
       default:
-        throw unstorable(value, "value");
+        throw unstorable(value, "value", true);
     }
   }
 
@@ -227,7 +232,7 @@ export class ValueCodec {
   }
 
   #encodeBigInt(value: bigint, target: Uint8Array): number {
-    const length = this.#encodeText(String(value), target);
+    const length = this.#encodeText(value.toString(16), target);
     this.type = BIGINT;
     return length;
   }
@@ -240,6 +245,7 @@ export class ValueCodec {
     const kind = bytesKind(value, this.#host);
     if (kind > 0) return this.#place(kind, bytesOf(value as ArrayBufferView | ArrayBuffer), target);
     if (this.#custom !== undefined) {
+      if (isThenable(value)) throw unstorable(value, "value", true);
       const bytes: unknown = this.#custom.encode(value);
       if (typedArrayKind(bytes) !== "Uint8Array") {
         throw new TypeError(`codec.encode must return a Uint8Array, not ${describe(bytes)}.`);
@@ -286,16 +292,17 @@ export class ValueCodec {
    * @param owned - whether `source` is private memory that nobody else will use any more, and exactly the value: then
    * bytes are returned without copying them once more.
    * @returns a value of its own: it never aliases `source`, unless that is `owned`.
-   * @throws CacheError `ERR_LAYOUT` for bytes that no value has; `ERR_UNSUPPORTED` for a value this participant cannot
-   * read: written with a `codec` it does not have, or of a type its runtime lacks.
+   * @throws CacheError `ERR_DATA` for a value this participant cannot read: bytes that no value has, a type that its runtime
+   * lacks, a value of a `codec` that it does not have, or one that its `codec` does not decode (the error of that is the
+   * `cause`).
    */
   decode(type: number, source: Uint8Array, start: number, length: number, owned = false): unknown {
-    if (start + length > source.length) throw damaged("a length beyond its memory");
+    if (start + length > source.length) throw unreadable("its length goes beyond its memory");
     switch (type) {
       case LATIN1:
         return this.#host.readLatin1(source, start, length);
       case NUMBER:
-        if (length !== 8) throw damaged("a number of another length than 8 bytes");
+        if (length !== 8) throw unreadable("it is a number of another length than 8 bytes");
         return this.#viewOfSource(source, owned).getFloat64(start, true);
       case STRUCTURED + LATIN1:
       case STRUCTURED + UTF8:
@@ -319,15 +326,12 @@ export class ValueCodec {
         return toBigInt(this.#host.readLatin1(source, start, length));
       case CUSTOM:
         if (this.#custom === undefined) {
-          throw new CacheError(
-            "ERR_UNSUPPORTED",
-            "The value was stored with a codec, and this cache was opened without one. Open it with the same codec everywhere.",
-          );
+          throw unreadable("it was stored with a codec, which this cache was opened without (codec is an option)");
         }
-        return this.#custom.decode(owned ? source : this.#host.copy(source, start, length));
+        return decodeWith(this.#custom, owned ? source : this.#host.copy(source, start, length));
       default:
         if (type >= BUFFER && type <= LAST_BYTES) return toBytes(type, source, start, length, this.#host, owned);
-        throw damaged(`the unknown type ${type}`);
+        throw unreadable(`it is of the unknown type ${type}`);
     }
   }
 
@@ -384,10 +388,7 @@ function bytesKind(value: object, on: Host): number {
     if (on.isBuffer(value)) return BUFFER;
     return kindByName.get(typedArrayKind(value) ?? "DataView") ?? 0;
   }
-  // The tag finds ArrayBuffers of other realms, too, but costs too much to be asked for each plain object or array.
-  const prototype: unknown = Object.getPrototypeOf(value);
-  if (prototype === Object.prototype || prototype === Array.prototype) return 0;
-  return toTag.call(value) === "[object ArrayBuffer]" ? LAST_BYTES : 0;
+  return kindOf(value) === "ArrayBuffer" ? LAST_BYTES : 0;
 }
 
 function bytesOf(value: ArrayBufferView | ArrayBuffer): Uint8Array {
@@ -407,17 +408,25 @@ function toBytes(type: number, source: Uint8Array, start: number, length: number
   if (type === LAST_BYTES) return buffer;
   const name = BYTE_KINDS[type - BUFFER] as string;
   const View = (globalThis as unknown as Record<string, TypedArrayConstructor | undefined>)[name];
-  if (View === undefined) {
-    throw new CacheError("ERR_UNSUPPORTED", `The value is a ${name}, which this runtime does not have.`);
-  }
-  if (length % (View.BYTES_PER_ELEMENT ?? 1) !== 0) throw damaged(`a ${name} with a part of an element`);
+  if (View === undefined) throw missing(name);
+  if (length % (View.BYTES_PER_ELEMENT ?? 1) !== 0) throw unreadable(`it is a ${name} with a part of an element`);
   return new View(buffer);
 }
 
-function toBigInt(text: string): bigint {
+function toBigInt(text: unknown): bigint {
   try {
-    return BigInt(text);
+    const digits = text as string;
+    return digits.startsWith("-") ? -BigInt(`0x${digits.slice(1)}`) : BigInt(`0x${digits}`);
   } catch (error) {
-    throw damaged("something else than the digits of a bigint", error);
+    throw unreadable("it is a bigint of something else than digits", error);
+  }
+}
+
+function decodeWith(codec: Codec, bytes: Uint8Array): unknown {
+  try {
+    return codec.decode(bytes);
+  } catch (error) {
+    if (isStackOverflow(error)) throw error;
+    throw unreadable(`codec.decode says: ${told(error)}`, error);
   }
 }

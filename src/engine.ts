@@ -76,6 +76,9 @@ const SLOT_PENDING = 4;
 /** Taken here, so that it is a plain call wherever it is made: see {@link Engine.set}. */
 const { store } = Atomics;
 
+/** Of the tags part. */
+const TAGS_BYTES = 12 << 10;
+
 const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
 export type Counts = Record<(typeof COUNTERS)[number], number>;
@@ -92,7 +95,6 @@ export class Engine {
   readonly maxInline: number;
   readonly maxValue: number;
   readonly maxTags: number;
-  readonly maxTag: number;
   readonly chunkBytes: number;
   /** Where the clear epoch lies in the memory, four bytes. */
   readonly clearEpochAt: number;
@@ -149,16 +151,15 @@ export class Engine {
     const bytes = (at: number, length: number): Uint8Array =>
       typeof Buffer === "function" ? Buffer.from(buffer, at, length) : new Uint8Array(buffer, at, length);
     this.key = bytes(x.key_at(area), x.max_key());
-    this.tags = bytes(x.tags_at(area), 8192);
+    this.tags = bytes(x.tags_at(area), TAGS_BYTES);
     this.value = bytes(x.value_at(area), PAGE);
     this.out = new Int32Array(buffer, x.out_at(area), 16);
     this.#out64 = new Float64Array(buffer, x.out_at(area), 8);
-    this.#block = new Int32Array(buffer, x.tags_at(area), 2048);
+    this.#block = new Int32Array(buffer, x.tags_at(area), TAGS_BYTES / 4);
     this.#counters = new Int32Array(buffer, x.tag_counters_at(area), x.tag_counters(area) * 2);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
     this.maxTags = x.max_tags();
-    this.maxTag = x.max_tag();
     this.chunkBytes = x.chunk_bytes(area);
     this.clearEpochAt = x.clear_epoch_at(area) >>> 0;
     this.nearHitsAt = x.near_hits_at(area) >>> 0;

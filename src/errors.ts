@@ -15,6 +15,8 @@ export type CacheErrorCode =
   | "ERR_BUSY"
   /** The cache was closed by this thread. */
   | "ERR_CLOSED"
+  /** A value that cannot be stored, or that cannot be read back here; the message says why. */
+  | "ERR_DATA"
   /** The file is not a cache of this version: foreign, older, truncated or damaged. */
   | "ERR_LAYOUT"
   /** The file belongs to another user, or others may write to it. */

@@ -61,9 +61,9 @@ export interface Exports {
    */
   find(address: number, key: number): number;
   /**
-   * Makes an empty cache of zeroed memory at `base`; `seed` is any random number.
+   * Makes an empty cache of zeroed memory at `base`; the seed is 128 random bits.
    */
-  format(base: number, size: number, seed_low: number, seed_high: number): number;
+  format(base: number, size: number, seed_0: number, seed_1: number, seed_2: number, seed_3: number): number;
   /**
    * Looks the key up; the length of its value, or -1 for a miss. What `want` names is in the area.
    */
@@ -179,7 +179,7 @@ export interface Exports {
    */
   tag_counters_at(address: number): number;
   /**
-   * Where the tags part of an area lies: 8 KiB.
+   * Where the tags part of an area lies: 12 KiB.
    */
   tags_at(address: number): number;
   /**

@@ -1,20 +1,21 @@
 /** Decoded values that many readers share: the option `frozenObjects`. */
+import { contentOf, kindOf } from "./kinds.ts";
 
-const MUTATORS: readonly (readonly [object, readonly string[]])[] = [
-  [Map.prototype, ["set", "delete", "clear"]],
-  [Set.prototype, ["add", "delete", "clear"]],
-  [Date.prototype, Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith("set"))],
-];
+const MUTATORS: Readonly<Record<string, readonly string[]>> = {
+  Map: ["set", "delete", "clear"],
+  Set: ["add", "delete", "clear"],
+  Date: Object.getOwnPropertyNames(Date.prototype).filter((name) => name.startsWith("set")),
+};
 
-const UNFREEZABLE: readonly (abstract new (...args: never[]) => object)[] = [ArrayBuffer, URL, URLSearchParams];
+const UNFREEZABLE: readonly string[] = ["ArrayBuffer", "URL", "URLSearchParams"];
 
 /**
  * Freezes a decoded value with everything in it, so that many readers can share it: objects, arrays and errors by
  * `Object.freeze`, the contents of Maps and Sets as well, and the mutating methods of Maps, Sets and Dates throw a
  * `TypeError` (those borrowed from a prototype still work: this guards against mistakes, not against malice).
  * @param value - changed in place; it should have no other user yet.
- * @returns whether all of it is frozen now. `false` when it contains bytes or URLs, which JavaScript cannot freeze: such a
- * value must not be shared.
+ * @returns whether all of it is frozen now. `false` when it contains bytes, URLs or expressions with the flag g or y, which
+ * JavaScript cannot freeze, or which are of no use then: such a value must not be shared.
  */
 export function deepFreeze(value: unknown): boolean {
   let complete = true;
@@ -25,19 +26,21 @@ export function deepFreeze(value: unknown): boolean {
   add(value);
   // A Set visits what is added while it is walked: no recursion, so no depth is too much.
   for (const object of found) {
-    if (UNFREEZABLE.some((kind) => object instanceof kind) || ArrayBuffer.isView(object)) {
+    const kind = kindOf(object);
+    // An expression with the flag g or y notes in itself how far it has got.
+    const notes = kind === "RegExp" && /[gy]/.test((object as RegExp).flags);
+    if (notes || UNFREEZABLE.includes(kind) || ArrayBuffer.isView(object)) {
       complete = false;
       continue;
     }
-    if (object instanceof Map) {
-      for (const [key, item] of object) {
+    if (kind === "Map") {
+      for (const [key, item] of contentOf(object, kind) as Iterable<[unknown, unknown]>) {
         add(key);
         add(item);
       }
-    } else if (object instanceof Set) for (const item of object) add(item);
-    for (const [prototype, methods] of MUTATORS) {
-      if (!Object.prototype.isPrototypeOf.call(prototype, object) || Object.isFrozen(object)) continue;
-      for (const method of methods) Object.defineProperty(object, method, { value: refuse });
+    } else if (kind === "Set") for (const item of contentOf(object, kind) as Iterable<unknown>) add(item);
+    if (!Object.isFrozen(object)) {
+      for (const method of MUTATORS[kind] ?? []) Object.defineProperty(object, method, { value: refuse });
     }
     for (const key of Object.getOwnPropertyNames(object)) add((object as Record<string, unknown>)[key]);
     Object.freeze(object);

@@ -9,11 +9,9 @@ import { type Cache, type CacheHandle, type Key, openRegion } from "./cache.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "./file.ts";
 import { checkMapping, layout, sizeLimits } from "./layout.ts";
 import {
-  asObject,
   type CacheOptions,
-  checkMode,
   checkName,
-  checkPath,
+  checkPlace,
   DEFAULT_SIZE,
   type OpenOptions,
   resolve,
@@ -56,14 +54,13 @@ export function openCache<V>(...args: [(string | OpenOptions)?, OpenOptions?]): 
 
 function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> {
   const resolved = resolve(options);
-  const { size, path, mode } = asObject(options, "options");
+  const { size, path } = checkPlace(options);
   const region = openFileRegion({
     name,
-    path: checkPath(path),
+    path,
     layout,
     size: resolveSize(size, sizeLimits()),
     defaultSize: DEFAULT_SIZE,
-    mode: checkMode(mode),
   });
   return openRegion<V>(region, resolved, name);
 }
@@ -118,7 +115,7 @@ export function destroyCache(
   ...args: [(string | { path?: string | undefined })?, { path?: string | undefined }?]
 ): boolean {
   const { name, options } = named(args, destroyCache);
-  const path = checkPath(asObject(options, "options").path);
+  const path = checkPlace(options).path;
   if (name === application?.name && path === undefined) {
     application?.close();
     application = undefined;

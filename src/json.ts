@@ -3,7 +3,7 @@
  * as it was: objects and arrays of nothing but such, text, booleans, `null` and the numbers that JSON has. All else is for
  * `structured.ts`.
  */
-import { damaged } from "./structured.ts";
+import { DEEPEST, told, unreadable } from "./structured.ts";
 
 /** Deeper data is not plain, so that neither looking at it nor writing it runs out of stack. */
 const DEPTH = 64;
@@ -47,14 +47,40 @@ function isInJson(item: unknown): boolean {
   return typeof item === "string" || typeof item === "boolean" || typeof item === "object";
 }
 
-/** Any text is safe: what is no JSON, or no object, throws. */
+/** Any text is safe: what is no JSON, no object, too deep, or has a property named `__proto__`, throws. */
 export function fromJson(text: string): unknown {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw damaged(`an object that is no JSON (${(error as Error).message})`, error);
+    throw unreadable(`it is an object that is no JSON (${told(error)})`, error);
   }
-  if (typeof value !== "object" || value === null) throw damaged("an object that is none");
+  if (typeof value !== "object" || value === null) throw unreadable("it is an object that is none");
+  // A text that is short has not so many levels. One that has neither the name nor an escape, which can stand for a part of
+  // it, has no such property.
+  if (text.length > 2 * DEEPEST) checkDepth(value, DEEPEST);
+  if (text.includes("__proto__") || text.includes("\\u")) checkNames(value);
   return value;
+}
+
+/** Throws when there are more levels than anybody can have stored. Ends with them, so it takes little stack. */
+function checkDepth(value: object, depth: number): void {
+  if (depth === 0) throw unreadable(`it has more than ${DEEPEST} levels`);
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) {
+      const item: unknown = value[i];
+      if (typeof item === "object" && item !== null) checkDepth(item, depth - 1);
+    }
+    return;
+  }
+  for (const key in value) {
+    const item = (value as Record<string, unknown>)[key];
+    if (typeof item === "object" && item !== null && Object.hasOwn(value, key)) checkDepth(item, depth - 1);
+  }
+}
+
+/** Throws for a property that nobody can have stored, and that would change the prototype of whatever it is copied to. */
+function checkNames(value: object): void {
+  if (Object.hasOwn(value, "__proto__")) throw unreadable("it has a property named __proto__");
+  for (const item of Object.values(value) as unknown[]) if (typeof item === "object" && item !== null) checkNames(item);
 }

@@ -8,6 +8,9 @@ import { describe, type Host, host, isWellFormed, SHORT_TEXT, typedArrayKind } f
 /** The longest key, in bytes: of UTF-8 for a string, of UTF-16 for a string with lone surrogates. */
 export const KEY_LIMIT = 4096;
 
+/** Instead of kind and length: the key is too long. */
+export const KEY_TOO_LONG = -1;
+
 /** A string, stored as UTF-8. */
 export const KEY_STRING = 0;
 /** Bytes, stored as they are. */
@@ -40,8 +43,8 @@ export class KeyCodec {
    * @param target - private or shared memory; the limit is its length if that is below {@link KEY_LIMIT}. Bytes after
    * the key may be overwritten.
    * @returns kind and length in one number, so that nothing is allocated: see {@link keyKind} and {@link keyLength}.
+   * Above that limit {@link KEY_TOO_LONG}: no entry has such a key, and {@link KeyCodec.tooLong} is the error of a store.
    * @throws TypeError when the key is neither a string nor bytes.
-   * @throws CacheError `ERR_TOO_LARGE` above that limit.
    */
   write(key: string | Uint8Array, target: Uint8Array): number {
     if (typeof key === "string") {
@@ -58,8 +61,7 @@ export class KeyCodec {
       throw new TypeError(`key must be a string or a Uint8Array (such as a Buffer), not ${describe(key)}.`);
     }
     const bytes: Uint8Array = key;
-    const limit = limitOf(target);
-    if (bytes.length > limit) throw tooLarge(bytes.length, "bytes", limit);
+    if (bytes.length > limitOf(target)) return KEY_TOO_LONG;
     target.set(bytes);
     return (bytes.length << 2) | KEY_BYTES;
   }
@@ -68,15 +70,25 @@ export class KeyCodec {
     const length = key.length;
     const limit = limitOf(target);
     // No character takes less than a byte, so there is no need to encode what cannot fit.
-    if (length > limit) throw tooLarge(this.#host.utf8Length(key), "bytes of UTF-8", limit);
+    if (length > limit) return KEY_TOO_LONG;
     const { read, written } = this.#host.encodeInto(key, target);
     if (written !== length && !isWellFormed(key)) {
-      if (length * 2 > limit) throw tooLarge(length * 2, "bytes of UTF-16 (it has lone surrogates)", limit);
+      if (length * 2 > limit) return KEY_TOO_LONG;
       this.#host.writeUtf16(key, target, 0);
       return ((length * 2) << 2) | KEY_ILL_FORMED;
     }
-    if (read < length || written > limit) throw tooLarge(this.#host.utf8Length(key), "bytes of UTF-8", limit);
-    return written << 2;
+    return read < length || written > limit ? KEY_TOO_LONG : written << 2;
+  }
+
+  /** What storing under a key throws that {@link write} found too long: `ERR_TOO_LARGE`. */
+  tooLong(key: string | Uint8Array): CacheError {
+    let told = `${key.length} bytes`;
+    if (typeof key === "string") {
+      const units = `${key.length * 2} bytes of UTF-16 (it has lone surrogates)`;
+      told = isWellFormed(key) ? `${this.#host.utf8Length(key)} bytes of UTF-8` : units;
+    }
+    const message = `The key has ${told}, the limit is ${KEY_LIMIT}. Use a shorter key, such as a hash of this one.`;
+    return new CacheError("ERR_TOO_LARGE", message);
   }
 
   /**
@@ -85,10 +97,9 @@ export class KeyCodec {
    * @param source - private or shared memory; the result never aliases it.
    * @param start - in bytes.
    * @param length - in bytes.
-   * @returns a string, or bytes (a `Buffer` where there is one).
-   * @throws CacheError `ERR_LAYOUT` for a kind that does not exist.
+   * @returns a string, or bytes (a `Buffer` where there is one); `undefined` for a kind that no key has.
    */
-  read(kind: number, source: Uint8Array, start: number, length: number): string | Uint8Array {
+  read(kind: number, source: Uint8Array, start: number, length: number): string | Uint8Array | undefined {
     switch (kind) {
       case KEY_STRING:
         return this.#host.readUtf8(source, start, length);
@@ -97,19 +108,11 @@ export class KeyCodec {
       case KEY_ILL_FORMED:
         return this.#host.readUtf16(source, start, length);
       default:
-        throw new CacheError("ERR_LAYOUT", `A key of unknown kind ${kind} was found: the memory is damaged.`);
+        return undefined;
     }
   }
 }
 
-/** Less than {@link KEY_LIMIT} behind the prefix of a namespace. */
 function limitOf(target: Uint8Array): number {
   return Math.min(KEY_LIMIT, target.length);
-}
-
-function tooLarge(length: number, unit: string, limit: number): CacheError {
-  return new CacheError(
-    "ERR_TOO_LARGE",
-    `The key has ${length} ${unit}, the limit is ${limit}. Use a shorter key, such as a hash of this one.`,
-  );
 }

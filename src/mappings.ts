@@ -4,12 +4,13 @@
  * by sharing. A thread that finds none makes its own, which is as right and only costs more. Node.js only.
  *
  * The users of a mapping are counted, because the engine collects a memory that nobody needs late or never, and until
- * then the blocks of its file are taken, even those of a destroyed cache. The last one to leave unmaps the file. A thread
- * that was terminated never leaves: then it is left to the engine after all.
+ * then the blocks of its file are taken, even those of a destroyed cache. The last one to leave unmaps the file. The native
+ * part counts, and leaves for threads that end without a word.
  */
 
 import { getEnvironmentData, setEnvironmentData } from "node:worker_threads";
 import type { Mapping } from "./memory.ts";
+import { Native } from "./native.ts";
 
 /** A mapping and the file that it shows. */
 export interface FileMapping extends Mapping {
@@ -24,41 +25,28 @@ const ownUsers = new WeakMap<FileMapping, number>();
 
 /** A mapping with one user, the caller. */
 export function newMapping(mapping: Omit<FileMapping, "users">): FileMapping {
-  const users = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
-  new Int32Array(users)[0] = 1;
-  return { ...mapping, users };
+  const joined = { ...mapping, users: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT) };
+  joinMapping(joined);
+  return joined;
 }
 
 /** Adds a user; false when the file was unmapped. */
 export function joinMapping(mapping: FileMapping): boolean {
-  const users = new Int32Array(mapping.users);
-  // Ends when the word has been still for one round; only joining and leaving threads move it.
-  for (let count = Atomics.load(users, 0); count >= 0; ) {
-    const seen = Atomics.compareExchange(users, 0, count, count + 1);
-    if (seen === count) {
-      const own = ownUsers.get(mapping);
-      if (own !== undefined) ownUsers.set(mapping, own + 1);
-      return true;
-    }
-    count = seen;
-  }
-  return false;
+  const { users, memory, base, size } = mapping;
+  if (!Native.load().join(users, memory, base, size)) return false;
+  const own = ownUsers.get(mapping);
+  if (own !== undefined) ownUsers.set(mapping, own + 1);
+  return true;
 }
 
-/**
- * Removes a user, and the offer with the last one of the thread that made it.
- *
- * @returns true for the very last one, who has to unmap the file: nobody can join any more
- */
-export function leaveMapping(mapping: FileMapping, key: string): boolean {
+/** Removes a user, and the offer with the last one of the thread that made it; the very last one unmaps the file. */
+export function leaveMapping(mapping: FileMapping, key: string): void {
   const own = ownUsers.get(mapping);
   if (own !== undefined) {
     ownUsers.set(mapping, own - 1);
     if (own === 1 && getEnvironmentData(key) === mapping) setEnvironmentData(key, undefined);
   }
-  const users = new Int32Array(mapping.users);
-  // Terminated between the two, we leave a count of 0: nobody unmaps, the next one may join.
-  return Atomics.sub(users, 0, 1) === 1 && Atomics.compareExchange(users, 0, 0, -1) === 0;
+  Native.load().leave(mapping.users);
 }
 
 /** Joins what this thread offered under `key`, or one of its ancestors before this thread started, if it shows that file. */

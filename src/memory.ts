@@ -123,11 +123,18 @@ export function allocateMemory(base: number, size: number): WebAssembly.Memory {
   try {
     return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   } catch (cause) {
-    throw new CacheError(
-      "ERR_NO_SPACE",
-      `no memory for a cache of ${readableSize(size)}: whatever its size, each one needs up to 10 GiB of address space ` +
-        "(not of RAM), so raise the limit of this process (`ulimit -v`), close other caches or choose a smaller `size`",
-      { cause },
-    );
+    if (!(cause instanceof RangeError)) throw cause;
+    throw noAddressSpace(cause, size);
   }
+}
+
+/** What V8's refusals of memory mean: that of a memory, and those of code. */
+export function noAddressSpace(cause: unknown, size?: number): CacheError {
+  const what = size === undefined ? "the engine's code" : `a cache of ${readableSize(size)}`;
+  return new CacheError(
+    "ERR_NO_SPACE",
+    `no address space for ${what}: whatever its size, each open cache needs up to 10 GiB of address space (not of ` +
+      "RAM), and Node.js one more, so raise the limit of this process (`ulimit -v`), or close other caches",
+    { cause },
+  );
 }

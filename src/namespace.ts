@@ -3,6 +3,7 @@
  * a hidden tag for each namespace that a key is in, which clears it in one step, and a prefix for the tags as well.
  */
 
+import { encoder } from "./encoding.ts";
 import { hashText, isWellFormed } from "./text.ts";
 
 /** Which keys a view sees: all that begin with `prefix`, invalidated by any of `hidden`. */
@@ -23,6 +24,10 @@ const NOTHING: Uint8Array = new Uint8Array(0);
 /** The scope of the cache itself. */
 export const ROOT: Scope = { id: "", salt: 0, path: [], prefix: NOTHING, tagPrefix: NOTHING, hidden: [] };
 
+/** The engine has room in front of a key, and tags, for so much, so that the limits of keys and tags are the same everywhere. */
+const LONGEST_ID = 255;
+const DEEPEST = 16;
+
 /** Before and behind the text of a path in a tag. UTF-8 never has this byte, so the cache's own tags are others. */
 const MARK = 0xff;
 
@@ -31,7 +36,7 @@ const MARK = 0xff;
  *
  * @throws {RangeError} when it is nested too deeply, its names are too long together, or one is not well-formed.
  */
-export function scopeOf(path: readonly string[], engine: { maxTags: number; maxTag: number }): Scope {
+export function scopeOf(path: readonly string[]): Scope {
   // Lengths in front, so that no two paths give the same text.
   const ids = path.map((_, depth) =>
     path.slice(0, depth + 1).reduce((text, name) => `${text}${name.length}:${name}`, ""),
@@ -39,12 +44,11 @@ export function scopeOf(path: readonly string[], engine: { maxTags: number; maxT
   const id = ids.at(-1) as string;
   // Lone surrogates would all become the same replacement character, and so the same namespace.
   if (!isWellFormed(id)) throw new RangeError("name: must be well-formed Unicode");
-  const encoder = new TextEncoder();
   const text = encoder.encode(id);
-  const longest = engine.maxTag - 1;
-  if (text.length > longest || path.length >= engine.maxTags) {
-    const depth = engine.maxTags - 1;
-    throw new RangeError(`name: namespaces can be nested ${depth} deep, with ${longest} bytes of names in all`);
+  if (text.length > LONGEST_ID || path.length > DEEPEST) {
+    throw new RangeError(
+      `name: namespaces can be nested ${DEEPEST} deep, and their names have ${LONGEST_ID} bytes in all, with 2 to 4 for each`,
+    );
   }
   // {kind of the key, filled in later | length of the text, low and high | text}
   const prefix = new Uint8Array(3 + text.length);

@@ -1,29 +1,23 @@
 /**
  * The operating system's calls that Node.js does not offer, and nothing else: reserving blocks, mapping a file over a
- * `WebAssembly.Memory`, giving an unnamed file its name, and locking single bytes of a file.
+ * `WebAssembly.Memory`, giving an unnamed file its name, locking single bytes of a file, and counting the users of a
+ * mapping until their threads end.
  *
- * They go through koffi, an optional dependency that needs no compiler and no install script. It is loaded when the
+ * They are made by a small native part, native/cache_machine.c, whose binaries come with the package. It is loaded when the
  * first cache of process reach is opened and not before, so importing this module never fails. Knows nothing of names,
  * layouts or participants.
  */
 
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { getSystemErrorName } from "node:util";
 import { CacheError } from "./errors.ts";
 import { readableSize } from "./size.ts";
 
-// Linux on 64-bit little-endian machines; glibc and musl agree on all of these.
-const PROT_READ_WRITE = 0x1 | 0x2;
-const MAP_SHARED = 0x01;
-const MAP_PRIVATE = 0x02;
-const MAP_FIXED = 0x10;
-const MAP_ANONYMOUS = 0x20;
-const MAP_NORESERVE = 0x4000;
-const AT_FDCWD = -100;
-const AT_SYMLINK_FOLLOW = 0x400;
-const F_OFD_SETLK = 37;
-const F_WRLCK = 1;
-const F_UNLCK = 2;
-const LOCK_EX_NB = 2 | 4;
+/** What the native part answers to arguments that it makes no call with. */
+const WRONG_ARGUMENT = -4096;
 
 /**
  * Blocks are reserved in steps of this many bytes. tmpfs undoes a call that a signal cuts short, so one call for
@@ -33,8 +27,20 @@ const RESERVE_STEP = 1 << 20;
 /** How often the steps of one reservation may be cut short by signals before that is an error. */
 const MAX_INTERRUPTIONS = 10_000;
 
-/** A function of libc. Each call below answers a number; pointers are byte arrays or text. */
-type Call = (...args: (number | string | ArrayBufferView | ArrayBuffer)[]) => number;
+/** The functions of the native part. Each answers 0 or more, a negated errno, or {@link WRONG_ARGUMENT}. */
+interface Calls {
+  reserve(fd: number, offset: number, length: number): number;
+  map(fd: number, range: Uint8Array): number;
+  unmap(range: Uint8Array): number;
+  link(fd: number, path: string): number;
+  lock(fd: number, byte: number): number;
+  unlock(fd: number, byte: number): number;
+  lockDirectory(fd: number): number;
+  join(users: Int32Array, range: Uint8Array): number;
+  leave(users: Int32Array): number;
+}
+
+const CALLS = ["reserve", "map", "unmap", "link", "lock", "unlock", "lockDirectory", "join", "leave"];
 
 /** The calls, once per thread. */
 export class Native {
@@ -43,53 +49,18 @@ export class Native {
   /**
    * The calls of this thread.
    *
-   * @throws {CacheError} `ERR_UNSUPPORTED` when koffi is not installed or this platform has no process reach.
+   * @throws {CacheError} `ERR_UNSUPPORTED` when this platform has no process reach, or the native part is missing or must
+   * not be loaded; `ERR_NO_SPACE` without a descriptor or address space to load it.
    */
   static load(): Native {
-    Native.#loaded ??= new Native();
+    Native.#loaded ??= new Native(loadCalls());
     return Native.#loaded;
   }
 
-  readonly #errno: () => number;
-  readonly #mmap: Call;
-  readonly #fcntl: Call;
-  readonly #fallocate: Call;
-  readonly #linkat: Call;
-  readonly #flock: Call;
+  readonly #calls: Calls;
 
-  private constructor() {
-    const { platform, arch } = process;
-    if (platform !== "linux" || (arch !== "x64" && arch !== "arm64")) {
-      throw new CacheError(
-        "ERR_UNSUPPORTED",
-        `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}; ` +
-          "createCache() shares one between the threads of a process on every platform",
-      );
-    }
-    try {
-      const koffi = loadKoffi();
-      // The symbols of the running process: whichever libc Node.js itself was linked with.
-      const libc = koffi.load(null);
-      this.#errno = koffi.errno;
-      this.#mmap = libc.func("intptr_t mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)");
-      this.#fcntl = libc.func("int fcntl(int fd, int command, ...)");
-      this.#fallocate = libc.func("int posix_fallocate(int fd, int64_t offset, int64_t length)");
-      this.#linkat = libc.func("int linkat(int fromDir, const char *from, int toDir, const char *to, int flags)");
-      this.#flock = libc.func("int flock(int fd, int operation)");
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      if (code === "EMFILE" || code === "ENFILE") {
-        throw new CacheError("ERR_NO_SPACE", `no file descriptor left (${code}): raise the limit (\`ulimit -n\`)`, {
-          cause,
-        });
-      }
-      throw new CacheError(
-        "ERR_UNSUPPORTED",
-        "sharing a cache between processes needs the optional package koffi, which could not be loaded: " +
-          "run `npm install koffi`, or use createCache() to share one between the threads of this process",
-        { cause },
-      );
-    }
+  private constructor(calls: Calls) {
+    this.#calls = calls;
   }
 
   /**
@@ -103,8 +74,7 @@ export class Native {
     let interruptions = 0;
     for (let offset = 0; offset < size; ) {
       const length = Math.min(RESERVE_STEP, size - offset);
-      // Answers the error itself instead of setting errno.
-      const error: number = this.#fallocate(fd, offset, length);
+      const error = errorOf(this.#calls.reserve(fd, offset, length));
       if (error === 0) offset += length;
       else if (nameOf(error) !== "EINTR" || ++interruptions > MAX_INTERRUPTIONS) throw reserveError(error, size);
     }
@@ -119,23 +89,34 @@ export class Native {
    * @throws {CacheError} `ERR_NO_SPACE` when the process has no address space left.
    */
   map(fd: number, memory: WebAssembly.Memory, base: number, size: number): void {
-    const range = new Uint8Array(memory.buffer, base, size);
-    if (this.#mmap(range, size, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) !== -1) return;
-    const error = this.#errno();
-    // A kernel short of memory may have let go of the range before it failed. Left open, the hole could be given to an
-    // allocation of someone else, which would be unmapped together with this memory later.
-    this.unmap(memory, base, size);
-    throw mapError(error, size);
+    const error = errorOf(this.#calls.map(fd, rangeOf(memory, base, size)));
+    if (error !== 0) throw mapError(error, size);
   }
 
   /**
-   * Puts private zeros in place of a mapping, for a memory that is not going to be used any more: it would keep the
-   * blocks of its file in use until it is collected.
+   * Puts private zeros in place of a mapping that nobody has joined, for a memory that is not going to be used any more:
+   * it would keep the blocks of its file in use until it is collected.
    */
   unmap(memory: WebAssembly.Memory, base: number, size: number): void {
-    const range = new Uint8Array(memory.buffer, base, size);
-    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    this.#mmap(range, size, PROT_READ_WRITE, flags, -1, 0);
+    errorOf(this.#calls.unmap(rangeOf(memory, base, size)));
+  }
+
+  /**
+   * Counts this thread as one more user of a mapping, in one step, until {@link Native.leave} or the end of the thread,
+   * however it ends. The last user of all threads unmaps the file. Until then both memories are kept.
+   *
+   * @param users one `Int32`, the users in all threads; `-1` once the file was unmapped, for ever
+   * @returns false when the file was unmapped
+   */
+  join(users: SharedArrayBuffer, memory: WebAssembly.Memory, base: number, size: number): boolean {
+    const result = this.#calls.join(new Int32Array(users), rangeOf(memory, base, size));
+    if (errorOf(result) !== 0) throw mapError(errorOf(result), size);
+    return result === 1;
+  }
+
+  /** Takes one user of this thread from a mapping; the memory may be zeros from then on. */
+  leave(users: SharedArrayBuffer): void {
+    errorOf(this.#calls.leave(new Int32Array(users)));
   }
 
   /**
@@ -146,8 +127,8 @@ export class Native {
    * @throws {CacheError} `ERR_UNSUPPORTED` when the file system refuses or /proc is missing.
    */
   link(fd: number, path: string): boolean {
-    if (this.#linkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, AT_SYMLINK_FOLLOW) === 0) return true;
-    const code = nameOf(this.#errno());
+    const code = nameOf(errorOf(this.#calls.link(fd, path)));
+    if (code === undefined) return true;
     if (code === "EEXIST") return false;
     if (code === "ENOSPC" || code === "EDQUOT") {
       throw new CacheError("ERR_NO_SPACE", `no room for the directory entry ${path} (${code})`);
@@ -168,12 +149,12 @@ export class Native {
    * @throws {CacheError} `ERR_UNSUPPORTED` when the file system or the kernel has no such locks.
    */
   tryLock(fd: number, byte: number): boolean {
-    return this.#lock(fd, byte, F_WRLCK);
+    return this.#lock("lock", fd, byte);
   }
 
   /** Gives back what {@link Native.tryLock} took; nothing happens to a byte that is not held. */
   unlock(fd: number, byte: number): void {
-    this.#lock(fd, byte, F_UNLCK);
+    this.#lock("unlock", fd, byte);
   }
 
   /**
@@ -182,21 +163,14 @@ export class Native {
    * @returns false when another one holds it; true also where directories cannot be locked
    */
   tryLockDirectory(fd: number): boolean {
-    return this.#flock(fd, LOCK_EX_NB) === 0 || nameOf(this.#errno()) !== "EAGAIN";
+    return nameOf(errorOf(this.#calls.lockDirectory(fd))) !== "EAGAIN";
   }
 
-  #lock(fd: number, byte: number, type: number): boolean {
-    // struct flock (64-bit): l_type i16 | l_whence i16 | (4) | l_start i64 | l_len i64 | l_pid i32 | (4).
-    // An owner of SEEK_SET and a pid of 0, which these locks demand, are what a zeroed buffer says.
-    const flock = new ArrayBuffer(32);
-    const view = new DataView(flock);
-    view.setInt16(0, type, true);
-    view.setBigInt64(8, BigInt(byte), true);
-    view.setBigInt64(16, 1n, true);
+  #lock(call: "lock" | "unlock", fd: number, byte: number): boolean {
     // Not a waiting call, so local file systems never answer EINTR; others may, and then a few more tries settle it.
     for (let tries = 0; ; tries++) {
-      if (this.#fcntl(fd, F_OFD_SETLK, "void *", flock) === 0) return true;
-      const error = this.#errno();
+      const error = errorOf(this.#calls[call](fd, byte));
+      if (error === 0) return true;
       const code = nameOf(error);
       if (code === "EAGAIN" || code === "EACCES") return false;
       if (code !== "EINTR" || tries === 100) throw lockError(error);
@@ -204,8 +178,18 @@ export class Native {
   }
 }
 
-function nameOf(error: number): string {
-  return error > 0 ? getSystemErrorName(-error) : "no error";
+function rangeOf(memory: WebAssembly.Memory, base: number, size: number): Uint8Array {
+  return new Uint8Array(memory.buffer, base, size);
+}
+
+/** The errno that a call has answered, 0 for none. */
+function errorOf(result: number): number {
+  if (result === WRONG_ARGUMENT) throw new TypeError("cache-machine: wrong argument for the native part");
+  return result < 0 ? -result : 0;
+}
+
+function nameOf(error: number): string | undefined {
+  return error > 0 ? getSystemErrorName(-error) : undefined;
 }
 
 /** An error that no caller can do something about in particular, in the shape of Node.js's own system errors. */
@@ -231,10 +215,10 @@ function reserveError(error: number, size: number): Error {
     case "ENODEV":
       return new CacheError(
         "ERR_UNSUPPORTED",
-        `the file system cannot reserve blocks (posix_fallocate: ${code}): choose a local one such as tmpfs with \`path\``,
+        `the file system cannot reserve blocks (fallocate: ${code}): choose a local one such as tmpfs with \`path\``,
       );
     default:
-      return systemError("posix_fallocate", error);
+      return systemError("fallocate", error);
   }
 }
 
@@ -278,23 +262,101 @@ function lockError(error: number): Error {
   }
 }
 
-/**
- * From next to this file or, where it has become part of a bundle, next to that. Bundlers do not see it: koffi is native
- * and optional, and stays outside.
- */
-function loadKoffi(): typeof import("koffi") {
-  const { createRequire } = process.getBuiltinModule("node:module");
-  // A bundle of CommonJS has no `import.meta.url`, or the one of the machine on which it was made.
-  const places = [import.meta.url, typeof __filename === "string" ? __filename : undefined, process.argv[1]];
-  let failure: unknown;
-  for (const place of places) {
-    if (place === undefined) continue;
-    try {
-      return createRequire(place)("koffi");
-    } catch (error) {
-      failure ??= error;
-      if ((error as NodeJS.ErrnoException).code !== "MODULE_NOT_FOUND") break;
-    }
+/** Where the binary of the package is, in a form in which file tracing and bundlers see that both files are needed. */
+function packagedBinary(arch: "x64" | "arm64"): URL {
+  return arch === "x64"
+    ? new URL("../native/cache_machine-linux-x64.node", import.meta.url)
+    : new URL("../native/cache_machine-linux-arm64.node", import.meta.url);
+}
+
+function loadCalls(): Calls {
+  const { platform, arch } = process;
+  if (platform !== "linux" || (arch !== "x64" && arch !== "arm64")) {
+    throw new CacheError(
+      "ERR_UNSUPPORTED",
+      `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}; ` +
+        "createCache() shares one between the threads of a process on every platform",
+    );
   }
-  throw failure;
+  const file = findBinary(arch);
+  const module: { exports: Partial<Calls> } = { exports: {} };
+  try {
+    process.dlopen(module, file);
+  } catch (cause) {
+    throw loadError(file, cause as NodeJS.ErrnoException);
+  }
+  if (!CALLS.every((name) => typeof module.exports[name as keyof Calls] === "function")) {
+    throw new CacheError("ERR_UNSUPPORTED", `${file} belongs to another version of cache-machine: replace it`);
+  }
+  return module.exports as Calls;
+}
+
+/**
+ * The binary of the package. Where this module has become part of a bundle, that is looked for beside the bundle, beside
+ * the script or executable that was started, and in the package, if that is installed there.
+ */
+function findBinary(arch: "x64" | "arm64"): string {
+  const name = `cache_machine-linux-${arch}.node`;
+  // A bundle of CommonJS has no `import.meta.url`, or the one of the machine on which it was made.
+  const scripts = [
+    () => fileURLToPath(import.meta.url),
+    () => __filename,
+    () => process.argv[1],
+    () => process.execPath,
+  ];
+  const places = [
+    () => fileURLToPath(packagedBinary(arch)),
+    ...scripts.map((script) => () => join(dirname(script() as string), name)),
+    ...scripts.map((script) => () => {
+      return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
+    }),
+  ];
+  const tried = new Set<string>();
+  for (const place of places) {
+    let file: string;
+    try {
+      file = place();
+    } catch {
+      // There is no such place here.
+      continue;
+    }
+    if (existsSync(file)) return file;
+    tried.add(file);
+  }
+  throw new CacheError(
+    "ERR_UNSUPPORTED",
+    `sharing a cache between processes needs the file ${name} of the package, which is in none of its places: ` +
+      `${[...tried].join(", ")}. Copy node_modules/cache-machine/native/${name} next to the bundle, install the package ` +
+      "where the bundle runs, or use createCache() to share a cache between the threads of this process",
+  );
+}
+
+/** Why a binary that is there could not be loaded: who forbids it, or what is missing. */
+function loadError(file: string, cause: NodeJS.ErrnoException): CacheError {
+  const { message } = cause;
+  if (/Too many open files|No file descriptors/i.test(message)) {
+    return new CacheError("ERR_NO_SPACE", "no file descriptor left (EMFILE): raise the limit (`ulimit -n`)", { cause });
+  }
+  if (/Cannot allocate memory|Out of memory/i.test(message)) {
+    const advice = "raise the limits of this process (`ulimit -v`, vm.max_map_count)";
+    return new CacheError("ERR_NO_SPACE", `no address space to load ${basename(file)}: ${advice}`, { cause });
+  }
+  const otherwise = "or use createCache() to share a cache between the threads of this process";
+  const needs = `sharing a cache between processes needs a native part, ${file}, which `;
+  const because = (reason: string): CacheError =>
+    new CacheError("ERR_UNSUPPORTED", `${needs}${reason}, ${otherwise}`, { cause });
+  if (cause.code === "ERR_DLOPEN_DISABLED") {
+    const options = [...process.execArgv, ...(process.env.NODE_OPTIONS ?? "").split(/\s+/)];
+    if (options.includes("--no-addons")) return because("--no-addons forbids: start Node.js without that option");
+    if ("permission" in process) return because("Node.js's permission model forbids: start it with --allow-addons");
+    return because("this Node.js was told not to load: allow native addons");
+  }
+  // glibc and musl, when the file system is mounted without the right to execute.
+  if (/failed to map segment|Operation not permitted/i.test(message)) {
+    return because(
+      `the system refuses to execute (${message}): its file system may be mounted with \`noexec\`; install the package ` +
+        "on one that is not",
+    );
+  }
+  return because(`could not be loaded (${message}): install the package anew`);
 }

@@ -4,6 +4,7 @@
  */
 
 import { type Codec, ValueCodec } from "./codec.ts";
+import { requireEncoding } from "./encoding.ts";
 import { parseBytes, parseSize } from "./size.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
@@ -21,10 +22,16 @@ export interface CacheOptions {
   /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * Decoded values that this thread keeps, in entries: 131,072 by default, at most 1 KiB for each of them on average, and at
-   * most half of the cache's size in all. Memory is taken as they come. 0 turns it off.
+   * Decoded values that this thread keeps, in entries: as many as `nearCacheSize` has room for by default. Memory is taken as
+   * they come. 0 turns it off.
    */
   nearCache?: number | undefined;
+  /**
+   * Bytes of heap that these values may take, by estimate, as a number or a text such as `"16mb"`: an eighth of the cache's
+   * size by default, and at least `"64kb"`. All near caches of a thread together never take more than an eighth of what its
+   * heap may grow to.
+   */
+  nearCacheSize?: number | string | undefined;
   /** `get` of an object returns one deeply frozen object again and again instead of a fresh copy; false by default. */
   frozenObjects?: boolean | undefined;
 }
@@ -37,10 +44,11 @@ export interface CreateOptions extends CacheOptions {
 
 /** Options of a cache in memory of the machine. */
 export interface OpenOptions extends CreateOptions {
-  /** Directory of the file; `/dev/shm` by default. It should be a tmpfs: other file systems write to their disk. */
+  /**
+   * Directory of the file; `/dev/shm` by default. It should be a tmpfs, since other file systems write to their disk, and
+   * one in which no other user can rename files: this user's own or root's, and with the sticky bit where others may write.
+   */
   path?: string | undefined;
-  /** Permissions of the file; 0o600 by default. */
-  mode?: number | undefined;
 }
 
 /** How one entry is stored. */
@@ -61,8 +69,8 @@ export interface IncrementOptions {
 
 /** Size of a cache that nobody gave a size: half of what a container has in /dev/shm by default. */
 export const DEFAULT_SIZE: number = 32 << 20;
-const DEFAULT_NEAR = 131_072;
 const MAX_NEAR = 1 << 24;
+const MIN_NEAR_SIZE = 65_536;
 /** No name of a file is longer, in bytes. */
 const MAX_NAME = 255;
 
@@ -73,6 +81,7 @@ export interface Resolved {
   now: () => number;
   codec: ValueCodec;
   nearCache: number;
+  nearCacheSize: number | undefined;
   frozenObjects: boolean;
 }
 
@@ -81,8 +90,10 @@ const wallClock = (): number => Date.now();
 
 /** Checks options; the error names the one that is wrong. */
 export function resolve(options: CacheOptions | undefined): Resolved {
+  requireEncoding();
   const given = asObject(options, "options");
-  const { ttl, now = wallClock, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
+  const { ttl, now = wallClock, codec, nearCache = MAX_NEAR, frozenObjects = false } = given;
+  const { nearCacheSize, maxEntrySize } = given;
   if (typeof now !== "function") throw new TypeError("now: must be a function that returns milliseconds");
   if (typeof frozenObjects !== "boolean") throw new TypeError("frozenObjects: must be a boolean");
   if (typeof nearCache !== "number") throw new TypeError("nearCache: must be a number of entries");
@@ -94,6 +105,7 @@ export function resolve(options: CacheOptions | undefined): Resolved {
     now,
     codec: new ValueCodec(codec),
     nearCache,
+    nearCacheSize: nearCacheSize === undefined ? undefined : checkNearSize(nearCacheSize),
     frozenObjects,
     maxEntrySize: maxEntrySize === undefined ? Infinity : checkEntrySize(maxEntrySize),
   };
@@ -135,21 +147,28 @@ export function asObject<T extends object>(options: T | undefined, name: string)
   return options;
 }
 
-/** Checks that a file mode is one. */
-export function checkMode(mode: number | undefined): number | undefined {
-  if (mode === undefined) return undefined;
-  if (typeof mode !== "number") throw new TypeError("mode: must be a number such as 0o600");
-  if (!Number.isInteger(mode) || (mode & ~0o666) !== 0 || (mode & 0o600) !== 0o600) {
-    throw new RangeError(`mode: must be made of read and write permissions, the owner's included, such as 0o600`);
+/** Checks where the file of a cache is to be. */
+export function checkPlace<T extends { path?: string | undefined }>(options: T | undefined): Partial<T> {
+  const given = asObject(options, "options");
+  const { path } = given;
+  if ((given as { mode?: unknown }).mode !== undefined) {
+    throw new TypeError(
+      "mode: is not an option, the file of a cache is always its user's alone (0600): whoever may open it may truncate " +
+        "it, which ends all processes that use it. Run them all as the same user",
+    );
   }
-  return mode;
-}
-
-/** Checks a directory. */
-export function checkPath(path: string | undefined): string | undefined {
   if (path !== undefined && typeof path !== "string") throw new TypeError("path: must be the name of a directory");
   if (path === "") throw new RangeError("path: must not be empty");
-  return path;
+  if (path?.includes("\0")) throw new RangeError("path: must not contain the character U+0000");
+  return given;
+}
+
+function checkNearSize(size: number | string): number {
+  const bytes = parseBytes(size, "nearCacheSize");
+  if (bytes < MIN_NEAR_SIZE) {
+    throw new RangeError(`nearCacheSize: must be at least 64kb, not ${size}; to keep nothing set nearCache to 0`);
+  }
+  return bytes;
 }
 
 function checkEntrySize(size: number | string): number {

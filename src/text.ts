@@ -7,6 +7,8 @@
  * Relies on the runtime only. Knows nothing of keys, values or the engine.
  */
 
+import { encoder, newDecoder } from "./encoding.ts";
+
 /** Up to this many characters a loop beats a call into the host. */
 export const SHORT_TEXT = 20;
 /** `apply` spreads its arguments on the stack: this many always fit. */
@@ -53,10 +55,9 @@ interface NativeText {
   ucs2Write(text: string, start: number): number;
 }
 
-const encoder: TextEncoder = new TextEncoder();
 // Without ignoreBOM a leading U+FEFF would be swallowed, and two keys would read back as one.
-const utf8Decoder: TextDecoder = new TextDecoder("utf-8", { ignoreBOM: true });
-const utf16Decoder: TextDecoder = new TextDecoder("utf-16le", { ignoreBOM: true, fatal: true });
+const utf8Decoder: TextDecoder = newDecoder("utf-8", { ignoreBOM: true });
+const utf16Decoder: TextDecoder = newDecoder("utf-16le", { ignoreBOM: true, fatal: true });
 
 /** Private memory for what `encodeInto` may not write to the target itself. */
 let scratch = new Uint8Array(0);
@@ -178,6 +179,29 @@ function fromUnits(source: Uint8Array, start: number, count: number, width: 1 | 
 
 function isPair(unit: number, text: string, index: number): boolean {
   return (unit & 0xfc00) === 0xd800 && (text.charCodeAt(index + 1) & 0xfc00) === 0xdc00;
+}
+
+/** V8 cuts and joins shorter texts by copying them. */
+const SLICED = 13;
+/** V8 answers this in constant time for strings it stores with one byte per character. */
+const WIDE = /[^\0-\xff]/;
+/** Where texts are copied; grows to the longest. */
+let copies: Uint8Array = new Uint8Array(0);
+
+/**
+ * The same text with characters of its own: what was cut from a text, or joined from several, holds these for as long as it
+ * is kept itself.
+ */
+export function flatCopy(text: string): string {
+  const { length } = text;
+  if (length < SLICED) return text;
+  if (copies.length < length * 2) copies = host.allocate(Math.max(512, length * 2));
+  if (WIDE.test(text)) {
+    host.writeUtf16(text, copies, 0);
+    return host.readUtf16(copies, 0, length * 2);
+  }
+  host.writeLatin1(text, copies, 0);
+  return host.readLatin1(copies, 0, length);
 }
 
 /**

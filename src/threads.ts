@@ -1,6 +1,7 @@
 /** Caches in the memory of one process, for its threads: what works wherever WebAssembly and shared memory do. */
 
 import { type Cache, type CacheHandle, openRegion } from "./cache.ts";
+import { requireMemory } from "./cgroup.ts";
 import { CacheError } from "./errors.ts";
 import { checkMapping, layout, sizeLimits } from "./layout.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "./memory.ts";
@@ -20,12 +21,14 @@ import { describe } from "./text.ts";
  * ```
  *
  * @throws {TypeError} and {RangeError} naming the option that is wrong.
- * @throws {CacheError} `ERR_NO_SPACE` when the memory cannot be had; `ERR_UNSUPPORTED` where there is no shared memory.
+ * @throws {CacheError} `ERR_NO_SPACE` when the memory cannot be had, or is more than the container may use;
+ * `ERR_UNSUPPORTED` where there is no shared memory, or no WebAssembly with SIMD.
  */
 export function createCache<V = any>(options?: CreateOptions): Cache<V> {
   const resolved = resolve(options);
   requireSharedMemory();
   const size = resolveSize(options?.size, sizeLimits()) ?? DEFAULT_SIZE;
+  requireMemory(size);
   const { base, slots } = layout.plan(size);
   const region = createThreadRegion({ base, size, slots });
   layout.format(region.memory, base, size);

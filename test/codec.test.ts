@@ -9,7 +9,16 @@ import { describe, expect, it } from "vitest";
 import { NUMBER_TYPE, ValueCodec } from "../src/codec.ts";
 import { CacheError } from "../src/errors.ts";
 import { deepFreeze } from "../src/freeze.ts";
-import { KEY_BYTES, KEY_ILL_FORMED, KEY_LIMIT, KEY_STRING, KeyCodec, keyKind, keyLength } from "../src/key.ts";
+import {
+  KEY_BYTES,
+  KEY_ILL_FORMED,
+  KEY_LIMIT,
+  KEY_STRING,
+  KEY_TOO_LONG,
+  KeyCodec,
+  keyKind,
+  keyLength,
+} from "../src/key.ts";
 import { bufferHost, type Host, plainHost } from "../src/text.ts";
 
 const hosts: [string, Host][] = [
@@ -92,9 +101,6 @@ describe.each(hosts)("keys, %s", (_name, on) => {
     const written = codec.write(key, area);
     return [keyKind(written), area.slice(0, keyLength(written))];
   };
-  const tooLarge = (told: string) =>
-    expect.objectContaining({ code: "ERR_TOO_LARGE", message: expect.stringContaining(told) });
-
   it.each(texts.filter((text) => text.length < 1000))("reads back %j", (text) => {
     const [kind, bytes] = write(text);
     expect(codec.read(kind, bytes, 0, bytes.length)).toBe(text);
@@ -142,8 +148,7 @@ describe.each(hosts)("keys, %s", (_name, on) => {
     const [kind, bytes] = write(key, length);
     expect(bytes.length).toBe(length);
     expect(codec.read(kind, bytes, 0, length)).toEqual(typeof key === "string" ? key : on.adopt(key));
-    expect(() => write(key, length - 1)).toThrow(tooLarge(told));
-    expect(() => write(key, length - 1)).toThrow(`the limit is ${length - 1}.`);
+    expect(codec.write(key, scratch(length - 1))).toBe(KEY_TOO_LONG);
   });
 
   it.each<[string | Uint8Array, string]>([
@@ -153,9 +158,11 @@ describe.each(hosts)("keys, %s", (_name, on) => {
     ["\ud800".repeat(2049), "4098 bytes of UTF-16"],
     [new Uint8Array(4097), "4097 bytes"],
   ])("refuses a key that is too long, telling length and limit", (key, told) => {
-    expect(() => write(key)).toThrow(CacheError);
-    expect(() => write(key)).toThrow(tooLarge(told));
-    expect(() => write(key)).toThrow("the limit is 4096.");
+    expect(codec.write(key, scratch())).toBe(KEY_TOO_LONG);
+    const error = codec.tooLong(key);
+    expect(error).toMatchObject({ name: "CacheError", code: "ERR_TOO_LARGE" });
+    expect(error.message).toContain(`has ${told}`);
+    expect(error.message).toContain("the limit is 4096.");
   });
 
   it("refuses other types, and a kind that does not exist", () => {
@@ -164,7 +171,7 @@ describe.each(hosts)("keys, %s", (_name, on) => {
       expect(() => write(key as string)).toThrow(TypeError);
       expect(() => write(key as string)).toThrow("key must be a string or a Uint8Array");
     }
-    expect(() => codec.read(3, new Uint8Array(4), 0, 4)).toThrow(expect.objectContaining({ code: "ERR_LAYOUT" }));
+    expect(codec.read(3, new Uint8Array(4), 0, 4)).toBeUndefined();
   });
 });
 
@@ -327,8 +334,6 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect([several.message, several.errors.length, several.errors[0].message]).toEqual(["several", 1, "one"]);
     const strange = roundTrip(Object.assign(new Error(), { message: 5, stack: undefined, name: [1] }), on) as Error;
     expect([strange.message, strange.name]).toEqual(["5", "1"]);
-    const aborted = roundTrip(new DOMException("gone", "AbortError"), on) as Error;
-    expect([aborted.name, aborted.message]).toEqual(["AbortError", "gone"]);
   });
 
   it("turns class instances into plain objects, in trees as well", () => {
@@ -376,7 +381,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     ["a function in a Set", new Set([() => 1]), "value is a function"],
     ["a function of an error", [Object.assign(new Error(), { retry() {} })], "value[0].retry is a function"],
     // biome-ignore lint/suspicious/noThenProperty: it is refused
-    ["a thenable", { t: { then() {} } }, "value.t.then is a function"],
+    ["a thenable", { t: { then() {} } }, "value.t is an Object with a method named then, which"],
     ["a Promise", Promise.resolve(), "value is a Promise"],
     ["a Promise of another realm", [runInNewContext("Promise.resolve()")], "value[0] is a Promise"],
     ["a WeakMap", { w: new WeakMap() }, "value.w is a WeakMap"],
@@ -389,7 +394,10 @@ describe.each(hosts)("values, %s", (_name, on) => {
     ["a nested __proto__", JSON.parse('{"a":[{"__proto__":1}]}'), "value.a[0] has a property named __proto__"],
   ])("refuses %s, naming the place", (_what, value, told) => {
     const codec = new ValueCodec(undefined, on);
-    expect(() => codec.encode(value, scratch())).toThrow(TypeError);
+    // What is no data at all is a wrong argument; all else is a matter of the data.
+    const isArgument = /^value is a?/.test(told) && !(value instanceof Set);
+    const error = isArgument ? { name: "TypeError" } : { name: "CacheError", code: "ERR_DATA" };
+    expect(() => codec.encode(value, scratch())).toThrow(expect.objectContaining(error));
     expect(() => codec.encode(value, scratch())).toThrow(told);
     expect(roundTrip({ after: 1 }, on, scratch(), codec)).toStrictEqual({ after: 1 });
   });
@@ -406,17 +414,17 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect(roundTrip(foreign.bytes, on)).toStrictEqual(new Uint8Array([1]));
   });
 
-  it("keeps 1000 levels and refuses what the stack does not hold", () => {
+  it("keeps 512 levels and refuses more", () => {
     const nest = (levels: number): unknown => {
       let value: unknown = "core";
-      for (let i = 0; i < levels; i++) value = [value, { value }, new Map([[i, value]])][i % 3];
+      for (let i = 0; i < levels; i++) value = [[value], { value }, new Map([[i, value]])][i % 3];
       return value;
     };
-    expect(roundTrip(nest(1000), on)).toBeDefined();
-    expect(() => roundTrip(nest(100_000), on)).toThrow(RangeError);
-    expect(() => roundTrip(nest(100_000), on)).toThrow("value is nested too deeply");
+    expect(roundTrip(nest(512), on)).toBeDefined();
+    const tooDeep = expect.objectContaining({ code: "ERR_DATA", message: expect.stringContaining("512 levels") });
+    for (const levels of [513, 100_000]) expect(() => roundTrip(nest(levels), on)).toThrow(tooDeep);
     const endless = { toJSON: (): unknown => [{ ...endless }] };
-    expect(() => roundTrip(endless, on)).toThrow("value is nested too deeply");
+    expect(() => roundTrip(endless, on)).toThrow(tooDeep);
   });
 
   it("does not call a value damaged when the stack is short", () => {
@@ -454,7 +462,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     const value: Record<string, unknown> = {
       list,
       get inner() {
-        expect(() => codec.encode({ f: () => 1 }, target)).toThrow(TypeError);
+        expect(() => codec.encode({ f: () => 1 }, target)).toThrow(CacheError);
         codec.encode({ large: "y".repeat(1000) }, target);
         target.fill(7);
         value.late = undefined;
@@ -633,14 +641,14 @@ describe.each(hosts)("values, %s", (_name, on) => {
       const codec = new ValueCodec(json, on);
       const target = scratch();
       const length = codec.encode({}, target);
-      const unsupported = expect.objectContaining({ code: "ERR_UNSUPPORTED" });
-      expect(() => new ValueCodec(undefined, on).decode(codec.type, target, 0, length)).toThrow(unsupported);
+      const foreign = expect.objectContaining({ code: "ERR_DATA", message: expect.stringContaining("codec") });
+      expect(() => new ValueCodec(undefined, on).decode(codec.type, target, 0, length)).toThrow(foreign);
       expect(() => codec.encode(() => 1, target)).toThrow("value is a function");
     });
   });
 
   describe("hostile bytes", () => {
-    const damaged = expect.objectContaining({ name: "CacheError", code: "ERR_LAYOUT" });
+    const damaged = expect.objectContaining({ name: "CacheError", code: "ERR_DATA" });
     const decodes = (type: number, bytes: Uint8Array): void => {
       const memory = scratch(bytes.length + 16);
       memory.set(bytes, 8);
@@ -688,11 +696,21 @@ describe.each(hosts)("values, %s", (_name, on) => {
       const readJson = (text: string): unknown =>
         new ValueCodec(undefined, on).decode(JSON_TEXT + LATIN1, Buffer.from(text), 0, text.length);
       for (const text of ["", "{", "1", "null", '"text"', "[1,]", "{}{}", "undefined"]) {
-        expect(() => readJson(text), text).toThrow(expect.objectContaining({ code: "ERR_LAYOUT" }));
+        expect(() => readJson(text), text).toThrow(damaged);
       }
-      const value = readJson('{"__proto__":{"polluted":1}}') as object;
-      expect(Object.getPrototypeOf(value)).toBe(Object.prototype);
-      expect((value as { polluted?: unknown }).polluted).toBeUndefined();
+      const names = [
+        "__proto__",
+        "\\u005f_proto__",
+        "__prot\\u006F__",
+        "\\u005F\\u005f\\u0070\\u0072\\u006f\\u0074\\u006f__",
+      ];
+      for (const name of names) {
+        for (const text of [`{"${name}":{"polluted":1}}`, `[1,{"a":[{"b":0,"${name}":null}]}]`]) {
+          expect(() => readJson(text), text).toThrow("a property named __proto__");
+        }
+      }
+      // As text, and escaped, it is harmless.
+      expect(readJson('["__proto__",{"a":"\\u005f_proto__"}]')).toEqual(["__proto__", { a: "__proto__" }]);
     });
 
     it("throw or become a value when a good encoding was changed or cut", () => {
@@ -726,6 +744,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       ["no text of ours", "{}"],
       ["a reference to nothing", [[5]]],
       ["an error that is its own data", [["Error", 0]]],
+      ["an error whose parts are none", '[["Error",1],{"kind":2,"\\u0000":2},"Error"]'],
       ["an error of a number", [["Error", 1], 5]],
       ["an error whose text would take minutes", '[["Error",1],{"message":2,"stack":3},[-7,4294967295],"s"]'],
       ["an error whose text is endless", '[["Error",1],{"name":0,"stack":0}]'],
@@ -735,7 +754,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       ["a view beyond its buffer", '[["Uint8Array",1,2,9],["ArrayBuffer","AAAA"]]'],
       ["a broken expression", [["RegExp", "("]]],
       ["a broken URL", [["URL", "//"]]],
-      ["a bigint of letters", [["BigInt", "abc"]]],
+      ["a bigint of letters", [["BigInt", "xyz"]]],
       ["an unknown type", [["Function", "return 1"]]],
       ["a prototype", '[{"__proto__":1},{"polluted":1}]'],
     ])("%s: throws", (_what, entries) => {
@@ -746,7 +765,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       const chain = (length: number, entry: (next: number) => unknown): unknown =>
         read(Array.from({ length }, (_, i) => (i < length - 1 ? entry(i + 1) : 1)));
       for (const tag of ["Set", "Error", 1]) {
-        expect(() => chain(100_000, (next) => [tag, next])).toThrow("nested too deeply");
+        expect(() => chain(100_000, (next) => [tag, next])).toThrow("more than 512 levels");
       }
       expect(() => read(`[${"[".repeat(1e6)}${"]".repeat(1e6)}]`)).toThrow(damaged);
       // 2 to the power of 300 paths, 300 objects.

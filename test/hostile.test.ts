@@ -201,7 +201,8 @@ describe("any bytes in the shared memory", () => {
       for (const name of USE_NAMES) expect(result.report[name].runs, name).toBeGreaterThanOrEqual(rounds / 2);
       // It was neither so little that nobody noticed nor so much that nothing was found.
       expect(sum([result.report], "get", (use) => use.found)).toBeGreaterThan(rounds / 4);
-      expect(sum([result.report], "entries", (use) => use.errors.ERR_LAYOUT ?? 0)).toBeGreaterThan(rounds / 20);
+      const unreadable = USE_NAMES.map((name) => sum([result.report], name, (use) => use.errors.ERR_DATA ?? 0));
+      expect(unreadable.reduce((all, one) => all + one)).toBeGreaterThan(rounds / 60);
     },
   );
 
@@ -320,20 +321,25 @@ describe("one damaged record", () => {
   });
 
   it.each([
-    ["a type that there is not", 200, "ERR_LAYOUT"],
-    ["a number of another length", 1, "ERR_LAYOUT"],
-    ["digits that are none", 8, "ERR_LAYOUT"],
-    ["an object that is none", 34, "ERR_LAYOUT"],
-    ["a part of an element", 26, "ERR_LAYOUT"],
-    ["a codec's", 48, "ERR_UNSUPPORTED"],
-  ])("a value that is %s: an error from reads that says so; the entry can be replaced and removed", (_, type, code) => {
+    ["a type that there is not", 200],
+    ["a number of another length", 1],
+    ["digits that are none", 8],
+    ["an object that is none", 34],
+    ["a part of an element", 26],
+    ["a codec's", 48],
+  ])("a value that is %s: an error from reads that says so; the entry can be replaced and removed", (_, type) => {
     const { cache, region, at } = withRecord("value");
     cache.set("other", "whole");
     region[at + 10] = type;
-    const reads = [() => cache.get("k"), () => cache.getEntry("k"), () => cache.getMany(["k"]), () => [...cache]];
-    for (const read of [...reads, () => cache.take("k"), () => cache.update("k", () => 1)]) {
-      expect(read).toThrow(expect.objectContaining({ name: "CacheError", code }));
-    }
+    const reads = [
+      () => cache.get("k"),
+      () => cache.getEntry("k"),
+      () => cache.take("k"),
+      () => cache.update("k", () => 1),
+    ];
+    for (const read of reads) expect(read).toThrow(expect.objectContaining({ name: "CacheError", code: "ERR_DATA" }));
+    // Whoever reads many gets the others.
+    expect([cache.getMany(["k", "other"]), [...cache]]).toEqual([[undefined, "whole"], [["other", "whole"]]]);
     expect([cache.has("k"), cache.get("other"), cache.size]).toEqual([true, "whole", 2]);
     expect(cache.set("k", "anew").get("k")).toBe("anew");
     region[at + 10] = type;
@@ -365,7 +371,7 @@ describe("one damaged record", () => {
         try {
           read();
         } catch (error) {
-          expect(error).toMatchObject({ name: "CacheError", code: "ERR_LAYOUT" });
+          expect(error).toMatchObject({ name: "CacheError", code: "ERR_DATA" });
         }
       }
       expect(below.damage(), what).toBeUndefined();

@@ -12,9 +12,7 @@ import type { Codec } from "cache-machine";
 import * as everything from "cache-machine";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { throws } from "./fixtures/conformance-assert.ts";
 import { checkRead, FILL, OPERATIONS, type Step, steps, type Turn } from "./fixtures/model-operations.ts";
-import { LONGEST_IN_NAMESPACE } from "./fixtures/model-values.ts";
 import { type Configuration, SIDES, World } from "./fixtures/model-world.ts";
 
 const SEED = Number(process.env.MODEL_SEED ?? 20_261_122);
@@ -69,10 +67,6 @@ function take(world: World, step: Step, serial: number, attentive: boolean): voi
   const operation = step.op === "fill" ? FILL : OPERATIONS[step.op];
   const turn = turnOf(world, step.side, step.path, serial);
   const { key, keys = [], path } = step;
-  if (key !== undefined && key.length > LONGEST_IN_NAMESPACE && path.length > 0) {
-    throws(() => turn.cache.get(key), "ERR_TOO_LARGE");
-    return;
-  }
   operation?.run(turn, step);
   if (!attentive) return;
   for (const each of key === undefined ? keys : [key]) {

@@ -73,7 +73,7 @@ const { ${NAMES} } = require("cache-machine");
 const folder = process.cwd();
 ${JOB}`;
 
-/** A project with koffi, in which each test has its own files. */
+/** A project in which each test has its own files. */
 let project: string;
 
 beforeAll(async () => {
@@ -158,6 +158,29 @@ describe("does its job", () => {
     expect(await node(project, out)).toBe(DONE);
   });
 
+  test.each([
+    ["an ES module", "mjs", 'import { destroyCache, openCache } from "cache-machine";'],
+    ["CommonJS", "cjs", 'const { destroyCache, openCache } = require("cache-machine");'],
+  ])("bundled by esbuild to %s, away from the package: with the native part beside it", async (_, extension, head) => {
+    const away = path.join(projects.folder, `away-${extension}`);
+    write(
+      project,
+      `away/main.${extension}`,
+      `${head} const name = "${mark}-away"; const cache = openCache(name, { size: "1mb" }).set("a", 1);
+       console.log(cache.get("a")); cache.close(); destroyCache(name);`,
+    );
+    const format = extension === "mjs" ? "esm" : "cjs";
+    const args = [`away/main.${extension}`, "--bundle", "--platform=node", `--format=${format}`, "--log-level=error"];
+    const out = `out.${extension}`;
+    ran(await execute(path.join(BIN, "esbuild"), [...args, `--outfile=${path.join(away, out)}`], { cwd: project }));
+    const binary = `cache_machine-linux-${process.arch}.node`;
+    const { stderr } = await execute(process.execPath, [out], { cwd: away });
+    expect(stderr).toMatch(/ERR_UNSUPPORTED/);
+    expect(stderr).toContain(path.join(away, binary));
+    fs.copyFileSync(path.join(project, "node_modules/cache-machine/native", binary), path.join(away, binary));
+    expect(await node(away, out)).toBe("1\n");
+  });
+
   test("bundled by Vite for a server", async () => {
     write(project, "vite-ssr/main.mjs", ESM);
     for (const config of ["{}", "{ ssr: { noExternal: true } }"]) {
@@ -180,26 +203,12 @@ describe("does its job", () => {
     ran(await execute(path.join(BIN, "esbuild"), args, { cwd: project }));
     for (const file of [`page/dist/assets/${asset}`, "page/esbuild.js"]) {
       const text = fs.readFileSync(path.join(project, file), "utf8");
-      expect(text).not.toMatch(/koffi|from ?["']node:|require\(["']node:/);
+      expect(text).not.toMatch(/dlopen|cache_machine-linux|from ?["']node:|require\(["']node:/);
       expect(text).toContain("cross-origin isolated");
       // Loads, and works where there is WebAssembly and shared memory.
       write(project, "page/loaded.mjs", `${text}\nconsole.log(globalThis.cache.set("a", 1).get("a"));`);
       expect(await node(project, "page/loaded.mjs")).toBe("1\n");
     }
-  });
-
-  test("without koffi: threads work, and openCache says what to install", async () => {
-    const bare = await projects.installed("bare", {}, { koffi: false });
-    write(
-      bare,
-      "main.mjs",
-      `import { createCache, openCache } from "cache-machine";
-       console.log(createCache({ size: "1mb" }).set("a", 1).get("a"));
-       openCache("${mark}-bare");`,
-    );
-    const { status, stdout, stderr } = await execute(process.execPath, ["main.mjs"], { cwd: bare });
-    expect({ status, stdout }).toEqual({ status: 1, stdout: "1\n" });
-    expect(stderr).toContain("run `npm install koffi`");
   });
 
   test("as the guide says: two processes under pm2, typed in by hand", async () => {
@@ -373,5 +382,23 @@ describe.runIf(versions.length > 0)("with Node.js", () => {
     write(project, "nodes/main.cjs", CJS);
     expect(ran(await use("nodes/main.mjs"))).toBe(DONE);
     expect(ran(await use("nodes/main.cjs"))).toBe(DONE);
+  });
+
+  test("and what Next.js and others trace with, @vercel/nft: the binaries belong to what an application needs", async () => {
+    const folder = projects.create("nft");
+    const args = ["install", "@vercel/nft", "--no-audit", "--no-fund", "--loglevel=error"];
+    ran(await execute("npm", args, { cwd: folder }), true);
+    write(
+      folder,
+      "trace.mjs",
+      `import { nodeFileTrace } from "@vercel/nft";
+       const { fileList } = await nodeFileTrace([process.argv[2]], { base: process.argv[3] });
+       console.log([...fileList].filter((file) => file.endsWith(".node")).sort().join(" "));`,
+    );
+    const files = ["arm64", "x64"].map((arch) => `node_modules/cache-machine/native/cache_machine-linux-${arch}.node`);
+    for (const main of ["nodes/main.mjs", "nodes/main.cjs"]) {
+      const traced = await execute(process.execPath, ["trace.mjs", path.join(project, main), project], { cwd: folder });
+      expect(ran(traced, true).trim()).toBe(files.join(" "));
+    }
   });
 });

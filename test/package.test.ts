@@ -27,7 +27,7 @@ async function run(project: string, file: string, body?: string): Promise<string
 }
 
 let packed: { file: string; files: string[] };
-/** Projects: of ES modules, of CommonJS twice, and one without koffi. */
+/** Projects: of ES modules, of CommonJS twice, and one in which the native part got lost. */
 let esm: string;
 let first: string;
 let second: string;
@@ -39,14 +39,18 @@ beforeAll(async () => {
     projects.installed("esm", { type: "module" }),
     projects.installed("first"),
     projects.installed("second"),
-    projects.installed("bare", { type: "module" }, { koffi: false }),
+    projects.installed("bare", { type: "module" }),
   ]);
+  fs.rmSync(path.join(bare, "node_modules/cache-machine/native"), { recursive: true });
 }, WATCHDOG_MS);
 
 describe("the package", () => {
   test("has what it needs and nothing else", () => {
     const surprises = packed.files.filter(
-      (file) => !/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|dist\/[a-z]+\.(d\.ts|js|js\.map))$/.test(file),
+      (file) =>
+        !/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|native\/cache_machine-linux-(x64|arm64)\.node|dist\/[a-z]+\.(d\.ts|js|js\.map))$/.test(
+          file,
+        ),
     );
     expect(surprises).toEqual([]);
     for (const file of [
@@ -56,6 +60,8 @@ describe("the package", () => {
       "dist/index.js",
       "dist/index.d.ts",
       "dist/browser.js",
+      "native/cache_machine-linux-x64.node",
+      "native/cache_machine-linux-arm64.node",
     ]) {
       expect(packed.files).toContain(file);
     }
@@ -125,13 +131,16 @@ describe("installed into an empty project", () => {
     }
   });
 
-  test("without koffi: threads work, openCache says what to install", async () => {
-    expect(fs.existsSync(path.join(bare, "node_modules/koffi"))).toBe(false);
+  test("without the native part: threads work, openCache says where it was looked for", async () => {
+    const lost = path.join(
+      fs.realpathSync(bare),
+      `node_modules/cache-machine/native/cache_machine-linux-${process.arch}`,
+    );
     const body = `
       import { Worker } from "node:worker_threads";
       import { createCache, openCache } from "cache-machine";
       const cache = createCache({ size: "1mb" });
-      try { openCache("${mark}"); } catch (error) { console.log(error.code, error.message.includes("npm install koffi")); }
+      try { openCache("${mark}"); } catch (error) { console.log(error.code, error.message.includes(${JSON.stringify(lost)})); }
       new Worker(new URL("worker.js", import.meta.url), { workerData: cache.handle })
         .on("exit", () => console.log(cache.get("from the worker")));`;
     fs.writeFileSync(

@@ -216,6 +216,33 @@ describe("without", () => {
   );
 });
 
+describe("threads that end without close()", () => {
+  test.skipIf(!isMountable)(
+    "give up the memory of destroyed caches at once, however they end (needs root)",
+    async () => {
+      const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-leave-"));
+      execFileSync("mount", ["-t", "tmpfs", "-o", "size=64m", "none", place]);
+      try {
+        const endings = ["return", "exit", "terminate"].flatMap((ending) => [
+          { ending, who: "both", by: "name", last: false },
+          { ending, who: "both", by: "name", last: true },
+          { ending, who: "both", by: "handle", last: false },
+          { ending, who: "both", by: "handle", last: true },
+          { ending, who: "worker", by: "name", last: false },
+        ]);
+        const empty = fs.statfsSync(place).bfree;
+        // Two of them fit: one that stayed would be noticed by the second one after it, if not by what is free.
+        const { free } = await run("leavers", { path: place, size: "24mb", endings });
+        expect(free).toEqual(endings.map(() => empty));
+        expect(fs.readdirSync(place)).toEqual([]);
+      } finally {
+        execFileSync("umount", ["-l", place]);
+        fs.rmdirSync(place);
+      }
+    },
+  );
+});
+
 describe("1,024 participants", () => {
   const SLOTS = 1_024;
   const crowds: ChildProcess[] = [];

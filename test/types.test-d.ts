@@ -31,7 +31,7 @@ interface User {
   age?: number;
 }
 
-const users = openCache<User>("app", { size: "64mb", ttl: 1000, path: "/dev/shm", mode: 0o600 });
+const users = openCache<User>("app", { size: "64mb", ttl: 1000, path: "/dev/shm" });
 is<typeof users, Cache<User>>(true);
 const user = users.get("a");
 is<typeof user, User | undefined>(true);
@@ -65,7 +65,7 @@ users.invalidateTag("a", "b");
 users.clear();
 const reach: "threads" | "processes" = users.reach;
 const handle: CacheHandle = users.handle;
-const attached = attachCache<User>(handle, { nearCache: 0, frozenObjects: true, now: () => 0 });
+const attached = attachCache<User>(handle, { nearCache: 0, nearCacheSize: "16mb", frozenObjects: true, now: () => 0 });
 is<typeof attached, Cache<User>>(true);
 {
   using disposable = createCache({ size: 1 << 20, maxEntrySize: 5 });

@@ -1,5 +1,5 @@
 /**
- * What `npm run mutants` breaks in the TypeScript around the engine; see engine.mjs, which also says what the promises in
+ * What `npm run mutants` breaks in the TypeScript around the engine and in the native part; see engine.mjs, which also says what the promises in
  * `breaks` stand for. `first` are files of tests. Not here, because nobody could ever tell the difference:
  *
  * - the look at the length of a file before its header: the header names the length as well;
@@ -15,8 +15,10 @@ const CONFORMANCE = ["test/conformance.test.ts"];
 const CODEC = ["test/codec.test.ts"];
 const HOSTILE = ["test/hostile.test.ts"];
 const RESOURCES = ["test/resources.test.ts"];
+const PLACES = ["test/places.test.ts"];
 const OVERFLOW = ["test/overflow.test.ts"];
 const CLOCKS = ["test/clocks.test.ts"];
+const NATIVE = ["test/native.test.ts"];
 
 /** @type {PackageMutant[]} */
 export const PACKAGE = [
@@ -25,9 +27,9 @@ export const PACKAGE = [
     name: "locks-of-the-process",
     breaks: "L3",
     what: "locks belong to the process and go with any of its descriptors (F_SETLK)",
-    file: "src/native.ts",
-    find: "const F_OFD_SETLK = 37;",
-    replace: "const F_OFD_SETLK = 6;",
+    file: "native/cache_machine.c",
+    find: "F_OFD_SETLK = 37,",
+    replace: "F_OFD_SETLK = 6,",
     first: MEMORY,
   },
   {
@@ -93,13 +95,13 @@ export const PACKAGE = [
     filter: "procfs",
   },
   {
-    name: "no-descriptor-is-no-koffi",
+    name: "no-descriptor-is-no-binary",
     breaks: "errors",
-    what: "when no descriptor is left koffi is said to be missing",
+    what: "when no descriptor is left the native part is said to be broken",
     file: "src/native.ts",
-    find: 'if (code === "EMFILE" || code === "ENFILE") {',
-    replace: 'if (code === "ENOSYS") {',
-    first: RESOURCES,
+    find: "if (/Too many open files|No file descriptors/i.test(message)) {",
+    replace: "if (/No such error/i.test(message)) {",
+    first: MEMORY,
     filter: "descriptors",
   },
   {
@@ -162,8 +164,8 @@ export const PACKAGE = [
     breaks: "A1",
     what: "a file of another user is trusted",
     file: "src/file.ts",
-    find: 'a regular file is expected");\n  if (stat.uid !== ourUid()) throw notOwner(path, stat.uid);',
-    replace: 'a regular file is expected");',
+    find: "function requirePrivate(stat: Stats, path: string): void {\n  if (stat.uid !== ourUid())",
+    replace: "function requirePrivate(stat: Stats, path: string): void {\n  if (stat.uid < 0)",
     first: [...ERRORS, ...MEMORY],
   },
   {
@@ -198,9 +200,81 @@ export const PACKAGE = [
     breaks: "A1",
     what: "the umask takes rights away that were asked for",
     file: "src/file.ts",
-    find: "fchmodSync(fd, mode);",
+    find: "fchmodSync(fd, MODE);",
     replace: "fchmodSync.length;",
     first: MEMORY,
+  },
+  {
+    name: "another-name-is-fine",
+    breaks: "A1",
+    what: "a file with another name, under which others may have kept it, is trusted",
+    file: "src/file.ts",
+    find: "if (stat.nlink > 1) {",
+    replace: "if (stat.nlink < 0) {",
+    first: [...PLACES, ...MEMORY],
+  },
+  {
+    name: "directory-of-anybody",
+    breaks: "A1",
+    what: "a directory in which others may rename caches is trusted",
+    file: "src/file.ts",
+    find: "(mode & STICKY) === 0",
+    replace: "(mode & STICKY) < 0",
+    first: PLACES,
+  },
+  {
+    name: "directory-of-another",
+    breaks: "A1",
+    what: "a directory that belongs to another user is trusted",
+    file: "src/file.ts",
+    find: "if (uid !== ourUid() && uid !== 0) {",
+    replace: "if (uid < 0) {",
+    first: PLACES,
+  },
+  {
+    name: "any-lock-is-a-turn",
+    breaks: "resources",
+    what: "whoever locks a directory for all makes creators wait for ten seconds",
+    file: "src/file.ts",
+    find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
+    replace: "isLockedByUs(fd) || FOREIGN_TURN_MS > 0 ? TURN_MS : FOREIGN_TURN_MS",
+    first: PLACES,
+  },
+  {
+    name: "no-lock-is-a-turn",
+    breaks: "resources",
+    what: "creators of one user do not wait for each other",
+    file: "src/file.ts",
+    find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
+    replace: "isLockedByUs(fd) && TURN_MS < 0 ? TURN_MS : FOREIGN_TURN_MS",
+    first: PLACES,
+  },
+  {
+    name: "files-outlive-the-boot",
+    breaks: "I1",
+    what: "what the power left of a cache on a disk is a cache",
+    file: "src/file.ts",
+    find: "const boot = isMemory(directory) ? undefined : bootId();",
+    replace: "const boot = isMemory(directory) ? undefined : bootId()?.replace(/./g, '0');",
+    first: PLACES,
+  },
+  {
+    name: "no-limit-of-the-group",
+    breaks: "resources",
+    what: "a cache may be larger than the memory of its container",
+    file: "src/cgroup.ts",
+    find: "if (size <= limit) return;",
+    replace: "if (size > 0) return;",
+    first: PLACES,
+  },
+  {
+    name: "outer-groups-do-not-count",
+    breaks: "resources",
+    what: "only the innermost control group is looked at",
+    file: "src/cgroup.ts",
+    find: 'if (group === "" || group === "/") break;',
+    replace: "break;",
+    first: PLACES,
   },
   {
     name: "another-file-of-that-name",
@@ -224,10 +298,72 @@ export const PACKAGE = [
     name: "mapping-left-at-close",
     breaks: "resources",
     what: "the last one to leave does not unmap the file",
-    file: "src/file.ts",
-    find: "if (leaveMapping(this.#mapping, this.handle.key)) this",
-    replace: "if (leaveMapping(this.#mapping, this.handle.key) && this.size < 0) this",
+    file: "src/mappings.ts",
+    find: "  Native.load().leave(mapping.users);",
+    replace: "  if (mapping.size < 0) Native.load().leave(mapping.users);",
     first: MEMORY,
+  },
+  {
+    name: "threads-end-without-leaving",
+    breaks: "resources",
+    what: "a thread that ends without close() counts for ever",
+    file: "native/cache_machine.c",
+    find: "    give_back(use, use->count);\n",
+    replace: "",
+    first: RESOURCES,
+    filter: "without close",
+  },
+  {
+    name: "last-thread-leaves-the-file",
+    breaks: "resources",
+    what: "the file stays mapped when its last user is a thread that ends",
+    file: "native/cache_machine.c",
+    find: "    give_back(use, use->count);\n",
+    replace: "    __atomic_sub_fetch(use->users, use->count, __ATOMIC_SEQ_CST);\n",
+    first: RESOURCES,
+    filter: "without close",
+  },
+  {
+    name: "one-user-of-many-is-given-back",
+    breaks: "resources",
+    what: "a thread that ends takes itself off once, however often it had the file open",
+    file: "native/cache_machine.c",
+    find: "    give_back(use, use->count);\n",
+    replace: "    give_back(use, 1);\n",
+    first: NATIVE,
+    filter: "thread that ends",
+  },
+  {
+    name: "no-answer-is-fatal",
+    breaks: "death costs nothing",
+    what: "what Node-API cannot do in a thread that is being terminated ends the process",
+    file: "native/cache_machine.c",
+    find: "return napi_define_properties(env, exports, COUNT, properties) == napi_ok ? exports : NULL;",
+    replace:
+      "if (napi_define_properties(env, exports, COUNT, properties) != napi_ok) __builtin_trap();\n  return exports;",
+    first: NATIVE,
+    filter: "first cache",
+  },
+  {
+    name: "arguments-are-what-they-should-be",
+    breaks: "errors",
+    what: "a fraction is a number of bytes, and NaN a descriptor",
+    file: "native/cache_machine.c",
+    find: "if (!(number >= 0 && number <= (double)most)) return false;",
+    replace: "(void)most;",
+    also: [["return (double)*result == number;", "return true;"]],
+    first: NATIVE,
+    filter: "functions",
+  },
+  {
+    name: "no-addons-is-a-broken-file",
+    breaks: "errors",
+    what: "who forbids the native part is not said",
+    file: "src/native.ts",
+    find: 'if (cause.code === "ERR_DLOPEN_DISABLED") {',
+    replace: 'if (cause.code === "ENOSYS") {',
+    first: NATIVE,
+    filter: "forbidden",
   },
   {
     name: "descriptor-left-at-close",

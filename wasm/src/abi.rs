@@ -42,6 +42,8 @@ use crate::tags::{Block, MAX_BLOCK};
 const AREA_BYTES: usize = 160 << 10;
 /// Room for the stack of a thread, at the end of its area. What the deepest call needs is measured by a test.
 const STACK_BYTES: usize = 32 << 10;
+/// The most tags of the deepest namespace, each with its prefix.
+const TAGS_BYTES: usize = 12 << 10;
 /// `{total, place …}` of the largest value in the smallest chunks that a region of its size has.
 const LIST_WORDS: usize = 4 + (MAX_VALUE / (MAX_RECORD - 64)) as usize;
 
@@ -108,13 +110,13 @@ struct Area {
     block: Block,
     out: Out,
     key: [u64; MAX_KEY as usize / 8 + 1],
-    tags: [u64; 1024],
+    tags: [u64; TAGS_BYTES / 8],
     list: [u64; LIST_WORDS],
     value: [u64; MAX_RECORD as usize / 8 + 2],
 }
 
 const _: () = assert!(STACK_BYTES + size_of::<Area>() <= AREA_BYTES);
-const _: () = assert!(MAX_BLOCK as usize <= 1024 * 8);
+const _: () = assert!(MAX_BLOCK as usize <= TAGS_BYTES);
 /// What `segments` tells fits the value part.
 const _: () = assert!(MAX_SEGMENTS * 16 <= MAX_RECORD);
 
@@ -184,7 +186,7 @@ impl Call<'_> {
     /// Builds the tag block from the tags part when there are tags.
     fn take_tags(&mut self, tagged: bool) {
         // SAFETY: the whole tags part is initialised memory.
-        let given = unsafe { slice::from_raw_parts(self.tags.cast::<u8>(), if tagged { 8192 } else { 0 }) };
+        let given = unsafe { slice::from_raw_parts(self.tags.cast::<u8>(), if tagged { TAGS_BYTES } else { 0 }) };
         self.me.tag_block(given, self.block);
     }
 
@@ -265,7 +267,7 @@ pub fn key_at(address: u32) -> u32 {
     unsafe { &raw const (*area(address)).key as u32 }
 }
 
-/// Where the tags part of an area lies: 8 KiB.
+/// Where the tags part of an area lies: 12 KiB.
 #[wasm_bindgen]
 pub fn tags_at(address: u32) -> u32 {
     // SAFETY: only computes an address.
@@ -345,12 +347,13 @@ pub fn max_inline(size: u32) -> u32 {
     Geometry::of(size).map_or(0, |geometry| geometry.max_record - 64)
 }
 
-/// Makes an empty cache of zeroed memory at `base`; `seed` is any random number.
+/// Makes an empty cache of zeroed memory at `base`; the seed is 128 random bits.
 #[wasm_bindgen]
-pub fn format(base: u32, size: u32, seed_low: u32, seed_high: u32) -> bool {
+pub fn format(base: u32, size: u32, seed_0: u32, seed_1: u32, seed_2: u32, seed_3: u32) -> bool {
     // SAFETY: the host passes a mapped range that nobody else sees yet.
     let region = unsafe { Region::new(base as usize as *mut u8, size) };
-    region.map(|region| recover::format(&region, (seed_high as u64) << 32 | seed_low as u64)).is_some()
+    let word = |low: u32, high: u32| (high as u64) << 32 | low as u64;
+    region.map(|region| recover::format(&region, [word(seed_0, seed_1), word(seed_2, seed_3)])).is_some()
 }
 
 /// Checks the first bytes of a region, copied to or lying at `header`: 0 when a region of `size` bytes of this layout
@@ -561,7 +564,7 @@ pub fn clear(address: u32) {
 pub fn invalidate(address: u32) {
     let call = call(address);
     // SAFETY: the whole tags part is initialised memory.
-    call.me.invalidate(unsafe { slice::from_raw_parts(call.tags.cast::<u8>(), 8192) })
+    call.me.invalidate(unsafe { slice::from_raw_parts(call.tags.cast::<u8>(), TAGS_BYTES) })
 }
 
 /// The way of the next live entry at or after `cursor`, -1 behind the last. Its key is in the key part, and as

@@ -1,26 +1,63 @@
-//! The hash of a key: XXH64's rounds (xxHash by Yann Collet) over whole words, seeded per region so that nobody who
-//! does not know the seed can aim keys at one bucket.
+//! The hash of keys and tags: SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012), a pseudo-random function keyed with 128
+//! random bits of the region. Nobody who does not know them can aim keys at one bucket, or a tag at another one's counter: not
+//! by trying, and not by differences between keys that cancel out whatever the key of the function is.
 //!
-//! Bucket and tag are taken from opposite ends of the hash; were they to share bits, entries of one bucket would have
-//! similar tags.
+//! Bucket and tag of an entry are taken from opposite ends of the hash; were they to share bits, entries of one bucket would
+//! have similar tags.
 
-const P1: u64 = 0x9E37_79B1_85EB_CA87;
-const P2: u64 = 0xC2B2_AE3D_27D4_EB4F;
-const P3: u64 = 0x1656_67B1_9E37_79F9;
-const P4: u64 = 0x85EB_CA77_C2B2_AE63;
-const P5: u64 = 0x27D4_EB2F_1656_67C5;
+/// What a region's hashes are keyed with.
+pub type Seed = [u64; 2];
 
-/// Hashes `words` (the key, zero-padded) with a discriminator (its length and kind) and the region's seed.
+/// What is hashed, beside the kinds of keys, which are below it: nothing else shares its hashes.
+pub const TAG: u32 = 4;
+
+/// Hashes the first `length` bytes of `words`, which are zero behind them, as being of one `kind`.
+///
+/// The blocks are those of SipHash, but for the highest byte of the last one. SipHash puts the length modulo 256 there;
+/// the number of blocks and three bits tell lengths apart as well, so that there is room for the kind.
 #[inline]
-pub fn hash(words: &[u64], discriminator: u64, seed: u64) -> u64 {
-    let mut h = seed.wrapping_add(P5).wrapping_add(discriminator.wrapping_mul(P3));
-    for word in words {
-        let k = word.wrapping_mul(P2).rotate_left(31).wrapping_mul(P1);
-        h = (h ^ k).rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
+pub fn hash(words: &[u64], length: u32, kind: u32, seed: Seed) -> u64 {
+    let (blocks, rest) = words.split_at(words.len().min(length as usize / 8));
+    let last = if length % 8 == 0 { 0 } else { rest.first().copied().unwrap_or(0) };
+    siphash(blocks, last | ((kind << 3 | length % 8) as u64) << 56, seed)
+}
+
+/// SipHash-1-3 of whole blocks and a last one: one round for each block, three at the end.
+#[inline(always)]
+fn siphash(blocks: &[u64], last: u64, [k0, k1]: Seed) -> u64 {
+    let mut v = [
+        k0 ^ 0x736F_6D65_7073_6575,
+        k1 ^ 0x646F_7261_6E64_6F6D,
+        k0 ^ 0x6C79_6765_6E65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ];
+    for &block in blocks {
+        absorb(&mut v, block);
     }
-    h ^= h >> 33;
-    h = h.wrapping_mul(P2);
-    h ^= h >> 29;
-    h = h.wrapping_mul(P3);
-    h ^ (h >> 32)
+    absorb(&mut v, last);
+    v[2] ^= 0xFF;
+    for _ in 0..3 {
+        round(&mut v);
+    }
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+#[inline(always)]
+fn absorb(v: &mut [u64; 4], block: u64) {
+    v[3] ^= block;
+    round(v);
+    v[0] ^= block;
+}
+
+#[inline(always)]
+fn round(v: &mut [u64; 4]) {
+    v[0] = v[0].wrapping_add(v[1]);
+    v[2] = v[2].wrapping_add(v[3]);
+    v[1] = v[1].rotate_left(13) ^ v[0];
+    v[3] = v[3].rotate_left(16) ^ v[2];
+    v[0] = v[0].rotate_left(32).wrapping_add(v[3]);
+    v[2] = v[2].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(17) ^ v[2];
+    v[3] = v[3].rotate_left(21) ^ v[0];
+    v[2] = v[2].rotate_left(32);
 }

@@ -13,7 +13,7 @@
 //! *entry still there, then generation still the same* proves that everything read in between belongs to that record,
 //! even if the sixteen generation bits of the entry have wrapped around.
 
-use crate::hash::hash;
+use crate::hash::{Seed, hash};
 use crate::layout::{BUCKET_BYTES, GRAIN, Geometry, WAYS};
 use crate::record::{KEY_KIND_SHIFT, Record};
 use crate::region::Region;
@@ -133,8 +133,8 @@ pub struct Key<'a> {
 impl<'a> Key<'a> {
     /// `words` holds `length` bytes and zeros after them.
     #[inline(always)]
-    pub fn new(words: &'a [u64], length: u32, kind: u32, seed: u64) -> Key<'a> {
-        Key { words, length, kind, hash: hash(words, (length << 2 | kind) as u64, seed) }
+    pub fn new(words: &'a [u64], length: u32, kind: u32, seed: Seed) -> Key<'a> {
+        Key { words, length, kind, hash: hash(words, length, kind, seed) }
     }
 
     #[inline(always)]

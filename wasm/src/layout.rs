@@ -8,7 +8,7 @@
 //! region   0        4 KiB                                                                              size
 //!          ├ header ┤ participants │ tags │ states │ metas │ changes │ index  │ segments … │ (slack)    ┤
 //!
-//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed
+//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits │ 40 boot id, 16 bytes, written by the host
 //!         64 next version        (fetch_add, one block of versions at a time)
 //!        128 clear epoch         u32, read by every get
 //!        192 seal sequence       (fetch_add, one per sealed segment)
@@ -28,11 +28,12 @@
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 pub const MAGIC_AT: u32 = 0;
 pub const VERSION_AT: u32 = 8;
 pub const SIZE_AT: u32 = 16;
+/// Sixteen bytes.
 pub const SEED_AT: u32 = 24;
 pub const NEXT_VERSION_AT: u32 = 64;
 pub const CLEAR_EPOCH_AT: u32 = 128;
@@ -99,12 +100,14 @@ pub const MAX_SIZE: u32 = 3840 << 20;
 /// More segments than any region has.
 pub const MAX_SEGMENTS: u32 = 2048;
 
-/// Longest key in bytes.
-pub const MAX_KEY: u32 = 4096;
-/// Most tags that one entry can carry, the hidden tag of a namespace included.
-pub const MAX_TAGS: u32 = 17;
-/// Longest tag in bytes of UTF-8.
-pub const MAX_TAG: u32 = 256;
+/// Longest key in bytes: 4096, and in front of them the prefix of a namespace.
+pub const MAX_KEY: u32 = 4360;
+/// Most tags that one entry can carry: 16, and a hidden one for each namespace that it is in.
+pub const MAX_TAGS: u32 = 32;
+/// Longest tag in bytes, with the prefix of its namespace.
+pub const MAX_TAG: u32 = 520;
+/// Longest name of a tag in bytes of UTF-8: what is kept in the record.
+pub const MAX_TAG_NAME: u32 = 256;
 /// The largest record, whatever the size of the region: it has to fit a thread's scratch area.
 pub const MAX_RECORD: u32 = 64 * 1024;
 /// The largest value in bytes, whatever the size of the region.

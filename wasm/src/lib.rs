@@ -40,6 +40,7 @@ mod validate;
 #[cfg(feature = "faults")]
 pub use audit::Audited;
 pub use change::NUMBER;
+pub use hash::Seed;
 pub use index::Key;
 #[cfg(feature = "faults")]
 pub use layout::MODEL_SIZE;

@@ -5,6 +5,7 @@
 
 use core::cell::Cell;
 
+use crate::hash::Seed;
 use crate::layout::{
     CLEAR_EPOCH_AT, COUNTERS, Class, Counter, NEXT_VERSION_AT, PARTICIPANT_COUNTERS, PARTICIPANT_HAZARD,
     PARTICIPANT_NEAR_HITS, PARTICIPANT_PENDING, SEED_AT,
@@ -38,7 +39,7 @@ pub struct Participant<H> {
     pub slot: u32,
     /// Invariant: equals the epoch in the slot while this participant is attached.
     pub epoch: Cell<u32>,
-    pub seed: u64,
+    pub seed: Seed,
     next_version: Cell<u64>,
     last_version: Cell<u64>,
     /// A lane will soon need another segment, and this participant makes room for it, a step with each write.
@@ -52,7 +53,7 @@ pub struct Participant<H> {
 
 impl<H: Host> Participant<H> {
     pub(crate) fn new(region: Region, host: H, slot: u32, epoch: u32) -> Participant<H> {
-        let seed = region.word(SEED_AT).load(Relaxed);
+        let seed = [SEED_AT, SEED_AT + 8].map(|at| region.word(at).load(Relaxed));
         Participant {
             region,
             host,

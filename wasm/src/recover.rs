@@ -7,6 +7,7 @@
 //! Raising the epoch is the one step that the other two rules look at, and it happens only with the proof of death in
 //! hand, by the owner itself, or never.
 
+use crate::hash::Seed;
 use crate::layout::{HIGH_WATER_AT, LAYOUT_VERSION, MAGIC, MAGIC_AT, NEXT_VERSION_AT, SEED_AT, SIZE_AT, VERSION_AT};
 use crate::participant::{Host, Participant};
 use crate::region::Region;
@@ -32,12 +33,13 @@ pub enum Mismatch {
 }
 
 /// Makes an empty cache of zeroed memory. Nobody else may see the region yet.
-pub fn format(region: &Region, seed: u64) {
+pub fn format(region: &Region, seed: Seed) {
     for segment in 0..region.geometry.segments {
         region.word(region.geometry.state(segment)).store(State::free(1).0, Relaxed);
     }
     region.word(NEXT_VERSION_AT).store(2, Relaxed);
-    region.word(SEED_AT).store(seed, Relaxed);
+    region.word(SEED_AT).store(seed[0], Relaxed);
+    region.word(SEED_AT + 8).store(seed[1], Relaxed);
     region.word(SIZE_AT).store(region.geometry.size as u64, Relaxed);
     region.word(VERSION_AT).store(LAYOUT_VERSION as u64, Relaxed);
     // Last, so that a half-made region is recognised as none.

@@ -5,19 +5,21 @@
 //! meet in one counter invalidate each other's entries, which costs misses and nothing else.
 //!
 //! ```text
-//! given by the caller   count u32, then for each tag: length u16 (top bit: keep the name out of the record) │ UTF-8
-//! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names as above, zero-padded
+//! given by the caller   count u16 │ bytes of the namespace's prefix u16, then for each tag: length u16 (top bit: keep the
+//!                       name out of the record) │ prefix and UTF-8
+//! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names as above without the prefix,
+//!                       zero-padded
 //! ```
 
-use crate::hash::hash;
-use crate::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAGS};
+use crate::hash::{TAG, hash};
+use crate::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAG_NAME, MAX_TAGS};
 use crate::participant::{Host, Participant};
 use crate::record::{Record, words};
 use crate::sync::{Acquire, SeqCst};
 
 const HIDDEN: u16 = 1 << 15;
 /// Bytes that the tag block of a record can have.
-pub const MAX_BLOCK: u32 = words(8 + MAX_TAGS * (8 + 2 + MAX_TAG));
+pub const MAX_BLOCK: u32 = words(8 + MAX_TAGS * (8 + 2 + MAX_TAG_NAME));
 
 /// The tag block of a record about to be written, in whole words.
 pub struct Block {
@@ -36,10 +38,15 @@ impl Block {
     }
 }
 
+/// The bytes of the prefix of the tags in a block given by the caller.
+fn prefix(block: &[u8]) -> usize {
+    block.first_chunk::<4>().map_or(0, |sizes| u32::from_le_bytes(*sizes) >> 16) as usize
+}
+
 /// The tags in a block given by the caller: `(hidden, name)`; ends early where the block is malformed.
 fn given(block: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
     let mut rest = block.get(4..).unwrap_or(&[]);
-    let count = block.first_chunk::<4>().map_or(0, |count| u32::from_le_bytes(*count)).min(MAX_TAGS);
+    let count = block.first_chunk::<4>().map_or(0, |sizes| u32::from_le_bytes(*sizes) & 0xFFFF).min(MAX_TAGS);
     (0..count).map_while(move |_| {
         let (length, after) = rest.split_first_chunk::<2>()?;
         let length = u16::from_le_bytes(*length);
@@ -57,9 +64,7 @@ impl<H: Host> Participant<H> {
             padded[..bytes.len()].copy_from_slice(bytes);
             *word = u64::from_le_bytes(padded);
         }
-        let used = name.len().div_ceil(8).min(words.len());
-        // Another discriminator than any key's, so that tags and keys do not share hashes.
-        hash(&words[..used], (name.len() as u64) << 32, self.seed) as u32 & (self.region.geometry.tags - 1)
+        hash(&words, name.len() as u32, TAG, self.seed) as u32 & (self.region.geometry.tags - 1)
     }
 
     /// Builds the tag block of a record from the caller's, taking the snapshots.
@@ -78,6 +83,8 @@ impl<H: Host> Participant<H> {
             put += 8;
         }
         for (_, name) in given(tags).filter(|(hidden, _)| !hidden) {
+            let name = name.get(prefix(tags)..).unwrap_or(&[]);
+            let name = &name[..name.len().min(MAX_TAG_NAME as usize)];
             out.bytes[put..put + 2].copy_from_slice(&(name.len() as u16).to_le_bytes());
             out.bytes[put + 2..put + 2 + name.len()].copy_from_slice(name);
             put += 2 + name.len();

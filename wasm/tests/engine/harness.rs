@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cache_machine_core::{
     Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Refused,
-    Region, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+    Region, Seed, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -52,7 +52,7 @@ impl World {
         let base = unsafe { alloc_zeroed(World::layout(size)) };
         let slots = (0..geometry.participants).map(|_| AtomicU32::new(NOBODY)).collect();
         let world = World { base, size, slots, clock: AtomicU64::new(0f64.to_bits()), patience: AtomicU32::new(2000) };
-        format(&world.region(), seed);
+        format(&world.region(), [seed, 0]);
         Arc::new(world)
     }
 
@@ -204,7 +204,7 @@ impl OwnedKey {
         OwnedKey { words, length: key.len() as u32 }
     }
 
-    pub fn with(&self, seed: u64) -> Key<'_> {
+    pub fn with(&self, seed: Seed) -> Key<'_> {
         Key::new(&self.words, self.length, 0, seed)
     }
 }

@@ -7,6 +7,7 @@ mod acts;
 mod crash;
 mod frozen;
 mod harness;
+mod hashing;
 mod history;
 mod hostile;
 mod interleave;

@@ -647,7 +647,7 @@ fn a1_create() {
     let world = World::new(MODEL_SIZE);
     for n in 0.. {
         world.bytes().fill(0);
-        let died = dies_at(n, || format(&world.region(), 7));
+        let died = dies_at(n, || format(&world.region(), [7, 0]));
         let header: Vec<u64> =
             world.bytes()[..64].chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
         let expected = if died { Err(Mismatch::Foreign) } else { Ok(()) };

@@ -37,7 +37,7 @@ impl World {
         // Nothing lies behind the last segment.
         let count = geometry.segment(geometry.segments) / 8 + geometry.participants;
         let world = World { words: (0..count).map(|_| Word::default()).collect(), geometry };
-        format(&world.region(), 0x5EED);
+        format(&world.region(), [0x5EED, 0]);
         Rc::new(world)
     }
 

@@ -1,0 +1,435 @@
+/*
+ * The operating system's calls that Node.js does not offer, for src/native.ts: reserving blocks, mapping a file over a
+ * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file; and the count of the users of a mapping,
+ * which has to be right also when a thread ends without a word.
+ *
+ * Freestanding: nothing is linked but Node-API, which the running Node.js has, and no C library, so that one file per
+ * processor serves glibc and musl. scripts/build-native.mjs builds it and refuses any other symbol.
+ *
+ * A worker may be terminated at any moment, and Node-API then answers with an error in place of anything. So each status
+ * is looked at, and nothing is ever thrown. Every function answers a number: 0 or more, the negated errno, or
+ * WRONG_ARGUMENT. It runs to its end once it has begun: a thread is never terminated in the middle of one.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Node-API, as far as it is used: version 8, which all supported versions of Node.js have ---- */
+
+typedef struct napi_env__ *napi_env;
+typedef struct napi_value__ *napi_value;
+typedef struct napi_ref__ *napi_ref;
+typedef struct napi_callback_info__ *napi_callback_info;
+typedef napi_value (*napi_callback)(napi_env env, napi_callback_info info);
+typedef int napi_status;
+enum { napi_ok = 0 };
+enum { napi_enumerable = 2 };
+enum { napi_uint8_array = 1, napi_int32_array = 5 };
+
+typedef struct {
+  const char *utf8name;
+  napi_value name;
+  napi_callback method;
+  napi_callback getter;
+  napi_callback setter;
+  napi_value value;
+  int attributes;
+  void *data;
+} napi_property_descriptor;
+
+napi_status napi_get_cb_info(napi_env env, napi_callback_info info, size_t *count, napi_value *arguments,
+                             napi_value *receiver, void **data);
+napi_status napi_get_value_double(napi_env env, napi_value value, double *result);
+napi_status napi_get_value_string_utf8(napi_env env, napi_value value, char *text, size_t size, size_t *length);
+napi_status napi_get_typedarray_info(napi_env env, napi_value value, int *type, size_t *length, void **data,
+                                     napi_value *buffer, size_t *offset);
+napi_status napi_create_int32(napi_env env, int32_t number, napi_value *result);
+napi_status napi_create_reference(napi_env env, napi_value value, uint32_t count, napi_ref *result);
+napi_status napi_delete_reference(napi_env env, napi_ref reference);
+napi_status napi_define_properties(napi_env env, napi_value object, size_t count,
+                                   const napi_property_descriptor *properties);
+napi_status napi_add_env_cleanup_hook(napi_env env, void (*hook)(void *), void *data);
+
+#define EXPORTED __attribute__((visibility("default")))
+
+/* ---- The system's calls, on Linux ---- */
+
+#if defined(__x86_64__)
+enum { SYS_mmap = 9, SYS_munmap = 11, SYS_fcntl = 72, SYS_flock = 73, SYS_linkat = 265, SYS_fallocate = 285 };
+#elif defined(__aarch64__)
+enum { SYS_fcntl = 25, SYS_flock = 32, SYS_linkat = 37, SYS_fallocate = 47, SYS_munmap = 215, SYS_mmap = 222 };
+#else
+#error "Linux on x86-64 and AArch64 only"
+#endif
+
+enum { ENOMEM = 12, ENAMETOOLONG = 36 };
+enum { PROT_READ_WRITE = 0x1 | 0x2 };
+enum { MAP_SHARED = 0x01, MAP_PRIVATE = 0x02, MAP_FIXED = 0x10, MAP_ANONYMOUS = 0x20, MAP_NORESERVE = 0x4000 };
+enum { AT_FDCWD = -100, AT_SYMLINK_FOLLOW = 0x400 };
+enum { F_OFD_SETLK = 37, F_WRLCK = 1, F_UNLCK = 2 };
+enum { LOCK_EX = 2, LOCK_NB = 4 };
+
+struct flock {
+  int16_t type;
+  /* From where `start` counts: 0 is the beginning of the file. */
+  int16_t whence;
+  int64_t start;
+  int64_t length;
+  /* Has to be 0 for locks of open file descriptions. */
+  int32_t pid;
+};
+
+/** The result, or the negated errno. */
+static long system_call(long number, long a, long b, long c, long d, long e, long f) {
+#if defined(__x86_64__)
+  long result;
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+#else
+  register long x8 __asm__("x8") = number;
+  register long x0 __asm__("x0") = a;
+  register long x1 __asm__("x1") = b;
+  register long x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d;
+  register long x4 __asm__("x4") = e;
+  register long x5 __asm__("x5") = f;
+  __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+  return x0;
+#endif
+}
+
+static bool failed(long result) { return result < 0 && result >= -4095; }
+
+/** Private zeros in place of what is mapped there; 0 or the negated errno. */
+static long put_zeros(char *start, size_t length) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, flags, -1, 0);
+  return failed(result) ? result : 0;
+}
+
+/** The one unit in which memory of our own is had: zeroed, and a page or more. */
+enum { BLOCK = 4096 };
+
+/** Undefined behind it; NULL when there is none. */
+static void *allocate(void) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  long result = system_call(SYS_mmap, 0, BLOCK, PROT_READ_WRITE, flags, -1, 0);
+  return failed(result) ? NULL : (void *)result;
+}
+
+static void release(void *block) { system_call(SYS_munmap, (long)block, BLOCK, 0, 0, 0, 0); }
+
+/* ---- Arguments ---- */
+
+/** What is answered to arguments that no call is made with. No errno is as large. */
+enum { WRONG_ARGUMENT = -4096 };
+
+enum { MAX_ARGUMENTS = 3 };
+/** What WebAssembly and all supported kernels can map at. */
+enum { PAGE = 65536 };
+static const int64_t MAX_INTEGER = (INT64_C(1) << 53) - 1;
+
+/** Those of a call; missing ones are `undefined`. */
+struct call {
+  napi_env env;
+  napi_value arguments[MAX_ARGUMENTS];
+  /** What this thread has, the same for all calls of an environment. */
+  struct thread *thread;
+};
+
+static bool begin(struct call *call, napi_env env, napi_callback_info info) {
+  size_t count = MAX_ARGUMENTS;
+  void *thread;
+  call->env = env;
+  if (napi_get_cb_info(env, info, &count, call->arguments, NULL, &thread) != napi_ok) return false;
+  call->thread = thread;
+  return true;
+}
+
+/** NULL, which arrives as `undefined`, only where Node-API has nothing to answer with. */
+static napi_value answer(napi_env env, long result) {
+  napi_value value;
+  return napi_create_int32(env, (int32_t)result, &value) == napi_ok ? value : NULL;
+}
+
+/** A whole number from 0 to `most`. */
+static bool get_integer(struct call *call, int index, int64_t most, int64_t *result) {
+  double number;
+  if (napi_get_value_double(call->env, call->arguments[index], &number) != napi_ok) return false;
+  // Not so for NaN either.
+  if (!(number >= 0 && number <= (double)most)) return false;
+  *result = (int64_t)number;
+  return (double)*result == number;
+}
+
+static bool get_descriptor(struct call *call, int index, int64_t *result) {
+  return get_integer(call, index, INT32_MAX, result);
+}
+
+/** The memory that a typed array of that type shows; false for none, as after its buffer was detached. */
+static bool get_memory(struct call *call, int index, int type, char **start, size_t *length) {
+  int actual;
+  void *data;
+  napi_value buffer;
+  size_t offset;
+  napi_value value = call->arguments[index];
+  if (napi_get_typedarray_info(call->env, value, &actual, length, &data, &buffer, &offset) != napi_ok) return false;
+  *start = data;
+  return actual == type && data != NULL && *length > 0;
+}
+
+/** Bytes that can be mapped: whole pages. */
+static bool get_range(struct call *call, int index, char **start, size_t *length) {
+  if (!get_memory(call, index, napi_uint8_array, start, length)) return false;
+  return (uintptr_t)*start % PAGE == 0 && *length % PAGE == 0;
+}
+
+/* ---- Files ---- */
+
+/** reserve(fd, offset, length): fallocate, which lets the file grow. */
+static napi_value reserve(napi_env env, napi_callback_info info) {
+  struct call call;
+  int64_t fd, offset, length;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd) || !get_integer(&call, 1, MAX_INTEGER, &offset) ||
+      !get_integer(&call, 2, MAX_INTEGER, &length)) {
+    return answer(env, WRONG_ARGUMENT);
+  }
+  return answer(env, system_call(SYS_fallocate, fd, 0, offset, length, 0, 0));
+}
+
+/** map(fd, range): the beginning of the file in place of what the range showed; zeros in its place after a failure. */
+static napi_value map(napi_env env, napi_callback_info info) {
+  struct call call;
+  int64_t fd;
+  char *start;
+  size_t length;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd) || !get_range(&call, 1, &start, &length)) return answer(env, WRONG_ARGUMENT);
+  long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+  if (!failed(result)) return answer(env, 0);
+  // A kernel short of memory may have let go of the range before it failed. Left open, the hole could be given to an
+  // allocation of someone else, which would be unmapped together with this memory later.
+  put_zeros(start, length);
+  return answer(env, result);
+}
+
+/** unmap(range): zeros in place of a file. */
+static napi_value unmap(napi_env env, napi_callback_info info) {
+  struct call call;
+  char *start;
+  size_t length;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_range(&call, 0, &start, &length)) return answer(env, WRONG_ARGUMENT);
+  return answer(env, put_zeros(start, length));
+}
+
+/** link(fd, path): gives a file that has no name that one. */
+static napi_value link(napi_env env, napi_callback_info info) {
+  struct call call;
+  int64_t fd;
+  char path[4096];
+  size_t length;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd) ||
+      napi_get_value_string_utf8(env, call.arguments[1], path, sizeof path, &length) != napi_ok) {
+    return answer(env, WRONG_ARGUMENT);
+  }
+  // What does not fit is cut off in silence, up to three bytes before the end where a character does not fit.
+  if (length + 4 >= sizeof path) return answer(env, -ENAMETOOLONG);
+  for (size_t i = 0; i < length; i++) {
+    if (path[i] == '\0') return answer(env, WRONG_ARGUMENT);
+  }
+  char source[32] = "/proc/self/fd/";
+  size_t last = sizeof "/proc/self/fd/" - 1;
+  for (int64_t rest = fd; rest >= 10; rest /= 10) last++;
+  for (int64_t rest = fd; source[last] == '\0'; rest /= 10) source[last--] = (char)('0' + rest % 10);
+  return answer(env, system_call(SYS_linkat, AT_FDCWD, (long)source, AT_FDCWD, (long)path, AT_SYMLINK_FOLLOW, 0));
+}
+
+static napi_value set_lock(napi_env env, napi_callback_info info, int16_t type) {
+  struct call call;
+  int64_t fd, byte;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd) || !get_integer(&call, 1, MAX_INTEGER, &byte)) return answer(env, WRONG_ARGUMENT);
+  struct flock lock = {.type = type, .whence = 0, .start = byte, .length = 1, .pid = 0};
+  return answer(env, system_call(SYS_fcntl, fd, F_OFD_SETLK, (long)&lock, 0, 0, 0));
+}
+
+/** lock(fd, byte): for the open file description, without waiting. */
+static napi_value lock(napi_env env, napi_callback_info info) { return set_lock(env, info, F_WRLCK); }
+
+/** unlock(fd, byte) */
+static napi_value unlock(napi_env env, napi_callback_info info) { return set_lock(env, info, F_UNLCK); }
+
+/** lockDirectory(fd): all of it, without waiting. */
+static napi_value lock_directory(napi_env env, napi_callback_info info) {
+  struct call call;
+  int64_t fd;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd)) return answer(env, WRONG_ARGUMENT);
+  return answer(env, system_call(SYS_flock, fd, LOCK_EX | LOCK_NB, 0, 0, 0, 0));
+}
+
+/* ---- The users of a mapping ---- */
+
+/** One mapping that this thread uses. */
+struct use {
+  struct use *next;
+  /** How many users there are in all threads; -1 for ever once the file was unmapped. */
+  int32_t *users;
+  char *start;
+  size_t length;
+  /** How many of the users are of this thread. */
+  int32_t count;
+  /** Both memories stay while this thread counts, whatever happens to those who joined. */
+  napi_ref users_alive;
+  napi_ref range_alive;
+};
+
+/** What an environment, which is a thread, uses when it ends. */
+struct thread {
+  struct use *first;
+};
+
+_Static_assert(sizeof(struct use) <= BLOCK && sizeof(struct thread) <= BLOCK, "blocks are too small");
+
+/** Takes `count` users from the mapping; the very last one unmaps the file, and then nobody can join any more. */
+static bool give_back(struct use *use, int32_t count) {
+  int32_t expected = 0;
+  if (__atomic_sub_fetch(use->users, count, __ATOMIC_SEQ_CST) != 0) return false;
+  // Somebody may have joined in between, and will be the last one.
+  if (!__atomic_compare_exchange_n(use->users, &expected, -1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return false;
+  put_zeros(use->start, use->length);
+  return true;
+}
+
+/** At the end of the environment: no JavaScript of this thread runs any more, and what it refers to is still there. */
+static void leave_all(void *data) {
+  struct thread *thread = data;
+  for (struct use *use = thread->first, *next; use != NULL; use = next) {
+    next = use->next;
+    give_back(use, use->count);
+    release(use);
+  }
+  release(thread);
+}
+
+static struct use **find_use(struct thread *thread, const char *users) {
+  struct use **at = &thread->first;
+  while (*at != NULL && (char *)(*at)->users != users) at = &(*at)->next;
+  return at;
+}
+
+static bool get_users(struct call *call, int index, char **users) {
+  size_t length;
+  return get_memory(call, index, napi_int32_array, users, &length) && (uintptr_t)*users % sizeof(int32_t) == 0;
+}
+
+/**
+ * join(users, range): counts one more user, who is taken off again when this thread ends, unless it leaves before.
+ * 1, or 0 when the file has been unmapped.
+ */
+static napi_value join(napi_env env, napi_callback_info info) {
+  struct call call;
+  char *users, *start;
+  size_t length;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_users(&call, 0, &users) || !get_range(&call, 1, &start, &length)) return answer(env, WRONG_ARGUMENT);
+  struct use **at = find_use(call.thread, users);
+  struct use *use = *at;
+  if (use == NULL) {
+    use = allocate();
+    if (use == NULL) return answer(env, -ENOMEM);
+    use->users = (int32_t *)users;
+    use->start = start;
+    use->length = length;
+    if (napi_create_reference(env, call.arguments[0], 1, &use->users_alive) != napi_ok) {
+      release(use);
+      return answer(env, -ENOMEM);
+    }
+    if (napi_create_reference(env, call.arguments[1], 1, &use->range_alive) != napi_ok) {
+      napi_delete_reference(env, use->users_alive);
+      release(use);
+      return answer(env, -ENOMEM);
+    }
+  } else if (use->start != start || use->length != length) {
+    return answer(env, WRONG_ARGUMENT);
+  }
+  int32_t count = __atomic_load_n(use->users, __ATOMIC_SEQ_CST);
+  // Ends when the word has been still for one round; only joining and leaving threads move it.
+  while (count >= 0 && !__atomic_compare_exchange_n(use->users, &count, count + 1, false, __ATOMIC_SEQ_CST,
+                                                    __ATOMIC_SEQ_CST)) {
+  }
+  if (count >= 0) {
+    use->count++;
+    *at = use;
+    return answer(env, 1);
+  }
+  // Such a mapping has no users, and so none in this thread.
+  if (use->count > 0) return answer(env, WRONG_ARGUMENT);
+  napi_delete_reference(env, use->users_alive);
+  napi_delete_reference(env, use->range_alive);
+  release(use);
+  return answer(env, 0);
+}
+
+/** leave(users): 1 for the very last user, with whom the file was unmapped, else 0. */
+static napi_value leave(napi_env env, napi_callback_info info) {
+  struct call call;
+  char *users;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_users(&call, 0, &users)) return answer(env, WRONG_ARGUMENT);
+  struct use **at = find_use(call.thread, users);
+  struct use *use = *at;
+  if (use == NULL) return answer(env, WRONG_ARGUMENT);
+  bool last = give_back(use, 1);
+  if (--use->count == 0) {
+    *at = use->next;
+    napi_delete_reference(env, use->users_alive);
+    napi_delete_reference(env, use->range_alive);
+    release(use);
+  }
+  return answer(env, last);
+}
+
+/* ---- The module ---- */
+
+EXPORTED int32_t node_api_module_get_api_version_v1(void) { return 8; }
+
+/** Once per environment. What it cannot offer is missing from the exports, which src/native.ts notices. */
+EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
+  static const struct {
+    const char *name;
+    napi_callback method;
+  } functions[] = {
+      {"reserve", reserve}, {"map", map},       {"unmap", unmap},
+      {"link", link},       {"lock", lock},     {"unlock", unlock},
+      {"join", join},       {"leave", leave},   {"lockDirectory", lock_directory},
+  };
+  enum { COUNT = sizeof functions / sizeof *functions };
+  struct thread *thread = allocate();
+  if (thread == NULL) return NULL;
+  if (napi_add_env_cleanup_hook(env, leave_all, thread) != napi_ok) {
+    release(thread);
+    return NULL;
+  }
+  // In static memory they would have to be relocated.
+  napi_property_descriptor properties[COUNT];
+  for (size_t i = 0; i < COUNT; i++) {
+    properties[i] = (napi_property_descriptor){
+        .utf8name = functions[i].name,
+        .method = functions[i].method,
+        .attributes = napi_enumerable,
+        .data = thread,
+    };
+  }
+  return napi_define_properties(env, exports, COUNT, properties) == napi_ok ? exports : NULL;
+}
