@@ -8,7 +8,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { promisify } from "node:util";
+import { inspect, promisify } from "node:util";
 import { attachCache, type Cache, type CacheHandle, createCache, destroyCache, openCache } from "cache-machine";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { execute, Projects } from "./fixtures/newcomer-projects.ts";
@@ -215,6 +215,71 @@ test("what is forgotten without close gives back its share, and the last of it t
   expect(await run(body)).toBe("99 1 1\n99 1\n0");
 });
 
+describe("what is shown of a cache", () => {
+  test("says what it is, wherever it is shown, open or closed, and in a namespace", () => {
+    const name = newName();
+    const cache = keep(openCache(name, { size: "1mb" })).set("secret", "value");
+    const threads = keep(createCache({ size: "1mb" }));
+    const size = 1 << 20;
+    const shown: [Cache, object][] = [
+      [cache, { reach: "processes", name, size, participants: 1 }],
+      [cache.namespace("de").namespace("x"), { reach: "processes", name, size, namespace: "de/x", participants: 1 }],
+      [threads, { reach: "threads", size, participants: 1 }],
+      [threads.namespace("日本"), { reach: "threads", size, namespace: "日本", participants: 1 }],
+    ];
+    for (const isOpen of [true, false]) {
+      for (const [view, expected] of shown) {
+        const { participants, ...rest } = expected as { participants: number };
+        const summary = isOpen ? { ...rest, participants } : { ...rest, closed: true };
+        expect(JSON.parse(JSON.stringify({ view }))).toEqual({ view: summary });
+        expect(inspect(view)).toBe(`Cache ${inspect(summary)}`);
+        expect(inspect(view, { compact: false, colors: true })).toBe(
+          `Cache ${inspect(summary, { compact: false, colors: true })}`,
+        );
+        expect(inspect([[[view]]])).toBe("[ [ [ [Cache] ] ] ]");
+        expect(inspect({ a: { b: { view } } }, { depth: 2 })).toContain("[Cache]");
+        // What is not one, but made of one.
+        expect(inspect(Object.create(view))).toBe("[Cache]");
+        expect(inspect(new Proxy(view, {}))).toContain("Cache");
+      }
+      cache.close();
+      threads.close();
+    }
+    expect(() => inspect(Object.getPrototypeOf(cache))).not.toThrow();
+  });
+
+  test("also within its own clock", () => {
+    const shown: string[] = [];
+    const cache: Cache = keep(
+      createCache({
+        size: "1mb",
+        now: () => {
+          shown.push(inspect(cache), JSON.stringify(cache));
+          return 5;
+        },
+      }),
+    );
+    cache.set("a", 1, { ttl: 10 });
+    expect([cache.get("a"), cache.size, cache.validate()]).toEqual([1, 1, 0]);
+    expect(shown.length).toBeGreaterThan(3);
+    for (const text of shown) expect(text).toMatch(/threads/);
+  });
+
+  test("a structured clone of it is refused, or empty and refused as a handle", () => {
+    const cache = keep(createCache({ size: "1mb" }));
+    let copy: any;
+    try {
+      copy = structuredClone({ cache }).cache;
+    } catch (error) {
+      expect((error as Error).name).toBe("DataCloneError");
+      copy = {};
+    }
+    expect(() => attachCache(copy)).toThrow(/^handle: is an empty object.*posted itself.*`cache\.handle`/);
+    expect(() => attachCache(cache as never)).toThrow(/^handle: is a Cache: use its `handle`/);
+    expect(() => attachCache(cache.namespace("n") as never)).toThrow(/^handle: is a Cache: use its `handle`/);
+  });
+});
+
 /** Loads the package once more, and again and again into realms of their own, as test runners do. */
 const REALMS = `
   import fs from "node:fs";
@@ -299,7 +364,7 @@ test("a handle of another realm is one, whatever else it is made of", async () =
   const refusals = [
     ...Array.from({ length: 4 }, () => "handle: must be the `handle` of a cache,"),
     ...Array.from({ length: 2 }, () => "handle: is an empty object, as a Cache b"),
-    ...Array.from({ length: 2 }, () => "handle: is a Cache: use its `handle`"),
+    ...Array.from({ length: 2 }, () => "handle: is a Cache: use its `handle`, as"),
     ...Array.from({ length: 2 }, () => "handle: must be the `handle` of a cache,"),
   ];
   // Who creates a memory keeps a place of its own; all others of the thread share one.

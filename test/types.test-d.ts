@@ -81,10 +81,10 @@ const incrementOptions: IncrementOptions = { initial: 1 };
 const destroyed: boolean = destroyCache("app", { path: "/tmp" });
 const own = openCache();
 is<typeof own, Cache<any>>(true);
-const ownUsers = openCache<User>({ ttl: 5 });
+const ownUsers = openCache<User>();
 is<typeof ownUsers, Cache<User>>(true);
 const summary: CacheSummary = own.toJSON();
-const ended: boolean = destroyCache() && destroyCache({ path: "/tmp" });
+const ended: boolean = destroyCache();
 
 set("key", "value", { ttl: 5 });
 const one: number | undefined = get<number>("key");
@@ -111,6 +111,8 @@ users.set("a", { name: "A" }, { expires: 1 });
 users.set("a", { name: "A" }, { tags: [1] });
 // @ts-expect-error a name that may be missing
 openCache(undefined as string | undefined);
+// @ts-expect-error options without a name
+openCache({ ttl: 5 });
 // @ts-expect-error as much as openCache does
 destroyCache(undefined as string | undefined);
 // @ts-expect-error `path` is for caches of process reach
