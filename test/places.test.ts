@@ -777,6 +777,7 @@ describe("the limit of a control group", () => {
     ["2, the path of the host", 7, { "/proc/self/cgroup": "0::/docker/1234\n", [`${V2}/memory.max`]: "7\n" }],
     ["2, outside of what is mounted", 7, { "/proc/self/cgroup": "0::/../../x\n", [`${V2}/memory.max`]: "7\n" }],
     ["2, odd names", 3, { "/proc/self/cgroup": "0::/a b:c\n", [`${V2}/a b:c/memory.max`]: "3\n" }],
+    ["2, nothing that is positive", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "-1\n" }],
     ["2, nonsense", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "x\n" }],
     [
       "1, the innermost",

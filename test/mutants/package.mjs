@@ -236,8 +236,8 @@ export const PACKAGE = [
     breaks: "resources",
     what: "whoever locks a directory for all makes creators wait for ten seconds",
     file: "src/file.ts",
-    find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
-    replace: "isLockedByUs(fd) || FOREIGN_TURN_MS > 0 ? TURN_MS : FOREIGN_TURN_MS",
+    find: 'isLockedByUs(fd) ? "ours" : "others"',
+    replace: 'isLockedByUs(fd) || fd >= 0 ? "ours" : "others"',
     first: PLACES,
   },
   {
@@ -245,8 +245,8 @@ export const PACKAGE = [
     breaks: "resources",
     what: "creators of one user do not wait for each other",
     file: "src/file.ts",
-    find: "isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS",
-    replace: "isLockedByUs(fd) && TURN_MS < 0 ? TURN_MS : FOREIGN_TURN_MS",
+    find: 'isLockedByUs(fd) ? "ours" : "others"',
+    replace: 'isLockedByUs(fd) && fd < 0 ? "ours" : "others"',
     first: PLACES,
   },
   {
