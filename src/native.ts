@@ -313,15 +313,13 @@ function findBinary(arch: "x64" | "arm64"): string {
   ];
   const tried = new Set<string>();
   for (const place of places) {
-    let file: string;
     try {
-      file = place();
+      const file = place();
+      tried.add(file);
+      if (existsSync(file)) return file;
     } catch {
-      // There is no such place here.
-      continue;
+      // There is no such place here, or Node.js runs with --permission and must not look there.
     }
-    if (existsSync(file)) return file;
-    tried.add(file);
   }
   throw new CacheError(
     "ERR_UNSUPPORTED",
