@@ -238,7 +238,8 @@ export class Cache<V = any> implements Disposable {
   #missed(key: string, want: number): V | undefined {
     const near = this.#near as Near;
     near.missed();
-    return this.#fetch(key, this.#writeKey(key), want, near);
+    const written = this.#writeKey(key);
+    return written < 0 ? undefined : this.#fetch(key, written, want, near);
   }
 
   /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
