@@ -32,7 +32,7 @@ function store(key, value, ttl) {
   try {
     cache.set(key, value, { ttl });
   } catch (error) {
-    // An answer that finds no place, being too large for instance, is still an answer.
+    // An answer that finds no place, being too large or its URL too long for instance, is still an answer.
     if (!(error instanceof CacheError)) throw error;
   }
 }

@@ -23,7 +23,7 @@ app.addHook("onSend", async (request, reply, body) => {
   try {
     cache.set(request.url, { type: reply.getHeader("content-type"), body }, { ttl });
   } catch (error) {
-    // An answer that finds no place, being too large for instance, is still an answer.
+    // An answer that finds no place, being too large or its URL too long for instance, is still an answer.
     if (!(error instanceof CacheError)) throw error;
   }
 });

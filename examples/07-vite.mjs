@@ -5,7 +5,7 @@
  *     PORT=3000 node examples/07-vite.mjs
  */
 
-import { destroyCache, openCache } from "cache-machine";
+import { CacheError, destroyCache, openCache } from "cache-machine";
 import { createServer } from "vite";
 
 const cache = openCache("example-vite", { size: "8mb" });
@@ -35,7 +35,7 @@ const cachedPages = {
         if (page === undefined) {
           const { render } = await vite.ssrLoadModule("virtual:page");
           page = render(request.url);
-          cache.set(request.url, page, { ttl: 3_600_000, tags: ["source"] });
+          keep(request.url, page);
         }
         response.setHeader("content-type", "text/html").end(page);
       } catch (error) {
@@ -44,6 +44,15 @@ const cachedPages = {
     });
   },
 };
+
+function keep(url, page) {
+  try {
+    cache.set(url, page, { ttl: 3_600_000, tags: ["source"] });
+  } catch (error) {
+    // A page that finds no place, as its address is too long for a key for instance, is still a page.
+    if (!(error instanceof CacheError)) throw error;
+  }
+}
 
 const vite = await createServer({
   configFile: false,

@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
 import { fire } from "../test/fixtures/fire-arena.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
+import { opening } from "../test/fixtures/native-arena.mjs";
 
 /** How long a part may take that has a program of its own. */
 const FIXTURE_MS = 600_000;
@@ -42,12 +43,12 @@ const KINDS = {
   "fire-roomy-cleared": { what: "fire", roomy: true, clears: true },
   "terminate-roomy": { what: "crash", how: "terminate", reach: "processes", roomy: true },
   "freeze-tight": { what: "freeze" },
+  "terminate-opening": { what: "opening" },
   "terminate-tight": { what: "crash", how: "terminate", reach: "processes", roomy: false },
   "terminate-threads-roomy": { what: "crash", how: "terminate", reach: "threads", roomy: true },
   "overflow-threads": { what: "overflow", reach: "threads" },
   "overflow-processes": { what: "overflow", reach: "processes" },
   "script-terminated": { what: "overflow", reach: "processes", how: "terminate" },
-  "opening-terminated": { what: "opening" },
 };
 
 /** What is added up over the parts of a kind, and of what the most counts. */
@@ -202,6 +203,15 @@ function partOf({ what, ...kind }, left) {
     };
   }
   if (what === "overflow") return (plan) => overflow(kind, plan);
+  if (what === "opening") {
+    const terminations = deaths("terminations");
+    if (terminations === 0) return undefined;
+    return async ({ seed, progress }) => {
+      const result = await opening({ seed, terminations });
+      for (let i = 0; i < result.terminations; i++) progress("terminations");
+      return { ...result, kills: 0, freezes: 0, survivorSteps: 0, busy: 0 };
+    };
+  }
   const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
   if (what === "freeze") {
     if (freezes === 0) return undefined;
@@ -209,10 +219,6 @@ function partOf({ what, ...kind }, left) {
       const result = await freeze({ ...BRISK, ...plan, rounds: freezes, progress: () => progress("freezes") });
       return { ...result, kills: 0, terminations: 0, freezes: result.frozen };
     };
-  }
-  if (what === "opening") {
-    const terminations = deaths("terminations", 6 * round);
-    return terminations === 0 ? undefined : (plan) => opening(terminations, plan);
   }
   const [kills, terminations] = [deaths("kills"), deaths("terminations")];
   if (kills + terminations + freezes === 0) return undefined;
@@ -224,12 +230,6 @@ async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
   const { overflows, operations, checks } = await fixture("overflow-main.mjs", plan);
   return { ...NOTHING, overflows, operations, survivorSteps: checks };
-}
-
-/** Threads that end while they open their first cache: see `native-terminations.mjs`. */
-async function opening(times, { seed }) {
-  await fixture("native-terminations.mjs", { name: `soak-opening-${process.pid}`, seed, times });
-  return { ...NOTHING, terminations: times };
 }
 
 /** Runs a program of the tests, which checks by itself, and gives what it prints last. */

@@ -27,13 +27,14 @@ import {
 } from "./engine.ts";
 import { CacheError } from "./errors.ts";
 import { deepFreeze } from "./freeze.ts";
+import { heapBytes, packedBytes } from "./heap.ts";
 import { KEY_LIMIT, KeyCodec } from "./key.ts";
 import { layout } from "./layout.ts";
 import type { Region } from "./memory.ts";
 import { ROOT, type Scope, scopeOf } from "./namespace.ts";
 import { extraOf, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
-import { type Packed, pack, unpack } from "./pack.ts";
+import { type Packed, unpack } from "./pack.ts";
 import { leaveSeat, type Seat, takeSeat } from "./seats.ts";
 import { readTags, writeTags } from "./tags.ts";
 
@@ -92,6 +93,8 @@ export interface Stats {
   reclaims: number;
   /** Those of them that were emptied by moving what lived in them. */
   compactions: number;
+  /** What this thread keeps of its own: decoded values, and the bytes of heap that they take, by estimate. */
+  near: { entries: number; bytes: number };
 }
 
 /** What a cache is, in a log. */
@@ -167,6 +170,9 @@ interface Opened {
   encoding: number;
 }
 
+/** What was kept near for caches that were forgotten without `close`. */
+const forgotten = new FinalizationRegistry<Near>((near) => near.close());
+
 /**
  * A cache shared between threads, or between processes. Made by `openCache`, `createCache` and `attachCache`.
  *
@@ -220,10 +226,20 @@ export class Cache<V = any> implements Disposable {
     const near = this.#near;
     if (near === undefined || typeof key !== "string") return this.#read(key, WANT_VALUE);
     if (this.#opened.closed) this.#live();
-    const slot = near.find(key, this.#scope);
-    if (slot < 0) return this.#read(key, WANT_VALUE);
-    if (!near.isCurrent(slot)) return this.#again(key, slot);
-    return near.isBare(slot) ? (near.value(slot) as V) : this.#nearby(key, slot);
+    if (near.rests()) return this.#read(key, WANT_VALUE);
+    const value = near.read(key, this.#scope);
+    if (value !== undefined) return value as V;
+    const slot = near.found;
+    if (slot < 0) return this.#missed(key, WANT_VALUE);
+    return near.isCurrent(slot) ? this.#nearby(key, slot) : this.#again(key, slot);
+  }
+
+  /** A value that is not near. */
+  #missed(key: string, want: number): V | undefined {
+    const near = this.#near as Near;
+    near.missed();
+    const written = this.#writeKey(key);
+    return written < 0 ? undefined : this.#fetch(key, written, want, near);
   }
 
   /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
@@ -231,22 +247,25 @@ export class Cache<V = any> implements Disposable {
     const near = this.#near as Near;
     const written = this.#writeKey(key);
     if (!this.#engine.find(written)) return undefined;
-    if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND);
-    return near.isBare(slot) ? (near.value(slot) as V) : this.#nearby(key, slot);
+    if (!near.renew(slot)) {
+      near.missed();
+      return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, near);
+    }
+    return this.#nearby(key, slot);
   }
 
-  /** A value that is near, and is packed or has an expiry or tags. It was counted as a hit. */
-  #nearby(key: Key, slot: number): V | undefined {
+  /** A value that is near, and may be packed or have an expiry or tags. It was counted as a hit. */
+  #nearby(key: string, slot: number): V | undefined {
     const near = this.#near as Near;
     // First, as the clock is the user's code and may use the cache.
-    const value = near.value(slot);
     const isPacked = near.isPacked(slot);
     const extra = near.extra(slot);
+    const value = extra === undefined ? near.value(slot) : extra.value;
     if (extra !== undefined) {
       const isDead = extra.expiry !== Infinity && extra.expiry <= this.#now();
       if (isDead || !near.hasItsTags(extra)) {
         if (isDead) near.drop(slot);
-        return this.#read(key, WANT_VALUE | WANT_AFTER_FIND);
+        return this.#missed(key, WANT_VALUE | WANT_AFTER_FIND);
       }
     }
     return (isPacked ? unpack(value as Packed) : value) as V;
@@ -257,11 +276,10 @@ export class Cache<V = any> implements Disposable {
     return written < 0 ? undefined : this.#fetch(key, written, want);
   }
 
-  /** Reads and decodes the value of the key in the area. */
-  #fetch(key: Key, written: number, want: number): V | undefined {
+  /** Reads and decodes the value of the key in the area, and keeps it in `near`. */
+  #fetch(key: Key, written: number, want: number, near?: Near): V | undefined {
     const engine = this.#engine;
     const codec = this.#codec;
-    const near = typeof key === "string" ? this.#near : undefined;
     // The tags are for the near cache, which keeps their counters.
     let wanted = near === undefined ? want : want | WANT_TAGS;
     for (let reads = 0; reads < READS; reads++) {
@@ -278,22 +296,29 @@ export class Cache<V = any> implements Disposable {
       if (near === undefined) return this.#decode(kind, engine.value, length, false);
       if (codec.isPrimitive(kind)) {
         const value = codec.decode(kind, engine.value, 0, length);
+        const slot = near.place(key as string, this.#scope, engine.out);
+        if (slot < 0) return value as V;
         const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
-        near.keep(key as string, this.#scope, engine.out, value, extra, length, false);
+        near.keep(slot, key as string, engine.out, value, extra, heapBytes(value), false);
         return value as V;
       }
       const { frozenObjects } = this.#opened.options;
       if (!frozenObjects && !codec.isStructured(kind)) return this.#decode(kind, engine.value, length, false);
       // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
       const proof = engine.out.slice();
-      const tags = engine.tagCounters();
-      const expiry = engine.number;
+      const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
       const value = codec.decode(kind, engine.value, 0, length);
-      const packed = frozenObjects ? undefined : pack(value);
-      if (frozenObjects ? !deepFreeze(value) : packed === undefined) return value as V;
-      const extra = extraOf(this.#scope.id, expiry, tags);
-      near.keep(key as string, this.#scope, proof, packed ?? value, extra, length, packed !== undefined);
-      return (packed === undefined ? value : unpack(packed)) as V;
+      if (frozenObjects && !deepFreeze(value)) return value as V;
+      // Also this may run a getter of what a codec has made, so before there is a place.
+      const frozenBytes = frozenObjects ? heapBytes(value) : 0;
+      const slot = near.place(key as string, this.#scope, proof);
+      if (slot < 0) return value as V;
+      const packed = frozenObjects ? undefined : near.shapes.pack(value);
+      if (frozenObjects) near.keep(slot, key as string, proof, value, extra, frozenBytes, false);
+      if (packed === undefined) return value as V;
+      const heap = packedBytes(packed) + near.shapes.compiled;
+      near.keep(slot, key as string, proof, packed, extra, heap, true);
+      return unpack(packed) as V;
     }
     return undefined;
   }
@@ -564,6 +589,7 @@ export class Cache<V = any> implements Disposable {
     this.#live();
     if (this.#scope === ROOT) {
       this.#engine.clear();
+      this.#near?.clear();
     } else {
       writeTags(this.#engine.tags, [], this.#scope.tagPrefix, this.#scope.hidden.slice(-1));
       this.#engine.invalidate();
@@ -642,7 +668,17 @@ export class Cache<V = any> implements Disposable {
   stats(): Stats {
     const { entries, bytes } = this.#census();
     const { participants, capacity, used } = this.#engine.usage();
-    return { entries, bytes, capacity, used, size: this.#engine.region.size, participants, ...this.#engine.counts() };
+    const near = this.#near?.usage ?? { entries: 0, bytes: 0 };
+    return {
+      entries,
+      bytes,
+      capacity,
+      used,
+      size: this.#engine.region.size,
+      participants,
+      ...this.#engine.counts(),
+      near,
+    };
   }
 
   #census(): ReturnType<Engine["census"]> {
@@ -681,6 +717,8 @@ export class Cache<V = any> implements Disposable {
   close(): void {
     if (this.#opened.closed) return;
     this.#opened.closed = true;
+    forgotten.unregister(this.#opened);
+    this.#near?.close();
     // Called by code that encoding runs, it takes effect when that is over.
     if (this.#opened.encoding === 0) leaveSeat(this.#opened.seat, this.#opened);
   }
@@ -758,9 +796,10 @@ export class Cache<V = any> implements Disposable {
 export function openRegion<V>(region: Region, options: Resolved, name?: string, isNew?: boolean): Cache<V> {
   const seat = takeSeat(region, isNew);
   const { engine } = seat;
-  const near = options.nearCache > 0 ? new Near(options.nearCache, engine) : undefined;
+  const near = options.nearCache > 0 ? new Near(options.nearCache, engine, options.nearCacheSize) : undefined;
   const opened: Opened = { seat, engine, options, near, name, closed: false, encoding: 0 };
   seat.forgotten.register(opened, seat, opened);
+  if (near !== undefined) forgotten.register(opened, near, opened);
   return new Cache<V>(opened, ROOT);
 }
 

@@ -44,7 +44,8 @@ function plan(value: object, seen: Set<object>, depth: number): Copier | undefin
     at.push(Array.isArray(value) ? Number(key) : key);
     within.push(copier);
   }
-  return at.length === 0 ? FLAT : { at, within };
+  // Slices, as what grew has more room than it needs.
+  return at.length === 0 ? FLAT : { at: at.slice(), within: within.slice() };
 }
 
 /** A copy of the value that {@link copierOf} was asked about, which nobody may have changed since. */

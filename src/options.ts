@@ -22,10 +22,16 @@ export interface CacheOptions {
   /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * Decoded values that this thread keeps, in entries: 131,072 by default, at most 1 KiB for each of them on average, and at
-   * most half of the cache's size in all. Memory is taken as they come. 0 turns it off.
+   * Decoded values that this thread keeps, in entries: as many as `nearCacheSize` has room for by default. Memory is taken as
+   * they come. 0 turns it off.
    */
   nearCache?: number | undefined;
+  /**
+   * Bytes of heap that these values may take, by estimate, as a number or a text such as `"16mb"`: an eighth of the cache's
+   * size by default, and at least `"64kb"`. All near caches of a thread together never take more than an eighth of what its
+   * heap may grow to.
+   */
+  nearCacheSize?: number | string | undefined;
   /** `get` of an object returns one deeply frozen object again and again instead of a fresh copy; false by default. */
   frozenObjects?: boolean | undefined;
 }
@@ -63,8 +69,8 @@ export interface IncrementOptions {
 
 /** Size of a cache that nobody gave a size: half of what a container has in /dev/shm by default. */
 export const DEFAULT_SIZE: number = 32 << 20;
-const DEFAULT_NEAR = 131_072;
 const MAX_NEAR = 1 << 24;
+const MIN_NEAR_SIZE = 65_536;
 /** No name of a file is longer, in bytes. */
 const MAX_NAME = 255;
 
@@ -75,6 +81,7 @@ export interface Resolved {
   now: () => number;
   codec: ValueCodec;
   nearCache: number;
+  nearCacheSize: number | undefined;
   frozenObjects: boolean;
 }
 
@@ -85,7 +92,8 @@ const wallClock = (): number => Date.now();
 export function resolve(options: CacheOptions | undefined): Resolved {
   requireEncoding();
   const given = asObject(options, "options");
-  const { ttl, now = wallClock, codec, nearCache = DEFAULT_NEAR, frozenObjects = false, maxEntrySize } = given;
+  const { ttl, now = wallClock, codec, nearCache = MAX_NEAR, frozenObjects = false } = given;
+  const { nearCacheSize, maxEntrySize } = given;
   if (typeof now !== "function") throw new TypeError("now: must be a function that returns milliseconds");
   if (typeof frozenObjects !== "boolean") throw new TypeError("frozenObjects: must be a boolean");
   if (typeof nearCache !== "number") throw new TypeError("nearCache: must be a number of entries");
@@ -97,6 +105,7 @@ export function resolve(options: CacheOptions | undefined): Resolved {
     now,
     codec: new ValueCodec(codec),
     nearCache,
+    nearCacheSize: nearCacheSize === undefined ? undefined : checkNearSize(nearCacheSize),
     frozenObjects,
     maxEntrySize: maxEntrySize === undefined ? Infinity : checkEntrySize(maxEntrySize),
   };
@@ -152,6 +161,14 @@ export function checkPlace<T extends { path?: string | undefined }>(options: T |
   if (path === "") throw new RangeError("path: must not be empty");
   if (path?.includes("\0")) throw new RangeError("path: must not contain the character U+0000");
   return given;
+}
+
+function checkNearSize(size: number | string): number {
+  const bytes = parseBytes(size, "nearCacheSize");
+  if (bytes < MIN_NEAR_SIZE) {
+    throw new RangeError(`nearCacheSize: must be at least 64kb, not ${size}; to keep nothing set nearCache to 0`);
+  }
+  return bytes;
 }
 
 function checkEntrySize(size: number | string): number {

@@ -27,8 +27,15 @@ const PARTS = 128;
 const DEPTH = 16;
 /** Ways on from one step that are remembered. Where names are data there are always more. */
 const WAYS = 16;
-/** Steps before all are forgotten. */
-const STEPS = 4096;
+/** Bytes of shapes before all are forgotten. What is compiled stays as long as anything that was packed with it. */
+const BYTES = 1 << 19;
+const STEP_BYTES = 144;
+/** A longer name is data, which comes once. */
+const LONGEST_NAME = 128;
+/** Functions before all shapes are forgotten, and what one takes: so much, and for each character of its code so much. */
+const FUNCTIONS = 256;
+const FUNCTION_BYTES = 3000;
+const CODE_BYTES = 6;
 
 /** What a name stands for. An array of at most {@link SHORT} primitive values has `LIST` and its length. */
 const PRIMITIVE = 0;
@@ -53,34 +60,49 @@ interface Step {
   copyOf: Packed[0] | undefined;
 }
 
-/** The shapes that this thread has met, from their first step on, and how many steps they have. */
-const shapes: { first: Step | undefined; steps: number } = { first: undefined, steps: 0 };
+/** The shapes that a near cache has met: it goes with them. */
+export class Shapes {
+  #first: Step = newStep("", OBJECT);
+  #functions = 0;
+  #bytes = 0;
+  /** Bytes of heap of the function that {@link pack} has compiled for its last value; 0 when it has not. */
+  compiled = 0;
 
-/** Packs a value; `undefined` for what cannot be copied, as `copierOf` says. The value must not be used any more. */
-export function pack(value: unknown): Packed | undefined {
-  const packed = globalThis.process && isPlain(value) ? packByShape(value) : undefined;
-  if (packed !== undefined) return packed;
-  const copier = copierOf(value);
-  return copier && [copyPlanned, value, copier];
+  /** Packs a value; `undefined` for what cannot be copied, as `copierOf` says. The value must not be used any more. */
+  pack(value: unknown): Packed | undefined {
+    this.compiled = 0;
+    const packed = globalThis.process && isPlain(value) ? this.#packByShape(value) : undefined;
+    if (packed !== undefined) return packed;
+    const copier = copierOf(value);
+    return copier && [copyPlanned, value, copier];
+  }
+
+  /** For the function of its shape; `undefined` when there is none. */
+  #packByShape(value: Plain): Packed | undefined {
+    if (this.#bytes > BYTES || this.#functions >= FUNCTIONS) {
+      this.#first = newStep("", OBJECT);
+      this.#functions = 0;
+      this.#bytes = 0;
+    }
+    const packed = [undefined] as unknown as Packed;
+    const before = made;
+    const last = walk(value, this.#first, packed, new Set(), DEPTH);
+    this.#bytes += made - before;
+    if (last === undefined) return undefined;
+    if (++last.met === OFTEN) {
+      last.copyOf = compile(value);
+      this.compiled = FUNCTION_BYTES + CODE_BYTES * String(last.copyOf).length;
+      this.#functions++;
+    }
+    if (last.copyOf === undefined) return undefined;
+    packed[0] = last.copyOf;
+    // As it grew, there is more room in it than is needed.
+    return packed.slice() as Packed;
+  }
 }
 
 function copyPlanned([, value, copier]: Packed): unknown {
   return copy(value, copier as Copier);
-}
-
-/** For the function of its shape; `undefined` when there is none. */
-function packByShape(value: Plain): Packed | undefined {
-  if (shapes.first === undefined || shapes.steps > STEPS) {
-    shapes.steps = 0;
-    shapes.first = newStep("", OBJECT);
-  }
-  const packed = [undefined] as unknown as Packed;
-  const last = walk(value, shapes.first, packed, new Set(), DEPTH);
-  if (last === undefined) return undefined;
-  if (++last.met === OFTEN) last.copyOf = compile(value);
-  if (last.copyOf === undefined) return undefined;
-  packed[0] = last.copyOf;
-  return packed;
 }
 
 /** Packs all parts of an object on the way from one step to the last, which it returns; `undefined` when it cannot. */
@@ -91,6 +113,7 @@ function walk(value: Plain, from: Step, packed: unknown[], seen: Set<object>, de
   for (const name of Object.keys(value)) {
     const item = value[name];
     const part = partOf(item);
+    if (name.length > LONGEST_NAME) return undefined;
     at = follow(at, name, part);
     // In a literal that name would be the prototype.
     if (name === "__proto__" || packed.length + seen.size > PARTS) return undefined;
@@ -128,8 +151,11 @@ function follow({ next }: Step, name: string, part: number): Step {
   return added;
 }
 
+/** Bytes of all steps that were ever made. */
+let made = 0;
+
 function newStep(name: string, part: number): Step {
-  shapes.steps++;
+  made += STEP_BYTES + name.length * 2;
   return { name, part, next: [], met: 0, copyOf: undefined };
 }
 

@@ -31,6 +31,8 @@ let levels: Map<object, number> = new Map();
 /** Whether a Map was met whose keys are objects: then what is in a key can be deeper than its level says. */
 let hasObjectKeys = false;
 
+const flagsOf = Object.getOwnPropertyDescriptor(RegExp.prototype, "flags")?.get as (this: unknown) => string;
+
 /** Notes that `item` is one level below `holder`, unless it was met before. */
 function enter<T>(item: T, holder: object): T {
   if (typeof item !== "object" || item === null || levels.has(item)) return item;
@@ -62,6 +64,7 @@ const WRITING: Partial<StringifyOperations> = {
     return Number.isNaN(time) ? "" : new Date(time).toISOString();
   },
   toStringValue: (value) => String(contentOf(value, kindOf(value))),
+  regExpInfo: (expression) => ({ source: String(contentOf(expression, "RegExp")), flags: flagsOf.call(expression) }),
   shapeOf(object) {
     const keys = Object.keys(object);
     const prototype: unknown = Object.getPrototypeOf(object);
@@ -182,7 +185,7 @@ function referencesOf(entry: unknown): unknown[] {
 const ERROR_TEXTS: readonly string[] = ["name", "message", "stack"];
 /** Not enumerable either. */
 const ERROR_PARTS: readonly string[] = ["cause", "errors", "error", "suppressed"];
-/** What the runtime has. The last one has its name and message from its constructor. */
+/** What the runtime has. The last one gets its name and message from its constructor. */
 const DOM_EXCEPTION = "DOMException";
 const ERROR_KINDS: readonly string[] = [
   ..."Error EvalError RangeError ReferenceError SyntaxError TypeError URIError AggregateError SuppressedError".split(
@@ -201,16 +204,16 @@ export function errorData(error: Error): object {
   const { toJSON } = error as { toJSON?: unknown };
   const json: unknown = typeof toJSON === "function" ? toJSON.call(error, "") : undefined;
   const own: Record<string, unknown> = { ...((typeof json === "object" && json) || error) };
-  const data: Record<string, unknown> = { kind: errorKind(error) };
+  const data = { kind: errorKind(error) };
   for (const key of ERROR_TEXTS) {
     const value: unknown = error[key as keyof Error];
-    if (value !== undefined) data[key] = String(value);
+    if (value !== undefined) define(data, key, String(value), true);
     delete own[key];
   }
   for (const key of ERROR_PARTS) {
-    if (!Object.hasOwn(own, key) && Object.hasOwn(error, key)) data[key] = error[key as keyof Error];
+    if (!Object.hasOwn(own, key) && Object.hasOwn(error, key)) define(data, key, error[key as keyof Error], true);
   }
-  if (Object.keys(own).length > 0) data[OWN] = own;
+  if (Object.keys(own).length > 0) define(data, OWN, own, true);
   return enter(data, error);
 }
 
@@ -240,7 +243,7 @@ export function toError(data: unknown): Error {
     for (const [key, value] of Object.entries(part)) {
       const isText = typeof value === "string" || value === undefined;
       if (ERROR_TEXTS.includes(key) && !isText) throw unreadable(`it is an error whose ${key} is no text`);
-      const isThere = (key === "name" || kind === DOM_EXCEPTION) && error[key as keyof Error] === value;
+      const isThere = ERROR_TEXTS.includes(key) && error[key as keyof Error] === value;
       if (!isThere) define(error, key, value, isOwn);
     }
   }

@@ -181,6 +181,29 @@ function isPair(unit: number, text: string, index: number): boolean {
   return (unit & 0xfc00) === 0xd800 && (text.charCodeAt(index + 1) & 0xfc00) === 0xdc00;
 }
 
+/** V8 cuts and joins shorter texts by copying them. */
+const SLICED = 13;
+/** V8 answers this in constant time for strings it stores with one byte per character. */
+const WIDE = /[^\0-\xff]/;
+/** Where texts are copied; grows to the longest. */
+let copies: Uint8Array = new Uint8Array(0);
+
+/**
+ * The same text with characters of its own: what was cut from a text, or joined from several, holds these for as long as it
+ * is kept itself.
+ */
+export function flatCopy(text: string): string {
+  const { length } = text;
+  if (length < SLICED) return text;
+  if (copies.length < length * 2) copies = host.allocate(Math.max(512, length * 2));
+  if (WIDE.test(text)) {
+    host.writeUtf16(text, copies, 0);
+    return host.readUtf16(copies, 0, length * 2);
+  }
+  host.writeLatin1(text, copies, 0);
+  return host.readLatin1(copies, 0, length);
+}
+
 /**
  * A number for the text, to find things by that are compared afterwards. Anybody can make texts that have the same.
  *

@@ -7,7 +7,10 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { createCache } from "../dist/index.js";
 import { copierOf, copy } from "../src/copy.ts";
-import { type Packed, pack, unpack } from "../src/pack.ts";
+import { type Packed, Shapes, unpack } from "../src/pack.ts";
+
+const shapes = new Shapes();
+const pack = (value: unknown): Packed | undefined => shapes.pack(value);
 
 const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 console.log(`copy: SEED=${seed}`);

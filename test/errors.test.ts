@@ -756,6 +756,12 @@ describe("wrong arguments", () => {
     ["nearCache", RangeError, 1.5],
     ["nearCache", RangeError, Number.NaN],
     ["nearCache", RangeError, Number.POSITIVE_INFINITY],
+    ["nearCacheSize", TypeError, null],
+    ["nearCacheSize", TypeError, {}],
+    ["nearCacheSize", TypeError, "much"],
+    ["nearCacheSize", RangeError, 0],
+    ["nearCacheSize", RangeError, 65_535],
+    ["nearCacheSize", RangeError, "8gb"],
     ["frozenObjects", TypeError, 1],
     ["frozenObjects", TypeError, null],
   ];

@@ -64,7 +64,7 @@ users.invalidateTag("a", "b");
 users.clear();
 const reach: "threads" | "processes" = users.reach;
 const handle: CacheHandle = users.handle;
-const attached = attachCache<User>(handle, { nearCache: 0, frozenObjects: true, now: () => 0 });
+const attached = attachCache<User>(handle, { nearCache: 0, nearCacheSize: "16mb", frozenObjects: true, now: () => 0 });
 is<typeof attached, Cache<User>>(true);
 {
   using disposable = createCache({ size: 1 << 20, maxEntrySize: 5 });
