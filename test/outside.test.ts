@@ -681,7 +681,7 @@ describe("one value that cannot be read here", () => {
       // The near cache has nothing of it.
       cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
       Object.defineProperty(world, "Temporal", { value: undefined, configurable: true });
-      check(cache, "Temporal.Instant", "does not have");
+      check(cache, "Instant");
       // Nobody could read it, so it is what its toJSON says.
       expect(cache.set("k", [new Instant("x")]).get("k")).toEqual(["JSON"]);
     } finally {
