@@ -36,6 +36,7 @@ import { extraOf, Near } from "./near.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
 import { type Packed, unpack } from "./pack.ts";
 import { readTags, writeTags } from "./tags.ts";
+import { flatCopy } from "./text.ts";
 
 /** A key: text of up to 4 KiB of UTF-8, or as many bytes. A string and its bytes are different keys. */
 export type Key = string | Uint8Array;
@@ -522,7 +523,7 @@ export class Cache<V = any> implements Disposable {
     this.#live();
     if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
     if (name === "") throw new RangeError("name: must not be empty");
-    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, name], this.#engine));
+    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, flatCopy(name)], this.#engine));
   }
 
   /** Removes everything, in one step. Entries that others store at the same time may stay. */
