@@ -150,6 +150,7 @@ export class Near {
   #hashed = HASHED;
   /** How often a key found another one of the same hash. */
   #alike = 0;
+  /** What {@link read} has found instead of a value. */
   #found = -1;
   /** The hash of the key that {@link place} was asked about last. */
   #hash = 0;
@@ -227,11 +228,8 @@ export class Near {
     const page = this.#pageOf(hash);
     const words = this.#words[page] as Int32Array;
     const set = hash & ((1 << SETS_LOG) - 1);
-    // The bytes that are the same become zero, and of these the highest bits are set; now and then of another byte, too
-    // (Mycroft's test for a zero byte in a word).
-    const other = (words[PRINTS_AT + set] as number) ^ Math.imul(printOf(hash), 0x01010101);
-    for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
+    for (let same = alike(words[PRINTS_AT + set] as number, hash); same !== 0; same &= same - 1) {
+      const slot = (set << SET_LOG) | firstOf(same);
       const kept = this.#kept[page] as unknown[];
       if (kept[slot << 1] !== key) continue;
       const at = WORDS_AT + (slot << WORDS_LOG);
@@ -245,9 +243,7 @@ export class Near {
         this.#found = (page << PAGE_LOG) | slot;
         return undefined;
       }
-      if ((notes & USED) === 0) words[at + NOTES] = notes | USED;
-      // Also keeps optimisers from reading what proves it once for many calls.
-      (this.#memory64[this.#hitsAt] as number)++;
+      this.#countRead(words, at, notes);
       const value = kept[(slot << 1) | 1];
       return (notes & PACKED) === 0 ? value : unpack(value as Packed);
     }
@@ -274,13 +270,18 @@ export class Near {
     );
   }
 
+  #countRead(words: Int32Array, at: number, notes: number): void {
+    if ((notes & USED) === 0) words[at + NOTES] = notes | USED;
+    // Also keeps optimisers from reading what proves a value once for many calls.
+    (this.#memory64[this.#hitsAt] as number)++;
+  }
+
   #find(hash: number, key: string, scope: string): number {
     const page = this.#pageOf(hash);
     const set = hash & ((1 << SETS_LOG) - 1);
     const prints = (this.#words[page] as Int32Array)[PRINTS_AT + set] as number;
-    const other = prints ^ Math.imul(printOf(hash), 0x01010101);
-    for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = (page << PAGE_LOG) | (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
+    for (let same = alike(prints, hash); same !== 0; same &= same - 1) {
+      const slot = (page << PAGE_LOG) | (set << SET_LOG) | firstOf(same);
       if (this.#holds(slot, key, scope)) return slot;
     }
     return -1;
@@ -304,8 +305,7 @@ export class Near {
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const at = wordsAt(slot);
     if (!this.#isProved(words, at)) return false;
-    words[at + NOTES] = (words[at + NOTES] as number) | USED;
-    (this.#memory64[this.#hitsAt] as number)++;
+    this.#countRead(words, at, words[at + NOTES] as number);
     return true;
   }
 
@@ -539,7 +539,7 @@ export class Near {
     return this.#taken < this.#most && this.#hasRoomFor(bytes);
   }
 
-  /** The bytes that are kept; for the choice between near caches. */
+  /** Lets go of the next value, unless it was used. */
   #look(): void {
     if (this.#isTaken(this.#hand)) {
       if (this.#isUsed(this.#hand)) this.#forgetUse(this.#hand);
@@ -572,6 +572,20 @@ function largest(): Near {
 /** A byte of a hash that is not zero, of bits that name neither set nor page. */
 function printOf(hash: number): number {
   return (hash >>> 24) | 1;
+}
+
+/**
+ * In which slots of a set keys may have that hash: the highest bit of each byte that is the same, now and then of another one,
+ * too (Mycroft's test for a zero byte in a word).
+ */
+function alike(prints: number, hash: number): number {
+  const other = prints ^ Math.imul(printOf(hash), 0x01010101);
+  return (other - 0x01010101) & ~other & 0x80808080;
+}
+
+/** The first of them. */
+function firstOf(same: number): number {
+  return (31 - Math.clz32(same & -same)) >> 3;
 }
 
 function setPrint(words: Int32Array, slot: number, print: number): void {

@@ -326,8 +326,9 @@ describe("a read looks here", () => {
       const all = play(1000);
       read(all, keys(20_000));
       expect(read(all, keys(2_000_000)) / 2_000_000).toBeGreaterThan(0.95);
-      // What was kept in vain is let go of.
-      expect(all.near.usage.entries).toBe(0);
+      // What was kept in vain is let go of, but for the last one.
+      for (let n = 1_000_000; !all.near.rests(); n++) read(all, [n]);
+      expect(all.near.usage.entries).toBeLessThanOrEqual(1);
     },
     60_000,
   );
