@@ -23,10 +23,12 @@
  * since somebody last wanted their place keep it (CLOCK): what is read once does not drive out what is read often.
  *
  * Hashing a key takes about as long as all the rest, so of long ones only the last characters are looked at, more when
- * that turns out to be too few.
+ * that turns out to be too few, and all when even those are. The hash is keyed by a secret of this thread, so nobody can aim
+ * keys at one set; who could would only make misses here, which the engine answers.
  */
 
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
+import { KEY_LIMIT } from "./key.ts";
 import type { Scope } from "./namespace.ts";
 import { BYTES, CHANGES, CHANGES_AT, EXTRA, HASH, NOTES, PACKED, RARE, SET_LOG, USED, WORDS_LOG } from "./slot.ts";
 import { hashText } from "./text.ts";
@@ -41,9 +43,10 @@ const BYTES_PER_ENTRY = 1024;
 const SHARE = 0.5;
 /** Slots that are looked at for one value when there is no room for it. */
 const LOOKS = 64;
-/** The last characters of a key that its hash is made of, at first and at most. */
+/** The last characters of a key that its hash is made of: at first, then, and at last all that a key can have. */
 const HASHED = 8;
-const HASHED_AT_MOST = 32;
+const HASHED_THEN = 32;
+const HASHED_AT_MOST = KEY_LIMIT;
 /** When in so many slots of a thousand a key found another one of the same hash, more characters are hashed. */
 const ALIKE = 20;
 
@@ -202,7 +205,7 @@ export class Near {
     if (epoch !== this.#epoch) this.#begin(epoch);
     if (this.#taken >= this.#slots / 2 && this.#slots < this.#most) this.#rebuild(this.#slots * 2, this.#hashed);
     if (this.#alike > (this.#slots * ALIKE) / 1000 && this.#hashed < HASHED_AT_MOST) {
-      this.#rebuild(this.#slots, HASHED_AT_MOST);
+      this.#rebuild(this.#slots, this.#hashed === HASHED ? HASHED_THEN : HASHED_AT_MOST);
     }
     const hash = hashText(key, this.#hashed) ^ scope.salt;
     const slot = this.#slotFor(hash, key, scope.id);
