@@ -28,11 +28,13 @@
  * reads, and then tries again.
  *
  * Hashing a key takes about as long as all the rest, so of long ones only the last characters are looked at, more when
- * that turns out to be too few.
+ * that turns out to be too few, and all when even those are. The hash is keyed by a secret of this thread, so nobody can aim
+ * keys at one set; who could would only make misses here, which the engine answers.
  */
 
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import { textBytes } from "./heap.ts";
+import { KEY_LIMIT } from "./key.ts";
 import type { Scope } from "./namespace.ts";
 import { type Packed, Shapes, unpack } from "./pack.ts";
 import {
@@ -74,9 +76,10 @@ const LOOKS = 64;
 /** Bytes that an {@link Extra} takes, without the counters of tags. */
 const EXTRA_BYTES = 72;
 const COUNTERS_BYTES = 200;
-/** The last characters of a key that its hash is made of, at first and at most. */
+/** The last characters of a key that its hash is made of: at first, then, and at last all that a key can have. */
 const HASHED = 8;
-const HASHED_AT_MOST = 32;
+const HASHED_THEN = 32;
+const HASHED_AT_MOST = KEY_LIMIT;
 /** When in so many slots of a thousand a key found another one of the same hash, more characters are hashed. */
 const ALIKE = 20;
 /** So many reads that looked here in vain are judged together. */
@@ -367,7 +370,7 @@ export class Near {
     if (this.#hashed < HASHED_AT_MOST && this.#alike > (this.#words.length * PAGE * ALIKE) / 1000) {
       // Rare, and not worth a second way of moving what is kept.
       this.#begin(epoch);
-      this.#hashed = HASHED_AT_MOST;
+      this.#hashed = this.#hashed === HASHED ? HASHED_THEN : HASHED_AT_MOST;
       return -1;
     }
     const isFull = this.#taken >= this.#most || this.#bytes > this.#budget * FULL;
