@@ -23,12 +23,12 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
 }
 
 /** Not in browsers: always throws. */
-export function openCache(_name?: string | OpenOptions, _options?: OpenOptions): never {
+export function openCache(_name?: string, _options?: OpenOptions): never {
   throw noProcesses();
 }
 
 /** Not in browsers: always throws. */
-export function destroyCache(_name?: string | object): never {
+export function destroyCache(_name?: string): never {
   throw noProcesses();
 }
 

@@ -44,11 +44,12 @@ export { createCache };
  * `ERR_UNSUPPORTED` on this platform, or where native addons are forbidden; `ERR_NO_SPACE`, `ERR_LAYOUT`,
  * `ERR_NOT_OWNER`; `ERR_BUSY` when too many threads have it open.
  */
+export function openCache<V = any>(): Cache<V>;
 export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V>;
-export function openCache<V = any>(options?: OpenOptions): Cache<V>;
-export function openCache<V>(...args: [(string | OpenOptions)?, OpenOptions?]): Cache<V> {
-  const { name, options } = named(args, openCache);
-  return openNamed<V>(name, options);
+export function openCache<V>(...args: [string?, OpenOptions?]): Cache<V> {
+  // By count, so that a name that is `undefined` by mistake is an error and not the application's cache.
+  if (args.length === 0) return openNamed<V>(applicationName(openCache), undefined);
+  return openNamed<V>(checkName(args[0]), args[1]);
 }
 
 function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> {
@@ -62,19 +63,6 @@ function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> 
     defaultSize: DEFAULT_SIZE,
   });
   return openRegion<V>(region, resolved, name);
-}
-
-/** A name and options as they were given, or the name of the application that calls `entry`. */
-function named<O extends object>(
-  args: [(string | O)?, O?],
-  entry: typeof openCache | typeof destroyCache,
-): { name: string; options: O | undefined } {
-  const [first, second] = args;
-  // By count, so that a name that is `undefined` by mistake is an error and not the application's cache.
-  if (args.length === 0 || (typeof first === "object" && first !== null)) {
-    return { name: applicationName(entry), options: first as O | undefined };
-  }
-  return { name: checkName(first), options: second };
 }
 
 /**
@@ -107,13 +95,11 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
  *
  * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user.
  */
+export function destroyCache(): boolean;
 export function destroyCache(name: string, options?: { path?: string | undefined }): boolean;
-export function destroyCache(options?: { path?: string | undefined }): boolean;
-export function destroyCache(
-  ...args: [(string | { path?: string | undefined })?, { path?: string | undefined }?]
-): boolean {
-  const { name, options } = named(args, destroyCache);
-  const path = checkPlace(options).path;
+export function destroyCache(...args: [string?, { path?: string | undefined }?]): boolean {
+  const name = args.length === 0 ? applicationName(destroyCache) : checkName(args[0]);
+  const { path } = checkPlace(args[1]);
   if (name === application?.name && path === undefined) {
     application?.close();
     application = undefined;

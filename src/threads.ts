@@ -72,9 +72,10 @@ function isSharedMemory(value: unknown): value is WebAssembly.Memory {
 function whyNot(handle: unknown): string {
   const right = "the `handle` of a cache, passed by workerData, postMessage or environment data";
   if (typeof handle !== "object" || handle === null) return `must be ${right}, not ${describe(handle)}`;
-  if (typeof (handle as Partial<Cache>).handle === "object") return "is a Cache: use its `handle`";
+  if (typeof (handle as Partial<Cache>).handle === "object")
+    return "is a Cache: use its `handle`, as for workerData and postMessage";
   if (!Array.isArray(handle) && Object.keys(handle).length === 0) {
-    return "is an empty object, as a Cache becomes when it is posted itself: post `cache.handle`";
+    return "is an empty object, as a Cache becomes when it is posted itself: pass `cache.handle` by workerData or postMessage";
   }
   return `must be ${right}`;
 }

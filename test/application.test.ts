@@ -106,7 +106,7 @@ beforeAll(() => {
   write("checkout/bin.js", TOOL);
   link("../../../checkout", "prefix/lib/node_modules/linked");
   link("../lib/node_modules/linked/bin.js", "prefix/bin/linked");
-  write("elsewhere/package.json", '{ "name": "elsewhere" }');
+  write("elsewhere/package.json", JSON.stringify({ name: `${mark}-elsewhere` }));
   project("a");
   project("b");
 });
@@ -184,7 +184,9 @@ describe("the application is the project whose code runs", () => {
     const store = path.join(place, "store/links/@/cache-machine/1/hash/node_modules");
     fs.mkdirSync(path.join(store, "cache-machine"), { recursive: true });
     fs.cpSync(path.join(root, "package.json"), path.join(store, "cache-machine/package.json"));
-    fs.cpSync(path.join(root, "dist"), path.join(store, "cache-machine/dist"), { recursive: true });
+    for (const part of ["dist", "native"]) {
+      fs.cpSync(path.join(root, part), path.join(store, "cache-machine", part), { recursive: true });
+    }
     for (const name of fs.readdirSync(path.join(root, "node_modules"))) {
       if (!name.startsWith(".")) link(path.join(root, "node_modules", name), path.join(store, name));
     }
@@ -311,8 +313,8 @@ describe("its end", () => {
       `const { openCache, destroyCache, set, get } = require("cache-machine");
        const report = (...values) => console.log(JSON.stringify(values));
        set("a", 1);
-       const cache = openCache({ ttl: 1000, size: "32mb" });
-       report(cache.get("a"), cache.stats().participants, cache.ttl("a") === Infinity, cache.set("b", 2).ttl("b") <= 1000, get("b"));
+       const cache = openCache();
+       report(cache.get("a"), cache.stats().participants, cache.ttl("a") === Infinity, cache.set("b", 2, { ttl: 1e6 }).ttl("b") <= 1e6, get("b"));
        cache.delete("a");
        report(get("a"), get());
        cache.clear();
@@ -320,8 +322,8 @@ describe("its end", () => {
        set("a", 3);
        report(destroyCache(), destroyCache(), cache.get("a"), get("a"));
        set("a", 4);
-       report(cache.get("a"), get("a"), openCache().get("a"), openCache().name === cache.name, destroyCache({ path: undefined }));
-       for (const [open, args] of [[openCache, [undefined]], [openCache, [null]], [destroyCache, [undefined]], [openCache, [undefined, {}]], [openCache, [""]]])
+       report(cache.get("a"), get("a"), openCache().get("a"), openCache().name === cache.name, destroyCache());
+       for (const [open, args] of [[openCache, [undefined]], [openCache, [null]], [openCache, [{ ttl: 5 }]], [destroyCache, [undefined]], [openCache, [undefined, {}]], [openCache, [""]]])
          try { open(...args); report("no error"); } catch (error) { report(error.name, error.message); }`,
     );
     const lines = (await run([app], { cwd: folder })).map((line) => JSON.parse(line));
@@ -333,6 +335,7 @@ describe("its end", () => {
       [true, false, 3, null],
       [3, 4, 4, true, true],
       ["TypeError", `${noName} undefined`],
+      ["TypeError", `${noName} object`],
       ["TypeError", `${noName} object`],
       ["TypeError", `${noName} undefined`],
       ["TypeError", `${noName} undefined`],

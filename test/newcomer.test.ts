@@ -341,7 +341,9 @@ describe("errors on the way say how to go on", () => {
       /ERR_SIZE_MISMATCH|leave `size` out/,
     ],
     ["a typing error", 'openCache(n, { size: "64 megs" })', /size: /],
-    ["no name", "openCache()", /name: must be a string/],
+    ["no name", "openCache(undefined)", /name: must be a string/],
+    ["a cache as a handle", "attachCache(createCache())", /handle: is a Cache: use its `handle`/],
+    ["a cache that was posted", "attachCache(JSON.parse('{}'))", /handle: is an empty object.*`cache.handle`/],
     ["a directory that is not there", 'openCache(n, { path: "/nowhere" })', /existing directory.*option `path`/],
     [
       "seconds for milliseconds",

@@ -7,6 +7,7 @@ import {
   type CacheErrorCode,
   type CacheHandle,
   type CacheOptions,
+  type CacheSummary,
   type Codec,
   type CreateOptions,
   createCache,
@@ -78,6 +79,12 @@ const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefi
 const setOptions: SetOptions = { tags: ["a"] as const };
 const incrementOptions: IncrementOptions = { initial: 1 };
 const destroyed: boolean = destroyCache("app", { path: "/tmp" });
+const own = openCache();
+is<typeof own, Cache<any>>(true);
+const ownUsers = openCache<User>();
+is<typeof ownUsers, Cache<User>>(true);
+const summary: CacheSummary = own.toJSON();
+const ended: boolean = destroyCache();
 
 set("key", "value", { ttl: 5 });
 const one: number | undefined = get<number>("key");
@@ -102,8 +109,12 @@ users.get(1);
 users.set("a", { name: "A" }, { expires: 1 });
 // @ts-expect-error a tag that is no text
 users.set("a", { name: "A" }, { tags: [1] });
-// @ts-expect-error openCache has no default name
-openCache();
+// @ts-expect-error a name that may be missing
+openCache(undefined as string | undefined);
+// @ts-expect-error options without a name
+openCache({ ttl: 5 });
+// @ts-expect-error as much as openCache does
+destroyCache(undefined as string | undefined);
 // @ts-expect-error `path` is for caches of process reach
 createCache({ path: "/tmp" });
 // @ts-expect-error a codec has two sides
@@ -113,4 +124,19 @@ new CacheError("ERR_OTHER", "message");
 // @ts-expect-error caches are opened, not constructed
 new Cache();
 
-export { added, destroyed, hits, incrementOptions, left, one, options, reach, setOptions, stored, sum, touched };
+export {
+  added,
+  destroyed,
+  ended,
+  hits,
+  incrementOptions,
+  left,
+  one,
+  options,
+  reach,
+  setOptions,
+  stored,
+  sum,
+  summary,
+  touched,
+};
