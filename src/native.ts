@@ -210,7 +210,7 @@ function reserveError(error: number, size: number): Error {
         `the file system has no room for a cache of ${readableSize(size)} (${code}): choose a smaller \`size\`, give ` +
           "a container more with `docker run --shm-size` (64 MB by default), or choose another place with `path`",
       );
-    case "EOPNOTSUPP":
+    case "ENOTSUP":
     case "EINVAL":
     case "ENODEV":
       return new CacheError(
@@ -251,7 +251,7 @@ function lockError(error: number): Error {
     case "EINVAL":
     case "ENOLCK":
     case "ENOSYS":
-    case "EOPNOTSUPP":
+    case "ENOTSUP":
       return new CacheError(
         "ERR_UNSUPPORTED",
         `the file system or the kernel has no open file description locks (fcntl: ${code}), ` +

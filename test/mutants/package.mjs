@@ -346,6 +346,16 @@ export const PACKAGE = [
     filter: "first cache",
   },
   {
+    name: "no-reserving-is-any-error",
+    breaks: "errors",
+    what: "a file system that cannot reserve blocks is not told from one that fails",
+    file: "src/native.ts",
+    find: '    case "ENOTSUP":\n    case "EINVAL":\n',
+    replace: '    case "EINVAL":\n',
+    first: MEMORY,
+    filter: "reserves no blocks",
+  },
+  {
     name: "arguments-are-what-they-should-be",
     breaks: "errors",
     what: "a fraction is a number of bytes, and NaN a descriptor",
