@@ -900,15 +900,6 @@ export const PACKAGE = [
     first: OUTSIDE,
   },
   {
-    name: "long-key-is-another",
-    breaks: "outside",
-    what: "a key that is too long is looked for as it happens to lie in the area",
-    file: "src/cache.ts",
-    find: "return written >= 0 && this.#engine.get(written, WANT_QUIET) >= 0;",
-    replace: "return this.#engine.get(written, WANT_QUIET) >= 0;",
-    first: OUTSIDE,
-  },
-  {
     name: "change-for-nothing",
     breaks: "outside",
     what: "update asks for a value that no entry can have",
@@ -958,8 +949,8 @@ export const PACKAGE = [
     breaks: "hostile",
     what: "JSON of any depth is read",
     file: "src/json.ts",
-    find: "if (text.length > 2 * DEEPEST) checkDepth(value, DEEPEST);",
-    replace: "",
+    find: "if (text.length > 2 * DEEPEST) checkDepth",
+    replace: "if (text.length > 2 ** 30) checkDepth",
     first: OUTSIDE,
   },
   {
@@ -977,7 +968,7 @@ export const PACKAGE = [
     what: "an object is what its prototype or Symbol.toStringTag says",
     file: "src/kinds.ts",
     find: 'return kind === "Error" || holds(value, contents.get(kind) ?? contentOfTemporal(kind)) ? kind : "Object";',
-    replace: "return kind;",
+    replace: 'return holds(value, contents.get(kind) ?? contentOfTemporal(kind)) || kind !== "Error" ? kind : "Error";',
     first: OUTSIDE,
   },
   {
@@ -1004,7 +995,7 @@ export const PACKAGE = [
     what: "an expression that has to note how far it has got is frozen and shared",
     file: "src/freeze.ts",
     find: "if (notes || UNFREEZABLE",
-    replace: "if (UNFREEZABLE",
+    replace: "if ((notes && kind === undefined) || UNFREEZABLE",
     first: OUTSIDE,
   },
   {
@@ -1040,7 +1031,7 @@ export const PACKAGE = [
     what: "an error with a toJSON has its own properties as well",
     file: "src/structured.ts",
     find: '...((typeof json === "object" && json) || error)',
-    replace: "...error",
+    replace: "...(json === undefined ? error : error)",
     first: OUTSIDE,
   },
   // ---- operations ----------------------------------------------------------------------------------------------------
