@@ -363,9 +363,7 @@ export class Near {
     if (epoch !== this.#epoch) this.#begin(epoch);
     if (this.#words[0] === NO_PAGE) {
       if (!this.#hasRoomFor(PAGE_BYTES)) return -1;
-      this.#words = [];
-      this.#kept = [];
-      this.#addPage();
+      this.#addPage([], []);
     }
     if (this.#hashed < HASHED_AT_MOST && this.#alike > (this.#words.length * PAGE * ALIKE) / 1000) {
       // Rare, and not worth a second way of moving what is kept.
@@ -427,17 +425,17 @@ export class Near {
     let bytes = heap + textBytes(own);
     if (extra !== undefined) bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES);
     if (bytes > this.#budget * LARGEST || !this.#makeRoom(bytes)) return;
-    this.#taken++;
-    this.#count(bytes);
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const at = wordsAt(slot);
+    const rare = rareAt(slot);
+    this.#count(bytes);
+    this.#taken++;
     const changesAt = out[OUT_CHANGES_AT] as number;
     words[at + CHANGES_AT] = changesAt;
     // A count that will not come back: the engine gives the proof with the next read.
     words[at + CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at + NOTES] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
     words[at + HASH] = this.#hash;
-    const rare = rareAt(slot);
     for (let i = 0; i < STAMP; i++) words[rare + i] = out[OUT_STAMP + i] as number;
     words[rare + BYTES] = bytes;
     const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
@@ -462,15 +460,17 @@ export class Near {
 
   /** Nothing is kept: in the beginning, and when everything was cleared since the last value was kept. */
   #begin(epoch: number): void {
+    // What can fail comes first.
+    const shapes = new Shapes();
+    this.#count(-this.#bytes);
+    this.shapes = shapes;
     this.#epoch = epoch;
     this.#taken = 0;
-    this.#count(-this.#bytes);
     this.#hand = 0;
     this.#alike = 0;
     this.#mask = 0;
     this.#words = [NO_PAGE];
     this.#kept = [NOTHING as unknown[]];
-    this.shapes = new Shapes();
   }
 
   #count(bytes: number): void {
@@ -483,10 +483,15 @@ export class Near {
     return this.#bytes + bytes <= this.#budget && thread.bytes + bytes <= (thread.limit as number);
   }
 
-  #addPage(): void {
-    this.#words.push(new Int32Array(PAGE_WORDS));
-    this.#kept.push(new Array(PAGE * 2).fill(undefined));
+  /** Adds a page to these, which are the table from then on. The stack may end in any call, so there is none in between. */
+  #addPage(words: Int32Array[], kept: unknown[][]): void {
+    const page = new Int32Array(PAGE_WORDS);
+    const slots = new Array(PAGE * 2).fill(undefined);
     this.#count(PAGE_BYTES);
+    words.push(page);
+    kept.push(slots);
+    this.#words = words;
+    this.#kept = kept;
   }
 
   /** One page more, for half of what is in another. Each keeps its place within the page, so nothing meets anything. */
@@ -494,7 +499,7 @@ export class Near {
     const to = this.#words.length;
     if (to > this.#mask) this.#mask = this.#mask * 2 + 1;
     const from = to & (this.#mask >>> 1);
-    this.#addPage();
+    this.#addPage(this.#words, this.#kept);
     const [words, kept] = [this.#words[from] as Int32Array, this.#kept[from] as unknown[]];
     const [otherWords, otherKept] = [this.#words[to] as Int32Array, this.#kept[to] as unknown[]];
     for (let slot = 0; slot < PAGE; slot++) {
