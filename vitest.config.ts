@@ -1,6 +1,8 @@
 import { defineConfig } from "vitest/config";
+import { constants } from "./scripts/constants.mjs";
 
 export default defineConfig({
+  define: constants(),
   test: {
     include: ["test/**/*.test.ts"],
     // Real processes on machines that others use too: generous limits, and never a test that waits for ever.

@@ -132,8 +132,8 @@ static void release(void *block) { system_call(SYS_munmap, (long)block, BLOCK, 0
 enum { WRONG_ARGUMENT = -4096 };
 
 enum { MAX_ARGUMENTS = 3 };
-/** What WebAssembly and all supported kernels can map at. */
-enum { PAGE = 65536 };
+/** The pages of WebAssembly, and the largest and the smallest ones of kernels. */
+enum { PAGE = 65536, SMALLEST_PAGE = 4096 };
 static const int64_t MAX_INTEGER = (INT64_C(1) << 53) - 1;
 
 /** Those of a call; missing ones are `undefined`. */
@@ -185,10 +185,10 @@ static bool get_memory(struct call *call, int index, int type, char **start, siz
   return actual == type && data != NULL && *length > 0;
 }
 
-/** Bytes that can be mapped: whole pages. */
+/** Whole pages of any kernel, so that no call touches what lies behind; a beginning that is none the kernel refuses. */
 static bool get_range(struct call *call, int index, char **start, size_t *length) {
   if (!get_memory(call, index, napi_uint8_array, start, length)) return false;
-  return (uintptr_t)*start % PAGE == 0 && *length % PAGE == 0;
+  return (uintptr_t)*start % SMALLEST_PAGE == 0 && *length % PAGE == 0;
 }
 
 /* ---- Files ---- */

@@ -37,6 +37,7 @@ import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptio
 import { type Packed, unpack } from "./pack.ts";
 import { leaveSeat, type Seat, takeSeat } from "./seats.ts";
 import { readTags, writeTags } from "./tags.ts";
+import { flatCopy } from "./text.ts";
 
 /**
  * A key: text of up to 4,096 bytes of UTF-8 (of UTF-16 if it has lone surrogates), or as many bytes; in a namespace as well. A
@@ -238,7 +239,8 @@ export class Cache<V = any> implements Disposable {
   #missed(key: string, want: number): V | undefined {
     const near = this.#near as Near;
     near.missed();
-    return this.#fetch(key, this.#writeKey(key), want, near);
+    const written = this.#writeKey(key);
+    return written < 0 ? undefined : this.#fetch(key, written, want, near);
   }
 
   /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
@@ -580,7 +582,7 @@ export class Cache<V = any> implements Disposable {
     this.#live();
     if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
     if (name === "") throw new RangeError("name: must not be empty");
-    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, name]));
+    return new Cache<W>(this.#opened, scopeOf([...this.#scope.path, flatCopy(name)]));
   }
 
   /** Removes everything, in one step. Entries that others store at the same time may stay. */

@@ -48,9 +48,9 @@ export function memoryLimit(read: (path: string) => string): number {
     // In a container the path may be that of the host, of which only the last part, or nothing, is mounted: groups that
     // cannot be read say nothing, and the innermost that is mounted lies at the root.
     for (let group = path; ; group = group.slice(0, group.lastIndexOf("/"))) {
-      // "max", or nothing, is not a number.
+      // "max", or nothing, is not a number, and what is not positive no limit.
       const bytes = Number.parseInt(text(`${folder}${group === "/" ? "" : group}/${file}`), 10);
-      if (bytes < limit) limit = bytes;
+      if (bytes > 0 && bytes < limit) limit = bytes;
       if (group === "" || group === "/") break;
     }
   }

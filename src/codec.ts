@@ -132,7 +132,7 @@ export class ValueCodec {
     this.#revivers = {
       BigInt: toBigInt,
       Buffer: (bytes) => {
-        if (typedArrayKind(bytes) !== "Uint8Array") throw unreadable("it is a Buffer without bytes");
+        if (typedArrayKind(bytes) !== "Uint8Array") throw new Error("a Buffer without bytes");
         return on.adopt(bytes as Uint8Array);
       },
       Error: toError,

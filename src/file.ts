@@ -49,10 +49,11 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 /** How often somebody else may be faster, and the result be gone again when we look, before that is an error. */
 const MAX_LOST_RACES = 100;
 
-/** How long a creator waits for another one of this user in the same directory, which is at work or stopped. */
-const TURN_MS = 10_000;
-/** How long it waits when the turn is not known to be one of ours: anybody may lock a directory for all. */
-const FOREIGN_TURN_MS = 50;
+/**
+ * How long a creator waits in all for others of its user in the same directory, which are at work or stopped, and for
+ * those who are not known to be: anybody may lock a directory for all.
+ */
+const PATIENCE_MS = { ours: 10_000, others: 50 };
 const TURN_POLL_MS = 2;
 
 /** What a file of ours may be used by, and nobody else: one that others may open, they may truncate. */
@@ -96,13 +97,14 @@ export function openFileRegion(options: FileOptions): Region {
   const path = pathOf(directory, options.name, options.layout.version);
   // Each round ends with the file open, with an error, a little less to wait, or with a race lost. Not told by a clock,
   // which may stand still in tests.
-  for (let [lost, waited] = [0, 0]; lost < MAX_LOST_RACES; ) {
+  const waited = { ours: 0, others: 0 };
+  for (let lost = 0; lost < MAX_LOST_RACES; ) {
     const existing = openExisting(native, path, options);
     if (existing !== undefined) return existing;
-    const { turn, patience } = takeTurn(native, directory);
-    if (turn === undefined && waited < patience) {
+    const turn = takeTurn(native, directory);
+    if (typeof turn === "string" && waited[turn] < PATIENCE_MS[turn]) {
       sleep(TURN_POLL_MS);
-      waited += TURN_POLL_MS;
+      waited[turn] += TURN_POLL_MS;
       continue;
     }
     try {
@@ -110,7 +112,7 @@ export function openFileRegion(options: FileOptions): Region {
       if (region !== undefined) return region;
       lost++;
     } finally {
-      if (turn !== undefined) closeSync(turn);
+      if (typeof turn === "number") closeSync(turn);
     }
   }
   throw new CacheError("ERR_BUSY", `${path} is created and destroyed by others all the time: try again later`);
@@ -211,13 +213,13 @@ function openExisting(native: Native, path: string, options: FileOptions): Regio
  * it is on the directory since that leaves nothing behind. In a directory for all, anybody can hold it, so it is waited
  * for only as long as it pays: for one of ours until it has created, for anybody else hardly at all.
  *
- * @returns a descriptor that holds the turn until it is closed; without one, how long it is worth waiting for
+ * @returns a descriptor that holds the turn until it is closed, or who has it
  */
-function takeTurn(native: Native, directory: string): { turn?: number; patience: number } {
+function takeTurn(native: Native, directory: string): number | "ours" | "others" {
   const fd = openDirectory(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  if (native.tryLockDirectory(fd)) return { turn: fd, patience: 0 };
+  if (native.tryLockDirectory(fd)) return fd;
   try {
-    return { patience: isLockedByUs(fd) ? TURN_MS : FOREIGN_TURN_MS };
+    return isLockedByUs(fd) ? "ours" : "others";
   } finally {
     closeSync(fd);
   }

@@ -14,15 +14,15 @@ const ARRAY = 32;
 /** Of the elements of an array, and of a text: a word for the kind and one for the length. */
 const HEADER = 16;
 const NUMBER = 16;
-/** What a hidden class takes beside 24 bytes for each name. */
-const SHAPE = 112;
+/** What a hidden class takes beside 24 bytes for each name, and what freezing adds, which makes another one. */
+const SHAPE = 200;
+const FROZEN_SHAPE = 200;
 /** An object with more names becomes a table, with so much for each. */
 const MAX_FAST = 128;
-const TABLE_ITEM = 60;
+const TABLE_ITEM = 45;
 /** Of anything that is neither plain nor an array, when nothing better is known. */
 const OTHER = 200;
-/** An error holds the stack of its making until somebody asks for it. */
-const ERROR = 800;
+const ERROR = 150;
 
 /** Names that were met. Those of many objects are there once, as is the hidden class of such objects. */
 const known: Set<string> = new Set();
@@ -67,7 +67,11 @@ export function heapBytes(value: unknown): number {
     if (typeof item === "object" && item !== null) found.add(item);
     else bytes += leafBytes(item);
   };
-  for (const object of found) bytes += objectBytes(object, add);
+  for (const object of found) {
+    // Not in one expression with the sum, which `add` changes meanwhile.
+    const own = objectBytes(object, add);
+    bytes += own;
+  }
   return bytes;
 }
 
@@ -110,7 +114,8 @@ function propertyBytes(object: object, add: (item: unknown) => void): number {
     if (known.size >= MOST_KNOWN) known.clear();
     known.add(name);
   }
-  return isNew && names.length <= MAX_FAST ? bytes + SHAPE : bytes;
+  if (!isNew || names.length > MAX_FAST) return bytes;
+  return bytes + SHAPE + (Object.isFrozen(object) ? FROZEN_SHAPE : 0);
 }
 
 function arrayBytes(array: readonly unknown[], add: (item: unknown) => void): number {

@@ -41,8 +41,8 @@ export { createCache };
  *
  * @throws {TypeError} and {RangeError} naming the argument that is wrong.
  * @throws {CacheError} `ERR_SIZE_MISMATCH` when it exists with another size (leave `size` out to take what is there);
- * `ERR_UNSUPPORTED` without koffi or on this platform; `ERR_NO_SPACE`, `ERR_LAYOUT`, `ERR_NOT_OWNER`; `ERR_BUSY` when
- * too many threads have it open.
+ * `ERR_UNSUPPORTED` on this platform, or where native addons are forbidden; `ERR_NO_SPACE`, `ERR_LAYOUT`,
+ * `ERR_NOT_OWNER`; `ERR_BUSY` when too many threads have it open.
  */
 export function openCache<V = any>(): Cache<V>;
 export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V>;

@@ -210,7 +210,7 @@ function reserveError(error: number, size: number): Error {
         `the file system has no room for a cache of ${readableSize(size)} (${code}): choose a smaller \`size\`, give ` +
           "a container more with `docker run --shm-size` (64 MB by default), or choose another place with `path`",
       );
-    case "EOPNOTSUPP":
+    case "ENOTSUP":
     case "EINVAL":
     case "ENODEV":
       return new CacheError(
@@ -251,7 +251,7 @@ function lockError(error: number): Error {
     case "EINVAL":
     case "ENOLCK":
     case "ENOSYS":
-    case "EOPNOTSUPP":
+    case "ENOTSUP":
       return new CacheError(
         "ERR_UNSUPPORTED",
         `the file system or the kernel has no open file description locks (fcntl: ${code}), ` +
@@ -313,15 +313,13 @@ function findBinary(arch: "x64" | "arm64"): string {
   ];
   const tried = new Set<string>();
   for (const place of places) {
-    let file: string;
     try {
-      file = place();
+      const file = place();
+      tried.add(file);
+      if (existsSync(file)) return file;
     } catch {
-      // There is no such place here.
-      continue;
+      // There is no such place here, or Node.js runs with --permission and must not look there.
     }
-    if (existsSync(file)) return file;
-    tried.add(file);
   }
   throw new CacheError(
     "ERR_UNSUPPORTED",

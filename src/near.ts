@@ -28,11 +28,13 @@
  * reads, and then tries again.
  *
  * Hashing a key takes about as long as all the rest, so of long ones only the last characters are looked at, more when
- * that turns out to be too few.
+ * that turns out to be too few, and all when even those are. The hash is keyed by a secret of this thread, so nobody can aim
+ * keys at one set; who could would only make misses here, which the engine answers.
  */
 
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "./engine.ts";
 import { textBytes } from "./heap.ts";
+import { KEY_LIMIT } from "./key.ts";
 import type { Scope } from "./namespace.ts";
 import { type Packed, Shapes, unpack } from "./pack.ts";
 import {
@@ -74,9 +76,10 @@ const LOOKS = 64;
 /** Bytes that an {@link Extra} takes, without the counters of tags. */
 const EXTRA_BYTES = 72;
 const COUNTERS_BYTES = 200;
-/** The last characters of a key that its hash is made of, at first and at most. */
+/** The last characters of a key that its hash is made of: at first, then, and at last all that a key can have. */
 const HASHED = 8;
-const HASHED_AT_MOST = 32;
+const HASHED_THEN = 32;
+const HASHED_AT_MOST = KEY_LIMIT;
 /** When in so many slots of a thousand a key found another one of the same hash, more characters are hashed. */
 const ALIKE = 20;
 /** So many reads that looked here in vain are judged together. */
@@ -150,6 +153,7 @@ export class Near {
   #hashed = HASHED;
   /** How often a key found another one of the same hash. */
   #alike = 0;
+  /** What {@link read} has found instead of a value. */
   #found = -1;
   /** The hash of the key that {@link place} was asked about last. */
   #hash = 0;
@@ -227,11 +231,8 @@ export class Near {
     const page = this.#pageOf(hash);
     const words = this.#words[page] as Int32Array;
     const set = hash & ((1 << SETS_LOG) - 1);
-    // The bytes that are the same become zero, and of these the highest bits are set; now and then of another byte, too
-    // (Mycroft's test for a zero byte in a word).
-    const other = (words[PRINTS_AT + set] as number) ^ Math.imul(printOf(hash), 0x01010101);
-    for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
+    for (let same = alike(words[PRINTS_AT + set] as number, hash); same !== 0; same &= same - 1) {
+      const slot = (set << SET_LOG) | firstOf(same);
       const kept = this.#kept[page] as unknown[];
       if (kept[slot << 1] !== key) continue;
       const at = WORDS_AT + (slot << WORDS_LOG);
@@ -245,9 +246,7 @@ export class Near {
         this.#found = (page << PAGE_LOG) | slot;
         return undefined;
       }
-      if ((notes & USED) === 0) words[at + NOTES] = notes | USED;
-      // Also keeps optimisers from reading what proves it once for many calls.
-      (this.#memory64[this.#hitsAt] as number)++;
+      this.#countRead(words, at, notes);
       const value = kept[(slot << 1) | 1];
       return (notes & PACKED) === 0 ? value : unpack(value as Packed);
     }
@@ -274,13 +273,18 @@ export class Near {
     );
   }
 
+  #countRead(words: Int32Array, at: number, notes: number): void {
+    if ((notes & USED) === 0) words[at + NOTES] = notes | USED;
+    // Also keeps optimisers from reading what proves a value once for many calls.
+    (this.#memory64[this.#hitsAt] as number)++;
+  }
+
   #find(hash: number, key: string, scope: string): number {
     const page = this.#pageOf(hash);
     const set = hash & ((1 << SETS_LOG) - 1);
     const prints = (this.#words[page] as Int32Array)[PRINTS_AT + set] as number;
-    const other = prints ^ Math.imul(printOf(hash), 0x01010101);
-    for (let same = (other - 0x01010101) & ~other & 0x80808080; same !== 0; same &= same - 1) {
-      const slot = (page << PAGE_LOG) | (set << SET_LOG) | ((31 - Math.clz32(same & -same)) >> 3);
+    for (let same = alike(prints, hash); same !== 0; same &= same - 1) {
+      const slot = (page << PAGE_LOG) | (set << SET_LOG) | firstOf(same);
       if (this.#holds(slot, key, scope)) return slot;
     }
     return -1;
@@ -304,8 +308,7 @@ export class Near {
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const at = wordsAt(slot);
     if (!this.#isProved(words, at)) return false;
-    words[at + NOTES] = (words[at + NOTES] as number) | USED;
-    (this.#memory64[this.#hitsAt] as number)++;
+    this.#countRead(words, at, words[at + NOTES] as number);
     return true;
   }
 
@@ -360,14 +363,12 @@ export class Near {
     if (epoch !== this.#epoch) this.#begin(epoch);
     if (this.#words[0] === NO_PAGE) {
       if (!this.#hasRoomFor(PAGE_BYTES)) return -1;
-      this.#words = [];
-      this.#kept = [];
-      this.#addPage();
+      this.#addPage([], []);
     }
     if (this.#hashed < HASHED_AT_MOST && this.#alike > (this.#words.length * PAGE * ALIKE) / 1000) {
       // Rare, and not worth a second way of moving what is kept.
       this.#begin(epoch);
-      this.#hashed = HASHED_AT_MOST;
+      this.#hashed = this.#hashed === HASHED ? HASHED_THEN : HASHED_AT_MOST;
       return -1;
     }
     const isFull = this.#taken >= this.#most || this.#bytes > this.#budget * FULL;
@@ -424,17 +425,17 @@ export class Near {
     let bytes = heap + textBytes(own);
     if (extra !== undefined) bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES);
     if (bytes > this.#budget * LARGEST || !this.#makeRoom(bytes)) return;
-    this.#taken++;
-    this.#count(bytes);
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const at = wordsAt(slot);
+    const rare = rareAt(slot);
+    this.#count(bytes);
+    this.#taken++;
     const changesAt = out[OUT_CHANGES_AT] as number;
     words[at + CHANGES_AT] = changesAt;
     // A count that will not come back: the engine gives the proof with the next read.
     words[at + CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at + NOTES] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
     words[at + HASH] = this.#hash;
-    const rare = rareAt(slot);
     for (let i = 0; i < STAMP; i++) words[rare + i] = out[OUT_STAMP + i] as number;
     words[rare + BYTES] = bytes;
     const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
@@ -459,15 +460,17 @@ export class Near {
 
   /** Nothing is kept: in the beginning, and when everything was cleared since the last value was kept. */
   #begin(epoch: number): void {
+    // What can fail comes first.
+    const shapes = new Shapes();
+    this.#count(-this.#bytes);
+    this.shapes = shapes;
     this.#epoch = epoch;
     this.#taken = 0;
-    this.#count(-this.#bytes);
     this.#hand = 0;
     this.#alike = 0;
     this.#mask = 0;
     this.#words = [NO_PAGE];
     this.#kept = [NOTHING as unknown[]];
-    this.shapes = new Shapes();
   }
 
   #count(bytes: number): void {
@@ -480,10 +483,15 @@ export class Near {
     return this.#bytes + bytes <= this.#budget && thread.bytes + bytes <= (thread.limit as number);
   }
 
-  #addPage(): void {
-    this.#words.push(new Int32Array(PAGE_WORDS));
-    this.#kept.push(new Array(PAGE * 2).fill(undefined));
+  /** Adds a page to these, which are the table from then on. The stack may end in any call, so there is none in between. */
+  #addPage(words: Int32Array[], kept: unknown[][]): void {
+    const page = new Int32Array(PAGE_WORDS);
+    const slots = new Array(PAGE * 2).fill(undefined);
     this.#count(PAGE_BYTES);
+    words.push(page);
+    kept.push(slots);
+    this.#words = words;
+    this.#kept = kept;
   }
 
   /** One page more, for half of what is in another. Each keeps its place within the page, so nothing meets anything. */
@@ -491,7 +499,7 @@ export class Near {
     const to = this.#words.length;
     if (to > this.#mask) this.#mask = this.#mask * 2 + 1;
     const from = to & (this.#mask >>> 1);
-    this.#addPage();
+    this.#addPage(this.#words, this.#kept);
     const [words, kept] = [this.#words[from] as Int32Array, this.#kept[from] as unknown[]];
     const [otherWords, otherKept] = [this.#words[to] as Int32Array, this.#kept[to] as unknown[]];
     for (let slot = 0; slot < PAGE; slot++) {
@@ -539,7 +547,7 @@ export class Near {
     return this.#taken < this.#most && this.#hasRoomFor(bytes);
   }
 
-  /** The bytes that are kept; for the choice between near caches. */
+  /** Lets go of the next value, unless it was used. */
   #look(): void {
     if (this.#isTaken(this.#hand)) {
       if (this.#isUsed(this.#hand)) this.#forgetUse(this.#hand);
@@ -572,6 +580,20 @@ function largest(): Near {
 /** A byte of a hash that is not zero, of bits that name neither set nor page. */
 function printOf(hash: number): number {
   return (hash >>> 24) | 1;
+}
+
+/**
+ * In which slots of a set keys may have that hash: the highest bit of each byte that is the same, now and then of another one,
+ * too (Mycroft's test for a zero byte in a word).
+ */
+function alike(prints: number, hash: number): number {
+  const other = prints ^ Math.imul(printOf(hash), 0x01010101);
+  return (other - 0x01010101) & ~other & 0x80808080;
+}
+
+/** The first of them. */
+function firstOf(same: number): number {
+  return (31 - Math.clz32(same & -same)) >> 3;
 }
 
 function setPrint(words: Int32Array, slot: number, print: number): void {

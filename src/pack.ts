@@ -71,7 +71,7 @@ export class Shapes {
   /** Packs a value; `undefined` for what cannot be copied, as `copierOf` says. The value must not be used any more. */
   pack(value: unknown): Packed | undefined {
     this.compiled = 0;
-    const packed = globalThis.process && isPlain(value) ? this.#packByShape(value) : undefined;
+    const packed = isPlain(value) ? this.#packByShape(value) : undefined;
     if (packed !== undefined) return packed;
     const copier = copierOf(value);
     return copier && [copyPlanned, value, copier];
@@ -79,6 +79,8 @@ export class Shapes {
 
   /** For the function of its shape; `undefined` when there is none. */
   #packByShape(value: Plain): Packed | undefined {
+    // In browsers, whose bundle has nothing of what follows.
+    if (globalThis.process === undefined) return undefined;
     if (this.#bytes > BYTES || this.#functions >= FUNCTIONS) {
       this.#first = newStep("", OBJECT);
       this.#functions = 0;

@@ -86,15 +86,6 @@ const READING: ParseOptions = {
       if (key in target) define(target, key, value, true);
       else (target as Record<PropertyKey, unknown>)[key] = value;
     },
-    fromStringValue(tag: string, text: string) {
-      if (tag === "URL") return new URL(text);
-      if (tag === "URLSearchParams") return new URLSearchParams(text);
-      const [, name = ""] = tag.split(".");
-      const { Temporal } = globalThis as { Temporal?: Record<string, { from(text: string): object } | undefined> };
-      const kind = Temporal?.[name];
-      if (kind === undefined) throw missing(tag);
-      return kind.from(text);
-    },
     fromViewInfo(tag: string, buffer: ArrayBuffer, byteOffset?: number, length?: number) {
       const Views = globalThis as unknown as Record<string, (new (...args: unknown[]) => object) | undefined>;
       const View = Views[tag];
@@ -106,7 +97,7 @@ const READING: ParseOptions = {
         return new RegExp(source, flags);
       } catch (error) {
         if (!isStackOverflow(error) || source.length < LONG_EXPRESSION) throw error;
-        throw unreadable("it has an expression that is too much for this thread", error);
+        throw new Error("an expression that is too much for this thread");
       }
     },
   },
@@ -149,7 +140,7 @@ export function fromText(text: string, revivers: Reducers): unknown {
   } catch (error) {
     // Not the value's fault: the caller has not left enough stack.
     if (error instanceof CacheError || isStackOverflow(error)) throw error;
-    throw unreadable(`it is an object that this runtime does not know (${told(error)})`, error);
+    throw unreadable(`this runtime does not know an object in it (${told(error)})`, error);
   }
 }
 
@@ -227,10 +218,8 @@ function errorKind(error: object): string {
 }
 
 export function toError(data: unknown): Error {
-  if (typeof data !== "object" || data === null || kindOf(data) !== "Object")
-    throw unreadable("it is an error of nothing");
-  const { kind, [OWN]: own = {}, ...properties } = data as Record<string, unknown>;
-  if (typeof own !== "object" || own === null) throw unreadable("it is an error of nothing");
+  if (typeof data !== "object" || data === null || kindOf(data) !== "Object") throw new Error("an error of nothing");
+  const { kind, [OWN]: own, ...properties } = data as Record<string, unknown>;
   let error = revivedErrors.get(data);
   if (error === undefined) {
     error = newError(kind, properties);
@@ -240,9 +229,9 @@ export function toError(data: unknown): Error {
     [properties, false],
     [own, true],
   ] as const) {
-    for (const [key, value] of Object.entries(part)) {
+    for (const [key, value] of Object.entries(part ?? {})) {
       const isText = typeof value === "string" || value === undefined;
-      if (ERROR_TEXTS.includes(key) && !isText) throw unreadable(`it is an error whose ${key} is no text`);
+      if (ERROR_TEXTS.includes(key) && !isText) throw new Error(`an error whose ${key} is no text`);
       const isThere = ERROR_TEXTS.includes(key) && error[key as keyof Error] === value;
       if (!isThere) define(error, key, value, isOwn);
     }

@@ -205,25 +205,35 @@ export function flatCopy(text: string): string {
 }
 
 /**
- * A number for the text, to find things by that are compared afterwards. Anybody can make texts that have the same.
+ * A number for the text, to find things by that are compared afterwards. Secret numbers of this thread are in it, so nobody can
+ * foresee which texts have the same: of groups of four characters, each is multiplied by one of them. It is no pseudo-random
+ * function: who could see the numbers of many texts would find out the secrets.
  *
  * @param most looks only at so many characters: the last ones, which differ more often than the first
  */
-export function hashText(text: string, most: number): number {
-  const { length } = text;
-  let hash = length;
-  let i = length > most ? length - most : 0;
-  for (; i + 4 <= length; i += 4) {
-    const low = text.charCodeAt(i) ^ (text.charCodeAt(i + 1) << 8);
-    const high = (text.charCodeAt(i + 2) << 16) ^ (text.charCodeAt(i + 3) << 24);
-    hash = Math.imul(hash ^ low ^ high, 0x9e3779b1);
-    hash ^= hash >>> 16;
-  }
-  let rest = 0;
-  for (; i < length; i++) rest = (rest << 8) ^ text.charCodeAt(i);
-  hash = Math.imul(hash ^ rest, 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return hash ^ (hash >>> 16);
+export const hashText: (text: string, most: number) => number = keyedHash(
+  crypto.getRandomValues(new Int32Array(4)).map((random) => random | 1),
+);
+
+/** A function of its own, because V8 takes for constants what a closure never assigns, but not the variables of a bundle. */
+function keyedHash(secret: Int32Array): (text: string, most: number) => number {
+  const [a, b, c, d] = secret as unknown as [number, number, number, number];
+  return (text, most) => {
+    const { length } = text;
+    let hash = Math.imul(length, a);
+    let i = length > most ? length - most : 0;
+    for (; i + 4 <= length; i += 4) {
+      const low = Math.imul(text.charCodeAt(i), a) + Math.imul(text.charCodeAt(i + 1), b);
+      const high = Math.imul(text.charCodeAt(i + 2), c) + Math.imul(text.charCodeAt(i + 3), d);
+      hash = (Math.imul(hash ^ (hash >>> 16), 0x9e3779b1) + low + high) | 0;
+    }
+    for (; i < length; i++) {
+      hash = (Math.imul(hash ^ (hash >>> 16), 0x9e3779b1) + Math.imul(text.charCodeAt(i), b)) | 0;
+    }
+    hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+    hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+    return hash ^ (hash >>> 16);
+  };
 }
 
 /** Whether UTF-8 can express the text: false when it has a lone surrogate. */

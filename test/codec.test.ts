@@ -744,7 +744,6 @@ describe.each(hosts)("values, %s", (_name, on) => {
       ["no text of ours", "{}"],
       ["a reference to nothing", [[5]]],
       ["an error that is its own data", [["Error", 0]]],
-      ["an error whose parts are none", '[["Error",1],{"kind":2,"\\u0000":2},"Error"]'],
       ["an error of a number", [["Error", 1], 5]],
       ["an error whose text would take minutes", '[["Error",1],{"message":2,"stack":3},[-7,4294967295],"s"]'],
       ["an error whose text is endless", '[["Error",1],{"name":0,"stack":0}]'],

@@ -805,6 +805,19 @@ describe("process reach, creation", () => {
     expect(fs.readdirSync(directory)).toEqual([]);
   });
 
+  test.skipIf(!isRoot)("a file system that reserves no blocks is ERR_UNSUPPORTED (needs root)", () => {
+    const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-ramfs-"));
+    execFileSync("mount", ["-t", "ramfs", "none", place]);
+    try {
+      const error = failure(() => open({ path: place }));
+      expect(error).toMatchObject({ code: "ERR_UNSUPPORTED", message: expect.stringMatching(/fallocate.*`path`/) });
+      expect(fs.readdirSync(place)).toEqual([]);
+    } finally {
+      execFileSync("umount", ["-l", place]);
+      fs.rmdirSync(place);
+    }
+  });
+
   test.skipIf(!isRoot)("a full file system is ERR_NO_SPACE, and gets its blocks back (needs root)", () => {
     mountTmpfs("1m");
     const error = failure(() => open({ size: 4 << 20 }));

@@ -1,10 +1,27 @@
 /** The near cache by itself, over a memory in which the test plays the engine: what proves a value, and what is kept. */
 
+import { createHash } from "node:crypto";
 import { describe, expect, test, vi } from "vitest";
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../src/engine.ts";
 import { ROOT, type Scope } from "../src/namespace.ts";
 import { extraOf, Near } from "../src/near.ts";
 import { hashText } from "../src/text.ts";
+
+// The secret of the near cache's hash is the same each time, so that a failure can be repeated: `SEED=2 npx vitest …` has another.
+vi.hoisted(() => {
+  let state = Number(process.env.SEED ?? 1);
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed);
+    return mixed ^ (mixed >>> 14);
+  };
+  vi.spyOn(crypto, "getRandomValues").mockImplementation((array) => {
+    const words = array as unknown as Int32Array;
+    for (let i = 0; i < words.length; i++) words[i] = next();
+    return array;
+  });
+});
 
 // The engine itself is played here.
 vi.mock("../src/wasm.ts", () => ({ BUILD: "", NO_HOST: {}, instantiate: undefined }));
@@ -116,21 +133,23 @@ describe("a value is current", () => {
   });
 
   test("for no other key of the same hash", () => {
+    // Keys at random: those that count up hardly ever meet.
+    const key = (n: number): string => createHash("sha256").update(`${n}`).digest("latin1").slice(0, 8);
     const byHash = new Map<number, number>();
     let pair: number[] = [];
     for (let n = 0; pair.length === 0; n++) {
-      const hash = hashText(`key ${n}`, 8);
+      const hash = hashText(key(n), 8);
       const other = byHash.get(hash);
       if (other !== undefined) pair = [other, n];
       byHash.set(hash, n);
     }
     const [first, second] = pair as [number, number];
     const { near, keep } = play(64);
-    keep(first);
-    expect(slotOf(near, `key ${first}`)).not.toBe(-1);
-    expect(slotOf(near, `key ${second}`)).toBe(-1);
-    keep(second);
-    expect([first, second].map((n) => near.value(slotOf(near, `key ${n}`)))).toEqual([first, second]);
+    keep(1, 8, ROOT, key(first));
+    expect(slotOf(near, key(first))).not.toBe(-1);
+    expect(slotOf(near, key(second))).toBe(-1);
+    keep(2, 8, ROOT, key(second));
+    expect([first, second].map((n) => near.value(slotOf(near, key(n))))).toEqual([1, 2]);
   });
 
   test("until its bucket is changed, and when the engine sees the same entry, again", () => {
@@ -326,8 +345,9 @@ describe("a read looks here", () => {
       const all = play(1000);
       read(all, keys(20_000));
       expect(read(all, keys(2_000_000)) / 2_000_000).toBeGreaterThan(0.95);
-      // What was kept in vain is let go of.
-      expect(all.near.usage.entries).toBe(0);
+      // What was kept in vain is let go of, but for the last one.
+      for (let n = 1_000_000; !all.near.rests(); n++) read(all, [n]);
+      expect(all.near.usage.entries).toBeLessThanOrEqual(1);
     },
     60_000,
   );
@@ -365,6 +385,64 @@ describe("a read looks here", () => {
   });
 });
 
+/** Keys that a hash of few characters, or of all of them in a way that can be foreseen, does not tell apart. */
+const families: [string, (n: number) => string][] = [
+  ["in their last characters", (n) => `user:${n}`],
+  ["before their last 8 characters", (n) => `user:${n}:profile-`],
+  ["before their last 32 characters", (n) => `user:${n}:${"of the profile ".repeat(3)}`],
+  ["in the first of 4,096 characters", (n) => `${1000 + n}`.padEnd(4096, "x")],
+  ["in the middle of 4,096 characters", (n) => `${"a".repeat(2046)}${1000 + n}${"b".repeat(2046)}`],
+  ["in every 8th character", (n) => [...`${1000 + n}`].map((digit) => `${digit}.......`).join("")],
+  ["in every 512th character", (n) => [...`${1000 + n}`].map((digit) => digit + "x".repeat(511)).join("")],
+  ["in their length", (n) => "a".repeat(1 + 8 * n)],
+  ["in their length, of zeros", (n) => "\0".repeat(n)],
+  [
+    "in one bit of many characters",
+    (n) => [...Array(40).keys()].map((i) => ((n >> (i % 10)) & 1 ? "á" : "a")).join(""),
+  ],
+  ["in one Chinese character", (n) => `${String.fromCharCode(0x4e00 + n)}的资料`],
+  ["in the high bytes of their characters", (n) => String.fromCharCode(n << 7).repeat(9)],
+  // What one group of four characters did to a hash of multiplications and shifts, the next one undid.
+  [
+    "in ways that cancelled",
+    (n) => {
+      const units = Array.from({ length: 32 }, (_, i) => 0x61 + (i % 26));
+      for (let i = 0; i < 7; i++) {
+        for (const at of (n >> i) & 1 ? [i * 4 + 3, i * 4 + 5, i * 4 + 7] : []) (units[at] as number) ^= 0x80;
+      }
+      return "!".repeat(n >> 7) + String.fromCharCode(...units);
+    },
+  ],
+];
+
+describe("keys are found again, as many as of any others, when they differ", () => {
+  test.each(families)("%s", (_, name) => {
+    const { near, keep } = play(4096);
+    const keys = [...new Set(Array.from({ length: 512 }, (_, n) => name(n)))];
+    expect(keys.length).toBe(512);
+    // Everything begins anew when more characters are hashed, which happens twice at the most.
+    for (let round = 0; round < 4; round++) for (const [n, key] of keys.entries()) keep(n, 8, ROOT, key);
+    const found = keys.filter((key, n) => {
+      const slot = slotOf(near, key);
+      return slot >= 0 && valueAt(near, slot) === n;
+    });
+    // Four to a set, which is filled to a half: in the mean 20 of 512 find theirs taken.
+    expect(found.length).toBeGreaterThan(450);
+  });
+});
+
+test("the hash of one thread does not tell that of another", async () => {
+  vi.resetModules();
+  const { hashText: other } = await import("../src/text.ts");
+  const texts = Array.from({ length: 32 }, (_, n) => `key ${n}`);
+  expect(texts.filter((text) => other(text, 8) === hashText(text, 8))).toEqual([]);
+  // Not even which texts are in one set: of so many pairs, 1 of 65,536 is in both, were they at random.
+  const inOneSet = (hash: typeof hashText, n: number): boolean =>
+    ((hash(`${n}`, 8) ^ hash(`${n + 777}`, 8)) & 255) === 0;
+  const both = Array.from({ length: 100_000 }, (_, n) => n).filter((n) => inOneSet(hashText, n) && inOneSet(other, n));
+  expect(both.length).toBeLessThan(100);
+});
+
 test("the hash of texts that differ in their last characters spreads over the lowest bits", () => {
   for (const [count, slots] of [
     [1000, 1024],
@@ -372,6 +450,6 @@ test("the hash of texts that differ in their last characters spreads over the lo
   ] as const) {
     const taken = new Set(Array.from({ length: count }, (_, n) => hashText(`user:${100_000 + n}`, 8) & (slots - 1)));
     // As many as of numbers at random: slots × (1 - e^(-count / slots)).
-    expect(taken.size).toBeGreaterThan(0.97 * slots * (1 - Math.exp(-count / slots)));
+    expect(taken.size).toBeGreaterThan(0.9 * slots * (1 - Math.exp(-count / slots)));
   }
 });

@@ -661,6 +661,22 @@ describe("Node.js with --permission", () => {
     }
   });
 
+  test.skipIf(!isThere)("says what is missing where the native part must not even be looked for", () => {
+    const copy = path.join(directory, "copy");
+    fs.mkdirSync(path.join(copy, "dist"), { recursive: true });
+    fs.copyFileSync(dist, path.join(copy, "dist/index.js"));
+    fs.symlinkSync(path.join(root, "node_modules"), path.join(copy, "node_modules"));
+    const read = ["script.mjs", "copy/dist*", "copy/node_modules*"].map(
+      (place) => `--allow-fs-read=${directory}/${place}`,
+    );
+    const found = run(
+      `const other = await import(${JSON.stringify(path.join(copy, "dist/index.js"))});
+       say([told(() => other.openCache("app", { path: ${JSON.stringify(directory)} })), told(() => other.createCache().set("a", 1).get("a"))]);`,
+      { flags: [...rights, ...program(), ...read] },
+    );
+    expect(found).toEqual([expect.objectContaining({ name: "CacheError", code: "ERR_UNSUPPORTED" }), { returned: 1 }]);
+  });
+
   test.skipIf(!isThere)("says which umask takes too much", () => {
     for (const mask of [0o000, 0o022, 0o077]) {
       expect(
@@ -777,6 +793,7 @@ describe("the limit of a control group", () => {
     ["2, the path of the host", 7, { "/proc/self/cgroup": "0::/docker/1234\n", [`${V2}/memory.max`]: "7\n" }],
     ["2, outside of what is mounted", 7, { "/proc/self/cgroup": "0::/../../x\n", [`${V2}/memory.max`]: "7\n" }],
     ["2, odd names", 3, { "/proc/self/cgroup": "0::/a b:c\n", [`${V2}/a b:c/memory.max`]: "3\n" }],
+    ["2, nothing that is positive", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "-1\n" }],
     ["2, nonsense", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "x\n" }],
     [
       "1, the innermost",

@@ -96,7 +96,7 @@ try {
 } catch (error) {
   if (error instanceof CacheError) {
     is<typeof error.code, CacheErrorCode>(true);
-    const closed: boolean = error.code === "ERR_CLOSED";
+    const closed: boolean = error.code === "ERR_CLOSED" || error.code === "ERR_DATA";
     closed.valueOf();
   }
 }
