@@ -160,7 +160,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     const other = again();
     const value = {
       toJSON() {
-        other.set("b", { inner: "b".repeat(300) }, { tags: ["t"], ttl: 5 });
+        other.set("b", { inner: "b".repeat(300) }, { tags: ["t"], ttl: 1e6 });
         other.get("b");
         return { outer: "a" };
       },
