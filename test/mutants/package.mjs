@@ -1498,7 +1498,7 @@ export const PACKAGE = [
     what: "a tool that is linked to a checkout is taken for the application",
     file: "src/application.ts",
     find: "        at = resolve(folder, readlinkSync(at));",
-    replace: "        at = realpathSync(at);\n        break;",
+    replace: "        at = realpathSync(resolve(folder, readlinkSync(at)));\n        break;",
     first: APPLICATION,
     filter: "checkout",
   },
@@ -1508,7 +1508,7 @@ export const PACKAGE = [
     what: "under a tool the working directory counts, not the code that calls",
     file: "src/application.ts",
     find: "if (own !== undefined) return projectAbove(dirname(own));",
-    replace: "",
+    replace: "if (own !== undefined) return projectAbove(process.cwd());",
     first: APPLICATION,
   },
   {
