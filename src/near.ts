@@ -84,7 +84,7 @@ const TRIAL = 4096;
 /** It helps when there were as many hits as this part of them. */
 const WORTH = 1 / 4;
 /** Otherwise it rests for so many times the reads that the trial took. */
-const REST = 32;
+const REST = 64;
 /** After so many trials in vain, one after the other, it lets go of everything, so that a trial begins with nothing. */
 const IN_VAIN = 4;
 const MAX_REST = 1 << 30;
