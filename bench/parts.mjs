@@ -72,12 +72,28 @@ const endOf = async (participants) => {
 /** How long an operation takes in one process: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
 export async function speed(run) {
   const results = {};
-  for (const dataName of run.data) {
+  for (const dataName of run.data.filter((name) => DATA[name].workloads.length > 0)) {
     const { participants } = await filledAll(run, Object.keys(ADAPTERS), dataName);
     results[dataName] = {};
     for (const workload of run.workloads ?? DATA[dataName].workloads) {
       const able = Object.entries(participants).filter(([id]) => ADAPTERS[id].workloads?.includes(workload) ?? true);
       results[dataName][workload] = await interleave(Object.fromEntries(able), workload, run);
+      run.progress(dataName, workload, results[dataName][workload]);
+    }
+    await endOf(Object.values(participants));
+    await run.room.sweep();
+  }
+  return results;
+}
+
+/** What the near cache gains or costs, by how keys are asked for: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
+export async function looking(run) {
+  const results = {};
+  for (const dataName of ["few", "s100", "many"]) {
+    const { participants } = await filledAll(run, ["near", "far"], dataName, { tag: "-looking" });
+    results[dataName] = {};
+    for (const workload of ["built", "uniform", "scan"]) {
+      results[dataName][workload] = await interleave(participants, workload, run);
       run.progress(dataName, workload, results[dataName][workload]);
     }
     await endOf(Object.values(participants));
@@ -204,7 +220,7 @@ export async function memory(run) {
   const servers = await startServers(run.room.place("memory"));
   const results = { count, entries: {} };
   try {
-    const ids = ["near", "far", "map", "lru", "lmdb", "sqlite", "sqlite-builtin", "redis", "memcached"];
+    const ids = ["near", "near-all", "far", "map", "lru", "lmdb", "sqlite", "sqlite-builtin", "redis", "memcached"];
     for (const id of ids.filter((id) => run.adapters.includes(id) && run.has(id))) {
       const size = "64mb";
       const context = { ...run.room.context(`memory-${id}`, size), sockets: servers.sockets };

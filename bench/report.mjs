@@ -81,7 +81,7 @@ export function markdown(results) {
   if (skipped.length) parts.push(skipped.map((line) => `- Skipped: ${line}`).join("\n"));
   parts.push(targets(results));
   for (const [dataName, workloads] of Object.entries(results.speed ?? {})) parts.push(speedTables(dataName, workloads));
-  for (const part of [together, reclaim, latency, memory, opening, hits]) {
+  for (const part of [looking, together, reclaim, latency, memory, opening, hits]) {
     const text = results[part.name] && part(results[part.name]);
     if (text) parts.push(text);
   }
@@ -113,6 +113,21 @@ function speedTables(dataName, workloads) {
   const { label, keys } = DATA[dataName];
   const title = `## ${label[0].toUpperCase()}${label.slice(1)}, ${keys.toLocaleString("en")} keys`;
   return `${title}\n\nTime (× lru-cache, × ${labelOf(lmdbFor(dataName), dataName)}).\n\n${table(head, rows)}`;
+}
+
+function looking(all) {
+  const rows = Object.entries(all).flatMap(([dataName, workloads]) =>
+    Object.entries(workloads).map(([workload, { near, far }]) => [
+      `${DATA[dataName].label}, ${DATA[dataName].keys.toLocaleString("en")} keys`,
+      workload === "built" ? "zipfian" : WORKLOADS[workload].slice("get, ".length),
+      time(near.ns),
+      time(far.ns),
+      ratio({ near, far }, "near", "far").toFixed(2),
+    ]),
+  );
+  const head = ["get, key built per call", "asked for", "near cache on", "off", "× off"];
+  const note = "Where hardly anything is found near, the near cache rests, and tries again from time to time.";
+  return `## What the near cache gains and costs\n\n${note}\n\n${table(head, rows, 2)}`;
 }
 
 function together({ processes, workers }) {
@@ -186,13 +201,23 @@ function latency(workloads) {
 }
 
 function memory({ count, entries, smallest }) {
-  const rows = Object.entries(entries).map(([id, { shared, live, each }]) => [
-    named(id, "s100"),
-    ADAPTERS[id].ours ? bytes(smallest.bytes / smallest.held) : bytes(shared),
-    bytes(live),
-    bytes(each),
-  ]);
-  const head = ["bytes per entry", "once, for all", "of which entries", "in each process that has read everything"];
+  const rows = Object.entries(entries).map(([id, { shared, live, each }]) => {
+    const once = ADAPTERS[id].ours ? smallest.bytes / smallest.held : shared;
+    return [
+      named(id, "s100"),
+      bytes(once),
+      bytes(live),
+      bytes(each),
+      bytes(each === undefined ? undefined : (once ?? 0) + 4 * each),
+    ];
+  });
+  const head = [
+    "bytes per entry",
+    "once, for all",
+    "of which entries",
+    "in each process that has read everything",
+    "four processes in all",
+  ];
   const note =
     `${count.toLocaleString("en")} strings of 100 B under keys of 11 B. Once, for all: of cache-machine the smallest cache ` +
     `that holds 99.9 % of them (${(smallest.bytes / 2 ** 20).toFixed(1)} MiB, ${smallest.held.toLocaleString("en")} entries), ` +
@@ -257,7 +282,7 @@ export function readmePart(results) {
     comparison(
       results,
       "s100",
-      ["map", "lru", "near", "far", "threads", "lmdb", "lmdb-batched", "sharedmap", ...SERVERS],
+      ["map", "lru", "near", "near-all", "far", "threads", "lmdb", "lmdb-batched", "sharedmap", ...SERVERS],
       ["get", "built", "set"],
     ),
   ];

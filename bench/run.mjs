@@ -4,10 +4,10 @@
  *
  *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
  *                        get, miss and set of strings
- *   --only speed,hits    only these parts (speed together reclaim latency memory opening hits)
- *   --data s100,object   only these data (s16 s100 few s1k s16k cyrillic object buffer4k)
+ *   --only speed,hits    only these parts (speed looking together reclaim latency memory opening hits)
+ *   --data s100,object   only these data (s16 s100 few many s1k s16k cyrillic object buffer4k)
  *   --adapters near,lru  only these adapters (see adapters.mjs)
- *   --workloads get,set  only these workloads (get built miss set mixed)
+ *   --workloads get,set  only these workloads (get built miss set mixed uniform scan)
  *   --rounds 5 --ms 40   rounds, and milliseconds of each
  *   --seed 1             of the traces
  *   --cpu                by CPU time instead of the clock: for a busy machine, and only for speed without servers
@@ -23,14 +23,14 @@ import { parseArgs } from "node:util";
 import { ADAPTERS } from "./adapters.mjs";
 import { chart } from "./chart.mjs";
 import { hits } from "./hits.mjs";
-import { latency, memory, opening, probe, reclaim, speed, together } from "./parts.mjs";
+import { latency, looking, memory, opening, probe, reclaim, speed, together } from "./parts.mjs";
 import { describeMachine, markdown, readmePart } from "./report.mjs";
 import { makeRoom } from "./room.mjs";
 import { endAll, endRunning, ratio } from "./rounds.mjs";
 import { startServers } from "./servers.mjs";
 import { DATA, WORKLOADS } from "./workloads.mjs";
 
-const PARTS = { speed, together, reclaim, latency, memory, opening, hits };
+const PARTS = { speed, looking, together, reclaim, latency, memory, opening, hits };
 const QUICK = {
   parts: ["speed"],
   data: ["s16", "s100", "s1k"],

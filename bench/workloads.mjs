@@ -89,6 +89,15 @@ export const DATA = {
     workloads: ["get", "built", "miss", "set"],
     make: (i) => ascii(i, 100),
   },
+  many: {
+    label: "many strings of 16 B",
+    type: "text",
+    longest: 16,
+    keys: 1_000_000,
+    size: "256mb",
+    workloads: [],
+    make: (i) => ascii(i, 16),
+  },
   s1k: {
     label: "strings of 1 KiB",
     type: "text",
@@ -172,6 +181,8 @@ export const WORKLOADS = {
   set: "set",
   mixed: "95 % get, 5 % set",
   heavy: "50 % get, 50 % set",
+  uniform: "get, each key as likely as any other",
+  scan: "get, one key after the other",
 };
 
 /** The loops over a cache that answers at once: `ops` operations from question `start` on; the sum of what was read. */
@@ -185,6 +196,18 @@ export const loops = {
   built(cache, { order, mask, weigh }, start, ops) {
     let sum = 0;
     for (let i = 0; i < ops; i++) sum += weigh(cache.get("user:" + (FIRST + order[(start + i) & mask])));
+    return sum;
+  },
+
+  uniform(cache, { count, weigh }, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += weigh(cache.get("user:" + (FIRST + (mixed(start + i) % count))));
+    return sum;
+  },
+
+  scan(cache, { count, weigh }, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += weigh(cache.get("user:" + (FIRST + ((start + i) % count))));
     return sum;
   },
 
@@ -236,6 +259,13 @@ export const loops = {
     return sum;
   },
 };
+
+/** Numbers below 2³² that have nothing to do with each other (the end of murmur3). */
+function mixed(i) {
+  let hash = Math.imul(i ^ (i >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
+}
 
 /** The same over a cache that has to be awaited. */
 export const slowLoops = {

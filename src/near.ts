@@ -86,8 +86,8 @@ const ALIKE = 20;
 const TRIAL = 4096;
 /** It helps when there were as many hits as this part of them. */
 const WORTH = 1 / 4;
-/** Otherwise it rests for so many times the reads that the trial took. */
-const REST = 32;
+/** Otherwise it rests for so many times the reads that a trial takes. */
+const REST = 64;
 /** After so many trials in vain, one after the other, it lets go of everything, so that a trial begins with nothing. */
 const IN_VAIN = 4;
 const MAX_REST = 1 << 30;
@@ -216,8 +216,11 @@ export class Near {
       this.#inVain = 0;
       return;
     }
+    // What is kept shortens the next trial. When it is let go of, the next one has to fill the room again.
+    this.#rest = TRIAL * REST;
+    if (++this.#inVain < IN_VAIN) return;
     this.#rest = Math.min(trial * REST, MAX_REST);
-    if (++this.#inVain >= IN_VAIN) this.#begin(this.#epoch);
+    this.#begin(this.#epoch);
   }
 
   /**
@@ -390,11 +393,11 @@ export class Near {
       if (!this.#isTaken(slot)) empty = slot;
       else if (words[wordsAt(slot) + HASH] === hash) this.#alike++;
     }
-    if (empty >= 0 && !isFull) {
-      // A read that fills free room is not in vain.
+    if (!isFull) {
+      // While there is free room, in this set or soon in others, a read is not in vain.
       this.#misses--;
       this.#filled++;
-      return empty;
+      if (empty >= 0) return empty;
     }
     if (words[NEWCOMERS_AT + set] !== hash) {
       words[NEWCOMERS_AT + set] = hash;

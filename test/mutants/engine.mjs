@@ -20,6 +20,51 @@
 
 /** @type {EngineMutant[]} */
 export const ENGINE = [
+  // ---- who does not know the seed cannot aim -------------------------------------------------------------------------
+  {
+    name: "hash-that-can-be-aimed",
+    breaks: "policy",
+    what: "keys are hashed by XXH64's round without the outer accumulator: a difference of one word is undone in the next",
+    file: "wasm/src/hash.rs",
+    find: "siphash(blocks, last | ((kind << 3 | length % 8) as u64) << 56, seed)",
+    replace: `let mut h = seed[0] ^ seed[1] ^ (length << 3 | kind) as u64;
+    for word in blocks.iter().chain([&last]) {
+        let k = word.wrapping_mul(0xC2B2_AE3D_27D4_EB4F).rotate_left(31).wrapping_mul(0x9E37_79B1_85EB_CA87);
+        h = (h ^ k).rotate_left(27).wrapping_mul(0x9E37_79B1_85EB_CA87).wrapping_add(0x85EB_CA77_C2B2_AE63);
+    }
+    h = (h ^ h >> 33).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+    h = (h ^ h >> 29).wrapping_mul(0x1656_67B1_9E37_79F9);
+    h ^ h >> 32`,
+    first: ["hashing::differences", "hashing::families", "hashing::a_counter", "hashing::tags"],
+  },
+  {
+    name: "hash-without-its-last-rounds",
+    breaks: "policy",
+    what: "the last word of a key goes into its hash as it is",
+    file: "wasm/src/hash.rs",
+    find: "for _ in 0..3 {",
+    replace: "for _ in 0..0 {",
+    first: ["hashing::every_bit"],
+  },
+  {
+    name: "hash-of-padded-keys",
+    breaks: "policy",
+    what: "zeros at the end of a key do not count",
+    file: "wasm/src/hash.rs",
+    find: "last | ((kind << 3 | length % 8) as u64) << 56",
+    replace: "last | ((kind << 3) as u64) << 56",
+    first: ["hashing::no_two_keys"],
+  },
+  {
+    name: "half-a-seed",
+    breaks: "policy",
+    what: "half of the seed is lost",
+    file: "wasm/src/recover.rs",
+    find: "region.word(SEED_AT + 8).store(seed[1], Relaxed);",
+    replace: "region.word(SEED_AT + 8).store(0, Relaxed);",
+    first: ["hashing::everybody"],
+  },
+
   // ---- exclusive bytes: hazards, segments, generations ---------------------------------------------------------------
   {
     name: "hazards-not-looked-at",

@@ -24,7 +24,8 @@ pub fn hash(words: &[u64], length: u32, kind: u32, seed: Seed) -> u64 {
 
 /// SipHash-1-3 of whole blocks and a last one: one round for each block, three at the end.
 #[inline(always)]
-fn siphash(blocks: &[u64], last: u64, [k0, k1]: Seed) -> u64 {
+fn siphash(blocks: &[u64], last: u64, seed: Seed) -> u64 {
+    let [k0, k1] = seed;
     let mut v = [
         k0 ^ 0x736F_6D65_7073_6575,
         k1 ^ 0x646F_7261_6E64_6F6D,

@@ -91,6 +91,19 @@ fn the_hash_is_siphash() {
     }
 }
 
+/// All that open a region hash with all of its seed, which lies there and reaches no further.
+#[test]
+fn everybody_has_the_seed_of_the_region() {
+    let world = World::seeded(MIB, 7);
+    let seed = World::seed(7);
+    let cache = Cache::join(&world);
+    assert_eq!([cache.me.seed, Cache::join(&world).me.seed], [seed; 2]);
+    let header = words_of(&world.bytes()[..64]);
+    assert_eq!(header[3..], [seed[0], seed[1], 0, 0, 0]);
+    let key = |seed: Seed| OwnedKey::of(b"key").with(seed).hash;
+    assert!(key(seed) != key([seed[0], 0]) && key(seed) != key([0, seed[1]]));
+}
+
 /// Lengths, kinds and padding are told apart: no two keys give SipHash the same blocks.
 #[test]
 fn no_two_keys_are_one() {
