@@ -52,13 +52,8 @@ impl World {
         let base = unsafe { alloc_zeroed(World::layout(size)) };
         let slots = (0..geometry.participants).map(|_| AtomicU32::new(NOBODY)).collect();
         let world = World { base, size, slots, clock: AtomicU64::new(0f64.to_bits()), patience: AtomicU32::new(2000) };
-        format(&world.region(), World::seed(seed));
+        format(&world.region(), [seed, 0]);
         Arc::new(world)
-    }
-
-    /// Of 128 bits, both halves of which count.
-    pub fn seed(seed: u64) -> Seed {
-        [seed, !seed]
     }
 
     fn layout(size: u32) -> Layout {

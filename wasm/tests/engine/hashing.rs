@@ -7,7 +7,7 @@
 
 use std::hash::Hasher;
 
-use cache_machine_core::{Counter, Key, Seed};
+use cache_machine_core::{Counter, Key, Seed, format};
 
 use crate::harness::{Cache, MIB, OwnedKey, PLAIN, Random, With, World, scaled, seed};
 
@@ -94,8 +94,9 @@ fn the_hash_is_siphash() {
 /// All that open a region hash with all of its seed, which lies there and reaches no further.
 #[test]
 fn everybody_has_the_seed_of_the_region() {
-    let world = World::seeded(MIB, 7);
-    let seed = World::seed(7);
+    let world = World::new(MIB);
+    let seed = [7, 9];
+    format(&world.region(), seed);
     let cache = Cache::join(&world);
     assert_eq!([cache.me.seed, Cache::join(&world).me.seed], [seed; 2]);
     let header = words_of(&world.bytes()[..64]);

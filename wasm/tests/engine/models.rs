@@ -669,6 +669,7 @@ fn l5_a_hole_costs_its_neighbours_nothing() {
         act: |cache, me| {
             // The first of these lies behind the hole.
             put(cache, "x", short(me), TEXT, Expect::Anything);
+            // In the other bucket than `large`, with the seed of these regions: who sleeps may hold that one.
             for i in 0..150u8 {
                 assert!(cache.set(&[b'c', me as u8], &[i; 24]).is_ok());
             }

@@ -586,8 +586,8 @@ fn keys_that_hash_alike_are_different() {
     let seen_by_the_index = |key: &Key| key.hash & (buckets - 1) | key.hash >> 48 << 48;
     let seed = cache.me.seed;
     // Found by trying, for the seed of these regions: differing in nothing but their kind, and but their length.
-    let kinds = ([55_248_601], [(7, 0), (7, 1)]);
-    let lengths = ([287_061_759], [(7, 0), (8, 0)]);
+    let kinds = ([35_444_012], [(7, 0), (7, 1)]);
+    let lengths = ([82_008_995], [(7, 0), (8, 0)]);
     for (words, shapes) in [kinds, lengths] {
         let keys = shapes.map(|(length, kind)| Key::new(&words, length, kind, seed));
         assert_eq!(seen_by_the_index(&keys[0]), seen_by_the_index(&keys[1]), "look for other keys");
