@@ -33,7 +33,7 @@ export interface Codec {
   encode(value: unknown): Uint8Array;
   /**
    * @param bytes - what {@link encode} returned, here or in another process: a private copy that may be kept.
-   * @returns the value.
+   * @returns the value. What it throws becomes the `cause` of an `ERR_DATA`.
    */
   decode(bytes: Uint8Array): unknown;
 }

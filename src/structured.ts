@@ -147,27 +147,23 @@ export function fromText(text: string, revivers: Reducers): unknown {
 /** Whether reading these entries takes too many calls within one another: references are followed in order, each once. */
 function isTooDeep(entries: unknown): boolean {
   if (!Array.isArray(entries) || entries.length <= DEEPEST) return false;
-  const seen = new Set([0]);
-  const path: { references: unknown[]; at: number }[] = [{ references: referencesOf(entries[0]), at: 0 }];
-  while (path.length > 0) {
-    const top = path[path.length - 1] as (typeof path)[number];
-    if (top.at === top.references.length) {
-      path.pop();
-      continue;
-    }
-    const reference = top.references[top.at++] as number;
-    const entry: unknown = entries[reference];
-    if (typeof entry !== "object" || entry === null || seen.has(reference)) continue;
-    seen.add(reference);
-    if (path.push({ references: referencesOf(entry), at: 0 }) > DEEPEST + LEVELS_OF_TEXT) return true;
-  }
-  return false;
+  return isDeeper(entries, 0, DEEPEST + LEVELS_OF_TEXT, new Uint8Array(entries.length));
 }
 
-function referencesOf(entry: unknown): unknown[] {
-  if (typeof entry !== "object" || entry === null) return [];
-  if (!Array.isArray(entry)) return Object.values(entry);
-  return entry[0] === SPARSE ? entry.filter((_, i) => i > 1 && i % 2 === 1) : entry;
+function isDeeper(entries: unknown[], at: number, levels: number, seen: Uint8Array): boolean {
+  if (levels === 0) return true;
+  seen[at] = 1;
+  const entry = entries[at];
+  const leads = (to: unknown): boolean => {
+    // What is no place among the entries was seen neither before nor now.
+    if (seen[to as number] !== 0 || typeof entries[to as number] !== "object") return false;
+    return isDeeper(entries, to as number, levels - 1, seen);
+  };
+  if (Array.isArray(entry)) {
+    const isSparse = entry[0] === SPARSE;
+    for (let i = isSparse ? 3 : 0; i < entry.length; i += isSparse ? 2 : 1) if (leads(entry[i])) return true;
+  } else for (const key in entry as object) if (leads((entry as Record<string, unknown>)[key])) return true;
+  return false;
 }
 
 // ---- errors --------------------------------------------------------------------------------------------------------

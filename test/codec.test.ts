@@ -760,6 +760,38 @@ describe.each(hosts)("values, %s", (_name, on) => {
       expect(() => read(entries)).toThrow(damaged);
     });
 
+    const fill = (part: string): string => part.repeat(250_000 / part.length);
+    const list = (length: number, part: (i: number) => string): string =>
+      Array.from({ length }, (_, i) => part(i)).join();
+    it.each<[string, string]>([
+      ["digits of a bigint", `[["BigInt","${fill("f")}"]]`],
+      ["digits of a number", `[[1],${fill("9")}]`],
+      ...["(", "(a|", "(?=", "(?<a>)|", "a{1,9}", "[a-z]", "\\\\1", "[[a]"].map((part): [string, string] => [
+        `an expression of ${part}`,
+        `[["RegExp","${fill(part)}"]]`,
+      ]),
+      ...["9", "1 ", "("].map((part): [string, string] => [`a date of ${part}`, `[["Date","${fill(part)}"]]`]),
+      ...["a", "a/../", "xn--", "é."].map((part): [string, string] => [
+        `an URL of ${part}`,
+        `[["URL","http://a${fill(part)}"]]`,
+      ]),
+      ["parameters", `[["URLSearchParams","${fill("a&%41=")}"]]`],
+      ["bytes", `[["ArrayBuffer","${fill("AAAA")}"]]`],
+      ["properties", `[{${list(20_000, (i) => `"k${i}":-1`)}}]`],
+      ["properties that are numbers", `[{${list(20_000, (i) => `"${(i * 2654435761) % 4294967295}":-1`)}}]`],
+      ["properties of an error", `[["Error",1],{"\\u0000":2},{${list(20_000, (i) => `"k${i}":-1`)}}]`],
+      ["one item of a Set", `[["Set",${fill("1,")}1],5]`],
+      ["one entry of a Map", `[["Map",${fill("1,1,")}1,1],5]`],
+      ["references", `[[${fill("0,")}0]]`],
+      ["arrays that say they are long", `[[${list(9_000, (i) => `${i + 1}`)}],${fill("[-7,4294967295],")}[]]`],
+      ["one error in many places", `[[${list(9_000, (i) => `${i + 1}`)}],${list(9_000, () => '["Error",9001]')},{}]`],
+    ])("%s without end take no more time than their length", (_what, text) => {
+      const from = performance.now();
+      decodes(STRUCTURED + UTF8, new TextEncoder().encode(text));
+      // A quarter of a megabyte takes at most 0.2 s; what depends on the square of the length takes minutes.
+      expect(performance.now() - from).toBeLessThan(10_000);
+    });
+
     it("cannot run out of stack, time or memory", () => {
       const chain = (length: number, entry: (next: number) => unknown): unknown =>
         read(Array.from({ length }, (_, i) => (i < length - 1 ? entry(i + 1) : 1)));
