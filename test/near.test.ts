@@ -431,20 +431,6 @@ describe("keys are found again, as many as of any others, when they differ", () 
   });
 });
 
-test("what was kept is found again when more characters are looked at, and when all are", () => {
-  const { near, out } = play(4096);
-  out[OUT_STAMP] = 1;
-  const before = Array.from({ length: 64 }, (_, n) => `kept when few characters were looked at: ${n}`);
-  for (const [n, key] of before.entries()) near.keep(key, ROOT, out, n, undefined, 1, false);
-  const lost = (): number => before.filter((key, n) => near.value(near.find(key, ROOT)) !== n).length;
-  const few = lost();
-  for (const suffix of ["8 chars.", "at last more than thirty-two characters"]) {
-    for (let n = 0; n < 32; n++) near.keep(`${n}${suffix}`, ROOT, out, n, undefined, 1, false);
-    // Of 256 sets four or so fill up, with a few of these in them.
-    expect(lost()).toBeLessThanOrEqual(few + 12);
-  }
-});
-
 test("the hash of one thread does not tell that of another", async () => {
   vi.resetModules();
   const { hashText: other } = await import("../src/text.ts");
