@@ -153,17 +153,23 @@ function isTooDeep(entries: unknown): boolean {
 function isDeeper(entries: unknown[], at: number, levels: number, seen: Uint8Array): boolean {
   if (levels === 0) return true;
   seen[at] = 1;
-  const entry = entries[at];
-  const leads = (to: unknown): boolean => {
-    // What is no place among the entries was seen neither before nor now.
-    if (seen[to as number] !== 0 || typeof entries[to as number] !== "object") return false;
-    return isDeeper(entries, to as number, levels - 1, seen);
-  };
+  const entry = entries[at] as Record<string, unknown> | unknown[];
   if (Array.isArray(entry)) {
     const isSparse = entry[0] === SPARSE;
-    for (let i = isSparse ? 3 : 0; i < entry.length; i += isSparse ? 2 : 1) if (leads(entry[i])) return true;
-  } else for (const key in entry as object) if (leads((entry as Record<string, unknown>)[key])) return true;
+    for (let i = isSparse ? 3 : 0; i < entry.length; i += isSparse ? 2 : 1) {
+      if (leadsOn(entries, entry[i], seen) && isDeeper(entries, entry[i] as number, levels - 1, seen)) return true;
+    }
+    return false;
+  }
+  for (const key in entry) {
+    if (leadsOn(entries, entry[key], seen) && isDeeper(entries, entry[key] as number, levels - 1, seen)) return true;
+  }
   return false;
+}
+
+/** Whether there is an entry with references at that place, which was not seen yet. */
+function leadsOn(entries: unknown[], to: unknown, seen: Uint8Array): boolean {
+  return typeof to === "number" && seen[to] === 0 && typeof entries[to] === "object" && entries[to] !== null;
 }
 
 // ---- errors --------------------------------------------------------------------------------------------------------
