@@ -363,6 +363,12 @@ describe("a read looks here", () => {
     expect(read(all, keys(200_000))).toBe(0);
   });
 
+  test("always while there is free room", () => {
+    const all = play(1 << 20);
+    expect(read(all, scan(40_000, 40_000))).toBe(0);
+    expect(read(all, scan(80_000, 40_000))).toBe(0);
+  });
+
   test("hardly ever when there is nothing to be found", () => {
     const { near } = play(1000);
     let rested = 0;

@@ -344,7 +344,7 @@ describe("errors on the way say how to go on", () => {
     ["no name", "openCache(undefined)", /name: must be a string/],
     ["a cache as a handle", "attachCache(createCache())", /handle: is a Cache: use its `handle`/],
     ["a cache that was posted", "attachCache(JSON.parse('{}'))", /handle: is an empty object.*`cache.handle`/],
-    ["a directory that is not there", 'openCache(n, { path: "/nowhere" })', /existing directory.*option `path`/],
+    ["a directory that is not there", 'openCache(n, { path: "/nowhere" })', /nowhere does not exist.*option `path`/],
     [
       "seconds for milliseconds",
       'openCache(n, { size: "1mb" }).set("a", 1, { ttl: "5s" })',
