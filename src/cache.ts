@@ -397,7 +397,7 @@ export class Cache<V = any> implements Disposable {
     }
     const expiry = this.#expiry(ttl);
     // After the user's code that options and clock may be, and before anything is written to the area.
-    if (this.#opened.closed) this.#live();
+    if (this.#opened.closed || engine.asking) this.#live();
     const length = typeof value === "object" ? this.#encode(value) : this.#codec.encode(value, engine.value);
     const { bytes, type } = this.#codec;
     if (length > this.#opened.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
@@ -757,19 +757,22 @@ export class Cache<V = any> implements Disposable {
     if (this.#opened.closed) {
       throw new CacheError("ERR_CLOSED", "this cache was closed in this thread; open it again to use it");
     }
+    // The area has the key and the value of the call that waits.
+    if (this.#engine.asking) throw new Error("now: must not use the cache whose clock it is");
   }
 
   /** Writes the key to the area: its kind and length in one number, as the engine takes them; negative when it is too long. */
   #writeKey(key: Key): number {
     const opened = this.#opened;
-    if (opened.closed) this.#live();
+    const engine = this.#engine;
+    if (opened.closed || engine.asking) this.#live();
     const written = this.#keys.write(key, this.#keyArea);
     // The call that follows may ask for the time.
-    this.#engine.clock = opened.options.now;
+    engine.clock = opened.options.now;
     if (this.#scope === ROOT || written < 0) return written;
     const { prefix } = this.#scope;
-    this.#engine.key.set(prefix);
-    this.#engine.key[0] = written & 3;
+    engine.key.set(prefix);
+    engine.key[0] = written & 3;
     return (((written >>> 2) + prefix.length) << 2) | KEY_NAMESPACED;
   }
 

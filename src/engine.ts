@@ -105,6 +105,9 @@ export class Engine {
   /** The clock for expiry, in milliseconds. Set before each call that may ask for it: each user of a seat has its own. */
   clock: () => number = Date.now;
 
+  /** A call waits for the clock's answer, perhaps with a lock held; what is in the area belongs to it. */
+  asking = false;
+
   readonly #out64: Float64Array;
   /** The tags part in words: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
@@ -117,8 +120,6 @@ export class Engine {
   /** This participant's slot in the region; nobody else writes to it while this thread lives. */
   readonly #own: Int32Array;
   #closed = false;
-  /** The engine waits for the clock's answer, with locks held. */
-  #asking = false;
   /** A large value is being written, call by call. */
   #writing = false;
   #waitingSince = 0;
@@ -172,11 +173,11 @@ export class Engine {
     let maySleep = true;
     return {
       now: () => {
-        this.#asking = true;
+        this.asking = true;
         try {
           return this.#time();
         } finally {
-          this.#asking = false;
+          this.asking = false;
         }
       },
       take: (slot) => {
@@ -253,7 +254,7 @@ export class Engine {
    * back. When there is no stack for that, this throws, nothing else was begun, and the next call tries again.
    */
   #comeBack(): void {
-    if (this.#asking) throw new Error("now: must not use the cache whose clock it is");
+    if (this.asking) throw new Error("now: must not use the cache whose clock it is");
     this.#exports.__stack_pointer.value = this.#stackTop;
     this.region.membership.keepOnly(this.#slot);
     this.#writing = false;

@@ -121,20 +121,49 @@ test("a step of the clock ends what it passes, and prolongs what it goes back be
   expect(cache.get("k")).toBe(undefined);
 });
 
-test("a clock that uses its cache while the engine waits for it is refused", () => {
+test("a clock that uses its cache while the engine waits for it is refused, and harms nothing when it goes on", () => {
   let use: (() => unknown) | undefined;
+  let refusals = 0;
   const cache: Cache = open({
     now: () => {
-      // Not the look before the call, at which nothing is held.
-      use?.();
+      try {
+        use?.();
+      } catch (error) {
+        refusals++;
+        expect(String(error)).toContain("now: must not use the cache whose clock it is");
+      }
       return Date.now();
     },
   });
-  cache.set("k", 1, { ttl: 60_000 });
-  for (const operation of [() => cache.get("k"), () => cache.set("k2", 2), () => cache.stats()]) {
-    use = operation;
-    expect(() => cache.has("k")).toThrow("now: must not use the cache whose clock it is");
-    use = undefined;
-    expect([cache.get("k"), cache.validate()]).toEqual([1, 0]);
+  const uses: (() => unknown)[] = [
+    () => cache.get("other key"),
+    () => cache.set("other key", "other value"),
+    () => cache.set("other key", { other: "value" }),
+    () => cache.namespace("n").set("other", 1, { tags: ["t"] }),
+    () => cache.increment("other"),
+    () => cache.invalidateTag("other"),
+    () => [...cache.keys()],
+    () => cache.stats(),
+  ];
+  const operations: [string, () => unknown, unknown][] = [
+    ["has", () => cache.has("k"), true],
+    ["get", () => cache.get("k"), "kept"],
+    ["touch", () => cache.touch("k", 60_000), true],
+    ["increment", () => cache.increment("n"), 2],
+    ["set", () => cache.set("k", "kept").get("k"), "kept"],
+    ["ttl", () => typeof cache.ttl("k"), "number"],
+  ];
+  for (const nested of uses) {
+    for (const [name, operation, expected] of operations) {
+      cache.set("n", 1, { ttl: 60_000 });
+      cache.set("k", "kept", { ttl: 60_000 });
+      use = nested;
+      expect(operation(), `${name}, ${nested}`).toEqual(expected);
+      use = undefined;
+      // Only where nothing waits for the clock, before a call, may it have stored something.
+      for (const [key, value] of cache) expect(["k", "n", "other key", "other"], String(value)).toContain(key);
+      expect([cache.get("k"), cache.validate()]).toEqual(["kept", 0]);
+    }
   }
+  expect(refusals).toBeGreaterThan(uses.length);
 });

@@ -72,7 +72,7 @@ const STORES: Record<string, (cache: Cache, key: Key) => unknown> = {
 /** Members that take no key. */
 const OTHERS = [
   ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
-  ..."inspect close validate".split(" "),
+  ..."inspect close validate toJSON".split(" "),
 ];
 
 const places: [string, (cache: Cache) => Cache][] = [
