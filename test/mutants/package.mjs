@@ -490,7 +490,7 @@ export const PACKAGE = [
     file: "src/pack.ts",
     find: "if (name.length > LONGEST_NAME) return undefined;",
     replace: "if (name.length > LONGEST_NAME * 1e9) return undefined;",
-    also: [["if (this.#bytes > BYTES ||", "if (this.#bytes > BYTES * 1e9 ||"]],
+    also: [["if (shapes.bytes > BYTES ||", "if (shapes.bytes > BYTES * 1e9 ||"]],
     first: ["test/near-memory.test.ts"],
     filter: "nothing is left",
   },
