@@ -62,49 +62,47 @@ interface Step {
 
 /** The shapes that a near cache has met: it goes with them. */
 export class Shapes {
-  #first: Step = newStep("", OBJECT);
-  #functions = 0;
-  #bytes = 0;
+  first: Step = newStep("", OBJECT);
+  functions = 0;
+  bytes = 0;
   /** Bytes of heap of the function that {@link pack} has compiled for its last value; 0 when it has not. */
   compiled = 0;
 
   /** Packs a value; `undefined` for what cannot be copied, as `copierOf` says. The value must not be used any more. */
   pack(value: unknown): Packed | undefined {
     this.compiled = 0;
-    const packed = isPlain(value) ? this.#packByShape(value) : undefined;
+    const packed = globalThis.process && isPlain(value) ? packByShape(this, value) : undefined;
     if (packed !== undefined) return packed;
     const copier = copierOf(value);
     return copier && [copyPlanned, value, copier];
-  }
-
-  /** For the function of its shape; `undefined` when there is none. */
-  #packByShape(value: Plain): Packed | undefined {
-    // In browsers, whose bundle has nothing of what follows.
-    if (globalThis.process === undefined) return undefined;
-    if (this.#bytes > BYTES || this.#functions >= FUNCTIONS) {
-      this.#first = newStep("", OBJECT);
-      this.#functions = 0;
-      this.#bytes = 0;
-    }
-    const packed = [undefined] as unknown as Packed;
-    const before = made;
-    const last = walk(value, this.#first, packed, new Set(), DEPTH);
-    this.#bytes += made - before;
-    if (last === undefined) return undefined;
-    if (++last.met === OFTEN) {
-      last.copyOf = compile(value);
-      this.compiled = FUNCTION_BYTES + CODE_BYTES * String(last.copyOf).length;
-      this.#functions++;
-    }
-    if (last.copyOf === undefined) return undefined;
-    packed[0] = last.copyOf;
-    // As it grew, there is more room in it than is needed.
-    return packed.slice() as Packed;
   }
 }
 
 function copyPlanned([, value, copier]: Packed): unknown {
   return copy(value, copier as Copier);
+}
+
+/** For the function of its shape; `undefined` when there is none. */
+function packByShape(shapes: Shapes, value: Plain): Packed | undefined {
+  if (shapes.bytes > BYTES || shapes.functions >= FUNCTIONS) {
+    shapes.first = newStep("", OBJECT);
+    shapes.functions = 0;
+    shapes.bytes = 0;
+  }
+  const packed = [undefined] as unknown as Packed;
+  const before = made;
+  const last = walk(value, shapes.first, packed, new Set(), DEPTH);
+  shapes.bytes += made - before;
+  if (last === undefined) return undefined;
+  if (++last.met === OFTEN) {
+    last.copyOf = compile(value);
+    shapes.compiled = FUNCTION_BYTES + CODE_BYTES * String(last.copyOf).length;
+    shapes.functions++;
+  }
+  if (last.copyOf === undefined) return undefined;
+  packed[0] = last.copyOf;
+  // As it grew, there is more room in it than is needed.
+  return packed.slice() as Packed;
 }
 
 /** Packs all parts of an object on the way from one step to the last, which it returns; `undefined` when it cannot. */

@@ -556,7 +556,7 @@ export const PACKAGE = [
     what: "the near cache keeps large values without end",
     file: "src/near.ts",
     find: "if (bytes > this.#budget * LARGEST || !this.#makeRoom(bytes)) return;",
-    replace: "if (bytes > this.#budget * 1e9 || (bytes < 0 && !this.#makeRoom(bytes))) return;",
+    replace: "if (bytes > this.#budget * LARGEST * 1e9 || (bytes < 0 && !this.#makeRoom(bytes))) return;",
     first: ["test/near.test.ts", ...CONFORMANCE],
   },
   {
@@ -641,7 +641,7 @@ export const PACKAGE = [
     file: "src/pack.ts",
     find: "if (name.length > LONGEST_NAME) return undefined;",
     replace: "if (name.length > LONGEST_NAME * 1e9) return undefined;",
-    also: [["if (this.#bytes > BYTES ||", "if (this.#bytes > 1e12 ||"]],
+    also: [["if (shapes.bytes > BYTES ||", "if (shapes.bytes > BYTES * 1e9 ||"]],
     first: ["test/near-memory.test.ts"],
     filter: "nothing is left",
   },
