@@ -48,6 +48,7 @@ const KINDS = {
   "terminate-threads-roomy": { what: "crash", how: "terminate", reach: "threads", roomy: true },
   "overflow-threads": { what: "overflow", reach: "threads" },
   "overflow-processes": { what: "overflow", reach: "processes" },
+  "aimed-keys": { what: "aimed" },
   "script-terminated": { what: "overflow", reach: "processes", how: "terminate" },
 };
 
@@ -202,6 +203,10 @@ function partOf({ what, ...kind }, left) {
       return { ...result, kills: 0, terminations: 0, freezes: 0, [of]: result.deaths };
     };
   }
+  if (what === "aimed") {
+    const rounds = deaths("terminations");
+    return rounds === 0 ? undefined : (plan) => aimed(rounds, plan);
+  }
   if (what === "overflow") return (plan) => overflow(kind, plan);
   if (what === "opening") {
     const terminations = deaths("terminations");
@@ -230,6 +235,12 @@ async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
   const { overflows, operations, checks } = await fixture("overflow-main.mjs", plan);
   return { ...NOTHING, overflows, operations, survivorSteps: checks };
+}
+
+/** Keys that are aimed at those of a limiter: see `aimed-main.mjs`. */
+async function aimed(rounds, { seed }) {
+  const { terminations, operations } = await fixture("aimed-main.mjs", { name: `soak-${process.pid}`, seed, rounds });
+  return { ...NOTHING, terminations, operations, survivorSteps: operations };
 }
 
 /** Runs a program of the tests, which checks by itself, and gives what it prints last. */
