@@ -86,6 +86,13 @@ const ALIKE = 20;
 const TRIAL = 4096;
 /** It helps when there were as many hits as this part of them. */
 const WORTH = 1 / 4;
+/** A value that took the place of another counts as so many of them: keeping takes longer than looking. */
+const REPLACED = 12;
+/** While there is free room, so many reads that may have filled it are judged together, and the hits may be fewer. */
+const FILLING = 65_536;
+const WORTH_FILLING = 1 / 8;
+/** Of the newcomers that could replace another value one in so many does: what is hot comes often. */
+const NEWCOMERS = 4;
 /** Otherwise it rests for so many times the reads that a trial takes. */
 const REST = 64;
 /** After so many trials in vain, one after the other, it lets go of everything, so that a trial begins with nothing. */
@@ -162,6 +169,10 @@ export class Near {
   /** Reads of this trial that looked here in vain, and did not fill free room either; and those that did. */
   #misses = 0;
   #filled = 0;
+  /** Values that took the place of another in this trial. */
+  #replaced = 0;
+  /** Newcomers that came a second time. */
+  #newcomers = 0;
   #hitsBefore = 0;
   #inVain = 0;
   #closed = false;
@@ -201,17 +212,19 @@ export class Near {
 
   /** Counts a read for which there was nothing here, or nothing that is still right. */
   missed(): void {
-    if (++this.#misses >= TRIAL) this.#judge();
+    if (++this.#misses >= TRIAL) this.#judge((this.#misses + this.#replaced * REPLACED) * WORTH);
+    else if (this.#filled >= FILLING) this.#judge(this.#filled * WORTH_FILLING);
   }
 
-  /** Whether looking here has helped lately; otherwise it rests. */
-  #judge(): void {
+  /** Whether looking here has helped lately, with so many hits at least; otherwise it rests. */
+  #judge(enough: number): void {
     const hits = this.#memory64[this.#hitsAt] as number;
-    const helped = hits - this.#hitsBefore >= this.#misses * WORTH;
+    const helped = hits - this.#hitsBefore >= enough;
     const trial = this.#misses + this.#filled;
     this.#hitsBefore = hits;
     this.#misses = 0;
     this.#filled = 0;
+    this.#replaced = 0;
     if (helped) {
       this.#inVain = 0;
       return;
@@ -394,7 +407,7 @@ export class Near {
       else if (words[wordsAt(slot) + HASH] === hash) this.#alike++;
     }
     if (!isFull) {
-      // While there is free room, in this set or soon in others, a read is not in vain.
+      // While there is free room, in this set or soon in others, a read is not in vain, unless hardly anything is read again.
       this.#misses--;
       this.#filled++;
       if (empty >= 0) return empty;
@@ -403,6 +416,8 @@ export class Near {
       words[NEWCOMERS_AT + set] = hash;
       return -1;
     }
+    if (++this.#newcomers % NEWCOMERS !== 0) return -1;
+    this.#replaced++;
     if (empty >= 0) return empty;
     for (let slot = first; slot < first + SET; slot++) if (!this.#isUsed(slot)) return slot;
     for (let slot = first; slot < first + SET; slot++) this.#forgetUse(slot);

@@ -369,6 +369,12 @@ describe("a read looks here", () => {
     expect(read(all, scan(80_000, 40_000))).toBe(0);
   });
 
+  test("seldom while it fills, when hardly anything is read again", () => {
+    const all = play(1 << 20);
+    read(all, uniform(100_000, 1 << 19));
+    expect(read(all, uniform(1_000_000, 1 << 19)) / 1_000_000).toBeGreaterThan(0.7);
+  });
+
   test("hardly ever when there is nothing to be found", () => {
     const { near } = play(1000);
     let rested = 0;

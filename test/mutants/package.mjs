@@ -626,6 +626,15 @@ export const PACKAGE = [
     first: ["test/near.test.ts"],
   },
   {
+    name: "near-fills-for-ever",
+    breaks: "policy",
+    what: "while there is free room the near cache never rests, however little is read again",
+    file: "src/near.ts",
+    find: "    else if (this.#filled >= FILLING) this.#judge",
+    replace: "    else if (this.#filled < 0) this.#judge",
+    first: ["test/near.test.ts"],
+  },
+  {
     name: "near-for-everybody",
     breaks: "policy",
     what: "what is read once takes the place of what is read often",
