@@ -167,6 +167,8 @@ interface Opened {
   readonly near: Near | undefined;
   readonly name: string | undefined;
   closed: boolean;
+  /** The seat was given back, which comes after `closed` when something is being encoded, or when the stack ended. */
+  left: boolean;
   /** Values that are being encoded into the area, one within the other. */
   encoding: number;
 }
@@ -420,7 +422,7 @@ export class Cache<V = any> implements Disposable {
     try {
       return this.#codec.encode(value, opened.engine.value);
     } finally {
-      if (--opened.encoding === 0 && opened.closed) leaveSeat(opened.seat, opened);
+      if (--opened.encoding === 0 && opened.closed) this.close();
     }
   }
 
@@ -716,12 +718,14 @@ export class Cache<V = any> implements Disposable {
    * May be called twice.
    */
   close(): void {
-    if (this.#opened.closed) return;
-    this.#opened.closed = true;
-    forgotten.unregister(this.#opened);
-    this.#near?.close();
+    const opened = this.#opened;
+    opened.closed = true;
     // Called by code that encoding runs, it takes effect when that is over.
-    if (this.#opened.encoding === 0) leaveSeat(this.#opened.seat, this.#opened);
+    if (opened.left || opened.encoding > 0) return;
+    forgotten.unregister(opened);
+    this.#near?.close();
+    leaveSeat(opened.seat, opened);
+    opened.left = true;
   }
 
   /** As {@link close}. */
@@ -758,7 +762,7 @@ export class Cache<V = any> implements Disposable {
       throw new CacheError("ERR_CLOSED", "this cache was closed in this thread; open it again to use it");
     }
     // The area has the key and the value of the call that waits.
-    if (this.#engine.asking) throw new Error("now: must not use the cache whose clock it is");
+    if (this.#engine.asking) this.#engine.refuseClock();
   }
 
   /** Writes the key to the area: its kind and length in one number, as the engine takes them; negative when it is too long. */
@@ -801,7 +805,7 @@ export function openRegion<V>(region: Region, options: Resolved, name?: string, 
   const seat = takeSeat(region, isNew);
   const { engine } = seat;
   const near = options.nearCache > 0 ? new Near(options.nearCache, engine, options.nearCacheSize) : undefined;
-  const opened: Opened = { seat, engine, options, near, name, closed: false, encoding: 0 };
+  const opened: Opened = { seat, engine, options, near, name, closed: false, left: false, encoding: 0 };
   seat.forgotten.register(opened, seat, opened);
   if (near !== undefined) forgotten.register(opened, near, opened);
   return new Cache<V>(opened, ROOT);

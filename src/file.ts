@@ -311,13 +311,15 @@ class FileRegion implements Region {
 
   close(): void {
     if (!this.#open) return;
-    this.#open = false;
-    // Closing the descriptor gives the slots back as well; what comes before it only marks them as not ours any more.
+    // Closing the descriptor gives the slots back as well; what comes before it only marks them as not ours any more. Where
+    // the stack ends in the middle, the next call goes on.
     try {
       this.membership.close();
     } finally {
       closeSync(this.#fd);
     }
+    // Before the mapping, which may be left only once: what is left of that is done at the end of the thread.
+    this.#open = false;
     leaveMapping(this.#mapping, this.handle.key);
   }
 }

@@ -67,8 +67,11 @@ export function takeSeat(region: Region, isNew = false): Seat {
 /** One user less; `user` is what it has registered, unless it was forgotten. */
 export function leaveSeat(seat: Seat, user?: object): void {
   if (user !== undefined) seat.forgotten.unregister(user);
-  if (--seat.users > 0) return;
-  created.delete(seat.name);
-  Reflect.deleteProperty(thread, seat.name);
-  seat.engine.close();
+  if (seat.users === 1) {
+    // From here on nobody else finds it. When the stack ends in the middle, the same user may leave once more.
+    if (created.get(seat.name) === seat) created.delete(seat.name);
+    if (Reflect.get(thread, seat.name) === seat) Reflect.deleteProperty(thread, seat.name);
+    seat.engine.close();
+  }
+  seat.users--;
 }

@@ -4,9 +4,11 @@
  */
 
 import { once } from "node:events";
+import { runInNewContext } from "node:vm";
 import { Worker } from "node:worker_threads";
 import { type Cache, type CacheOptions, createCache } from "cache-machine";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { attachCache as attachApart } from "./fixtures/apart.mjs";
 
 const opened: Cache[] = [];
 
@@ -166,4 +168,33 @@ test("a clock that uses its cache while the engine waits for it is refused, and 
     }
   }
   expect(refusals).toBeGreaterThan(uses.length);
+});
+
+test("a script that is terminated while the engine waits for its clock leaves nothing held, and the cache goes on", () => {
+  for (const change of [
+    (cache: Cache) => cache.increment("k"),
+    (cache: Cache) => cache.set("k", "x".repeat(100_000)),
+    (cache: Cache) => cache.get("k"),
+    (cache: Cache) => cache.delete("k"),
+  ]) {
+    let looping = false;
+    const cache = open({
+      now: () => {
+        while (looping);
+        return Date.now();
+      },
+    });
+    const other = attachApart(cache.handle);
+    opened.push(other);
+    cache.set("k", 1, { ttl: 60_000 });
+    looping = true;
+    expect(() => runInNewContext("change()", { change: () => change(cache) }, { timeout: 20 })).toThrow(
+      expect.objectContaining({ code: "ERR_SCRIPT_EXECUTION_TIMEOUT" }),
+    );
+    looping = false;
+    // The next use gives back what was held.
+    expect(cache.get("k")).toBe(1);
+    other.set("k", 2);
+    expect([cache.get("k"), cache.increment("k"), cache.validate()]).toEqual([2, 3, 0]);
+  }
 });
