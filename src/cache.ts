@@ -239,10 +239,8 @@ export class Cache<V = any> implements Disposable {
 
   /** A value that is not near. */
   #missed(key: string, want: number): V | undefined {
-    const near = this.#near as Near;
-    near.missed();
     const written = this.#writeKey(key);
-    return written < 0 ? undefined : this.#fetch(key, written, want, near);
+    return written < 0 ? undefined : this.#fetch(key, written, want, this.#near);
   }
 
   /** A value that is near, and may have changed. By itself, so that what is compiled for {@link get} stays small. */
@@ -250,10 +248,7 @@ export class Cache<V = any> implements Disposable {
     const near = this.#near as Near;
     const written = this.#writeKey(key);
     if (!this.#engine.find(written)) return undefined;
-    if (!near.renew(slot)) {
-      near.missed();
-      return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, near);
-    }
+    if (!near.renew(slot)) return this.#fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, near);
     return this.#nearby(key, slot);
   }
 
@@ -297,6 +292,7 @@ export class Cache<V = any> implements Disposable {
         continue;
       }
       if (near === undefined) return this.#decode(kind, engine.value, length, false);
+      near.missed();
       if (codec.isPrimitive(kind)) {
         const value = codec.decode(kind, engine.value, 0, length);
         const slot = near.place(key as string, this.#scope, engine.out);

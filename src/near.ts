@@ -93,7 +93,7 @@ const FILLING = 65_536;
 const WORTH_FILLING = 1 / 8;
 /** Of the newcomers that could replace another value one in so many does: what is hot comes often. */
 const NEWCOMERS = 4;
-/** Otherwise it rests for so many times the reads that a trial takes. */
+/** Otherwise it rests for so many times the reads that a trial takes; for a quarter, and a quarter of that, at first. */
 const REST = 64;
 /** After so many trials in vain, one after the other, it lets go of everything, so that a trial begins with nothing. */
 const IN_VAIN = 4;
@@ -210,7 +210,10 @@ export class Near {
     return true;
   }
 
-  /** Counts a read for which there was nothing here, or nothing that is still right. */
+  /**
+   * Counts a read for which there was nothing here, or nothing that is still right, and a value in the shared cache: one that
+   * is absent there costs no more than the look.
+   */
   missed(): void {
     if (++this.#misses >= TRIAL) this.#judge((this.#misses + this.#replaced * REPLACED) * WORTH);
     else if (this.#filled >= FILLING) this.#judge(this.#filled * WORTH_FILLING);
@@ -230,8 +233,9 @@ export class Near {
       return;
     }
     // What is kept shortens the next trial. When it is let go of, the next one has to fill the room again.
-    this.#rest = TRIAL * REST;
-    if (++this.#inVain < IN_VAIN) return;
+    this.#inVain++;
+    this.#rest = (TRIAL * REST) / 4 ** (IN_VAIN - 1 - this.#inVain);
+    if (this.#inVain < IN_VAIN) return;
     this.#rest = Math.min(trial * REST, MAX_REST);
     this.#begin(this.#epoch);
   }
