@@ -158,6 +158,12 @@ const markAsUncloneable: ((object: object) => void) | undefined = (
   globalThis.process?.getBuiltinModule?.("node:worker_threads") as { markAsUncloneable?: (object: object) => void }
 )?.markAsUncloneable;
 
+/**
+ * A read of a primitive value gains little by the near cache, so each that found nothing there counts as so many: half of
+ * all have to be found, of objects a fifth.
+ */
+const PRIMITIVE_MISSES = 4;
+
 /** What all views of one opened cache share. */
 interface Opened {
   /** The place of this thread in the cache, which all that it has opened of it share. */
@@ -292,7 +298,7 @@ export class Cache<V = any> implements Disposable {
         continue;
       }
       if (near === undefined) return this.#decode(kind, engine.value, length, false);
-      near.missed();
+      near.missed(codec.isPrimitive(kind) ? PRIMITIVE_MISSES : 1);
       if (codec.isPrimitive(kind)) {
         const value = codec.decode(kind, engine.value, 0, length);
         const slot = near.place(key as string, this.#scope, engine.out);

@@ -91,7 +91,7 @@ const REPLACED = 12;
 /** While there is free room, so many reads that may have filled it are judged together, and the hits may be fewer. */
 const FILLING = 65_536;
 const WORTH_FILLING = 1 / 8;
-/** Of the newcomers that could replace another value one in so many does: what is hot comes often. */
+/** Of the newcomers to a full table one in so many is looked at: what is hot comes often. */
 const NEWCOMERS = 4;
 /** Otherwise it rests for so many times the reads that a trial takes; for a quarter, and a quarter of that, at first. */
 const REST = 64;
@@ -169,9 +169,11 @@ export class Near {
   /** Reads of this trial that looked here in vain, and did not fill free room either; and those that did. */
   #misses = 0;
   #filled = 0;
+  /** Of the last miss. */
+  #weight = 1;
   /** Values that took the place of another in this trial. */
   #replaced = 0;
-  /** Newcomers that came a second time. */
+  /** Newcomers that came when the table was full. */
   #newcomers = 0;
   #hitsBefore = 0;
   #inVain = 0;
@@ -213,9 +215,13 @@ export class Near {
   /**
    * Counts a read for which there was nothing here, or nothing that is still right, and a value in the shared cache: one that
    * is absent there costs no more than the look.
+   *
+   * @param weight how much it speaks against looking here: more for a value that is decoded quickly
    */
-  missed(): void {
-    if (++this.#misses >= TRIAL) this.#judge((this.#misses + this.#replaced * REPLACED) * WORTH);
+  missed(weight = 1): void {
+    this.#weight = weight;
+    this.#misses += weight;
+    if (this.#misses >= TRIAL) this.#judge((this.#misses + this.#replaced * REPLACED) * WORTH);
     else if (this.#filled >= FILLING) this.#judge(this.#filled * WORTH_FILLING);
   }
 
@@ -232,11 +238,9 @@ export class Near {
       this.#inVain = 0;
       return;
     }
-    // What is kept shortens the next trial. When it is let go of, the next one has to fill the room again.
     this.#inVain++;
-    this.#rest = (TRIAL * REST) / 4 ** (IN_VAIN - 1 - this.#inVain);
+    this.#rest = Math.min((trial * REST) / 4 ** Math.max(IN_VAIN - 1 - this.#inVain, 0), MAX_REST);
     if (this.#inVain < IN_VAIN) return;
-    this.#rest = Math.min(trial * REST, MAX_REST);
     this.#begin(this.#epoch);
   }
 
@@ -392,6 +396,8 @@ export class Near {
       return -1;
     }
     const isFull = this.#taken >= this.#most || this.#bytes > this.#budget * FULL;
+    // Most newcomers are turned away before their key is hashed. What has a slot, and has changed, is kept anew.
+    if (isFull && this.#found < 0 && ++this.#newcomers % NEWCOMERS !== 0) return -1;
     if (!isFull && this.#taken > this.#words.length * PAGE * LOAD && this.#hasRoomFor(PAGE_BYTES)) this.#split();
     const hash = hashText(key, this.#hashed) ^ scope.salt;
     this.#hash = hash;
@@ -412,7 +418,7 @@ export class Near {
     }
     if (!isFull) {
       // While there is free room, in this set or soon in others, a read is not in vain, unless hardly anything is read again.
-      this.#misses--;
+      this.#misses -= this.#weight;
       this.#filled++;
       if (empty >= 0) return empty;
     }
@@ -420,7 +426,6 @@ export class Near {
       words[NEWCOMERS_AT + set] = hash;
       return -1;
     }
-    if (++this.#newcomers % NEWCOMERS !== 0) return -1;
     this.#replaced++;
     if (empty >= 0) return empty;
     for (let slot = first; slot < first + SET; slot++) if (!this.#isUsed(slot)) return slot;

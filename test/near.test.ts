@@ -301,7 +301,7 @@ describe("what is kept", () => {
     for (let n = 20_000; n < 60_000; n++) keep(n);
     expect(among(found, 40_000, 20_000)).toBeLessThan(0.02 * entries);
     // Others become the hottest.
-    for (let i = 0; i < 6; i++)
+    for (let i = 0; i < 24; i++)
       for (let n = 60_000; n < 61_000; n++) if (!found(n)) for (let k = 0; k < 2; k++) keep(n);
     expect(among(found, 1000, 60_000)).toBeGreaterThan(900);
   });

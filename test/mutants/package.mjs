@@ -621,7 +621,7 @@ export const PACKAGE = [
     breaks: "policy",
     what: "the reads that fill the near cache count as if it had not helped",
     file: "src/near.ts",
-    find: "      this.#misses--;\n",
+    find: "      this.#misses -= this.#weight;\n",
     replace: "",
     first: ["test/near.test.ts"],
   },
