@@ -176,7 +176,7 @@ export class Engine {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
     let maySleep = true;
     return {
-      now: this.#askers[ASKING] as () => number,
+      now: this.#ask[ASKING],
       take: (slot) => {
         try {
           return membership.take(slot) ? 1 : 0;
@@ -211,9 +211,9 @@ export class Engine {
     };
   }
 
-  /** What the engine asks for the time, under a name that no tool shortens: {@link refuseClock} looks for it. */
-  readonly #askers: Record<string, () => number> = {
-    [ASKING]: () => {
+  /** What the engine asks for the time, under a name that no tool shortens: {@link refuseClock} looks for it on the stack. */
+  readonly #ask = {
+    [ASKING]: (): number => {
       this.asking = true;
       try {
         return this.#time();
