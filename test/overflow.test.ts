@@ -62,7 +62,7 @@ describe.each(["threads", "processes"])("the end of the stack, reach: %s", (reac
 
   test("is no different from a script that node:vm terminates", { timeout: 300_000 }, async () => {
     const { overflows, count, checks } = await sweep(process.execPath, [], { reach, how: "terminate" });
-    expect(overflows).toBe(count);
+    expect(overflows).toBeGreaterThanOrEqual(count);
     expect(checks).toBe(count * KEYS.length);
   });
 });
