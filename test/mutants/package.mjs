@@ -1285,7 +1285,7 @@ export const PACKAGE = [
     what: "the same for all other changes",
     file: "src/engine.ts",
     find: "      if (this.#writing) this.out[OUT_INSIDE] = 1;\n      if (this.out[OUT_INSIDE] !== 0) {",
-    replace: "      if (this.#closed) {",
+    replace: "      if (this.#writing) this.out[OUT_INSIDE] = 1;\n      if (this.#closed) {",
     first: [...ERRORS, ...OVERFLOW],
   },
   {
