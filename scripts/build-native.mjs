@@ -14,6 +14,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { differences } from "./differences.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const SOURCE = "native/cache_machine.c";
@@ -105,14 +106,6 @@ function readRecord() {
   const missing = [RECORD, ...Object.keys(TARGETS).map(artefactOf)].find((file) => !existsSync(join(ROOT, file)));
   if (missing !== undefined) throw new BuildError(`${missing} is missing: npm run build:native`);
   return JSON.parse(read(RECORD).toString());
-}
-
-/** The keys at which two flat objects differ, each with both values. */
-function differences(before, after) {
-  const keys = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])].sort();
-  return keys
-    .filter((key) => before?.[key] !== after?.[key])
-    .map((key) => `${key}: ${before?.[key] ?? "-"} → ${after?.[key] ?? "-"}`);
 }
 
 const STALE = "The committed binaries were built from other sources: run `npm run build:native` and commit the result.";

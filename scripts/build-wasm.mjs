@@ -16,6 +16,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
+import { differences } from "./differences.mjs";
 import { linkedGlobal, putInOrder, readLinkMap } from "./wasm/binary.mjs";
 import { compareAtomics, inspect } from "./wasm/inspect.mjs";
 import {
@@ -177,14 +178,6 @@ function readRecord() {
     throw new BuildError("there is no committed module with a record: npm run build:wasm");
   }
   return JSON.parse(readFileSync(RECORD, "utf8"));
-}
-
-/** The keys at which two flat objects differ, each with both values. */
-function differences(before, after) {
-  const keys = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])].sort();
-  return keys
-    .filter((key) => before?.[key] !== after?.[key])
-    .map((key) => `${key}: ${before?.[key] ?? "-"} → ${after?.[key] ?? "-"}`);
 }
 
 const STALE = "The committed module was built from other sources: run `npm run build:wasm` and commit the result.";
