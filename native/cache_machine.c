@@ -1,5 +1,5 @@
 /*
- * The operating system's calls that Node.js does not offer, for src/native.ts: reserving blocks, mapping a file over a
+ * The operating system's calls that Node.js does not offer, for src/system/native.ts: reserving blocks, mapping a file over a
  * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file; and the count of the users of a mapping,
  * which has to be right also when a thread ends without a word.
  *
@@ -404,7 +404,7 @@ static napi_value leave(napi_env env, napi_callback_info info) {
 
 EXPORTED int32_t node_api_module_get_api_version_v1(void) { return 8; }
 
-/** Once per environment. What it cannot offer is missing from the exports, which src/native.ts notices. */
+/** Once per environment. What it cannot offer is missing from the exports, which src/system/native.ts notices. */
 EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {
     const char *name;

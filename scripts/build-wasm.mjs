@@ -2,7 +2,7 @@
  * Builds the Rust crate in wasm/ to wasm/cache_machine.wasm, which is committed so that nobody needs Rust to use or to
  * change the TypeScript side, together with a record of what it was built from, so that it cannot drift unnoticed.
  *
- *   node scripts/build-wasm.mjs            build; write the module, its record and src/exports.ts
+ *   node scripts/build-wasm.mjs            build; write the module, its record and src/engine/exports.ts
  *   node scripts/build-wasm.mjs --check    build again elsewhere and compare with what is committed
  *   node scripts/build-wasm.mjs --verify   compare the committed files with the record; needs no Rust
  *
@@ -34,7 +34,7 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const CRATE = join(ROOT, "wasm");
 const ARTEFACT = join(CRATE, "cache_machine.wasm");
 const RECORD = `${ARTEFACT}.json`;
-const EXPORTS_TS = join(ROOT, "src", "exports.ts");
+const EXPORTS_TS = join(ROOT, "src", "engine", "exports.ts");
 
 const WASM_OPT_FLAGS = [
   "-O3",
@@ -212,7 +212,7 @@ async function check() {
       problems.push("The bytes of wasm/cache_machine.wasm differ from what was built.");
     if (built.record.sha256 !== record.sha256) problems.push("The sha256 in the record differs from what was built.");
     if (!existsSync(EXPORTS_TS) || built.exportsTs !== readFileSync(EXPORTS_TS, "utf8"))
-      problems.push("src/exports.ts differs from what was built.");
+      problems.push("src/engine/exports.ts differs from what was built.");
     const tools = differences(record.tools, built.record.tools);
     if (problems.length > 0) {
       if (stale.length === 0) {

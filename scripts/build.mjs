@@ -22,7 +22,7 @@ const shared = {
   sourcemap: true,
   sourcesContent: false,
   legalComments: "none",
-  // Puts numbers in place: see src/slot.ts.
+  // Puts numbers in place: see src/near/slots.ts.
   minifySyntax: true,
   logLevel: "warning",
 };

@@ -1,5 +1,5 @@
 /**
- * What the build puts in place of names in src/ (src/artefact.d.ts declares them). For the bundles, and for tests that import
+ * What the build puts in place of names in src/ (src/engine/artefact.d.ts declares them). For the bundles, and for tests that import
  * the sources.
  */
 import { createHash } from "node:crypto";

@@ -29,11 +29,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { ENGINE } from "../test/mutants/engine.mjs";
-import { PACKAGE } from "../test/mutants/package.mjs";
+import { ENGINE, PACKAGE } from "../test/mutants/index.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 /** What a copy is made of. The tests of the package run in it as if it were the repository. */
@@ -243,7 +242,7 @@ class Scratch {
 
   #packageSuite() {
     const all = readdirSync(join(this.#root, "test"), { recursive: true }).filter((name) => name.endsWith(".test.ts"));
-    const rank = (name) => PACKAGE_SUITE.findIndex((part) => name.startsWith(part));
+    const rank = (name) => PACKAGE_SUITE.findIndex((part) => basename(name).startsWith(part));
     return all
       .filter((name) => rank(name) >= 0)
       .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))

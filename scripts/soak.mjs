@@ -12,10 +12,10 @@ import { once } from "node:events";
 import { appendFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { crash, freeze } from "../test/fixtures/crash-arena.mjs";
-import { fire } from "../test/fixtures/fire-arena.mjs";
-import { BLOCKED_MS, MEASURED } from "../test/fixtures/fire-stalls.mjs";
-import { opening } from "../test/fixtures/native-arena.mjs";
+import { crash, freeze } from "../test/crash/arena.mjs";
+import { opening } from "../test/host/native-arena.mjs";
+import { fire } from "../test/linearizability/arena.mjs";
+import { BLOCKED_MS, MEASURED } from "../test/linearizability/stalls.mjs";
 
 /** How long a part may take that has a program of its own. */
 const FIXTURE_MS = 600_000;
@@ -233,19 +233,23 @@ function partOf({ what, ...kind }, left) {
 /** Calls that do not return: see `overflow-main.mjs`. */
 async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
-  const { overflows, operations, checks } = await fixture("overflow-main.mjs", plan);
+  const { overflows, operations, checks } = await fixture("host/overflow-main.mjs", plan);
   return { ...NOTHING, overflows, operations, survivorSteps: checks };
 }
 
 /** Keys that are aimed at those of a limiter: see `aimed-main.mjs`. */
 async function aimed(rounds, { seed }) {
-  const { terminations, operations } = await fixture("aimed-main.mjs", { name: `soak-${process.pid}`, seed, rounds });
+  const { terminations, operations } = await fixture("hostile/aimed-main.mjs", {
+    name: `soak-${process.pid}`,
+    seed,
+    rounds,
+  });
   return { ...NOTHING, terminations, operations, survivorSteps: operations };
 }
 
 /** Runs a program of the tests, which checks by itself, and gives what it prints last. */
 async function fixture(file, plan) {
-  const path = fileURLToPath(new URL(`../test/fixtures/${file}`, import.meta.url));
+  const path = fileURLToPath(new URL(`../test/${file}`, import.meta.url));
   const child = spawn(process.execPath, [path, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
   const watchdog = setTimeout(() => child.kill("SIGKILL"), FIXTURE_MS);
   let output = "";

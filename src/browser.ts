@@ -4,15 +4,15 @@
  * @packageDocumentation
  */
 
-import type { Cache, CacheHandle } from "./cache.ts";
+import type { Cache, CacheHandle } from "./cache/cache.ts";
+import type { CacheOptions, OpenOptions } from "./cache/options.ts";
 import { CacheError } from "./errors.ts";
-import type { CacheOptions, OpenOptions } from "./options.ts";
-import { attachThreads, checkHandle, createCache } from "./threads.ts";
+import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
-export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
-export type { Codec } from "./codec.ts";
+export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/cache.ts";
+export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
-export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
+export type { Codec } from "./values/codec.ts";
 export { createCache };
 
 /** Joins the cache of another thread of this page. */

@@ -4,10 +4,7 @@
  * @packageDocumentation
  */
 
-import { applicationName } from "./application.ts";
-import { type Cache, type CacheHandle, type Key, openRegion } from "./cache.ts";
-import { attachFileRegion, destroyFile, openFileRegion } from "./file.ts";
-import { checkMapping, layout, sizeLimits } from "./layout.ts";
+import { type Cache, type CacheHandle, type Key, openRegion } from "./cache/cache.ts";
 import {
   type CacheOptions,
   checkName,
@@ -17,13 +14,16 @@ import {
   resolve,
   resolveSize,
   type SetOptions,
-} from "./options.ts";
-import { attachThreads, checkHandle, createCache } from "./threads.ts";
+} from "./cache/options.ts";
+import { checkMapping, layout, sizeLimits } from "./engine/plan.ts";
+import { attachFileRegion, destroyFile, openFileRegion } from "./memory/file.ts";
+import { applicationName } from "./open/application.ts";
+import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
-export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache.ts";
-export type { Codec } from "./codec.ts";
+export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/cache.ts";
+export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
-export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./options.ts";
+export type { Codec } from "./values/codec.ts";
 export { createCache };
 
 /**

@@ -1,5 +1,5 @@
 /**
- * What the compiled engine says about itself: the numbers that `src/layout.ts` needs before there is a memory, and those
+ * What the compiled engine says about itself: the numbers that `src/engine/plan.ts` needs before there is a memory, and those
  * that must be known where WebAssembly is missing. An instance made only to be asked would reserve 10 GiB of address space.
  */
 
@@ -26,7 +26,7 @@ export function wasmFacts(module) {
     const slots = Math.min(Math.max(size / PAGE, facts.minSlots), facts.maxSlots);
     if (x.participants_of(size) !== slots) throw new Error(`a cache of ${size} bytes has not ${slots} places`);
   }
-  // Which bytes of a header the module looks at: those of three words, as src/layout.ts does.
+  // Which bytes of a header the module looks at: those of three words, as src/engine/plan.ts does.
   const header = new Uint8Array(memory.buffer, PAGE, 64);
   if (!x.format(PAGE, minSize, 1, 2, 3, 4)) throw new Error("the module cannot format its smallest region");
   facts.magic = String.fromCharCode(...header.subarray(0, 8));

@@ -15,50 +15,35 @@
 
 #[cfg(target_arch = "wasm32")]
 mod abi;
-mod alloc;
-#[cfg(feature = "faults")]
-mod audit;
-mod change;
-mod chunk;
-mod evict;
-mod hash;
+mod entries;
+mod format;
 mod index;
-mod large;
-mod layout;
-mod lock;
+mod log;
 mod participant;
-mod read;
-mod record;
-mod recover;
-mod region;
-mod segment;
-mod store;
 mod sync;
-mod tags;
-mod validate;
 
 #[cfg(feature = "faults")]
-pub use audit::Audited;
-pub use change::NUMBER;
-pub use hash::Seed;
-pub use index::Key;
+pub use entries::audit::Audited;
+pub use entries::change::NUMBER;
+pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
+pub use entries::store::{Draft, Expect, Refused};
+pub use entries::tags::{Block, MAX_BLOCK};
+pub use entries::validate::Broken;
+pub use format::hash::Seed;
 #[cfg(feature = "faults")]
-pub use layout::MODEL_SIZE;
-pub use layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
-pub use lock::Busy;
-pub use participant::{Host, Participant};
-pub use read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
-pub use record::Place;
-pub use recover::{Mismatch, format, inspect};
-pub use region::Region;
-pub use segment::Phase;
-pub use store::{Draft, Expect, Refused};
+pub use format::layout::MODEL_SIZE;
+pub use format::layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_SIZE, MIN_SIZE};
+pub use format::record::Place;
+pub use format::region::Region;
+pub use format::segment::Phase;
+pub use index::probe::Key;
+pub use participant::lock::Busy;
+pub use participant::participant::{Host, Participant};
+pub use participant::recover::{Mismatch, format, inspect};
 #[cfg(feature = "faults")]
 pub use sync::faults;
 #[cfg(loom)]
 pub use sync::model;
-pub use tags::{Block, MAX_BLOCK};
-pub use validate::Broken;
 
 /// A panic is a bug; under WebAssembly it becomes a trap, which the caller turns into an error and recovers from.
 #[cfg(target_arch = "wasm32")]

@@ -1,5 +1,5 @@
 //! What the tests share: a region on the heap, a host whose clock and dead are under the test's control, and a cache over
-//! them that speaks in keys and values, in the way `src/engine.ts` does.
+//! them that speaks in keys and values, in the way `src/engine/engine.ts` does.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
@@ -172,7 +172,7 @@ pub struct Cache {
     pub world: Arc<World>,
     value: Vec<u64>,
     tags: Vec<u64>,
-    /// Like `src/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
+    /// Like `src/near/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
     near: HashMap<u64, Kept>,
     pub near_hits: u64,
 }

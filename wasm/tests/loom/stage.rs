@@ -223,7 +223,7 @@ impl Cache {
         None
     }
 
-    /// What [`Cache::get`] gives, by way of a near cache of one value, as `src/near.ts` does.
+    /// What [`Cache::get`] gives, by way of a near cache of one value, as `src/near/near.ts` does.
     pub fn get_near(&self, key: u64) -> Option<u64> {
         let mut near = self.near.take();
         if !near.as_ref().is_some_and(|kept| self.me.is_still(&kept.sight)) {

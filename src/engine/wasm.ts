@@ -1,0 +1,73 @@
+/**
+ * How the compiled engine ships: its bytes are part of the bundle, so there is no file to find and nothing to fetch, in
+ * Node.js and in browsers alike. They are compiled once per thread, when the first cache is opened.
+ */
+
+import bytes from "../../wasm/cache_machine.wasm";
+import { CacheError } from "../errors.ts";
+import { noAddressSpace } from "../memory/memory.ts";
+import type { Exports } from "./exports.ts";
+
+/** Identity of the engine: threads share the private part of a memory only with the very same one. */
+export const BUILD: string = WASM_SHA256;
+
+let compiled: WebAssembly.Module | undefined;
+
+/**
+ * The compiled engine. Small enough for the synchronous compilation that browsers allow on their main thread.
+ *
+ * @throws {CacheError} `ERR_UNSUPPORTED` naming what is missing; `ERR_NO_SPACE` without address space for the code.
+ */
+export function wasmModule(): WebAssembly.Module {
+  if (compiled !== undefined) return compiled;
+  if (typeof WebAssembly !== "object") {
+    throw unsupported("there is no WebAssembly here: Node.js has none with the option --jitless");
+  }
+  try {
+    compiled = new WebAssembly.Module(bytes);
+    return compiled;
+  } catch (cause) {
+    if (cause instanceof RangeError) throw noAddressSpace(cause);
+    if (!WebAssembly.validate(USES_SIMD)) {
+      throw unsupported("WebAssembly has no SIMD here: V8 needs SSE4.1 for it, or NEON", cause);
+    }
+    if (!WebAssembly.validate(bytes)) throw unsupported("WebAssembly with threads and SIMD is missing here", cause);
+    throw unsupported("WebAssembly is forbidden here: the Content-Security-Policy has to allow it (script-src)", cause);
+  }
+}
+
+/** `(func (result v128) i32.const 0 i8x16.splat)` */
+const USES_SIMD = Uint8Array.of(
+  ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11],
+);
+
+function unsupported(message: string, cause?: unknown): CacheError {
+  return new CacheError("ERR_UNSUPPORTED", `${message}. A cache cannot be opened without it.`, { cause });
+}
+
+/**
+ * An instance of the engine over a memory.
+ *
+ * @throws {CacheError} as {@link wasmModule}.
+ */
+export function instantiate(memory: WebAssembly.Memory, host: Host): Exports {
+  const module = wasmModule();
+  try {
+    const { exports } = new WebAssembly.Instance(module, { host: { memory, ...host } });
+    return exports as unknown as Exports;
+  } catch (cause) {
+    if (cause instanceof RangeError) throw noAddressSpace(cause);
+    throw cause;
+  }
+}
+
+/** The functions that the engine imports. None may throw: they run while locks are held. */
+export interface Host extends Record<string, WebAssembly.ImportValue> {
+  now(): number;
+  take(slot: number): number;
+  release(slot: number): void;
+  pause(attempt: number): number;
+}
+
+/** For calls that need none. */
+export const NO_HOST: Host = { now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };

@@ -1,0 +1,90 @@
+/** Caches in the memory of one process, for its threads: what works wherever WebAssembly and shared memory do. */
+
+import { type Cache, type CacheHandle, openRegion } from "../cache/cache.ts";
+import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "../cache/options.ts";
+import { checkMapping, layout, sizeLimits } from "../engine/plan.ts";
+import { CacheError } from "../errors.ts";
+import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
+import { requireMemory } from "../system/cgroup.ts";
+import { describe } from "../values/runtime.ts";
+
+/**
+ * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the
+ * last thread has let go of it.
+ *
+ * ```js
+ * import { createCache } from "cache-machine";
+ *
+ * const cache = createCache({ size: "16mb" });
+ * cache.set("answer", { value: 42 });
+ * cache.get("answer"); // { value: 42 }
+ * ```
+ *
+ * @throws {TypeError} and {RangeError} naming the option that is wrong.
+ * @throws {CacheError} `ERR_NO_SPACE` when the memory cannot be had, or is more than the container may use;
+ * `ERR_UNSUPPORTED` where there is no shared memory, or no WebAssembly with SIMD.
+ */
+export function createCache<V = any>(options?: CreateOptions): Cache<V> {
+  const resolved = resolve(options);
+  requireSharedMemory();
+  const size = resolveSize(options?.size, sizeLimits()) ?? DEFAULT_SIZE;
+  requireMemory(size);
+  const { base, slots } = layout.plan(size);
+  const region = createThreadRegion({ base, size, slots });
+  layout.format(region.memory, base, size);
+  return openRegion<V>(region, resolved, undefined, true);
+}
+
+/** Joins a cache of another thread of this process. @internal */
+export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | undefined): Cache<V> {
+  const resolved = resolve(options);
+  checkMapping(handle);
+  return openRegion<V>(attachThreadRegion(handle), resolved);
+}
+
+/** Checks that a value is a handle, and one that this build can join. @internal */
+export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
+  const inside = handle as (CacheHandle & (ThreadHandle | FileHandle)) | null | undefined;
+  const { reach, memory, build } = inside ?? {};
+  if (!isSharedMemory(memory) || (reach !== "threads" && reach !== "processes")) {
+    throw new TypeError(`handle: ${whyNot(handle)}`);
+  }
+  if (build !== layout.build) {
+    throw new CacheError(
+      "ERR_LAYOUT",
+      "handle: comes from another version of cache-machine. All threads of a process must load the same one.",
+    );
+  }
+  return inside as ThreadHandle | FileHandle;
+}
+
+/** Whether it is a shared memory of any realm: those of test runners and `node:vm` have classes of their own. */
+function isSharedMemory(value: unknown): value is WebAssembly.Memory {
+  try {
+    const bufferOf = Object.getOwnPropertyDescriptor(WebAssembly.Memory.prototype, "buffer")?.get;
+    return Object.prototype.toString.call(bufferOf?.call(value)) === "[object SharedArrayBuffer]";
+  } catch {
+    return false;
+  }
+}
+
+/** What is wrong with something that is no handle. */
+function whyNot(handle: unknown): string {
+  const right = "the `handle` of a cache, passed by workerData, postMessage or environment data";
+  if (typeof handle !== "object" || handle === null) return `must be ${right}, not ${describe(handle)}`;
+  if (typeof (handle as Partial<Cache>).handle === "object")
+    return "is a Cache: use its `handle`, as for workerData and postMessage";
+  if (!Array.isArray(handle) && Object.keys(handle).length === 0) {
+    return "is an empty object, as a Cache becomes when it is posted itself: pass `cache.handle` by workerData or postMessage";
+  }
+  return `must be ${right}`;
+}
+
+function requireSharedMemory(): void {
+  if (typeof SharedArrayBuffer === "function") return;
+  throw new CacheError(
+    "ERR_UNSUPPORTED",
+    "there is no SharedArrayBuffer here. A page has it when it is cross-origin isolated: serve it with the headers " +
+      "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: require-corp`.",
+  );
+}

@@ -1,0 +1,360 @@
+/**
+ * The operating system's calls that Node.js does not offer, and nothing else: reserving blocks, mapping a file over a
+ * `WebAssembly.Memory`, giving an unnamed file its name, locking single bytes of a file, and counting the users of a
+ * mapping until their threads end.
+ *
+ * They are made by a small native part, native/cache_machine.c, whose binaries come with the package. It is loaded when the
+ * first cache of process reach is opened and not before, so importing this module never fails. Knows nothing of names,
+ * layouts or participants.
+ */
+
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { getSystemErrorName } from "node:util";
+import { CacheError } from "../errors.ts";
+import { readableSize } from "../size.ts";
+
+/** What the native part answers to arguments that it makes no call with. */
+const WRONG_ARGUMENT = -4096;
+
+/**
+ * Blocks are reserved in steps of this many bytes. tmpfs undoes a call that a signal cuts short, so one call for
+ * everything would start from zero at each tick of a profiler and never end; a step takes less than such a tick.
+ */
+const RESERVE_STEP = 1 << 20;
+/** How often the steps of one reservation may be cut short by signals before that is an error. */
+const MAX_INTERRUPTIONS = 10_000;
+
+/** The functions of the native part. Each answers 0 or more, a negated errno, or {@link WRONG_ARGUMENT}. */
+interface Calls {
+  reserve(fd: number, offset: number, length: number): number;
+  map(fd: number, range: Uint8Array): number;
+  unmap(range: Uint8Array): number;
+  link(fd: number, path: string): number;
+  lock(fd: number, byte: number): number;
+  unlock(fd: number, byte: number): number;
+  lockDirectory(fd: number): number;
+  join(users: Int32Array, range: Uint8Array): number;
+  leave(users: Int32Array): number;
+}
+
+const CALLS = ["reserve", "map", "unmap", "link", "lock", "unlock", "lockDirectory", "join", "leave"];
+
+/** The calls, once per thread. */
+export class Native {
+  static #loaded: Native | undefined;
+
+  /**
+   * The calls of this thread.
+   *
+   * @throws {CacheError} `ERR_UNSUPPORTED` when this platform has no process reach, or the native part is missing or must
+   * not be loaded; `ERR_NO_SPACE` without a descriptor or address space to load it.
+   */
+  static load(): Native {
+    Native.#loaded ??= new Native(loadCalls());
+    return Native.#loaded;
+  }
+
+  readonly #calls: Calls;
+
+  private constructor(calls: Calls) {
+    this.#calls = calls;
+  }
+
+  /**
+   * Makes the file exactly `size` bytes long (if it is not longer) with every block reserved, so that no later store
+   * into its mapping can meet a full file system, which would be a SIGBUS.
+   *
+   * @param size in bytes
+   * @throws {CacheError} `ERR_NO_SPACE` when the file system has no room; the file is then of any length up to `size`.
+   */
+  reserve(fd: number, size: number): void {
+    let interruptions = 0;
+    for (let offset = 0; offset < size; ) {
+      const length = Math.min(RESERVE_STEP, size - offset);
+      const error = errorOf(this.#calls.reserve(fd, offset, length));
+      if (error === 0) offset += length;
+      else if (nameOf(error) !== "EINTR" || ++interruptions > MAX_INTERRUPTIONS) throw reserveError(error, size);
+    }
+  }
+
+  /**
+   * Maps the first `size` bytes of the file over `memory`, from its byte `base` on. What the memory held there is gone.
+   * The engine unmaps the range when it frees the memory. After a failure the memory is whole, its content lost.
+   *
+   * @param base in bytes, a multiple of 64 KiB
+   * @param size in bytes, a multiple of 64 KiB
+   * @throws {CacheError} `ERR_NO_SPACE` when the process has no address space left.
+   */
+  map(fd: number, memory: WebAssembly.Memory, base: number, size: number): void {
+    const error = errorOf(this.#calls.map(fd, rangeOf(memory, base, size)));
+    if (error !== 0) throw mapError(error, size);
+  }
+
+  /**
+   * Puts private zeros in place of a mapping that nobody has joined, for a memory that is not going to be used any more:
+   * it would keep the blocks of its file in use until it is collected.
+   */
+  unmap(memory: WebAssembly.Memory, base: number, size: number): void {
+    errorOf(this.#calls.unmap(rangeOf(memory, base, size)));
+  }
+
+  /**
+   * Counts this thread as one more user of a mapping, in one step, until {@link Native.leave} or the end of the thread,
+   * however it ends. The last user of all threads unmaps the file. Until then both memories are kept.
+   *
+   * @param users one `Int32`, the users in all threads; `-1` once the file was unmapped, for ever
+   * @returns false when the file was unmapped
+   */
+  join(users: SharedArrayBuffer, memory: WebAssembly.Memory, base: number, size: number): boolean {
+    const result = this.#calls.join(new Int32Array(users), rangeOf(memory, base, size));
+    if (errorOf(result) !== 0) throw mapError(errorOf(result), size);
+    return result === 1;
+  }
+
+  /** Takes one user of this thread from a mapping; the memory may be zeros from then on. */
+  leave(users: SharedArrayBuffer): void {
+    errorOf(this.#calls.leave(new Int32Array(users)));
+  }
+
+  /**
+   * Gives a file opened with `O_TMPFILE` its name, in one step: before it nobody sees the file, and a process that dies
+   * before it leaves nothing behind.
+   *
+   * @returns false when something of that name exists already
+   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system refuses or /proc is missing.
+   */
+  link(fd: number, path: string): boolean {
+    const code = nameOf(errorOf(this.#calls.link(fd, path)));
+    if (code === undefined) return true;
+    if (code === "EEXIST") return false;
+    if (code === "ENOSPC" || code === "EDQUOT") {
+      throw new CacheError("ERR_NO_SPACE", `no room for the directory entry ${path} (${code})`);
+    }
+    throw new CacheError(
+      "ERR_UNSUPPORTED",
+      `${path} could not be created (linkat: ${code}); this needs /proc and a local file system such as tmpfs: ` +
+        "choose another directory with the option `path`",
+    );
+  }
+
+  /**
+   * Takes the lock of one byte, which may lie past the end of the file, for the open file description of `fd`.
+   * The kernel gives it back when the last descriptor of that description closes, however its owner ends.
+   * A byte that the same description holds already is taken once more without an effect.
+   *
+   * @returns false when another open file description holds it
+   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system or the kernel has no such locks.
+   */
+  tryLock(fd: number, byte: number): boolean {
+    return this.#lock("lock", fd, byte);
+  }
+
+  /** Gives back what {@link Native.tryLock} took; nothing happens to a byte that is not held. */
+  unlock(fd: number, byte: number): void {
+    this.#lock("unlock", fd, byte);
+  }
+
+  /**
+   * Takes the lock of a whole directory for the open file description of `fd`, until that closes.
+   *
+   * @returns false when another one holds it; true also where directories cannot be locked
+   */
+  tryLockDirectory(fd: number): boolean {
+    return nameOf(errorOf(this.#calls.lockDirectory(fd))) !== "EAGAIN";
+  }
+
+  #lock(call: "lock" | "unlock", fd: number, byte: number): boolean {
+    // Not a waiting call, so local file systems never answer EINTR; others may, and then a few more tries settle it.
+    for (let tries = 0; ; tries++) {
+      const error = errorOf(this.#calls[call](fd, byte));
+      if (error === 0) return true;
+      const code = nameOf(error);
+      if (code === "EAGAIN" || code === "EACCES") return false;
+      if (code !== "EINTR" || tries === 100) throw lockError(error);
+    }
+  }
+}
+
+function rangeOf(memory: WebAssembly.Memory, base: number, size: number): Uint8Array {
+  return new Uint8Array(memory.buffer, base, size);
+}
+
+/** The errno that a call has answered, 0 for none. */
+function errorOf(result: number): number {
+  if (result === WRONG_ARGUMENT) throw new TypeError("cache-machine: wrong argument for the native part");
+  return result < 0 ? -result : 0;
+}
+
+function nameOf(error: number): string | undefined {
+  return error > 0 ? getSystemErrorName(-error) : undefined;
+}
+
+/** An error that no caller can do something about in particular, in the shape of Node.js's own system errors. */
+function systemError(syscall: string, errno: number): Error {
+  const code = nameOf(errno);
+  return Object.assign(new Error(`${code}: ${syscall} failed`), { code, errno: -errno, syscall });
+}
+
+function reserveError(error: number, size: number): Error {
+  const code = nameOf(error);
+  switch (code) {
+    case "ENOSPC":
+    case "EDQUOT":
+    case "EFBIG":
+    case "ENOMEM":
+      return new CacheError(
+        "ERR_NO_SPACE",
+        `the file system has no room for a cache of ${readableSize(size)} (${code}): choose a smaller \`size\`, give ` +
+          "a container more with `docker run --shm-size` (64 MB by default), or choose another place with `path`",
+      );
+    case "ENOTSUP":
+    case "EINVAL":
+    case "ENODEV":
+      return new CacheError(
+        "ERR_UNSUPPORTED",
+        `the file system cannot reserve blocks (fallocate: ${code}): choose a local one such as tmpfs with \`path\``,
+      );
+    default:
+      return systemError("fallocate", error);
+  }
+}
+
+function mapError(error: number, size: number): Error {
+  const code = nameOf(error);
+  switch (code) {
+    case "ENOMEM":
+    case "EAGAIN":
+      return new CacheError(
+        "ERR_NO_SPACE",
+        `no address space to map a cache of ${readableSize(size)} (${code}): ` +
+          "raise the limits of this process (`ulimit -v`, vm.max_map_count) or choose a smaller `size`",
+      );
+    case "ENODEV":
+    case "EACCES":
+    case "EPERM":
+    case "EINVAL":
+      return new CacheError(
+        "ERR_UNSUPPORTED",
+        `the file cannot be mapped for sharing (mmap: ${code}): choose a local file system such as tmpfs with \`path\``,
+      );
+    default:
+      return systemError("mmap", error);
+  }
+}
+
+function lockError(error: number): Error {
+  const code = nameOf(error);
+  switch (code) {
+    case "EINVAL":
+    case "ENOLCK":
+    case "ENOSYS":
+    case "ENOTSUP":
+      return new CacheError(
+        "ERR_UNSUPPORTED",
+        `the file system or the kernel has no open file description locks (fcntl: ${code}), ` +
+          "which tell the living from the dead: choose a local file system such as tmpfs with `path`",
+      );
+    default:
+      return systemError("fcntl", error);
+  }
+}
+
+/** Where the binary of the package is, in a form in which file tracing and bundlers see that both files are needed. */
+function packagedBinary(arch: "x64" | "arm64"): URL {
+  return arch === "x64"
+    ? new URL("../../native/cache_machine-linux-x64.node", import.meta.url)
+    : new URL("../../native/cache_machine-linux-arm64.node", import.meta.url);
+}
+
+function loadCalls(): Calls {
+  const { platform, arch } = process;
+  if (platform !== "linux" || (arch !== "x64" && arch !== "arm64")) {
+    throw new CacheError(
+      "ERR_UNSUPPORTED",
+      `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}; ` +
+        "createCache() shares one between the threads of a process on every platform",
+    );
+  }
+  const file = findBinary(arch);
+  const module: { exports: Partial<Calls> } = { exports: {} };
+  try {
+    process.dlopen(module, file);
+  } catch (cause) {
+    throw loadError(file, cause as NodeJS.ErrnoException);
+  }
+  if (!CALLS.every((name) => typeof module.exports[name as keyof Calls] === "function")) {
+    throw new CacheError("ERR_UNSUPPORTED", `${file} belongs to another version of cache-machine: replace it`);
+  }
+  return module.exports as Calls;
+}
+
+/**
+ * The binary of the package. Where this module has become part of a bundle, that is looked for beside the bundle, beside
+ * the script or executable that was started, and in the package, if that is installed there.
+ */
+function findBinary(arch: "x64" | "arm64"): string {
+  const name = `cache_machine-linux-${arch}.node`;
+  // A bundle of CommonJS has no `import.meta.url`, or the one of the machine on which it was made.
+  const scripts = [
+    () => fileURLToPath(import.meta.url),
+    () => __filename,
+    () => process.argv[1],
+    () => process.execPath,
+  ];
+  const places = [
+    () => fileURLToPath(packagedBinary(arch)),
+    ...scripts.map((script) => () => join(dirname(script() as string), name)),
+    ...scripts.map((script) => () => {
+      return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
+    }),
+  ];
+  const tried = new Set<string>();
+  for (const place of places) {
+    try {
+      const file = place();
+      tried.add(file);
+      if (existsSync(file)) return file;
+    } catch {
+      // There is no such place here, or Node.js runs with --permission and must not look there.
+    }
+  }
+  throw new CacheError(
+    "ERR_UNSUPPORTED",
+    `sharing a cache between processes needs the file ${name} of the package, which is in none of its places: ` +
+      `${[...tried].join(", ")}. Copy node_modules/cache-machine/native/${name} next to the bundle, install the package ` +
+      "where the bundle runs, or use createCache() to share a cache between the threads of this process",
+  );
+}
+
+/** Why a binary that is there could not be loaded: who forbids it, or what is missing. */
+function loadError(file: string, cause: NodeJS.ErrnoException): CacheError {
+  const { message } = cause;
+  if (/Too many open files|No file descriptors/i.test(message)) {
+    return new CacheError("ERR_NO_SPACE", "no file descriptor left (EMFILE): raise the limit (`ulimit -n`)", { cause });
+  }
+  if (/Cannot allocate memory|Out of memory/i.test(message)) {
+    const advice = "raise the limits of this process (`ulimit -v`, vm.max_map_count)";
+    return new CacheError("ERR_NO_SPACE", `no address space to load ${basename(file)}: ${advice}`, { cause });
+  }
+  const otherwise = "or use createCache() to share a cache between the threads of this process";
+  const needs = `sharing a cache between processes needs a native part, ${file}, which `;
+  const because = (reason: string): CacheError =>
+    new CacheError("ERR_UNSUPPORTED", `${needs}${reason}, ${otherwise}`, { cause });
+  if (cause.code === "ERR_DLOPEN_DISABLED") {
+    const options = [...process.execArgv, ...(process.env.NODE_OPTIONS ?? "").split(/\s+/)];
+    if (options.includes("--no-addons")) return because("--no-addons forbids: start Node.js without that option");
+    if ("permission" in process) return because("Node.js's permission model forbids: start it with --allow-addons");
+    return because("this Node.js was told not to load: allow native addons");
+  }
+  // glibc and musl, when the file system is mounted without the right to execute.
+  if (/failed to map segment|Operation not permitted/i.test(message)) {
+    return because(
+      `the system refuses to execute (${message}): its file system may be mounted with \`noexec\`; install the package ` +
+        "on one that is not",
+    );
+  }
+  return because(`could not be loaded (${message}): install the package anew`);
+}

@@ -1,0 +1,184 @@
+/**
+ * The package in a page and its Web Workers, in a real Chromium: what a bundler makes of it, the conformance suite on the
+ * main thread and in workers, and what happens when workers are terminated. And `inspect`, of which the demo makes pictures.
+ */
+
+import { gzipSync } from "node:zlib";
+import { createCache } from "cache-machine";
+import { build } from "esbuild";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { chromiumPath, host, launch, open } from "./host.ts";
+import type { Tests } from "./page.ts";
+
+const root = new URL("../..", import.meta.url).pathname;
+const SEED = Number(process.env.SEED ?? 20_240_517);
+/** 40 kB, with the compiled engine inside, compressed as servers do it. */
+const MAX_BUNDLE_BYTES = 45_000;
+
+const skipped = chromiumPath === undefined && !process.env.CI;
+if (skipped) console.warn("browser: skipped, no Chromium: install Debian's package `chromium`, or set CHROMIUM=/path");
+console.log(`browser: SEED=${SEED}`);
+
+describe("bundled for a page", () => {
+  const bundle = (contents: string) =>
+    build({
+      stdin: { contents, resolveDir: root },
+      absWorkingDir: root,
+      bundle: true,
+      minify: true,
+      format: "esm",
+      platform: "browser",
+      write: false,
+      metafile: true,
+      logLevel: "silent",
+    });
+
+  test("has nothing of Node.js in it, no native part, and is small", async () => {
+    const result = await bundle('export { createCache, attachCache } from "cache-machine";');
+    expect(result.warnings).toEqual([]);
+    const inputs = Object.keys(result.metafile.inputs).filter((input) => input !== "<stdin>");
+    expect(inputs.filter((input) => !/^dist\/browser\.js$|(^|\/)node_modules\/devalue\//.test(input))).toEqual([]);
+    expect(inputs).toContain("dist/browser.js");
+    const imports = Object.values(result.metafile.outputs).flatMap((output) => output.imports);
+    expect(imports).toEqual([]);
+    const [{ contents, text }] = result.outputFiles as [{ contents: Uint8Array; text: string }];
+    expect(text).not.toMatch(/dlopen|cache_machine-linux|["'`]node:(?!fs|worker_threads)/);
+    // What a page's content security policy may forbid.
+    expect(text).not.toMatch(/\beval\b|\bFunction\(/);
+    const bytes = gzipSync(contents, { level: 9 }).length;
+    console.log(`browser: the bundle has ${contents.length} bytes, ${bytes} compressed`);
+    expect(bytes).toBeLessThan(MAX_BUNDLE_BYTES);
+  });
+});
+
+describe("inspect", () => {
+  const sum = (values: number[]): number => values.reduce((total, value) => total + value, 0);
+
+  test("tells of every segment and of all of the index what stats tell of the whole", () => {
+    const cache = createCache({ size: "2mb" });
+    const empty = cache.inspect();
+    expect(new Set(empty.segments.map(({ state, used, live }) => `${state} ${used} ${live}`))).toEqual(
+      new Set(["free 0 0"]),
+    );
+    expect(empty.segments.length * empty.segmentBytes).toBe(cache.stats().capacity);
+    expect(empty.index).toEqual(Array.from({ length: 256 }, () => ({ live: 0, ghosts: 0 })));
+
+    for (let i = 0; i < 2000; i++) cache.set(`key ${i}`, `value ${i}`.repeat(10));
+    const filled = cache.inspect();
+    const { entries, bytes, used } = cache.stats();
+    expect(sum(filled.index.map(({ live }) => live))).toBe(entries);
+    expect(Math.max(...filled.index.map(({ live }) => live))).toBeLessThanOrEqual(filled.indexPartEntries);
+    expect(sum(filled.segments.map(({ live }) => live))).toBe(bytes);
+    expect(filled.segments.filter(({ state }) => state !== "free").length * filled.segmentBytes).toBe(used);
+    expect(filled.segments.filter(({ state }) => state === "open")).toHaveLength(1);
+
+    // What is replaced is dead where it was.
+    for (let i = 0; i < 2000; i += 2) cache.set(`key ${i}`, i);
+    const { segments } = cache.inspect();
+    expect(sum(segments.map(({ live }) => live))).toBe(cache.stats().bytes);
+    expect(sum(segments.map(({ used }) => used))).toBeGreaterThan(cache.stats().bytes * 1.3);
+
+    // More than fits, and some of it read again and again.
+    for (let i = 0; i < 100_000; i++) {
+      cache.set(`more ${i}`, "x".repeat(100));
+      if (i % 10 === 0) for (let hot = 1; hot < 200; hot += 2) cache.get(`key ${hot}`);
+    }
+    const full = cache.inspect();
+    expect(new Set(full.segments.map(({ class: is }) => is))).toEqual(new Set(["small", "main"]));
+    expect(full.segments.some(({ generation }) => generation > 1)).toBe(true);
+    expect(sum(full.index.map(({ ghosts }) => ghosts))).toBeGreaterThan(100);
+    expect(sum(full.index.map(({ live }) => live))).toBe(cache.stats().entries);
+    expect(cache.validate()).toBe(0);
+    cache.close();
+    expect(() => cache.inspect()).toThrow("closed");
+  });
+});
+
+describe.skipIf(skipped)("in Chromium", () => {
+  let server: Awaited<ReturnType<typeof host>>;
+  let browser: Browser;
+  let page: Page;
+  let complaints: string[];
+
+  beforeAll(async () => {
+    browser = await launch();
+    server = await host(["test/browser/page.ts", "test/browser/worker.ts"]);
+  });
+  afterAll(async () => {
+    await browser?.close();
+    await server?.close();
+  });
+  afterEach(async () => {
+    await page?.close();
+    expect(complaints).toEqual([]);
+  });
+
+  /** Runs one of the functions of `browser-page.ts` in a new page. */
+  async function run<K extends keyof Tests>(
+    name: K,
+    args: Parameters<Tests[K]>,
+    prepare?: () => void,
+  ): Promise<Awaited<ReturnType<Tests[K]>>> {
+    ({ page, complaints } = await open(browser, server.address, prepare));
+    await page.waitForFunction(() => "tests" in globalThis);
+    const call = ({ name, args }: { name: string; args: unknown[] }): unknown =>
+      (globalThis as unknown as { tests: Record<string, (...args: unknown[]) => unknown> }).tests[name]?.(...args);
+    return (await page.evaluate(call, { name, args })) as Awaited<ReturnType<Tests[K]>>;
+  }
+
+  test.each([
+    ["the main thread", "conformance", {}],
+    ["the main thread, without a near cache", "conformance", { nearCache: 0 }],
+    ["a worker", "conformanceInWorker", {}],
+  ] as const)("the whole interface on %s", async (_, name, options) => {
+    const { checks, failures } = await run(name, [SEED, options]);
+    expect(failures).toEqual([]);
+    expect(checks).toBeGreaterThan(30);
+  });
+
+  test("the whole interface in three workers at once, and what they and the page do together", async () => {
+    const reports = await run("together", [SEED, 3]);
+    expect(reports.flatMap(({ failures }) => failures)).toEqual([]);
+    expect(reports.map(({ checks }) => checks).slice(3)).toEqual([1, 1, 1, 1]);
+    expect(reports).toHaveLength(7);
+  });
+
+  test("the places of terminated workers are free again, as often as one likes", async () => {
+    const { watchedMs, freeMs, broken } = await run("comeAndGo", [70]);
+    console.log(
+      `browser: workers were watched after ${watchedMs.toFixed(1)} ms, and missed after ${freeMs.toFixed(1)} ms`,
+    );
+    expect(broken).toBe(0);
+  });
+
+  test("workers terminated in the middle of storing cost the others nothing", async () => {
+    const { stored, wrong, broken } = await run("terminateWriters", [3]);
+    expect(wrong).toEqual([]);
+    expect(broken).toBe(0);
+    expect(stored).toBeGreaterThan(10_000);
+  });
+
+  test("a thread that is always busy knows of a terminated worker as well", async () => {
+    const { seen } = await run("tellTheBusy", []);
+    expect(seen).toBe(2);
+  });
+
+  test("nobody who lives is taken for dead, however busy all are", async () => {
+    const { fewest, lost } = await run("crowd", [12]);
+    expect([fewest, lost]).toEqual([13, 0]);
+  });
+
+  test("a worker whose lock comes late is not taken for dead before, and missed after", async () => {
+    const { fewest, tookMs } = await run("late", [600]);
+    expect(fewest).toBe(2);
+    expect(tookMs).toBeGreaterThan(500);
+  });
+
+  test("without Web Locks a cache works, and a terminated worker counts as one who lives", async () => {
+    const { locks, value, participants } = await run("withoutLocks", [], () => {
+      Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
+    });
+    expect([locks, value, participants]).toEqual(["undefined", true, 2]);
+  });
+});

@@ -1,0 +1,222 @@
+/**
+ * The side of the tests that runs in a page: what they ask for, as functions of `globalThis.tests`. Its workers are
+ * `browser-worker.ts`.
+ */
+
+import { attachCache, type Cache, type CacheOptions, createCache } from "cache-machine";
+import { meetAs, type Report, runSuite, seeded } from "./suite.ts";
+import type { Order } from "./worker.ts";
+
+const MIB = 1 << 20;
+const PATIENCE_MS = 20_000;
+
+/** A worker of this page that does one thing at a time. */
+class Helper {
+  readonly worker: Worker = new Worker("browser-worker.js", { type: "module" });
+
+  /** Sends an order; its answer, or the error that it ended with. */
+  ask<T>(order: Order): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.worker.onmessage = ({ data }) => ("error" in data ? reject(new Error(data.error)) : resolve(data.value));
+      this.worker.onerror = ({ message }) => reject(new Error(message));
+      this.worker.postMessage(order);
+    });
+  }
+}
+
+async function until(reached: () => boolean, what: string): Promise<void> {
+  for (const since = performance.now(); !reached(); await new Promise((resolve) => setTimeout(resolve))) {
+    if (performance.now() - since > PATIENCE_MS) throw new Error(`waits in vain for ${what}`);
+  }
+}
+
+/** Waits until this page watches so many threads: until they hold their locks, and it stands in line for these. */
+async function watches(count: number): Promise<void> {
+  const { locks } = navigator;
+  const me = await locks.request("me", async () => (await locks.query()).held?.find(({ name }) => name === "me"));
+  for (const since = performance.now(); performance.now() - since < PATIENCE_MS; ) {
+    const { held = [], pending = [] } = await locks.query();
+    const isHeld = (name: string | undefined): boolean => held.some((lock) => lock.name === name);
+    if (pending.filter(({ name, clientId }) => clientId === me?.clientId && isHeld(name)).length >= count) return;
+  }
+  throw new Error(`does not watch ${count} threads`);
+}
+
+const alone = (cache: Cache): Promise<void> => until(() => cache.stats().participants === 1, "all others to be gone");
+
+const tests = {
+  /** The whole interface in this thread. */
+  conformance(seed: number, options: CacheOptions): Promise<Report> {
+    const cache = seeded(seed, () => createCache({ size: "64mb" }));
+    const open = (more?: CacheOptions): Cache => attachCache(cache.handle, more);
+    return runSuite({ reach: "threads", largest: 8 * MIB, open }, options).finally(() => cache.close());
+  },
+
+  /** The same in a worker. */
+  conformanceInWorker(seed: number, options: CacheOptions): Promise<Report> {
+    const cache = seeded(seed, () => createCache({ size: "64mb" }));
+    const helper = new Helper();
+    return helper.ask<Report>({ do: "suite", handle: cache.handle, largest: 8 * MIB, options }).finally(() => {
+      helper.worker.terminate();
+      cache.close();
+    });
+  },
+
+  /** The whole interface in each of several workers at once, in parts of one cache; then they and the page meet. */
+  async together(seed: number, workers: number): Promise<Report[]> {
+    const cache = seeded(seed, () => createCache({ size: "128mb" }));
+    const helpers = Array.from({ length: workers }, () => new Helper());
+    const job = (number: number) => ({ handle: cache.handle, number, count: workers + 1, largest: MIB });
+    const parts = await Promise.all(helpers.map((helper, i) => helper.ask<Report>({ do: "part", ...job(i + 1) })));
+    const met = helpers.map((helper, i) => helper.ask<Report>({ do: "meet", ...job(i + 1) }));
+    const all = [...parts, ...(await Promise.all([meetAs(job(0)), ...met]))];
+    for (const { worker } of helpers) worker.terminate();
+    cache.close();
+    return all;
+  },
+
+  /**
+   * Workers come, say so and are terminated, many more than the cache has places. The longest time until one was watched,
+   * and until its place was free again.
+   */
+  async comeAndGo(times: number): Promise<{ watchedMs: number; freeMs: number; broken: number }> {
+    const cache = createCache({ size: "1mb" });
+    let [watchedMs, freeMs] = [0, 0];
+    for (let i = 0; i < times; i++) {
+      const helper = new Helper();
+      await helper.ask({ do: "attach", handle: cache.handle });
+      const came = performance.now();
+      if (cache.take("attached") !== true) throw new Error("it did not come");
+      await watches(1);
+      const since = performance.now();
+      helper.worker.terminate();
+      await alone(cache);
+      watchedMs = Math.max(watchedMs, since - came);
+      freeMs = Math.max(freeMs, performance.now() - since);
+    }
+    const broken = cache.validate();
+    cache.close();
+    return { watchedMs, freeMs, broken };
+  },
+
+  /**
+   * A worker whose lock comes late, as on a slow machine: the fewest participants that were counted until it had it, and
+   * the time that took. Then it is terminated.
+   */
+  async late(ms: number): Promise<{ fewest: number; tookMs: number }> {
+    const cache = createCache({ size: "1mb" });
+    const helper = new Helper();
+    await helper.ask({ do: "delay", handle: cache.handle, ms });
+    await helper.ask({ do: "attach", handle: cache.handle });
+    const since = performance.now();
+    let fewest = 2;
+    let isWatched = false;
+    const watched = watches(1).then(() => {
+      isWatched = true;
+    });
+    await until(() => {
+      fewest = Math.min(fewest, cache.stats().participants);
+      return isWatched;
+    }, "the late lock");
+    await watched;
+    const tookMs = performance.now() - since;
+    helper.worker.terminate();
+    await alone(cache);
+    cache.close();
+    return { fewest, tookMs };
+  },
+
+  /** Workers that store without a pause are terminated in the middle of it; then the page needs all that they had. */
+  async terminateWriters(writers: number): Promise<{ stored: number; wrong: string[]; broken: number }> {
+    const cache = createCache({ size: "2mb" });
+    const helpers = Array.from({ length: writers }, () => new Helper());
+    await Promise.all(helpers.map((helper) => helper.ask({ do: "attach", handle: cache.handle })));
+    await watches(writers);
+    // They answer before they begin.
+    await Promise.all(helpers.map((helper, number) => helper.ask({ do: "write", handle: cache.handle, number })));
+    await until(() => cache.stats().sets > 5_000 * writers, "writers");
+    for (const { worker } of helpers) worker.terminate();
+    // Reads and changes go on while they are dying and dead.
+    const wrong: string[] = [];
+    let rounds = 0;
+    await until(() => {
+      rounds++;
+      for (let i = 0; i < 200; i++) {
+        const key = `mine ${i}`;
+        cache.set(key, { rounds, i });
+        const value = cache.get(key);
+        if (value !== undefined && (value.i !== i || value.rounds !== rounds)) wrong.push(key);
+      }
+      return cache.stats().participants === 1;
+    }, "all writers to be gone");
+    const stored = cache.stats().sets;
+    // Every bucket is locked once, and all of the log is filled again.
+    for (let i = 0; i < 20_000; i++) cache.set(`key ${i}`, `value ${i}`.repeat(10));
+    for (let i = 0; i < 20_000; i++) {
+      const value = cache.get(`key ${i}`);
+      if (value !== undefined && value !== `value ${i}`.repeat(10)) wrong.push(`key ${i}`);
+    }
+    const broken = cache.validate();
+    cache.close();
+    return { stored, wrong, broken };
+  },
+
+  /** A worker that never returns to its event loop sees that another one is gone, because somebody else tells it. */
+  async tellTheBusy(): Promise<{ seen: number }> {
+    const cache = createCache({ size: "1mb" });
+    const [busy, other] = [new Helper(), new Helper()];
+    for (const helper of [busy, other]) await helper.ask({ do: "attach", handle: cache.handle });
+    await watches(2);
+    const answer = busy.ask<{ seen: number }>({ do: "count", handle: cache.handle, until: 2 });
+    await until(() => cache.get("counting") === true, "the other to count");
+    other.worker.terminate();
+    const seen = await answer;
+    busy.worker.terminate();
+    await alone(cache);
+    cache.close();
+    return seen;
+  },
+
+  /**
+   * Workers that come at the same time and then are busy, while all ask after all. How many participants were counted,
+   * in any thread at any time, that is the fewest; and the slots that were taken twice.
+   */
+  async crowd(workers: number): Promise<{ fewest: number; lost: number }> {
+    const cache = createCache({ size: "1mb" });
+    const helpers = Array.from({ length: workers }, () => new Helper());
+    await Promise.all(helpers.map((helper) => helper.ask({ do: "attach", handle: cache.handle })));
+    const counts = helpers.map((helper) =>
+      helper.ask<{ fewest: number }>({ do: "ask", handle: cache.handle, ms: 1000, count: workers + 1 }),
+    );
+    let fewest = workers + 1;
+    for (const since = performance.now(); performance.now() - since < 1000; ) {
+      fewest = Math.min(fewest, cache.stats().participants);
+      // The page is busy as well, now and then.
+      for (const now = performance.now(); performance.now() - now < 20; );
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    for (const count of await Promise.all(counts)) fewest = Math.min(fewest, count.fewest);
+    const lost = workers - (cache.get("asked") ?? 0);
+    await watches(workers);
+    for (const { worker } of helpers) worker.terminate();
+    await alone(cache);
+    cache.close();
+    return { fewest, lost };
+  },
+
+  /** Where there are no Web Locks: whether a cache works, and how many it counts after one was terminated. */
+  async withoutLocks(): Promise<{ locks: string; value: unknown; participants: number }> {
+    const cache = createCache({ size: "1mb" });
+    const helper = new Helper();
+    await helper.ask({ do: "attach", handle: cache.handle });
+    helper.worker.terminate();
+    for (let i = 0; i < 50; i++) await new Promise((resolve) => setTimeout(resolve, 4));
+    const { participants } = cache.stats();
+    const value = cache.get("attached");
+    cache.close();
+    return { locks: typeof navigator.locks, value, participants };
+  },
+};
+
+export type Tests = typeof tests;
+Object.assign(globalThis, { tests });

@@ -1,0 +1,41 @@
+/** Threads that are terminated while they open their first cache, in a process whose end is looked at. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, rmSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { MORTAL, patient } from "../crash/arena.mjs";
+import { promise } from "../crash/values.mjs";
+
+const PROGRAM = fileURLToPath(new URL("native-terminations.mjs", import.meta.url));
+
+let arenas = 0;
+
+/** How that process ends, and what it prints. */
+export async function endings(setup) {
+  const name = `t-${process.pid}-opening-${++arenas}`;
+  const [command, ...args] = [...MORTAL, process.execPath, PROGRAM, JSON.stringify({ name, ...setup })];
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (data) => (stdout += data));
+  child.stderr.setEncoding("utf8").on("data", (data) => (stderr += data));
+  try {
+    const exit = await patient(once(child, "close"), "a process whose threads are terminated");
+    return { exit, stdout, stderr };
+  } catch (error) {
+    child.kill("SIGKILL");
+    throw error;
+  } finally {
+    // What it had no time for when it was told to exit.
+    for (const file of readdirSync("/dev/shm")) if (file.includes(name)) rmSync(`/dev/shm/${file}`);
+  }
+}
+
+/** That many threads, each terminated while it opens its first caches, or a little before or after. */
+export async function opening({ seed, terminations }) {
+  const { exit, stdout, stderr } = await endings({ seed, times: terminations });
+  promise(exit[0] === 0 && stderr === "", "a process survives the end of its threads", () => ({ exit, stderr }));
+  const { states, participants, broken } = JSON.parse(stdout);
+  promise(participants === 1 && broken === 0, "who was terminated leaves nothing", () => ({ participants, broken }));
+  return { terminations: states.reduce((sum, count) => sum + count, 0), states };
+}

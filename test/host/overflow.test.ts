@@ -1,0 +1,97 @@
+/**
+ * A call that does not return: the JavaScript stack ends within it and somebody catches that, or the host terminates the
+ * script. Whatever the depth, nobody reads a wrong value, nothing stays held, and the thread can go on. See
+ * `overflow-main.mjs` for what is checked.
+ *
+ * `OVERFLOW_SEED=7 npx vitest run test/overflow` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
+ * operation is tried at within one frame.
+ */
+
+import { fileURLToPath } from "node:url";
+import { createCache } from "cache-machine";
+import { afterAll, describe, expect, test } from "vitest";
+import { nodeBinary, versions } from "../package/nodes.ts";
+import { execute, Projects, root } from "../package/projects.ts";
+import { KEYS, operationsOn } from "./overflow-uses.mjs";
+
+const seed = Number(process.env.OVERFLOW_SEED ?? Math.floor(Math.random() * 1e9));
+const shifts = Number(process.env.OVERFLOW_SHIFTS ?? 8);
+console.log(`OVERFLOW_SEED=${seed} OVERFLOW_SHIFTS=${shifts}`);
+
+const MAIN = fileURLToPath(new URL("overflow-main.mjs", import.meta.url));
+const projects = new Projects("overflow");
+afterAll(() => projects.remove());
+
+interface Result {
+  overflows: number;
+  count: number;
+  operations: number;
+  checks: number;
+  participants: number;
+}
+
+async function sweep(binary: string, flags: readonly string[], plan: Record<string, unknown>): Promise<Result> {
+  const name = `${projects.mark}-${plan.reach}`;
+  const text = JSON.stringify({ name, seed, shifts, stackSizeMb: 0.5, ...plan });
+  const { status, stdout, stderr } = await execute(binary, [...flags, MAIN, text], {
+    cwd: root,
+    timeoutMs: 240_000,
+  });
+  expect(status, stderr + stdout).toBe(0);
+  const result = JSON.parse(stdout.trim().split("\n").at(-1) as string) as Result;
+  console.log(flags.join(" "), plan.reach, plan.how ?? "", JSON.stringify(result));
+  return result;
+}
+
+/** Each compiler of V8 gives the same function frames of another size. */
+const TIERS: readonly (readonly [string, readonly string[]])[] = [
+  ["as it is", []],
+  ["interpreted, WebAssembly compiled by Liftoff", ["--no-opt", "--no-sparkplug", "--no-maglev", "--liftoff-only"]],
+  ["WebAssembly compiled by TurboFan at once", ["--always-sparkplug", "--no-liftoff"]],
+];
+
+describe.each(["threads", "processes"])("the end of the stack, reach: %s", (reach) => {
+  test.each(TIERS)("is met within every operation at every depth, V8 %s", { timeout: 300_000 }, async (_, flags) => {
+    const { overflows, count, checks, operations, participants } = await sweep(process.execPath, flags, { reach });
+    // Each descent meets it at least in the last frame.
+    expect(overflows).toBeGreaterThan(count);
+    expect(checks).toBe(count * KEYS.length);
+    expect(operations).toBeGreaterThan(0);
+    expect(participants).toBe(1);
+  });
+
+  test("is no different from a script that node:vm terminates", { timeout: 300_000 }, async () => {
+    const { overflows, count, checks } = await sweep(process.execPath, [], { reach, how: "terminate" });
+    expect(overflows).toBeGreaterThanOrEqual(count);
+    expect(checks).toBe(count * KEYS.length);
+  });
+});
+
+describe.runIf(versions.length > 0)("the end of the stack, with Node.js", () => {
+  test.each(versions)("%s", { timeout: 300_000 }, async (version) => {
+    const binary = await nodeBinary(version, projects);
+    for (const reach of ["threads", "processes"]) {
+      const { overflows, count } = await sweep(binary, [], { reach });
+      expect(overflows).toBeGreaterThan(count);
+    }
+  });
+});
+
+test("the deepest call leaves most of the engine's own stack unused", () => {
+  const cache = createCache({ size: "1mb" });
+  try {
+    const operations = Object.values(operationsOn(cache)) as ((n: number) => unknown)[];
+    for (let n = 0; n < 200; n++) for (const operation of operations) operation(n);
+    expect(cache.stats().reclaims).toBeGreaterThan(0);
+    expect(cache.validate()).toBe(0);
+    // `wasm/src/abi/mod.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
+    const { memory } = cache.handle as unknown as { memory: WebAssembly.Memory };
+    const stack = new Uint8Array(memory.buffer, 65_536 + (128 << 10), 32 << 10);
+    const unused = stack.findIndex((byte) => byte !== 0);
+    console.log(`of 32 KiB of stack ${stack.length - unused} bytes were used`);
+    expect(unused).toBeGreaterThan(16 << 10);
+    expect(unused).toBeLessThan(stack.length);
+  } finally {
+    cache.close();
+  }
+});

@@ -1,0 +1,350 @@
+/**
+ * Somebody who writes whatever bytes into the region of a cache of 1 MiB: where its parts lie, and what is done to them.
+ * Plans follow from a seed. Half of what is written is senseless, the other half nearly makes sense: a word that stood
+ * somewhere else, a length one too large, a record of another type.
+ *
+ * The places are what `Geometry::of` in `wasm/src/format/layout.rs` computes, told once more here because nobody but a test has a
+ * use for them; `hostile.test.ts` compares them with what the engine does, so they cannot drift apart.
+ */
+
+export const SIZE = 1 << 20;
+
+const PARTICIPANTS = 64;
+const TAGS = 512;
+const BUCKETS = 1024;
+const SEGMENTS = 54;
+const SEGMENT = 16 << 10;
+const BUCKET = 128;
+const CONTROL = 120;
+
+const TAGS_AT = 4096 + PARTICIPANTS * 128;
+const STATES_AT = TAGS_AT + TAGS * 8;
+const METAS_AT = Math.ceil((STATES_AT + SEGMENTS * 8) / 64) * 64;
+const CHANGES_AT = Math.ceil((METAS_AT + SEGMENTS * 32) / 64) * 64;
+const INDEX_AT = Math.ceil((CHANGES_AT + BUCKETS * 8) / 128) * 128;
+const SEGMENTS_AT = INDEX_AT + BUCKETS * BUCKET;
+
+/** From where to where each part reaches. */
+export const PLACES = {
+  identity: [0, 64],
+  counters: [64, 320],
+  lanes: [1024, 2048],
+  participants: [4096, TAGS_AT],
+  tags: [TAGS_AT, STATES_AT],
+  states: [STATES_AT, STATES_AT + SEGMENTS * 8],
+  metas: [METAS_AT, METAS_AT + SEGMENTS * 32],
+  changes: [CHANGES_AT, CHANGES_AT + BUCKETS * 8],
+  index: [INDEX_AT, SEGMENTS_AT],
+  segments: [SEGMENTS_AT, SEGMENTS_AT + SEGMENTS * SEGMENT],
+  slack: [SEGMENTS_AT + SEGMENTS * SEGMENT, SIZE],
+};
+export const SEGMENT_BYTES = SEGMENT;
+
+// Fields of the header that are one word each.
+const COUNTERS = [64, 128, 192, 256];
+
+// A record, as `wasm/src/format/record.rs` draws it.
+const TYPE = 10;
+const FLAGS = 11;
+const VERSION = 24;
+const OPTIONAL = 32;
+const [EXPIRES, TAGGED, CHUNKED] = [1, 2, 4];
+const TEXT = 2;
+const STRUCTURED = 32;
+
+/** Words that are the end of something. */
+const EXTREMES = [
+  0n,
+  1n,
+  2n ** 16n - 1n,
+  2n ** 31n,
+  2n ** 32n - 16n,
+  2n ** 32n - 1n,
+  2n ** 53n - 1n,
+  2n ** 53n + 1n,
+  2n ** 63n,
+  2n ** 64n - 1n,
+  // As float64: infinity, minus infinity, not a number, the largest number, minus one.
+  0x7ff0000000000000n,
+  0xfff0000000000000n,
+  0x7ff8000000000001n,
+  0x7fefffffffffffffn,
+  0xbff0000000000000n,
+];
+
+/** Text that becomes an object, or should not, once the type of its record says that it is one. */
+export const GRENADES = [
+  "-1",
+  "[]",
+  "[[1],[0]]",
+  "[[0]]",
+  "[[-7,4294967295]]",
+  "[[-7,9007199254740993,0,0]]",
+  '[{"__proto__":1},5]',
+  '[["Map",0,0]]',
+  '[["Set",1],["Map",0,1]]',
+  '[["Date","never"]]',
+  '[["RegExp","(","g"]]',
+  '[["BigInt","0x"]]',
+  '[["Int32Array",1],["ArrayBuffer","AAAAAAA="]]',
+  '[["Float64Array",1,0,4294967295],["ArrayBuffer","AAAAAAAAAAA="]]',
+  '[["ArrayBuffer","!"]]',
+  '[["Object",0]]',
+  '[["Error",1],{"message":2,"stack":2,"cause":0},7]',
+  '[["Error",1],{"kind":2,"name":2,"\\u0000":1},"AggregateError"]',
+  '[["Error",1],{"kind":2,"\\u0000":3},"DOMException",{"message":3}]',
+  '[["Buffer",1],"text"]',
+  '[["null","__proto__",1],5]',
+  '[{"length":1,"then":1,"toJSON":1,"constructor":1},1]',
+  '["\\ud800"]',
+  "1e999",
+  "123456789012345678901234567890",
+];
+
+/** One attacker: reads and writes through `memory`, which has `read(at, length)` and `write(at, bytes)`. */
+export class Attacker {
+  /** How often each part was changed. @type {Record<string, number>} */
+  hits = {};
+  /** The last changes, for the report of a failure. */
+  recent = [];
+  #random;
+  #memory;
+
+  constructor(random, memory) {
+    this.#random = random;
+    this.#memory = memory;
+  }
+
+  static parts = [
+    "identity",
+    "counters",
+    "lanes",
+    "participants",
+    "tags",
+    "states",
+    "metas",
+    "changes",
+    "entries",
+    "locks",
+    "records",
+    "chunks",
+    "types",
+    "segments",
+    "slack",
+  ];
+
+  /** Changes something in the part. */
+  attack(part) {
+    const { below } = this.#random;
+    const within = (place) => PLACES[place][0] + below(PLACES[place][1] - PLACES[place][0]);
+    switch (part) {
+      case "counters":
+        this.#change(part, this.#pick(COUNTERS) + below(8));
+        break;
+      case "participants":
+        // Slots that are in use, mostly.
+        this.#change(part, PLACES.participants[0] + below(below(4) === 0 ? 64 * 128 : 8 * 128));
+        break;
+      case "entries":
+        this.#attackEntry(part);
+        break;
+      case "locks":
+        this.#attackLock(part);
+        break;
+      case "records":
+        this.#attackRecord(part, () => true);
+        break;
+      case "chunks":
+        this.#attackRecord(part, (flags) => (flags & CHUNKED) !== 0);
+        break;
+      case "types":
+        this.#attackType(part);
+        break;
+      default:
+        this.#change(part, within(part));
+    }
+  }
+
+  #pick(list) {
+    return list[this.#random.below(list.length)];
+  }
+
+  #write(part, at, bytes, how) {
+    if (at < 0 || at + bytes.length > SIZE) return;
+    this.#memory.write(at, bytes);
+    this.hits[part] = (this.hits[part] ?? 0) + 1;
+    this.recent.push(`${part} ${at}: ${how} ${Buffer.from(bytes.subarray(0, 8)).toString("hex")} (${bytes.length})`);
+    if (this.recent.length > 40) this.recent.shift();
+  }
+
+  #word(at) {
+    return this.#memory.read(at, 8).readBigUInt64LE();
+  }
+
+  #writeWord(part, at, value, how) {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64LE(BigInt.asUintN(64, value));
+    this.#write(part, at, bytes, how);
+  }
+
+  /** Does something that knows nothing of formats to the bytes at `at`. */
+  #change(part, at) {
+    const { below, next } = this.#random;
+    const word = at & ~7;
+    const length = Math.min(1 + below(below(4) === 0 ? 64 : 8), SIZE - at);
+    switch (below(6)) {
+      case 0: {
+        const bytes = Buffer.from(this.#memory.read(at, 1));
+        bytes[0] ^= 1 << below(8);
+        return this.#write(part, at, bytes, "flip");
+      }
+      case 1:
+        return this.#write(part, at, Buffer.alloc(length), "zero");
+      case 2:
+        return this.#write(part, at, Buffer.from(Array.from({ length }, () => next() & 255)), "random");
+      case 3:
+        return this.#writeWord(part, word, this.#pick(EXTREMES), "extreme");
+      case 4:
+        return this.#writeWord(part, word, this.#word(word) + BigInt(below(65) - 32), "near");
+      default:
+        // A word of the same part, or of any other.
+        return this.#writeWord(part, word, this.#word((word + 8 * (below(64) - 32) + SIZE) % SIZE), "copy");
+    }
+  }
+
+  /** Where live entries stand, and the entries. */
+  #entries() {
+    const [from, to] = PLACES.index;
+    const index = this.#memory.read(from, to - from);
+    const found = [];
+    for (let at = 0; at < index.length; at += 8) {
+      if (at % BUCKET === CONTROL) continue;
+      const high = index.readUInt32LE(at + 4);
+      const kind = (high >>> 12) & 3;
+      if (kind === 1 || kind === 2) found.push([from + at, index.readBigUInt64LE(at)]);
+    }
+    return found;
+  }
+
+  #attackEntry(part) {
+    const { below } = this.#random;
+    const entries = this.#entries();
+    const [from, to] = PLACES.index;
+    if (entries.length === 0 || below(4) === 0) return this.#change(part, from + below(to - from));
+    const [at, entry] = this.#pick(entries);
+    const [, other] = this.#pick(entries);
+    const place = 0xfffffffn;
+    switch (below(6)) {
+      case 0:
+        return this.#writeWord(part, at, (entry & ~place) | (other & place), "of another record");
+      case 1:
+        return this.#writeWord(part, at, entry + BigInt(below(9) - 4), "of a place nearby");
+      case 2:
+        return this.#writeWord(part, at, entry ^ (3n << 44n), "of another kind");
+      case 3:
+        return this.#writeWord(part, at, entry ^ (1n << BigInt(28 + below(16))), "of another generation");
+      case 4:
+        // The same entry once more in its bucket: one key twice.
+        return this.#writeWord(part, at - (at % BUCKET) + 8 * below(15), entry, "twice");
+      default:
+        return this.#change(part, at);
+    }
+  }
+
+  /** A lock that belongs to a participant which is there, or to one that never was. */
+  #attackLock(part) {
+    const { below } = this.#random;
+    const entries = this.#entries();
+    const bucket = below(3) === 0 || entries.length === 0 ? below(BUCKETS) : (this.#pick(entries)[0] - INDEX_AT) >>> 7;
+    const at = INDEX_AT + bucket * BUCKET + CONTROL;
+    const slot = below(5) === 0 ? below(65_536) : below(8);
+    const epoch = this.#word(PLACES.participants[0] + (slot % PARTICIPANTS) * 128) & 0xffffffffn;
+    if (below(3) === 0) return this.#change(part, at);
+    this.#writeWord(part, at, (BigInt(slot + 1) << 48n) | (epoch << 16n), `held by ${slot}`);
+  }
+
+  /** Where a record lies of which `wanted` says yes to its flags. */
+  #record(wanted) {
+    const entries = this.#entries();
+    for (let tries = 0; tries < 50 && entries.length > 0; tries++) {
+      const at = Number(this.#pick(entries)[1] & 0xfffffffn) * 16;
+      if (at < PLACES.segments[0] || at + 64 > PLACES.segments[1]) continue;
+      const head = this.#memory.read(at, 64);
+      if (wanted(head[FLAGS], head)) return [at, head];
+    }
+    return undefined;
+  }
+
+  #attackRecord(part, wanted) {
+    const { below } = this.#random;
+    const [at, head] = this.#record(wanted) ?? [PLACES.segments[0] + 16 * below(1000), Buffer.alloc(64)];
+    const flags = head[FLAGS];
+    const keyLength = head.readUInt16LE(8);
+    const byte = (offset, value, how) => this.#write(part, at + offset, Buffer.of(value), how);
+    switch (below(12)) {
+      case 0:
+        return this.#writeWord(part, at, this.#word(at) + BigInt(below(33) - 16), "length");
+      case 1:
+        return this.#writeWord(
+          part,
+          at,
+          (this.#word(at) & ~0xffffffffn) | this.#pick([0n, 15n, 47n, 0xfffffff0n]),
+          "length",
+        );
+      case 2:
+        return this.#write(
+          part,
+          at + 8,
+          Buffer.from(Uint16Array.of(this.#pick([0, 1, 4096, 4097, 4360, 4361, 65_535])).buffer),
+          "key length",
+        );
+      case 3:
+        return byte(FLAGS, flags ^ (1 << below(8)), "flags");
+      case 4:
+        return byte(TYPE, below(256), "type");
+      case 5:
+        return this.#writeWord(part, at + VERSION, this.#pick(EXTREMES), "version");
+      case 6:
+        // Perhaps an expiry, perhaps the sizes of the tags, perhaps the key.
+        return this.#writeWord(part, at + OPTIONAL, this.#pick(EXTREMES), "first optional word");
+      case 7: {
+        const sizes = at + OPTIONAL + (flags & EXPIRES ? 8 : 0);
+        if ((flags & TAGGED) === 0) byte(FLAGS, flags | TAGGED, "tagged");
+        return this.#writeWord(part, sizes, (BigInt(below(20)) << 32n) | BigInt(8 * below(64)), "tag sizes");
+      }
+      case 8:
+        return this.#write(part, at + OPTIONAL + below(64), Buffer.of(below(256)), "key or value");
+      case 9: {
+        // The total of a large value, when it has neither expiry nor tags.
+        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        return this.#writeWord(
+          part,
+          value,
+          this.#pick([...EXTREMES, 2n ** 28n, 100_000n, 131_072n, 131_073n]),
+          "total",
+        );
+      }
+      case 10: {
+        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const generation = this.#word(at) & ~0xffffffffn;
+        const place = this.#pick([BigInt(at), BigInt(at + 16), BigInt(PLACES.segments[1] - 16), 0n, 0xfffffff0n]);
+        return this.#writeWord(part, value + 8 * (1 + below(4)), generation | place, "place of a chunk");
+      }
+      default:
+        return this.#change(part, at + below(OPTIONAL));
+    }
+  }
+
+  /** Text is taken for an object, and bytes for other bytes. */
+  #attackType(part) {
+    const { below } = this.#random;
+    const isText = below(2) === 0;
+    const found = this.#record((_, head) => (isText ? head[TYPE] === TEXT : head[TYPE] >= 8));
+    if (found === undefined) return this.#change(part, PLACES.segments[0] + below(4096));
+    const [at] = found;
+    const type = isText
+      ? this.#pick([TEXT + STRUCTURED, TEXT + STRUCTURED, TEXT + STRUCTURED, 8, 1, 36])
+      : 16 + below(36);
+    this.#write(part, at + TYPE, Buffer.of(type), "another type");
+  }
+}

@@ -1,0 +1,757 @@
+/**
+ * Keys and values from the outside world: what clients send, other realms make, other classes call themselves, and other
+ * participants cannot read. Whatever it is, a read is a value or a miss, a store is done or refused with an error that says
+ * why, and nothing else is touched.
+ */
+
+import { deepStrictEqual } from "node:assert";
+import { runInNewContext, runInThisContext } from "node:vm";
+import { Worker } from "node:worker_threads";
+import { type Cache, type CacheHandle, type Codec, createCache, type Key } from "cache-machine";
+import fc from "fast-check";
+import { afterEach, describe, expect, test } from "vitest";
+import { LONG, ODD } from "./outside-keys.ts";
+import { nest, read, SHAPES, store } from "./outside-worker.mjs";
+
+const opened = new Set<Cache>();
+
+afterEach(() => {
+  for (const cache of opened) cache.close();
+  opened.clear();
+});
+
+function create(options: Parameters<typeof createCache>[0] = {}): Cache {
+  const cache = createCache({ size: "4mb", ...options });
+  opened.add(cache);
+  return cache;
+}
+
+/** What was thrown, which must be an error of the cache with that code. */
+function refused(run: () => unknown, code: string, ...texts: string[]): void {
+  let found: unknown;
+  try {
+    found = run();
+  } catch (error) {
+    expect(error).toMatchObject({ name: "CacheError", code });
+    for (const text of texts) expect((error as Error).message).toContain(text);
+    return;
+  }
+  throw new Error(`nothing was thrown, but returned: ${String(found)}`);
+}
+
+/** The deepest namespace with the longest names: its prefix takes all the room that there is. */
+function deepest(cache: Cache): Cache {
+  const names = [..."abcdefghijklmno", "p".repeat(206)];
+  return names.reduce((view, name) => view.namespace(name), cache);
+}
+
+// ---- keys ----------------------------------------------------------------------------------------------------------
+
+/** What reads and removals say of a key that no entry has. */
+const MISSES: Record<string, [(cache: Cache, key: Key) => unknown, unknown]> = {
+  get: [(cache, key) => cache.get(key), undefined],
+  has: [(cache, key) => cache.has(key), false],
+  delete: [(cache, key) => cache.delete(key), false],
+  take: [(cache, key) => cache.take(key), undefined],
+  ttl: [(cache, key) => cache.ttl(key), undefined],
+  touch: [(cache, key) => cache.touch(key, 1000), false],
+  getEntry: [(cache, key) => cache.getEntry(key), undefined],
+  getMany: [(cache, key) => cache.getMany([key, "there", key]), [undefined, "whole", undefined]],
+};
+/** What stores; each is refused for a key that is too long. */
+const STORES: Record<string, (cache: Cache, key: Key) => unknown> = {
+  set: (cache, key) => cache.set(key, "new"),
+  add: (cache, key) => cache.add(key, "new"),
+  replace: (cache, key) => cache.replace(key, "new"),
+  compareAndSet: (cache, key) => cache.compareAndSet(key, 0, "new"),
+  update: (cache, key) => cache.update(key, () => expect.unreachable("there is no entry to make a value of")),
+  setMany: (cache, key) => cache.setMany([[key, "new"]]),
+  increment: (cache, key) => cache.increment(key),
+  decrement: (cache, key) => cache.decrement(key),
+};
+/** Members that take no key. */
+const OTHERS = [
+  ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
+  ..."inspect close validate toJSON".split(" "),
+];
+
+const places: [string, (cache: Cache) => Cache][] = [
+  ["the cache", (cache) => cache],
+  ["a namespace", (cache) => cache.namespace("users")],
+  ["the deepest namespace", deepest],
+];
+const kinds: [string, Parameters<typeof createCache>[0]][] = [
+  ["with a near cache", {}],
+  ["without", { nearCache: 0 }],
+];
+
+test("every member is covered here, or takes no key", () => {
+  const covered = new Set([...Object.keys(MISSES), ...Object.keys(STORES), ...OTHERS]);
+  const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
+  expect(members.filter((name) => !covered.has(name))).toEqual([]);
+});
+
+describe.each(places)("keys in %s", (_, placed) => {
+  test.each(kinds)("that are too long, %s: misses for reads and removals, refused by stores", (_, options) => {
+    const cache = create(options);
+    const view = placed(cache);
+    view.set("there", "whole");
+    for (const [what, key] of LONG) {
+      for (let i = 0; i < 3; i++) {
+        for (const [name, [use, expected]] of Object.entries(MISSES)) {
+          expect(use(view, key), `${name}, ${what}`).toEqual(expected);
+        }
+        for (const [name, use] of Object.entries(STORES)) {
+          expect(
+            () => refused(() => use(view, key), "ERR_TOO_LARGE", "4096", "hash"),
+            `${name}, ${what}`,
+          ).not.toThrow();
+        }
+      }
+    }
+    expect([[...view], view.size, cache.validate()]).toEqual([[["there", "whole"]], 1, 0]);
+  });
+
+  test.each(kinds)("that are odd, %s: like any other", (_, options) => {
+    const cache = create(options);
+    const view = placed(cache);
+    for (const [i, [what, key]] of ODD.entries()) {
+      expect(view.get(key), what).toBeUndefined();
+      view.set(key, i, { tags: [what], ttl: 60_000 });
+    }
+    expect(view.size).toBe(ODD.length);
+    const found = new Map([...view].map(([key, value]) => [value, key]));
+    for (const [i, [what, key]] of ODD.entries()) {
+      expect(typeof key === "string" ? found.get(i) : [...(found.get(i) as Uint8Array)], what).toEqual(
+        typeof key === "string" ? key : [...key],
+      );
+      for (let reads = 0; reads < 4; reads++) expect(view.get(key), what).toBe(i);
+      expect(view.getEntry(key), what).toMatchObject({ value: i, tags: [what] });
+      expect([view.has(key), view.ttl(key) !== undefined, view.touch(key, 60_000)], what).toEqual([true, true, true]);
+      expect([view.increment(key), view.update(key, (n) => n + 1), view.take(key)], what).toEqual([
+        i + 1,
+        i + 2,
+        i + 2,
+      ]);
+      expect([view.get(key), view.delete(key)], what).toEqual([undefined, false]);
+    }
+    expect([view.size, cache.size, cache.validate()]).toEqual([0, 0, 0]);
+  });
+
+  test("have the same limits, and so have tags", () => {
+    const cache = create();
+    const view = placed(cache);
+    const key = "k".repeat(4096);
+    const tags = Array.from({ length: 16 }, (_, i) => `${i}`.padStart(256, "→".repeat(85)).slice(-86));
+    expect(Buffer.byteLength(tags[0] as string)).toBe(256);
+    for (const value of ["small", Buffer.alloc(300_000, 1)]) {
+      view.set(key, value, { tags });
+      expect(view.getEntry(key)).toMatchObject({ value, tags });
+      expect(view.getEntry(key)?.tags).toEqual(tags);
+      for (const tag of tags) {
+        view.set(key, value, { tags });
+        view.invalidateTag(tag);
+        expect(view.has(key), tag).toBe(false);
+      }
+    }
+    const options = [{ tags: [...tags, "t"] }, { tags: ["t".repeat(257)] }];
+    for (const each of options) expect(() => view.set(key, 1, each)).toThrow(RangeError);
+    expect(cache.validate()).toBe(0);
+  });
+});
+
+test("tags of one namespace are no other's, however long they are", () => {
+  const cache = create();
+  const views = [cache, cache.namespace("a"), cache.namespace("a").namespace("b"), deepest(cache)];
+  for (const tag of ["t", "t".repeat(256)]) {
+    for (const view of views) view.set("key", 1, { tags: [tag] });
+    for (const [i, view] of views.entries()) {
+      view.invalidateTag(tag);
+      expect(views.map((each) => each.has("key"))).toEqual(views.map((_, j) => j > i));
+    }
+  }
+  for (const view of views) view.set("key", 1);
+  cache.namespace("a").clear();
+  expect(views.map((each) => each.has("key"))).toEqual([true, false, false, false]);
+});
+
+test("a namespace deeper or longer than the limits is refused, and the last one before them is not", () => {
+  const cache = create();
+  expect(() => deepest(cache).namespace("q")).toThrow("16 deep");
+  expect(cache.namespace("n".repeat(251)).set("k", 1).get("k")).toBe(1);
+  expect(() => cache.namespace("n".repeat(252))).toThrow("255 bytes");
+});
+
+test("tags come back as they were, whatever they begin with", () => {
+  const cache = create();
+  const odd = ["\ufeff", "\ufefftag", "tag\ufeff", "\0", "%00", "__proto__", "👩‍🚀", " ", "\u2028"];
+  for (const view of [cache, cache.namespace("n")]) {
+    view.set("k", 1, { tags: odd });
+    expect(view.getEntry("k")?.tags).toEqual(odd);
+    cache.set("plain", 1, { tags: ["tag"] });
+    view.invalidateTag("\ufefftag");
+    expect([view.has("k"), cache.has("plain")]).toEqual([false, true]);
+  }
+});
+
+// ---- what is what --------------------------------------------------------------------------------------------------
+
+/** Each kind that comes back as what it is; code, so that other realms can make it. */
+const KINDS: Record<string, string> = {
+  Map: 'new Map([["a", 1], ["b", new Map()]])',
+  Set: 'new Set([1, "a"])',
+  Date: "new Date(5)",
+  RegExp: "/a(b)?/g",
+  Number: "Object(5)",
+  String: 'Object("text")',
+  Boolean: "Object(false)",
+  BigInt: "Object(5n)",
+  ArrayBuffer: "new Uint8Array([1, 2]).buffer",
+  DataView: "new DataView(new ArrayBuffer(3))",
+  Uint8Array: "new Uint8Array([1, 2])",
+  Float64Array: "Float64Array.of(1.5)",
+  BigInt64Array: "BigInt64Array.of(5n)",
+  TypeError: 'new TypeError("wrong")',
+  AggregateError: 'new AggregateError([new Error("inner")], "several")',
+  URL: 'new URL("http://localhost/a")',
+  URLSearchParams: 'new URLSearchParams("a=1")',
+};
+/** Only the global object of this realm has them. */
+const NOT_OF_THE_LANGUAGE = ["URL", "URLSearchParams"];
+const make = (kind: string): object => runInThisContext(KINDS[kind] as string) as object;
+
+function roundTrips(value: unknown): unknown[] {
+  const cache = create({ nearCache: 0 });
+  const found = [
+    cache.set("k", value).get("k"),
+    (cache.set("k", { value }).get("k") as { value: unknown }).value,
+    (cache.set("k", [1, value]).get("k") as unknown[])[1],
+    (cache.set("k", new Map([["a", value]])).get("k") as Map<string, unknown>).get("a"),
+  ];
+  cache.close();
+  return found;
+}
+
+function isKept(value: unknown, kind: string): void {
+  const original = make(kind);
+  for (const found of roundTrips(value)) {
+    expect(Object.getPrototypeOf(found), kind).toBe(Object.getPrototypeOf(original));
+    if (original instanceof Error) expect(String(found)).toBe(String(original));
+    else deepStrictEqual(found, original);
+  }
+}
+
+const LIES = [
+  ...Object.keys(KINDS),
+  "Array",
+  "Object",
+  "Error",
+  "Promise",
+  "Arguments",
+  "Temporal.Instant",
+  "x".repeat(99),
+];
+
+describe.each(Object.keys(KINDS))("%s", (kind) => {
+  test("is kept", () => isKept(make(kind), kind));
+
+  test("is kept that calls itself something else, or has a class of its own", () => {
+    for (const lie of LIES) {
+      isKept(Object.defineProperty(make(kind), Symbol.toStringTag, { value: lie, configurable: true }), kind);
+      const original = make(kind);
+      class Own {}
+      Object.setPrototypeOf(Own.prototype, Object.getPrototypeOf(original) as object);
+      Object.defineProperty(Own.prototype, Symbol.toStringTag, { value: lie });
+      // Even with methods that say something else.
+      for (const name of ["valueOf", "toString", "toISOString", "entries", "values", "size", "source", "flags"]) {
+        if (!(original instanceof Error)) Object.defineProperty(Own.prototype, name, { get: () => () => "a lie" });
+      }
+      isKept(Object.setPrototypeOf(original, Own.prototype), kind);
+    }
+  });
+
+  test("is kept when a polyfill or a subclass gives it a toJSON", () => {
+    const prototype = Object.getPrototypeOf(make(kind)) as { toJSON?: unknown };
+    const before = Object.getOwnPropertyDescriptor(prototype, "toJSON");
+    Object.defineProperty(prototype, "toJSON", { value: () => "JSON", configurable: true, writable: true });
+    try {
+      isKept(make(kind), kind);
+    } finally {
+      delete prototype.toJSON;
+      if (before !== undefined) Object.defineProperty(prototype, "toJSON", before);
+    }
+    const own = make(kind);
+    Object.defineProperty(own, "toJSON", { value: () => "JSON" });
+    isKept(own, kind);
+  });
+
+  test.skipIf(NOT_OF_THE_LANGUAGE.includes(kind))("of another realm is one of this", () => {
+    isKept(runInNewContext(KINDS[kind] as string), kind);
+  });
+
+  test("is not what only looks like one", () => {
+    for (const fake of [
+      { a: 1, [Symbol.toStringTag]: kind },
+      new (class {
+        a = 1;
+        readonly [Symbol.toStringTag] = kind;
+      })(),
+      Object.assign(Object.create({ [Symbol.toStringTag]: kind }), { a: 1 }),
+      Object.assign(Object.create(null), { a: 1, [Symbol.toStringTag]: kind }),
+      runInNewContext(`({ a: 1, [Symbol.toStringTag]: "${kind}" })`),
+      // An error of that prototype is one, and the toJSON of dates and URLs refuses what is none.
+      /Error|Date|URL$/.test(kind)
+        ? { a: 1 }
+        : Object.assign(Object.create(Object.getPrototypeOf(make(kind))), { a: 1 }),
+    ]) {
+      for (const found of roundTrips(fake)) expect({ ...(found as object) }).toEqual({ a: 1 });
+    }
+  });
+
+  test("is kept whatever Object.prototype has", () => {
+    const prototype = Object.prototype as unknown as Record<string, unknown>;
+    // Not what descriptors have: with that, nothing could define a property any more.
+    const names = ["a", "b", "kind", "cause", "errors", "base", "polluted"];
+    try {
+      for (const name of names) Object.defineProperty(prototype, name, { get: () => 666, configurable: true });
+      const found = roundTrips(make(kind));
+      for (const name of names) delete prototype[name];
+      for (const one of found) {
+        if (one instanceof Error) expect(String(one)).toBe(String(make(kind)));
+        else deepStrictEqual(one, make(kind));
+      }
+    } finally {
+      for (const name of names) delete prototype[name];
+    }
+  });
+});
+
+test("a value that has been decoded has all its properties, whatever Object.prototype has", () => {
+  const cache = create({ nearCache: 0 });
+  const value = { setter: 1, constant: [2n], toString: new Date(0) };
+  const prototype = Object.prototype as unknown as Record<string, unknown>;
+  Object.defineProperty(prototype, "setter", { set: () => {}, configurable: true });
+  Object.defineProperty(prototype, "constant", { value: 0, writable: false, configurable: true });
+  try {
+    for (const each of [value, { json: { setter: 1, constant: 2 } }]) {
+      const found = cache.set("k", each).get("k");
+      expect(JSON.stringify(Object.entries(found), (_, item) => (typeof item === "bigint" ? `${item}n` : item))).toBe(
+        JSON.stringify(Object.entries(each), (_, item) => (typeof item === "bigint" ? `${item}n` : item)),
+      );
+    }
+  } finally {
+    delete prototype.setter;
+    delete prototype.constant;
+  }
+});
+
+// ---- errors --------------------------------------------------------------------------------------------------------
+
+describe("errors", () => {
+  const kept = <E extends Error>(error: E): E => {
+    const [alone] = roundTrips(error) as [E];
+    return alone;
+  };
+
+  test("with a toJSON are errors, with the properties that it returns", () => {
+    // As axios has it: its own properties hold functions and sockets.
+    class AxiosError extends Error {
+      override readonly name = "AxiosError";
+      code = "ERR_BAD_REQUEST";
+      config = { transformRequest: [() => 1] };
+      request = { on() {} };
+      toJSON(): object {
+        const { message, name, code, stack } = this;
+        return { message, name, description: undefined, stack, config: { url: "/a" }, code, status: 404 };
+      }
+    }
+    const original = new AxiosError("Request failed with status code 404");
+    for (const found of roundTrips(original) as AxiosError[]) {
+      expect(found).toBeInstanceOf(Error);
+      expect([found.name, found.message, found.stack]).toEqual(["AxiosError", original.message, original.stack]);
+      expect({ ...found }).toEqual({
+        description: undefined,
+        config: { url: "/a" },
+        code: "ERR_BAD_REQUEST",
+        status: 404,
+      });
+    }
+    const text = kept(Object.assign(new RangeError("far"), { toJSON: undefined, distance: 5 }));
+    expect([text instanceof RangeError, text.message, text.distance]).toEqual([true, "far", 5]);
+    class Short extends TypeError {
+      detail = 1;
+      toJSON(): string {
+        return "short";
+      }
+    }
+    const short = kept(new Short("long"));
+    expect([short instanceof TypeError, short.message, short.detail]).toEqual([true, "long", 1]);
+  });
+
+  test("of a class are of the nearest kind that every runtime has, with their name", () => {
+    class HttpError extends RangeError {
+      override readonly name = "HttpError";
+      readonly status = 404;
+    }
+    class NotFound extends HttpError {}
+    const found = kept(new NotFound("no such page", { cause: new HttpError("inner") }));
+    expect(found).toBeInstanceOf(RangeError);
+    expect([found.name, found.status, Object.keys(found)]).toEqual(["HttpError", 404, ["status"]]);
+    expect(found.cause).toBeInstanceOf(RangeError);
+    expect(String(found)).toBe("HttpError: no such page");
+  });
+
+  test("keep what is enumerable and what is not", () => {
+    const found = kept(Object.assign(new Error("several"), { errors: [1], cause: { a: 1 }, kind: "kind", "\0": [1] }));
+    expect(Object.entries(found).sort()).toEqual([
+      ["\0", [1]],
+      ["cause", { a: 1 }],
+      ["errors", [1]],
+      ["kind", "kind"],
+    ]);
+    expect(Object.keys(kept(new AggregateError([1], "m", { cause: 2 })))).toEqual([]);
+    const names = Object.getOwnPropertyNames(kept(new Error()));
+    expect(names.sort()).toEqual(["stack"]);
+  });
+
+  test("of the web are what they were", () => {
+    const found = kept(new DOMException("gone", "AbortError"));
+    expect(found).toBeInstanceOf(DOMException);
+    expect([found.name, found.message, found.code]).toEqual(["AbortError", "gone", DOMException.ABORT_ERR]);
+  });
+
+  const { SuppressedError } = globalThis as unknown as { SuppressedError?: new (...args: unknown[]) => Error };
+  test.skipIf(SuppressedError === undefined)("of disposal have both of theirs", () => {
+    const Kind = SuppressedError as NonNullable<typeof SuppressedError>;
+    const found = kept(new Kind(new Error("a"), new RangeError("b"), "both")) as Error & Record<string, Error>;
+    expect(found).toBeInstanceOf(Kind);
+    expect([found.error?.message, found.suppressed?.message]).toEqual(["a", "b"]);
+  });
+});
+
+// ---- what is refused, and what is not kept -------------------------------------------------------------------------
+
+describe("values that are promises", () => {
+  class Query {
+    table = "users";
+    // biome-ignore lint/suspicious/noThenProperty: that is what is refused
+    then(): void {}
+    toJSON(): string {
+      return "a query";
+    }
+  }
+  // biome-ignore lint/suspicious/noThenProperty: that is what is refused
+  const plain = { then() {} };
+  const promises = [
+    Promise.resolve(1),
+    runInNewContext("Promise.resolve(1)"),
+    new Query(),
+    plain,
+    new (class extends Promise<void> {})(() => {}),
+  ];
+  test.each([
+    ["without a codec", undefined],
+    ["with one", { encode: () => new Uint8Array(1), decode: () => 1 } satisfies Codec],
+  ])("are refused, %s, and the message says what was forgotten", (_, codec) => {
+    const cache = create(codec && { codec });
+    for (const value of promises) {
+      expect(() => cache.set("k", value)).toThrow(TypeError);
+      expect(() => cache.set("k", value)).toThrow("Await it");
+      if (codec === undefined)
+        refused(() => cache.set("k", { list: [value] }), "ERR_DATA", "value.list[0]", "Await it");
+    }
+    expect(cache.size).toBe(0);
+    // biome-ignore lint/suspicious/noThenProperty: data may have it
+    expect(create().set("k", { then: 5 }).get("k")).toEqual({ then: 5 });
+  });
+});
+
+test("what is not kept is what the guide names", () => {
+  const cache = create();
+  const match = /(?<year>\d+)/.exec("in 2027") as RegExpExecArray;
+  const found = cache.set("k", match).get("k");
+  expect([[...found], found.index, found.input, found.groups]).toEqual([
+    ["2027", "2027"],
+    undefined,
+    undefined,
+    undefined,
+  ]);
+  class Account {
+    owner = "Ada";
+    #balance = 5;
+    get balance(): number {
+      return this.#balance;
+    }
+  }
+  expect(cache.set("k", new Account()).get("k")).toStrictEqual({ owner: "Ada" });
+  expect(Reflect.ownKeys(cache.set("k", { a: 1, [Symbol("s")]: 2 }).get("k"))).toEqual(["a"]);
+  const expression = /a/g;
+  expression.test("aa");
+  expect(cache.set("k", expression).get("k").lastIndex).toBe(0);
+});
+
+test("expressions that note how far they have got can be used by all who share frozen values", () => {
+  const cache = create({ frozenObjects: true });
+  for (const flags of ["g", "y", "gy", "", "i"]) {
+    const expression = new RegExp("a", flags);
+    cache.set("k", { list: [{ expression }] }).set("alone", expression);
+    for (let reads = 0; reads < 5; reads++) {
+      for (const found of [cache.get("k").list[0].expression as RegExp, cache.get("alone") as RegExp]) {
+        const expected = [..."aab"].map(() => expression.exec("aab")?.index);
+        expect([..."aab"].map(() => found.exec("aab")?.index)).toEqual(expected);
+        expression.lastIndex = 0;
+        if (/[gy]/.test(flags)) found.lastIndex = 1;
+      }
+    }
+  }
+  // What a codec of the user's own makes may be another realm's.
+  const foreign = { encode: () => new Uint8Array(1), decode: () => runInNewContext("new Map([[1, { a: 1 }]])") };
+  const coded = create({ frozenObjects: true, codec: foreign }).set("k", {});
+  expect(() => coded.get("k").set(1, 2)).toThrow("frozen");
+  expect(Object.isFrozen(coded.get("k").get(1))).toBe(true);
+});
+
+// ---- JSON of clients -----------------------------------------------------------------------------------------------
+
+test("any JSON that a client sends is stored and comes back, or is refused with ERR_DATA", () => {
+  const cache = create({ nearCache: 0 });
+  const key = fc.oneof(fc.string(), fc.constantFrom("__proto__", "constructor", "toJSON", "then", "length", "\0", "0"));
+  const leaf = fc.oneof(fc.string({ unit: "binary" }), fc.double(), fc.boolean(), fc.constant(null));
+  const { tree } = fc.letrec<{ tree: string }>((tie) => ({
+    tree: fc.oneof(
+      { depthSize: "small" },
+      leaf.map((value) => JSON.stringify(value)),
+      fc.array(tie("tree"), { maxLength: 4 }).map((items) => `[${items.join()}]`),
+      fc
+        .array(fc.tuple(key, tie("tree")), { maxLength: 4 })
+        .map((entries) => `{${entries.map(([name, text]) => `${JSON.stringify(name)}:${text}`).join()}}`),
+    ),
+  }));
+  let refusals = 0;
+  fc.assert(
+    fc.property(tree, fc.nat(700), (text, levels) => {
+      const value: unknown = JSON.parse(`${'{"a":['.repeat(levels / 2)}${text}${"]}".repeat(levels / 2)}`);
+      const isNamed = JSON.stringify(value).includes('"__proto__":');
+      try {
+        cache.set("k", value);
+      } catch (error) {
+        expect(error).toMatchObject({ name: "CacheError", code: "ERR_DATA" });
+        expect(isNamed || levels > 400).toBe(true);
+        refusals++;
+        return;
+      }
+      expect(isNamed).toBe(false);
+      deepStrictEqual(cache.get("k"), value);
+    }),
+    { numRuns: 1500 },
+  );
+  expect(refusals).toBeGreaterThan(100);
+});
+
+describe("levels", () => {
+  async function inWorker(cache: Cache, stackSizeMb: number, levels: number, what: string): Promise<unknown> {
+    const file = new URL("outside-worker.mjs", import.meta.url);
+    const worker = new Worker(file, {
+      workerData: { handle: cache.handle, levels, what },
+      resourceLimits: { stackSizeMb },
+    });
+    return new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+  }
+  const all = (outcome: unknown) => Object.fromEntries(Object.keys(SHAPES).map((shape) => [shape, outcome]));
+  const tooDeep = expect.stringMatching(/^CacheError ERR_DATA: value has more than 512 levels/);
+
+  test("of every shape: 512 are stored by every thread and read by every other", { timeout: 120_000 }, async () => {
+    const cache = create({ nearCache: 0 });
+    const stacks = [1, 16];
+    for (const stack of [undefined, ...stacks]) {
+      const stored = stack === undefined ? store(cache, 512) : await inWorker(cache, stack, 512, "store");
+      expect(stored).toEqual(all("done"));
+      expect(read(cache, 512)).toEqual(all("done"));
+      for (const reader of stacks) expect(await inWorker(cache, reader, 512, "read")).toEqual(all("done"));
+      cache.clear();
+    }
+  });
+
+  test("of every shape: more are refused by every thread, however much stack it has", {
+    timeout: 120_000,
+  }, async () => {
+    const cache = create({ nearCache: 0 });
+    for (const levels of [516, 1800, 6895]) {
+      expect(store(cache, levels), `${levels}`).toEqual(all(tooDeep));
+      for (const stack of [1, 16]) expect(await inWorker(cache, stack, levels, "store")).toEqual(all(tooDeep));
+    }
+    expect(cache.size).toBe(0);
+  });
+
+  test("within the key of a Map count, though the value is met there first", () => {
+    const cache = create();
+    const deep = nest("arrays", 300);
+    expect(cache.set("k", new Map([[nest("objects", 300), deep]])).has("k")).toBe(true);
+    let key: unknown = new Map([["the same", deep]]);
+    for (let i = 0; i < 300; i++) key = [key];
+    refused(() => cache.set("k", new Map([[key, deep]])), "ERR_DATA", "512 levels");
+  });
+
+  test("that only other memory has are refused, and walks go past them", () => {
+    const cache = create({ nearCache: 0 });
+    const region = memoryOf(cache);
+    cache.set("other", "whole");
+    for (const [what, text] of [
+      ["JSON", `[${"[".repeat(600)}${"]".repeat(600)},"marker"]`],
+      ["objects of JSON", `{"marker":${'{"a":'.repeat(600)}1${"}".repeat(600)}}`],
+    ] as const) {
+      // As long, and JSON as well.
+      const harmless = `["marker${"x".repeat(text.length - 10)}"]`;
+      expect(harmless.length).toBe(text.length);
+      cache.set("k", JSON.parse(harmless));
+      const at = region.indexOf(harmless);
+      region.write(text, at, "latin1");
+      refused(() => cache.get("k"), "ERR_DATA", "512 levels");
+      expect([...cache], what).toEqual([["other", "whole"]]);
+      cache.delete("k");
+    }
+  });
+});
+
+// ---- what cannot be read here --------------------------------------------------------------------------------------
+
+/** What the participants of a cache of this process share. */
+function memoryOf(cache: Cache): Buffer {
+  const { memory, base } = cache.handle as CacheHandle & { memory: WebAssembly.Memory; base: number };
+  return Buffer.from(memory.buffer, base);
+}
+
+describe("one value that cannot be read here", () => {
+  /** Nobody else is affected, and the entry can be replaced and removed. */
+  function check(cache: Cache, ...texts: string[]): void {
+    cache.set("before", 1).set("after", { whole: [2] });
+    for (let i = 0; i < 3; i++) {
+      refused(() => cache.get("k"), "ERR_DATA", ...texts);
+      refused(() => cache.getEntry("k"), "ERR_DATA", ...texts);
+      refused(() => cache.take("k"), "ERR_DATA", ...texts);
+      refused(() => cache.update("k", () => expect.unreachable()), "ERR_DATA", ...texts);
+      expect(cache.getMany(["before", "k", "after"])).toEqual([1, undefined, { whole: [2] }]);
+      expect(new Map(cache)).toEqual(
+        new Map<Key, unknown>([
+          ["before", 1],
+          ["after", { whole: [2] }],
+        ]),
+      );
+      expect([...cache.values()]).toHaveLength(2);
+      const seen: Key[] = [];
+      cache.forEach((_, key) => void seen.push(key));
+      expect(seen.sort()).toEqual(["after", "before"]);
+      expect([[...cache.keys()].length, cache.size, cache.has("k"), cache.ttl("k")]).toEqual([3, 3, true, Infinity]);
+      expect(cache.touch("k", Number.POSITIVE_INFINITY)).toBe(true);
+    }
+    expect(cache.set("k", "anew").get("k")).toBe("anew");
+    expect([cache.delete("k"), cache.validate()]).toEqual([true, 0]);
+  }
+  const caches: [string, Parameters<typeof createCache>[0]][] = [
+    ...kinds,
+    ["with frozen objects", { frozenObjects: true }],
+  ];
+
+  test.each(caches)("%s: a type of another runtime", (_, options) => {
+    class Instant {
+      readonly #text: string;
+      constructor(text: string) {
+        this.#text = text;
+      }
+      static from(text: string): Instant {
+        return new Instant(text);
+      }
+      toString(): string {
+        return this.#text;
+      }
+      toJSON(): string {
+        return "JSON";
+      }
+      get [Symbol.toStringTag](): string {
+        return "Temporal.Instant";
+      }
+    }
+    const world = globalThis as { Temporal?: unknown };
+    const before = Object.getOwnPropertyDescriptor(world, "Temporal");
+    const cache = create(options);
+    try {
+      Object.defineProperty(world, "Temporal", { value: { Instant }, configurable: true });
+      cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
+      expect(String(cache.get("k").at)).toBe("2027-01-31T00:00:00Z");
+      // The near cache has nothing of it.
+      cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
+      Object.defineProperty(world, "Temporal", { value: undefined, configurable: true });
+      check(cache, "Instant");
+      // Nobody could read it, so it is what its toJSON says.
+      expect(cache.set("k", [new Instant("x")]).get("k")).toEqual(["JSON"]);
+    } finally {
+      if (before === undefined) delete world.Temporal;
+      else Object.defineProperty(world, "Temporal", before);
+    }
+  });
+
+  test.each(caches)("%s: newer syntax, another kind of array, another property", (_, options) => {
+    const cache = create(options);
+    const region = memoryOf(cache);
+    for (const [value, from, to, ...texts] of [
+      [{ match: /(?=marked)/ }, "(?=marked)", "(?^marked)", "Invalid regular expression"],
+      [{ bytes: new Float32Array(2), marked: 1 }, '"Float32Array"', '"Float99Array"', "Float99Array"],
+      [[{ __marked__: 1 }], "__marked__", "__proto__ ".trimEnd().padEnd(10, "_"), ""],
+    ] as [unknown, string, string, string][]) {
+      cache.set("k", value);
+      const at = region.indexOf(from);
+      expect(at).toBeGreaterThan(0);
+      if (to === "__proto___") {
+        // As long as the name itself.
+        cache.set("k", [{ __marked_: 1 }]);
+        region.write('"__proto__"', region.indexOf('"__marked_"'), "latin1");
+        check(cache, "__proto__");
+      } else {
+        region.write(to, at, "latin1");
+        check(cache, ...texts);
+      }
+      region.fill(0x20, at, at + from.length);
+    }
+  });
+
+  test.each(caches)("%s: another codec, and one that fails", (_, options) => {
+    const cause = new SyntaxError("not mine");
+    const codec: Codec = {
+      encode: () => Buffer.from("bytes"),
+      decode() {
+        throw cause;
+      },
+    };
+    const cache = create({ ...options, codec });
+    cache.set("k", { a: 1 });
+    try {
+      cache.get("k");
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toMatchObject({ name: "CacheError", code: "ERR_DATA", cause });
+      expect((error as Error).message).toContain("codec.decode says: not mine");
+    }
+    expect([cache.getMany(["k"]), [...cache]]).toEqual([[undefined], []]);
+    expect(cache.delete("k")).toBe(true);
+  });
+});
+
+// ---- time ----------------------------------------------------------------------------------------------------------
+
+describe("values of any size", () => {
+  test("bigints take time that depends on their length, alone and within others", () => {
+    const cache = create({ size: "64mb", nearCache: 0 });
+    // Four million decimal digits, which as such take seconds.
+    const large = (1n << 13_300_000n) - 12345n;
+    const from = performance.now();
+    for (const value of [large, -large, [large], new Map([[large, -large]]), Object(large)]) {
+      deepStrictEqual(cache.set("k", value).get("k"), value);
+    }
+    // Twenty conversions; in decimal they take a minute.
+    expect(performance.now() - from).toBeLessThan(10_000);
+    for (const value of [0n, -0n, 1n, -1n, 255n, -256n, 2n ** 64n, -(2n ** 64n)]) {
+      expect(cache.set("k", value).get("k")).toBe(value);
+      expect(cache.set("k", { value }).get("k")).toEqual({ value });
+    }
+  });
+});

@@ -1,0 +1,296 @@
+/**
+ * A participant that works on a few keys that all others work on as well, and records every operation. It may be killed,
+ * terminated or stopped at any instruction. What it did is judged later, from the records of all.
+ */
+import { checkValue, generator, makeValue, Violation } from "../crash/values.mjs";
+import { ALL_KEYS, ALL_TAGGED, BUSY, DONE, NO, OP, PENDING, Recorder, YES } from "./recorder.mjs";
+import { Stalls } from "./stalls.mjs";
+
+/** The keys: plain ones, then large ones, then counters. */
+export const PLAIN = 6;
+export const LARGE = 2;
+export const COUNTERS = 4;
+export const KEYS = PLAIN + LARGE + COUNTERS;
+/** Those with a tag, all but the counters: `increment` gives none. */
+export const TAGGED = PLAIN + LARGE;
+const MINUTE = 60_000;
+/** Events that one step writes at most. */
+const EVENTS_PER_STEP = 4;
+
+export class FireActor {
+  #cache;
+  #pen;
+  #log;
+  #setup;
+  #random;
+  #seen = new Map();
+  #what = "";
+  stalls = new Stalls();
+  report = { steps: 0, busy: 0 };
+
+  /**
+   * @param setup.place where it records
+   * @param setup.large bytes of the largest value
+   * @param setup.clears whether it clears the cache now and then
+   * @param setup.roomy whether nothing may be evicted
+   */
+  constructor(cache, log, setup) {
+    this.#cache = cache;
+    this.#log = log;
+    this.#pen = new Recorder(log, setup.place, setup.incarnation, { near: setup.near });
+    this.#setup = setup;
+    this.#random = generator(setup.seed);
+  }
+
+  steps(count) {
+    for (let i = 0; i < count; i++) this.#step();
+  }
+
+  #step() {
+    const from = this.stalls.begin();
+    const dice = this.#random.below(100);
+    const key = this.#random.below(KEYS);
+    // Whoever has no room to tell what it does to the keys must not do anything to them.
+    if (dice < 8 || !this.#pen.room(EVENTS_PER_STEP)) this.#churn();
+    else if (this.#setup.clears && dice === 8 && this.#random.below(4) === 0) this.#clear();
+    else if (dice < 14) this.#many(key);
+    else if (isCounter(key)) this.#count(key, dice);
+    else this.#change(key, dice);
+    this.stalls.end(from, this.#what);
+    this.report.steps++;
+    this.#log.stepped(this.#setup.place);
+  }
+
+  /**
+   * Does one recorded operation: `act` and nothing else lies between its stamps. What `act` returned, `explain` turns
+   * into `[outcome, result?, version?]`.
+   */
+  #do(op, key, argument, expected, act, explain) {
+    this.#what = `${op} ${name(key)}`;
+    const at = this.#pen.begin(OP[op], key, argument, expected);
+    let returned;
+    try {
+      returned = act(at);
+    } catch (error) {
+      if (error?.code !== "ERR_BUSY") throw error;
+      this.report.busy++;
+      this.#pen.end(at, BUSY);
+      return;
+    }
+    const stamp = this.#log.stamp();
+    const [outcome, result, version] = explain(returned);
+    this.#pen.end(at, outcome, result, version, stamp);
+  }
+
+  /** What a value that was read is called; throws when it is none that could have been stored. */
+  #nameOf(key, value) {
+    if (value === undefined) return undefined;
+    if (!isCounter(key)) return checkValue(name(key), value, 0).sequence;
+    if (!Number.isSafeInteger(value)) throw new Violation(`authentic: counter ${name(key)} holds ${String(value)}`);
+    return value;
+  }
+
+  #found(key, value, version) {
+    return value === undefined ? [NO] : [YES, this.#nameOf(key, value), version];
+  }
+
+  #value(key, stamp) {
+    const large = key >= PLAIN;
+    const size = large
+      ? this.#random.below(this.#setup.large)
+      : this.#random.below(this.#random.below(8) ? 200 : 4_000);
+    // Text is what near caches keep.
+    const kind = [1, 1, 1, 2, 0, 3][this.#random.below(6)];
+    return makeValue(kind, name(key), this.#setup.place, stamp, size);
+  }
+
+  /** A number that hardly ever comes again, so that sums name states. */
+  #amount() {
+    return (this.#random.next() * 256 + this.#random.below(256)) * (this.#random.below(2) ? 1 : -1) + 1;
+  }
+
+  #options(key) {
+    return this.#setup.clears && key < TAGGED ? { tags: ["tagged"] } : undefined;
+  }
+
+  #get(key) {
+    const found = (value) => this.#found(key, value);
+    this.#do("get", key, undefined, undefined, () => this.#cache.get(name(key)), found);
+  }
+
+  #getEntry(key) {
+    const found = (entry) => {
+      const told = this.#found(key, entry?.value, entry?.version);
+      this.#seen.set(key, entry === undefined ? [undefined, 0] : told.slice(1));
+      return told;
+    };
+    this.#do("getEntry", key, undefined, undefined, () => this.#cache.getEntry(name(key)), found);
+  }
+
+  /** A value to store and its name: a counter's next number, or the next stamp. */
+  #next(key) {
+    const id = isCounter(key) ? this.#amount() : this.#log.stamp();
+    return [id, isCounter(key) ? id : this.#value(key, id)];
+  }
+
+  #compareAndSet(key) {
+    if (this.#random.below(2) || !this.#seen.has(key)) this.#getEntry(key);
+    const [expected, version] = this.#seen.get(key) ?? [undefined, 0];
+    const [id, value] = this.#next(key);
+    const swap = () => this.#cache.compareAndSet(name(key), version, value, this.#options(key));
+    this.#do("compareAndSet", key, id, expected, swap, (done) => [done ? YES : NO, undefined, version]);
+  }
+
+  #simply(op, key, act) {
+    this.#do(op, key, undefined, undefined, act, (done) => [done ? YES : NO]);
+  }
+
+  #take(key) {
+    const found = (value) => this.#found(key, value);
+    this.#do("take", key, undefined, undefined, () => this.#cache.take(name(key)), found);
+  }
+
+  #touch(key) {
+    this.#simply("touch", key, () => this.#cache.touch(name(key), this.#random.below(2) ? Infinity : MINUTE));
+  }
+
+  #store(op, key) {
+    const [id, value] = this.#next(key);
+    const store = () => this.#cache[op](name(key), value, this.#options(key));
+    this.#do(op, key, id, undefined, store, (done) => [done === this.#cache ? DONE : done ? YES : NO]);
+  }
+
+  #update(key) {
+    const [id, value] = this.#next(key);
+    const update = (at) =>
+      this.#cache.update(
+        name(key),
+        (old) => {
+          const next = isCounter(key) ? (old ?? 0) + id : value;
+          this.#pen.expect(at, this.#nameOf(key, old), isCounter(key) ? next : id);
+          return next;
+        },
+        this.#options(key),
+      );
+    this.#do("update", key, id, undefined, update, () => [YES]);
+  }
+
+  #increment(key) {
+    const [by, initial] = [this.#amount(), this.#amount()];
+    const down = by < 0 && this.#random.below(2) === 0;
+    const add = () =>
+      down ? this.#cache.decrement(name(key), -by, { initial }) : this.#cache.increment(name(key), by, { initial });
+    this.#do("increment", key, by, initial, add, (sum) => [DONE, sum]);
+  }
+
+  #change(key, dice) {
+    if (dice < 38) this.#get(key);
+    else if (dice < 46) this.#getEntry(key);
+    else if (dice < 60) this.#store("set", key);
+    else if (dice < 66) this.#simply("delete", key, () => this.#cache.delete(name(key)));
+    else if (dice < 71) this.#take(key);
+    else if (dice < 78) this.#store("add", key);
+    else if (dice < 83) this.#store("replace", key);
+    else if (dice < 92) this.#compareAndSet(key);
+    else if (dice < 97) this.#update(key);
+    else this.#touch(key);
+  }
+
+  #count(key, dice) {
+    if (dice < 30) this.#get(key);
+    else if (dice < 38) this.#getEntry(key);
+    else if (dice < 74) this.#increment(key);
+    else if (dice < 76) this.#store("set", key);
+    else if (dice < 79) this.#simply("delete", key, () => this.#cache.delete(name(key)));
+    else if (dice < 82) this.#take(key);
+    else if (dice < 85) this.#store("add", key);
+    else if (dice < 87) this.#store("replace", key);
+    else if (dice < 92) this.#compareAndSet(key);
+    else if (dice < 97) this.#update(key);
+    else this.#touch(key);
+  }
+
+  /** Several keys at once: each key's part is an operation of its own, all of them as long as the whole. */
+  #many(first) {
+    const keys = [first, (first + 1) % KEYS, (first + 5) % KEYS];
+    if (this.#random.below(3)) this.#getMany(keys);
+    else this.#setMany(keys.filter((key) => !isCounter(key)));
+  }
+
+  #getMany(keys) {
+    this.#what = `getMany ${keys}`;
+    const stamp = this.#log.stamp();
+    const places = keys.map((key) => this.#pen.begin(OP.getMany, key, undefined, undefined, stamp));
+    const values = this.#cache.getMany(keys.map(name));
+    const now = this.#log.stamp();
+    places.forEach((at, i) => {
+      const [outcome, result] = this.#found(keys[i], values[i]);
+      this.#pen.end(at, outcome, result, undefined, now);
+    });
+  }
+
+  #setMany(keys) {
+    this.#what = `setMany ${keys}`;
+    const named = keys.map((key) => this.#next(key));
+    const stamp = this.#log.stamp();
+    const places = keys.map((key, i) => this.#pen.begin(OP.setMany, key, named[i][0], undefined, stamp));
+    let outcome = DONE;
+    try {
+      this.#cache.setMany(
+        keys.map((key, i) => [name(key), named[i][1]]),
+        this.#options(0),
+      );
+    } catch (error) {
+      if (error?.code !== "ERR_BUSY") throw error;
+      this.report.busy++;
+      // The first ones may have been stored: as if this participant had been cut off here.
+      outcome = PENDING;
+    }
+    const now = this.#log.stamp();
+    for (const at of places) this.#pen.end(at, outcome, undefined, undefined, now);
+  }
+
+  #clear() {
+    if (this.#random.below(3) === 0) {
+      this.#do(
+        "clear",
+        ALL_KEYS,
+        undefined,
+        undefined,
+        () => this.#cache.clear(),
+        () => [DONE],
+      );
+    } else {
+      this.#do(
+        "clear",
+        ALL_TAGGED,
+        undefined,
+        undefined,
+        () => this.#cache.invalidateTag("tagged"),
+        () => [DONE],
+      );
+    }
+  }
+
+  /** Fills the log: with entries of little use in a tight cache, with the same few ones in a roomy one. */
+  #churn() {
+    const key = `f${this.#random.below(this.#setup.roomy ? 16 : 2_000)}`;
+    this.#what = key;
+    const old = this.#cache.get(key);
+    if (old !== undefined) checkValue(key, old, 0);
+    try {
+      this.#cache.set(key, makeValue(0, key, this.#setup.place, this.report.steps, 1 + this.#random.below(4_000)));
+    } catch (error) {
+      if (error?.code !== "ERR_BUSY") throw error;
+      this.report.busy++;
+    }
+  }
+}
+
+export function isCounter(key) {
+  return key >= PLAIN + LARGE;
+}
+
+export function name(key) {
+  return `${isCounter(key) ? "count" : key >= PLAIN ? "large" : "plain"}:${key}`;
+}

@@ -1,0 +1,271 @@
+/**
+ * Is there an order of these operations, each somewhere between its call and its return, that explains all results?
+ *
+ * The history of one key is walked in the order of stamps with the set of all configurations that are still possible:
+ * which of the open operations have taken effect, and what the key holds then (Wing & Gong's search in the
+ * just-in-time form of Lowe, "Testing for linearizability", with configurations remembered). When an operation returns,
+ * only configurations in which it has taken effect go on; when none is left, no order explains its result. Keys are
+ * independent of each other, and so linearizable together when each is (Herlihy & Wing).
+ *
+ * A key is `ABSENT` or holds a value. Every stored value has a number of its own, and counters are changed by random
+ * amounts, so "the same value" means "the same state". In a *tight* cache a value may be forgotten at any moment; in a
+ * *roomy* one never.
+ */
+import { ABSENT, BUSY, NO, PENDING, YES } from "./recorder.mjs";
+
+/** What the key held before the window that is looked at. */
+const ANY = Symbol("anything");
+/** More configurations than this are no test of a cache any more, but one of this checker. */
+const MAX_CONFIGURATIONS = 100_000;
+const READS = new Set(["get", "getEntry", "getMany"]);
+const WINDOW = 24;
+
+/**
+ * @param history events of one key, as `Log.read` gives them
+ * @param model.roomy nothing may be forgotten
+ * @param model.counter the key holds a number that is counted
+ * @returns undefined, or why there is no such order: `{ why, window, lines }`
+ */
+export function contradiction(history, model = {}) {
+  const operations = prepare(history, model);
+  const odd = impossibleRead(operations, model) ?? impossibleVersion(operations, model);
+  if (odd !== undefined) return told(odd.why, around(operations, odd.operation), [odd.operation]);
+  const failed = search(operations, new Set([ABSENT]), model);
+  if (failed === undefined) return undefined;
+  const window = smallest(operations, failed.operation, model);
+  const { states } = search(window, new Set([ANY]), model) ?? failed;
+  const held = [...states].map((state) => (state === ANY ? "anything" : name(state))).join(" or ");
+  return told(
+    `no order explains this ${failed.operation.op}; just before, the key can only have held ${held}`,
+    window,
+    [failed.operation],
+  );
+}
+
+/** Leaves out what had no effect, and notes what the rules for each operation depend on. */
+function prepare(history, { counter, roomy }) {
+  const operations = history.filter(
+    (event) => event.outcome !== BUSY && (event.outcome !== PENDING || !(READS.has(event.op) || event.op === "touch")),
+  );
+  operations.sort((a, b) => a.invoked - b.invoked);
+  // A writer that died while counting leaves a version that the next change replaces, number and all else unchanged.
+  const cutOff = operations
+    .filter(({ op, outcome }) => counter && op === "increment" && outcome === PENDING)
+    .reduce((first, { invoked }) => Math.min(first, invoked), Infinity);
+  const clears = operations.filter(({ op }) => op === "clear");
+  for (const operation of operations) {
+    operation.unsettled = counter && (cutOff < operation.returned || operation.version % 2 === 1);
+    // What is stored while everything is cleared may be stored and be gone at once.
+    operation.struck =
+      roomy && clears.some((clear) => clear.invoked < operation.returned && operation.invoked < clear.returned);
+  }
+  return operations;
+}
+
+/** A value that nobody can have stored before it was read, which says more than "no order". */
+function impossibleRead(operations, { counter }) {
+  if (counter) return undefined;
+  const stored = new Map();
+  for (const { op, argument, invoked } of operations) if (STORES.has(op)) stored.set(argument, invoked);
+  const operation = operations.find(({ result, returned }) => result !== ABSENT && !(stored.get(result) < returned));
+  return operation && { operation, why: `nobody had stored ${name(operation.result)} when it was read` };
+}
+
+/** A version belongs to one state; and a value that is only stored once keeps its version. */
+function impossibleVersion(operations, { counter }) {
+  const values = new Map();
+  const versions = new Map();
+  for (const operation of operations) {
+    const { op, result, version } = operation;
+    if (op !== "getEntry" || result === ABSENT || version % 2 === 1) continue;
+    if (values.has(version) && values.get(version) !== result) {
+      return { operation, why: `version ${version} was ${name(values.get(version))} and is ${name(result)}` };
+    }
+    if (!counter && versions.has(result) && versions.get(result) !== version) {
+      return { operation, why: `${name(result)} had version ${versions.get(result)} and has ${version}` };
+    }
+    values.set(version, result);
+    versions.set(result, version);
+  }
+  return undefined;
+}
+
+const STORES = new Set(["set", "setMany", "add", "replace", "compareAndSet", "update"]);
+
+/**
+ * What the key may hold after `operation` when it held `state` before; empty when the operation cannot have had that
+ * result. Forgetting happens only where it is needed, because a key that holds a value can still do all that an absent
+ * one can.
+ */
+function after(state, operation, { roomy }) {
+  const { op, outcome, argument, expected, result } = operation;
+  const any = state === ANY;
+  const absent = state === ABSENT;
+  const mayBeAbsent = absent || any || !roomy;
+  const mayBePresent = !absent;
+  const store = operation.struck ? [argument, ABSENT] : [argument];
+  const when = (holds, states) => (holds ? states : []);
+  switch (op) {
+    case "get":
+    case "getEntry":
+    case "getMany":
+      if (outcome === YES) return when(state === result || any, [result]);
+      return when(mayBeAbsent, [ABSENT]);
+    case "set":
+    case "setMany":
+      return store;
+    case "delete":
+      if (outcome === PENDING) return [ABSENT];
+      return when(outcome === YES ? mayBePresent : mayBeAbsent, [ABSENT]);
+    case "take":
+      if (outcome === PENDING) return [ABSENT];
+      if (outcome === YES) return when(state === result || any, [ABSENT]);
+      return when(mayBeAbsent, [ABSENT]);
+    case "clear":
+      return [ABSENT];
+    case "add":
+      if (outcome === NO) return when(mayBePresent, [state]);
+      return when(mayBeAbsent, store);
+    case "replace":
+      if (outcome === NO) return when(mayBeAbsent, [ABSENT]);
+      return when(mayBePresent, store);
+    case "touch":
+      return outcome === YES ? when(mayBePresent, [state]) : when(mayBeAbsent, [ABSENT]);
+    case "update":
+      // It read the value it replaces at a moment that a pending one does not tell.
+      if (outcome === PENDING) return store;
+      return when(any || state === expected || (expected === ABSENT && mayBeAbsent), store);
+    case "compareAndSet": {
+      const same = state === expected || (expected === ABSENT && mayBeAbsent);
+      if (outcome !== NO) return when(any || same, store);
+      if (any || state !== expected || operation.unsettled) return [state];
+      return when(!roomy && !absent, [ABSENT]);
+    }
+    case "increment": {
+      if (any) return outcome === PENDING ? [ANY] : [result];
+      const sums = absent ? [] : [state + argument];
+      if (mayBeAbsent) sums.push(expected + argument);
+      const possible = outcome === PENDING ? sums : sums.filter((sum) => sum === result).slice(0, 1);
+      return operation.struck && possible.length > 0 ? [...possible, ABSENT] : possible;
+    }
+    default:
+      throw new Error(`no such operation: ${op}`);
+  }
+}
+
+/** Undefined, or the operation that no order explains, and what the key may have held before. */
+function search(operations, initial, model) {
+  const moments = operations.flatMap((operation) => [
+    { stamp: operation.invoked, operation, call: true },
+    ...(operation.returned === Infinity ? [] : [{ stamp: operation.returned, operation, call: false }]),
+  ]);
+  moments.sort((a, b) => a.stamp - b.stamp || a.call - b.call);
+  const open = new Array(31).fill(undefined);
+  let configurations = new Map();
+  const put = (map, taken, state) => {
+    const key = `${taken} ${String(state)}`;
+    if (map.has(key)) return false;
+    if (map.size >= MAX_CONFIGURATIONS) throw new Error("too many configurations: more overlaps than can be checked");
+    map.set(key, { taken, state });
+    return true;
+  };
+  for (const state of initial) put(configurations, 0, state);
+  for (const { operation, call } of moments) {
+    if (call) {
+      const place = open.indexOf(undefined);
+      if (place < 0) throw new Error("more than 31 operations at once on one key");
+      open[place] = operation;
+      continue;
+    }
+    const bit = 1 << open.indexOf(operation);
+    const next = new Map();
+    const seen = new Map();
+    const waiting = [];
+    for (const { taken, state } of configurations.values()) {
+      if (taken & bit) put(next, taken & ~bit, state);
+      else {
+        // It died without having taken effect.
+        if (operation.outcome === PENDING) put(next, taken, state);
+        if (put(seen, taken, state)) waiting.push({ taken, state });
+      }
+    }
+    while (waiting.length > 0) {
+      const { taken, state } = waiting.pop();
+      const results = after(state, operation, model);
+      for (const result of results) put(next, taken, result);
+      // What only looks can as well look first: the others may follow later. Not so what was cut off: it may have removed
+      // nothing now, or what one of the others stores.
+      if (results.length === 1 && results[0] === state && operation.outcome !== PENDING) continue;
+      for (let place = 0; place < 31; place++) {
+        const other = open[place];
+        if (other === undefined || other === operation || taken & (1 << place)) continue;
+        for (const result of after(state, other, model)) {
+          if (put(seen, taken | (1 << place), result)) waiting.push({ taken: taken | (1 << place), state: result });
+        }
+      }
+    }
+    if (next.size === 0) {
+      return { operation, states: new Set([...configurations.values()].map(({ state }) => state)) };
+    }
+    open[open.indexOf(operation)] = undefined;
+    configurations = next;
+  }
+  return undefined;
+}
+
+/** The last operations that contradict each other, whatever the key held before them, without reads that do not matter. */
+function smallest(operations, failed, model) {
+  const until = operations.filter(({ invoked }) => invoked < failed.returned);
+  const fails = (window) => search(window, new Set([ANY]), model) !== undefined;
+  const ends = until.map(({ returned }) => returned).sort((a, b) => b - a);
+  let window = until;
+  for (let back = 1; back < ends.length; back *= 2) {
+    const tail = until.filter(({ returned }) => returned >= ends[back]);
+    if (!fails(tail)) continue;
+    window = tail;
+    break;
+  }
+  for (let i = window.length <= 400 ? 0 : window.length; i < window.length; ) {
+    // Only what is sure to change nothing may go: without a store, the rest would contradict itself.
+    const rest = window.filter((_, at) => at !== i);
+    if (window[i] !== failed && READS.has(window[i].op) && fails(rest)) window = rest;
+    else i++;
+  }
+  // From the front, one by one, as long as the rest still contradicts itself.
+  const byEnd = [...window].sort((a, b) => a.returned - b.returned);
+  for (const first of byEnd.slice(0, 400)) {
+    const rest = window.filter((operation) => operation !== first);
+    if (first === failed || !fails(rest)) break;
+    window = rest;
+  }
+  return window;
+}
+
+function around(operations, { invoked, returned }) {
+  const near = operations.filter((other) => other.invoked <= returned && other.returned >= invoked - WINDOW);
+  return near.slice(-2 * WINDOW);
+}
+
+function told(why, window, marked) {
+  const lines = window.map((operation) => `${marked.includes(operation) ? "→" : " "} ${line(operation)}`);
+  return { why, window, lines };
+}
+
+const name = (value) => (value === ABSENT ? "nothing" : typeof value === "symbol" ? "anything" : `#${value}`);
+
+/** One operation, for people. */
+export function line(operation) {
+  const { invoked, returned, place, incarnation, op, outcome, argument, expected, result, version, near } = operation;
+  const given = STORES.has(op) || op === "increment" ? name(argument) : "";
+  const against =
+    op === "compareAndSet" || op === "update"
+      ? ` in place of ${name(expected)}`
+      : op === "increment"
+        ? ` from ${name(expected)}`
+        : "";
+  const outcomes = ["cut off", "done", "yes", "no", "busy"];
+  const read = result === ABSENT ? outcomes[outcome] : name(result);
+  const seen = version === ABSENT ? "" : ` version ${version}`;
+  const by = `${place}.${incarnation}${near ? " near" : ""}`;
+  return `${invoked} … ${returned} │ ${by} │ ${op} ${given}${against} → ${read}${seen}`;
+}

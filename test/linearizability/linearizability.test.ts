@@ -1,0 +1,371 @@
+/**
+ * Linearizability under fire: what processes and threads did to a few keys of one cache, while some of them were killed,
+ * terminated and stopped at random instants, is explained by some order of whole operations. First the judge itself:
+ * histories written by hand, and random ones of which the truth is known.
+ *
+ * `FIRE_SEED=7 npx vitest run test/linearizability` repeats a plan; the instants of death are the scheduler's.
+ * `FIRE_ROUNDS` scales the number of deaths, 1 by default.
+ */
+import { execFileSync, fork } from "node:child_process";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { contradiction } from "./checker.mjs";
+import { ABSENT, BUSY, DONE, Log, NO, OP, PENDING, pagesOf, Recorder, YES } from "./recorder.mjs";
+import { MEASURED, Stalls } from "./stalls.mjs";
+
+const seed = Number(process.env.FIRE_SEED ?? Math.floor(Math.random() * 1e9));
+const rounds = Number(process.env.FIRE_ROUNDS ?? 1);
+console.log(`FIRE_SEED=${seed} FIRE_ROUNDS=${rounds}`);
+
+type Model = { roomy?: boolean; counter?: boolean };
+type Event = Record<string, unknown> & { invoked: number; returned: number; op: string; outcome: number };
+
+const roomy: Model = { roomy: true };
+const tight: Model = { roomy: false };
+const counters: Model = { roomy: true, counter: true };
+
+const event = (invoked: number, returned: number, op: string, outcome: number, rest: object = {}): Event => ({
+  place: 0,
+  incarnation: 0,
+  key: 0,
+  invoked,
+  returned,
+  op,
+  outcome,
+  argument: invoked,
+  ...rest,
+});
+/** The value that is stored is called by the moment of the call. */
+const set = (from: number, to: number, outcome = DONE): Event => event(from, to, "set", outcome);
+const got = (from: number, to: number, result: number): Event => event(from, to, "get", YES, { result });
+const missed = (from: number, to: number): Event => event(from, to, "get", NO);
+const did = (op: string, from: number, to: number, outcome = YES): Event => event(from, to, op, outcome);
+const entry = (from: number, to: number, result: number, version: number): Event =>
+  event(from, to, "getEntry", YES, { result, version });
+const swap = (from: number, to: number, expected: number | undefined, outcome: number): Event =>
+  event(from, to, "compareAndSet", outcome, { expected, version: 8 });
+const add = (from: number, to: number, by: number, result: number | undefined, outcome = DONE): Event =>
+  event(from, to, "increment", outcome, { argument: by, expected: 0, result });
+
+describe("the judge accepts", () => {
+  it.each<[string, Event[], Model]>([
+    ["nothing at all", [], roomy],
+    ["a read of what was stored", [set(1, 2), got(3, 4, 1)], roomy],
+    ["either value while one is replaced", [set(1, 2), set(3, 8), got(4, 5, 1), got(6, 7, 3)], roomy],
+    ["two stores at once, read in an order of their own", [set(1, 4), set(2, 3), got(5, 6, 2), got(7, 8, 2)], roomy],
+    ["a pending store that happened", [set(1, 2), set(3, 9, PENDING), got(4, 5, 3)], roomy],
+    ["a pending store that never happened", [set(1, 2), set(3, 9, PENDING), got(10, 11, 1)], roomy],
+    ["a pending store that happened late", [set(1, 2), set(3, 9, PENDING), got(4, 5, 1), got(10, 11, 3)], roomy],
+    ["a pending store whose writer may be alive", [set(1, 2), set(3, Infinity, PENDING), got(40, 41, 3)], roomy],
+    ["a busy store that did nothing", [set(1, 2), set(3, 4, BUSY), got(5, 6, 1)], roomy],
+    ["a value that is forgotten, in a tight cache", [set(1, 2), missed(3, 4), did("add", 5, 6)], tight],
+    ["a swap that fails because the value was forgotten", [set(1, 2), swap(3, 4, 1, NO), missed(5, 6)], tight],
+    ["increments at once", [add(1, 6, 5, 7), add(2, 5, 2, 2), add(7, 8, 1, 8)], counters],
+    ["an increment that was cut off, either way", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 7)], counters],
+    ["… or the other", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 2)], counters],
+    ["a counter that starts again, in a tight cache", [add(1, 2, 5, 5), add(3, 4, 2, 2)], { counter: true }],
+    [
+      "a swap refused after a writer died while counting",
+      [add(1, 2, 5, 5), add(3, 6, 2, ABSENT, PENDING), swap(7, 8, 5, NO), add(9, 10, 1, 6)],
+      counters,
+    ],
+    [
+      "a store that is gone because all was cleared meanwhile",
+      [set(1, 2), did("clear", 3, 8), did("add", 4, 9), missed(10, 11)],
+      roomy,
+    ],
+    ["a take and what follows", [set(1, 2), event(3, 4, "take", YES, { result: 1 }), did("replace", 5, 6, NO)], roomy],
+    ["an update of what is there", [set(1, 2), event(3, 4, "update", YES, { expected: 1 }), got(5, 6, 3)], roomy],
+    ["a touch that keeps the version", [set(1, 2), entry(3, 4, 1, 8), did("touch", 5, 6), entry(7, 8, 1, 8)], roomy],
+  ])("%s", (_, history, model) => {
+    expect(contradiction(history, model)).toBeUndefined();
+  });
+});
+
+describe("the judge refuses", () => {
+  it.each<[string, Event[], Model]>([
+    ["a stale read after a set returned", [set(1, 2), set(3, 4), got(5, 6, 1)], tight],
+    ["a value that comes back after another was read", [set(1, 2), set(3, 8), got(4, 5, 3), got(6, 7, 1)], tight],
+    ["resurrection after delete", [set(1, 2), did("delete", 3, 4), got(5, 6, 1)], tight],
+    ["resurrection after clear", [set(1, 2), did("clear", 3, 4), got(5, 6, 1)], tight],
+    ["resurrection after a miss", [set(1, 2), missed(3, 4), got(5, 6, 1)], tight],
+    ["a lost increment", [add(1, 2, 5, 5), add(3, 4, 2, 7), add(5, 6, 1, 6)], { counter: true }],
+    ["an increment that counted twice", [add(1, 2, 5, 5), add(3, 4, 2, 9)], { counter: true }],
+    ["two increments with one sum", [add(1, 5, 5, 5), add(2, 6, 5, 5)], counters],
+    ["two swaps of one version", [set(1, 2), swap(3, 6, 1, YES), swap(4, 7, 1, YES)], tight],
+    ["two adds", [did("add", 1, 4), did("add", 2, 3)], roomy],
+    ["a value that nobody stored", [set(1, 2), got(3, 4, 77)], tight],
+    ["a value that was read before it was stored", [got(1, 2, 3), set(3, 4)], tight],
+    ["a busy store that took effect", [set(1, 2), set(3, 4, BUSY), got(5, 6, 3)], tight],
+    ["a busy delete that took effect", [set(1, 2), did("delete", 3, 4, BUSY), missed(5, 6)], roomy],
+    [
+      "a dead writer's store after its death was seen",
+      [set(1, 2), set(3, 9, PENDING), got(10, 11, 1), got(12, 13, 3)],
+      tight,
+    ],
+    ["a pending store that was undone", [set(1, 2), set(3, 9, PENDING), got(4, 5, 3), got(6, 7, 1)], tight],
+    ["a value that is forgotten, in a roomy cache", [set(1, 2), missed(3, 4)], roomy],
+    ["a counter that starts again, in a roomy cache", [add(1, 2, 5, 5), add(3, 4, 2, 2)], counters],
+    ["a swap refused without reason", [set(1, 2), swap(3, 4, 1, NO), got(5, 6, 1)], tight],
+    ["a swap of what was not there any more", [set(1, 2), set(3, 4), swap(5, 6, 1, YES)], tight],
+    [
+      "an update of what was not there any more",
+      [set(1, 2), set(3, 4), event(5, 6, "update", YES, { expected: 1 })],
+      tight,
+    ],
+    [
+      "an update that lost another one",
+      [set(1, 2), set(3, 4), event(5, 6, "update", YES, { expected: ABSENT }), missed(7, 8)],
+      roomy,
+    ],
+    ["a delete that found nothing", [set(1, 2), did("delete", 3, 4, NO)], roomy],
+    ["a delete of nothing", [did("delete", 1, 2)], tight],
+    [
+      "two takes of one value",
+      [set(1, 2), ...[3, 4].map((at) => event(at, at + 4, "take", YES, { result: 1 }))],
+      tight,
+    ],
+    ["a replace of nothing", [did("replace", 1, 2)], tight],
+    ["a replace refused", [set(1, 2), did("replace", 3, 4, NO)], roomy],
+    ["an add refused where nothing was", [did("add", 1, 2, NO)], tight],
+    ["a touch of nothing", [did("touch", 1, 2)], tight],
+    [
+      "a touch that brings back what was deleted",
+      [set(1, 2), did("delete", 3, 4), did("touch", 5, 6), got(7, 8, 1)],
+      tight,
+    ],
+    ["a value whose version changes", [set(1, 2), entry(3, 4, 1, 8), entry(5, 6, 1, 10)], tight],
+    ["a version that comes back", [set(1, 2), entry(3, 4, 1, 8), set(5, 6), entry(7, 8, 5, 8)], tight],
+  ])("%s", (_, history, model) => {
+    expect(contradiction(history, model)).toBeDefined();
+  });
+
+  it("and shows nothing but what contradicts itself", () => {
+    const before = Array.from({ length: 50 }, (_, i) => [
+      set(10 * i + 1, 10 * i + 2),
+      got(10 * i + 3, 10 * i + 4, 10 * i + 1),
+    ]);
+    const history = [
+      ...before.flat(),
+      set(1001, 1002),
+      missed(1003, 1030),
+      did("delete", 1004, 1005),
+      got(1006, 1007, 1001),
+    ];
+    const found = contradiction(history, tight);
+    expect(found?.why).toContain("get");
+    expect(found?.lines).toEqual(["  1004 … 1005 │ 0.0 │ delete  → yes", "→ 1006 … 1007 │ 0.0 │ get  → #1001"]);
+  });
+});
+
+it("what was cut off may have removed what was stored at the same time", () => {
+  for (const op of ["take", "delete"]) {
+    const history = [event(19, 41, "set", DONE), event(39, 40, op, PENDING, { result: ABSENT }), missed(119, 120)];
+    expect(contradiction(history, roomy)).toBeUndefined();
+  }
+});
+
+/** What really happened one after the other, told as if it had happened at once. */
+function random(model: Model): fc.Arbitrary<{ history: Event[]; replaced: [number, number][] }> {
+  const names = ["get", "set", "delete", "take", "add", "replace", "compareAndSet", "update", "increment", "touch"];
+  const step = fc.record({
+    op: fc.constantFrom(
+      ...names.filter((name) => (name === "increment") === (model.counter ?? false) || name === "get"),
+    ),
+    actor: fc.integer({ min: 0, max: 4 }),
+    before: fc.integer({ min: 0, max: 30 }),
+    after: fc.integer({ min: 0, max: 30 }),
+    fate: fc.integer({ min: 0, max: 19 }),
+    stale: fc.boolean(),
+  });
+  return fc.array(step, { minLength: 5, maxLength: 60 }).map((steps) => {
+    const history: Event[] = [];
+    const free = new Map<number, number>();
+    /** Values, and when they were certainly gone: replaced by an operation that began when the value was there. */
+    const replaced: [number, number][] = [];
+    let state: number | undefined;
+    let seen: number | undefined;
+    let stored = Infinity;
+    steps.forEach(({ op, actor, before, after, fate, stale }, i) => {
+      const at = (i + 1) * 20;
+      // Stamps are unique: those of one step differ in the last digits.
+      const invoked = Math.max(at - before, free.get(actor) ?? 0) + i / 1_000;
+      if (invoked >= at) return;
+      const returned = at + after + 0.5 + i / 1_000;
+      free.set(actor, returned + 0.001);
+      if (!model.roomy && fate === 0) state = ABSENT;
+      const was = state;
+      const add = { argument: invoked, expected: ABSENT as number | undefined, result: ABSENT as number | undefined };
+      let outcome = DONE;
+      const decide = (does: boolean, next: number | undefined): void => {
+        outcome = does ? YES : NO;
+        if (does) state = next;
+      };
+      if (fate === 1 && op !== "get") {
+        // Busy: nothing happens.
+        history.push(event(invoked, returned, op, BUSY, add));
+        return;
+      }
+      // Cut off: before it could do anything, or after.
+      const cut = fate === 2 && op !== "get";
+      if (cut && stale) {
+        history.push(event(invoked, returned, op, PENDING, { ...add, expected: op === "increment" ? 0 : ABSENT }));
+        return;
+      }
+      if (op === "get") {
+        decide(state !== ABSENT, state);
+        add.result = state;
+        if (state !== ABSENT) seen = state;
+      } else if (op === "set") state = invoked;
+      else if (op === "delete") decide(state !== ABSENT, ABSENT);
+      else if (op === "take") {
+        add.result = state;
+        decide(state !== ABSENT, ABSENT);
+      } else if (op === "add") decide(state === ABSENT, invoked);
+      else if (op === "replace") decide(state !== ABSENT, invoked);
+      else if (op === "touch") decide(state !== ABSENT, state);
+      else if (op === "compareAndSet") {
+        add.expected = stale ? seen : state;
+        decide(state === add.expected, invoked);
+      } else if (op === "update") {
+        add.expected = state;
+        decide(true, invoked);
+      } else {
+        // Sums must not come again.
+        add.argument = (i + 1) ** 5 * 7 + i;
+        add.expected = 0;
+        state = (state ?? 0) + add.argument;
+        add.result = state;
+      }
+      if (was !== state) {
+        if (was !== ABSENT && stored < invoked && !cut) replaced.push([was, returned]);
+        stored = cut ? Infinity : returned;
+      }
+      history.push(
+        cut
+          ? event(invoked, returned, op, PENDING, { ...add, result: ABSENT })
+          : event(invoked, returned, op, outcome, add),
+      );
+    });
+    return { history, replaced };
+  });
+}
+
+describe.each<[string, Model]>([
+  ["roomy", roomy],
+  ["tight", tight],
+  ["counters", counters],
+  ["tight counters", { counter: true }],
+])("of random histories that really happened, %s, the judge", (_, model) => {
+  it("accepts every one", () => {
+    fc.assert(
+      fc.property(random(model), ({ history }) => {
+        expect(contradiction(history, model)).toBeUndefined();
+      }),
+      { seed, numRuns: 300 },
+    );
+  });
+
+  it("refuses every one in which a later read finds what was replaced before", () => {
+    let refused = 0;
+    fc.assert(
+      fc.property(random(model), fc.nat(), ({ history, replaced }, pick) => {
+        const lies = history.flatMap((read, i) =>
+          replaced.filter(([, at]) => read.op === "get" && read.invoked > at).map(([value]) => [i, value] as const),
+        );
+        if (lies.length === 0) return;
+        const [i, value] = lies[pick % lies.length] as readonly [number, number];
+        const lie = history.map((read, at) => (at === i ? { ...read, outcome: YES, result: value } : read));
+        expect(contradiction(lie, model)).toBeDefined();
+        refused++;
+      }),
+      { seed, numRuns: 300 },
+    );
+    expect(refused).toBeGreaterThan(30);
+  });
+});
+
+describe("the record", () => {
+  const memory = (): WebAssembly.Memory => {
+    const pages = pagesOf(10);
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  };
+
+  it("keeps what a participant had begun when it died, until its death was seen", () => {
+    const log = new Log(memory(), 10);
+    const pen = new Recorder(log, 3, 1, { near: true });
+    pen.end(pen.begin(OP.set, 1, 7), DONE);
+    pen.begin(OP.increment, 1, 5, 2);
+    const [, before] = log.read(2, 2);
+    expect(before).toMatchObject([
+      { place: 3, op: "set", invoked: 1, returned: 2, argument: 7, outcome: DONE, near: true },
+      { place: 3, op: "increment", invoked: 3, returned: Infinity, argument: 5, expected: 2, outcome: PENDING },
+    ]);
+    log.buried(3);
+    const [, after] = log.read(2, 2);
+    expect(after).toMatchObject([{ returned: 2 }, { invoked: 3, returned: 4, outcome: PENDING }]);
+  });
+
+  it("has an end, and says so", () => {
+    const log = new Log(memory(), 10);
+    const pen = new Recorder(log, 0, 1, { near: false });
+    for (let i = 0; i < 10; i++) pen.end(pen.begin(OP.get, 0), NO);
+    expect([log.full, pen.room(1), log.full]).toEqual([false, false, true]);
+  });
+
+  it("counts what runs and sleeps for too long, and what is kept waiting", () => {
+    const sleeper = new Int32Array(new SharedArrayBuffer(4));
+    const during = (act: () => void) => {
+      const stalls = new Stalls();
+      const from = stalls.begin();
+      act();
+      stalls.end(from, "this");
+      const { unexplained, ours } = stalls.report;
+      return [unexplained, ours];
+    };
+    const spin = () => {
+      const used = () => process.cpuUsage().user + process.cpuUsage().system;
+      for (const until = used() + 130_000; used() < until; );
+    };
+    expect(during(() => {})).toEqual([0, 0]);
+    expect(during(() => Atomics.wait(sleeper, 0, 0, 130))).toEqual([1, 1]);
+    expect(during(spin)).toEqual([1, 1]);
+    // Blocked by something else, which is told apart.
+    expect(during(() => execFileSync("sleep", ["0.2"]))).toEqual([1, 0]);
+  });
+});
+
+describe("under fire", () => {
+  const plans = [
+    { what: "a tight cache, which forgets", roomy: false, clears: false },
+    { what: "a roomy cache, which forgets nothing", roomy: true, clears: false },
+    { what: "a tight cache that is cleared now and then", roomy: false, clears: true },
+    { what: "a roomy cache that is cleared now and then", roomy: true, clears: true },
+  ];
+
+  /** In a process of its own; see `fire-stalls.mjs` for why. */
+  function burn(plan: object): Promise<Record<string, any>> {
+    const main = fork(new URL("main.mjs", import.meta.url), [JSON.stringify(plan)], {
+      execArgv: MEASURED,
+    });
+    return new Promise((resolve, reject) => {
+      main.on("message", (message: { result?: Record<string, any>; broken?: string }) => {
+        if (message.result) resolve(message.result);
+        else reject(new Error(message.broken));
+      });
+      main.once("exit", (...how) => reject(new Error(`the fire went out without a result: ${how}`)));
+    });
+  }
+
+  it.each(plans)("$what is linearizable", { timeout: 180_000 }, async ({ what, ...plan }) => {
+    const [kills, terminations, freezes] = [8 * rounds, 12 * rounds, 5 * rounds];
+    const result = await burn({ ...plan, kills, terminations, freezes, seed });
+    console.log(what, JSON.stringify(result));
+    expect(result).toMatchObject({ kills, terminations, freezes });
+    expect(result.operations).toBeGreaterThan(2_000);
+    // All but what waits in the bucket of a stopped process.
+    expect(result.busy).toBeLessThan(result.survivorSteps / 50);
+    // How long a survivor ran and slept, whatever the machine did to it beyond that. One step may wait 50 ms twice.
+    expect(result.ours).toBeLessThanOrEqual(1);
+  });
+});

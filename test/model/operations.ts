@@ -1,0 +1,519 @@
+/**
+ * Every operation of a cache with all its options: how its arguments are drawn, what it does, and what it must answer
+ * after what the model knows. A new member of the interface needs an operation here.
+ */
+
+import type { Cache, Entry, IncrementOptions, Key, SetOptions } from "cache-machine";
+import fc from "fast-check";
+import { ok, same, throws } from "../contract/assert.ts";
+import { text } from "../contract/values.ts";
+import { type Known, type Model, name } from "./known.ts";
+import { CLOSED, WRONG } from "./refusals.ts";
+import {
+  incrementOptions,
+  key,
+  path,
+  type Recipe,
+  type ReopenOptions,
+  recipe,
+  reopenOptions,
+  setOptions,
+  shortKeys,
+  tags,
+  ttl,
+} from "./values.ts";
+import { SIDES, type Side, type World } from "./world.ts";
+
+/** Under which Node.js finds what to show of an object. */
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
+
+/** What an operation works with: the cache as its participant sees it from its namespace. */
+export interface Turn {
+  readonly world: World;
+  readonly model: Model;
+  readonly side: Side;
+  readonly path: readonly string[];
+  readonly cache: Cache;
+  /** The number of the operation. */
+  readonly serial: number;
+}
+
+interface Operation {
+  readonly weight: number;
+  readonly args: fc.Arbitrary<object>;
+  run(turn: Turn, args: any): void;
+}
+
+/** One step of a sequence. */
+export interface Step {
+  readonly op: string;
+  readonly side: number;
+  readonly path: string[];
+  readonly key?: Key;
+  readonly keys?: Key[];
+}
+
+function operation<A extends object>(
+  weight: number,
+  args: { [K in keyof A]: fc.Arbitrary<A[K]> },
+  run: (turn: Turn, args: A) => void,
+): Operation {
+  return { weight, args: fc.record(args as never), run };
+}
+
+interface OfKey {
+  key: Key;
+}
+interface Storing extends OfKey {
+  value: Recipe;
+  options: SetOptions | undefined;
+}
+const storing = { key, value: recipe, options: setOptions };
+
+// ---- Answers -------------------------------------------------------------------------------------------------------
+
+/** Whether it is there by what the cache says; counts a read. */
+export function checkRead(turn: Turn, key: Key, value: unknown, what: string): Known | undefined {
+  const { world, model, side, path } = turn;
+  world.counts[value === undefined ? "misses" : "hits"]++;
+  const entry = model.settle(path, key, value !== undefined, what);
+  if (entry !== undefined) same(value, entry.value(), what);
+  ok(!side.options.frozenObjects || isFrozen(value), `${what}: the value is not frozen`);
+  return entry;
+}
+
+function get(turn: Turn, key: Key): unknown {
+  const value = turn.cache.get(key);
+  checkRead(turn, key, value, "get");
+  spoil(turn, value);
+  return value;
+}
+
+function getEntry(turn: Turn, key: Key): Entry<unknown> | undefined {
+  const entry = turn.cache.getEntry(key);
+  const known = checkRead(turn, key, entry?.value, "getEntry");
+  if (entry === undefined || known === undefined) return undefined;
+  same([entry.expiresAt, entry.tags], [known.expiresAt, known.tags], "getEntry: expiry and tags");
+  turn.model.checkVersion(known, entry.version, "getEntry");
+  return entry;
+}
+
+function has(turn: Turn, key: Key): boolean {
+  const there = turn.cache.has(key);
+  turn.model.settle(turn.path, key, there, "has");
+  return there;
+}
+
+function getTtl(turn: Turn, key: Key): boolean {
+  const left = turn.cache.ttl(key);
+  const known = turn.model.settle(turn.path, key, left !== undefined, "ttl");
+  if (known !== undefined) same(left, known.expiresAt - turn.model.now, "ttl");
+  return left !== undefined;
+}
+
+/** Changes a value that is the caller's own: nobody may notice. */
+function spoil({ side }: Turn, value: unknown): void {
+  if (typeof value !== "object" || value === null) return;
+  if (ArrayBuffer.isView(value)) new Uint8Array(value.buffer, value.byteOffset, value.byteLength).fill(0xee);
+  else if (!side.options.frozenObjects) Object.assign(value, { spoilt: true });
+}
+
+function isFrozen(value: unknown): boolean {
+  // What JavaScript cannot freeze, and expressions that note in themselves how far they have got.
+  const bytes = ArrayBuffer.isView(value) || value instanceof ArrayBuffer || value instanceof URL;
+  return bytes || (value instanceof RegExp && /[gy]/.test(value.flags)) || Object.isFrozen(value);
+}
+
+// ---- Changes -------------------------------------------------------------------------------------------------------
+
+/** Stores if the cache says so; a value that is too large is refused whatever else is the case. */
+function store(
+  turn: Turn,
+  args: Storing,
+  expected: (() => boolean) | undefined,
+  call: (value: unknown) => unknown,
+): void {
+  const { world, side, serial } = turn;
+  const value = world.build(args.value, serial);
+  if (world.refuses(side, value)) {
+    throws(() => call(value), "ERR_TOO_LARGE");
+    return;
+  }
+  const done = call(value);
+  if (expected === undefined) ok(done === turn.cache, "set does not return the cache");
+  // After the call, because whether the entry is there may only be known from its answer.
+  else same(done, expected(), "stored");
+  if (done === false) return;
+  world.counts.sets++;
+  putAs(turn, args.key, args.value, serial, args.options);
+  // The caller's own object, which is no longer part of anything.
+  spoil({ ...turn, side: { ...side, options: {} } }, value);
+}
+
+function putAs({ world, model, side, path }: Turn, key: Key, made: Recipe, serial: number, options?: SetOptions): void {
+  model.put(path, key, () => world.build(made, serial), world.expiry(side, options?.ttl), options?.tags);
+}
+
+function increment(turn: Turn, args: OfKey & { by: number | undefined; options: IncrementOptions | undefined }): void {
+  const { key, by, options } = args;
+  count(turn, key, by ?? 1, options, () => turn.cache.increment(key, by, options));
+}
+
+/** Checks a sum against both things that can be the case when the entry is doubtful: where they agree, its expiry tells. */
+function count(turn: Turn, key: Key, by: number, options: IncrementOptions | undefined, call: () => number): void {
+  const { world, model, side, path } = turn;
+  const entry = model.at(path, key);
+  const value = entry?.value();
+  let sum: number | undefined;
+  try {
+    sum = call();
+  } catch (error) {
+    ok(error instanceof TypeError && /not a number/.test(error.message), `increment: ${error}`);
+    ok(typeof value !== "number", "increment: takes a number for none");
+  }
+  if (sum === undefined) {
+    model.settle(path, key, true, "increment of what is no number");
+    return;
+  }
+  world.counts.sets++;
+  const fresh = (options?.initial ?? 0) + by;
+  const kept = !(entry?.doubtful && Object.is(sum, fresh)) || turn.cache.ttl(key) === entry.expiresAt - model.now;
+  const isOld = typeof value === "number" && Object.is(sum, value + by) && kept;
+  if (isOld) {
+    model.revalue(model.settle(path, key, true, "increment") as Known, sum);
+    return;
+  }
+  model.settle(path, key, false, `increment to ${sum}`);
+  same(sum, fresh, "increment");
+  model.put(path, key, () => sum, world.expiry(side, options?.ttl));
+}
+
+const VERSIONS = ["current", "absent", "previous", "made up"] as const;
+
+function compareAndSet(turn: Turn, args: Storing & { expect: (typeof VERSIONS)[number] }): void {
+  const { cache, model, path } = turn;
+  const before = getEntry(turn, args.key);
+  const current = before?.version ?? 0;
+  const version = { current, absent: 0, previous: Math.max(current - 1, 1), "made up": 2 ** 50 }[args.expect];
+  const expected = (): boolean => {
+    const there = model.at(path, args.key) !== undefined;
+    return version === 0 ? !there : there && version === current;
+  };
+  store(turn, args, expected, (value) => cache.compareAndSet(args.key, version, value, args.options));
+}
+
+const MEDDLING = ["set", "delete", "clear"] as const;
+
+function update(turn: Turn, args: Storing & { meddle: (typeof MEDDLING)[number] | undefined; fails: boolean }): void {
+  const { world, side, path, cache, serial } = turn;
+  const value = world.build(args.value, serial);
+  const other = world.sides.find((each) => each !== side) as Side;
+  const others = { ...turn, side: other, cache: world.view(other, path) };
+  const tooLarge = world.refuses(side, value);
+  let calls = 0;
+  const change = (before: unknown): unknown => {
+    checkRead(turn, args.key, before, "update");
+    if (calls++ === 0 && args.meddle !== undefined) {
+      if (args.meddle === "set") set(others, { key: args.key, value: { data: "meddled" }, options: undefined });
+      else if (args.meddle === "delete") remove(others, args);
+      else clear(others);
+    }
+    if (args.fails) throw new RangeError("no new value");
+    return value;
+  };
+  const call = (): unknown => cache.update(args.key, change, args.options);
+  if (args.fails) throws(call, "RangeError", "no new value");
+  else if (tooLarge) throws(call, "ERR_TOO_LARGE");
+  else {
+    same(call(), value, "update");
+    world.counts.sets++;
+    putAs(turn, args.key, args.value, serial, args.options);
+  }
+  ok(calls === 1 || (calls === 2 && args.meddle !== undefined), `update: asked ${calls} times`);
+}
+
+function set(turn: Turn, args: Storing): void {
+  store(turn, args, undefined, (value) => turn.cache.set(args.key, value, args.options));
+}
+
+function remove(turn: Turn, { key }: OfKey): void {
+  const { world, model, path } = turn;
+  const removed = turn.cache.delete(key);
+  model.settle(path, key, removed, "delete");
+  if (removed) world.counts.deletes++;
+  model.remove(path, key);
+}
+
+function clear({ model, path, cache }: Turn): void {
+  cache.clear();
+  model.clear(path);
+}
+
+// ---- Walks ---------------------------------------------------------------------------------------------------------
+
+/** What is walked is what is there: all of it, and nothing twice. */
+function checkWalk({ model, path }: Turn, keys: readonly Key[], what: string): void {
+  const listed = new Set(keys.map((key) => name(path, key)));
+  same(listed.size, keys.length, `${what}: some are listed twice`);
+  for (const key of keys) model.settle(path, key, true, `${what}: ${String(key).slice(0, 20)}`);
+  for (const entry of model.live(path))
+    if (!listed.has(name(path, entry.key))) model.settle(path, entry.key, false, what);
+}
+
+function checkPairs(turn: Turn, pairs: Iterable<[Key, unknown]>, what: string): void {
+  const all = [...pairs];
+  checkWalk(
+    turn,
+    all.map(([key]) => key),
+    what,
+  );
+  for (const [key, value] of all) {
+    same(value, turn.model.at(turn.path, key)?.value(), what);
+    spoil(turn, value);
+  }
+}
+
+const WALKS: Record<string, (turn: Turn) => void> = {
+  size: (turn) => turn.model.checkCount(turn.cache.size, turn.path, "size"),
+  keys: (turn) => checkWalk(turn, [...turn.cache.keys()], "keys"),
+  values: (turn) => {
+    const { cache, model, path } = turn;
+    const values = [...cache.values()];
+    const pairs = [...cache.keys()].map((key): [Key, unknown] => [key, values.shift()]);
+    same(values.length, 0, "values");
+    checkPairs(turn, pairs, "values");
+    model.checkCount(pairs.length, path, "values");
+  },
+  entries: (turn) => checkPairs(turn, turn.cache.entries(), "entries"),
+  iterator: (turn) => checkPairs(turn, turn.cache, "iterator"),
+  forEach: (turn) => {
+    const pairs: [Key, unknown][] = [];
+    const self = {};
+    turn.cache.forEach(function (this: unknown, value, key, cache) {
+      ok(this === self && cache.reach === turn.cache.reach, "forEach: this and the cache");
+      pairs.push([key, value]);
+    }, self);
+    checkPairs(turn, pairs, "forEach");
+  },
+};
+
+/** All ways to ask whether an entry is there say the same. */
+function agree(turn: Turn, { key }: OfKey): void {
+  const there = has(turn, key);
+  const { cache, path } = turn;
+  same(get(turn, key) !== undefined, there, "get as has");
+  same(getEntry(turn, key) !== undefined, there, "getEntry as has");
+  same(getTtl(turn, key), there, "ttl as has");
+  const listed = [...cache.keys()].some((other) => name(path, other) === name(path, key));
+  same(listed, there, "keys as has");
+  same(cache.getMany([key])[0] !== undefined, there, "getMany as has");
+  turn.world.counts[there ? "hits" : "misses"]++;
+}
+
+// ---- All of them ---------------------------------------------------------------------------------------------------
+
+const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_VALUE), { nil: undefined });
+
+export const OPERATIONS: Record<string, Operation> = {
+  get: operation<OfKey>(8, { key }, (turn, { key }) => void get(turn, key)),
+  getEntry: operation<OfKey>(3, { key }, (turn, { key }) => void getEntry(turn, key)),
+  has: operation<OfKey>(2, { key }, (turn, { key }) => void has(turn, key)),
+  ttl: operation<OfKey>(2, { key }, (turn, { key }) => void getTtl(turn, key)),
+  agree: operation<OfKey>(2, { key }, agree),
+  getMany: operation<{ keys: Key[] }>(2, { keys: shortKeys }, (turn, { keys }) => {
+    const values = turn.cache.getMany(new Set(keys).values());
+    const asked = [...new Set(keys)];
+    same(values.length, asked.length, "getMany");
+    for (const [i, key] of asked.entries()) checkRead(turn, key, values[i], "getMany");
+  }),
+  set: operation<Storing>(12, storing, set),
+  setMany: operation<{ keys: Key[]; value: Recipe; options: SetOptions | undefined }>(
+    2,
+    { keys: shortKeys, value: recipe, options: setOptions },
+    (turn, { keys, value, options }) => {
+      const { cache, world, side, serial } = turn;
+      const made = world.build(value, serial);
+      const call = (): unknown => cache.setMany(new Map(keys.map((key) => [key, made])), options);
+      if (keys.length > 0 && world.refuses(side, made)) {
+        throws(call, "ERR_TOO_LARGE");
+        return;
+      }
+      ok(call() === cache, "setMany does not return the cache");
+      world.counts.sets += new Set(keys).size;
+      for (const key of keys) putAs(turn, key, value, serial, options);
+    },
+  ),
+  add: operation<Storing>(4, storing, (turn, args) => {
+    const { cache, model, path } = turn;
+    let added: unknown;
+    const expected = (): boolean => model.settle(path, args.key, added === false, "add") === undefined;
+    store(turn, args, expected, (value) => (added = cache.add(args.key, value, args.options)));
+  }),
+  replace: operation<Storing>(4, storing, (turn, args) => {
+    const { cache, model, path } = turn;
+    let replaced: unknown;
+    const expected = (): boolean => model.settle(path, args.key, replaced === true, "replace") !== undefined;
+    store(turn, args, expected, (value) => (replaced = cache.replace(args.key, value, args.options)));
+  }),
+  compareAndSet: operation<Storing & { expect: (typeof VERSIONS)[number] }>(
+    4,
+    { ...storing, expect: fc.constantFrom(...VERSIONS) },
+    compareAndSet,
+  ),
+  update: operation<Storing & { meddle: (typeof MEDDLING)[number] | undefined; fails: boolean }>(
+    3,
+    {
+      ...storing,
+      meddle: fc.option(fc.constantFrom(...MEDDLING), { nil: undefined, freq: 2 }),
+      fails: fc.integer({ min: 0, max: 5 }).map((n) => n === 5),
+    },
+    update,
+  ),
+  delete: operation<OfKey>(4, { key }, remove),
+  take: operation<OfKey>(3, { key }, (turn, { key }) => {
+    const value = turn.cache.take(key);
+    if (checkRead(turn, key, value, "take") === undefined) return;
+    turn.world.counts.deletes++;
+    turn.model.remove(turn.path, key);
+    spoil(turn, value);
+  }),
+  increment: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
+    5,
+    { key, by, options: incrementOptions },
+    increment,
+  ),
+  decrement: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
+    2,
+    { key, by, options: incrementOptions },
+    (turn, { key, by, options }) => {
+      count(turn, key, -(by ?? 1), options, () => turn.cache.decrement(key, by, options));
+    },
+  ),
+  touch: operation<OfKey & { ttl: number }>(4, { key, ttl }, (turn, { key, ttl }) => {
+    const { cache, model, path } = turn;
+    const known = model.settle(path, key, cache.touch(key, ttl), "touch");
+    if (known !== undefined) model.expire(known, model.now + ttl);
+  }),
+  invalidateTag: operation<{ tags: string[] }>(2, { tags }, ({ cache, model, path }, { tags }) => {
+    cache.invalidateTag(...tags);
+    for (const tag of tags) model.invalidate(path, tag);
+  }),
+  clear: operation(1, {}, clear),
+  walk: operation<{ walk: string }>(4, { walk: fc.constantFrom(...Object.keys(WALKS)) }, (turn, { walk }) =>
+    WALKS[walk]?.(turn),
+  ),
+  stats: operation(1, {}, ({ world, model, cache }) => {
+    const { entries, participants, hits, misses, sets, deletes, evictions, bytes, capacity, used, size } =
+      cache.stats();
+    model.checkCount(entries, undefined, "stats().entries");
+    same(participants, world.configuration.together ? 1 : SIDES, "stats().participants");
+    same({ hits, misses, sets, deletes }, world.counts, "stats()");
+    ok(world.configuration.lossy || evictions === 0, `stats(): ${evictions} evictions`);
+    ok(bytes >= entries * 32 && bytes <= capacity && bytes <= used && capacity < size, "stats(): bytes");
+    same(size, world.configuration.size, "stats().size");
+  }),
+  inspect: operation(1, {}, ({ cache }) => {
+    const { entries, capacity, used } = cache.stats();
+    const { segments, segmentBytes, index, indexPartEntries } = cache.inspect();
+    same(segments.length * segmentBytes, capacity, "inspect(): segments");
+    for (const segment of segments) {
+      ok(segment.live <= segment.used && segment.used <= segmentBytes, "inspect(): bytes of a segment");
+    }
+    ok(segments.filter(({ state }) => state !== "free").length * segmentBytes >= used, "inspect(): segments in use");
+    // What has expired, or was cleared, may still have an entry.
+    const live = index.reduce((sum, part) => sum + part.live, 0);
+    ok(live >= entries, `inspect(): ${live} live of ${entries} entries`);
+    ok(
+      index.every((part) => part.live + part.ghosts <= indexPartEntries),
+      "inspect(): the index has no room for that",
+    );
+  }),
+  reopen: operation<{ options: ReopenOptions | undefined; byName: boolean; dispose: boolean }>(
+    1,
+    { options: reopenOptions, byName: fc.boolean(), dispose: fc.boolean() },
+    ({ world, side, cache }, { options = {}, byName, dispose }) => {
+      if (dispose) side.cache[Symbol.dispose]();
+      else cache.close();
+      cache.close();
+      // Of a cache of this process the part that was this participant's can be seen as well.
+      const { memory } = side.cache.handle as { memory?: WebAssembly.Memory };
+      const bytes = Buffer.from(memory?.buffer ?? new ArrayBuffer(0));
+      const before = Buffer.from(bytes);
+      for (const use of CLOSED) for (const view of [cache, side.cache]) throws(() => use(view), "ERR_CLOSED");
+      ok(before.equals(bytes), "a closed cache has written something");
+      world.reopen(side, options, byName);
+    },
+  ),
+  whoAmI: operation(1, {}, ({ world, side, path, cache }) => {
+    same([cache.reach, cache.name], [world.configuration.reach, side.name], "reach and name");
+    same([cache.handle.reach, typeof cache.handle.build], [cache.reach, "string"], "handle");
+    const { participants, ...summary } = cache.toJSON();
+    const { size } = cache.stats();
+    const what = { reach: cache.reach, name: side.name, size, namespace: path.join("/") || undefined };
+    same(JSON.parse(JSON.stringify(summary)), JSON.parse(JSON.stringify(what)), "JSON");
+    same(participants, world.configuration.together ? 1 : SIDES, "participants in JSON");
+    const show = (cache as unknown as Record<symbol, (...args: unknown[]) => string>)[INSPECT];
+    same(show?.call(cache, 0, {}, JSON.stringify), `Cache ${JSON.stringify(cache)}`, "what is shown of it");
+  }),
+  wrong: operation<OfKey & { wrong: string }>(
+    3,
+    { key, wrong: fc.constantFrom(...Object.keys(WRONG)) },
+    ({ cache, world }, { key, wrong }) => {
+      const [kind, call] = WRONG[wrong] as (typeof WRONG)[string];
+      // Its change is asked for a new value, so it reads.
+      if (wrong === "value: update to undefined") world.counts[cache.has(key) ? "hits" : "misses"]++;
+      throws(() => call(cache, key), kind);
+    },
+  ),
+  wait: operation<{ by: number }>(
+    4,
+    { by: fc.oneof(fc.constantFrom(10, 1, 0.5, 100, -1, -10, -0.5), fc.integer({ min: -60, max: 120 })) },
+    ({ model }, { by }) => model.wait(by),
+  ),
+  /** Just before, just at or just after the moment at which an entry expires. */
+  waitForExpiry: operation<{ which: number; off: number }>(
+    4,
+    { which: fc.nat(5), off: fc.constantFrom(0, -0.5, 0.5) },
+    ({ model }, { which, off }) => {
+      const ends = model.live().filter(({ expiresAt }) => expiresAt < model.now + 1e6);
+      const end = ends[which % ends.length];
+      if (end !== undefined) model.wait(end.expiresAt + off - model.now);
+    },
+  ),
+};
+
+/** Only for a cache that cannot hold everything: fills it, some of it read again before it goes. */
+export const FILL: Operation = operation<{ count: number; length: number; from: number }>(
+  6,
+  {
+    count: fc.integer({ min: 1, max: 200 }),
+    length: fc.constantFrom(20, 500, 6000, 30_000, 100_000),
+    from: fc.nat(200),
+  },
+  (turn, { count, length, from }) => {
+    const { world, side, model, cache, serial } = turn;
+    if (world.refuses(side, text(length, serial))) return;
+    const fewer = Math.ceil(Math.min(count, 1_500_000 / length));
+    for (let i = from; i < from + fewer; i++) {
+      const key = `fill ${i}`;
+      const made = (): unknown => text(length, serial * 1000 + i);
+      cache.set(key, made());
+      world.counts.sets++;
+      model.put(turn.path, key, made, world.expiry(side, undefined));
+      if (i % 3 === 0) get(turn, `fill ${Math.floor(i / 2)}`);
+    }
+  },
+);
+
+/** Sequences of the operations given. */
+export function steps(operations: Record<string, Operation>, maxLength: number): fc.Arbitrary<Step[]> {
+  const step = fc.oneof(
+    ...Object.entries(operations).map(([op, { weight, args }]) => ({
+      weight,
+      arbitrary: fc
+        .tuple(fc.nat(SIDES - 1), path, args)
+        .map(([side, where, given]): Step => ({ op, side, path: where, ...given })),
+    })),
+  );
+  return fc.array(step, { maxLength, size: "max" });
+}

@@ -1,0 +1,451 @@
+/** @type {import("../index.mjs").EngineMutant[]} */
+export default [
+  // ---- exclusive bytes: hazards, segments, generations
+  {
+    name: "withdrawn-before-published",
+    breaks: "M1",
+    what: "the announcement is gone when the record is published",
+    file: "wasm/src/entries/store.rs",
+    find: `let stored = self.publish(key, &space, kind, expect);
+        self.withdraw();`,
+    replace: `self.withdraw();
+        let stored = self.publish(key, &space, kind, expect);`,
+    first: ["models::m1_"],
+  },
+
+  // ---- locks and deaths
+  {
+    name: "stored-without-a-lock",
+    breaks: "I3",
+    what: "two writers of one key do not exclude each other",
+    file: "wasm/src/entries/store.rs",
+    find: `let held = self.lock(key.hash)?;
+        let published = self.publish_locked(key, space, kind, expect);
+        self.unlock(held);`,
+    replace: "let published = self.publish_locked(key, space, kind, expect);",
+    first: ["models::i3_", "threads"],
+  },
+  {
+    name: "unlocked-before-stored",
+    breaks: "I3",
+    what: "the bucket is unlocked before the entry is put there",
+    file: "wasm/src/entries/store.rs",
+    find: `let published = self.publish_locked(key, space, kind, expect);
+        self.unlock(held);`,
+    replace: `self.unlock(held);
+        let published = self.publish_locked(key, space, kind, expect);`,
+    first: ["models::i3_", "threads"],
+  },
+
+  // ---- one word at a time
+  {
+    name: "published-before-written",
+    breaks: "I1",
+    what: "an entry points to its record before that is written",
+    file: "wasm/src/entries/store.rs",
+    find: `self.write(&space, key, draft);
+        let kind = if draft.flags & CHUNKED != 0 { Kind::Mutable } else { Kind::Plain };
+        let stored = self.publish(key, &space, kind, expect);`,
+    replace: `let kind = if draft.flags & CHUNKED != 0 { Kind::Mutable } else { Kind::Plain };
+        let stored = self.publish(key, &space, kind, expect);
+        self.write(&space, key, draft);`,
+    first: ["models::i1_"],
+  },
+  {
+    name: "second-entry-for-a-key",
+    breaks: "I3",
+    what: "a set leaves the entry that was there",
+    file: "wasm/src/entries/store.rs",
+    find: "existing.map_or_else(|| self.roomiest(key), |hit| (hit.entry_at, hit.entry));",
+    replace: "self.roomiest(key);",
+    first: ["model::few"],
+  },
+  {
+    name: "delete-leaves-what-counts",
+    breaks: "I2",
+    what: "a delete leaves counters and large values",
+    file: "wasm/src/entries/store.rs",
+    find: "if self.drop_entry(&hit, false) {\n                return Ok(live);",
+    replace: "if hit.entry.kind() == Kind::Mutable || self.drop_entry(&hit, false) {\n                return Ok(live);",
+    first: ["model::few"],
+  },
+  {
+    name: "delete-of-any-version",
+    breaks: "I2",
+    what: "a delete of one version deletes another",
+    file: "wasm/src/entries/store.rs",
+    find: "if live && !meets(expect, Some(hit.record.version(&self.region))) {",
+    replace: "if false {",
+    first: ["model::few"],
+  },
+  {
+    name: "expected-only-without-the-lock",
+    breaks: "I2",
+    what: "compare-and-set compares before it has the lock, and not under it",
+    file: "wasm/src/entries/store.rs",
+    find: "if !meets(expect, live.map(|hit| hit.record.version(&self.region))) {",
+    replace: "if false {",
+    first: ["threads::at_most", "interleave"],
+  },
+  {
+    name: "set-too-large-deletes",
+    breaks: "P3",
+    what: "a set that is refused for its size removes the old value",
+    file: "wasm/src/entries/store.rs",
+    find: "self.check_size(draft.bytes(key))?;\n        if !matches!",
+    replace:
+      "if self.check_size(draft.bytes(key)).is_err() {\n            let _ = self.remove(key, Expect::Anything);\n            return Err(Refused::TooLarge);\n        }\n        if !matches!",
+    first: ["promises::what_is_refused"],
+  },
+  {
+    name: "refused-set-deletes",
+    breaks: "P3",
+    what: "a set that is not what was expected removes the old value",
+    file: "wasm/src/entries/store.rs",
+    find: "self.settle_version(live);\n                return Err(Refused::Unexpected);",
+    replace:
+      "self.settle_version(live);\n                if let Some(hit) = live {\n                    self.drop_entry(hit, false);\n                }\n                return Err(Refused::Unexpected);",
+    first: ["threads::at_most", "interleave"],
+  },
+  {
+    name: "foreign-entries-stay",
+    breaks: "I4",
+    what: "an entry that points nowhere is never removed",
+    file: "wasm/src/entries/store.rs",
+    find: "Probe::Unsettled => self.mend(key.hash),",
+    replace: "Probe::Unsettled => {}",
+    first: ["hostile::an_entry"],
+  },
+
+  // ---- counters
+  {
+    name: "counted-without-a-lock",
+    breaks: "P4",
+    what: "two count at once",
+    file: "wasm/src/entries/change.rs",
+    find: `let held = self.lock(key.hash)?;
+        let result = match self.find_locked(key) {`,
+    replace: `let held = self.lock(key.hash)?;
+        self.unlock(held);
+        let result = match self.find_locked(key) {`,
+    also: [["self.unlock(held);\n        if matches!(result", "if matches!(result"]],
+    first: ["models::p4_"],
+  },
+  {
+    name: "number-copied-without-a-second-look",
+    breaks: "I1",
+    what: "a number becomes a counter although its bytes may be another record's by now",
+    file: "wasm/src/entries/change.rs",
+    find: "if !still(&self.region, hit) {",
+    replace: "if false && !still(&self.region, hit) {",
+    first: ["hostile::m2_", "models::p4_"],
+  },
+  {
+    name: "counting-keeps-the-version",
+    breaks: "I2",
+    what: "a number changes and its version does not",
+    file: "wasm/src/entries/change.rs",
+    find: "let next = self.version();\n        version.store(next | 1",
+    replace: "let next = version.load(Relaxed);\n        version.store(next | 1",
+    first: ["promises::a_counter", "models::i2_", "interleave"],
+  },
+  {
+    name: "version-even-too-early",
+    breaks: "I2",
+    what: "the new version stands while the old number does",
+    file: "wasm/src/entries/change.rs",
+    find: "version.store(next | 1, SeqCst);",
+    replace: "version.store(next, SeqCst);",
+    first: ["models::every_pair", "models::p4_"],
+  },
+  {
+    name: "odd-version-meets",
+    breaks: "I2",
+    what: "compare-and-set accepts the version of a change that was cut short",
+    file: "wasm/src/entries/store.rs",
+    find: "wanted == version && version & 1 == 0",
+    replace: "wanted == version",
+    first: ["models::i1_a_version"],
+  },
+  {
+    name: "odd-version-stays",
+    breaks: "L2",
+    what: "compare-and-set of a counter whose writer died never succeeds again",
+    file: "wasm/src/entries/change.rs",
+    find: "if version.load(Acquire) & 1 == 1 {",
+    replace: "if false && version.load(Acquire) & 1 == 1 {",
+    first: ["promises::a_counter"],
+  },
+  {
+    name: "number-and-version-read-apart",
+    breaks: "I1",
+    what: "a reader takes the number of one version for another's",
+    file: "wasm/src/entries/read.rs",
+    find: "if hit.entry.kind() == Kind::Mutable && record.version(&self.region) != version {",
+    replace: "if false {",
+    first: ["models::i1_a_version"],
+  },
+
+  // ---- expiry, tags, clear
+  {
+    name: "expired-a-moment-late",
+    breaks: "P2",
+    what: "an entry is still read in the millisecond it expires",
+    file: "wasm/src/entries/read.rs",
+    find: "&& expiry <= self.host.now()",
+    replace: "&& expiry < self.host.now()",
+    first: ["model::few"],
+  },
+  {
+    name: "expired-still-expected",
+    breaks: "P2",
+    what: "an entry that has expired this millisecond counts as present for writers",
+    file: "wasm/src/entries/read.rs",
+    find: "record.expiry(&self.region) <= self.host.now())",
+    replace: "record.expiry(&self.region) < self.host.now())",
+    first: ["model::few"],
+  },
+  {
+    name: "iteration-shows-the-dead",
+    breaks: "P2",
+    what: "iterating shows what was cleared or has expired",
+    file: "wasm/src/entries/read.rs",
+    find: "return live.then_some((way, record.key_length, record.flags >> KEY_KIND_SHIFT & 3));",
+    replace: "return Some((way, record.key_length, record.flags >> KEY_KIND_SHIFT & 3));",
+    first: ["model"],
+  },
+  {
+    name: "touch-drops-tags",
+    breaks: "I2",
+    what: "an entry with a new expiry is no longer invalidated by its tags",
+    file: "wasm/src/entries/change.rs",
+    find: "let (tags_at, _) = record.tags();",
+    replace: "let tags_at = record.key_at;",
+    also: [["record.flags & !EXPIRES | expires", "record.flags & !EXPIRES & !2 | expires"]],
+    first: ["model::few"],
+  },
+  {
+    name: "touch-drops-the-expiry",
+    breaks: "P2",
+    what: "an entry with a new expiry has none",
+    file: "wasm/src/entries/change.rs",
+    find: "let expires = if expiry == f64::INFINITY { 0 } else { EXPIRES };",
+    replace: "let expires = 0;",
+    first: ["model::few"],
+  },
+  {
+    name: "touch-outlives-a-clear",
+    breaks: "I2",
+    what: "an entry that is touched while the cache is cleared comes back",
+    file: "wasm/src/entries/change.rs",
+    find: "Record::second_word(record.key_length, record.kind, flags, record.epoch)",
+    replace: "Record::second_word(record.key_length, record.kind, flags, self.clear_epoch())",
+    first: ["promises::a_clear_in_between"],
+  },
+  {
+    name: "clear-keeps-the-epoch",
+    breaks: "I2",
+    what: "clear clears nothing",
+    file: "wasm/src/entries/tags.rs",
+    find: "CLEAR_EPOCH_AT).fetch_add(1, SeqCst)",
+    replace: "CLEAR_EPOCH_AT).fetch_add(0, SeqCst)",
+    first: ["model::few"],
+  },
+  {
+    name: "stamp-without-epoch",
+    breaks: "I2",
+    what: "near caches do not hear of a clear",
+    file: "wasm/src/entries/read.rs",
+    find: "let stamp = Stamp { epoch, ..self",
+    replace: "let stamp = Stamp { epoch: epoch & 0, ..self",
+    also: [
+      ["stamp: Stamp { epoch, ..self", "stamp: Stamp { epoch: epoch & 0, ..self"],
+      ["as u32 == sight.stamp.epoch", "as u32 & 0 == sight.stamp.epoch"],
+    ],
+    first: ["promises::near_caches", "model::few"],
+  },
+  {
+    name: "invalidation-counts-nothing",
+    breaks: "I2",
+    what: "invalidating a tag leaves its counter as it is",
+    file: "wasm/src/entries/tags.rs",
+    find: "self.region.word(at).fetch_add(1, SeqCst);",
+    replace: "self.region.word(at).fetch_add(0, SeqCst);",
+    first: ["model::few"],
+  },
+  {
+    name: "stamped-after-the-read",
+    breaks: "I2",
+    what: "what is read before a clear has the stamp of after it",
+    file: "wasm/src/entries/read.rs",
+    find: "stamp: Stamp { epoch, ..self",
+    replace: "stamp: Stamp { epoch: self.clear_epoch().max(epoch), ..self",
+    first: ["promises::near_caches"],
+  },
+  {
+    name: "stamp-without-generation",
+    breaks: "M2",
+    what: "a near cache takes an entry of another life for the one it knows",
+    file: "wasm/src/entries/read.rs",
+    find: "Stamp { way: self.way(entry_at), entry: kept, generation, epoch: 0 }",
+    replace: "Stamp { way: self.way(entry_at), entry: kept, generation: generation & 0, epoch: 0 }",
+    first: ["promises::no_stamp", "threads::nothing_torn"],
+  },
+  {
+    name: "counters-have-stamps",
+    breaks: "I2",
+    what: "a near cache keeps a number that changes in place",
+    file: "wasm/src/entries/read.rs",
+    find: "if entry.kind() == Kind::Plain { entry.with_freq(MAX_FREQ).0 } else { 0 }",
+    replace: "entry.with_freq(0).0",
+    first: ["model::few", "interleave"],
+  },
+  {
+    name: "proved-while-locked",
+    breaks: "I2",
+    what: "the count of a change that is being made proves what was there before",
+    file: "wasm/src/entries/read.rs",
+    find: "&& self.is_unlocked(bucket)",
+    replace: "&& (self.is_unlocked(bucket) || true)",
+    first: ["models::i2_a_proof"],
+  },
+  {
+    name: "proved-while-reclaimed",
+    breaks: "I2",
+    what: "the count of an eviction proves what is being evicted",
+    file: "wasm/src/entries/read.rs",
+    find: "&& state.phase() != Phase::Reclaim",
+    replace: "&& (state.phase() != Phase::Reclaim || true)",
+    first: ["promises::what_was_evicted"],
+  },
+  {
+    name: "proved-by-one-look",
+    breaks: "I2",
+    what: "an entry is proved that was changed since it was looked at",
+    file: "wasm/src/entries/read.rs",
+    find: "&& Entry(self.region.word(entry_at).load(Acquire)).is_same(entry);",
+    replace: ";",
+    first: ["models::i2_a_proof"],
+  },
+  {
+    name: "count-read-too-late",
+    breaks: "I2",
+    what: "an entry is proved by a count that was read after it",
+    file: "wasm/src/entries/read.rs",
+    find: "Some(Sight { stamp, changes: if proved",
+    replace: `let changes = self.region.word(geometry.changes(bucket)).load(Acquire);
+                Some(Sight { stamp, changes: if proved`,
+    first: ["models::i2_a_proof"],
+  },
+  {
+    name: "proved-while-cool",
+    breaks: "policy",
+    what: "a key that is read near is cold for everybody else",
+    file: "wasm/src/entries/read.rs",
+    find: "let proved = entry.freq() == MAX_FREQ",
+    replace: "let proved = entry.freq() <= MAX_FREQ",
+    first: ["promises::what_is_near"],
+  },
+
+  // ---- reads
+  {
+    name: "reads-lock",
+    breaks: "L1",
+    what: "a read takes the lock of its bucket",
+    file: "wasm/src/entries/read.rs",
+    find: "let found = unsafe { self.look(key, want, value, tags) };",
+    replace: `let Ok(held) = self.lock(key.hash) else { return None };
+        let found = unsafe { self.look(key, want, value, tags) };
+        self.unlock(held);`,
+    first: ["frozen::reads_go_on"],
+  },
+  {
+    name: "reads-look-without-end",
+    breaks: "L1",
+    what: "a read looks again for as long as something is wrong",
+    file: "wasm/src/entries/read.rs",
+    find: `for _ in 0..LOOKS {
+            // Before the record`,
+    replace: `loop {
+            // Before the record`,
+    also: [
+      [
+        "            return Some(found);\n        }\n        None\n    }",
+        "            return Some(found);\n        }\n    }",
+      ],
+    ],
+    first: ["hostile::hostile_bytes"],
+  },
+
+  // ---- large values
+  {
+    name: "chunks-of-another-version",
+    breaks: "I1",
+    what: "a large value is read from the chunks of two sets",
+    file: "wasm/src/entries/large.rs",
+    find: "|| head.version(&self.region) != version",
+    replace: "",
+    also: [["chunk.version(&self.region) != version || chunk.chunk_number", "chunk.chunk_number"]],
+    first: ["models::i1_", "models::every_pair", "threads::nothing_torn"],
+  },
+  {
+    name: "published-without-its-chunks",
+    breaks: "authentic set",
+    what: "a large value is stored although chunks are gone",
+    file: "wasm/src/entries/store.rs",
+    find: `if large && !self.has_its_chunks(space) {
+                return Err(Refused::Busy);`,
+    replace: `if false {
+                return Err(Refused::Busy);`,
+    first: ["frozen::the_unfinished"],
+  },
+
+  // ---- making room
+  {
+    name: "ghosts-not-asked",
+    breaks: "policy",
+    what: "a key that comes back while its ghost is there is on probation again",
+    file: "wasm/src/entries/store.rs",
+    find: "Kind::Ghost if self.remembers(entry) => return Class::Main,",
+    replace: "Kind::Ghost if self.remembers(entry) && self.slot == u32::MAX => return Class::Main,",
+    first: ["promises::ghosts", "promises::a_skewed"],
+  },
+  {
+    name: "the-invalid-keep-their-place",
+    breaks: "policy",
+    what: "a hot entry that is invalid stays in a full bucket",
+    file: "wasm/src/entries/store.rs",
+    find: "self.worthless(bucket).unwrap_or(best)",
+    replace: "best",
+    first: ["promises::the_invalid"],
+  },
+  {
+    name: "the-hottest-goes-first",
+    breaks: "policy",
+    what: "a full bucket gives away its hottest entry",
+    file: "wasm/src/entries/store.rs",
+    find: "(1 << 41) + entry.freq()",
+    replace: "(1 << 41) - entry.freq()",
+    first: ["promises::a_full_bucket"],
+  },
+
+  // ---- foreign bytes
+  {
+    name: "tag-counter-out-of-the-table",
+    breaks: "I4",
+    what: "the number of a tag's counter is believed",
+    file: "wasm/src/entries/tags.rs",
+    find: "let slot = slot & (self.region.geometry.tags - 1);",
+    replace: "",
+    first: ["models::i4_"],
+  },
+  {
+    name: "value-longer-than-the-scratch-area",
+    breaks: "I4",
+    what: "a foreign value is copied behind the reader's buffer",
+    file: "wasm/src/entries/read.rs",
+    find: "length.min(self.region.geometry.max_record)",
+    replace: "length",
+    first: ["hostile::a_record_longer"],
+  },
+];

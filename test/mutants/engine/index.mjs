@@ -1,0 +1,121 @@
+/** @type {import("../index.mjs").EngineMutant[]} */
+export default [
+  // ---- exclusive bytes: hazards, segments, generations
+  {
+    name: "life-not-looked-at-again",
+    breaks: "M2",
+    what: "after a copy only the entry is looked at again, whose generation wraps around",
+    file: "wasm/src/index/probe.rs",
+    find: ".is_same(hit.entry) && same_life(region, hit)",
+    replace: ".is_same(hit.entry) && (same_life(region, hit) || true)",
+    first: ["models::m2_the_same"],
+  },
+  {
+    name: "entry-not-looked-at-again",
+    breaks: "I1",
+    what: "after a copy only the segment's generation is looked at again",
+    file: "wasm/src/index/probe.rs",
+    find: "Entry(region.word(hit.entry_at).load(SeqCst)).is_same(hit.entry) && same_life(region, hit)",
+    replace: "same_life(region, hit)",
+    first: ["models::m2_the_same"],
+  },
+  {
+    name: "record-of-another-life",
+    breaks: "M2",
+    what: "a record is taken without asking in which life of its segment it was written",
+    file: "wasm/src/index/probe.rs",
+    find: "if record.generation != state.generation() {",
+    replace: "if false {",
+    first: ["hostile::a_record_of_another_life"],
+  },
+  {
+    name: "heat-in-the-way-of-a-move",
+    breaks: "I1",
+    what: "a read that warms an entry keeps it from being moved, and its segment is given back all the same",
+    file: "wasm/src/index/probe.rs",
+    find: "for _ in 0..2 * MAX_FREQ + 2 {",
+    replace: "for _ in 0..1 {",
+    first: ["frozen::the_frozen_hold_up", "models::i2_", "models::i1_"],
+  },
+
+  // ---- one word at a time
+  {
+    name: "entries-stored-blindly",
+    breaks: "I2",
+    what: "an entry is replaced whatever stands there by now",
+    file: "wasm/src/index/probe.rs",
+    find: `region.word(entry_at).compare_exchange(from.0, to.0, SeqCst, Relaxed).is_ok()
+}`,
+    replace: `region.word(entry_at).store(to.0, SeqCst);
+    from != Entry(u64::MAX)
+}`,
+    first: ["models::i2_", "models::i3_"],
+  },
+  {
+    name: "key-not-compared",
+    breaks: "I1",
+    what: "sixteen bits of the hash stand for the key",
+    file: "wasm/src/index/probe.rs",
+    find: "&& record.key_equals(region, self.words)",
+    replace: "",
+    first: ["promises::keys_that", "promises::a_million"],
+  },
+  {
+    name: "key-length-not-compared",
+    breaks: "I1",
+    what: "a key and the same key with zeros behind it are one",
+    file: "wasm/src/index/probe.rs",
+    find: `record.key_length == self.length
+            && record`,
+    replace: "record",
+    first: ["promises::keys_that"],
+  },
+  {
+    name: "key-kind-not-compared",
+    breaks: "I1",
+    what: "a text and its bytes are one key",
+    file: "wasm/src/index/probe.rs",
+    find: "&& record.flags >> KEY_KIND_SHIFT & 3 == self.kind",
+    replace: "",
+    first: ["promises::keys_that"],
+  },
+
+  // ---- expiry, tags, clear
+  {
+    name: "changes-not-counted",
+    breaks: "I2",
+    what: "nobody hears that an entry was changed",
+    file: "wasm/src/index/probe.rs",
+    find: "fetch_add(1, AcqRel)",
+    replace: "fetch_add(0, AcqRel)",
+    first: ["model::few"],
+  },
+  {
+    name: "changes-counted-too-late",
+    breaks: "I2",
+    what: "a change is counted after it is made",
+    file: "wasm/src/index/probe.rs",
+    find: "    region.word(region.geometry.changes(bucket)).fetch_add(1, AcqRel);\n",
+    replace: "",
+    also: [
+      [
+        "            return Some(seen);\n        }\n        seen =",
+        "            region.word(region.geometry.changes(bucket)).fetch_add(1, AcqRel);\n            return Some(seen);\n        }\n        seen =",
+      ],
+    ],
+    first: ["models::i2_a_proof"],
+  },
+
+  // ---- reads
+  {
+    name: "hot-keys-are-written",
+    breaks: "P1",
+    what: "every read writes to its entry",
+    file: "wasm/src/index/probe.rs",
+    find: `if entry.freq() < MAX_FREQ {
+        let warmer = entry.with_freq(entry.freq() + 1);`,
+    replace: `if entry.is_live() {
+        let warmer = entry.with_freq((entry.freq() + 1).min(MAX_FREQ));`,
+    first: ["promises::a_hot_key"],
+  },
+];

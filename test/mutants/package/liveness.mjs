@@ -1,0 +1,76 @@
+import { MEMORY } from "../files.mjs";
+
+/** @type {import("../index.mjs").PackageMutant[]} */
+export default [
+  // ---- who is alive
+  {
+    name: "own-slots-are-taken-again",
+    breaks: "L3",
+    what: "a participant takes itself for dead",
+    file: "src/liveness/liveness.ts",
+    find: "if (this.#held.has(slot) || !this.#native",
+    replace: "if (!this.#native",
+    first: MEMORY,
+  },
+  {
+    name: "a-thread-of-that-id-lives",
+    breaks: "death costs nothing",
+    what: "a thread lives as long as any thread has its id",
+    file: "src/liveness/liveness.ts",
+    find: "return tokenOf(other >> START_TIME_BITS) !== other;",
+    replace: "return tokenOf(other >> START_TIME_BITS) === 0n;",
+    first: MEMORY,
+  },
+  {
+    name: "no-procfs-is-a-proof",
+    breaks: "L3",
+    what: "a thread that procfs does not show is dead, also where there is no procfs",
+    file: "src/liveness/liveness.ts",
+    find: "return tokenOf(self) === token;",
+    replace: "return tokenOf(self) !== -1n || token === 0n;",
+    also: [
+      [
+        "      } catch {\n        return false;\n      }\n    },\n  };\n}\n\nfunction isNoSuchThread",
+        "      } catch {\n        return true;\n      }\n    },\n  };\n}\n\nfunction isNoSuchThread",
+      ],
+    ],
+    first: MEMORY,
+  },
+  {
+    name: "no-descriptor-is-no-procfs",
+    breaks: "death costs nothing",
+    what: "a thread that joins when no descriptor is left gets a name under which its death is never proved",
+    file: "src/liveness/liveness.ts",
+    find: 'if (code === "EMFILE" || code === "ENFILE") {',
+    replace: 'if (code === "ENOSYS") {',
+    first: MEMORY,
+    filter: "procfs",
+  },
+  {
+    name: "any-owner-is-dead",
+    breaks: "L3",
+    what: "whoever wants a slot of a board takes it",
+    file: "src/liveness/liveness.ts",
+    find: "if (owner !== 0n && !this.#thread.provesDead(owner)) return false;",
+    replace: "",
+    first: MEMORY,
+  },
+  {
+    name: "dead-threads-live",
+    breaks: "death costs nothing",
+    what: "the slot of a terminated worker never becomes free",
+    file: "src/liveness/liveness.ts",
+    find: "if (owner !== 0n && !this.#thread.provesDead(owner)) return false;",
+    replace: "if (owner !== 0n) return false;",
+    first: MEMORY,
+  },
+  {
+    name: "slots-of-others-are-given-back",
+    breaks: "L3",
+    what: "a participant frees the slot of another",
+    file: "src/liveness/liveness.ts",
+    find: "    if (!this.#held.has(slot)) return;\n    Atomics.store",
+    replace: "    Atomics.store",
+    first: MEMORY,
+  },
+];

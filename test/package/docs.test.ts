@@ -1,0 +1,132 @@
+/**
+ * What is told: every block of code of the README, of the documentation and of the documentation comments is run, or at
+ * least parsed where it cannot be; links lead somewhere, and the API reference is the one of this version.
+ */
+
+import fs from "node:fs";
+import path from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { reference } from "../../docs/api.mjs";
+import { comments, runSection, type Section, sections } from "./blocks.ts";
+import { Projects, root } from "./projects.ts";
+
+const projects = new Projects("docs");
+let count = 0;
+
+afterAll(() => projects.remove());
+
+/** Files of a folder, as paths from the root. */
+function files(folder: string, pattern: RegExp, deep: boolean): string[] {
+  return fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) return deep && entry.name !== "node_modules" ? files(file, pattern, deep) : [];
+    return pattern.test(entry.name) ? [file] : [];
+  });
+}
+
+const texts = [...files(".", /\.md$/, false), ...files("docs", /\.md$/, true), ...files("examples", /\.md$/, true)];
+const sources = files("src", /\.ts$/, true);
+const all: Section[] = [
+  ...texts.flatMap((file) => sections(file, read(file))),
+  ...sources.flatMap((file) => sections(file, comments(read(file)))),
+].filter(({ blocks }) => blocks.some(({ language }) => !["", "text", "typescript"].includes(language)));
+
+function read(file: string): string {
+  return fs.readFileSync(path.join(root, file), "utf8");
+}
+
+/** What is wrong with a text. */
+async function complaints(text: string): Promise<string[]> {
+  const found = sections("x.md", text);
+  const wrong = await Promise.all(
+    found.map((section) => runSection(section, projects.linked(`own-${++count}`), projects)),
+  );
+  return wrong.flat();
+}
+
+describe("the blocks of code", () => {
+  test("are found", () => {
+    const having = all.map(({ place }) => place.split(":")[0]);
+    for (const file of ["README.md", "docs/guides.md", "docs/api.md", "src/index.ts", "src/open/threads.ts"]) {
+      expect(having).toContain(file);
+    }
+    const text =
+      "a\n\n```js\nlet a;\n```\n\n# b\n\n- c\n\n  ```sh\n  true\n  ```\n\n<!-- not run: why -->\n```js\nb\n```\n";
+    const found = sections("x", text);
+    expect(found.map(({ place, heading, blocks }) => [place, heading, blocks.length])).toEqual([
+      ["x:3", "", 1],
+      ["x:11", "b", 2],
+    ]);
+    expect(found[1]?.blocks.map(({ not }) => not)).toEqual([undefined, "why"]);
+    expect(sections("x", comments("/**\n * ```js\n * a;\n * ```\n */\nlet a;"))[0]).toMatchObject({ place: "x:2" });
+  });
+
+  const js = (code: string): string => `\`\`\`js\n${code}\n\`\`\`\n`;
+  test.each([
+    ["fails", js("process.exit(3)"), "ended with 3"],
+    ["does not parse", js("let let"), "SyntaxError"],
+    ["warns", js('process.emitWarning("mind")'), "mind"],
+    ["uses what is not there", js('import { gone } from "cache-machine";'), "gone"],
+    [
+      "prints another number",
+      `${js("console.log('visit', 2)")}\n\`\`\`text\nvisit 1\n\`\`\`\n`,
+      'does not print "visit 1"',
+    ],
+    ["prints something else", `${js("console.log(1, 2)")}\n\`\`\`text\n1 too\n\`\`\`\n`, 'does not print "1 too"'],
+    ["fails in the shell", "```sh\nfalse\ntrue\n```\n", "ended with 1"],
+    ["installs what is not there", "```sh\nnpm install gone\n```\n", "npm install gone: this is not there"],
+    ["is written in vain", "```js a.mjs\nlet a;\n```\n", "nothing uses it"],
+    ["is not run and does not parse", `<!-- not run: why -->\n${js("let let")}`, "SyntaxError"],
+    ["is no excerpt", `See it ([package.json](package.json)):\n\n${js("not in it")}`, "has no line"],
+    ["is no JSON", "```json\n{]\n```\n", "JSON"],
+    ["is no YAML", "```yaml\na: [\n```\n", "unexpected end"],
+    ["is no unit", "```ini\n[Service]\nnonsense\n```\n", "not a line of a unit"],
+    ["is no Dockerfile", "```dockerfile\nFORM node\n```\n", "not a line of a Dockerfile"],
+    ["is of an unknown language", "```perl\n1\n```\n", "nobody knows"],
+  ])("one that %s is noticed", async (_, text, complaint) => {
+    expect((await complaints(text)).join("\n")).toContain(complaint);
+  });
+
+  test("one that is right is accepted", async () => {
+    const text = `${js("console.log(process.pid, 'is here')")}\n\`\`\`text\n4711 is here\n\`\`\`\n`;
+    expect(
+      await complaints(
+        `${text}\`\`\`js a.mjs\nconsole.log("b")\n\`\`\`\n\`\`\`sh\nnpm install cache-machine\nnode a.mjs\n\`\`\`\n\`\`\`text\nb\n\`\`\`\n`,
+      ),
+    ).toEqual([]);
+  });
+
+  test.each(all)("$place runs, ends by itself and warns of nothing", async (section) => {
+    expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
+  });
+});
+
+test("the reference is the one of this version", () => {
+  expect(read("docs/api.md"), "run `node docs/api.mjs`").toBe(reference());
+});
+
+test("links lead somewhere", () => {
+  const anchors = (file: string): string[] =>
+    [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N} _-]/gu, "")
+        .replaceAll(" ", "-"),
+    );
+  const dead = texts.flatMap((file) => {
+    const text = read(file).replace(/```[\s\S]*?```/g, "");
+    const links = [...text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)].map(
+      ([, link, source]) => link ?? source ?? "",
+    );
+    return links
+      .filter((link) => !/^https?:/.test(link))
+      .filter((link) => {
+        const [target = "", anchor] = link.split("#");
+        const place = target === "" ? file : path.join(path.dirname(file), target);
+        if (!fs.existsSync(path.join(root, place))) return true;
+        return anchor !== undefined && place.endsWith(".md") && !anchors(place).includes(anchor);
+      })
+      .map((link) => `${file}: ${link}`);
+  });
+  expect(dead).toEqual([]);
+});

@@ -1,0 +1,227 @@
+/**
+ * The examples, each as whoever tries it runs it: it shows what it says, ends by itself or when it is told to, and leaves
+ * nothing in shared memory. They run as copies in which the caches have other names.
+ */
+
+import { execFileSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
+
+const EXAMPLES = path.join(root, "examples");
+/** Not numbered: these have tests of their own. */
+const ELSEWHERE = ["pm2", "browser"];
+const projects = new Projects("examples");
+const servers: Running[] = [];
+let project: string;
+
+beforeAll(() => {
+  project = projects.linked("copies", { type: "module" });
+  for (const file of sources(EXAMPLES)) {
+    const copy = path.join(project, path.relative(EXAMPLES, file));
+    fs.mkdirSync(path.dirname(copy), { recursive: true });
+    fs.writeFileSync(copy, projects.apart(fs.readFileSync(file, "utf8"), "copy"));
+  }
+});
+
+afterEach(async () => {
+  const left = projects.left();
+  for (const server of servers.splice(0)) {
+    server.kill();
+    await server.ended;
+  }
+  for (const file of left) fs.unlinkSync(path.join("/dev/shm", file));
+  expect(left).toEqual([]);
+});
+
+afterAll(() => projects.remove());
+
+/** The files of the numbered examples. */
+function sources(folder: string): string[] {
+  return fs.readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    if (folder === EXAMPLES && ELSEWHERE.includes(entry.name)) return [];
+    const file = path.join(folder, entry.name);
+    return entry.isDirectory() ? sources(file) : /\.[mc]?[jt]s$/.test(entry.name) ? [file] : [];
+  });
+}
+
+function ran({ status, stdout, stderr }: Output): string[] {
+  expect(stderr).toBe("");
+  expect(status, stdout).toBe(0);
+  return stdout.trimEnd().split("\n");
+}
+
+async function run(file: string, env: Record<string, string> = {}): Promise<string[]> {
+  return ran(await execute(process.execPath, [file], { cwd: project, env }));
+}
+
+/** The numbers in a line. */
+function numbers(line: string | undefined): number[] {
+  return (line?.match(/\d+(\.\d+)?/g) ?? []).map(Number);
+}
+
+describe("the list of examples", () => {
+  const numbered = fs.readdirSync(EXAMPLES).filter((name) => /^\d\d-/.test(name));
+
+  test("names each of them, with a command that runs it, and no other", () => {
+    const list = fs.readFileSync(path.join(EXAMPLES, "README.md"), "utf8");
+    const links = [...list.matchAll(/^\| \[(\d\d-[\w-]+)\]\(([^)]+)\) .*`node examples\/([^`]+)`/gm)];
+    expect(links.map(([, name]) => name)).toEqual(numbered.map((name) => name.replace(/\.\w+$/, "")));
+    for (const [, , link = "", command] of links) {
+      expect(command).toBe(link);
+      expect(fs.existsSync(path.join(EXAMPLES, link)), link).toBe(true);
+    }
+  });
+
+  test("is the list of what is tested here", () => {
+    const tested = fs.readFileSync(import.meta.filename, "utf8").matchAll(/^test\("(\d\d-[\w-]+)/gm);
+    expect([...tested].map(([, name]) => name)).toEqual(numbered.map((name) => name.replace(/\.\w+$/, "")));
+  });
+
+  test("can be imported from a checkout by its own name, and each example says how to run it", async () => {
+    const where = 'process.stdout.write(import.meta.resolve("cache-machine"))';
+    const { stdout } = await execute(process.execPath, ["--input-type=module", "-e", where], { cwd: EXAMPLES });
+    expect(stdout).toBe(new URL("../../dist/index.js", import.meta.url).href);
+    for (const file of sources(EXAMPLES)) {
+      const text = fs.readFileSync(file, "utf8");
+      const started = numbered.includes(path.basename(file)) || path.basename(file) === "main.mjs";
+      if (started) expect(text).toContain(`node examples/${path.relative(EXAMPLES, file)}`);
+    }
+  });
+});
+
+test("01-threads: nothing is computed again, by no thread", async () => {
+  const [first, second, ...more] = await run("01-threads/main.mjs");
+  expect(more).toEqual([]);
+  expect(first).toMatch(/^first round: 8 computed, 0 from the cache/);
+  expect(second).toMatch(/^second round: 0 computed, 8 from the cache/);
+});
+
+test("02-pm2: what one process has computed the others answer, also the one that comes after a kill", async () => {
+  const home = fs.mkdtempSync(path.join(projects.folder, "home-"));
+  const lines = ran(await execute(process.execPath, ["02-pm2/main.mjs"], { cwd: project, env: { TMPDIR: home } }));
+  const answers = lines.filter((line) => line.startsWith("/a"));
+  expect(answers).toHaveLength(8);
+  const computed = new Set(answers.map((line) => numbers(line)[0]));
+  const answered = new Set(answers.map((line) => numbers(line)[1]));
+  expect(computed.size).toBe(1);
+  expect(answered.size).toBe(3);
+  expect(fs.readdirSync(home)).toEqual([]);
+});
+
+test("03-cluster: one loads, the others have it", async () => {
+  const [first, ...others] = await run("03-cluster.mjs");
+  expect(first).toMatch(/loaded the settings$/);
+  const pid = numbers(first)[0];
+  expect(others).toHaveLength(4);
+  expect(others.filter((line) => line.endsWith(`has the settings that ${pid} loaded`))).toHaveLength(3);
+  expect(others).toContain(`worker ${pid} is killed`);
+});
+
+test("04-two-terminals: they count together", async () => {
+  const both = await Promise.all([0, 1].map(() => run("04-two-terminals.mjs", { PAUSE_MS: "100" })));
+  const counts = both.flat().map((line) => numbers(line)[0] as number);
+  expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
+  for (const lines of both) expect(lines.join()).toMatch(/process \d+/);
+});
+
+/** Starts an example that serves, twice; where the two listen. */
+async function serve(file: string): Promise<{ urls: [string, string]; stop: () => Promise<void> }> {
+  const both = [0, 1].map(() => new Running(process.execPath, [file], { cwd: project, env: { PORT: "0" } }));
+  servers.push(...both);
+  const urls = (await Promise.all(both.map(address))) as [string, string];
+  const stop = async (): Promise<void> => {
+    for (const { child, ended } of both) {
+      child.kill("SIGTERM");
+      const { status, stderr } = await ended;
+      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    }
+  };
+  return { urls, stop };
+}
+
+async function ask(
+  url: string,
+  init?: RequestInit,
+): Promise<{ cache: string | null; type: string | null; body: string }> {
+  const response = await fetch(url, { signal: AbortSignal.timeout(10_000), ...init });
+  expect(response.status).toBe(200);
+  return {
+    cache: response.headers.get("x-cache"),
+    type: response.headers.get("content-type"),
+    body: await response.text(),
+  };
+}
+
+async function reports(file: string): Promise<void> {
+  const { urls, stop } = await serve(file);
+  const first = await ask(urls[0]);
+  expect(first.cache).toBe(null);
+  expect(JSON.parse(first.body)).toEqual({ report: "sales", computedBy: servers[0]?.child.pid });
+  for (const url of urls) expect(await ask(url)).toEqual({ ...first, cache: "hit" });
+  expect((await ask(urls[1].replace("sales", "stock"))).cache).toBe(null);
+  await stop();
+}
+
+test("05-express: what one process has answered the other answers too", () => reports("05-express.mjs"));
+
+test("06-fastify: what one process has answered the other answers too", () => reports("06-fastify.mjs"));
+
+test("07-vite: pages are rendered once, and again after a change", async () => {
+  const { urls, stop } = await serve("07-vite.mjs");
+  const first = await ask(urls[0]);
+  expect(first).toEqual({
+    cache: "miss",
+    type: "text/html",
+    body: `<h1>/about</h1> rendered by ${servers[0]?.child.pid}`,
+  });
+  expect(await ask(urls[1])).toEqual({ ...first, cache: "hit" });
+  await ask(new URL("/publish", urls[0]).href, { method: "POST" });
+  const after = await ask(urls[1]);
+  expect(after).toMatchObject({ cache: "miss", body: `<h1>/about</h1> rendered by ${servers[1]?.child.pid}` });
+  expect(await ask(urls[0])).toEqual({ ...after, cache: "hit" });
+  await stop();
+});
+
+test("08-lookup-table: one table for all takes less than a copy in each", async () => {
+  const lines = await run("08-lookup-table.mjs", { ROWS: "60000" });
+  const [, copies, shared, saved, evicted] = lines.map((line) => numbers(line).at(-1) as number);
+  expect(copies).toBeGreaterThan((shared as number) + 20);
+  expect(Math.abs((saved as number) - ((copies as number) - (shared as number)))).toBeLessThanOrEqual(1);
+  expect(evicted).toBe(0);
+});
+
+test("09-rate-limit: exactly as many as the limit are let through, by all processes together", async () => {
+  const lines = await run("09-rate-limit.mjs");
+  const allowed = lines.slice(0, 3).map((line) => numbers(line)[1] as number);
+  expect(allowed.reduce((sum, n) => sum + n)).toBe(100);
+  expect(lines[3]).toBe("together: 100 allowed, the limit is 100");
+});
+
+test("10-run-once: one does the job, another one when it dies", async () => {
+  const lines = await run("10-run-once.mjs");
+  const ran = lines.filter((line) => line.endsWith("runs the job")).map((line) => numbers(line)[0]);
+  expect(ran).toHaveLength(2);
+  expect(ran[0]).not.toBe(ran[1]);
+  expect(lines.filter((line) => line.endsWith("has the report"))).toHaveLength(3);
+  expect(lines.at(-1)).toBe(`the report: made by ${ran[1]}`);
+});
+
+test("11-typescript: it compiles, and does what it says", async () => {
+  const tsc = path.join(root, "node_modules/typescript/bin/tsc");
+  const args = ["--strict", "--exactOptionalPropertyTypes", "--target", "es2023", "--module", "nodenext"];
+  const types = ["--lib", "es2023,esnext.disposable", "--types", "node", "--rewriteRelativeImportExtensions"];
+  const out = path.join(project, "compiled");
+  execFileSync(process.execPath, [tsc, ...args, ...types, "--outDir", out, "11-typescript.ts"], {
+    cwd: project,
+    stdio: "inherit",
+    timeout: 60_000,
+  });
+  fs.writeFileSync(path.join(out, "package.json"), '{ "type": "module" }');
+  const expected = ["Ada has the roles author and the tags staff", "2 roles, 1 visit", "ERR_TOO_LARGE"];
+  expect(await run("compiled/11-typescript.js")).toEqual(expected);
+  // As it is, where Node.js runs TypeScript without a flag and without a warning.
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major > 24 || (major === 24 && minor >= 12)) expect(await run("11-typescript.ts")).toEqual(expected);
+});

@@ -1,0 +1,296 @@
+/**
+ * Jobs for a process of its own, so that what is counted there is nobody else's, and so that limits hold for nobody else:
+ * `node --expose-gc resources-jobs.mjs <job> '{"name": …}'` prints what it found as JSON.
+ */
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync, readdirSync, readFileSync, statfsSync } from "node:fs";
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
+import * as together from "cache-machine";
+import { patient, resources } from "../crash/arena.mjs";
+import { generator } from "../crash/values.mjs";
+import * as apart from "../host/apart.mjs";
+
+const { attachCache, createCache, destroyCache, openCache } = apart;
+
+const GUEST = fileURLToPath(new URL("guest.mjs", import.meta.url));
+
+/** Limits this process, as `ulimit` would; only the soft limit, so that it can be raised again. */
+function limit(resource, value) {
+  execFileSync("prlimit", ["--pid", String(process.pid), `--${resource}=${value}:`]);
+}
+
+const addressSpace = () => Number(readFileSync("/proc/self/statm", "latin1").split(" ")[0]) * 4096;
+
+/** Name, code and message of what is thrown; what is returned otherwise. */
+function outcome(run) {
+  try {
+    return { returned: run() };
+  } catch (error) {
+    return { name: error.name, code: error.code, message: error.message };
+  }
+}
+
+/** How many mappings of caches this process has; a file that it made itself has no name there. */
+const mappings = () => readFileSync("/proc/self/maps", "latin1").match(/ \/dev\/shm\/.*$/gm)?.length ?? 0;
+
+/** What this process has open once everything has settled. */
+async function settled() {
+  for (let i = 0; i < 3; i++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return resources();
+}
+
+/** How `files` and `maps` grew during `run`, after a first time that fills what is kept for good. */
+async function growth(run, times) {
+  await run(0);
+  const before = await settled();
+  const from = performance.now();
+  for (let i = 1; i <= times; i++) await run(i);
+  const ms = Math.round(performance.now() - from);
+  const after = await settled();
+  return { files: after.files - before.files, maps: after.maps - before.maps, ms };
+}
+
+const works = (cache, i) => {
+  if (cache.set(`k${i % 100}`, i).get(`k${i % 100}`) !== i) throw new Error(`lost in round ${i}`);
+};
+
+const jobs = {
+  /**
+   * Opens and closes one name. `held`: somebody else in this process has it open all the time. `oneSeat`: all that is
+   * opened has one seat, as usual.
+   */
+  async openAndClose({ name, times, held, leaks = false, oneSeat = false }) {
+    const openCache = oneSeat ? together.openCache : apart.openCache;
+    const holder = held ? openCache(name, { size: "1mb" }) : undefined;
+    const kept = [];
+    const grown = await growth((i) => {
+      const cache = openCache(name, { size: "1mb", nearCache: 16 });
+      works(cache, i);
+      if (leaks) kept.push(cache);
+      else cache.close();
+    }, times);
+    const mapped = mappings();
+    holder?.close();
+    const again = openCache(name);
+    const { participants } = again.stats();
+    again.close();
+    return { ...grown, mapped, participants: oneSeat ? participants : participants - kept.length };
+  },
+
+  async createAndDestroy({ name, times }) {
+    const grown = await growth((i) => {
+      const cache = openCache(name, { size: "1mb", nearCache: 16 });
+      works(cache, i);
+      // In both orders.
+      if (i % 2 === 0) cache.close();
+      if (!destroyCache(name)) throw new Error(`gone in round ${i}`);
+      if (i % 2 === 1) cache.close();
+    }, times);
+    return { ...grown, mapped: mappings() };
+  },
+
+  /** Caches of thread reach in an address space that has room for a few at a time. */
+  async threadCaches({ times, size, room }) {
+    gc();
+    limit("as", addressSpace() + room);
+    const grown = await growth((i) => {
+      const cache = createCache({ size, nearCache: 16 });
+      works(cache, i);
+      cache.close();
+    }, times);
+    return grown;
+  },
+
+  /** The same with files: the mapping of each ends with its last user. */
+  async files({ name, times, size, room }) {
+    gc();
+    limit("as", addressSpace() + room);
+    return growth((i) => {
+      const cache = openCache(name, { size, nearCache: 16 });
+      works(cache, i);
+      cache.close();
+      destroyCache(name);
+    }, times);
+  },
+
+  /** `tracked`: whether Node.js closes what a worker has opened when that ends. */
+  async workers({ name, times, width = 4, tracked = true }) {
+    const cache = openCache(name, { size: "1mb" });
+    let serial = 0;
+    const one = async () => {
+      const i = serial++;
+      const handle = i % 2 === 0 ? cache.handle : undefined;
+      const worker = new Worker(GUEST, {
+        workerData: { job: "attach", name, handle },
+        trackUnmanagedFds: tracked,
+      });
+      await patient(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
+      await worker.terminate();
+    };
+    const grown = await growth(() => Promise.all(Array.from({ length: width }, one)), Math.ceil(times / width));
+    const result = { ...grown, terminated: serial, participants: cache.stats().participants, mapped: mappings() };
+    cache.close();
+    return result;
+  },
+
+  /**
+   * Workers that end without close(), of caches that are destroyed: what is free in the file system after each, nothing
+   * having been collected. `who` maps the file: this thread before the worker, which joins by `by`, or the worker alone.
+   */
+  async leavers({ path, size, endings }) {
+    const free = [];
+    for (const [i, { ending, by, who, last }] of endings.entries()) {
+      const name = `leaver-${i}`;
+      const cache = who === "worker" ? undefined : openCache(name, { path, size });
+      const handle = by === "handle" ? cache.handle : undefined;
+      const worker = new Worker(GUEST, { workerData: { job: "leave", name, path, size, handle } });
+      await patient(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
+      const end = async () => {
+        const ended = new Promise((resolve) => worker.once("exit", resolve));
+        if (ending === "terminate") void worker.terminate();
+        else worker.postMessage(ending);
+        await patient(ended, "a guest ends");
+      };
+      if (!last) await end();
+      cache?.close();
+      destroyCache(name, { path });
+      if (last) await end();
+      free.push(statfsSync(path).bfree);
+    }
+    return { free };
+  },
+
+  /** Terminates workers that open and close, and create and destroy, at whatever instant. */
+  async terminatedWhileOpening({ name, times, seed, width = 3 }) {
+    const random = generator(seed);
+    const cache = openCache(name, { size: "1mb" });
+    const own = `${name}-own`;
+    let opened = 0;
+    let interrupted = 0;
+    const one = async () => {
+      const words = new Int32Array(new SharedArrayBuffer(8));
+      const worker = new Worker(GUEST, { workerData: { job: "loop", name, own, words } });
+      let failed;
+      worker.once("error", (error) => (failed = error));
+      const target = 1 + random.below(30);
+      while (Atomics.load(words, 0) < target && failed === undefined) await new Promise((r) => setTimeout(r, 1));
+      for (const instant = performance.now() + random.random(); performance.now() < instant; );
+      await patient(worker.terminate(), "a guest ends");
+      if (failed !== undefined) throw failed;
+      opened += Atomics.load(words, 0);
+      if (Atomics.load(words, 1) === 1) interrupted++;
+    };
+    const round = () => Promise.all(Array.from({ length: width }, one));
+    const grown = await growth(round, Math.ceil(times / width));
+    destroyCache(own);
+    const left = readdirSync("/dev/shm").filter((file) => file.includes(name));
+    const { participants } = cache.stats();
+    const broken = cache.validate();
+    const slots = 64;
+    const guests = Array.from({ length: slots - 1 }, () => openCache(name, { nearCache: 0 }));
+    const full = cache.stats().participants;
+    const tooMany = outcome(() => openCache(name)).code;
+    for (const guest of guests) guest.close();
+    const mapped = mappings();
+    cache.close();
+    const file = basename(cache.handle.path);
+    const others = left.filter((name) => name !== file);
+    return { ...grown, opened, interrupted, participants, broken, full, tooMany, mapped, others };
+  },
+
+  /** No address space: errors, and what is there goes on. */
+  async noAddressSpace({ name }) {
+    const cache = openCache(name, { size: "1mb" });
+    gc();
+    limit("as", addressSpace() + 2 ** 31);
+    const refused = [
+      outcome(() => createCache({ size: "1mb" })),
+      outcome(() => openCache(`${name}-other`, { size: "1mb" })),
+    ];
+    works(cache, 1);
+    // In this process the mapping is there already.
+    const again = openCache(name);
+    works(again, 2);
+    again.close();
+    limit("as", "unlimited");
+    const after = openCache(`${name}-other`, { size: "1mb" });
+    works(after, 3);
+    works(createCache({ size: "1mb" }), 4);
+    after.close();
+    destroyCache(`${name}-other`);
+    return { refused };
+  },
+
+  /** No descriptors: errors, and what is there goes on, in this thread and in a worker. */
+  async noDescriptors({ name }) {
+    const cache = openCache(name, { size: "1mb" });
+    const local = createCache({ size: "1mb" });
+    const worker = new Worker(GUEST, { workerData: { job: "ask", name, handle: cache.handle, local: local.handle } });
+    const answer = () =>
+      patient(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
+    await answer();
+    const before = resources().files;
+    limit("nofile", before + 50);
+    const taken = [];
+    try {
+      for (;;) taken.push(openSync("/dev/null"));
+    } catch (error) {
+      if (error.code !== "EMFILE") throw error;
+    }
+    const refused = [
+      outcome(() => openCache(name)),
+      outcome(() => openCache(`${name}-other`, { size: "1mb" })),
+      outcome(() => attachCache(cache.handle)),
+    ];
+    works(cache, 1);
+    cache.set("large", Buffer.alloc(100_000, 1));
+    cache.increment("counter");
+    const { participants } = cache.stats();
+    works(local, 1);
+    const asked = answer();
+    worker.postMessage("open");
+    const inWorker = await asked;
+    for (const fd of taken) closeSync(fd);
+    limit("nofile", before + 200);
+    const after = answer();
+    worker.postMessage("open");
+    const inWorkerAfter = await after;
+    // One that came while there were no descriptors is proved dead as well.
+    const localBefore = local.stats().participants;
+    await worker.terminate();
+    const localAfter = local.stats().participants;
+    works(openCache(name), 2);
+    return {
+      refused,
+      inWorker,
+      inWorkerAfter,
+      participants,
+      localBefore,
+      localAfter,
+      processesAfter: cache.stats().participants,
+    };
+  },
+
+  /** Writes the whole cache several times over, and reads what was written last. */
+  async fill({ name, path, times = 3 }) {
+    const cache = openCache(name, { path });
+    const { capacity } = cache.stats();
+    let written = 0;
+    for (let i = 0; written < times * capacity; i++, written += 4_000) cache.set(`k${i}`, Buffer.alloc(4_000, i));
+    cache.set("large", Buffer.alloc(100_000, 7));
+    const { used } = cache.stats();
+    const read = [cache.get("large")?.every((byte) => byte === 7), cache.validate()];
+    cache.close();
+    return { share: used / capacity, read };
+  },
+};
+
+const [job, options] = process.argv.slice(2);
+console.log(JSON.stringify(await jobs[job](JSON.parse(options))));
+// A worker that was not ended keeps nobody waiting.
+process.exit(0);

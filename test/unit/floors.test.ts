@@ -1,0 +1,137 @@
+/**
+ * Calls go down, as ARCHITECTURE.md draws it: from floor to floor, and within a floor without a circle. The one ring that
+ * there is has a name here.
+ */
+
+import fs from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Folders from the highest to the lowest; `.` are the files beside them. */
+const FLOORS = {
+  "wasm/src": ["abi", "entries", "log", "participant", "index", "format", "sync"],
+  src: ["open", "cache", "near", "values", "engine", "memory", "liveness", "system", "."],
+};
+/** Files at the top of each tree: they name what is inside, and nobody inside needs them. */
+const TOP = { "wasm/src": ["lib.rs"], src: ["index.ts", "browser.ts"] };
+/** Space for a record may have to be made first, and making room moves records, which needs space. */
+const RINGS = { "wasm/src": [["log/append.rs", "log/reclaim.rs"]], src: [] as string[][] };
+
+type Tree = keyof typeof FLOORS;
+/** For each file those that it calls or imports. */
+type Uses = Map<string, Set<string>>;
+
+function sources(tree: Tree, ending: string): Map<string, string> {
+  const names = fs.readdirSync(path.join(root, tree), { recursive: true, encoding: "utf8" });
+  const files = names.filter((name) => name.endsWith(ending) && !TOP[tree].includes(name)).sort();
+  return new Map(files.map((file) => [file, fs.readFileSync(path.join(root, tree, file), "utf8")]));
+}
+
+/** Imports, of types too. */
+function usesOfTypeScript(): Uses {
+  const uses: Uses = new Map();
+  for (const [file, text] of sources("src", ".ts")) {
+    const found = [...text.matchAll(/\bfrom "(\.[^"]+)"|\bimport\("(\.[^"]+)"\)/g)].map(([, a, b]) =>
+      path.join(path.dirname(file), (a ?? b) as string),
+    );
+    uses.set(file, new Set(found.filter((each) => each.endsWith(".ts"))));
+  }
+  return uses;
+}
+
+/**
+ * Paths of modules, and methods of `Participant`, which are spread over the modules: whoever calls `self.lock(` calls the
+ * module that defines it.
+ */
+function usesOfRust(): Uses {
+  const files = sources("wasm/src", ".rs");
+  // Tests and what is only for models may look wherever they want.
+  const code = new Map(
+    [...files].map(([file, text]) => [file, (text.split("#[cfg(test)]")[0] as string).replace(/\/\/.*$/gm, "")]),
+  );
+  const methods = new Map<string, string>();
+  for (const [file, text] of code) {
+    for (const [, body] of text.matchAll(/^impl<H: Host> Participant<H> \{\n([\s\S]*?)^\}/gm)) {
+      for (const [, name] of (body as string).matchAll(/^ {4}(?:pub(?:\(\w+\))? )?(?:unsafe )?fn (\w+)/gm)) {
+        methods.set(name as string, file);
+      }
+    }
+  }
+  const uses: Uses = new Map();
+  for (const [file, text] of code) {
+    const found = new Set<string>();
+    for (const [, folder, name] of text.matchAll(/\bcrate::(\w+)(?:::(\w+))?/g)) {
+      const inner = `${folder}/${name}.rs`;
+      found.add(files.has(inner) ? inner : `${folder}/mod.rs`);
+    }
+    for (const [, name] of text.matchAll(/\b(?:self|me|participant)\.(\w+)\(/g)) {
+      const home = methods.get(name as string);
+      if (home !== undefined) found.add(home);
+    }
+    uses.set(file, found);
+  }
+  return uses;
+}
+
+const folderOf = (file: string): string => path.dirname(file);
+
+/** What goes up, or round in a circle. */
+function faults(tree: Tree, uses: Uses): string[] {
+  const floors: string[] = FLOORS[tree];
+  const isRing = (from: string, to: string) => RINGS[tree].some((ring) => ring.includes(from) && ring.includes(to));
+  const wrong: string[] = [];
+  for (const [from, found] of uses) {
+    if (!floors.includes(folderOf(from))) wrong.push(`${from} is on no floor`);
+    for (const to of found) {
+      if (floors.indexOf(folderOf(to)) < floors.indexOf(folderOf(from))) wrong.push(`${from} goes up to ${to}`);
+    }
+  }
+  const done = new Set<string>();
+  const visit = (file: string, way: string[]): void => {
+    if (way.includes(file)) wrong.push([...way.slice(way.indexOf(file)), file].join(" → "));
+    else if (!done.has(file)) {
+      for (const to of uses.get(file) ?? []) if (to !== file && !isRing(file, to)) visit(to, [...way, file]);
+      done.add(file);
+    }
+  };
+  for (const file of uses.keys()) visit(file, []);
+  return wrong;
+}
+
+describe.each([
+  ["wasm/src", usesOfRust],
+  ["src", usesOfTypeScript],
+] as const)("%s", (tree, usesOf) => {
+  const uses = usesOf();
+
+  test("has files on every floor, which use each other", () => {
+    expect([...new Set([...uses.keys()].map(folderOf))].sort()).toEqual([...FLOORS[tree]].sort());
+    expect([...uses.values()].reduce((sum, each) => sum + each.size, 0)).toBeGreaterThan(50);
+  });
+
+  test("goes down only", () => {
+    expect(faults(tree, uses)).toEqual([]);
+  });
+
+  test("a call that goes up, and a circle, would be found", () => {
+    const [highest, lowest] = [FLOORS[tree][0], FLOORS[tree].at(-1)].map((floor) =>
+      [...uses.keys()].find((file) => folderOf(file) === floor),
+    ) as [string, string];
+    const up = new Map(uses).set(lowest, new Set([highest]));
+    expect(faults(tree, up)).toContain(`${lowest} goes up to ${highest}`);
+    const circle = new Map([
+      ["a", new Set(["b"])],
+      ["b", new Set(["a"])],
+    ]);
+    expect(faults(tree, circle)).toContain("a → b → a");
+  });
+
+  test("has each ring that is named", () => {
+    for (const [a, b] of RINGS[tree] as [string, string][]) {
+      expect([uses.get(a)?.has(b), uses.get(b)?.has(a)]).toEqual([true, true]);
+    }
+  });
+});

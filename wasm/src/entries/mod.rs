@@ -1,0 +1,10 @@
+//! What callers ask for: reading, storing, changing, and removing entries.
+
+#[cfg(feature = "faults")]
+pub mod audit;
+pub mod change;
+pub mod large;
+pub mod read;
+pub mod store;
+pub mod tags;
+pub mod validate;

@@ -1,0 +1,3 @@
+//! The index: buckets of one-word entries.
+
+pub mod probe;
