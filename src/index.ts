@@ -15,7 +15,7 @@ import {
   resolveSize,
   type SetOptions,
 } from "./cache/options.ts";
-import { checkMapping, layout, sizeLimits } from "./engine/plan.ts";
+import { checkMapping, plan, sizeLimits } from "./engine/plan.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "./memory/file.ts";
 import { applicationName } from "./open/application.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
@@ -58,7 +58,7 @@ function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> 
   const region = openFileRegion({
     name,
     path,
-    layout,
+    plan,
     size: resolveSize(size, sizeLimits()),
     defaultSize: DEFAULT_SIZE,
   });
@@ -104,7 +104,7 @@ export function destroyCache(...args: [string?, { path?: string | undefined }?])
     application?.close();
     application = undefined;
   }
-  return destroyFile({ name, path }, layout.version);
+  return destroyFile({ name, path }, plan.version);
 }
 
 let application: Cache | undefined;

@@ -24,7 +24,7 @@ import {
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/engine.ts";
-import { layout } from "../engine/plan.ts";
+import { plan } from "../engine/plan.ts";
 import { leaveSeat, type Seat, takeSeat } from "../engine/seats.ts";
 import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
@@ -221,7 +221,7 @@ export class Cache<V = any> implements Disposable {
 
   /** What a worker needs for `attachCache`; passes through structured clone. */
   get handle(): CacheHandle {
-    return { ...this.#engine.region.handle, build: layout.build };
+    return { ...this.#engine.region.handle, build: plan.build };
   }
 
   /**
