@@ -5,7 +5,7 @@
 
 import type { Engine } from "../engine/engine.ts";
 import { leaveSeat, type Seat, takeSeat } from "../engine/seats.ts";
-import { CacheError } from "../errors.ts";
+import { closed } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
 import { Near } from "../near/near.ts";
 import type { Resolved } from "./options.ts";
@@ -49,9 +49,7 @@ export class Opening {
 
   /** @throws {CacheError} `ERR_CLOSED` when the cache was closed. @throws {Error} when a clock uses the cache that asks it. */
   checkOpen(): void {
-    if (this.closed) {
-      throw new CacheError("ERR_CLOSED", "this cache was closed in this thread; open it again to use it");
-    }
+    if (this.closed) throw closed();
     // The area has the key and the value of the call that waits for the clock.
     if (this.engine.asking) this.engine.refuseClock();
   }

@@ -22,7 +22,7 @@ import {
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/engine.ts";
-import { CacheError } from "../errors.ts";
+import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
@@ -229,7 +229,7 @@ export class View implements Source {
     if (written < 0) return false;
     const result = this.engine.touch(written, expiry);
     if (result === BUSY) throw busy("another participant is in the way");
-    if (result === TOO_LARGE) throw new CacheError("ERR_TOO_LARGE", "the entry has no room for an expiry");
+    if (result === TOO_LARGE) throw noRoomForExpiry();
     return result === DONE;
   }
 
@@ -253,12 +253,7 @@ export class View implements Source {
   }
 
   #tooLarge(length: number): never {
-    const limit = Math.min(this.opening.options.maxEntrySize, this.engine.maxValue);
-    const why =
-      length <= limit
-        ? "its key and tags leave no room for it"
-        : `the limit is ${limit} (an eighth of the cache's size, or maxEntrySize)`;
-    throw new CacheError("ERR_TOO_LARGE", `value: has ${length} bytes and ${why}. The old value was kept.`);
+    throw tooLarge(length, Math.min(this.opening.options.maxEntrySize, this.engine.maxValue));
   }
 
   // ---- the clock
@@ -341,10 +336,6 @@ export class View implements Source {
     if (tags === undefined && this.scope === ROOT) return 0;
     return writeTags(this.engine.tags, tags ?? [], this.scope.tagPrefix, this.scope.hidden);
   }
-}
-
-function busy(why: string): CacheError {
-  return new CacheError("ERR_BUSY", `${why}; nothing was changed. Try again later.`);
 }
 
 /** A copy of the first `length` bytes. (`slice` of a `Buffer` would be a view.) */
