@@ -70,7 +70,6 @@ export class View implements Source {
   get(key: Key): unknown {
     const near = this.#near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
-    if (this.opening.closed) this.opening.checkOpen();
     return near.get(key, this);
   }
 

@@ -102,7 +102,9 @@ const NOTHING: readonly unknown[] = [];
 export class Table {
   /** The shapes of the objects that were met. */
   shapes: Shapes = new Shapes();
-  readonly cooldown: Cooldown;
+  readonly #cooldown: Cooldown;
+  /** Reads for which the table is not asked. */
+  #pause = 0;
   readonly #engine: Engine;
   /** The memory of the engine. Reading words of it needs no atomics: see {@link Table.isCurrent}. */
   readonly #memory32: Int32Array;
@@ -146,7 +148,7 @@ export class Table {
     this.#hitsAt = engine.nearHitsAt / 8;
     this.#most = entries;
     this.#budget = new Budget(bytes, engine.region.size, () => this.#advance());
-    this.cooldown = new Cooldown(
+    this.#cooldown = new Cooldown(
       () => this.#memory64[this.#hitsAt] as number,
       () => this.#reset(this.#epoch),
     );
@@ -155,6 +157,18 @@ export class Table {
   /** Values that are kept, and the bytes of heap that they and the table take, by estimate. */
   get usage(): { entries: number; bytes: number } {
     return { entries: this.#taken, bytes: this.#budget.bytes };
+  }
+
+  /** Whether the next read goes to the engine at once, as the table helped too little lately. Call it once before each read. */
+  isCooling(): boolean {
+    if (this.#pause === 0) return false;
+    this.#pause--;
+    return true;
+  }
+
+  /** Counts a read that found no current value here, but one in the engine: see {@link Cooldown.missed}. */
+  missed(weight = 1): void {
+    this.#pause = this.#cooldown.missed(weight);
   }
 
   /**
@@ -287,7 +301,7 @@ export class Table {
   }
 
   /**
-   * The slot for a value that was just read, or -1 when it gets none. Call {@link Table.keep} for it before anything else.
+   * The slot for a value that was just read, or -1 when it gets none. Call {@link Table.put} for it before anything else.
    *
    * @param out the stamp of the value's entry, as the engine's `get` has put it there
    */
@@ -328,14 +342,14 @@ export class Table {
       else if (words[hotAt(slot) + HASH] === hash) this.#collisions++;
     }
     if (!isFull) {
-      this.cooldown.filled();
+      this.#cooldown.filled();
       if (empty >= 0) return empty;
     }
     if (words[CANDIDATES_AT + set] !== hash) {
       words[CANDIDATES_AT + set] = hash;
       return -1;
     }
-    this.cooldown.replaced();
+    this.#cooldown.replaced();
     if (empty >= 0) return empty;
     for (let slot = first; slot < first + SET; slot++) if (!this.#isReferenced(slot)) return slot;
     for (let slot = first; slot < first + SET; slot++) this.#clearReference(slot);
@@ -348,7 +362,7 @@ export class Table {
    * @param out its stamp, as for {@link Table.place}
    * @param heap bytes of heap that the value takes
    */
-  keep(
+  put(
     slot: number,
     key: string,
     out: Int32Array,

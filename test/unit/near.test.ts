@@ -61,7 +61,7 @@ function play(entries: number, bytes = 1 << 30): Play {
     stamp(n);
     out[OUT_CHANGES] = 0;
     const slot = near.place(key, scope, out);
-    if (slot >= 0) near.keep(slot, key, out, n, extraOf(scope.id, Infinity, undefined), heap, false);
+    if (slot >= 0) near.put(slot, key, out, n, extraOf(scope.id, Infinity, undefined), heap, false);
   };
   const stamp = (n: number): void => {
     out[OUT_STAMP] = view.getInt32(entryAt(n), true);
@@ -312,9 +312,9 @@ describe("a read looks here", () => {
   function read({ near, keep, found }: Play, keys: Iterable<number>): number {
     let rested = 0;
     for (const n of keys) {
-      if (near.cooldown.isOn()) rested++;
+      if (near.isCooling()) rested++;
       else if (!found(n)) {
-        near.cooldown.missed();
+        near.missed();
         keep(n);
       }
     }
@@ -346,7 +346,7 @@ describe("a read looks here", () => {
       read(all, keys(20_000));
       expect(read(all, keys(2_000_000)) / 2_000_000).toBeGreaterThan(0.95);
       // What was kept in vain is let go of, but for the last one.
-      for (let n = 1_000_000; !all.near.cooldown.isOn(); n++) read(all, [n]);
+      for (let n = 1_000_000; !all.near.isCooling(); n++) read(all, [n]);
       expect(all.near.usage.entries).toBeLessThanOrEqual(1);
     },
     60_000,
@@ -379,8 +379,8 @@ describe("a read looks here", () => {
     const { near } = play(1000);
     let rested = 0;
     for (let i = 0; i < 200_000; i++) {
-      if (near.cooldown.isOn()) rested++;
-      else near.cooldown.missed();
+      if (near.isCooling()) rested++;
+      else near.missed();
     }
     expect(rested / 200_000).toBeGreaterThan(0.9);
   });
