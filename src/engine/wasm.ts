@@ -1,6 +1,6 @@
 /**
- * How the compiled engine ships: its bytes are part of the bundle, so there is no file to find and nothing to fetch, in
- * Node.js and in browsers alike. They are compiled once per thread, when the first cache is opened.
+ * The compiled engine as it ships: its bytes are part of the bundle. So there is no file to find and nothing to fetch, in
+ * Node.js and in browsers alike. The bytes are compiled once in each thread, when it opens its first cache.
  */
 
 import bytes from "../../wasm/cache_machine.wasm";
@@ -50,10 +50,10 @@ function unsupported(message: string, cause?: unknown): CacheError {
  *
  * @throws {CacheError} as {@link wasmModule}.
  */
-export function instantiate(memory: WebAssembly.Memory, host: Host): Exports {
+export function instantiate(memory: WebAssembly.Memory, imports: Imports): Exports {
   const module = wasmModule();
   try {
-    const { exports } = new WebAssembly.Instance(module, { host: { memory, ...host } });
+    const { exports } = new WebAssembly.Instance(module, { host: { memory, ...imports } });
     return exports as unknown as Exports;
   } catch (cause) {
     if (cause instanceof RangeError) throw noAddressSpace(cause);
@@ -61,13 +61,16 @@ export function instantiate(memory: WebAssembly.Memory, host: Host): Exports {
   }
 }
 
-/** The functions that the engine imports. None may throw: they run while locks are held. */
-export interface Host extends Record<string, WebAssembly.ImportValue> {
+/** The functions that the engine imports. None may throw: the engine calls them while it holds locks. */
+export interface Imports extends Record<string, WebAssembly.ImportValue> {
+  /** Milliseconds. */
   now(): number;
-  take(slot: number): number;
-  release(slot: number): void;
+  /** 1 when no living participant owns the seat, and the caller owns it now, until `release`; else 0. */
+  take(seat: number): number;
+  release(seat: number): void;
+  /** Waits a little, longer with each attempt; 0 when the time for waiting is over, else 1. */
   pause(attempt: number): number;
 }
 
-/** For calls that need none. */
-export const NO_HOST: Host = { now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };
+/** For calls that import nothing but the memory. */
+export const NO_IMPORTS: Imports = { now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };
