@@ -6,7 +6,7 @@
 
 import type { Cache, CacheHandle } from "./cache/cache.ts";
 import type { CacheOptions, OpenOptions } from "./cache/options.ts";
-import { CacheError } from "./errors.ts";
+import { type CacheError, unsupported } from "./errors.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/cache.ts";
@@ -33,8 +33,7 @@ export function destroyCache(_name?: string): never {
 }
 
 function noProcesses(): CacheError {
-  return new CacheError(
-    "ERR_UNSUPPORTED",
+  return unsupported(
     "processes cannot share a cache in a browser. Use createCache, and attachCache(cache.handle) in workers.",
   );
 }

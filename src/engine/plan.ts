@@ -31,11 +31,11 @@ export const plan: Plan = {
 
   version: FACTS.version,
 
-  of(size: number): { base: number; slots: number } {
+  of(size: number): { base: number; seats: number } {
     // What is missing is told before memory is taken.
     wasmModule();
-    const slots = Math.min(Math.max(size / PAGE, FACTS.minSlots), FACTS.maxSlots);
-    return { base: Math.ceil((AREAS_AT + slots * FACTS.areaBytes) / PAGE) * PAGE, slots };
+    const seats = Math.min(Math.max(size / PAGE, FACTS.minSlots), FACTS.maxSlots);
+    return { base: Math.ceil((AREAS_AT + seats * FACTS.areaBytes) / PAGE) * PAGE, seats };
   },
 
   format(memory: WebAssembly.Memory, base: number, size: number): void {

@@ -4,8 +4,7 @@
  */
 
 import bytes from "../../wasm/cache_machine.wasm";
-import { CacheError } from "../errors.ts";
-import { noAddressSpace } from "../memory/memory.ts";
+import { CacheError, noAddressSpace } from "../errors.ts";
 import type { Exports } from "./exports.ts";
 
 /** Identity of the engine: threads share the private part of a memory only with the very same one. */
