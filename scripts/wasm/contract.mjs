@@ -34,7 +34,8 @@ export function contractTs(linked) {
     if (!/^[A-Z][A-Z0-9_]*$/.test(name)) throw new BuildError(`the contract names a constant ${JSON.stringify(name)}`);
     if (group !== last) ts += `\n// ---- ${group}\n`;
     last = group;
-    const comment = doc.length === 1 ? `/** ${doc[0]} */` : ["/**", ...doc.map((line) => ` * ${line.trim()}`), " */"].join("\n");
+    const comment =
+      doc.length === 1 ? `/** ${doc[0]} */` : ["/**", ...doc.map((line) => ` * ${line.trim()}`), " */"].join("\n");
     ts += `\n${comment}\nexport const ${name} = ${value > Number.MAX_SAFE_INTEGER ? `${value}n` : value};\n`;
   }
   return ts;
@@ -90,7 +91,10 @@ export function checkContract(contract, wasm) {
   bytes.fill(0, contract.AREA_TAGS, contract.AREA_TAGS + contract.TAGS_BYTES);
   demand(x.get(AREAS_AT, key, WANT_VALUE | WANT_TAGS) === 8 && value[0] === 42, "the value is copied elsewhere");
   demand(out32[contract.OUT_TYPE] === NUMBER_TYPE, "the value type is put out elsewhere");
-  demand(out64[contract.OUT_NUMBER] === 1e9 && out64[contract.OUT_VERSION] > 0, "expiry or version is put out elsewhere");
+  demand(
+    out64[contract.OUT_NUMBER] === 1e9 && out64[contract.OUT_VERSION] > 0,
+    "expiry or version is put out elsewhere",
+  );
   demand(out32[contract.OUT_WORD] === 24 && bytes[contract.AREA_TAGS] === 24, "the tags are copied elsewhere");
   demand(out32[contract.OUT_INSIDE] === 0, "no call is under way");
 }

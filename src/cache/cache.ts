@@ -11,11 +11,14 @@ import {
   ABSENT,
   ANYTHING,
   BUSY,
-  BUSY_MS,
+  CLASS_SMALL,
   DONE,
-  type Engine,
   KEY_NAMESPACED,
   NOT_A_NUMBER,
+  PHASE_FREE,
+  PHASE_OPEN,
+  PHASE_RECLAIM,
+  PHASE_SEALED,
   PRESENT,
   TOO_LARGE,
   VERSION,
@@ -23,9 +26,11 @@ import {
   WANT_QUIET,
   WANT_TAGS,
   WANT_VALUE,
-} from "../engine/engine.ts";
+} from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
 import { plan } from "../engine/plan.ts";
 import { leaveSeat, type Seat, takeSeat } from "../engine/seats.ts";
+import { BUSY_MS } from "../engine/waiting.ts";
 import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
 import { heapBytes, packedBytes } from "../near/heap.ts";
@@ -138,8 +143,12 @@ export interface Inspection {
   indexPartEntries: number;
 }
 
-/** By the engine's number of the phase. */
-const SEGMENT_STATES = ["free", "open", "sealed", "reclaim"] as const;
+const SEGMENT_STATES: Record<number, Segment["state"]> = {
+  [PHASE_FREE]: "free",
+  [PHASE_OPEN]: "open",
+  [PHASE_SEALED]: "sealed",
+  [PHASE_RECLAIM]: "reclaim",
+};
 /** No index has fewer buckets. */
 const INDEX_PARTS = 256;
 
@@ -289,8 +298,8 @@ export class Cache<V = any> implements Disposable {
     for (let reads = 0; reads < READS; reads++) {
       const length = engine.get(written, wanted);
       if (length < 0) return undefined;
-      const kind = engine.kind;
-      if (engine.chunked) {
+      const kind = engine.valueType;
+      if (engine.isChunked) {
         const bytes = allocate(length);
         if (engine.readLarge(written, bytes)) return this.#decode(kind, bytes, length, true);
         // What is looked for again was counted already.
@@ -303,7 +312,7 @@ export class Cache<V = any> implements Disposable {
         const value = codec.decode(kind, engine.value, 0, length);
         const slot = near.place(key as string, this.#scope, engine.out);
         if (slot < 0) return value as V;
-        const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
+        const extra = extraOf(this.#scope.id, engine.expiry, engine.tagCounters());
         near.keep(slot, key as string, engine.out, value, extra, heapBytes(value), false);
         return value as V;
       }
@@ -311,7 +320,7 @@ export class Cache<V = any> implements Disposable {
       if (!frozenObjects && !codec.isStructured(kind)) return this.#decode(kind, engine.value, length, false);
       // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
       const proof = engine.out.slice();
-      const extra = extraOf(this.#scope.id, engine.number, engine.tagCounters());
+      const extra = extraOf(this.#scope.id, engine.expiry, engine.tagCounters());
       const value = codec.decode(kind, engine.value, 0, length);
       if (frozenObjects && !deepFreeze(value)) return value as V;
       // Also this may run a getter of what a codec has made, so before there is a place.
@@ -486,9 +495,9 @@ export class Cache<V = any> implements Disposable {
     for (let reads = 0; reads < READS; reads++) {
       const length = engine.get(written, WANT_VALUE | WANT_TAGS);
       if (length < 0) return undefined;
-      const { kind, version, number: expiresAt } = engine;
-      const tags = readTags(engine.tags, engine.word);
-      if (!engine.chunked) {
+      const { valueType: kind, version, expiry: expiresAt } = engine;
+      const tags = readTags(engine.tags, engine.tagBytes);
+      if (!engine.isChunked) {
         return { value: this.#decode(kind, engine.value, length, false), version, expiresAt, tags };
       }
       const bytes = allocate(length);
@@ -534,7 +543,7 @@ export class Cache<V = any> implements Disposable {
     if (result === NOT_A_NUMBER)
       throw new TypeError("the value of this key is not a number; increment cannot add to it");
     if (result !== DONE) throw busy("another participant is in the way");
-    return this.#engine.number;
+    return this.#engine.sum;
   }
 
   /** Subtracts from a number and returns the difference; see {@link increment}. */
@@ -558,7 +567,7 @@ export class Cache<V = any> implements Disposable {
   ttl(key: Key): number | undefined {
     const written = this.#writeKey(key);
     if (written < 0 || this.#engine.get(written, WANT_QUIET) < 0) return undefined;
-    const expiresAt = this.#engine.number;
+    const expiresAt = this.#engine.expiry;
     if (expiresAt === Infinity) return Infinity;
     const left = expiresAt - this.#now();
     // The clock went on after the engine asked for it.
@@ -621,7 +630,7 @@ export class Cache<V = any> implements Disposable {
       const way = this.#engine.next(cursor);
       if (way < 0) return;
       cursor = way + 1;
-      const word = this.#engine.word;
+      const word = this.#engine.keyWord;
       const key = this.#ownKey(word & 3, word >>> 2, prefix);
       if (key !== undefined) yield key;
     }
@@ -698,13 +707,10 @@ export class Cache<V = any> implements Disposable {
    */
   inspect(): Inspection {
     this.#live();
-    const words = this.#engine.segments();
-    const segments: Segment[] = [];
-    for (let i = 0; i < words.length; i += 4) {
-      const [phase, used, live, generation] = words.subarray(i, i + 4) as unknown as [number, number, number, number];
-      const state = SEGMENT_STATES[phase & 3] as Segment["state"];
-      segments.push({ state, class: phase >> 8 ? "main" : "small", used, live, generation: generation >>> 0 });
-    }
+    const segments: Segment[] = this.#engine.segments().map(({ phase, class: queue, ...rest }) => {
+      const state = SEGMENT_STATES[phase] as Segment["state"];
+      return { state, class: queue === CLASS_SMALL ? "small" : "main", ...rest };
+    });
     const { room, counts } = this.#engine.occupancy(INDEX_PARTS);
     const part = (_: unknown, i: number) => ({ live: counts[2 * i] as number, ghosts: counts[2 * i + 1] as number });
     return {

@@ -53,7 +53,13 @@ const ASKING = "cache-machine asks the clock";
 /** Captured here, so that it is a plain call wherever it is made: see {@link Engine.set}. */
 const { store } = Atomics;
 
-const COUNTERS = {
+/** The numbers that participants count. */
+export type Counts = Record<
+  "hits" | "misses" | "sets" | "deletes" | "evictions" | "expirations" | "reclaims" | "compactions",
+  number
+>;
+
+const COUNTERS: Counts = {
   hits: COUNTER_HITS,
   misses: COUNTER_MISSES,
   sets: COUNTER_SETS,
@@ -63,8 +69,6 @@ const COUNTERS = {
   reclaims: COUNTER_RECLAIMS,
   compactions: COUNTER_COMPACTIONS,
 };
-/** The numbers that participants count. */
-export type Counts = Record<keyof typeof COUNTERS, number>;
 
 /** A segment as it is now; phase and class are `PHASE_…` and `CLASS_…`. */
 export interface SegmentNumbers {
@@ -158,7 +162,7 @@ export class Engine {
     this.clearEpochAt = region.base + CLEAR_EPOCH_AT;
     const seatAt = x.seat_at(area) >>> 0;
     this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
-    this.#seatWords = new Int32Array(buffer, seatAt, SEAT_NEAR_HITS / 4);
+    this.#seatWords = new Int32Array(buffer, seatAt, SEAT_PENDING + 2);
   }
 
   #imports(): Imports {

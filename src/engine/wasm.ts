@@ -4,7 +4,7 @@
  */
 
 import bytes from "../../wasm/cache_machine.wasm";
-import { CacheError, noAddressSpace } from "../errors.ts";
+import { type CacheError, noAddressSpace, unsupported } from "../errors.ts";
 import type { Exports } from "./exports.ts";
 
 /** Identity of the engine: threads share the private part of a memory only with the very same one. */
@@ -20,7 +20,7 @@ let compiled: WebAssembly.Module | undefined;
 export function wasmModule(): WebAssembly.Module {
   if (compiled !== undefined) return compiled;
   if (typeof WebAssembly !== "object") {
-    throw unsupported("there is no WebAssembly here: Node.js has none with the option --jitless");
+    throw missing("there is no WebAssembly here: Node.js has none with the option --jitless");
   }
   try {
     compiled = new WebAssembly.Module(bytes);
@@ -28,10 +28,10 @@ export function wasmModule(): WebAssembly.Module {
   } catch (cause) {
     if (cause instanceof RangeError) throw noAddressSpace(cause);
     if (!WebAssembly.validate(USES_SIMD)) {
-      throw unsupported("WebAssembly has no SIMD here: V8 needs SSE4.1 for it, or NEON", cause);
+      throw missing("WebAssembly has no SIMD here: V8 needs SSE4.1 for it, or NEON", cause);
     }
-    if (!WebAssembly.validate(bytes)) throw unsupported("WebAssembly with threads and SIMD is missing here", cause);
-    throw unsupported("WebAssembly is forbidden here: the Content-Security-Policy has to allow it (script-src)", cause);
+    if (!WebAssembly.validate(bytes)) throw missing("WebAssembly with threads and SIMD is missing here", cause);
+    throw missing("WebAssembly is forbidden here: the Content-Security-Policy has to allow it (script-src)", cause);
   }
 }
 
@@ -40,8 +40,9 @@ const USES_SIMD = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11],
 );
 
-function unsupported(message: string, cause?: unknown): CacheError {
-  return new CacheError("ERR_UNSUPPORTED", `${message}. A cache cannot be opened without it.`, { cause });
+/** The error of a runtime that cannot run the engine. */
+function missing(what: string, cause?: unknown): CacheError {
+  return unsupported(`${what}. A cache cannot be opened without it.`, { cause });
 }
 
 /**

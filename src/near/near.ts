@@ -32,7 +32,8 @@
  * keys at one set; who could would only make misses here, which the engine answers.
  */
 
-import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../engine/engine.ts";
+import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
 import { KEY_LIMIT } from "../values/key.ts";
 import { flatCopy, hashText } from "../values/runtime.ts";
 import type { Scope } from "../values/scope.ts";
@@ -344,8 +345,8 @@ export class Near {
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const { out } = this.#engine;
     const rare = rareAt(slot);
-    for (let i = 0; i < STAMP; i++) if (words[rare + i] !== out[OUT_STAMP + i]) return false;
-    if (this.#epoch !== out[OUT_EPOCH]) return false;
+    for (let i = 0; i < STAMP_WORDS; i++) if (words[rare + i] !== out[OUT_STAMP + i]) return false;
+    if (this.#epoch !== out[OUT_CLEAR_EPOCH]) return false;
     const at = wordsAt(slot);
     words[at + CHANGES] = out[OUT_CHANGES] as number;
     words[at + NOTES] = (words[at + NOTES] as number) | USED;
@@ -383,7 +384,7 @@ export class Near {
   place(key: string, scope: Scope, out: Int32Array): number {
     // An entry that can change in place, such as a counter, has no stamp that could prove anything.
     if (this.#closed || (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0)) return -1;
-    const epoch = out[OUT_EPOCH] as number;
+    const epoch = out[OUT_CLEAR_EPOCH] as number;
     if (epoch !== this.#epoch) this.#begin(epoch);
     if (this.#words[0] === NO_PAGE) {
       if (!this.#hasRoomFor(PAGE_BYTES)) return -1;
@@ -463,7 +464,7 @@ export class Near {
     words[at + CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at + NOTES] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
     words[at + HASH] = this.#hash;
-    for (let i = 0; i < STAMP; i++) words[rare + i] = out[OUT_STAMP + i] as number;
+    for (let i = 0; i < STAMP_WORDS; i++) words[rare + i] = out[OUT_STAMP + i] as number;
     words[rare + BYTES] = bytes;
     const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
     const place = (slot & (PAGE - 1)) << 1;

@@ -44,8 +44,8 @@ export default [
     breaks: "I2",
     what: "what the engine says is another entry counts as the one that was kept",
     file: "src/near/near.ts",
-    find: "for (let i = 0; i < STAMP; i++) if (words[rare + i] !== out[OUT_STAMP + i]) return false;",
-    replace: "for (let i = 0; i < STAMP; i++) if (words[rare + i] === undefined) return false;",
+    find: "for (let i = 0; i < STAMP_WORDS; i++) if (words[rare + i] !== out[OUT_STAMP + i]) return false;",
+    replace: "for (let i = 0; i < STAMP_WORDS; i++) if (words[rare + i] === undefined) return false;",
     first: ["test/unit/near.test.ts", ...CONFORMANCE],
   },
   {
