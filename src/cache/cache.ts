@@ -4,7 +4,7 @@
  * delegates to one {@link View}, which does the work.
  */
 
-import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/engine.ts";
+import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";

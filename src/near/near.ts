@@ -8,7 +8,8 @@
  * `frozenObjects`. What cannot be copied (a class instance, an error, a Map) is not kept.
  */
 
-import { type Engine, WANT_AFTER_FIND, WANT_VALUE } from "../engine/engine.ts";
+import { WANT_AFTER_FIND, WANT_VALUE } from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import type { Scope } from "../values/scope.ts";
@@ -107,14 +108,14 @@ export class Near extends Table {
   keep(key: string, scope: Scope, length: number): unknown {
     const engine = this.#engine;
     const codec = this.#codec;
-    const type = engine.kind;
+    const type = engine.valueType;
     const isPrimitive = codec.isPrimitive(type);
     this.missed(isPrimitive ? PRIMITIVE_MISSES : 1);
     if (isPrimitive) {
       const value = codec.decode(type, engine.value, 0, length);
       const slot = this.place(key, scope, engine.out);
       if (slot < 0) return value;
-      const extra = extraOf(scope.id, engine.number, engine.tagCounters());
+      const extra = extraOf(scope.id, engine.expiry, engine.tagCounters());
       this.put(slot, key, engine.out, value, extra, heapBytes(value), false);
       return value;
     }
@@ -122,7 +123,7 @@ export class Near extends Table {
     if (!frozen && !codec.isStructured(type)) return codec.decode(type, engine.value, 0, length);
     // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
     const proof = engine.out.slice();
-    const extra = extraOf(scope.id, engine.number, engine.tagCounters());
+    const extra = extraOf(scope.id, engine.expiry, engine.tagCounters());
     const value = codec.decode(type, engine.value, 0, length);
     if (frozen && !deepFreeze(value)) return value;
     // The estimate may run a getter of what a codec has made, so it comes before there is a slot.

@@ -12,7 +12,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { getEnvironmentData, Worker } from "node:worker_threads";
 import { build, buildSync } from "esbuild";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Board } from "../../src/liveness/liveness.ts";
+import { Board } from "../../src/liveness/board.ts";
 import { attachFileRegion, destroyFile, type FileOptions, openFileRegion } from "../../src/memory/file.ts";
 import {
   attachThreadRegion,
@@ -30,7 +30,7 @@ vi.setConfig({ testTimeout: 60_000 });
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const isRoot = process.geteuid?.() === 0;
 const SIZE = 4 * PAGE;
-const SLOTS = 4;
+const SEATS = 4;
 
 // ---- The other side: plain scripts that import a bundle of the modules ----------------------------------------------
 
@@ -41,14 +41,15 @@ buildSync({
     resolveDir: root,
     contents: `
       export * from "./src/memory/file.ts";
-      export * from "./src/liveness/liveness.ts";
+      export * from "./src/liveness/board.ts";
       export * from "./src/memory/memory.ts";
       export { Native } from "./src/system/native.ts";
       const MAGIC = 0x0ddba11;
       export const plan = {
         version: 7,
         build: "test",
-        of: () => ({ base: 131072, slots: ${SLOTS} }),
+        headerBytes: 64,
+        of: () => ({ base: 131072, seats: ${SEATS} }),
         format(memory, base, size) {
           const header = new Uint32Array(memory.buffer, base, 2);
           header[1] = size;
@@ -253,16 +254,16 @@ describe("sizes", () => {
 });
 
 describe("thread reach", () => {
-  const create = () => keep(createThreadRegion({ base: PAGE, size: SIZE, slots: SLOTS }));
+  const create = () => keep(createThreadRegion({ base: PAGE, size: SIZE, seats: SEATS }));
   const CLAIM = `
     const { attachThreadRegion, at } = await library();
     const region = attachThreadRegion(workerData);
-    const slot = region.membership.claim();`;
+    const seat = region.membership.claim();`;
 
-  test("memory is seen by workers, slots are their own", async () => {
+  test("memory is seen by workers, seats are their own", async () => {
     const region = create();
     expect(region.membership.claim()).toBe(0);
-    const worker = startWorker(`${CLAIM} at(region)[0] = 42; send(slot); stay();`, region.handle);
+    const worker = startWorker(`${CLAIM} at(region)[0] = 42; send(seat); stay();`, region.handle);
     expect(await message(worker)).toBe(1);
     expect(at(region)[0]).toBe(42);
     expect(region.membership.take(1)).toBe(false);
@@ -270,40 +271,40 @@ describe("thread reach", () => {
 
   test("a terminated worker is provably dead, also one in the middle of a loop", async () => {
     const region = create();
-    const worker = startWorker(`${CLAIM} send(slot); for (;;);`, region.handle);
-    const slot = await message<number>(worker);
-    expect(region.membership.take(slot)).toBe(false);
+    const worker = startWorker(`${CLAIM} send(seat); for (;;);`, region.handle);
+    const seat = await message<number>(worker);
+    expect(region.membership.take(seat)).toBe(false);
     await worker.terminate();
-    await eventually(() => region.membership.take(slot));
-    expect(region.membership.take(slot)).toBe(false);
-    region.membership.release(slot);
-    expect(region.membership.take(slot)).toBe(true);
+    await eventually(() => region.membership.take(seat));
+    expect(region.membership.take(seat)).toBe(false);
+    region.membership.release(seat);
+    expect(region.membership.take(seat)).toBe(true);
   });
 
   test("so is a nested worker that ended with its parent", async () => {
     const region = create();
-    const nested = script(`${CLAIM} send(slot); stay();`);
+    const nested = script(`${CLAIM} send(seat); stay();`);
     const worker = startWorker(
       `${CLAIM} const child = new Worker(${JSON.stringify(nested)}, { workerData });
-       send([slot, (await once(child, "message"))[0]]); stay();`,
+       send([seat, (await once(child, "message"))[0]]); stay();`,
       region.handle,
     );
-    const slots = await message<number[]>(worker);
-    expect(slots).toEqual([0, 1]);
-    for (const slot of slots) expect(region.membership.take(slot)).toBe(false);
+    const seats = await message<number[]>(worker);
+    expect(seats).toEqual([0, 1]);
+    for (const seat of seats) expect(region.membership.take(seat)).toBe(false);
     await worker.terminate();
-    for (const slot of slots) await eventually(() => region.membership.take(slot));
+    for (const seat of seats) await eventually(() => region.membership.take(seat));
   });
 
-  test("claim() reuses the slot of a dead worker and tells when all owners live", async () => {
+  test("claim() reuses the seat of a dead worker and tells when all owners live", async () => {
     const region = create();
-    const worker = startWorker(`${CLAIM} send(slot); stay();`, region.handle);
+    const worker = startWorker(`${CLAIM} send(seat); stay();`, region.handle);
     await message(worker);
-    const others = Array.from({ length: SLOTS - 1 }, () => keep(attachThreadRegion(region.handle as ThreadHandle)));
+    const others = Array.from({ length: SEATS - 1 }, () => keep(attachThreadRegion(region.handle as ThreadHandle)));
     expect(others.map((other) => other.membership.claim())).toEqual([1, 2, 3]);
     expect(failure(() => region.membership.claim())).toMatchObject({
       code: "ERR_BUSY",
-      message: expect.stringContaining(`all ${SLOTS} places`),
+      message: expect.stringContaining(`all ${SEATS} seats`),
     });
     await worker.terminate();
     await eventually(() => {
@@ -320,17 +321,17 @@ describe("thread reach", () => {
   test("participants of one thread do not take each other for dead, nor give back what is not theirs", () => {
     const region = create();
     const other = keep(attachThreadRegion(region.handle as ThreadHandle));
-    const slot = region.membership.claim();
-    other.membership.release(slot);
-    expect(other.membership.take(slot)).toBe(false);
+    const seat = region.membership.claim();
+    other.membership.release(seat);
+    expect(other.membership.take(seat)).toBe(false);
     expect(other.membership.claim()).toBe(1);
     expect(other.membership.take(-1)).toBe(false);
-    expect(other.membership.take(SLOTS)).toBe(false);
+    expect(other.membership.take(SEATS)).toBe(false);
     region.close();
     region.close();
-    expect(other.membership.take(slot)).toBe(true);
+    expect(other.membership.take(seat)).toBe(true);
     expect(failure(() => region.membership.claim()).code).toBe("ERR_CLOSED");
-    expect(failure(() => region.membership.take(slot)).code).toBe("ERR_CLOSED");
+    expect(failure(() => region.membership.take(seat)).code).toBe("ERR_CLOSED");
   });
 
   test("a thread id that went to another thread is not the thread that had it", () => {
@@ -363,7 +364,7 @@ describe("thread reach", () => {
       id === "node:fs" ? { ...fs, readFileSync } : real(id as "node:fs")) as typeof real;
     try {
       vi.resetModules();
-      const board = new (await import("../../src/liveness/liveness.ts")).Board(tokens);
+      const board = new (await import("../../src/liveness/board.ts")).Board(tokens);
       for (refuse of ["EACCES", "EMFILE"]) expect(board.take(0)).toBe(false);
       hidden = true;
       for (refuse of ["EACCES", "ENOENT", "ESRCH"]) expect(board.take(0)).toBe(false);
@@ -386,13 +387,13 @@ describe("thread reach", () => {
         id === "node:fs" ? { ...fs, readlinkSync } : real(id as "node:fs")) as typeof real;
       try {
         vi.resetModules();
-        const liveness = await import("../../src/liveness/liveness.ts");
-        const error = failure(() => new liveness.Board(tokens));
+        const { Board } = await import("../../src/liveness/board.ts");
+        const error = failure(() => new Board(tokens));
         expect(error).toMatchObject({ code: "ERR_NO_SPACE", message: expect.stringContaining("ulimit -n") });
         expect(error.message).toContain(code);
         // With a descriptor it is as if nothing had been.
         process.getBuiltinModule = real;
-        expect(new liveness.Board(tokens).claim()).toBe(0);
+        expect(new Board(tokens).claim()).toBe(0);
         expect(new BigInt64Array(tokens)[0]).toBeGreaterThan(0n);
       } finally {
         process.getBuiltinModule = real;
@@ -406,7 +407,7 @@ describe("thread reach", () => {
       process.getBuiltinModule = (id) =>
         id === "node:fs" ? { ...real(id), readlinkSync() { throw new Error("hidden"); } } : real(id);`;
     // The watching thread is a worker here as well, so that this test changes nothing in its own.
-    const inner = script(`${hide} ${CLAIM} send(slot); stay();`);
+    const inner = script(`${hide} ${CLAIM} send(seat); stay();`);
     const worker = startWorker(
       `${hide} ${CLAIM}
        const child = new Worker(${JSON.stringify(inner)}, { workerData });
@@ -423,11 +424,11 @@ describe("thread reach", () => {
   });
 
   test("a region larger than a memory is a RangeError, one without address space an ERR_NO_SPACE", () => {
-    expect(() => createThreadRegion({ base: PAGE, size: 2 ** 32, slots: 1 })).toThrow(/^size: 4 GiB/);
+    expect(() => createThreadRegion({ base: PAGE, size: 2 ** 32, seats: 1 })).toThrow(/^size: 4 GiB/);
     const stdout = run(`
       const { createThreadRegion } = await library();
       ${LIMIT_ADDRESS_SPACE}
-      try { createThreadRegion({ base: 65536, size: 65536, slots: 1 }); } catch (e) { console.log(e.code, e.message); }`);
+      try { createThreadRegion({ base: 65536, size: 65536, seats: 1 }); } catch (e) { console.log(e.code, e.message); }`);
     expect(stdout).toMatch(/^ERR_NO_SPACE .*ulimit -v/);
   });
 
@@ -444,7 +445,17 @@ describe("thread reach", () => {
       Object.keys(metafile.inputs)
         .map((input) => path.basename(input))
         .sort(),
-    ).toEqual(["errors.ts", "liveness.ts", "memory.ts", "size.ts"]);
+    ).toEqual([
+      "board.ts",
+      "browser.ts",
+      "errors.ts",
+      "identity.ts",
+      "linux.ts",
+      "membership.ts",
+      "memory.ts",
+      "node-worker.ts",
+      "size.ts",
+    ]);
     expect(outputFiles[0]?.text).not.toMatch(/from "node:/);
   });
 });
@@ -633,12 +644,12 @@ describe("process reach, mappings", () => {
 });
 
 describe("process reach, life and death", () => {
-  const CLAIM = `${OPEN} const region = open(); const slot = region.membership.claim();`;
+  const CLAIM = `${OPEN} const region = open(); const seat = region.membership.claim();`;
 
-  test("kill -9 frees the slot at once", async () => {
+  test("kill -9 frees the seat at once", async () => {
     const region = open();
     expect(region.membership.claim()).toBe(0);
-    const child = startProcess(`${CLAIM} send(slot); for (;;);`, directory);
+    const child = startProcess(`${CLAIM} send(seat); for (;;);`, directory);
     expect(await message(child)).toBe(1);
     expect(region.membership.take(1)).toBe(false);
     await kill9(child);
@@ -648,7 +659,7 @@ describe("process reach, life and death", () => {
   test("so does terminating a worker, while its process lives on", async () => {
     const region = open();
     region.membership.claim();
-    const worker = startWorker(`${CLAIM} send(slot); for (;;);`, { directory });
+    const worker = startWorker(`${CLAIM} send(seat); for (;;);`, { directory });
     expect(await message(worker)).toBe(1);
     expect(region.membership.take(1)).toBe(false);
     await worker.terminate();
@@ -657,11 +668,11 @@ describe("process reach, life and death", () => {
 
   test("a stopped process is alive", async () => {
     const region = open();
-    const child = startProcess(`${CLAIM} send(slot); stay();`, directory);
-    const slot = await message<number>(child);
+    const child = startProcess(`${CLAIM} send(seat); stay();`, directory);
+    const seat = await message<number>(child);
     child.kill("SIGSTOP");
     await eventually(() => /\) T /.test(fs.readFileSync(`/proc/${child.pid}/stat`, "latin1")));
-    expect(region.membership.take(slot)).toBe(false);
+    expect(region.membership.take(seat)).toBe(false);
   });
 
   test("a child process does not inherit a place", async () => {
@@ -669,19 +680,19 @@ describe("process reach, life and death", () => {
     // The grandchild keeps running after its parent is killed.
     const child = startProcess(
       `${CLAIM} const { spawn } = await import("node:child_process");
-       const grandchild = spawn("sleep", ["1000"], { stdio: "ignore", detached: true }); send([slot, grandchild.pid]); stay();`,
+       const grandchild = spawn("sleep", ["1000"], { stdio: "ignore", detached: true }); send([seat, grandchild.pid]); stay();`,
       directory,
     );
-    const [slot, grandchild] = await message<[number, number]>(child);
+    const [seat, grandchild] = await message<[number, number]>(child);
     try {
       await kill9(child);
-      expect(region.membership.take(slot)).toBe(true);
+      expect(region.membership.take(seat)).toBe(true);
     } finally {
       process.kill(grandchild, "SIGKILL");
     }
   });
 
-  test("participants of one thread hold slots of their own", () => {
+  test("participants of one thread hold seats of their own", () => {
     const [one, two] = [open(), open()];
     expect(one.membership.claim()).toBe(0);
     expect(one.membership.take(0)).toBe(false);
@@ -689,7 +700,7 @@ describe("process reach, life and death", () => {
     two.membership.release(0);
     expect(two.membership.claim()).toBe(1);
     expect(one.membership.claim()).toBe(2);
-    expect(one.membership.take(SLOTS)).toBe(false);
+    expect(one.membership.take(SEATS)).toBe(false);
     // Closing another descriptor of the file drops nobody's lock, as it would with POSIX locks.
     two.close();
     expect(open().membership.claim()).toBe(1);
@@ -700,10 +711,10 @@ describe("process reach, life and death", () => {
 
   test("claim() says when all places are taken", () => {
     const region = open();
-    for (let slot = 0; slot < SLOTS; slot++) expect(region.membership.claim()).toBe(slot);
+    for (let seat = 0; seat < SEATS; seat++) expect(region.membership.claim()).toBe(seat);
     expect(failure(() => open().membership.claim())).toMatchObject({
       code: "ERR_BUSY",
-      message: expect.stringContaining(`all ${SLOTS} places`),
+      message: expect.stringContaining(`all ${SEATS} seats`),
     });
   });
 });
@@ -1135,7 +1146,7 @@ test("without the native part the thread reach works and the process reach says 
     const file = script(
       `${OPEN}
        const { createThreadRegion } = await library();
-       console.log(createThreadRegion({ base: 0, size: 65536, slots: 1 }).membership.claim());
+       console.log(createThreadRegion({ base: 0, size: 65536, seats: 1 }).membership.claim());
        try { open(); } catch (e) { console.log(e.code, e.message); }`,
       bare,
     );

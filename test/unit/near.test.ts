@@ -2,7 +2,8 @@
 
 import { createHash } from "node:crypto";
 import { describe, expect, test, vi } from "vitest";
-import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../../src/engine/engine.ts";
+import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../../src/engine/contract.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import { extraOf, Table } from "../../src/near/table.ts";
 import { hashText } from "../../src/values/runtime.ts";
 import { ROOT, type Scope } from "../../src/values/scope.ts";
@@ -24,7 +25,7 @@ vi.hoisted(() => {
 });
 
 // The engine itself is played here.
-vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_HOST: {}, instantiate: undefined }));
+vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_IMPORTS: {}, instantiate: undefined }));
 
 const CLEAR_EPOCH_AT = 128;
 const NEAR_HITS_AT = 192;
@@ -67,7 +68,7 @@ function play(entries: number, bytes = 1 << 30): Play {
     out[OUT_STAMP] = view.getInt32(entryAt(n), true);
     out[OUT_STAMP + 1] = view.getInt32(entryAt(n) + 4, true);
     out[OUT_STAMP + 2] = view.getInt32(generationAt(n), true);
-    out[OUT_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
+    out[OUT_CLEAR_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
     out[OUT_CHANGES_AT] = changesAt(n) / 4;
   };
   const glance = (n: number): void => {
@@ -201,7 +202,7 @@ describe("a value is current", () => {
     keep(1);
     const slot = slotOf(near, "key 1");
     expect(near.renew(slot)).toBe(true);
-    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP + 1; at++) {
+    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP_WORDS + 1; at++) {
       (out[at] as number)++;
       expect(near.renew(slot), `word ${at}`).toBe(false);
       (out[at] as number)--;

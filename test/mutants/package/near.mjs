@@ -80,8 +80,8 @@ export default [
     breaks: "I2",
     what: "the near cache does not compare the clear epoch",
     file: "src/near/table.ts",
-    find: "this.#epoch === memory32[this.#epochAt]",
-    replace: "(this.#epoch !== -1 || memory32[this.#epochAt] === 0)",
+    find: "this.#clearEpoch === memory32[this.#clearEpochAt]",
+    replace: "(this.#clearEpoch !== -1 || memory32[this.#clearEpochAt] === 0)",
     first: ["test/unit/near.test.ts", ...CONFORMANCE],
   },
   {
@@ -89,8 +89,8 @@ export default [
     breaks: "I2",
     what: "what the engine says is another entry counts as the one that was kept",
     file: "src/near/table.ts",
-    find: "for (let i = 0; i < STAMP; i++) if (words[cold + i] !== out[OUT_STAMP + i]) return false;",
-    replace: "for (let i = 0; i < STAMP; i++) if (words[cold + i] === undefined) return false;",
+    find: "for (let i = 0; i < STAMP_WORDS; i++) if (words[cold + i] !== out[OUT_STAMP + i]) return false;",
+    replace: "for (let i = 0; i < STAMP_WORDS; i++) if (words[cold + i] === undefined) return false;",
     first: ["test/unit/near.test.ts", ...CONFORMANCE],
   },
   {
@@ -116,8 +116,8 @@ export default [
     breaks: "I2",
     what: "what was kept before a clear counts as kept after it",
     file: "src/near/table.ts",
-    find: "if (epoch !== this.#epoch) this.#reset(epoch);",
-    replace: "if (epoch !== this.#epoch) this.#epoch = epoch;",
+    find: "if (epoch !== this.#clearEpoch) this.#reset(epoch);",
+    replace: "if (epoch !== this.#clearEpoch) this.#clearEpoch = epoch;",
     first: ["test/unit/near.test.ts"],
   },
   {
