@@ -8,6 +8,8 @@ import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { destroyFile } from "../../src/memory/file.ts";
 import type { Plan } from "../../src/memory/memory.ts";
+import { takeTurn } from "../../src/memory/turn.ts";
+import type { Native } from "../../src/system/native.ts";
 import {
   at,
   directory,
@@ -182,6 +184,17 @@ describe("creating a cache file", () => {
     const created = message(other);
     await kill9(child);
     expect(await created).toBe(true);
+  });
+
+  test("an error while the turn of creating is taken leaves no descriptor open, which would keep the turn", () => {
+    const count = () => fs.readdirSync("/proc/self/fd").length;
+    const before = count();
+    // As at the end of the stack.
+    const tryLockDirectory = () => {
+      throw new RangeError("no room for a call");
+    };
+    expect(() => takeTurn({ tryLockDirectory } as unknown as Native, directory)).toThrow("no room for a call");
+    expect(count()).toBe(before);
   });
 
   test("an error while the file is formatted leaves nothing", () => {
