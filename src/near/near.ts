@@ -34,8 +34,8 @@
 
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../engine/engine.ts";
 import { KEY_LIMIT } from "../values/key.ts";
-import { flatCopy, hashText } from "../values/runtime.ts";
 import type { Scope } from "../values/scope.ts";
+import { flatCopy, hashText } from "../values/text.ts";
 import { textBytes } from "./heap.ts";
 import { type Packed, Shapes, unpack } from "./pack.ts";
 import {
