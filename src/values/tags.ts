@@ -4,7 +4,7 @@
  * tags elsewhere. The block in a record does not keep this prefix.
  */
 
-import { encoder, newDecoder } from "./runtime.ts";
+import { encoder, runtime } from "./runtime.ts";
 import { isWellFormed } from "./text.ts";
 
 /** A flag in the length of a hidden tag: it invalidates the entry, but the record does not keep its name. */
@@ -18,9 +18,6 @@ const MOST_TAGS = 16;
 /** The most bytes of UTF-8 of a tag. The engine has room for the prefix in addition. */
 const LONGEST_TAG = 256;
 const NOTHING: Uint8Array = new Uint8Array(0);
-
-// With `ignoreBOM` the decoder keeps a leading U+FEFF.
-const decoder: TextDecoder = newDecoder("utf-8", { ignoreBOM: true });
 
 /**
  * Writes a block with the tags of an entry to `area`.
@@ -80,8 +77,7 @@ export function readTags(area: Uint8Array, length: number): string[] {
   for (let at = 8 + counters * 8; at + 2 < length; ) {
     const bytes = word(at);
     if (bytes === 0 || at + 2 + bytes > length) break;
-    // A private copy, because browsers refuse shared memory in text decoders.
-    tags.push(decoder.decode(new Uint8Array(area.subarray(at + 2, at + 2 + bytes))));
+    tags.push(runtime.readUtf8(area, at + 2, bytes));
     at += 2 + bytes;
   }
   return tags;
