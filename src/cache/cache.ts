@@ -8,8 +8,8 @@ import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../e
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
-import { flatCopy } from "../values/runtime.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
+import { flatCopy } from "../values/text.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
