@@ -11,7 +11,7 @@ export default [
     find: "    this.near?.close();\n",
     replace: "",
     first: ["test/resources/near-memory.test.ts"],
-    filter: "nothing is left",
+    filter: "nothing on the heap after clear",
   },
   {
     name: "near-without-asking-for-tags",
