@@ -6,7 +6,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { reference } from "../../docs/api.mjs";
+import { GROUPS, reference } from "../../docs/api.mjs";
 import { comments, runSection, type Section, sections } from "./blocks.ts";
 import { Projects, root } from "./projects.ts";
 
@@ -102,17 +102,32 @@ describe("the blocks of code", () => {
 });
 
 test("the reference is the one of this version", () => {
-  expect(read("docs/api.md"), "run `node docs/api.mjs`").toBe(reference());
+  expect(read("docs/api.md"), "run `npm run docs`").toBe(reference());
+});
+
+test("the reference has every export and every member of `Cache` in exactly one group", () => {
+  const without = (left: string) => GROUPS.map(([title, names]) => [title, names.filter((name) => name !== left)]);
+  for (const name of ["cache.getMany", "openCache", "error.code"]) {
+    expect(() => reference(without(name) as typeof GROUPS)).toThrow(`${name}: in no group`);
+  }
+  expect(() => reference([...GROUPS, ["New", ["cache.gone"]]])).toThrow("cache.gone: in GROUPS, but not exported");
+  expect(() => reference([...GROUPS, ["New", ["cache.get"]]])).toThrow("cache.get: in two groups");
 });
 
 test("links lead somewhere", () => {
-  const anchors = (file: string): string[] =>
-    [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+  const anchors = (file: string): string[] => {
+    const all = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
       heading
         .toLowerCase()
         .replace(/[^\p{L}\p{N} _-]/gu, "")
         .replaceAll(" ", "-"),
     );
+    // Headings with the same fragment are numbered.
+    return all.map((name, i) => {
+      const before = all.slice(0, i).filter((other) => other === name).length;
+      return before === 0 ? name : `${name}-${before}`;
+    });
+  };
   const dead = texts.flatMap((file) => {
     const text = read(file).replace(/```[\s\S]*?```/g, "");
     const links = [...text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)].map(
