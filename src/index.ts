@@ -4,7 +4,7 @@
  * @packageDocumentation
  */
 
-import { type Cache, type CacheHandle, type Key, openRegion } from "./cache/cache.ts";
+import { type Cache, openRegion } from "./cache/cache.ts";
 import {
   type CacheOptions,
   checkName,
@@ -15,13 +15,15 @@ import {
   resolveSize,
   type SetOptions,
 } from "./cache/options.ts";
-import { checkMapping, layout, sizeLimits } from "./engine/plan.ts";
+import type { CacheHandle, Key } from "./cache/types.ts";
+import { checkMapping, plan, sizeLimits } from "./engine/plan.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "./memory/file.ts";
 import { applicationName } from "./open/application.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
-export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/cache.ts";
+export type { Cache } from "./cache/cache.ts";
 export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
+export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export { createCache };
@@ -58,7 +60,7 @@ function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> 
   const region = openFileRegion({
     name,
     path,
-    layout,
+    plan,
     size: resolveSize(size, sizeLimits()),
     defaultSize: DEFAULT_SIZE,
   });
@@ -104,7 +106,7 @@ export function destroyCache(...args: [string?, { path?: string | undefined }?])
     application?.close();
     application = undefined;
   }
-  return destroyFile({ name, path }, layout.version);
+  return destroyFile({ name, path }, plan.version);
 }
 
 let application: Cache | undefined;

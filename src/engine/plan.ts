@@ -10,7 +10,7 @@
  */
 
 import { CacheError } from "../errors.ts";
-import type { Layout, Mapping } from "../memory/memory.ts";
+import type { Mapping, Plan } from "../memory/memory.ts";
 import { PAGE, readableSize } from "../size.ts";
 import { BUILD, instantiate, NO_HOST, wasmModule } from "./wasm.ts";
 
@@ -26,12 +26,12 @@ export function sizeLimits(): { min: number; max: number } {
 }
 
 /** The engine's own answers. */
-export const layout: Layout = {
+export const plan: Plan = {
   build: BUILD,
 
   version: FACTS.version,
 
-  plan(size: number): { base: number; slots: number } {
+  of(size: number): { base: number; slots: number } {
     // What is missing is told before memory is taken.
     wasmModule();
     const slots = Math.min(Math.max(size / PAGE, FACTS.minSlots), FACTS.maxSlots);
@@ -68,5 +68,5 @@ export function areaOf(slot: number): { area: number; stackTop: number } {
 
 /** Whether a memory of another thread holds a region that this engine understands. */
 export function checkMapping({ memory, base, size }: Mapping): void {
-  layout.inspect(new Uint8Array(memory.buffer).slice(base, base + 64), size);
+  plan.inspect(new Uint8Array(memory.buffer).slice(base, base + 64), size);
 }

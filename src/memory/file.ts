@@ -9,7 +9,7 @@
  * Every participant has a descriptor of its own, opened in its own thread, whose byte locks stand for its life (see
  * `liveness.ts`). The mapping is made once per process where possible, since each costs address space, and handed to
  * workers that start later through their environment data. Node.js only. Knows nothing of what the bytes mean: that is
- * a {@link Layout}.
+ * a {@link Plan}.
  */
 
 import {
@@ -35,12 +35,12 @@ import { PAGE, readableSize } from "../size.ts";
 import { requireMemory } from "../system/cgroup.ts";
 import { Native } from "../system/native.ts";
 import { type FileMapping, findMapping, joinMapping, leaveMapping, newMapping, offerMapping } from "./mappings.ts";
-import { allocateMemory, type FileHandle, type Layout, type Region } from "./memory.ts";
+import { allocateMemory, type FileHandle, type Plan, type Region } from "./memory.ts";
 
 /** Where the files are, unless told otherwise: memory, on every Linux. */
 export const DEFAULT_DIRECTORY = "/dev/shm";
 
-/** Bytes at the start of a file that {@link Layout.inspect} gets to see. */
+/** Bytes at the start of a file that {@link Plan.inspect} gets to see. */
 export const HEADER_BYTES = 64;
 
 /** `O_TMPFILE` of Linux, which `node:fs` does not name; `O_CLOEXEC` is set by Node.js on every file it opens. */
@@ -73,7 +73,7 @@ export interface FileName {
 
 /** How to open a cache file. */
 export interface FileOptions extends FileName {
-  readonly layout: Layout;
+  readonly plan: Plan;
   /** Bytes of the region, a multiple of 64 KiB; what is there is taken as it is when left out. */
   readonly size?: number | undefined;
   /** Bytes of the region when the file has to be created and no `size` was given. */
@@ -94,7 +94,7 @@ export function openFileRegion(options: FileOptions): Region {
   const native = Native.load();
   const directory = findDirectory(options.path);
   requireOurs(directory);
-  const path = pathOf(directory, options.name, options.layout.version);
+  const path = pathOf(directory, options.name, options.plan.version);
   // Each round ends with the file open, with an error, a little less to wait, or with a race lost. Not told by a clock,
   // which may stand still in tests.
   const waited = { ours: 0, others: 0 };
@@ -182,7 +182,7 @@ export function destroyFile(name: FileName, version: number): boolean {
 
 /** Undefined when there is no such file. */
 function openExisting(native: Native, path: string, options: FileOptions): Region | undefined {
-  const { layout } = options;
+  const { plan } = options;
   const fd = openFile(path);
   if (fd === undefined) return undefined;
   try {
@@ -192,9 +192,9 @@ function openExisting(native: Native, path: string, options: FileOptions): Regio
       closeSync(fd);
       return undefined;
     }
-    const { base, slots } = layout.plan(size);
+    const { base, slots } = plan.of(size);
     const id = identityOf(fd);
-    const key = mappingKey(path, layout);
+    const key = mappingKey(path, plan);
     let mapping = findMapping(key, id);
     if (mapping === undefined) {
       mapping = mapFile(native, fd, base, size);
@@ -250,9 +250,9 @@ function isLockedByUs(fd: number): boolean {
 
 /** Undefined when somebody else was faster. */
 function create(native: Native, path: string, options: FileOptions): Region | undefined {
-  const { layout, size = options.defaultSize } = options;
+  const { plan, size = options.defaultSize } = options;
   requireMemory(size);
-  const { base, slots } = layout.plan(size);
+  const { base, slots } = plan.of(size);
   const memory = allocateMemory(base, size);
   const fd = openDirectory(dirname(path), constants.O_RDWR | O_TMPFILE, MODE);
   // Up to link() the file is ours alone and goes with the descriptor and the mapping, whatever happens to us.
@@ -260,10 +260,10 @@ function create(native: Native, path: string, options: FileOptions): Region | un
     giveMode(fd);
     native.reserve(fd, size);
     native.map(fd, memory, base, size);
-    layout.format(memory, base, size);
+    plan.format(memory, base, size);
     if (native.link(fd, path)) {
       // From here on others may be in it, and it needs nothing more from us.
-      const key = mappingKey(path, layout);
+      const key = mappingKey(path, plan);
       const mapping = newMapping({ memory, base, size, id: identityOf(fd) });
       offerMapping(key, mapping);
       removeOlder(path);
@@ -421,8 +421,8 @@ function removeOlder(path: string): void {
 }
 
 /** A mapping is for equal modules only: threads that share it share its private part too, which each build lays out anew. */
-function mappingKey(path: string, layout: Layout): string {
-  return `cache-machine ${layout.build} ${path}`;
+function mappingKey(path: string, plan: Plan): string {
+  return `cache-machine ${plan.build} ${path}`;
 }
 
 /** Opens the file of a cache in and for the calling thread; undefined when there is none. */
@@ -488,7 +488,7 @@ function checkFile(fd: number, path: string, options: FileOptions): number | und
   if (stat.size < PAGE || stat.size % PAGE !== 0) throw noCache(path, `it has ${stat.size} bytes`);
   const header = new Uint8Array(HEADER_BYTES);
   readSync(fd, header, 0, HEADER_BYTES, 0);
-  options.layout.inspect(header, stat.size);
+  options.plan.inspect(header, stat.size);
   if (size !== undefined && size !== stat.size) {
     throw new CacheError(
       "ERR_SIZE_MISMATCH",

@@ -21,13 +21,13 @@ export interface Mapping {
 }
 
 /** What the owner of the bytes has to say about a region; the engine does. */
-export interface Layout {
+export interface Plan {
   /** Version of the bytes in the region, part of a file's name: caches of another version are other files. */
   readonly version: number;
   /** Identity of the engine: threads share a memory only with the same one, because they share its private part. */
   readonly build: string;
   /** The place of a region of `size` bytes in a memory, and its number of slots; always the same for one build. */
-  plan(size: number): { base: number; slots: number };
+  of(size: number): { base: number; slots: number };
   /** Makes an empty cache of a zeroed region that nobody else sees yet. */
   format(memory: WebAssembly.Memory, base: number, size: number): void;
   /**

@@ -1,8 +1,9 @@
 /** Caches in the memory of one process, for its threads: what works wherever WebAssembly and shared memory do. */
 
-import { type Cache, type CacheHandle, openRegion } from "../cache/cache.ts";
+import { type Cache, openRegion } from "../cache/cache.ts";
 import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "../cache/options.ts";
-import { checkMapping, layout, sizeLimits } from "../engine/plan.ts";
+import type { CacheHandle } from "../cache/types.ts";
+import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
 import { requireMemory } from "../system/cgroup.ts";
@@ -29,9 +30,9 @@ export function createCache<V = any>(options?: CreateOptions): Cache<V> {
   requireSharedMemory();
   const size = resolveSize(options?.size, sizeLimits()) ?? DEFAULT_SIZE;
   requireMemory(size);
-  const { base, slots } = layout.plan(size);
+  const { base, slots } = plan.of(size);
   const region = createThreadRegion({ base, size, slots });
-  layout.format(region.memory, base, size);
+  plan.format(region.memory, base, size);
   return openRegion<V>(region, resolved, undefined, true);
 }
 
@@ -49,7 +50,7 @@ export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
   if (!isSharedMemory(memory) || (reach !== "threads" && reach !== "processes")) {
     throw new TypeError(`handle: ${whyNot(handle)}`);
   }
-  if (build !== layout.build) {
+  if (build !== plan.build) {
     throw new CacheError(
       "ERR_LAYOUT",
       "handle: comes from another version of cache-machine. All threads of a process must load the same one.",

@@ -45,10 +45,10 @@ buildSync({
       export * from "./src/memory/memory.ts";
       export { Native } from "./src/system/native.ts";
       const MAGIC = 0x0ddba11;
-      export const layout = {
+      export const plan = {
         version: 7,
         build: "test",
-        plan: () => ({ base: 131072, slots: ${SLOTS} }),
+        of: () => ({ base: 131072, slots: ${SLOTS} }),
         format(memory, base, size) {
           const header = new Uint32Array(memory.buffer, base, 2);
           header[1] = size;
@@ -73,8 +73,8 @@ buildSync({
 // Where the bundle finds it; the test of its absence uses a directory without it.
 const binary = `cache_machine-linux-${process.arch}.node`;
 fs.copyFileSync(path.join(root, "native", binary), path.join(scripts, binary));
-const { layout, at } = (await import(/* @vite-ignore */ pathToFileURL(library).href)) as {
-  layout: Layout;
+const { plan, at } = (await import(/* @vite-ignore */ pathToFileURL(library).href)) as {
+  plan: Plan;
   at(region: Region): Uint8Array;
 };
 
@@ -175,7 +175,7 @@ afterEach(async () => {
 afterAll(() => fs.rmSync(scripts, { recursive: true }));
 
 function open(options: Partial<FileOptions> = {}): Region {
-  const region = openFileRegion({ name: "app", path: directory, layout, defaultSize: SIZE, ...options });
+  const region = openFileRegion({ name: "app", path: directory, plan, defaultSize: SIZE, ...options });
   regions.add(region);
   return region;
 }
@@ -208,8 +208,8 @@ function mountTmpfs(size: string): void {
 }
 
 const OPEN = `
-  const { openFileRegion, layout, at } = await library();
-  const open = (more) => openFileRegion({ name: "app", path: process.argv[2] ?? workerData.directory, layout, defaultSize: ${SIZE}, ...more });`;
+  const { openFileRegion, plan, at } = await library();
+  const open = (more) => openFileRegion({ name: "app", path: process.argv[2] ?? workerData.directory, plan, defaultSize: ${SIZE}, ...more });`;
 
 function failure(run: () => unknown): Error & { code?: string } {
   try {
@@ -561,7 +561,7 @@ describe("process reach, mappings", () => {
 
   test("are not shared between different builds of the module", () => {
     const region = open();
-    const other = open({ layout: { ...layout, build: "another" } });
+    const other = open({ plan: { ...plan, build: "another" } });
     expect(other.memory).not.toBe(region.memory);
     at(region)[0] = 4;
     expect(at(other)[0]).toBe(4);
@@ -711,9 +711,9 @@ describe("process reach, life and death", () => {
 describe("process reach, creation", () => {
   const RACE = `${OPEN}
     let formatted = 0;
-    const racing = { ...layout, format(...args) { formatted++; layout.format(...args); } };
+    const racing = { ...plan, format(...args) { formatted++; plan.format(...args); } };
     send("ready"); await receive();
-    const region = open({ layout: racing, size: Number(process.argv[3]) });
+    const region = open({ plan: racing, size: Number(process.argv[3]) });
     const others = at(region)[0];
     Atomics.add(at(region), 0, 1);
     send({ id: region.handle.id, formatted }); await receive(); send(at(region)[0]); stay();`;
@@ -742,15 +742,15 @@ describe("process reach, creation", () => {
     at(winner)[0] = 33;
     const target = path.join(directory, path.basename(pathOf(winner)).replace("winner", "app"));
     let formatted = 0;
-    const overtaken: Layout = {
-      ...layout,
+    const overtaken: Plan = {
+      ...plan,
       format(...args) {
         formatted++;
-        layout.format(...args);
+        plan.format(...args);
         fs.renameSync(pathOf(winner), target);
       },
     };
-    const region = open({ layout: overtaken });
+    const region = open({ plan: overtaken });
     expect(formatted).toBe(1);
     expect(idOf(region)).toBe(idOf(winner));
     expect(at(region)[0]).toBe(33);
@@ -759,7 +759,7 @@ describe("process reach, creation", () => {
 
   test("a creator killed before the file has its name leaves nothing", async () => {
     const child = startProcess(
-      `${OPEN} open({ layout: { ...layout, format() { process.kill(process.pid, "SIGKILL"); } } });`,
+      `${OPEN} open({ plan: { ...plan, format() { process.kill(process.pid, "SIGKILL"); } } });`,
       directory,
     );
     expect(await once(child, "exit")).toEqual([null, "SIGKILL"]);
@@ -776,16 +776,16 @@ describe("process reach, creation", () => {
 
   test("one killed while another waits for its turn lets that go on", async () => {
     const child = startProcess(
-      `${OPEN} open({ layout: { ...layout, format() { send("inside"); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); } } });`,
+      `${OPEN} open({ plan: { ...plan, format() { send("inside"); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); } } });`,
       directory,
     );
     await message(child);
     const other = startProcess(
       `${OPEN} let created = false;
-       const create = { ...layout, format(...args) { created = true; layout.format(...args); } };
+       const create = { ...plan, format(...args) { created = true; plan.format(...args); } };
        const wait = Atomics.wait;
        Atomics.wait = (...args) => { Atomics.wait = wait; send("waiting"); return wait(...args); };
-       open({ layout: create }); send(created); stay();`,
+       open({ plan: create }); send(created); stay();`,
       directory,
     );
     expect(await message(other)).toBe("waiting");
@@ -795,13 +795,13 @@ describe("process reach, creation", () => {
   });
 
   test("a format that throws leaves nothing", () => {
-    const failing: Layout = {
-      ...layout,
+    const failing: Plan = {
+      ...plan,
       format() {
         throw new Error("no");
       },
     };
-    expect(() => open({ layout: failing })).toThrow("no");
+    expect(() => open({ plan: failing })).toThrow("no");
     expect(fs.readdirSync(directory)).toEqual([]);
   });
 
@@ -824,13 +824,13 @@ describe("process reach, creation", () => {
     expect(error).toMatchObject({ code: "ERR_NO_SPACE", message: expect.stringContaining("4 MiB (4194304 bytes)") });
     expect(error.message).toContain("--shm-size");
     expect(fs.readdirSync(directory)).toEqual([]);
-    const failing: Layout = {
-      ...layout,
+    const failing: Plan = {
+      ...plan,
       format() {
         throw new Error("no");
       },
     };
-    for (let i = 0; i < 3; i++) expect(() => open({ size: 768 << 10, layout: failing })).toThrow("no");
+    for (let i = 0; i < 3; i++) expect(() => open({ size: 768 << 10, plan: failing })).toThrow("no");
     expect(fs.statfsSync(directory).bfree).toBe(fs.statfsSync(directory).blocks);
     expect(open({ size: 768 << 10 }).size).toBe(768 << 10);
   });
@@ -1080,7 +1080,7 @@ describe("process reach, files that are not as they should be", () => {
     makeCache(readable, 0o666);
     const before = inventory();
     const stdout = run(`
-      const { openFileRegion, destroyFile, layout } = await library();
+      const { openFileRegion, destroyFile, plan } = await library();
       const { Native } = await library();
       const fs = await import("node:fs");
       Native.load();
@@ -1088,12 +1088,12 @@ describe("process reach, files that are not as they should be", () => {
       const path = process.argv[2];
       const told = (run) => { try { run(); console.log("done"); } catch (e) { console.log(e.code); } };
       for (const name of ["app", "readable"]) {
-        told(() => openFileRegion({ name, path, layout, defaultSize: ${SIZE} }));
+        told(() => openFileRegion({ name, path, plan, defaultSize: ${SIZE} }));
         told(() => destroyFile({ name, path }, 7));
       }
       told(() => fs.openSync(${JSON.stringify(pathOf(region))}, "r"));
       told(() => fs.unlinkSync(${JSON.stringify(pathOf(region))}));
-      told(() => openFileRegion({ name: "own", path, layout, defaultSize: ${SIZE} }));`);
+      told(() => openFileRegion({ name: "own", path, plan, defaultSize: ${SIZE} }));`);
     const refused = ["ERR_NOT_OWNER", "ERR_NOT_OWNER"];
     expect(stdout.trim().split("\n")).toEqual([
       ...refused,

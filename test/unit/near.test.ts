@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test, vi } from "vitest";
 import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../../src/engine/engine.ts";
-import { extraOf, Near } from "../../src/near/near.ts";
+import { extraOf, Table } from "../../src/near/table.ts";
 import { hashText } from "../../src/values/runtime.ts";
 import { ROOT, type Scope } from "../../src/values/scope.ts";
 
@@ -37,7 +37,7 @@ type Keep = (n: number, bytes?: number, scope?: Scope, key?: string) => void;
 type Found = (n: number, scope?: Scope) => boolean;
 
 interface Play {
-  near: Near;
+  near: Table;
   view: DataView;
   out: Int32Array;
   keep: Keep;
@@ -53,7 +53,7 @@ function play(entries: number, bytes = 1 << 30): Play {
   const view = new DataView(memory.buffer);
   const out = new Int32Array(16);
   const engine = { out, region: { memory, size: 1 << 30 }, clearEpochAt: CLEAR_EPOCH_AT, nearHitsAt: NEAR_HITS_AT };
-  const near = new Near(entries, engine as unknown as Engine, bytes);
+  const near = new Table(entries, engine as unknown as Engine, bytes);
   let glances = 0;
   let seen = 0;
   const keep: Keep = (n, heap = 8, scope = ROOT, key = `key ${n}`) => {
@@ -95,13 +95,13 @@ function play(entries: number, bytes = 1 << 30): Play {
 }
 
 /** What is in a slot, wherever it lies there. */
-const valueAt = (near: Near, slot: number): unknown => {
+const valueAt = (near: Table, slot: number): unknown => {
   const extra = near.extra(slot);
   return extra === undefined ? near.value(slot) : extra.value;
 };
 
 /** The slot that a read of the key finds. */
-function slotOf(near: Near, key: string, scope = ROOT): number {
+function slotOf(near: Table, key: string, scope = ROOT): number {
   expect(near.read(key, scope)).toBeUndefined();
   return near.found;
 }
@@ -312,9 +312,9 @@ describe("a read looks here", () => {
   function read({ near, keep, found }: Play, keys: Iterable<number>): number {
     let rested = 0;
     for (const n of keys) {
-      if (near.rests()) rested++;
+      if (near.cooldown.isOn()) rested++;
       else if (!found(n)) {
-        near.missed();
+        near.cooldown.missed();
         keep(n);
       }
     }
@@ -346,7 +346,7 @@ describe("a read looks here", () => {
       read(all, keys(20_000));
       expect(read(all, keys(2_000_000)) / 2_000_000).toBeGreaterThan(0.95);
       // What was kept in vain is let go of, but for the last one.
-      for (let n = 1_000_000; !all.near.rests(); n++) read(all, [n]);
+      for (let n = 1_000_000; !all.near.cooldown.isOn(); n++) read(all, [n]);
       expect(all.near.usage.entries).toBeLessThanOrEqual(1);
     },
     60_000,
@@ -379,8 +379,8 @@ describe("a read looks here", () => {
     const { near } = play(1000);
     let rested = 0;
     for (let i = 0; i < 200_000; i++) {
-      if (near.rests()) rested++;
-      else near.missed();
+      if (near.cooldown.isOn()) rested++;
+      else near.cooldown.missed();
     }
     expect(rested / 200_000).toBeGreaterThan(0.9);
   });

@@ -56,7 +56,7 @@ export default [
     breaks: "A1",
     what: "any file of a possible length is a cache",
     file: "src/memory/file.ts",
-    find: "options.layout.inspect(header, stat.size);",
+    find: "options.plan.inspect(header, stat.size);",
     replace: "",
     first: [...ERRORS, ...MEMORY],
   },

@@ -8,7 +8,7 @@ export default [
     breaks: "A1",
     what: "a thread with another version of the package joins",
     file: "src/open/threads.ts",
-    find: "if (build !== layout.build) {",
+    find: "if (build !== plan.build) {",
     replace: "if (build === undefined) {",
     first: ERRORS,
   },
