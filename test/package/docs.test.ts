@@ -145,3 +145,39 @@ test("links lead somewhere", () => {
   });
   expect(dead).toEqual([]);
 });
+
+describe("ARCHITECTURE.md and CONTRIBUTING.md", () => {
+  const code = ["src", "wasm/src", "native", "docs"].flatMap((folder) => files(folder, /\.(ts|rs|c|mjs)$/, true));
+  const words = new Set(code.flatMap((file) => read(file).match(/[\p{L}\d_]+/gu) ?? []));
+
+  /** What a text names that does not exist: files, folders, and names of the code in backticks. */
+  function missing(text: string): string[] {
+    const spans = [...text.replace(/```[\s\S]*?```/g, "").matchAll(/`([^`\s]+)`/g)].map(([, span = ""]) => span);
+    const drawn = [...text.matchAll(/```text\n([\s\S]*?)```/g)].flatMap(([, drawing = ""]) => {
+      return drawing.match(/[\w-]+\.(?:ts|rs|c|mjs)\b/g) ?? [];
+    });
+    return [
+      ...spans
+        .filter((span) => /^[\w.-]+\/[\w./-]*$/.test(span))
+        .filter((place) => !fs.existsSync(path.join(root, place))),
+      ...spans
+        .filter(
+          (span) =>
+            /^#?[\p{L}_][\p{L}\d_]*((\.|::)#?[\p{L}\d_]+)*(\(.*\))?$/u.test(span) && !/\.(md|json|ts)$/.test(span),
+        )
+        .filter((name) => !(name.replace(/\(.*/, "").match(/[\p{L}\d_]+/gu) ?? []).every((word) => words.has(word))),
+      ...drawn.filter((name) => !code.some((file) => path.basename(file) === name)),
+    ];
+  }
+
+  test("name only files, folders and code that exist", () => {
+    expect(missing(read("ARCHITECTURE.md"))).toEqual([]);
+    // Artefacts and folders of tests; nothing in there is drawn.
+    expect(missing(read("CONTRIBUTING.md")).filter((name) => name !== "dist/")).toEqual([]);
+  });
+
+  test("would be noticed when they name what is gone", () => {
+    const text = "`src/gone.ts` `wasm/gone/` `Cache.goneForGood` `Cache.get` `src/index.ts`\n```text\ngone.rs index.ts\n```\n";
+    expect(missing(text)).toEqual(["src/gone.ts", "wasm/gone/", "Cache.goneForGood", "gone.rs"]);
+  });
+});
