@@ -177,7 +177,8 @@ describe("ARCHITECTURE.md and CONTRIBUTING.md", () => {
   });
 
   test("would be noticed when they name what is gone", () => {
-    const text = "`src/gone.ts` `wasm/gone/` `Cache.goneForGood` `Cache.get` `src/index.ts`\n```text\ngone.rs index.ts\n```\n";
+    const text =
+      "`src/gone.ts` `wasm/gone/` `Cache.goneForGood` `Cache.get` `src/index.ts`\n```text\ngone.rs index.ts\n```\n";
     expect(missing(text)).toEqual(["src/gone.ts", "wasm/gone/", "Cache.goneForGood", "gone.rs"]);
   });
 });
