@@ -7,7 +7,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { reference } from "../../docs/api.mjs";
+import { GROUPS, reference } from "../../docs/api.mjs";
 import { comments, runSection, type Section, sections } from "./blocks.ts";
 import { Projects, root } from "./projects.ts";
 
@@ -135,17 +135,32 @@ describe("running blocks of code", () => {
 });
 
 test("the reference is the one of this version", () => {
-  expect(read("docs/api.md"), "run `node docs/api.mjs`").toBe(reference());
+  expect(read("docs/api.md"), "run `npm run docs`").toBe(reference());
+});
+
+test("the reference has every export and every member of `Cache` in exactly one group", () => {
+  const without = (left: string) => GROUPS.map(([title, names]) => [title, names.filter((name) => name !== left)]);
+  for (const name of ["cache.getMany", "openCache", "error.code"]) {
+    expect(() => reference(without(name) as typeof GROUPS)).toThrow(`${name}: in no group`);
+  }
+  expect(() => reference([...GROUPS, ["New", ["cache.gone"]]])).toThrow("cache.gone: in GROUPS, but not exported");
+  expect(() => reference([...GROUPS, ["New", ["cache.get"]]])).toThrow("cache.get: in two groups");
 });
 
 test("links lead somewhere", () => {
-  const anchors = (file: string): string[] =>
-    [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+  const anchors = (file: string): string[] => {
+    const all = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
       heading
         .toLowerCase()
         .replace(/[^\p{L}\p{N} _-]/gu, "")
         .replaceAll(" ", "-"),
     );
+    // Headings with the same fragment are numbered.
+    return all.map((name, i) => {
+      const before = all.slice(0, i).filter((other) => other === name).length;
+      return before === 0 ? name : `${name}-${before}`;
+    });
+  };
   const dead = texts.flatMap((file) => {
     const text = read(file).replace(/```[\s\S]*?```/g, "");
     const links = [...text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)].map(
@@ -162,4 +177,41 @@ test("links lead somewhere", () => {
       .map((link) => `${file}: ${link}`);
   });
   expect(dead).toEqual([]);
+});
+
+describe("ARCHITECTURE.md and CONTRIBUTING.md", () => {
+  const code = ["src", "wasm/src", "native", "docs"].flatMap((folder) => files(folder, /\.(ts|rs|c|mjs)$/, true));
+  const words = new Set(code.flatMap((file) => read(file).match(/[\p{L}\d_]+/gu) ?? []));
+
+  /** What a text names that does not exist: files, folders, and names of the code in backticks. */
+  function missing(text: string): string[] {
+    const spans = [...text.replace(/```[\s\S]*?```/g, "").matchAll(/`([^`\s]+)`/g)].map(([, span = ""]) => span);
+    const drawn = [...text.matchAll(/```text\n([\s\S]*?)```/g)].flatMap(([, drawing = ""]) => {
+      return drawing.match(/[\w-]+\.(?:ts|rs|c|mjs)\b/g) ?? [];
+    });
+    return [
+      ...spans
+        .filter((span) => /^[\w.-]+\/[\w./-]*$/.test(span))
+        .filter((place) => !fs.existsSync(path.join(root, place))),
+      ...spans
+        .filter(
+          (span) =>
+            /^#?[\p{L}_][\p{L}\d_]*((\.|::)#?[\p{L}\d_]+)*(\(.*\))?$/u.test(span) && !/\.(md|json|ts)$/.test(span),
+        )
+        .filter((name) => !(name.replace(/\(.*/, "").match(/[\p{L}\d_]+/gu) ?? []).every((word) => words.has(word))),
+      ...drawn.filter((name) => !code.some((file) => path.basename(file) === name)),
+    ];
+  }
+
+  test("name only files, folders and code that exist", () => {
+    expect(missing(read("ARCHITECTURE.md"))).toEqual([]);
+    // Artefacts and folders of tests; nothing in there is drawn.
+    expect(missing(read("CONTRIBUTING.md")).filter((name) => name !== "dist/")).toEqual([]);
+  });
+
+  test("would be noticed when they name what is gone", () => {
+    const text =
+      "`src/gone.ts` `wasm/gone/` `Cache.goneForGood` `Cache.get` `src/index.ts`\n```text\ngone.rs index.ts\n```\n";
+    expect(missing(text)).toEqual(["src/gone.ts", "wasm/gone/", "Cache.goneForGood", "gone.rs"]);
+  });
 });
