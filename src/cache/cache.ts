@@ -39,9 +39,9 @@ import { type Packed, unpack } from "../near/pack.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec } from "../values/key.ts";
-import { flatCopy } from "../values/runtime.ts";
 import { ROOT, type Scope, scopeOf } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
+import { flatCopy } from "../values/text.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
 
 /**

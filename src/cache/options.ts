@@ -5,7 +5,7 @@
 
 import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
-import { requireEncoding } from "../values/encoding.ts";
+import { requireEncoding } from "../values/runtime.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
 export interface CacheOptions {

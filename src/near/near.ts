@@ -35,8 +35,8 @@
 import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { KEY_LIMIT } from "../values/key.ts";
-import { flatCopy, hashText } from "../values/runtime.ts";
 import type { Scope } from "../values/scope.ts";
+import { flatCopy, hashText } from "../values/text.ts";
 import { textBytes } from "./heap.ts";
 import { type Packed, Shapes, unpack } from "./pack.ts";
 import {

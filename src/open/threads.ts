@@ -6,7 +6,7 @@ import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
 import { badLayout, unsupported } from "../errors.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
 import { requireMemory } from "../system/cgroup.ts";
-import { describe } from "../values/runtime.ts";
+import { describe } from "../values/describe.ts";
 
 /**
  * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the

@@ -350,7 +350,7 @@ describe("errors on the way say how to go on", () => {
       'openCache(n, { size: "1mb" }).set("a", 1, { ttl: "5s" })',
       /ttl: must be a number of milliseconds/,
     ],
-    ["a number for a key", 'openCache(n, { size: "1mb" }).get(5)', /key must be a string or a Uint8Array/],
+    ["a number for a key", 'openCache(n, { size: "1mb" }).get(5)', /key: must be a string or a Uint8Array/],
     ["a promise for a value", 'openCache(n, { size: "1mb" }).set("a", Promise.resolve(1))', /value/],
     ["no value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /Store null, or delete the key/],
     [

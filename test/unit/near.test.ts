@@ -5,8 +5,8 @@ import { describe, expect, test, vi } from "vitest";
 import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../../src/engine/contract.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { extraOf, Near } from "../../src/near/near.ts";
-import { hashText } from "../../src/values/runtime.ts";
 import { ROOT, type Scope } from "../../src/values/scope.ts";
+import { hashText } from "../../src/values/text.ts";
 
 // The secret of the near cache's hash is the same each time, so that a failure can be repeated: `SEED=2 npx vitest …` has another.
 vi.hoisted(() => {
@@ -446,7 +446,7 @@ describe("keys are found again, as many as of any others, when they differ", () 
 
 test("the hash of one thread does not tell that of another", async () => {
   vi.resetModules();
-  const { hashText: other } = await import("../../src/values/runtime.ts");
+  const { hashText: other } = await import("../../src/values/text.ts");
   const texts = Array.from({ length: 32 }, (_, n) => `key ${n}`);
   expect(texts.filter((text) => other(text, 8) === hashText(text, 8))).toEqual([]);
   // Not even which texts are in one set: of so many pairs, 1 of 65,536 is in both, were they at random.
