@@ -17,8 +17,9 @@ import { tmpdir } from "node:os";
 import { delimiter, dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { differences } from "./differences.mjs";
+import { checkAgreement } from "./wasm/agreement.mjs";
 import { linkedGlobal, putInOrder, readLinkMap } from "./wasm/binary.mjs";
-import { checkContract, contractTs, readContract } from "./wasm/contract.mjs";
+import { contractTs, readContract } from "./wasm/contract.mjs";
 import { compareAtomics, inspect } from "./wasm/inspect.mjs";
 import {
   BuildError,
@@ -172,7 +173,7 @@ async function build(target) {
     [GENERATED.exports]: exportsInterface(declarations, facts.exports),
     [GENERATED.contract]: contractTs(linked),
   };
-  checkContract(await readContract(generated[GENERATED.contract]), wasm);
+  checkAgreement(await readContract(generated[GENERATED.contract]), wasm);
   const hashes = Object.fromEntries(Object.entries(generated).map(([file, text]) => [file, sha256(text)]));
   return {
     wasm,
@@ -211,7 +212,7 @@ async function verify() {
     if (record.generated?.[file] !== sha256(readGenerated(file)))
       throw new BuildError(`${file} is not the file that the record describes: it is generated, do not edit it`);
   }
-  checkContract(await readContract(readGenerated(GENERATED.contract)), wasm);
+  checkAgreement(await readContract(readGenerated(GENERATED.contract)), wasm);
   console.log(`build-wasm: the committed module (${wasm.length} bytes) agrees with its record and the sources`);
 }
 

@@ -1,6 +1,6 @@
 /**
  * The numbers that Rust and TypeScript have to agree on. The compiler puts them into a custom section of the linked module
- * (wasm/src/abi/contract.rs draws it); here they become src/engine/contract.ts, and are compared with what the module does.
+ * (wasm/src/abi/contract.rs draws it); here they become src/engine/contract.ts.
  */
 import { customSection } from "./binary.mjs";
 import { BuildError } from "./toolchain.mjs";
@@ -44,57 +44,4 @@ export function contractTs(linked) {
 /** The constants of src/engine/contract.ts by name, from its text. @returns {Promise<Record<string, any>>} */
 export async function readContract(text) {
   return import(`data:text/javascript,${encodeURIComponent(text)}`);
-}
-
-/** Throws unless the module does what the contract says, as far as that shows from outside. */
-export function checkContract(contract, wasm) {
-  const demand = (condition, message) => {
-    if (!condition) throw new BuildError(`the contract and the module do not agree: ${message}`);
-  };
-  const { PAGE, MIN_SIZE, MAX_SIZE, AREAS_AT, AREA_BYTES } = contract;
-  const base = AREAS_AT + Math.ceil(AREA_BYTES / PAGE) * PAGE;
-  const pages = (base + MIN_SIZE) / PAGE;
-  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  const host = { memory, now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };
-  const { exports: x } = new WebAssembly.Instance(new WebAssembly.Module(wasm), { host });
-  demand(x.__heap_base.value <= AREAS_AT, "the module's data reaches into the areas");
-
-  // As src/engine/plan.ts computes it.
-  for (let size = MIN_SIZE; size <= MAX_SIZE; size += PAGE) {
-    const seats = Math.min(Math.max(size / PAGE, contract.MIN_SEATS), contract.MAX_SEATS);
-    demand(x.seats_of(size) === seats, `a cache of ${size} bytes has ${x.seats_of(size)} seats, not ${seats}`);
-  }
-  for (const size of [MIN_SIZE - PAGE, MAX_SIZE + PAGE]) demand(!x.format(base, size, 1, 2, 3, 4), `${size} is a size`);
-
-  demand(x.format(base, MIN_SIZE, 1, 2, 3, 4), "the smallest region cannot be formatted");
-  const header = new BigUint64Array(memory.buffer, base, contract.INSPECTED_BYTES / 8);
-  demand(header[contract.HEADER_MAGIC] === contract.MAGIC, "the magic lies elsewhere");
-  demand(header[contract.HEADER_VERSION] === BigInt(contract.LAYOUT_VERSION), "the layout version lies elsewhere");
-  demand(header[contract.HEADER_SIZE] === BigInt(MIN_SIZE), "the size lies elsewhere");
-
-  x.__stack_pointer.value = AREAS_AT + AREA_BYTES;
-  demand(x.attach(AREAS_AT, base, MIN_SIZE, 0), "the smallest region cannot be joined");
-  // A value of every part of the area, there and back.
-  const bytes = new Uint8Array(memory.buffer, AREAS_AT, AREA_BYTES);
-  const out32 = new Int32Array(memory.buffer, AREAS_AT + contract.AREA_OUT, contract.OUT_BYTES / 4);
-  const out64 = new Float64Array(memory.buffer, AREAS_AT + contract.AREA_OUT, contract.OUT_BYTES / 8);
-  const value = new Float64Array(memory.buffer, AREAS_AT + contract.AREA_VALUE, 1);
-  bytes[contract.AREA_KEY] = 7;
-  bytes.set([1, 0, 0, 0, 1, 0, 9], contract.AREA_TAGS);
-  value[0] = 41;
-  const key = (1 << contract.KEY_KIND_BITS) | contract.KEY_BYTES;
-  const { ANYTHING, DONE, NUMBER_TYPE, WANT_VALUE, WANT_TAGS } = contract;
-  demand(x.set(AREAS_AT, key, NUMBER_TYPE, 8, 1e9, 1, ANYTHING, 0) === DONE, "a number cannot be stored");
-  demand(x.increment(AREAS_AT, key, 1, 0, Number.POSITIVE_INFINITY, 0) === DONE, "a number cannot be raised");
-  demand(out64[contract.OUT_NUMBER] === 42, "the sum is put out elsewhere");
-  value[0] = 0;
-  bytes.fill(0, contract.AREA_TAGS, contract.AREA_TAGS + contract.TAGS_BYTES);
-  demand(x.get(AREAS_AT, key, WANT_VALUE | WANT_TAGS) === 8 && value[0] === 42, "the value is copied elsewhere");
-  demand(out32[contract.OUT_TYPE] === NUMBER_TYPE, "the value type is put out elsewhere");
-  demand(
-    out64[contract.OUT_NUMBER] === 1e9 && out64[contract.OUT_VERSION] > 0,
-    "expiry or version is put out elsewhere",
-  );
-  demand(out32[contract.OUT_WORD] === 24 && bytes[contract.AREA_TAGS] === 24, "the tags are copied elsewhere");
-  demand(out32[contract.OUT_INSIDE] === 0, "no call is under way");
 }

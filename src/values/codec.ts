@@ -7,6 +7,7 @@
  * Relies on `runtime.ts` for text and on `binary.ts` for binary data. Must not know where the bytes live.
  */
 
+import { NUMBER_TYPE } from "../engine/contract.ts";
 import { binaryType, bytesOf, plainBytes, toBinary } from "./binary.ts";
 import { classOf, describe, isStackOverflow, isThenable, typedArrayName } from "./describe.ts";
 import { fromJson, toJson } from "./json.ts";
@@ -24,7 +25,6 @@ import {
   LAST_PRIMITIVE,
   LATIN1,
   NULL,
-  NUMBER,
   STRUCTURED,
   TRUE,
   UTF8,
@@ -129,9 +129,9 @@ export class ValueCodec {
         if (target.length < 8) {
           const bytes = new Uint8Array(8);
           new DataView(bytes.buffer).setFloat64(0, value, true);
-          return this.#place(NUMBER, bytes, target);
+          return this.#place(NUMBER_TYPE, bytes, target);
         }
-        this.type = NUMBER;
+        this.type = NUMBER_TYPE;
         this.#viewOfTarget(target).setFloat64(0, value, true);
         return 8;
       case "boolean":
@@ -267,7 +267,7 @@ export class ValueCodec {
     switch (type) {
       case LATIN1:
         return this.#runtime.readLatin1(source, start, length);
-      case NUMBER:
+      case NUMBER_TYPE:
         if (length !== 8) throw unreadable("it is a number that does not have 8 bytes");
         return this.#viewOfSource(source, owned).getFloat64(start, true);
       case STRUCTURED + LATIN1:

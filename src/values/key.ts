@@ -1,7 +1,8 @@
 /**
  * Keys ↔ bytes. Two different strings never become the same key kind and bytes, not even strings with lone surrogates. So
- * the engine can compare keys byte by byte. Relies on `runtime.ts` for text. Must not know the engine.
+ * the engine can compare keys byte by byte. Relies on `runtime.ts` for text. Of the engine it knows the numbers of key kinds.
  */
+import { KEY_BYTES, KEY_ILL_FORMED, KEY_KIND_BITS, KEY_STRING } from "../engine/contract.ts";
 import { CacheError } from "../errors.ts";
 import { describe, typedArrayName } from "./describe.ts";
 import { type Runtime, runtime, SHORT_TEXT } from "./runtime.ts";
@@ -13,23 +14,14 @@ export const KEY_LIMIT = 4096;
 /** What {@link KeyCodec.write} returns for a key that is too long. */
 export const KEY_TOO_LONG = -1;
 
-/** A string, stored as UTF-8. */
-export const KEY_STRING = 0;
-/** Bytes, stored as they are. */
-export const KEY_BYTES = 1;
-/** A string with lone surrogates, which UTF-8 cannot express: stored as UTF-16, little-endian. */
-export const KEY_ILL_FORMED = 2;
-
-/**
- * The key kind in a result of {@link KeyCodec.write}: {@link KEY_STRING}, {@link KEY_BYTES} or {@link KEY_ILL_FORMED}.
- */
+/** The key kind in a result of {@link KeyCodec.write}: `KEY_STRING`, `KEY_BYTES` or `KEY_ILL_FORMED`. */
 export function keyKind(written: number): number {
-  return written & 3;
+  return written & ((1 << KEY_KIND_BITS) - 1);
 }
 
 /** The length in bytes in a result of {@link KeyCodec.write}. */
 export function keyLength(written: number): number {
-  return written >>> 2;
+  return written >>> KEY_KIND_BITS;
 }
 
 /** Turns keys into bytes and back. It holds no state, so one can serve a whole thread. */
@@ -60,7 +52,7 @@ export class KeyCodec {
         if (unit > 0x7f) return this.#writeLong(key, target);
         target[i] = unit;
       }
-      return length << 2;
+      return (length << KEY_KIND_BITS) | KEY_STRING;
     }
     if (!(key instanceof Uint8Array) && typedArrayName(key) !== "Uint8Array") {
       throw new TypeError(`key: must be a string or a Uint8Array (such as a Buffer), not ${describe(key)}`);
@@ -68,7 +60,7 @@ export class KeyCodec {
     const bytes: Uint8Array = key;
     if (bytes.length > limitOf(target)) return KEY_TOO_LONG;
     target.set(bytes);
-    return (bytes.length << 2) | KEY_BYTES;
+    return (bytes.length << KEY_KIND_BITS) | KEY_BYTES;
   }
 
   #writeLong(key: string, target: Uint8Array): number {
@@ -80,9 +72,9 @@ export class KeyCodec {
     if (written !== length && !isWellFormed(key)) {
       if (length * 2 > limit) return KEY_TOO_LONG;
       this.#runtime.writeUtf16(key, target, 0);
-      return ((length * 2) << 2) | KEY_ILL_FORMED;
+      return ((length * 2) << KEY_KIND_BITS) | KEY_ILL_FORMED;
     }
-    return read < length || written > limit ? KEY_TOO_LONG : written << 2;
+    return read < length || written > limit ? KEY_TOO_LONG : (written << KEY_KIND_BITS) | KEY_STRING;
   }
 
   /** Makes the error of a store under a key that {@link write} found too long: `ERR_TOO_LARGE`. */
@@ -98,7 +90,7 @@ export class KeyCodec {
 
   /**
    * Turns bytes back into the key that {@link write} wrote.
-   * @param kind - the key kind: {@link KEY_STRING}, {@link KEY_BYTES} or {@link KEY_ILL_FORMED}.
+   * @param kind - the key kind: `KEY_STRING`, `KEY_BYTES` or `KEY_ILL_FORMED`.
    * @param source - private or shared memory; the result does not share it.
    * @param start - in bytes.
    * @param length - in bytes.

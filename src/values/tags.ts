@@ -4,19 +4,16 @@
  * tags elsewhere. The block in a record does not keep this prefix.
  */
 
+import { MAX_TAG_NAME, TAG_HIDDEN } from "../engine/contract.ts";
 import { encoder, runtime } from "./runtime.ts";
 import { isWellFormed } from "./text.ts";
 
-/** A flag in the length of a hidden tag: it invalidates the entry, but the record does not keep its name. */
-const HIDDEN = 0x8000;
 /** Bytes that a tag takes in a record in addition to its name. */
 const TAG_OVERHEAD = 10;
 /** Bytes that a block takes in a record in addition to its tags. */
 const BLOCK_OVERHEAD = 16;
 /** The most tags of an entry. The engine has room for one more for each namespace that the entry is in. */
 const MOST_TAGS = 16;
-/** The most bytes of UTF-8 of a tag. The engine has room for the prefix in addition. */
-const LONGEST_TAG = 256;
 const NOTHING: Uint8Array = new Uint8Array(0);
 
 /**
@@ -55,12 +52,12 @@ export function writeTags(
     if (typeof tag !== "string") throw new TypeError(`tags: must be strings, not ${typeof tag}`);
     if (!isWellFormed(tag)) throw new RangeError("tags: must be well-formed Unicode, without lone surrogates");
     const text = encoder.encode(tag);
-    if (text.length === 0 || text.length > LONGEST_TAG) {
-      throw new RangeError(`tags: each must have 1 to ${LONGEST_TAG} bytes of UTF-8, not ${text.length}`);
+    if (text.length === 0 || text.length > MAX_TAG_NAME) {
+      throw new RangeError(`tags: each must have 1 to ${MAX_TAG_NAME} bytes of UTF-8, not ${text.length}`);
     }
     put(tagPrefix, text, 0);
   }
-  for (const tag of hidden) put(NOTHING, tag, HIDDEN);
+  for (const tag of hidden) put(NOTHING, tag, TAG_HIDDEN);
   area[0] = count;
   area[1] = 0;
   area[2] = tagPrefix.length & 0xff;

@@ -15,8 +15,7 @@
  * This file imports nothing. Therefore esbuild puts the numbers in place of their names, as it does for `near/slots.ts`.
  */
 
-/** The engine writes this type, too: for a counter. */
-export const NUMBER = 1;
+// 1 is NUMBER_TYPE of engine/contract.ts: the engine understands this type.
 export const LATIN1 = 2;
 export const UTF8 = 3;
 export const UTF16 = 4;

@@ -7,19 +7,11 @@ import { deepStrictEqual } from "node:assert";
 import { runInNewContext, runInThisContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { KEY_BYTES, KEY_ILL_FORMED, KEY_STRING } from "../../src/engine/contract.ts";
 import { CacheError } from "../../src/errors.ts";
 import { ValueCodec } from "../../src/values/codec.ts";
 import { deepFreeze } from "../../src/values/freeze.ts";
-import {
-  KEY_BYTES,
-  KEY_ILL_FORMED,
-  KEY_LIMIT,
-  KEY_STRING,
-  KEY_TOO_LONG,
-  KeyCodec,
-  keyKind,
-  keyLength,
-} from "../../src/values/key.ts";
+import { KEY_LIMIT, KEY_TOO_LONG, KeyCodec, keyKind, keyLength } from "../../src/values/key.ts";
 import { bufferRuntime, plainRuntime, type Runtime } from "../../src/values/runtime.ts";
 
 const runtimes: [string, Runtime][] = [
