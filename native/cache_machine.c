@@ -412,7 +412,7 @@ static napi_value leave(napi_env env, napi_callback_info info) {
 
 EXPORTED int32_t node_api_module_get_api_version_v1(void) { return 8; }
 
-/** Runs once per environment. Functions that it cannot offer are missing in the exports, which src/system/native.ts notices. */
+/** Runs once per environment. Functions that it cannot offer are missing in the exports, which src/system/binary.ts notices. */
 EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {
     const char *name;

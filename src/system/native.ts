@@ -3,18 +3,15 @@
  * `WebAssembly.Memory`, giving an unnamed file its name, locking single bytes of a file, and counting the users of a
  * mapping until their threads end.
  *
- * A small native part, native/cache_machine.c, makes these calls. Its binaries come with the package. It is loaded when the
- * first cache of process reach is opened and not before, so importing this module never fails. Nothing here knows of
- * names of caches, of what the bytes mean, or of participants.
+ * A small native part, native/cache_machine.c, makes these calls; binary.ts finds and loads it. It is loaded when the first
+ * cache of process reach is opened and not before, so importing this module never fails. Nothing here knows of names of
+ * caches, of what the bytes mean, or of participants.
  */
 
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { getSystemErrorName } from "node:util";
-import { type CacheError, noAddressSpace, noDescriptor, noSpace, unsupported } from "../errors.ts";
+import { noAddressSpace, noSpace, unsupported } from "../errors.ts";
 import { readableSize } from "../size.ts";
+import { loadBinary } from "./binary.ts";
 
 /** The answer of the native part to wrong arguments, with which it makes no call. */
 const WRONG_ARGUMENT = -4096;
@@ -40,7 +37,17 @@ interface Calls {
   leave(users: Int32Array): number;
 }
 
-const CALLS = ["reserve", "map", "unmap", "link", "lock", "unlock", "lockDirectory", "join", "leave"];
+const CALLS: readonly (keyof Calls)[] = [
+  "reserve",
+  "map",
+  "unmap",
+  "link",
+  "lock",
+  "unlock",
+  "lockDirectory",
+  "join",
+  "leave",
+];
 
 /** The calls, once per thread. */
 export class Native {
@@ -53,7 +60,7 @@ export class Native {
    * not be loaded; `ERR_NO_SPACE` without a descriptor or address space to load it.
    */
   static load(): Native {
-    Native.#loaded ??= new Native(loadCalls());
+    Native.#loaded ??= new Native(loadBinary<Calls>(CALLS));
     return Native.#loaded;
   }
 
@@ -251,102 +258,4 @@ function lockError(error: number): Error {
     default:
       return systemError("fcntl", error);
   }
-}
-
-/** Where the binary of the package is, written so that file tracing and bundlers see that both files are needed. */
-function packagedBinary(arch: "x64" | "arm64"): URL {
-  return arch === "x64"
-    ? new URL("../../native/cache_machine-linux-x64.node", import.meta.url)
-    : new URL("../../native/cache_machine-linux-arm64.node", import.meta.url);
-}
-
-function loadCalls(): Calls {
-  const { platform, arch } = process;
-  if (platform !== "linux" || (arch !== "x64" && arch !== "arm64")) {
-    throw unsupported(
-      `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}. Use createCache(), which ` +
-        "shares a cache between the threads of a process on every platform.",
-    );
-  }
-  const file = findBinary(arch);
-  const module: { exports: Partial<Calls> } = { exports: {} };
-  try {
-    process.dlopen(module, file);
-  } catch (cause) {
-    throw loadError(file, cause as NodeJS.ErrnoException);
-  }
-  if (!CALLS.every((name) => typeof module.exports[name as keyof Calls] === "function")) {
-    throw unsupported(`${file} belongs to another version of cache-machine. Replace it.`);
-  }
-  return module.exports as Calls;
-}
-
-/**
- * Finds the binary of the package. Where this module has become part of a bundle, the binary is looked for beside the
- * bundle, beside the script or executable that was started, and in the package, if that is installed there.
- */
-function findBinary(arch: "x64" | "arm64"): string {
-  const name = `cache_machine-linux-${arch}.node`;
-  // A CommonJS bundle has no `import.meta.url`, or that of the machine on which it was made.
-  const scripts = [
-    () => fileURLToPath(import.meta.url),
-    () => __filename,
-    () => process.argv[1],
-    () => process.execPath,
-  ];
-  const places = [
-    () => fileURLToPath(packagedBinary(arch)),
-    ...scripts.map((script) => () => join(dirname(script() as string), name)),
-    ...scripts.map((script) => () => {
-      return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
-    }),
-  ];
-  const tried = new Set<string>();
-  for (const place of places) {
-    try {
-      const file = place();
-      tried.add(file);
-      if (existsSync(file)) return file;
-    } catch {
-      // There is no such place here, or Node.js runs with --permission and must not look there.
-    }
-  }
-  throw unsupported(
-    `sharing a cache between processes needs the file ${name} of the package, which is in none of its places: ` +
-      `${[...tried].join(", ")}. Copy node_modules/cache-machine/native/${name} next to the bundle, install the package ` +
-      "where the bundle runs, or use createCache() to share a cache between the threads of this process.",
-  );
-}
-
-/** The error of a binary that is there but could not be loaded: who forbids it, or what is missing. */
-function loadError(file: string, cause: NodeJS.ErrnoException): CacheError {
-  const { message } = cause;
-  if (/Too many open files|No file descriptors/i.test(message)) {
-    return noDescriptor("EMFILE", cause);
-  }
-  if (/Cannot allocate memory|Out of memory/i.test(message)) {
-    return noAddressSpace(cause, `the code of ${basename(file)}`);
-  }
-  const because = (reason: string, remedy: string): CacheError =>
-    unsupported(
-      `sharing a cache between processes needs a native part, ${file}, which ${reason}. ${remedy}, or use createCache() ` +
-        "to share a cache between the threads of this process.",
-      { cause },
-    );
-  if (cause.code === "ERR_DLOPEN_DISABLED") {
-    const options = [...process.execArgv, ...(process.env.NODE_OPTIONS ?? "").split(/\s+/)];
-    if (options.includes("--no-addons")) return because("--no-addons forbids", "Start Node.js without that option");
-    if ("permission" in process) {
-      return because("the permission model of Node.js forbids", "Start Node.js with --allow-addons");
-    }
-    return because("this Node.js was told not to load", "Allow native addons");
-  }
-  // glibc and musl, when the file system is mounted without the right to execute.
-  if (/failed to map segment|Operation not permitted/i.test(message)) {
-    return because(
-      `the system refuses to execute (${message}): its file system may be mounted with \`noexec\``,
-      "Install the package on another file system",
-    );
-  }
-  return because(`could not be loaded (${message})`, "Install the package anew");
 }

@@ -124,6 +124,15 @@ export default [
     first: PLACES,
   },
   {
+    name: "turn-kept-after-an-error",
+    breaks: "resources",
+    what: "a creator that fails to take the turn leaves its descriptor open, which may hold the turn",
+    file: "src/memory/turn.ts",
+    find: "if (!isTaken) closeSync(fd);",
+    replace: "if (!isTaken && fd < 0) closeSync(fd);",
+    first: FILE,
+  },
+  {
     name: "files-outlive-the-boot",
     breaks: "I1",
     what: "what the power left of a cache on a disk is a cache",
