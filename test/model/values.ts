@@ -2,7 +2,7 @@
 
 import type { CacheOptions, IncrementOptions, Key, SetOptions } from "cache-machine";
 import fc from "fast-check";
-import { bytes, text, values } from "../contract/values.ts";
+import { bytes, text, values } from "../contract/samples.ts";
 
 /** How a value is made; as many times as it is needed, and never the same text or bytes for two operations. */
 export type Recipe =

@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { createCache } from "cache-machine";
 import { describe, expect, it } from "vitest";
 
-const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url));
+const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url));
 const MIB = 1 << 20;
 const INDEX_WORD = 8;
 
