@@ -13,7 +13,7 @@
 import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { attachCache, createCache, destroyCache, openCache } from "cache-machine";
-import { generator } from "../crash/values.mjs";
+import { generator } from "../crash/checked-values.mjs";
 import { descend, isOf, KEYS, operationsOn, terminate, textFor } from "./overflow-uses.mjs";
 
 /** Whose turn it is, in the first word; what the bystander has checked in the second. */
