@@ -140,6 +140,16 @@ export function checkTtl(ttl: unknown): number {
   return ttl;
 }
 
+/** Checks the options of a store, each of which is read once. */
+export function checkStore(options: SetOptions): { ttl: number | undefined; tags: readonly string[] | undefined } {
+  const given = asObject(options, "options");
+  const { ttl } = given;
+  const checked = ttl === undefined ? undefined : checkTtl(ttl);
+  const { tags } = given;
+  if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
+  return { ttl: checked, tags: tags && [...tags] };
+}
+
 /** Checks that options are an object, or missing. */
 export function asObject<T extends object>(options: T | undefined, name: string): Partial<T> {
   if (options === undefined) return {};

@@ -81,17 +81,20 @@ export function attachFileRegion(handle: FileHandle): Region {
   const { path, id, base, size } = handle;
   const fd = openFile(path);
   if (fd !== undefined) {
+    let mapping: FileMapping | undefined;
     try {
       // A mapping that exists keeps the inode in use, so no other file can have its number. After that some file systems
       // use the number again: then this is the cache of that name that is there now.
       const stat = fstatSync(fd);
       if (identityOf(fd) === id && stat.size === size) {
         requirePrivate(stat, path);
-        const mapping = joinMapping(handle) ? handle : mapFile(native, fd, base, size);
+        mapping = joinMapping(handle) ? handle : mapFile(native, fd, base, size);
         return new FileRegion(native, fd, mapping, handle);
       }
     } catch (error) {
+      // The descriptor first, and by no other function: at the end of the stack there is room for this one call.
       closeSync(fd);
+      if (mapping !== undefined) leaveMapping(mapping, handle.key);
       throw error;
     }
     closeSync(fd);
@@ -137,6 +140,8 @@ function openExisting(native: Native, path: string, options: FileOptions): Regio
   const { plan } = options;
   const fd = openFile(path);
   if (fd === undefined) return undefined;
+  const key = mappingKey(path, plan);
+  let mapping: FileMapping | undefined;
   try {
     const size = checkFile(fd, path, plan, options.size);
     // Destroyed since it was opened: nobody else will ever find this one.
@@ -145,9 +150,7 @@ function openExisting(native: Native, path: string, options: FileOptions): Regio
       return undefined;
     }
     const { base, seats } = plan.of(size);
-    const id = identityOf(fd);
-    const key = mappingKey(path, plan);
-    let mapping = findMapping(key, id);
+    mapping = findMapping(key, identityOf(fd));
     if (mapping === undefined) {
       mapping = mapFile(native, fd, base, size);
       offerMapping(key, mapping);
@@ -155,6 +158,7 @@ function openExisting(native: Native, path: string, options: FileOptions): Regio
     return new FileRegion(native, fd, mapping, { path, seats, key });
   } catch (error) {
     closeSync(fd);
+    if (mapping !== undefined) leaveMapping(mapping, key);
     throw error;
   }
 }
@@ -164,7 +168,9 @@ function create(native: Native, path: string, options: FileOptions): Region | un
   const { plan, size = options.defaultSize } = options;
   requireMemory(size);
   const { base, seats } = plan.of(size);
+  const key = mappingKey(path, plan);
   const memory = allocateMemory(base, size);
+  let mapping: FileMapping | undefined;
   const fd = createUnnamed(dirname(path));
   // Until link() the file is ours alone and goes with the descriptor and the mapping, whatever happens to us.
   try {
@@ -174,22 +180,24 @@ function create(native: Native, path: string, options: FileOptions): Region | un
     plan.format(memory, base, size);
     if (native.link(fd, path)) {
       // From here on others may be in it, and it needs nothing more from us.
-      const key = mappingKey(path, plan);
-      const mapping = newMapping({ memory, base, size, id: identityOf(fd) });
+      mapping = newMapping({ memory, base, size, id: identityOf(fd) });
       offerMapping(key, mapping);
       removeOlder(path);
       return new FileRegion(native, fd, mapping, { path, seats, key });
     }
   } catch (error) {
-    native.unmap(memory, base, size);
     closeSync(fd);
+    // A mapping that may have been offered goes with its last user.
+    if (mapping === undefined) native.unmap(memory, base, size);
+    else leaveMapping(mapping, key);
     throw error;
   }
-  native.unmap(memory, base, size);
   closeSync(fd);
+  native.unmap(memory, base, size);
   return undefined;
 }
 
+/** Maps a file over a memory of its own; the caller is its first user. */
 function mapFile(native: Native, fd: number, base: number, size: number): FileMapping {
   const memory = allocateMemory(base, size);
   native.map(fd, memory, base, size);

@@ -38,11 +38,14 @@ export class Patience {
  */
 export function takeTurn(native: Native, directory: string): number | Holder {
   const fd = ask(directory, () => openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
-  if (native.tryLockDirectory(fd)) return fd;
+  // Closed after every error too: a descriptor that is left open could hold the turn until the end of the thread.
+  let isTaken = false;
   try {
+    isTaken = native.tryLockDirectory(fd);
+    if (isTaken) return fd;
     return isLockedByUs(fd) ? "ours" : "others";
   } finally {
-    closeSync(fd);
+    if (!isTaken) closeSync(fd);
   }
 }
 

@@ -318,7 +318,7 @@ export class ValueCodec {
   // The caller passes the same few arrays again and again, its scratch areas. Each view is kept until the array changes.
   #viewOfTarget(target: Uint8Array): DataView {
     if (this.#target !== target || this.#targetView === undefined) {
-      // The view is set first: if the stack runs out here, the fields still hold the old pair.
+      // The view comes first: if the stack runs out in `viewOf`, the two fields still belong together.
       this.#targetView = viewOf(target);
       this.#target = target;
     }

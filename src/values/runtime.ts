@@ -22,8 +22,7 @@ const encodings =
 /** `undefined` where {@link requireEncoding} throws. */
 export const encoder: TextEncoder = (encodings && new encodings.TextEncoder()) as TextEncoder;
 
-/** Makes a `TextDecoder`; `undefined` where {@link requireEncoding} throws. */
-export function newDecoder(label?: string, options?: TextDecoderOptions): TextDecoder {
+function newDecoder(label: string, options: TextDecoderOptions): TextDecoder {
   return (encodings && new encodings.TextDecoder(label, options)) as TextDecoder;
 }
 
@@ -83,7 +82,7 @@ interface NativeText {
   ucs2Write(text: string, start: number): number;
 }
 
-// With `ignoreBOM` the decoder keeps a leading U+FEFF. Otherwise two different keys would read back as the same.
+// With `ignoreBOM` the decoders keep a leading U+FEFF. Otherwise two different keys would read back as the same.
 const utf8Decoder: TextDecoder = newDecoder("utf-8", { ignoreBOM: true });
 const utf16Decoder: TextDecoder = newDecoder("utf-16le", { ignoreBOM: true, fatal: true });
 

@@ -5,7 +5,7 @@
  */
 
 import { MAX_TAG_NAME, TAG_HIDDEN } from "../engine/contract.ts";
-import { encoder, newDecoder } from "./runtime.ts";
+import { encoder, runtime } from "./runtime.ts";
 import { isWellFormed } from "./text.ts";
 
 /** Bytes that a tag takes in a record in addition to its name. */
@@ -15,9 +15,6 @@ const BLOCK_OVERHEAD = 16;
 /** The most tags of an entry. The engine has room for one more for each namespace that the entry is in. */
 const MOST_TAGS = 16;
 const NOTHING: Uint8Array = new Uint8Array(0);
-
-// With `ignoreBOM` the decoder keeps a leading U+FEFF.
-const decoder: TextDecoder = newDecoder("utf-8", { ignoreBOM: true });
 
 /**
  * Writes a block with the tags of an entry to `area`.
@@ -77,8 +74,7 @@ export function readTags(area: Uint8Array, length: number): string[] {
   for (let at = 8 + counters * 8; at + 2 < length; ) {
     const bytes = word(at);
     if (bytes === 0 || at + 2 + bytes > length) break;
-    // A private copy, because browsers refuse shared memory in text decoders.
-    tags.push(decoder.decode(new Uint8Array(area.subarray(at + 2, at + 2 + bytes))));
+    tags.push(runtime.readUtf8(area, at + 2, bytes));
     at += 2 + bytes;
   }
   return tags;

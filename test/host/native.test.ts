@@ -339,7 +339,7 @@ describe("forbidden, it says by whom, and threads work", () => {
   test("by the permission model", async () => {
     const [processes, threads] = await use([permission, "--allow-fs-read=*", "--allow-fs-write=*"]);
     expect(processes).toMatch(
-      /^CacheError ERR_UNSUPPORTED .*permission model forbids.*--allow-addons.*createCache\(\)/,
+      /^CacheError ERR_UNSUPPORTED .*permission model of Node.js forbids.*--allow-addons.*createCache\(\)/,
     );
     expect(threads).toBe("1");
   });
@@ -372,11 +372,11 @@ describe("forbidden, it says by whom, and threads work", () => {
 
     test.each([
       ["missing", undefined, /in none of its places: .*Copy node_modules\/cache-machine\/native/],
-      ["cut short", Buffer.from("x"), /could not be loaded .*install the package anew/],
+      ["cut short", Buffer.from("x"), /could not be loaded .*Install the package anew/],
       [
         "for another processor",
         fs.readFileSync(path.join(root, `native/cache_machine-linux-${process.arch === "x64" ? "arm64" : "x64"}.node`)),
-        /could not be loaded .*install the package anew/,
+        /could not be loaded .*Install the package anew/,
       ],
     ])("by nobody: %s", async (_, bytes, message) => {
       if (bytes !== undefined) fs.writeFileSync(lost, bytes);

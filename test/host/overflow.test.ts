@@ -3,7 +3,7 @@
  * script. Whatever the depth, nobody reads a wrong value, nothing stays held, and the thread can go on. See
  * `overflow-main.mjs` for what is checked.
  *
- * `OVERFLOW_SEED=7 npx vitest run test/overflow` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
+ * `OVERFLOW_SEED=7 npx vitest run test/host/overflow.test.ts` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
  * operation is tried at within one frame.
  */
 

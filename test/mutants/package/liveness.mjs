@@ -1,4 +1,4 @@
-import { MEMORY } from "../files.mjs";
+import { BOARD, LOCK_FILE } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -10,7 +10,7 @@ export default [
     file: "src/liveness/lock-file.ts",
     find: "if (this.#held.has(seat) || !this.#native",
     replace: "if (!this.#native",
-    first: MEMORY,
+    first: LOCK_FILE,
   },
   {
     name: "a-thread-of-that-id-lives",
@@ -19,7 +19,7 @@ export default [
     file: "src/liveness/linux.ts",
     find: "return tokenOf(other >> START_TIME_BITS) !== other;",
     replace: "return tokenOf(other >> START_TIME_BITS) === 0n;",
-    first: MEMORY,
+    first: BOARD,
   },
   {
     name: "no-procfs-is-a-proof",
@@ -34,7 +34,7 @@ export default [
         "      } catch {\n        return true;\n      }\n    },\n  };\n}\n\nfunction isNoSuchThread",
       ],
     ],
-    first: MEMORY,
+    first: BOARD,
   },
   {
     name: "no-descriptor-is-no-procfs",
@@ -43,7 +43,7 @@ export default [
     file: "src/liveness/linux.ts",
     find: 'if (code === "EMFILE" || code === "ENFILE") throw',
     replace: 'if (code === "ENOSYS") throw',
-    first: MEMORY,
+    first: BOARD,
     filter: "procfs",
   },
   {
@@ -53,7 +53,7 @@ export default [
     file: "src/liveness/board.ts",
     find: "if (owner !== 0n && !this.#thread.provesDead(owner)) return false;",
     replace: "",
-    first: MEMORY,
+    first: BOARD,
   },
   {
     name: "dead-threads-live",
@@ -62,7 +62,7 @@ export default [
     file: "src/liveness/board.ts",
     find: "if (owner !== 0n && !this.#thread.provesDead(owner)) return false;",
     replace: "if (owner !== 0n) return false;",
-    first: MEMORY,
+    first: BOARD,
   },
   {
     name: "seats-of-others-are-given-back",
@@ -71,6 +71,6 @@ export default [
     file: "src/liveness/board.ts",
     find: "    if (!this.#held.has(seat)) return;\n    Atomics.store",
     replace: "    Atomics.store",
-    first: MEMORY,
+    first: BOARD,
   },
 ];

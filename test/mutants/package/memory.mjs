@@ -1,4 +1,4 @@
-import { ERRORS, MEMORY, PLACES } from "../files.mjs";
+import { ERRORS, FILE, LOCK_FILE, MAPPINGS, PLACES, PRIVATE_FILE } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -11,7 +11,7 @@ export default [
     find: "    return openSync(path, constants.O_RDWR",
     replace: `    const shared = ((globalThis as { shared?: Record<string, number> }).shared ??= {});
     return shared[path] ??= openSync(path, constants.O_RDWR`,
-    first: MEMORY,
+    first: LOCK_FILE,
   },
 
   // ---- the file
@@ -22,7 +22,7 @@ export default [
     file: "src/memory/file.ts",
     find: "native.reserve(fd, size);",
     replace: 'process.getBuiltinModule("node:fs").ftruncateSync(fd, size);',
-    first: [...MEMORY, ...ERRORS],
+    first: [...FILE, ...ERRORS],
   },
   {
     name: "links-are-followed",
@@ -31,7 +31,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "constants.O_NOFOLLOW | ",
     replace: "",
-    first: MEMORY,
+    first: PRIVATE_FILE,
   },
   {
     name: "files-of-others-are-joined",
@@ -40,7 +40,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "if (stat.uid !== ourUid()) throw belongsTo(path, stat.uid);",
     replace: "if (stat.uid < 0) throw belongsTo(path, stat.uid);",
-    first: [...ERRORS, ...MEMORY],
+    first: [...ERRORS, ...PRIVATE_FILE],
   },
   {
     name: "open-to-all-is-fine",
@@ -49,7 +49,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "if (excess !== 0) {",
     replace: "if (excess < 0) {",
-    first: MEMORY,
+    first: PRIVATE_FILE,
   },
   {
     name: "header-not-looked-at",
@@ -58,7 +58,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "plan.inspect(header, stat.size);",
     replace: "",
-    first: [...ERRORS, ...MEMORY],
+    first: [...ERRORS, ...PRIVATE_FILE],
   },
   {
     name: "another-size-is-fine",
@@ -67,7 +67,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "if (size !== undefined && size !== stat.size) throw",
     replace: "if (size !== undefined && size < 0) throw",
-    first: MEMORY,
+    first: PRIVATE_FILE,
   },
   {
     name: "mode-left-to-the-umask",
@@ -76,7 +76,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "fchmodSync(fd, MODE);",
     replace: "fchmodSync.length;",
-    first: MEMORY,
+    first: FILE,
   },
   {
     name: "another-name-is-fine",
@@ -85,7 +85,7 @@ export default [
     file: "src/memory/private-file.ts",
     find: "if (stat.nlink > 1) {",
     replace: "if (stat.nlink < 0) {",
-    first: [...PLACES, ...MEMORY],
+    first: [...PLACES, ...PRIVATE_FILE],
   },
   {
     name: "directory-of-anybody",
@@ -139,7 +139,7 @@ export default [
     file: "src/memory/file.ts",
     find: "if (identityOf(fd) === id && stat.size",
     replace: "if (id !== undefined && stat.size",
-    first: MEMORY,
+    first: MAPPINGS,
   },
   {
     name: "mapping-of-a-destroyed-file",
@@ -148,7 +148,7 @@ export default [
     file: "src/memory/mappings.ts",
     find: "return mapping?.id === id && joinMapping",
     replace: "return mapping !== undefined && id !== undefined && joinMapping",
-    first: MEMORY,
+    first: MAPPINGS,
   },
   {
     name: "mapping-left-at-close",
@@ -157,7 +157,7 @@ export default [
     file: "src/memory/mappings.ts",
     find: "  Native.load().leave(mapping.users);",
     replace: "  if (mapping.size < 0) Native.load().leave(mapping.users);",
-    first: MEMORY,
+    first: MAPPINGS,
   },
   {
     name: "descriptor-left-at-close",
@@ -166,6 +166,6 @@ export default [
     file: "src/memory/file.ts",
     find: "    } finally {\n      closeSync(this.#fd);",
     replace: "    } finally {\n      Number(this.#fd);",
-    first: MEMORY,
+    first: [...PRIVATE_FILE, ...LOCK_FILE],
   },
 ];

@@ -1,4 +1,4 @@
-import { MEMORY, NATIVE, PLACES } from "../files.mjs";
+import { FILE, LOCK_FILE, NATIVE, PLACES } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -10,7 +10,7 @@ export default [
     file: "src/system/native.ts",
     find: 'if (code === "EAGAIN" || code === "EACCES") return false;',
     replace: 'if (code === "EAGAIN" || code === "EACCES") return true;',
-    first: MEMORY,
+    first: LOCK_FILE,
   },
   {
     name: "no-descriptor-is-no-binary",
@@ -19,7 +19,7 @@ export default [
     file: "src/system/native.ts",
     find: "if (/Too many open files|No file descriptors/i.test(message)) {",
     replace: "if (/No such error/i.test(message)) {",
-    first: MEMORY,
+    first: FILE,
     filter: "descriptors",
   },
 
@@ -31,7 +31,7 @@ export default [
     file: "src/system/native.ts",
     find: 'if (code === "EEXIST") return false;',
     replace: 'if (code === "EEXIST") return true;',
-    first: MEMORY,
+    first: FILE,
   },
   {
     name: "no-limit-of-the-group",
@@ -58,7 +58,7 @@ export default [
     file: "src/system/native.ts",
     find: '    case "ENOTSUP":\n    case "EINVAL":\n',
     replace: '    case "EINVAL":\n',
-    first: MEMORY,
+    first: FILE,
     filter: "reserves no blocks",
   },
   {
