@@ -19,8 +19,6 @@ const shared = {
   target: "es2022",
   loader: { ".wasm": "binary" },
   define: constants(),
-  sourcemap: true,
-  sourcesContent: false,
   legalComments: "none",
   // Puts numbers in place: see src/near/slots.ts.
   minifySyntax: true,

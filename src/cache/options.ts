@@ -5,7 +5,7 @@
 
 import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
-import { requireEncoding } from "../values/encoding.ts";
+import { requireEncoding } from "../values/runtime.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
 export interface CacheOptions {
@@ -148,6 +148,16 @@ export function checkTtl(ttl: unknown): number {
   // Written so that NaN fails too.
   if (!(ttl > 0)) throw new RangeError(`ttl: must be more than 0 milliseconds, not ${ttl}`);
   return ttl;
+}
+
+/** Checks the options of a store, each of which is read once. */
+export function checkStore(options: SetOptions): { ttl: number | undefined; tags: readonly string[] | undefined } {
+  const given = asObject(options, "options");
+  const { ttl } = given;
+  const checked = ttl === undefined ? undefined : checkTtl(ttl);
+  const { tags } = given;
+  if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
+  return { ttl: checked, tags: tags && [...tags] };
 }
 
 /** Checks that options are an object, or missing. */

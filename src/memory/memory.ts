@@ -36,10 +36,12 @@ export interface Plan {
   readonly build: string;
   /** The place of a region of `size` bytes in a memory, and its number of seats; always the same for one build. */
   of(size: number): { base: number; seats: number };
+  /** Bytes at the start of a region that {@link inspect} checks. */
+  readonly headerBytes: number;
   /** Makes an empty cache of a zeroed region that no other participant sees yet. */
   format(memory: WebAssembly.Memory, base: number, size: number): void;
   /**
-   * Checks the first 64 bytes of a region of `size` bytes.
+   * Checks the first {@link headerBytes} of a region of `size` bytes.
    *
    * @throws {CacheError} `ERR_LAYOUT` when they are not the start of a cache of this version and size.
    */

@@ -11,9 +11,6 @@ import { PAGE } from "../size.ts";
 import { ask, belongsTo, codeOf, octal, ourUid, unusable } from "./access.ts";
 import type { Plan } from "./memory.ts";
 
-/** Bytes at the start of a file that {@link Plan.inspect} checks. */
-const HEADER_BYTES = 64;
-
 /** `O_TMPFILE` of Linux, which `node:fs` does not name; `O_CLOEXEC` is set by Node.js on every file it opens. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
@@ -90,8 +87,8 @@ export function checkFile(fd: number, path: string, plan: Plan, size: number | u
   if (stat.nlink === 0) return undefined;
   requirePrivate(stat, path);
   if (stat.size < PAGE || stat.size % PAGE !== 0) throw noCache(path, `it has ${stat.size} bytes`);
-  const header = new Uint8Array(HEADER_BYTES);
-  readSync(fd, header, 0, HEADER_BYTES, 0);
+  const header = new Uint8Array(plan.headerBytes);
+  readSync(fd, header, 0, header.length, 0);
   plan.inspect(header, stat.size);
   if (size !== undefined && size !== stat.size) throw sizeMismatch(stat.size, size);
   return stat.size;

@@ -3,7 +3,7 @@
  * removed. Also the application's own cache, which has no name to choose. Node.js only.
  */
 
-import { type Cache, type CacheHandle, type Key, openRegion } from "../cache/cache.ts";
+import { type Cache, openRegion } from "../cache/cache.ts";
 import {
   type CacheOptions,
   checkName,
@@ -14,6 +14,7 @@ import {
   resolveSize,
   type SetOptions,
 } from "../cache/options.ts";
+import type { CacheHandle, Key } from "../cache/types.ts";
 import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "../memory/file.ts";
 import { applicationName } from "./application.ts";

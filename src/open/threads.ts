@@ -1,12 +1,13 @@
 /** Caches in the memory of one process, for its threads. They work wherever WebAssembly and shared memory do. */
 
-import { type Cache, type CacheHandle, openRegion } from "../cache/cache.ts";
+import { type Cache, openRegion } from "../cache/cache.ts";
 import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "../cache/options.ts";
+import type { CacheHandle } from "../cache/types.ts";
 import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
 import { badLayout, unsupported } from "../errors.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
 import { requireMemory } from "../system/cgroup.ts";
-import { describe } from "../values/runtime.ts";
+import { describe } from "../values/describe.ts";
 
 /**
  * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the

@@ -3,8 +3,8 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { MORTAL, patient } from "../crash/arena.mjs";
-import { promise } from "../crash/values.mjs";
+import { promise } from "../crash/checked-values.mjs";
+import { MORTAL, patient } from "../crash/driver.mjs";
 
 const PROGRAM = fileURLToPath(new URL("native-terminations.mjs", import.meta.url));
 

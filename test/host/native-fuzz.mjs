@@ -5,7 +5,7 @@
  */
 import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
-import { generator } from "../crash/values.mjs";
+import { generator } from "../crash/checked-values.mjs";
 
 const PAGE = 65_536;
 const { seed, times, folder, binary } = JSON.parse(process.argv[2]);

@@ -5,7 +5,7 @@
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { destroyCache, openCache } from "cache-machine";
-import { generator } from "../crash/values.mjs";
+import { generator } from "../crash/checked-values.mjs";
 
 const GUEST = fileURLToPath(new URL("native-guest.cjs", import.meta.url));
 const [STATE, GO, SLOWEST_MS] = [0, 1, 6];

@@ -13,7 +13,7 @@
 import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { attachCache, createCache, destroyCache, openCache } from "cache-machine";
-import { generator } from "../crash/values.mjs";
+import { generator } from "../crash/checked-values.mjs";
 import { descend, isOf, KEYS, operationsOn, terminate, textFor } from "./overflow-uses.mjs";
 
 /** Values of the first word: whose turn it is. The second word counts what the bystander has checked. */

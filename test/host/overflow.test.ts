@@ -84,7 +84,7 @@ test("the deepest call leaves most of the engine's own stack unused", () => {
     for (let n = 0; n < 200; n++) for (const operation of operations) operation(n);
     expect(cache.stats().reclaims).toBeGreaterThan(0);
     expect(cache.validate()).toBe(0);
-    // `wasm/src/abi/mod.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
+    // `wasm/src/abi/area.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
     const { memory } = cache.handle as unknown as { memory: WebAssembly.Memory };
     const stack = new Uint8Array(memory.buffer, 65_536 + (128 << 10), 32 << 10);
     const unused = stack.findIndex((byte) => byte !== 0);

@@ -39,6 +39,7 @@ buildSync({
       export const plan = {
         version: 7,
         build: "test",
+        headerBytes: 64,
         of: () => ({ base: 131072, seats: ${SEATS} }),
         format(memory, base, size) {
           const header = new Uint32Array(memory.buffer, base, 2);
