@@ -7,7 +7,7 @@
 import type { Cache } from "./cache/cache.ts";
 import type { CacheOptions, OpenOptions } from "./cache/options.ts";
 import type { CacheHandle } from "./cache/types.ts";
-import { CacheError } from "./errors.ts";
+import { type CacheError, unsupported } from "./errors.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache } from "./cache/cache.ts";
@@ -35,8 +35,7 @@ export function destroyCache(_name?: string): never {
 }
 
 function noProcesses(): CacheError {
-  return new CacheError(
-    "ERR_UNSUPPORTED",
+  return unsupported(
     "processes cannot share a cache in a browser. Use createCache, and attachCache(cache.handle) in workers.",
   );
 }

@@ -126,6 +126,16 @@ export const readData = (sections) =>
     return { offset: reader.constant(), length: reader.take(reader.u32()).length };
   });
 
+/** The contents of a custom section; several of one name were put one behind the other by the linker. */
+export function customSection(bytes, wanted) {
+  const readers = readSections(bytes)
+    .filter(({ id }) => id === SECTION.CUSTOM)
+    .map(({ body }) => new Reader(body));
+  const found = readers.find((reader) => reader.name() === wanted);
+  if (found === undefined) throw new BuildError(`the linked module has no custom section ${wanted}`);
+  return found.bytes.subarray(found.at);
+}
+
 /** The value of an exported constant of the linked module. */
 export function linkedGlobal(bytes, wanted) {
   const sections = readSections(bytes);

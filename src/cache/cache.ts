@@ -4,12 +4,12 @@
  * delegates to one {@link View}, which does the work.
  */
 
-import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/engine.ts";
+import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
-import { flatCopy } from "../values/runtime.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
+import { flatCopy } from "../values/text.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";

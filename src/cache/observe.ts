@@ -1,11 +1,16 @@
 /** What a cache tells about itself: numbers for monitoring, a look into the memory, and a line for logs. */
 
+import { CLASS_SMALL, PHASE_FREE, PHASE_OPEN, PHASE_RECLAIM, PHASE_SEALED } from "../engine/contract.ts";
 import { ROOT } from "../values/scope.ts";
 import type { CacheSummary, Inspection, Segment, Stats } from "./types.ts";
 import type { View } from "./view.ts";
 
-/** By the engine's number of the phase. */
-const SEGMENT_STATES = ["free", "open", "sealed", "reclaim"] as const;
+const SEGMENT_STATES: Record<number, Segment["state"]> = {
+  [PHASE_FREE]: "free",
+  [PHASE_OPEN]: "open",
+  [PHASE_SEALED]: "sealed",
+  [PHASE_RECLAIM]: "reclaim",
+};
 /** Parts of the index in an {@link Inspection}; no index has fewer buckets. */
 const INDEX_PARTS = 256;
 
@@ -29,13 +34,10 @@ export function statsOf(view: View): Stats {
 /** The memory of the whole cache as it is now. */
 export function inspectionOf({ engine, opening }: View): Inspection {
   opening.checkOpen();
-  const words = engine.segments();
-  const segments: Segment[] = [];
-  for (let i = 0; i < words.length; i += 4) {
-    const [phase, used, live, generation] = words.subarray(i, i + 4) as unknown as [number, number, number, number];
-    const state = SEGMENT_STATES[phase & 3] as Segment["state"];
-    segments.push({ state, class: phase >> 8 ? "main" : "small", used, live, generation: generation >>> 0 });
-  }
+  const segments: Segment[] = engine.segments().map(({ phase, class: queue, ...rest }) => {
+    const state = SEGMENT_STATES[phase] as Segment["state"];
+    return { state, class: queue === CLASS_SMALL ? "small" : "main", ...rest };
+  });
   const { room, counts } = engine.occupancy(INDEX_PARTS);
   const part = (_: unknown, i: number) => ({ live: counts[2 * i] as number, ghosts: counts[2 * i + 1] as number });
   return {

@@ -66,11 +66,12 @@ export class Opening {
 
   /** Leaves the cache. May be called twice, also after a call that was cut off. */
   close(): void {
+    // First: a read of what is near does not look at `closed`.
+    this.near?.close();
     this.closed = true;
     // While a value is encoded, the code that runs may call this; it takes effect when the encoding ends.
     if (this.#left || this.#encoding > 0) return;
     forgotten.unregister(this);
-    this.near?.close();
     leaveSeat(this.#seat, this);
     this.#left = true;
   }

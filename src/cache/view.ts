@@ -10,9 +10,8 @@
 import {
   ABSENT,
   BUSY,
-  BUSY_MS,
   DONE,
-  type Engine,
+  KEY_KIND_BITS,
   KEY_NAMESPACED,
   NOT_A_NUMBER,
   TOO_LARGE,
@@ -21,12 +20,14 @@ import {
   WANT_QUIET,
   WANT_TAGS,
   WANT_VALUE,
-} from "../engine/engine.ts";
+} from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
+import { BUSY_MS } from "../engine/waiting.ts";
 import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
-import { KEY_LIMIT, KeyCodec } from "../values/key.ts";
+import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
@@ -70,7 +71,6 @@ export class View implements Source {
   get(key: Key): unknown {
     const near = this.#near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
-    if (this.opening.closed) this.opening.checkOpen();
     return near.get(key, this);
   }
 
@@ -97,15 +97,15 @@ export class View implements Source {
     const length = this.#lookup(written, WANT_VALUE | WANT_TAGS);
     if (length < 0) return undefined;
     // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
-    const { version, number: expiresAt } = engine;
-    const tags = readTags(engine.tags, engine.word);
+    const { version, expiry: expiresAt } = engine;
+    const tags = readTags(engine.tags, engine.tagBytes);
     return { value: this.#decode(length), version, expiresAt, tags };
   }
 
   /** When the entry of a key expires, in milliseconds of the cache's clock; `undefined` when it is absent. Does not count as a read. */
   expiry(key: Key): number | undefined {
     const written = this.writeKey(key);
-    return written < 0 || this.engine.get(written, WANT_QUIET) < 0 ? undefined : this.engine.number;
+    return written < 0 || this.engine.get(written, WANT_QUIET) < 0 ? undefined : this.engine.expiry;
   }
 
   /** Looks up the key in the area: the length of its value, or -1. A large value is in {@link View.#large} then. */
@@ -114,7 +114,7 @@ export class View implements Source {
     let wanted = want;
     for (let reads = 0; reads < READS; reads++) {
       const length = engine.get(written, wanted);
-      if (length < 0 || !engine.chunked) return length;
+      if (length < 0 || !engine.isChunked) return length;
       const bytes = allocate(length);
       if (engine.readLarge(written, bytes)) {
         this.#large = bytes;
@@ -131,7 +131,7 @@ export class View implements Source {
     const { engine } = this;
     const large = this.#large;
     if (large !== undefined) this.#large = undefined;
-    const value = this.#codec.decode(engine.kind, large ?? engine.value, 0, length, large !== undefined);
+    const value = this.#codec.decode(engine.valueType, large ?? engine.value, 0, length, large !== undefined);
     if (this.opening.options.frozenObjects) deepFreeze(value);
     return value;
   }
@@ -157,7 +157,7 @@ export class View implements Source {
     const written = this.writeNewKey(key);
     const tagBytes = this.#writeTags(tags);
     const tagged = tagBytes > 0;
-    const inline = bytes === undefined && length + (written >>> 2) + tagBytes <= engine.maxInline;
+    const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
       ? engine.set(written, type, length, expiry, tagged, expect, version)
       : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
@@ -220,7 +220,7 @@ export class View implements Source {
       throw new TypeError("the value of this key is not a number; increment cannot add to it");
     }
     if (result !== DONE) throw busy("another participant is in the way");
-    return this.engine.number;
+    return this.engine.sum;
   }
 
   /** Gives an entry another expiry; whether it was there. */
@@ -281,8 +281,8 @@ export class View implements Source {
       const way = engine.next(cursor);
       if (way < 0) return;
       cursor = way + 1;
-      const { word } = engine;
-      const key = this.#ownKey(word & 3, word >>> 2);
+      const { keyWord } = engine;
+      const key = this.#ownKey(keyKind(keyWord), keyLength(keyWord));
       if (key !== undefined) yield key;
     }
   }
@@ -320,8 +320,8 @@ export class View implements Source {
     if (scope === ROOT || written < 0) return written;
     const { prefix } = scope;
     engine.key.set(prefix);
-    engine.key[0] = written & 3;
-    return (((written >>> 2) + prefix.length) << 2) | KEY_NAMESPACED;
+    engine.key[0] = keyKind(written);
+    return ((keyLength(written) + prefix.length) << KEY_KIND_BITS) | KEY_NAMESPACED;
   }
 
   /** Writes the key of an entry that is to be stored. @throws {CacheError} `ERR_TOO_LARGE` when it is too long. */

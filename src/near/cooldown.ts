@@ -25,8 +25,6 @@ const MAX_COOLDOWN = 1 << 30;
 export class Cooldown {
   readonly #hits: () => number;
   readonly #empty: () => void;
-  /** Reads for which the near cache is not asked. */
-  #left = 0;
   /** Misses of this window, weighted, without those that filled free room. */
   #misses = 0;
   /** Misses of this window that filled free room. */
@@ -49,23 +47,17 @@ export class Cooldown {
     this.#hitsBefore = hits();
   }
 
-  /** Whether the next read goes to the engine at once. Call it once before each read. */
-  isOn(): boolean {
-    if (this.#left === 0) return false;
-    this.#left--;
-    return true;
-  }
-
   /**
    * Counts a read that found no current value near, but one in the engine. A key that is absent there is not counted.
    *
    * @param weight how much this miss speaks against the near cache: more for a value that is decoded quickly
+   * @returns for how many reads the near cache is not asked from now on; 0 for none
    */
-  missed(weight = 1): void {
+  missed(weight = 1): number {
     this.#weight = weight;
     this.#misses += weight;
-    if (this.#misses >= WINDOW) this.#judge((this.#misses + this.#replaced * REPLACEMENT) * WORTH);
-    else if (this.#filled >= FILLING_WINDOW) this.#judge(this.#filled * WORTH_FILLING);
+    if (this.#misses >= WINDOW) return this.#judge((this.#misses + this.#replaced * REPLACEMENT) * WORTH);
+    return this.#filled >= FILLING_WINDOW ? this.#judge(this.#filled * WORTH_FILLING) : 0;
   }
 
   /** The value of the last miss takes free room, in this set or soon in others, so the miss was not in vain. */
@@ -80,7 +72,7 @@ export class Cooldown {
   }
 
   /** Ends the window; cools down when it had fewer hits than `enough`. */
-  #judge(enough: number): void {
+  #judge(enough: number): number {
     const hits = this.#hits();
     const wasWorth = hits - this.#hitsBefore >= enough;
     const reads = this.#misses + this.#filled;
@@ -90,10 +82,10 @@ export class Cooldown {
     this.#replaced = 0;
     if (wasWorth) {
       this.#inVain = 0;
-      return;
+      return 0;
     }
     this.#inVain++;
-    this.#left = Math.min((reads * COOLDOWN) / 4 ** Math.max(IN_VAIN - 1 - this.#inVain, 0), MAX_COOLDOWN);
     if (this.#inVain >= IN_VAIN) this.#empty();
+    return Math.min((reads * COOLDOWN) / 4 ** Math.max(IN_VAIN - 1 - this.#inVain, 0), MAX_COOLDOWN);
   }
 }

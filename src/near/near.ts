@@ -8,11 +8,11 @@
  * `frozenObjects`. What cannot be copied (a class instance, an error, a Map) is not kept.
  */
 
-import { type Engine, WANT_AFTER_FIND, WANT_VALUE } from "../engine/engine.ts";
+import { WANT_AFTER_FIND, WANT_VALUE } from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import type { Scope } from "../values/scope.ts";
-import type { Cooldown } from "./cooldown.ts";
 import { heapBytes, packedBytes } from "./heap.ts";
 import { type Packed, unpack } from "./pack.ts";
 import { extraOf, Table } from "./table.ts";
@@ -40,10 +40,11 @@ export interface Source {
   fetch(key: string, written: number, want: number, near?: Near): unknown;
 }
 
-/** The decoded values of one thread, for a cache and its namespaces. */
-export class Near {
-  readonly #table: Table;
-  readonly #cooldown: Cooldown;
+/**
+ * The decoded values of one thread, for a cache and its namespaces. It is a table and does not own one, because each object
+ * that a `get` has to follow costs a nanosecond or more.
+ */
+export class Near extends Table {
   readonly #engine: Engine;
   readonly #codec: ValueCodec;
   readonly #frozenObjects: boolean;
@@ -53,22 +54,16 @@ export class Near {
    * @param bytes the most bytes of heap, by estimate; an eighth of the cache's size when undefined
    */
   constructor(entries: number, bytes: number | undefined, engine: Engine, codec: ValueCodec, frozenObjects: boolean) {
-    this.#table = new Table(entries, engine, bytes);
-    this.#cooldown = this.#table.cooldown;
+    super(entries, engine, bytes);
     this.#engine = engine;
     this.#codec = codec;
     this.#frozenObjects = frozenObjects;
   }
 
-  /** Values that are kept, and the bytes of heap that they take, by estimate. */
-  get usage(): { entries: number; bytes: number } {
-    return this.#table.usage;
-  }
-
   /** The value of a key, from here or from the source. */
   get(key: string, source: Source): unknown {
-    if (this.#cooldown.isOn()) return this.#fetch(key, source, WANT_VALUE, undefined);
-    const value = this.#table.read(key, source.scope);
+    if (this.isCooling()) return this.#fetch(key, source, WANT_VALUE, undefined);
+    const value = this.read(key, source.scope);
     return value === undefined ? this.#revisit(key, source) : value;
   }
 
@@ -77,21 +72,20 @@ export class Near {
    * source's. By itself, so that what is compiled for {@link Near.get} stays small.
    */
   #revisit(key: string, source: Source): unknown {
-    const table = this.#table;
-    const slot = table.found;
+    const slot = this.found;
     if (slot < 0) return this.#fetch(key, source, WANT_VALUE, this);
-    if (!table.isCurrent(slot)) {
+    if (!this.isCurrent(slot)) {
       const written = source.writeKey(key);
       if (!this.#engine.find(written)) return undefined;
-      if (!table.renew(slot)) return source.fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, this);
+      if (!this.renew(slot)) return source.fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, this);
     }
     // Taken before the clock is asked, which is the user's code and may use the cache.
-    const isPacked = table.isPacked(slot);
-    const extra = table.extra(slot);
-    const value = extra === undefined ? table.value(slot) : extra.value;
+    const isPacked = this.isPacked(slot);
+    const extra = this.extra(slot);
+    const value = extra === undefined ? this.value(slot) : extra.value;
     if (extra !== undefined) {
       const isExpired = extra.expiry !== Infinity && extra.expiry <= source.now();
-      if (isExpired) table.drop(slot);
+      if (isExpired) this.drop(slot);
       if (isExpired || !this.#engine.areCurrent(extra.tags)) {
         // This read was counted already.
         return this.#fetch(key, source, WANT_VALUE | WANT_AFTER_FIND, this);
@@ -114,46 +108,35 @@ export class Near {
   keep(key: string, scope: Scope, length: number): unknown {
     const engine = this.#engine;
     const codec = this.#codec;
-    const table = this.#table;
-    const type = engine.kind;
+    const type = engine.valueType;
     const isPrimitive = codec.isPrimitive(type);
-    this.#cooldown.missed(isPrimitive ? PRIMITIVE_MISSES : 1);
+    this.missed(isPrimitive ? PRIMITIVE_MISSES : 1);
     if (isPrimitive) {
       const value = codec.decode(type, engine.value, 0, length);
-      const slot = table.place(key, scope, engine.out);
+      const slot = this.place(key, scope, engine.out);
       if (slot < 0) return value;
-      const extra = extraOf(scope.id, engine.number, engine.tagCounters());
-      table.keep(slot, key, engine.out, value, extra, heapBytes(value), false);
+      const extra = extraOf(scope.id, engine.expiry, engine.tagCounters());
+      this.put(slot, key, engine.out, value, extra, heapBytes(value), false);
       return value;
     }
     const frozen = this.#frozenObjects;
     if (!frozen && !codec.isStructured(type)) return codec.decode(type, engine.value, 0, length);
     // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
     const proof = engine.out.slice();
-    const extra = extraOf(scope.id, engine.number, engine.tagCounters());
+    const extra = extraOf(scope.id, engine.expiry, engine.tagCounters());
     const value = codec.decode(type, engine.value, 0, length);
     if (frozen && !deepFreeze(value)) return value;
     // The estimate may run a getter of what a codec has made, so it comes before there is a slot.
     const frozenBytes = frozen ? heapBytes(value) : 0;
-    const slot = table.place(key, scope, proof);
+    const slot = this.place(key, scope, proof);
     if (slot < 0) return value;
     if (frozen) {
-      table.keep(slot, key, proof, value, extra, frozenBytes, false);
+      this.put(slot, key, proof, value, extra, frozenBytes, false);
       return value;
     }
-    const packed = table.shapes.pack(value);
+    const packed = this.shapes.pack(value);
     if (packed === undefined) return value;
-    table.keep(slot, key, proof, packed, extra, packedBytes(packed) + table.shapes.compiled, true);
+    this.put(slot, key, proof, packed, extra, packedBytes(packed) + this.shapes.compiled, true);
     return unpack(packed);
-  }
-
-  /** Drops all values. */
-  clear(): void {
-    this.#table.clear();
-  }
-
-  /** Drops all values, and keeps none from now on. */
-  close(): void {
-    this.#table.close();
   }
 }

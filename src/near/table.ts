@@ -23,10 +23,11 @@
  * one set. Somebody who could would only cause misses here, which the engine answers.
  */
 
-import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../engine/engine.ts";
+import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
 import { KEY_LIMIT } from "../values/key.ts";
-import { flatCopy, hashText } from "../values/runtime.ts";
 import type { Scope } from "../values/scope.ts";
+import { flatCopy, hashText } from "../values/text.ts";
 import { Budget } from "./budget.ts";
 import { Cooldown } from "./cooldown.ts";
 import { textBytes } from "./heap.ts";
@@ -102,12 +103,14 @@ const NOTHING: readonly unknown[] = [];
 export class Table {
   /** The shapes of the objects that were met. */
   shapes: Shapes = new Shapes();
-  readonly cooldown: Cooldown;
+  readonly #cooldown: Cooldown;
+  /** Reads for which the table is not asked. */
+  #pause = 0;
   readonly #engine: Engine;
   /** The memory of the engine. Reading words of it needs no atomics: see {@link Table.isCurrent}. */
   readonly #memory32: Int32Array;
   readonly #memory64: Float64Array;
-  readonly #epochAt: number;
+  readonly #clearEpochAt: number;
   readonly #hitsAt: number;
   /** The most values. */
   readonly #most: number;
@@ -117,7 +120,7 @@ export class Table {
   /** These bits of a hash, above those of the set, name a page; all but the highest do when there is no such page yet. */
   #mask = 0;
   /** The clear epoch in which all values here were read. */
-  #epoch = 0;
+  #clearEpoch = 0;
   #taken = 0;
   /** The hand of CLOCK: the slot that is looked at next when room is needed. */
   #hand = 0;
@@ -142,19 +145,31 @@ export class Table {
     const { buffer } = engine.region.memory;
     this.#memory32 = new Int32Array(buffer);
     this.#memory64 = new Float64Array(buffer);
-    this.#epochAt = engine.clearEpochAt / 4;
+    this.#clearEpochAt = engine.clearEpochAt / 4;
     this.#hitsAt = engine.nearHitsAt / 8;
     this.#most = entries;
     this.#budget = new Budget(bytes, engine.region.size, () => this.#advance());
-    this.cooldown = new Cooldown(
+    this.#cooldown = new Cooldown(
       () => this.#memory64[this.#hitsAt] as number,
-      () => this.#reset(this.#epoch),
+      () => this.#reset(this.#clearEpoch),
     );
   }
 
   /** Values that are kept, and the bytes of heap that they and the table take, by estimate. */
   get usage(): { entries: number; bytes: number } {
     return { entries: this.#taken, bytes: this.#budget.bytes };
+  }
+
+  /** Whether the next read goes to the engine at once, as the table helped too little lately. Call it once before each read. */
+  isCooling(): boolean {
+    if (this.#pause === 0) return false;
+    this.#pause--;
+    return true;
+  }
+
+  /** Counts a read that found no current value here, but one in the engine: see {@link Cooldown.missed}. */
+  missed(weight = 1): void {
+    this.#pause = this.#cooldown.missed(weight);
   }
 
   /**
@@ -207,7 +222,8 @@ export class Table {
   #isProved(words: Int32Array, at: number): boolean {
     const memory32 = this.#memory32;
     return (
-      words[at + CHANGES] === memory32[words[at + CHANGES_AT] as number] && this.#epoch === memory32[this.#epochAt]
+      words[at + CHANGES] === memory32[words[at + CHANGES_AT] as number] &&
+      this.#clearEpoch === memory32[this.#clearEpochAt]
     );
   }
 
@@ -259,8 +275,8 @@ export class Table {
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const { out } = this.#engine;
     const cold = coldAt(slot);
-    for (let i = 0; i < STAMP; i++) if (words[cold + i] !== out[OUT_STAMP + i]) return false;
-    if (this.#epoch !== out[OUT_EPOCH]) return false;
+    for (let i = 0; i < STAMP_WORDS; i++) if (words[cold + i] !== out[OUT_STAMP + i]) return false;
+    if (this.#clearEpoch !== out[OUT_CLEAR_EPOCH]) return false;
     const at = hotAt(slot);
     words[at + CHANGES] = out[OUT_CHANGES] as number;
     words[at + FLAGS] = (words[at + FLAGS] as number) | REFERENCED;
@@ -287,15 +303,15 @@ export class Table {
   }
 
   /**
-   * The slot for a value that was just read, or -1 when it gets none. Call {@link Table.keep} for it before anything else.
+   * The slot for a value that was just read, or -1 when it gets none. Call {@link Table.put} for it before anything else.
    *
    * @param out the stamp of the value's entry, as the engine's `get` has put it there
    */
   place(key: string, scope: Scope, out: Int32Array): number {
     // An entry that can change in place, such as a counter, has no stamp, because no stamp could prove its value.
     if (this.#closed || (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0)) return -1;
-    const epoch = out[OUT_EPOCH] as number;
-    if (epoch !== this.#epoch) this.#reset(epoch);
+    const epoch = out[OUT_CLEAR_EPOCH] as number;
+    if (epoch !== this.#clearEpoch) this.#reset(epoch);
     if (this.#words[0] === NO_PAGE) {
       if (!this.#budget.hasRoomFor(PAGE_BYTES)) return -1;
       this.#addPage([], []);
@@ -328,14 +344,14 @@ export class Table {
       else if (words[hotAt(slot) + HASH] === hash) this.#collisions++;
     }
     if (!isFull) {
-      this.cooldown.filled();
+      this.#cooldown.filled();
       if (empty >= 0) return empty;
     }
     if (words[CANDIDATES_AT + set] !== hash) {
       words[CANDIDATES_AT + set] = hash;
       return -1;
     }
-    this.cooldown.replaced();
+    this.#cooldown.replaced();
     if (empty >= 0) return empty;
     for (let slot = first; slot < first + SET; slot++) if (!this.#isReferenced(slot)) return slot;
     for (let slot = first; slot < first + SET; slot++) this.#clearReference(slot);
@@ -348,7 +364,7 @@ export class Table {
    * @param out its stamp, as for {@link Table.place}
    * @param heap bytes of heap that the value takes
    */
-  keep(
+  put(
     slot: number,
     key: string,
     out: Int32Array,
@@ -373,7 +389,7 @@ export class Table {
     words[at + CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at + FLAGS] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
     words[at + HASH] = this.#hash;
-    for (let i = 0; i < STAMP; i++) words[cold + i] = out[OUT_STAMP + i] as number;
+    for (let i = 0; i < STAMP_WORDS; i++) words[cold + i] = out[OUT_STAMP + i] as number;
     words[cold + BYTES] = bytes;
     const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
     const place = (slot & (PAGE - 1)) << 1;
@@ -385,12 +401,12 @@ export class Table {
 
   /** Drops all values. */
   clear(): void {
-    this.#reset(this.#epoch);
+    this.#reset(this.#clearEpoch);
   }
 
   /** Drops all values, and keeps none from now on. */
   close(): void {
-    this.#reset(this.#epoch);
+    this.#reset(this.#clearEpoch);
     this.#closed = true;
     this.#budget.close();
   }
@@ -401,7 +417,7 @@ export class Table {
     const shapes = new Shapes();
     this.#budget.take(-this.#budget.bytes);
     this.shapes = shapes;
-    this.#epoch = epoch;
+    this.#clearEpoch = epoch;
     this.#taken = 0;
     this.#hand = 0;
     this.#collisions = 0;

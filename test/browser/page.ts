@@ -12,7 +12,7 @@ const PATIENCE_MS = 20_000;
 
 /** A worker of this page that does one thing at a time. */
 class Helper {
-  readonly worker: Worker = new Worker("browser-worker.js", { type: "module" });
+  readonly worker: Worker = new Worker("worker.js", { type: "module" });
 
   /** Sends an order; its answer, or the error that it ended with. */
   ask<T>(order: Order): Promise<T> {

@@ -246,7 +246,7 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
   sound("after it was written anew");
 
   const { handle } = cache;
-  const slots = handle.slots ?? handle.board.byteLength / 8;
+  const slots = handle.seats ?? handle.board.byteLength / 8;
   const guests = [];
   try {
     if (reach === "processes") while (guests.length < slots - 1) guests.push(apart.openCache(name, { nearCache: 0 }));

@@ -122,9 +122,9 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ["as a module", (folder) => run(["app.mjs"], { cwd: folder })],
   ["with a query", (folder) => run([globalTool, path.join(folder, "query.mjs")])],
   ["by a tool that is installed for everybody", (folder) => run([globalTool, path.join(folder, "app.js")])],
-  ["by its link, as a module", (folder) => run([globalBin, path.join(folder, "app.mjs")])],
+  ["by the link of such a tool, as a module", (folder) => run([globalBin, path.join(folder, "app.mjs")])],
   [
-    "by it in the folder of another project",
+    "by such a tool in the folder of another project",
     (folder) => run([globalBin, path.join(folder, "sub/deep.js")], { cwd: path.join(place, "elsewhere") }),
   ],
   ["by a tool that is linked to a checkout", (folder) => run([linkedBin, path.join(folder, "app.js")])],
@@ -143,9 +143,15 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
         .map((line) => line.replace(/^[\s#]*/, "")),
   ],
   ["in threads and processes of pools", (folder) => run([path.join(folder, "loaded.js")])],
-  ["in those of a main thread without the package", (folder) => run([path.join(folder, "unloaded.js")])],
-  ["in those under a tool", (folder) => run([globalTool, path.join(folder, "loaded.js")])],
-  ["in those under a tool, without the package", (folder) => run([globalTool, path.join(folder, "unloaded.js")])],
+  [
+    "in threads and processes of a main thread without the package",
+    (folder) => run([path.join(folder, "unloaded.js")]),
+  ],
+  ["in threads and processes under a tool", (folder) => run([globalTool, path.join(folder, "loaded.js")])],
+  [
+    "in threads and processes under a tool, without the package",
+    (folder) => run([globalTool, path.join(folder, "unloaded.js")]),
+  ],
   ["where errors are made differently", (folder) => run([globalTool, path.join(folder, "odd.js")])],
   ["where errors cannot be changed", (folder) => run([globalTool, path.join(folder, "frozen.js")], { cwd: folder })],
   [
@@ -174,13 +180,13 @@ describe("the application is the project whose code runs", () => {
     }
   });
 
-  test.each(WAYS)("%s", { timeout: WATCHDOG_MS }, async (_, start) => {
+  test.each(WAYS)("code that runs %s finds the cache of its project", { timeout: WATCHDOG_MS }, async (_, start) => {
     for (const [name, expected] of namesOf) {
       expect(new Set(await start(path.join(place, name)))).toEqual(new Set([expected]));
     }
   });
 
-  test("with a package that projects share by links, as pnpm's global virtual store", async () => {
+  test("projects that share the package by links (pnpm's global virtual store) have caches of their own", async () => {
     const store = path.join(place, "store/links/@/cache-machine/1/hash/node_modules");
     fs.mkdirSync(path.join(store, "cache-machine"), { recursive: true });
     fs.cpSync(path.join(root, "package.json"), path.join(store, "cache-machine/package.json"));
@@ -213,7 +219,7 @@ describe("the application is the project whose code runs", () => {
     expect(new Set(told).size).toBe(2);
   });
 
-  test("in a repository of many packages: each is one, under a tool of all as by itself", async () => {
+  test("each package of a repository is a project, by itself and under a tool of the repository", async () => {
     write("many/package.json", '{ "name": "many", "workspaces": ["packages/*"] }');
     link(root, "many/node_modules/cache-machine");
     const tool = write("many/node_modules/tool/bin.js", TOOL);
@@ -230,7 +236,7 @@ describe("the application is the project whose code runs", () => {
     }
   });
 
-  test("also from what a build has made in it, with files that only say of what kind the modules are", async () => {
+  test("code that a build has put beside a package.json with only `type` belongs to the project around it", async () => {
     const folder = path.join(place, "a");
     write("a/dist/cjs/package.json", '{ "type": "commonjs", "sideEffects": false }');
     write("a/dist/cjs/main.js", `console.log(${ASK});`);
@@ -241,7 +247,7 @@ describe("the application is the project whose code runs", () => {
     expect(told.flat()).toEqual([namesOf.get("a"), namesOf.get("a")]);
   });
 
-  test("wherever the working directory is meanwhile, also when it is gone", async () => {
+  test("the working directory decides nothing when a script or its code is in a project, also when it is gone", async () => {
     const app = JSON.stringify(path.join(place, "a/app.js"));
     const away = write("elsewhere/away.js", `process.chdir("/"); require(${app});`);
     const gone = write(
@@ -256,7 +262,7 @@ describe("the application is the project whose code runs", () => {
   });
 });
 
-describe("its name", () => {
+describe("the name of the application's cache", () => {
   /** Folders without a package.json around them, and ones that name their projects so. */
   const NAMES: [string, string][] = [
     ["28 characters of three bytes", "日本語".repeat(9) + "字"],
@@ -269,7 +275,7 @@ describe("its name", () => {
     ["a backslash and a line feed", "a\\b\nc"],
   ];
 
-  test.each(NAMES)("of a folder called %s", { timeout: WATCHDOG_MS }, async (_, name) => {
+  test.each(NAMES)("is readable and well-formed for a folder called %s", { timeout: WATCHDOG_MS }, async (_, name) => {
     const parent = path.join(place, `names-${mark}`);
     const folder = path.join(parent, name);
     write(
@@ -291,7 +297,7 @@ describe("its name", () => {
     fs.rmSync(parent, { recursive: true });
   });
 
-  test("of two folders that begin alike is not the same", async () => {
+  test("differs for two folders whose names begin alike", async () => {
     const told = await Promise.all(
       ["日".repeat(70), `${"日".repeat(70)}本`].map((name) => {
         const app = write(
@@ -305,8 +311,8 @@ describe("its name", () => {
   });
 });
 
-describe("its end", () => {
-  test("it is opened, cleared and destroyed without a name; set and get go on with a new one", async () => {
+describe("the application's cache", () => {
+  test("is opened, cleared and destroyed without a name, and set and get go on with a new one", async () => {
     const folder = project("ending");
     const app = write(
       "ending/main.js",

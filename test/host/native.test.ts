@@ -56,7 +56,7 @@ const { reserve, map, unmap, link, lock, unlock, lockDirectory, join, leave } = 
 };
 
 describe("the binaries", () => {
-  test.each(["x64", "arm64"])("for %s: need nothing but Node-API, so no C library", (arch) => {
+  test.each(["x64", "arm64"])("for %s need nothing but Node-API, and no C library", (arch) => {
     const bytes = fs.readFileSync(path.join(root, `native/cache_machine-linux-${arch}.node`));
     const record = JSON.parse(fs.readFileSync(path.join(root, "native/cache_machine.json"), "utf8")).binaries[arch];
     expect(createHash("sha256").update(bytes).digest("hex")).toBe(record.sha256);
@@ -98,7 +98,7 @@ describe("the binaries", () => {
   }
 });
 
-describe("the functions", () => {
+describe("the functions of the native part", () => {
   let file: number;
   let other: number;
   let memory: WebAssembly.Memory;
@@ -144,7 +144,7 @@ describe("the functions", () => {
     range(0).fill(2);
   });
 
-  test("give names", () => {
+  test("give an unnamed file a name", () => {
     const unnamed = fs.openSync(folder, fs.constants.O_RDWR | 0o20200000);
     const named = path.join(folder, "näme");
     expect(link(unnamed, named)).toBe(0);
@@ -295,7 +295,7 @@ describe("the functions", () => {
   });
 });
 
-describe("forbidden, it says by whom, and threads work", () => {
+describe("the native part that is forbidden: opening says by whom, and caches of threads work", () => {
   const USE = `
     const { createCache, destroyCache, openCache } = await import("cache-machine");
     try { openCache("${name}-forbidden", { size: "1mb" }).close(); console.log("opened", destroyCache("${name}-forbidden")); }
@@ -315,20 +315,20 @@ describe("forbidden, it says by whom, and threads work", () => {
     ? "--permission"
     : "--experimental-permission";
 
-  test("not at all", async () => {
+  test("is loaded where nothing forbids it", async () => {
     expect(await use([])).toEqual(["opened true", "1"]);
   });
 
   test.each([
     ["--no-addons", ["--no-addons"], {}],
     ["--no-addons in NODE_OPTIONS", [], { NODE_OPTIONS: "--no-addons" }],
-  ])("by %s", async (_, options, env) => {
+  ])("forbidden by %s", async (_, options, env) => {
     const [processes, threads] = await use(options, env);
     expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED .*--no-addons forbids.*createCache\(\)/);
     expect(threads).toBe("1");
   });
 
-  test("by --no-addons of a worker", async () => {
+  test("forbidden by --no-addons of a worker", async () => {
     const code = `
       import { Worker } from "node:worker_threads";
       const code = ${JSON.stringify(`(async () => {${USE}})()`)};
@@ -336,10 +336,10 @@ describe("forbidden, it says by whom, and threads work", () => {
     expect((await use([], {}, code))[0]).toMatch(/^CacheError ERR_UNSUPPORTED .*--no-addons forbids/);
   });
 
-  test("by the permission model", async () => {
+  test("forbidden by the permission model", async () => {
     const [processes, threads] = await use([permission, "--allow-fs-read=*", "--allow-fs-write=*"]);
     expect(processes).toMatch(
-      /^CacheError ERR_UNSUPPORTED .*permission model forbids.*--allow-addons.*createCache\(\)/,
+      /^CacheError ERR_UNSUPPORTED .*permission model of Node.js forbids.*--allow-addons.*createCache\(\)/,
     );
     expect(threads).toBe("1");
   });
@@ -357,7 +357,7 @@ describe("forbidden, it says by whom, and threads work", () => {
       return () => fs.rmSync(copy, { recursive: true });
     });
 
-    test("by a file system without the right to execute (needs root)", async ({ skip }) => {
+    test("forbidden by a file system without the right to execute (needs root)", async ({ skip }) => {
       const place = path.dirname(lost);
       skip(spawnSync("mount", ["-t", "tmpfs", "-o", "noexec", "none", place]).status !== 0, "mounting is not allowed");
       try {
@@ -372,13 +372,13 @@ describe("forbidden, it says by whom, and threads work", () => {
 
     test.each([
       ["missing", undefined, /in none of its places: .*Copy node_modules\/cache-machine\/native/],
-      ["cut short", Buffer.from("x"), /could not be loaded .*install the package anew/],
+      ["cut short", Buffer.from("x"), /could not be loaded .*Install the package anew/],
       [
         "for another processor",
         fs.readFileSync(path.join(root, `native/cache_machine-linux-${process.arch === "x64" ? "arm64" : "x64"}.node`)),
-        /could not be loaded .*install the package anew/,
+        /could not be loaded .*Install the package anew/,
       ],
-    ])("by nobody: %s", async (_, bytes, message) => {
+    ])("forbidden by nobody, but its file is %s", async (_, bytes, message) => {
       if (bytes !== undefined) fs.writeFileSync(lost, bytes);
       const [processes, threads] = await use([], {}, USE, copy);
       expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED /);
@@ -390,7 +390,7 @@ describe("forbidden, it says by whom, and threads work", () => {
 });
 
 describe("threads that end while they open their first cache", () => {
-  test("by terminate(): nothing happens to the process, and nothing is left", async () => {
+  test("by terminate() do no harm to the process, and leave nothing", async () => {
     const states = Array.from({ length: 7 }, () => 0);
     for (let i = 0; i < 3 * rounds; i++) {
       const ended = await opening({ seed: seed + i, terminations: 100 });
@@ -402,7 +402,7 @@ describe("threads that end while they open their first cache", () => {
     expect(states[3]! + states[4]! + states[5]!).toBeGreaterThan(5 * rounds);
   });
 
-  test("by process.exit() of the main thread: the process ends as it was told to", async () => {
+  test("by process.exit() of the main thread let the process end as it was told to", async () => {
     for (let i = 0; i < 12 * rounds; i++) {
       const end = await endings({ seed: seed + i, times: 3, exits: true });
       expect(end).toEqual({ exit: [7, null], stdout: "", stderr: "" });

@@ -61,7 +61,7 @@ function victim({ handle, own, turns, shifts, only, how }) {
     }
   }
   for (let shift = 0; only === undefined && shift < shifts; shift++) {
-    // Closing what is cut off in the middle goes on with the next call, and then the place is free.
+    // A `close` that is cut off in the middle goes on with the next call, and then the seat is free.
     const one = own === undefined ? createCache({ size: "1mb" }) : openCache(own, { size: "1mb" });
     const { participants } = one.stats();
     if (participants !== 1) throw new Error(`${participants} participants after ${shift} caches were closed`);

@@ -3,7 +3,7 @@
  * script. Whatever the depth, nobody reads a wrong value, nothing stays held, and the thread can go on. See
  * `overflow-main.mjs` for what is checked.
  *
- * `OVERFLOW_SEED=7 npx vitest run test/overflow` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
+ * `OVERFLOW_SEED=7 npx vitest run test/host/overflow.test.ts` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
  * operation is tried at within one frame.
  */
 
@@ -60,15 +60,15 @@ describe.each(["threads", "processes"])("the end of the stack, reach: %s", (reac
     expect(participants).toBe(1);
   });
 
-  test("is no different from a script that node:vm terminates", { timeout: 300_000 }, async () => {
+  test("leaves nothing held, and neither does a script that node:vm terminates", { timeout: 300_000 }, async () => {
     const { overflows, count, checks } = await sweep(process.execPath, [], { reach, how: "terminate" });
     expect(overflows).toBeGreaterThanOrEqual(count);
     expect(checks).toBe(count * KEYS.length);
   });
 });
 
-describe.runIf(versions.length > 0)("the end of the stack, with Node.js", () => {
-  test.each(versions)("%s", { timeout: 300_000 }, async (version) => {
+describe.runIf(versions.length > 0)("the end of the stack in Node.js", () => {
+  test.each(versions)("%s is met within every operation at every depth", { timeout: 300_000 }, async (version) => {
     const binary = await nodeBinary(version, projects);
     for (const reach of ["threads", "processes"]) {
       const { overflows, count } = await sweep(binary, [], { reach });
@@ -84,7 +84,7 @@ test("the deepest call leaves most of the engine's own stack unused", () => {
     for (let n = 0; n < 200; n++) for (const operation of operations) operation(n);
     expect(cache.stats().reclaims).toBeGreaterThan(0);
     expect(cache.validate()).toBe(0);
-    // `wasm/src/abi/mod.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
+    // `wasm/src/abi/area.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
     const { memory } = cache.handle as unknown as { memory: WebAssembly.Memory };
     const stack = new Uint8Array(memory.buffer, 65_536 + (128 << 10), 32 << 10);
     const unused = stack.findIndex((byte) => byte !== 0);

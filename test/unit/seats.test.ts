@@ -1,6 +1,6 @@
 /**
- * One place in a cache for each thread, however often and in whichever realm that thread opens it; what belongs to each
- * `Cache` object all the same; and handles that come from another realm.
+ * Each thread has one seat in a cache, however often and in whichever realm that thread opens it. What belongs to each
+ * `Cache` object nevertheless, and handles that come from another realm.
  */
 
 import { execFile } from "node:child_process";
@@ -79,7 +79,7 @@ const REACHES: [string, () => { first: Cache; again: (options?: object) => Cache
 ];
 
 describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make) => {
-  test("has one place, which the last one gives back", () => {
+  test("has one seat, which its last Cache object gives back", () => {
     const { first, again } = make();
     const many = Array.from({ length: 300 }, () => again());
     first.set("a", { b: [1] });
@@ -94,7 +94,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     expect(many[0]?.get("a")).toEqual({ b: [1] });
   });
 
-  test("leaves each its own options", () => {
+  test("has options of its own for each Cache object", () => {
     const { first, again } = make();
     const time = { slow: 1_000, fast: 5_000 };
     const slow = again({ now: () => time.slow, ttl: 2_000, nearCache: 0 });
@@ -135,7 +135,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     expect(first.validate()).toBe(0);
   });
 
-  test("may use and close the others while a value is encoded", () => {
+  test("may use and close its other Cache objects while a value is encoded", () => {
     const { first, again } = make();
     const closing = again();
     const other = again();
@@ -155,7 +155,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     expect(last.set("a", 1).stats()).toMatchObject({ participants: 1, entries: 1 });
   });
 
-  test("stores what was asked for though the others store while it is encoded", () => {
+  test("stores the value it was given, also when its other Cache objects store while that is encoded", () => {
     const { first, again } = make();
     const other = again();
     const value = {
@@ -171,7 +171,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
   });
 });
 
-test("a cache that was destroyed and created again is another one, with another place", () => {
+test("a cache that was destroyed and created again is another cache, with another seat", () => {
   const name = newName();
   const before = keep(openCache(name, { size: "1mb" })).set("a", "old");
   destroyCache(name);
@@ -188,7 +188,7 @@ test("a cache that was destroyed and created again is another one, with another 
   expect(after.get("a")).toBe("new");
 });
 
-test("what is forgotten without close gives back its share, and the last of it the place", async () => {
+test("Cache objects that are forgotten without close() give back their near cache, and the last one its seat", async () => {
   const name = newName();
   const body = `
     import { createCache, attachCache, openCache } from ${JSON.stringify(MODULE)};
@@ -215,7 +215,7 @@ test("what is forgotten without close gives back its share, and the last of it t
   expect(await run(body)).toBe("99 1 1\n99 1\n0");
 });
 
-describe("what is shown of a cache", () => {
+describe("a cache that is shown (console.log, JSON)", () => {
   test("says what it is, wherever it is shown, open or closed, and in a namespace", () => {
     const name = newName();
     const cache = keep(openCache(name, { size: "1mb" })).set("secret", "value");
@@ -248,7 +248,7 @@ describe("what is shown of a cache", () => {
     expect(() => inspect(Object.getPrototypeOf(cache))).not.toThrow();
   });
 
-  test("also within its own clock", () => {
+  test("says what it is within its own clock too", () => {
     const shown: string[] = [];
     const cache: Cache = keep(
       createCache({
@@ -265,7 +265,7 @@ describe("what is shown of a cache", () => {
     for (const text of shown) expect(text).toMatch(/threads/);
   });
 
-  test("a structured clone of it is refused, or empty and refused as a handle", () => {
+  test("cannot be cloned, or its clone is empty and is refused as a handle", () => {
     const cache = keep(createCache({ size: "1mb" }));
     let copy: any;
     try {
@@ -314,7 +314,7 @@ const REALMS = `
     return message;
   };`;
 
-test("copies of the package in one thread share its places, by imports with a query and in realms of their own", async () => {
+test("copies of the package in one thread share its seats: imported with a query, and in realms of their own", async () => {
   const name = newName();
   const body = `${REALMS}
     const caches = [];
@@ -340,7 +340,7 @@ test("copies of the package in one thread share its places, by imports with a qu
   expect(await run(body, "--experimental-vm-modules")).toBe("1\n5 5 1\n0");
 });
 
-test("a handle of another realm is one, whatever else it is made of", async () => {
+test("a handle of another realm is accepted, and an object that only resembles a handle is not", async () => {
   const body = `${REALMS}
     const first = await realm();
     const second = await realm();
@@ -367,7 +367,7 @@ test("a handle of another realm is one, whatever else it is made of", async () =
     ...Array.from({ length: 2 }, () => "handle: is a Cache: use its `handle`, as"),
     ...Array.from({ length: 2 }, () => "handle: must be the `handle` of a cache,"),
   ];
-  // Who creates a memory keeps a place of its own; all others of the thread share one.
+  // The copy that created a memory keeps a seat of its own. All other copies of the thread share one.
   const once = ["5 2", "5 2", "5 2", "1 1", ...refusals];
   const lines = (await run(body, "--experimental-vm-modules")).split("\n");
   expect(lines).toEqual([...once, ...once]);
@@ -377,7 +377,7 @@ describe("in vitest", () => {
   const FILES = 4;
 
   test.each(["forks", "threads", "vmForks", "vmThreads"])(
-    "its pool %s: places, handles, and the application's cache",
+    "pool %s: test files have one seat, join by handles, and have the application's cache",
     {
       timeout: 2 * WATCHDOG_MS,
     },

@@ -13,7 +13,7 @@ export default [
     first: ERRORS,
   },
 
-  // ---- the places of a thread, and the application
+  // ---- the seats of a thread, and the application
   {
     name: "memories-of-this-realm",
     breaks: "errors",

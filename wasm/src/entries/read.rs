@@ -12,7 +12,7 @@ use crate::sync::{Acquire, Relaxed};
 const LOOKS: u32 = 16;
 
 /// The kind of keys that belong to a namespace; the engine only counts them apart.
-const KEY_NAMESPACED: u32 = 3;
+pub const KEY_NAMESPACED: u32 = 3;
 
 /// What [`Participant::census`] counts.
 #[derive(Clone, Copy, Debug, Default)]

@@ -17,7 +17,7 @@ use crate::participant::participant::{Host, Participant};
 use crate::format::record::{Record, words};
 use crate::sync::{Acquire, SeqCst};
 
-const HIDDEN: u16 = 1 << 15;
+pub const HIDDEN: u16 = 1 << 15;
 /// Bytes that the tag block of a record can have.
 pub const MAX_BLOCK: u32 = words(8 + MAX_TAGS * (8 + 2 + MAX_TAG_NAME));
 

@@ -1,17 +1,18 @@
 /**
- * The parts of the comparison. Each starts the participants it needs, has them take turns, and ends them. What is not
- * installed is skipped, with a line that says so; what is here and fails is an error.
+ * The measurements of the comparison, one function for each part of the report. A measurement starts the participants that it
+ * needs, has them take turns, and ends them. A peer that is not installed is skipped, and the report says so; a peer that is
+ * installed and fails is an error.
  */
 
 import { readFileSync } from "node:fs";
 import { ADAPTERS } from "./adapters.mjs";
-import { interleave, latencies, median, pairs, start } from "./rounds.mjs";
+import { interleave, latencies, median, pairs, start } from "./coordinator.mjs";
 import { startServers } from "./servers.mjs";
 import { DATA } from "./workloads.mjs";
 
 /**
- * Opens everything once that may not be here; what cannot be opened is left out from then on, as is what only stands in
- * for something that is here.
+ * Opens each optional adapter once, and leaves out those that cannot be opened. An adapter that stands in for an installed one
+ * is left out too.
  */
 export async function probe(run) {
   const unknown = run.adapters.filter((id) => ADAPTERS[id].optional || ADAPTERS[id].standsInFor);
@@ -22,7 +23,7 @@ export async function probe(run) {
     }
     const participant = start(id);
     try {
-      const context = run.room.context(`probe-${id}`, "1mb");
+      const context = run.workspace.context(`probe-${id}`, "1mb");
       await participant.ask("opening", { adapter: id, context, dataName: "s100" });
     } catch (error) {
       run.missing.set(id, error.message);
@@ -30,14 +31,14 @@ export async function probe(run) {
     }
     await participant.end();
   }
-  await run.room.sweep();
+  await run.workspace.sweep();
 }
 
-/** Starts an adapter's first participant, opened and filled; `undefined` when it is not here. */
+/** Starts an adapter's first participant and fills its cache; `undefined` when the adapter is not installed. */
 async function filled(run, id, dataName, context) {
   const participant = start(`${id}, ${dataName}`);
   try {
-    await participant.ask("open", { adapter: id, context, dataName, orderFile: run.room.orderFile(dataName) });
+    await participant.ask("open", { adapter: id, context, dataName, orderFile: run.workspace.orderFile(dataName) });
     await participant.ask("fill");
     return participant;
   } catch (error) {
@@ -48,11 +49,11 @@ async function filled(run, id, dataName, context) {
   }
 }
 
-/** Those of `ids` that take the data and are here, by id; two are started at a time. */
+/** Starts those of `ids` that are installed and store this data, two at a time; the participants by id. */
 async function filledAll(run, ids, dataName, { tag = "", size = DATA[dataName].size } = {}) {
   const found = {};
   const queue = ids.filter((id) => run.adapters.includes(id) && ADAPTERS[id].data.includes(dataName) && run.has(id));
-  const contexts = Object.fromEntries(queue.map((id) => [id, run.room.context(`${dataName}-${id}${tag}`, size)]));
+  const contexts = Object.fromEntries(queue.map((id) => [id, run.workspace.context(`${dataName}-${id}${tag}`, size)]));
   const starter = async () => {
     for (let id = queue.shift(); id !== undefined; id = queue.shift()) {
       const participant = await filled(run, id, dataName, contexts[id]);
@@ -69,7 +70,7 @@ const endOf = async (participants) => {
   for (const participant of participants) await participant.end();
 };
 
-/** How long an operation takes in one process: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
+/** Time of an operation in one process: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
 export async function speed(run) {
   const results = {};
   for (const dataName of run.data.filter((name) => DATA[name].workloads.length > 0)) {
@@ -81,12 +82,12 @@ export async function speed(run) {
       run.progress(dataName, workload, results[dataName][workload]);
     }
     await endOf(Object.values(participants));
-    await run.room.sweep();
+    await run.workspace.sweep();
   }
   return results;
 }
 
-/** What the near cache gains or costs, by how keys are asked for: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
+/** Gain or cost of the near cache, by pattern of access: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
 export async function looking(run) {
   const results = {};
   for (const dataName of ["few", "s100", "many"]) {
@@ -97,7 +98,7 @@ export async function looking(run) {
       run.progress(dataName, workload, results[dataName][workload]);
     }
     await endOf(Object.values(participants));
-    await run.room.sweep();
+    await run.workspace.sweep();
   }
   return results;
 }
@@ -105,7 +106,7 @@ export async function looking(run) {
 /** Two processes at once, and two workers of one process: `{ processes: { workload: { adapter: … } }, workers: … }`. */
 export async function together(run) {
   const dataName = "s100";
-  const orderFile = run.room.orderFile(dataName);
+  const orderFile = run.workspace.orderFile(dataName);
   const results = { processes: {}, workers: {} };
 
   const first = await filledAll(
@@ -135,13 +136,13 @@ export async function together(run) {
   }
   for (const workload of ["get", "mixed"]) results.workers[workload] = await pairs(crews, workload, run);
   await endOf(Object.values(hosts.participants));
-  await run.room.sweep();
+  await run.workspace.sweep();
   return results;
 }
 
 /**
- * Writing while memory is reclaimed all the time, because the cache is smaller than the data, beside a cache in which
- * nothing is reclaimed at all, and one that holds everything and reclaims only what was overwritten.
+ * Writes to three caches: one smaller than the data, which reclaims memory all the time; one so large that it reclaims nothing;
+ * and one that holds everything and reclaims only overwritten entries.
  */
 export async function reclaim(run) {
   const dataName = "s100";
@@ -160,8 +161,8 @@ export async function reclaim(run) {
   for (const [id, { adapter, size, most }] of Object.entries(cases)) {
     if (!run.has(adapter)) continue;
     const participant = start(id);
-    const context = { ...run.room.context(`reclaim-${id}`, size), most };
-    await participant.ask("open", { adapter, context, dataName, orderFile: run.room.orderFile(dataName) });
+    const context = { ...run.workspace.context(`reclaim-${id}`, size), most };
+    await participant.ask("open", { adapter, context, dataName, orderFile: run.workspace.orderFile(dataName) });
     participants[id] = participant;
   }
   const results = { cases: Object.fromEntries(Object.entries(cases).map(([id, { what }]) => [id, what])) };
@@ -180,11 +181,11 @@ export async function reclaim(run) {
   after.latency = await stats();
   results.stats = after;
   await endOf(Object.values(participants));
-  await run.room.sweep();
+  await run.workspace.sweep();
   return results;
 }
 
-/** p50, p99, p99.9 and the longest, of a get and of a set. */
+/** Latency of a get and of a set: p50, p99, p99.9 and the maximum. */
 export async function latency(run) {
   const dataName = "s100";
   const ids = [
@@ -209,21 +210,21 @@ export async function latency(run) {
     results[workload] = await latencies(participants, workload, { rounds: Math.min(run.rounds, 5), samples });
   }
   await endOf(Object.values(participants));
-  await run.room.sweep();
+  await run.workspace.sweep();
   return results;
 }
 
-/** Bytes per entry of 100,000 strings of 100 B under keys of 11, everything counted. */
+/** Bytes per entry for 100,000 strings of 100 B under keys of 11 B, overhead included. */
 export async function memory(run) {
   const dataName = "s100";
   const { keys: count } = DATA[dataName];
-  const servers = await startServers(run.room.place("memory"));
+  const servers = await startServers(run.workspace.subfolder("memory"));
   const results = { count, entries: {} };
   try {
     const ids = ["near", "near-all", "far", "map", "lru", "lmdb", "sqlite", "sqlite-builtin", "redis", "memcached"];
     for (const id of ids.filter((id) => run.adapters.includes(id) && run.has(id))) {
       const size = "64mb";
-      const context = { ...run.room.context(`memory-${id}`, size), sockets: servers.sockets };
+      const context = { ...run.workspace.context(`memory-${id}`, size), sockets: servers.sockets };
       const resident = servers.pids[id] ? residentBytes(servers.pids[id]) : 0;
       const participant = start(`${id}, memory`);
       const { own, file, stats } = await participant.ask("footprint", { adapter: id, context, dataName });
@@ -246,7 +247,7 @@ export async function memory(run) {
   } finally {
     await servers.stop();
   }
-  await run.room.sweep();
+  await run.workspace.sweep();
   return results;
 }
 
@@ -254,7 +255,7 @@ function residentBytes(pid) {
   return Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]) * 4096;
 }
 
-/** Loading the package, creating a cache, opening one that is there, and the first get, in fresh processes. */
+/** Time to load the package, to create a cache, to open an existing one, and of the first get; each in a fresh process. */
 export async function opening(run) {
   const dataName = "s100";
   const key = "user:123456";
@@ -263,13 +264,13 @@ export async function opening(run) {
     if (!run.adapters.includes(id) || !run.has(id)) continue;
     const size = "64mb";
     const host = start(`${id}, host`);
-    const context = run.room.context(`opening-${id}`, size);
+    const context = run.workspace.context(`opening-${id}`, size);
     const times = { load: [], create: [], attach: [], first: [] };
-    await host.ask("open", { adapter: id, context, dataName, orderFile: run.room.orderFile(dataName) });
+    await host.ask("open", { adapter: id, context, dataName, orderFile: run.workspace.orderFile(dataName) });
     await host.ask("fill");
     for (let round = 0; round < run.rounds; round++) {
       const creator = start(`${id}, creator`);
-      const fresh = run.room.context(`opening-${id}-${round}`, size);
+      const fresh = run.workspace.context(`opening-${id}-${round}`, size);
       const created = await creator.ask("opening", { adapter: id, context: fresh, dataName });
       if (ADAPTERS[id].module) times.load.push(created.load);
       times.create.push(created.open);
@@ -291,7 +292,7 @@ export async function opening(run) {
       Object.entries(times).map(([name, all]) => [name, all.length ? median(all) : undefined]),
     );
     await host.end();
-    await run.room.sweep();
+    await run.workspace.sweep();
   }
   return results;
 }

@@ -1,8 +1,9 @@
 /**
- * The same questions in every run: a generator with a seed, and zipfian numbers drawn before anything is measured.
+ * Seeded random numbers, so that every run makes the same requests: uniform, shuffled and zipfian. They are drawn before
+ * anything is measured.
  */
 
-/** Numbers from 0 up to 1 (mulberry32). */
+/** A generator of numbers in [0, 1) (mulberry32). */
 export function random(seed) {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;

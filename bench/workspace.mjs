@@ -1,18 +1,18 @@
 /**
- * Where a run keeps its files: one folder in /dev/shm and caches whose names begin with `bench-<pid>`; all of it is gone
- * when the run ends, whatever happened.
+ * The temporary files of a run: one folder in /dev/shm, and caches whose names begin with `bench-<pid>`. All of them are
+ * removed when the run ends, also after an error.
  */
 
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { zipfianOrder } from "./keys.mjs";
+import { zipfianOrder } from "./random.mjs";
 import { DATA } from "./workloads.mjs";
 
-/** Questions drawn beforehand; a power of two, so that a loop wraps around by a mask. */
-const QUESTIONS = 1 << 20;
+/** Number of requests drawn in advance; a power of two, so that a loop wraps around with a mask. */
+const REQUESTS = 1 << 20;
 
-export function makeRoom() {
+export function createWorkspace() {
   const base = existsSync("/dev/shm") ? "/dev/shm" : os.tmpdir();
   const folder = mkdtempSync(path.join(base, `bench-${process.pid}-`));
   const orders = new Map();
@@ -20,33 +20,33 @@ export function makeRoom() {
   let sockets = {};
   return {
     folder,
-    /** What an adapter is told: a name that nobody else has, a folder, and how large it should be. */
+    /** The context that an adapter is opened with: a unique name, a folder, and the size of the cache. */
     context(name, size) {
       const own = `bench-${process.pid}-${name}`;
       names.add(own);
       return { name: own, folder, size, sockets };
     },
-    /** A folder within this one. */
-    place(name) {
-      const place = path.join(folder, name);
-      mkdirSync(place, { recursive: true });
-      return place;
+    /** Creates a folder within this one; its path. */
+    subfolder(name) {
+      const subfolder = path.join(folder, name);
+      mkdirSync(subfolder, { recursive: true });
+      return subfolder;
     },
-    /** Where servers listen, from now on. */
-    tellSockets(paths) {
+    /** Sets the sockets of the servers for the contexts that follow. */
+    useSockets(paths) {
       sockets = paths;
     },
-    /** A file with zipfian key numbers for so many keys. */
+    /** The path of a file with zipfian key numbers for this set of data. */
     orderFile(dataName) {
       const count = DATA[dataName].keys;
       if (!orders.has(count)) {
         const file = path.join(folder, `order-${count}`);
-        writeFileSync(file, zipfianOrder(count, QUESTIONS, 42));
+        writeFileSync(file, zipfianOrder(count, REQUESTS, 42));
         orders.set(count, file);
       }
       return orders.get(count);
     },
-    /** Removes the caches and data bases, once nobody has them open. */
+    /** Removes the caches and databases; nobody may have them open. */
     async sweep() {
       const { destroyCache } = await import("../dist/index.js");
       for (const name of names) {

@@ -1,10 +1,10 @@
 /**
- * What a change costs: the package as it is here beside the package of another commit, in one process and in turns, so that
- * the noise of the machine meets both. Ratios above 1 mean that it is slower or larger here.
+ * Compares the speed of the working tree with that of another commit. Both packages are measured in turns in one process, so
+ * that the noise of the machine affects both. A ratio above 1 means that the working tree is slower.
  *
- *   npm run build && node --expose-gc bench/before.mjs [--ref HEAD~1] [--rounds 40] [--only get,set] [--write file.md]
+ *   npm run build && node --expose-gc bench/compare-commits.mjs [--ref HEAD~1] [--rounds 40] [--only get,set] [--write file.md]
  *
- * The other commit is taken out of git into a temporary folder, and installed and built there.
+ * The other commit is extracted from git into a temporary folder, and installed and built there.
  */
 
 import { execFileSync, spawnSync } from "node:child_process";
@@ -30,13 +30,13 @@ const { values: flags } = parseArgs({
 });
 const rounds = Number(flags.rounds);
 
-/** The package of a commit, built in `folder`. */
+/** Builds the package of a commit in `folder`; the URL of its entry. */
 function buildThere(ref, folder) {
   const { status } = spawnSync("sh", ["-c", `git archive ${ref} | tar x -C '${folder}'`], {
     cwd: ROOT,
     stdio: "inherit",
   });
-  if (status !== 0) throw new Error(`${ref} cannot be taken out of git`);
+  if (status !== 0) throw new Error(`git archive does not know the commit ${ref}`);
   const quiet = ["--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"];
   execFileSync("npm", ["ci", ...quiet], { cwd: folder, stdio: "inherit" });
   execFileSync(process.execPath, ["scripts/build.mjs"], { cwd: folder, stdio: "inherit" });
@@ -47,7 +47,7 @@ const repeat = (calls, use) => () => {
   for (let i = 0; i < calls; i++) use(i);
 };
 
-/** What is measured, by name: a function that does it `calls` times. */
+/** The measured operations by name; each function performs its operation a fixed number of times. */
 function uses({ createCache, openCache, destroyCache }, label) {
   const keys = Array.from({ length: KEYS }, (_, i) => `user:${i}:profile`);
   const objects = keys.map((key) => `object:${key}`);
@@ -66,7 +66,7 @@ function uses({ createCache, openCache, destroyCache }, label) {
     for (let reads = 0; reads < 4; reads++) for (let i = 0; i < MANY; i++) cache.get(`key:${i}`);
   }
   let at = 0;
-  // A walk through all keys, in an order that is the same for both.
+  // Visits all keys, in the same order for both packages.
   const next = () => (at = (at + 61_803) % MANY);
   const long = "x".repeat(80);
   for (const key of keys) far.set(key + long, VALUE);
@@ -120,7 +120,7 @@ try {
     if (name === "end" || (only !== undefined && !only.some((part) => name.includes(part)))) continue;
     const times = [[], []];
     for (let round = 0; round < rounds; round++) {
-      // Each goes first in every other round.
+      // The two take turns at going first.
       for (const which of round % 2 === 0 ? [0, 1] : [1, 0]) {
         const since = process.hrtime.bigint();
         (which === 0 ? before : after)[name]();

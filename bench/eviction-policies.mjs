@@ -1,9 +1,9 @@
 /**
- * Reference policies, for hit ratios: the textbook algorithms over numbers, all entries of one size. `ask(key)` says
- * whether the key was there, and stores it when it was not.
+ * Reference eviction policies for hit ratios: the textbook algorithms, with numbers as keys and entries of equal size.
+ * `ask(key)` returns whether the key was stored, and stores it if it was not.
  */
 
-/** The least recently used entry goes; a Map keeps the order. */
+/** LRU: evicts the least recently used entry; a Set iterates in order of insertion. */
 export class Lru {
   #entries = new Set();
 
@@ -19,7 +19,7 @@ export class Lru {
   }
 }
 
-/** One bit per entry, set by a hit; a hand goes round, clears bits, and evicts the first entry without one. */
+/** CLOCK: a hit sets the bit of its entry; the hand moves on, clears bits, and evicts the first entry whose bit is clear. */
 export class Clock {
   #places = new Map();
   #keys = [];
@@ -54,7 +54,7 @@ export class Clock {
   }
 }
 
-/** A queue of keys; of a key that was removed in the middle nothing is left to do when its turn comes. */
+/** A first-in, first-out queue of keys. */
 class Queue {
   #keys = [];
   #first = 0;
@@ -78,8 +78,9 @@ class Queue {
 }
 
 /**
- * S3-FIFO (Yang and others, SOSP 2023): a small queue of a tenth for what is new, a main queue for what was read at
- * least twice in it or came back while its ghost was there, and ghosts of as many keys as main holds.
+ * S3-FIFO (Yang and others, SOSP 2023). The small queue holds new keys, a tenth of the capacity. The main queue holds keys
+ * that were read at least twice in the small queue, or that came back while they had a ghost. There are as many ghosts as
+ * keys in the main queue.
  */
 export class S3Fifo {
   #small = new Queue();

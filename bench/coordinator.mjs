@@ -1,26 +1,26 @@
 /**
- * Participants as seen from the command: started, asked one at a time, ended; and rounds among them (A B C A B C …),
- * because machines drift. Compared is only what was measured in the same round.
+ * The coordinator of the participants: starts them, asks one at a time, and ends them. Participants are measured in interleaved
+ * rounds (A B C A B C …), because the speed of a machine drifts; only results of the same round are compared.
  */
 
 import { fork } from "node:child_process";
 
 const PARTICIPANT = new URL("participant.mjs", import.meta.url);
-/** Beyond that, a participant hangs. */
+/** A participant that does not answer within this time is hung. */
 const PATIENCE_MS = 120_000;
 const running = new Set();
-/** What participants keep here, for those who ask their parent. */
+/** The caches of the adapter `ipc`, which asks its parent process, by name. */
 const stores = new Map();
 
 let over = false;
 
-/** Nothing starts any more, and what is running ends. */
+/** Ends all participants, and refuses to start others from now on. */
 export function endAll() {
   over = true;
   return endRunning();
 }
 
-/** Ends what is still running, whatever happened. */
+/** Kills the participants that still run. */
 export async function endRunning() {
   const ends = [...running].map((child) => new Promise((resolve) => child.once("exit", resolve)));
   for (const child of running) child.kill("SIGKILL");
@@ -87,7 +87,7 @@ export function start(label) {
   };
 }
 
-/** The parent's side of the cache that is asked by IPC. */
+/** Answers a request of the adapter `ipc`. */
 function reply({ question, store, key, value }) {
   if (!stores.has(store)) stores.set(store, new Map());
   const map = stores.get(store);
@@ -102,17 +102,17 @@ export function median(numbers) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** The ids, each round beginning with another one. */
+/** The turns of all rounds; each round begins with another id. */
 function* turns(ids, rounds) {
   for (let round = 0; round < rounds; round++) {
     for (let turn = 0; turn < ids.length; turn++) yield { round, id: ids[(turn + round) % ids.length] };
   }
 }
 
-/** Questions of different rounds begin so far apart. */
+/** Distance between the first requests of two rounds. */
 const STRIDE = 77_777;
 
-/** Rounds of one workload among participants, by id: `{ near: { ns: median, rounds: [ns, …] }, … }`. */
+/** Measures one workload in interleaved rounds, by id: `{ near: { ns: median, rounds: [ns, …] }, … }`. */
 export async function interleave(participants, workload, { rounds, ms }) {
   const ids = Object.keys(participants);
   const ops = {};
@@ -125,10 +125,10 @@ export async function interleave(participants, workload, { rounds, ms }) {
   return Object.fromEntries(ids.map((id) => [id, { ns: median(times[id]), rounds: times[id] }]));
 }
 
-/** Times that a machine with other things to do may keep a participant from beginning with the others. */
+/** Attempts before giving up, because a busy machine may keep participants from beginning at the same time. */
 const TRIES = 20;
 
-/** Operations per microsecond of several that run at the same time. */
+/** Measures several participants that run at the same time: the sum of their operations per microsecond. */
 async function atOnce(members, workload, ms, start) {
   for (let tries = 0; tries < TRIES; tries++) {
     const from = (i) => start + i * 500_000;
@@ -146,8 +146,8 @@ async function atOnce(members, workload, ms, start) {
 }
 
 /**
- * One of a pair alone and both together, by id: operations per microsecond, medians and rounds, and how many times the
- * throughput of one both have.
+ * Measures one of a pair alone and both together, by id: operations per microsecond as medians and as rounds. `gain` is the
+ * throughput of both as a multiple of the throughput of one.
  */
 export async function pairs(teams, workload, { rounds, ms }) {
   const ids = Object.keys(teams);
@@ -167,7 +167,7 @@ export async function pairs(teams, workload, { rounds, ms }) {
   );
 }
 
-/** Latencies, interleaved like everything else: medians of the percentiles, and the longest of all. */
+/** Measures latencies in interleaved rounds: the medians of the percentiles, and the maximum of all rounds. */
 export async function latencies(participants, workload, { rounds, samples }) {
   const ids = Object.keys(participants);
   const all = Object.fromEntries(ids.map((id) => [id, []]));
@@ -183,7 +183,7 @@ export async function latencies(participants, workload, { rounds, samples }) {
   );
 }
 
-/** How many times the throughput of `other` it had: the median over the rounds. */
+/** Throughput of `id` as a multiple of the throughput of `other`: the median over the rounds. */
 export function ratio(results, id, other) {
   const [mine, theirs] = [results?.[id], results?.[other]];
   if (!mine || !theirs) return undefined;
