@@ -13,9 +13,9 @@ import { once } from "node:events";
 import { appendFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { crash, freeze } from "../test/crash/arena.mjs";
+import { crash, freeze } from "../test/crash/driver.mjs";
 import { opening } from "../test/host/native-arena.mjs";
-import { fire } from "../test/linearizability/arena.mjs";
+import { fire } from "../test/linearizability/driver.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/linearizability/stalls.mjs";
 
 /** Time limit of a part that runs as a separate program. */
@@ -240,7 +240,7 @@ async function overflow({ reach, how }, { seed }) {
 
 /** Keys that are chosen to meet the keys of a rate limiter. */
 async function aimed(rounds, { seed }) {
-  const { terminations, operations } = await fixture("test/hostile/aimed-main.mjs", {
+  const { terminations, operations } = await fixture("test/hostile/aimed-keys-main.mjs", {
     name: `soak-${process.pid}`,
     seed,
     rounds,

@@ -1,6 +1,6 @@
 /**
- * The application's own cache: whichever way code of a project is started, in whichever process or thread it runs and
- * whoever asks first, it is the cache of that project and of no other. Its names, its end, and what it is in the browser.
+ * The application's own cache: it is the cache of the project whose code runs, in whichever way that code is started, in
+ * whichever process or thread it runs, and whoever asks first. Also its name, and how it ends.
  */
 
 import fs from "node:fs";
@@ -28,7 +28,7 @@ function link(target: string, file: string): string {
   return full;
 }
 
-/** What node prints, line by line; whatever else it says is a failure. */
+/** Runs Node.js; answers the lines that it prints. Errors and warnings are a failure. */
 async function run(args: string[], { cwd = place, env }: Partial<Execution> = {}): Promise<string[]> {
   const { status, stdout, stderr } = await execute(process.execPath, args, {
     cwd,
@@ -38,11 +38,11 @@ async function run(args: string[], { cwd = place, env }: Partial<Execution> = {}
   return stdout.trim().split("\n");
 }
 
-/** A tool: it runs the file it is given. */
+/** A tool: it runs the file that it is given. */
 const TOOL = "#!/usr/bin/env node\nimport(require('node:url').pathToFileURL(process.argv[2]).href);";
 const ASK = 'require("cache-machine").openCache().name';
 
-/** A project with the package in its `node_modules`, and the name that its cache is to have. */
+/** Makes a project with the package in its `node_modules`, and with a name that its cache will have. */
 function project(folder: string, manifest: object = { name: `${mark}-${path.basename(folder)}` }): string {
   const full = path.join(place, folder);
   write(`${folder}/package.json`, JSON.stringify({ main: "app.js", ...manifest }));
@@ -52,7 +52,7 @@ function project(folder: string, manifest: object = { name: `${mark}-${path.base
   write(`${folder}/app.mjs`, 'import { openCache } from "cache-machine"; console.log(openCache().name);');
   write(`${folder}/sub/deep.js`, 'require("../app.js");');
   write(`${folder}/app.test.js`, 'require("node:test")("names", () => require("./app.js"));');
-  // A dependency that calls by itself, and one that starts whatever it is told in a thread or process of its own.
+  // A dependency that calls the package itself, and one that runs files in threads or processes of its own.
   write(`${folder}/node_modules/timer/package.json`, '{ "name": "timer" }');
   write(
     `${folder}/node_modules/timer/index.js`,
@@ -168,7 +168,7 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ],
 ];
 
-/** What the cache of a project is called, as its own script tells. */
+/** The name of each project's cache, as its own script tells. */
 const namesOf = new Map<string, string>();
 
 describe("the application is the project whose code runs", () => {
@@ -208,7 +208,7 @@ describe("the application is the project whose code runs", () => {
       const bin = path.join(folder, "node_modules/.bin/stored");
       expect(await run([bin, path.join(folder, "app.js")])).toEqual([script]);
       expect(await run([bin, path.join(folder, "app.mjs")], { cwd: folder })).toEqual([script]);
-      // A dependency in the store that calls by itself leads to no project, so the working directory does.
+      // A dependency in the store that calls the package itself leads to no project. So the working directory decides.
       const timer = write(
         "store/links/@/timer/1/hash/node_modules/timer/index.js",
         `setImmediate(() => console.log(require(${JSON.stringify(path.join(store, "cache-machine/dist/index.js"))}).openCache().name));`,
@@ -255,7 +255,7 @@ describe("the application is the project whose code runs", () => {
       `const fs = require("node:fs"); fs.mkdirSync("gone"); process.chdir("gone"); fs.rmdirSync(process.cwd()); require(${app});`,
     );
     const cwd = path.join(place, "elsewhere");
-    // A script of another project decides; under a tool the code does.
+    // The script of another project decides. Under a tool the code that runs decides.
     expect(await run([away], { cwd })).toEqual(await run([gone], { cwd }));
     expect(await run([globalTool, away])).toEqual([namesOf.get("a")]);
     expect(await run([globalTool, gone], { cwd })).toEqual([namesOf.get("a")]);
@@ -263,7 +263,7 @@ describe("the application is the project whose code runs", () => {
 });
 
 describe("the name of the application's cache", () => {
-  /** Folders without a package.json around them, and ones that name their projects so. */
+  /** Names of folders without a package.json, and of projects in their package.json. */
   const NAMES: [string, string][] = [
     ["28 characters of three bytes", "日本語".repeat(9) + "字"],
     ["an emoji at the 64th place", `${"x".repeat(63)}👍🏽`],
@@ -283,13 +283,13 @@ describe("the name of the application's cache", () => {
       `const { openCache, set, get } = require(${JSON.stringify(root)});
       set("k", 1); console.log(JSON.stringify([openCache().name, openCache().name.isWellFormed(), get("k")])); require(${JSON.stringify(root)}).destroyCache();`,
     );
-    // Named by the folder, then by the manifest.
+    // The name comes from the folder, then from the package.json.
     for (const manifest of [undefined, JSON.stringify({ name }), JSON.stringify({ name: `\ud800${name}` })]) {
       if (manifest !== undefined) write(`${folder}/package.json`, manifest);
       const [line = ""] = await run([path.join(folder, "app.js")]);
       const [told, isWhole, value] = JSON.parse(line);
       expect([isWhole, value]).toEqual([true, 1]);
-      // As much of it as there is room for.
+      // The readable part is as much of the name as there is room for.
       const readable = (told as string).slice(0, -13).replace("\ufffd", "");
       expect(name.startsWith(readable) && readable.length >= Math.min(name.length, 10)).toBe(true);
       expect(Buffer.byteLength(encodeURIComponent(told))).toBeLessThan(160);

@@ -94,7 +94,7 @@ describe("while performance.now stands still", () => {
       Atomics.notify(new Int32Array(gate), 0);
       await once(worker, "exit");
     }
-    // It has gone on.
+    // The wait has ended, and the cache goes on.
     expect(cache.get("k")).toBe(2);
   });
 
@@ -162,7 +162,7 @@ test("a clock that uses its own cache is refused, and the cache goes on afterwar
       use = nested;
       expect(operation(), `${name}, ${nested}`).toEqual(expected);
       use = undefined;
-      // Only where nothing waits for the clock, before a call, may it have stored something.
+      // The clock may have stored something only where it was asked before a call, when the engine did not wait for it.
       for (const [key, value] of cache) expect(["k", "n", "other key", "other"], String(value)).toContain(key);
       expect([cache.get("k"), cache.validate()]).toEqual(["kept", 0]);
     }
@@ -192,7 +192,7 @@ test("a script that is terminated while the engine waits for its clock leaves no
       expect.objectContaining({ code: "ERR_SCRIPT_EXECUTION_TIMEOUT" }),
     );
     looping = false;
-    // The next use gives back what was held.
+    // The next use of the cache gives back what was held.
     expect(cache.get("k")).toBe(1);
     other.set("k", 2);
     expect([cache.get("k"), cache.increment("k"), cache.validate()]).toEqual([2, 3, 0]);

@@ -1,10 +1,10 @@
 /**
- * A call that does not return: the JavaScript stack ends within it and somebody catches that, or the host terminates the
- * script. Whatever the depth, nobody reads a wrong value, nothing stays held, and the thread can go on. See
- * `overflow-main.mjs` for what is checked.
+ * A call that does not return: the JavaScript stack ends within it and its caller catches the error, or `node:vm`
+ * terminates the script. At whatever depth that happens, no participant reads a wrong value, nothing stays held, and the
+ * thread can go on. overflow-main.mjs tells what is checked.
  *
- * `OVERFLOW_SEED=7 npx vitest run test/host/overflow.test.ts` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
- * operation is tried at within one frame.
+ * `OVERFLOW_SEED=7 npx vitest run test/host/overflow.test.ts` replays. `OVERFLOW_SHIFTS` is the number of depths, in words,
+ * at which each operation is tried within one frame.
  */
 
 import { fileURLToPath } from "node:url";
@@ -43,7 +43,7 @@ async function sweep(binary: string, flags: readonly string[], plan: Record<stri
   return result;
 }
 
-/** Each compiler of V8 gives the same function frames of another size. */
+/** Compilers of V8: each gives the frames of a function another size. */
 const TIERS: readonly (readonly [string, readonly string[]])[] = [
   ["as it is", []],
   ["interpreted, WebAssembly compiled by Liftoff", ["--no-opt", "--no-sparkplug", "--no-maglev", "--liftoff-only"]],
@@ -53,7 +53,7 @@ const TIERS: readonly (readonly [string, readonly string[]])[] = [
 describe.each(["threads", "processes"])("the end of the stack, reach: %s", (reach) => {
   test.each(TIERS)("is met within every operation at every depth, V8 %s", { timeout: 300_000 }, async (_, flags) => {
     const { overflows, count, checks, operations, participants } = await sweep(process.execPath, flags, { reach });
-    // Each descent meets it at least in the last frame.
+    // Each descent meets the end of the stack at least in its last frame.
     expect(overflows).toBeGreaterThan(count);
     expect(checks).toBe(count * KEYS.length);
     expect(operations).toBeGreaterThan(0);

@@ -1,8 +1,9 @@
 /**
  * Where a cache can be and what it is allowed to take: directories, other users, permissions, boots, limits, and hosts
- * that lack something. Wherever it cannot be, that is an error of this package which says what to do, and nothing stays.
+ * that lack something. Where a cache cannot be, opening it is an error of this package that says what to do, and it leaves
+ * nothing behind.
  *
- * Other users are children that give up root; nothing is concluded from a delay.
+ * Other users are child processes that give up root. Nothing is concluded from a delay.
  */
 
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
@@ -15,7 +16,7 @@ import { attachCache, type Cache, type CacheHandle, createCache, destroyCache, o
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { memoryLimit } from "../../src/system/cgroup.ts";
 
-// Dozens of processes are started here; on a busy machine that takes its time, which says nothing.
+// Dozens of processes are started here. On a busy machine that takes its time, which says nothing.
 vi.setConfig({ testTimeout: 120_000 });
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -41,7 +42,7 @@ afterEach(async () => {
   for (const other of others) {
     if (other.exitCode !== null || other.signalCode !== null) continue;
     const exit = once(other, "exit");
-    // With its children: it leads a group of its own.
+    // Together with its children: it leads a group of its own.
     process.kill(-(other.pid as number), "SIGKILL");
     await exit;
   }
@@ -73,7 +74,7 @@ function failure(run: () => unknown): Failure {
   throw new Error("did not throw");
 }
 
-/** What scripts have at hand; `told` is what came out of a call, as data. */
+/** The functions that scripts have. `told` makes a call; answers its result or its error as data. */
 const PROLOGUE = `
   const { attachCache, createCache, destroyCache, openCache } = await import(${JSON.stringify(dist)});
   const told = (run) => {
@@ -91,7 +92,7 @@ const PROLOGUE = `
     try { return cache.set("a", "value").get("a"); } finally { cache.close(); }
   };`;
 
-/** What a script of its own process has said: one line of JSON. */
+/** Runs a script as a process of its own; answers what it has said, which is one line of JSON. */
 function run<T = any>(body: string, { flags = [], before = "" }: { flags?: string[]; before?: string } = {}): T {
   const script = path.join(directory, "script.mjs");
   fs.writeFileSync(script, PROLOGUE + body);
@@ -113,7 +114,7 @@ function run<T = any>(body: string, { flags = [], before = "" }: { flags?: strin
   }
 }
 
-/** A process in a group of its own that goes on; answers once it has said something. */
+/** Starts a process in a group of its own, which goes on; answers once it has said something. */
 async function start(command: string, args: string[], options: { uid?: number } = {}): Promise<ChildProcess> {
   const user = options.uid === undefined ? {} : { uid: options.uid, gid: options.uid };
   const other = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], detached: true, ...user });
@@ -135,7 +136,7 @@ describe("the turn of a creator", () => {
   const lock = (kind: string, user: { uid?: number } = {}): Promise<ChildProcess> =>
     start("flock", [kind, directory, "sh", "-c", "echo locked; exec sleep 1000"], user);
 
-  /** Opens a cache that is not there; how many times it has waited for two milliseconds before. */
+  /** Creates a cache; tells how many times it has waited for two milliseconds before. */
   const COUNT = `
     let waits = 0;
     const wait = Atomics.wait;
@@ -154,7 +155,7 @@ describe("the turn of a creator", () => {
       fs.chmodSync(directory, 0o1777);
       await lock(kind, { uid: NOBODY });
       expect(count()).toEqual({ value: "value", waits: 25 });
-      // Whoever finds a cache has nothing to wait for.
+      // An opening that finds a cache has nothing to wait for.
       expect(count()).toEqual({ value: "value", waits: 0 });
     },
   );
@@ -174,7 +175,7 @@ describe("the turn of a creator", () => {
        process.stdout.write(use({ path: ${JSON.stringify(directory)} }));
        setInterval(() => {}, 1000);`,
     );
-    // Four hundred milliseconds: it would have gone on without a turn long before.
+    // 200 polls are 400 milliseconds: for another user it would have gone on without a turn long before.
     const waiting = await start(process.execPath, [script]);
     expect(fs.readdirSync(directory)).toEqual(["waiting.mjs"]);
     const said = once(waiting.stdout as NodeJS.ReadableStream, "data");
@@ -186,7 +187,7 @@ describe("the turn of a creator", () => {
 describe("directories", () => {
   const MODES = [0o700, 0o755, 0o711, 0o775, 0o757, 0o777, 0o770, 0o733, 0o500];
 
-  /** What the guide says, independent of how the package finds out. */
+  /** What the guide says about a directory, independent of how the package finds out. */
   function isFit(user: number, owner: number, mode: number): "fit" | "ERR_NOT_OWNER" | "ERR_UNSUPPORTED" {
     if (owner !== user && owner !== 0) return "ERR_NOT_OWNER";
     if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0) return "ERR_NOT_OWNER";
@@ -217,7 +218,7 @@ describe("directories", () => {
         );
         for (const { code, message } of found) if (code !== undefined) expect(message).toMatch(/^path: .*`path`/);
       }
-      // What was refused is as it was.
+      // The refused directories are as they were.
       for (const { owner, mode, place } of places) {
         const fit = [0, NOBODY].filter((user) => isFit(user, owner, mode) === "fit");
         expect([place, fs.readdirSync(place)]).toEqual([
@@ -242,7 +243,7 @@ describe("directories", () => {
 
   const SOCKET = `require("node:net").createServer().listen("s", () => process.kill(process.pid, "SIGKILL"))`;
 
-  /** What is no place, how it comes about, and what is said about it. */
+  /** Paths that are no directory for a cache: how each is made, and what the error says. */
   const none: [string, (place: string) => string | undefined, RegExp][] = [
     ["a missing directory", () => undefined, /does not exist/],
     ["a directory below a missing one", (place) => path.join(place, "below"), /does not exist/],
@@ -396,7 +397,7 @@ describe("directories", () => {
        const held = [];
        try { for (;;) held.push(fs.openSync("/dev/null")); } catch {}
        const found = [];
-       // One more each time: every call that needs one meets the end once.
+       // One more descriptor each time, so that each call that needs one is the first to fail once.
        for (let free = 0; free < 6; free++) {
          found.push(told(() => use({ path: ${JSON.stringify(directory)} }, "app" + free)));
          fs.closeSync(held.pop());
@@ -411,7 +412,7 @@ describe("directories", () => {
 });
 
 describe("other users", () => {
-  /** What somebody else has put under the name first. */
+  /** What another user has put under the name of a cache first. */
   const taken: [string, (file: string) => void][] = [
     ["a file", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
     [
@@ -452,7 +453,7 @@ describe("other users", () => {
     },
   );
 
-  /** What a cache of ours has become that others can reach, and how it is put right. */
+  /** What makes a cache of this user reachable by others, and how it is put right. */
   const reached: [string, boolean, (file: string) => void, (file: string) => void][] = [
     ...[0o640, 0o620, 0o604, 0o602, 0o660, 0o606, 0o666, 0o777, 0o610, 0o601].map((mode): (typeof reached)[number] => [
       `mode 0${mode.toString(8)}`,
@@ -476,10 +477,10 @@ describe("other users", () => {
       expect(error.message).toMatch(/chmod|remove|`path`/);
       expect(error.message).toContain(file);
     }
-    // Who is there goes on.
+    // The participant that has it open goes on.
     expect(cache.get("a")).toBe(1);
     if (fs.statSync(file).uid === uid) {
-      // The remedy that needs no shell.
+      // destroyCache is the remedy that needs no shell.
       mend(file);
       const again = attachCache(cache.handle);
       expect(again.get("a")).toBe(1);
@@ -519,7 +520,7 @@ describe("boots", () => {
     if (isTestable) fs.rmSync(place, { recursive: true });
   });
 
-  /** As if the machine had been started anew: `boot` is all that the kernel tells of it. */
+  /** Runs a script as if the machine had been started anew: `boot` is what the kernel tells of this boot. */
   function inBoot<T = any>(boot: string, body: string, where = place): T {
     const file = path.join(directory, "boot_id");
     fs.writeFileSync(file, boot);
@@ -539,7 +540,7 @@ describe("boots", () => {
     inBoot(FIRST, WRITE);
     expect(inBoot(FIRST, READ)).toBe("of this boot");
     expect(list()).toEqual([`.${first}`]);
-    // What another cache has left there, and what only looks alike, is nobody's business.
+    // Files of another cache, and files whose names only look alike, must stay.
     for (const file of [`cache-machine-${uid}-app-2.v1.${first}`, `cache-machine-${uid}-app.v1.x`, "cache-machine"]) {
       fs.writeFileSync(path.join(place, file), "kept");
     }
@@ -547,7 +548,7 @@ describe("boots", () => {
     const files = fs.readdirSync(place);
     expect(files.filter((file) => file.endsWith(`.${second}`))).toHaveLength(1);
     expect(files).toHaveLength(4);
-    // It does not come back, either.
+    // The cache of the first boot does not come back, either.
     expect(inBoot(FIRST, READ)).toBe(null);
   });
 

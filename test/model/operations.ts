@@ -6,7 +6,7 @@
 import type { Cache, Entry, IncrementOptions, Key, SetOptions } from "cache-machine";
 import fc from "fast-check";
 import { ok, same, throws } from "../contract/assert.ts";
-import { text } from "../contract/values.ts";
+import { text } from "../contract/samples.ts";
 import { type Known, type Model, name } from "./model.ts";
 import { CLOSED, WRONG } from "./refusals.ts";
 import {

@@ -61,7 +61,7 @@ const open = (options?: OpenOptions): Cache => keep(openCache("app", { path: dir
 const create = (): Cache => keep(createCache({ size: "1mb" }));
 const fileOf = (cache: Cache): string => (cache.handle as CacheHandle & { path: string }).path;
 
-/** What was thrown; its message must have each of the texts. */
+/** The error that `run` throws; its message must have each of the texts. */
 function failure(run: () => unknown, kind: string | ErrorConstructor, ...texts: string[]): CacheError {
   let result: unknown;
   try {
@@ -75,7 +75,7 @@ function failure(run: () => unknown, kind: string | ErrorConstructor, ...texts: 
   throw new Error(`nothing was thrown, but returned: ${String(result)}`);
 }
 
-/** The output of a script that can import the package from where it is. */
+/** Runs a script with a copy of the package; answers its output. */
 function run(body: string, from = root, args: string[] = []): string {
   const file = path.join(fs.mkdtempSync(path.join(scratch, "script-")), "script.mjs");
   const url = pathToFileURL(path.join(from, "dist/index.js")).href;
@@ -272,7 +272,7 @@ describe("ERR_BUSY", () => {
       const cache = create();
       let meanwhile: (() => void) | undefined;
       let looks = 0;
-      // The engine asks for the time while it holds the bucket; before that `touch` asks for it.
+      // `touch` asks for the time first. The engine asks for it second, while it holds the bucket.
       const other = attachCache(cache.handle, {
         now() {
           if (looks++ === 1) meanwhile?.();
@@ -304,17 +304,17 @@ describe("ERR_BUSY", () => {
       first.set("k", "kept", hour);
       let looks = 0;
       const { cache, engine } = watched(first, () => {
-        // What the engine meets when there is no room to call out for the time, here while it holds the bucket.
+        // The error that the engine gets when the stack has no room to call the clock, here while it holds the bucket.
         if (looks++ === 0) throw new RangeError("Maximum call stack size exceeded");
       });
       const { recover } = engine;
       const stack = (engine.__stack_pointer as WebAssembly.Global).value;
       failure(() => cache.touch("k", hour.ttl), RangeError, "stack");
       expect(looks).toBe(1);
-      // The thread may be idle from now on: all the others can change the key at once.
+      // The thread may be idle from now on. All others can change the key at once.
       expect([first.get("k"), first.increment("n"), first.set("k", "new").get("k")]).toEqual(["kept", 1, "new"]);
       if (again) {
-        // Nor is there room to come back at first.
+        // At first the stack has no room to recover either.
         engine.recover = () => Math.max(...new Array(1e7));
         failure(() => cache.get("k"), RangeError, "stack");
         engine.recover = recover;
@@ -330,11 +330,11 @@ describe("ERR_BUSY", () => {
     const { cache, engine } = watched(first);
     const commit = engine.commit_large as (...args: unknown[]) => number;
     let tries = 0;
-    // The answer of the engine when a chunk was gone before the last one was there.
+    // The answer of the engine when a chunk was evicted before the last one was written.
     engine.commit_large = (...args: unknown[]) => (++tries <= 3 ? BUSY : commit(...args));
     const value = Buffer.alloc(100_000, "value");
     let now = 0;
-    // However slow this is, there is time for another try.
+    // On this clock there is always time for another try, however slow the machine is.
     const clock = vi.spyOn(performance, "now").mockImplementation(() => now++);
     try {
       cache.set("k", value);
@@ -498,7 +498,7 @@ describe("ERR_TOO_LARGE", () => {
       for (const use of [() => cache.set(key, 1), () => cache.increment(key)]) {
         failure(use, "ERR_TOO_LARGE", "4096", "shorter key");
       }
-      // Reads and removals just do not find it: outside.test.ts has all of them.
+      // Reads and removals do not find such a key: outside.test.ts tests them.
       expect([cache.get(key), cache.delete(key)]).toEqual([undefined, false]);
     }
     expect(cache.size).toBe(4);
@@ -541,7 +541,7 @@ describe("a damaged record", () => {
         expect(at).toBeGreaterThan(base);
         const whole = memory.readUInt32LE(at);
         memory.writeUInt32LE(word, at);
-        // What is near is looked at with what the record said.
+        // A value in the near cache is compared with what the record said.
         for (const read of [() => cache.get("k"), () => cache.get("k"), () => cache.getEntry("k")]) {
           try {
             if (read() !== undefined) found++;
@@ -553,7 +553,7 @@ describe("a damaged record", () => {
         cache.clear();
       }
     }
-    // It was neither so little that nobody noticed nor so much that nothing was found.
+    // The damage was neither so small that no read noticed it, nor so large that no read found a value.
     expect(found).toBeGreaterThan(serial);
     expect(found).toBeLessThan(3 * serial);
   });
@@ -715,7 +715,7 @@ describe("ERR_CLOSED", () => {
     expect(destroyCache("app", { path: directory })).toBe(true);
     expect(destroyCache("app", { path: directory })).toBe(false);
     failure(() => attachCache(handle), "ERR_CLOSED", "destroyed", "by its name");
-    // Who has it open goes on with it, apart from the new one of that name.
+    // A participant that has it open goes on with it, apart from the new cache of that name.
     cache.set("a", "old");
     expect([open().get("a"), cache.get("a")]).toEqual([undefined, "old"]);
   });

@@ -42,7 +42,7 @@ afterAll(() => {
   fs.rmSync(scratch, { recursive: true, force: true });
 });
 
-/** What a script prints; errors and warnings are failures. */
+/** Runs a script; answers what it prints. Errors and warnings are failures. */
 async function run(body: string, ...flags: string[]): Promise<string> {
   const file = path.join(scratch, `script-${Math.random()}.mjs`);
   fs.writeFileSync(file, body);
@@ -52,14 +52,14 @@ async function run(body: string, ...flags: string[]): Promise<string> {
   return stdout.trim();
 }
 
-/** The ways to open one cache again and again in one thread; the first is given up last. */
+/** How one thread opens one cache again and again, for each reach. */
 const REACHES: [string, () => { first: Cache; again: (options?: object) => Cache }][] = [
   [
     "threads",
     () => {
       const first = keep(createCache({ size: "1mb" }));
       let times = 0;
-      // Each second time as it comes from another thread: structured clone makes new objects of a handle.
+      // Each second time a handle as it comes from another thread: structured clone makes a new object of it.
       const handle = (): CacheHandle => (++times % 2 ? first.handle : structuredClone(first.handle));
       return { first, again: (options) => keep(attachCache(handle(), options)) };
     },
@@ -89,7 +89,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     for (const cache of many.slice(1)) cache.close();
     expect([many[0]?.get("a"), many[0]?.stats().participants]).toEqual([{ b: [1] }, 1]);
     expect(() => first.get("a")).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
-    // Twice is once.
+    // Closing twice is like closing once.
     first.close();
     expect(many[0]?.get("a")).toEqual({ b: [1] });
   });
@@ -118,7 +118,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     ];
     for (const [what, read, atFirst, later] of reads) {
       slow.set("a", { b: 1 });
-      // In turns, so that each call comes after one of the other's.
+      // In turns, so that each call comes after a call of the other Cache object.
       expect([read(slow), read(fast), read(slow)], what).toEqual([atFirst, later, what === "add" ? false : atFirst]);
       if (what === "add") expect(fast.delete("a")).toBe(true);
     }
@@ -150,7 +150,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
       },
     };
     expect(() => closing.set("closed", value)).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
-    // Now nobody is there any more: a new one works.
+    // All Cache objects are closed now, and a new one works.
     const { first: last } = make();
     expect(last.set("a", 1).stats()).toMatchObject({ participants: 1, entries: 1 });
   });
@@ -238,7 +238,7 @@ describe("a cache that is shown (console.log, JSON)", () => {
         );
         expect(inspect([[[view]]])).toBe("[ [ [ [Cache] ] ] ]");
         expect(inspect({ a: { b: { view } } }, { depth: 2 })).toContain("[Cache]");
-        // What is not one, but made of one.
+        // Objects that are no cache, but are made of one.
         expect(inspect(Object.create(view))).toBe("[Cache]");
         expect(inspect(new Proxy(view, {}))).toContain("Cache");
       }
@@ -280,7 +280,7 @@ describe("a cache that is shown (console.log, JSON)", () => {
   });
 });
 
-/** Loads the package once more, and again and again into realms of their own, as test runners do. */
+/** For scripts: loads the package again, each time into a realm of its own, as test runners do. */
 const REALMS = `
   import fs from "node:fs";
   import { createRequire } from "node:module";
@@ -331,7 +331,7 @@ test("copies of the package in one thread share its seats: imported with a query
       if (cache.get("a").b !== 1 || cache.set("k", i).get("k") !== i || caches[0].get("k") !== i) throw new Error("lost " + i);
     }
     console.log(caches.at(-1).stats().participants);
-    // Whoever made the seat, the others go on when it leaves.
+    // When the copy that made the seat leaves, the other copies go on.
     for (const cache of caches.splice(0, 160)) cache.close();
     console.log(caches[1].set("z", 5).get("z"), caches[0].get("z"), caches[0].stats().participants);
     for (const cache of caches) cache.close();

@@ -3,7 +3,7 @@
  * waiting for is the machine's doing, or the process's, and the measure for what the others are kept waiting for.
  */
 import { parentPort, workerData } from "node:worker_threads";
-import { checkValue, generator, makeValue } from "../crash/values.mjs";
+import { checkValue, generator, makeValue } from "../crash/checked-values.mjs";
 import { Stalls } from "./stalls.mjs";
 
 const { gate, batch, pauseMs, large } = workerData;

@@ -1,19 +1,19 @@
 /**
- * What several participants, in threads or in processes, check together on one cache that all of them use at once. They
- * wait for each other at barriers made of nothing but the cache's own counters.
+ * The part of the conformance suite that several participants, threads or processes, run together on one cache. They wait for each
+ * other at barriers, which are counters in the same cache.
  */
 
 import type { Cache } from "cache-machine";
 import { ok, same } from "./assert.ts";
-import { bytes, lengths, text, values } from "./values.ts";
+import { bytes, lengths, text, values } from "./samples.ts";
 
-/** One of those who meet. */
+/** One of the participants. */
 export interface Member {
   readonly cache: Cache;
   /** 0, 1 … */
   readonly number: number;
   readonly count: number;
-  /** The longest value to store, in bytes. */
+  /** Length of the longest value to store, in bytes. */
   readonly largest: number;
 }
 
@@ -24,12 +24,12 @@ const PATIENCE_MS = 60_000;
 
 async function until(reached: () => boolean, what: string): Promise<void> {
   for (const since = Date.now(); !reached(); ) {
-    if (Date.now() - since > PATIENCE_MS) throw new Error(`waits in vain for ${what}`);
+    if (Date.now() - since > PATIENCE_MS) throw new Error(`timeout while waiting for ${what}`);
     await new Promise((resolve) => setTimeout(resolve));
   }
 }
 
-/** Runs all of it. Every member has to take part. */
+/** Runs all concurrent checks; all `count` participants must call it. */
 export async function meet({ cache, number, count, largest }: Member): Promise<void> {
   const everyone = Array.from({ length: count }, (_, i) => i);
   let barriers = 0;
@@ -40,7 +40,7 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   };
 
   await barrier();
-  // No increment is lost, those that create the counter and those on a number that was set included.
+  // No increment is lost, whether it creates the counter or changes a number that was set.
   if (number === 0) cache.set("sum", 1000);
   await barrier();
   for (let i = 0; i < COUNTS; i++) {
@@ -53,7 +53,7 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   same(cache.get("difference"), -0.5 * COUNTS * count);
   for (let i = 0; i < COUNTS; i += 100) same(cache.get(`new ${i}`), 10 + (count * (count + 1)) / 2);
 
-  // Of all that add at the same time one wins, and of all that take.
+  // If all participants add the same key at the same time, exactly one succeeds; the same holds for take.
   let won = 0;
   for (let i = 0; i < PRIZES; i++) if (cache.add(`prize ${i}`, { winner: number })) won++;
   cache.increment("won", won);
@@ -77,7 +77,7 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   same(cache.get("list"), Object.fromEntries(everyone.map((other) => [String(other), UPDATES])));
   await barrier();
 
-  // Everything that one has set the others read at once, also over what they have just read; then it is removed.
+  // A value that one participant has set is read by the others at once, also in place of one they have just read; then it is removed.
   for (const writer of everyone) {
     const stored: [string, unknown][] = [
       ...values(),
@@ -105,7 +105,7 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
     await barrier();
   }
 
-  // A namespace is the same part for all; what they store there and clear leaves the rest alone.
+  // A namespace is the same part of the cache for all participants, and clearing it leaves the rest as it was.
   const part = cache.namespace("meeting");
   part.set(`by ${number}`, number);
   cache.set(`kept ${number}`, "kept");
@@ -122,7 +122,7 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   for (const other of everyone) same(cache.get(`kept ${other}`), "kept");
   ok(cache.stats().participants >= count, "all are counted as participants");
   await barrier();
-  // Clearing takes the barriers as well, so nobody may be left at one.
+  // Clearing removes the barriers too, so first everybody must have passed the last one.
   cache.set(`passed ${number}`, true);
   if (number === 0) {
     await until(() => everyone.every((other) => cache.has(`passed ${other}`)), "everyone to pass");

@@ -8,11 +8,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { createCache, destroyCache, openCache } from "cache-machine";
+import { generator } from "../crash/checked-values.mjs";
 import { mapJournal } from "../crash/journal.mjs";
-import { generator } from "../crash/values.mjs";
-import { Below } from "./below.mjs";
-import { Attacker, SIZE } from "./bytes.mjs";
-import { USE_NAMES, User } from "./uses.mjs";
+import { Attacker, SIZE } from "./attacker.mjs";
+import { PrivateMemory } from "./private-memory.mjs";
+import { USE_NAMES, User } from "./user.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
 /** Nothing moves for so long only if it hangs. */
@@ -81,7 +81,7 @@ export async function siege({ reach, changes, seed }) {
     const watch = new Watch(progress, users);
     await watch.until(Promise.all(users.map((user) => user.ready)), seed);
     // Of this process: its own, those of its threads, and those that are opened again and again.
-    const below = new Below(cache.handle, 64, [0, 1, 2, 3, 4, 5, 6, 7]);
+    const below = new PrivateMemory(cache.handle, 64, [0, 1, 2, 3, 4, 5, 6, 7]);
     const whole = target.read(0, SIZE);
     const attacker = new Attacker(random, target);
     const from = watch.steps();

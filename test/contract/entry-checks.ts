@@ -1,8 +1,8 @@
-/** Promises about entries: how they are stored, changed, counted, how long they live, and how they are grouped. */
+/** The part of the conformance suite about entries: storing, changing, counting, expiring, tags and namespaces. */
 
 import { ok, same, throws } from "./assert.ts";
 import type { Define } from "./conformance.ts";
-import { text } from "./values.ts";
+import { text } from "./samples.ts";
 
 export function asMap(check: Define): void {
   check("get, set, has and delete work as those of a Map", ({ cache }) => {
@@ -20,7 +20,7 @@ export function asMap(check: Define): void {
     same(cache.get("b"), 2);
   });
 
-  check("size, keys, values, entries and forEach see each entry once, and clear removes all", ({ cache }) => {
+  check("size, keys, values, entries and forEach see each entry once, and clear removes all entries", ({ cache }) => {
     const expected = new Map(Array.from({ length: 300 }, (_, i) => [`key ${i}`, { i }]));
     for (const [key, value] of expected) cache.set(key, "old").set(key, value);
     cache.set("gone", 1).delete("gone");
@@ -47,7 +47,7 @@ export function asMap(check: Define): void {
     same([...cache], [["key 1", 1]]);
   });
 
-  check("iteration sees what stays exactly once while the cache changes", ({ cache }) => {
+  check("iteration visits each entry that stays exactly once, while other entries come and go", ({ cache }) => {
     for (let i = 0; i < 200; i++) cache.set(`${i % 2 ? "stays" : "goes"} ${i}`, i);
     const seen: unknown[] = [];
     for (const [key] of cache) {
@@ -62,7 +62,7 @@ export function asMap(check: Define): void {
     ok(goes.length <= 1, `deleted entries were seen: ${goes}`);
   });
 
-  check("an iteration can be left early, and two can run at once", ({ cache }) => {
+  check("an iteration can end early, and two iterations can run at once", ({ cache }) => {
     cache.set("a", 1).set("b", 2);
     const [first] = cache.keys();
     const pairs: string[] = [];
@@ -90,7 +90,7 @@ export function asMap(check: Define): void {
 }
 
 export function changes(check: Define): void {
-  check("add stores only what is absent, replace only what is present", ({ cache }) => {
+  check("add stores only if the key is absent, replace only if it is present", ({ cache }) => {
     same(cache.replace("a", 1), false);
     same(cache.has("a"), false);
     same(cache.add("a", 2), true);
@@ -102,29 +102,32 @@ export function changes(check: Define): void {
     same(cache.add("a", 5), true);
   });
 
-  check("getEntry tells value, version, expiry and tags; the version changes with each change", ({ cache, clock }) => {
-    same(cache.getEntry("a"), undefined);
-    cache.set("a", { n: 1 }, { ttl: 500, tags: ["x", "ÿ→🦀"] });
-    const first = cache.getEntry("a");
-    ok(first !== undefined && Number.isSafeInteger(first.version) && first.version > 0, "a version");
-    same(first, { value: { n: 1 }, version: first.version, expiresAt: clock.now + 500, tags: ["x", "ÿ→🦀"] });
-    same(cache.getEntry("a")?.version, first.version);
-    cache.set("a", { n: 1 });
-    const second = cache.getEntry("a");
-    ok(second !== undefined && second.version !== first.version, "another version");
-    same([second.expiresAt, second.tags], [Number.POSITIVE_INFINITY, []]);
-    cache.delete("a");
-    cache.set("a", { n: 1 });
-    const versions = [first.version, second.version, cache.getEntry("a")?.version];
-    cache.set("n", 1);
-    for (let i = 0; i < 3; i++) {
-      versions.push(cache.getEntry("n")?.version);
-      cache.increment("n");
-    }
-    same(new Set(versions).size, versions.length);
-  });
+  check(
+    "getEntry returns value, version, expiry and tags, and the version changes with each change",
+    ({ cache, clock }) => {
+      same(cache.getEntry("a"), undefined);
+      cache.set("a", { n: 1 }, { ttl: 500, tags: ["x", "ÿ→🦀"] });
+      const first = cache.getEntry("a");
+      ok(first !== undefined && Number.isSafeInteger(first.version) && first.version > 0, "a version");
+      same(first, { value: { n: 1 }, version: first.version, expiresAt: clock.now + 500, tags: ["x", "ÿ→🦀"] });
+      same(cache.getEntry("a")?.version, first.version);
+      cache.set("a", { n: 1 });
+      const second = cache.getEntry("a");
+      ok(second !== undefined && second.version !== first.version, "another version");
+      same([second.expiresAt, second.tags], [Number.POSITIVE_INFINITY, []]);
+      cache.delete("a");
+      cache.set("a", { n: 1 });
+      const versions = [first.version, second.version, cache.getEntry("a")?.version];
+      cache.set("n", 1);
+      for (let i = 0; i < 3; i++) {
+        versions.push(cache.getEntry("n")?.version);
+        cache.increment("n");
+      }
+      same(new Set(versions).size, versions.length);
+    },
+  );
 
-  check("compareAndSet stores only over the version it was given", ({ cache, another }) => {
+  check("compareAndSet stores only if the entry has the given version", ({ cache, another }) => {
     const other = another();
     same(cache.compareAndSet("a", 0, 1), true);
     same(cache.compareAndSet("a", 0, 2), false);
@@ -146,34 +149,37 @@ export function changes(check: Define): void {
     same(cache.compareAndSet("n", cache.getEntry("n")?.version as number, 0), true);
   });
 
-  check("update makes the new value of the one that is there, and tries again when another was faster", (given) => {
-    const { cache, another } = given;
-    const other = another();
-    same(
-      cache.update("a", (value) => [...(value ?? []), 1], { tags: ["t"] }),
-      [1],
-    );
-    let runs = 0;
-    const result = cache.update("a", (value) => {
-      if (runs++ < 3) other.update("a", (theirs) => [...theirs, runs]);
-      return [...value, "mine"];
-    });
-    same(result, [1, 1, 2, 3, "mine"]);
-    same(runs, 4);
-    same(other.get("a"), result);
-    throws(() => cache.update("a", () => undefined), "TypeError", "undefined");
-    const error = new Error("mine");
-    try {
-      cache.update("a", () => {
-        throw error;
+  check(
+    "update passes the current value to its function, and tries again if another participant was faster",
+    (given) => {
+      const { cache, another } = given;
+      const other = another();
+      same(
+        cache.update("a", (value) => [...(value ?? []), 1], { tags: ["t"] }),
+        [1],
+      );
+      let runs = 0;
+      const result = cache.update("a", (value) => {
+        if (runs++ < 3) other.update("a", (theirs) => [...theirs, runs]);
+        return [...value, "mine"];
       });
-    } catch (caught) {
-      ok(caught === error, "the function's own error");
-    }
-    same(other.get("a"), result);
-  });
+      same(result, [1, 1, 2, 3, "mine"]);
+      same(runs, 4);
+      same(other.get("a"), result);
+      throws(() => cache.update("a", () => undefined), "TypeError", "undefined");
+      const error = new Error("mine");
+      try {
+        cache.update("a", () => {
+          throw error;
+        });
+      } catch (caught) {
+        ok(caught === error, "the function's own error");
+      }
+      same(other.get("a"), result);
+    },
+  );
 
-  check("take gets and removes, whatever the value is", ({ cache, another }) => {
+  check("take returns the value and removes the entry, for values of any type", ({ cache, another }) => {
     const other = another();
     same(cache.take("a"), undefined);
     for (const value of ["text", 1, { o: 1 }, text(300_000, 1), null]) {
@@ -189,7 +195,7 @@ export function changes(check: Define): void {
 }
 
 export function numbers(check: Define): void {
-  check("increment and decrement count from initial, in whole and other numbers", ({ cache, another }) => {
+  check("increment and decrement count from initial, in integers and fractions", ({ cache, another }) => {
     const other = another();
     same(cache.increment("a"), 1);
     same(other.increment("a"), 2);
@@ -207,24 +213,27 @@ export function numbers(check: Define): void {
     same([...cache.keys()].sort(), ["a", "b", "c", "d", "e"]);
   });
 
-  check("increment goes on from a number that was set, and keeps its expiry and tags", ({ cache, clock, another }) => {
-    const other = another();
-    cache.set("a", 10, { ttl: 1000, tags: ["t"] });
-    clock.now += 300;
-    same(other.increment("a", 5, { ttl: 9_999_999, initial: 77 }), 15);
-    same(other.increment("a", 5), 20);
-    const entry = cache.getEntry("a");
-    same([entry?.value, entry?.expiresAt, entry?.tags], [20, clock.now + 700, ["t"]]);
-    cache.invalidateTag("t");
-    same(cache.get("a"), undefined);
-    same(other.increment("a"), 1);
-    same(cache.getEntry("a")?.tags, []);
-    cache.set("b", -0.5);
-    same(cache.increment("b"), 0.5);
-    // A number that was counted is a value like any other.
-    cache.set("b", "text");
-    same(other.get("b"), "text");
-  });
+  check(
+    "increment counts on from a number that was set, and keeps its expiry and tags",
+    ({ cache, clock, another }) => {
+      const other = another();
+      cache.set("a", 10, { ttl: 1000, tags: ["t"] });
+      clock.now += 300;
+      same(other.increment("a", 5, { ttl: 9_999_999, initial: 77 }), 15);
+      same(other.increment("a", 5), 20);
+      const entry = cache.getEntry("a");
+      same([entry?.value, entry?.expiresAt, entry?.tags], [20, clock.now + 700, ["t"]]);
+      cache.invalidateTag("t");
+      same(cache.get("a"), undefined);
+      same(other.increment("a"), 1);
+      same(cache.getEntry("a")?.tags, []);
+      cache.set("b", -0.5);
+      same(cache.increment("b"), 0.5);
+      // A counter can be replaced like any other value.
+      cache.set("b", "text");
+      same(other.get("b"), "text");
+    },
+  );
 
   check("a counter's ttl is set when it is created, and then kept", ({ cache, clock, another }) => {
     const other = another();
@@ -241,7 +250,7 @@ export function numbers(check: Define): void {
     same(cache.ttl("a"), 5000);
   });
 
-  check("what is no number cannot be counted, and stays", ({ cache }) => {
+  check("increment of a value that is no number is a TypeError, and the value stays", ({ cache }) => {
     for (const value of ["1", 1n, null, true, { n: 1 }, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0), text(300_000, 1)]) {
       cache.set("a", value);
       throws(() => cache.increment("a"), "TypeError", "not a number");
@@ -277,21 +286,24 @@ export function time(check: Define): void {
     same([other.compareAndSet("a", 0, "newer"), cache.update("o", (value) => String(value))], [true, "undefined"]);
   });
 
-  check("the default ttl is for everything, unless set says otherwise", ({ clock, another }) => {
-    const cache = another({ ttl: 1000 });
-    cache.set("a", 1).set("b", 1, { ttl: 50 }).set("c", 1, { ttl: Number.POSITIVE_INFINITY });
-    cache.setMany([["d", 1]]).add("e", 1);
-    cache.increment("f");
-    cache.increment("g", 1, { ttl: 50 });
-    same(
-      ["a", "b", "c", "d", "e", "f", "g"].map((key) => cache.ttl(key)),
-      [1000, 50, Infinity, 1000, 1000, 1000, 50],
-    );
-    clock.now += 1000;
-    same([...cache.keys()], ["c"]);
-  });
+  check(
+    "the default ttl applies to every operation that stores, unless the call has a ttl of its own",
+    ({ clock, another }) => {
+      const cache = another({ ttl: 1000 });
+      cache.set("a", 1).set("b", 1, { ttl: 50 }).set("c", 1, { ttl: Number.POSITIVE_INFINITY });
+      cache.setMany([["d", 1]]).add("e", 1);
+      cache.increment("f");
+      cache.increment("g", 1, { ttl: 50 });
+      same(
+        ["a", "b", "c", "d", "e", "f", "g"].map((key) => cache.ttl(key)),
+        [1000, 50, Infinity, 1000, 1000, 1000, 50],
+      );
+      clock.now += 1000;
+      same([...cache.keys()], ["c"]);
+    },
+  );
 
-  check("touch gives a new ttl and nothing else", ({ cache, clock, another }) => {
+  check("touch changes the ttl and nothing else", ({ cache, clock, another }) => {
     const other = another();
     same(cache.touch("a", 100), false);
     for (const value of ["text", { o: [1] }, 5, text(300_000, 2)]) {
@@ -315,7 +327,7 @@ export function time(check: Define): void {
     }
   });
 
-  check("ttls can be fractions, tiny and huge", ({ cache, clock }) => {
+  check("a ttl can be a fraction, very small or very large", ({ cache, clock }) => {
     cache.set("a", 1, { ttl: 0.5 }).set("b", 1, { ttl: Number.MAX_VALUE }).set("c", 1, { ttl: Number.MIN_VALUE });
     same([cache.get("a"), cache.ttl("a"), cache.get("b"), cache.get("c")], [1, 0.5, 1, undefined]);
     clock.now += 0.5;
@@ -324,7 +336,7 @@ export function time(check: Define): void {
 }
 
 export function tagsAndNamespaces(check: Define): void {
-  check("invalidateTag makes every entry with the tag a miss, and no other", ({ cache, another }) => {
+  check("invalidateTag makes every entry with the tag a miss, and no other entry", ({ cache, another }) => {
     const other = another();
     const fill = (): void => {
       cache.set("a", "text", { tags: ["one"] }).set("b", { b: 1 }, { tags: ["one", "two"] });
@@ -345,7 +357,7 @@ export function tagsAndNamespaces(check: Define): void {
     fill();
     other.invalidateTag("two", "three");
     same(there(), "ae");
-    // The entry lost its tag when it was stored without it.
+    // The entry was stored again without the tag.
     cache.set("a", "again");
     cache.invalidateTag("one");
     same(there(), "ae");
@@ -355,7 +367,7 @@ export function tagsAndNamespaces(check: Define): void {
     same(there(), "abe");
   });
 
-  check("an entry can have 16 long tags, which are told in order", ({ cache }) => {
+  check("an entry can have 16 long tags, which getEntry returns in order", ({ cache }) => {
     const tags = Array.from({ length: 16 }, (_, i) => `${i} ${"é".repeat(i * 6)}`);
     cache.set("a", "value", { tags });
     same(cache.getEntry("a")?.tags, tags);
@@ -366,7 +378,7 @@ export function tagsAndNamespaces(check: Define): void {
     same(cache.has("a"), false);
   });
 
-  check("namespaces have keys of their own, however they are nested", ({ cache }) => {
+  check("the same key is another entry in each namespace, also in nested ones", ({ cache }) => {
     const names = ["a", "b", "a\0", "1:a", "a:b", "", "日本", "\0"].filter((name) => name !== "");
     const views = [cache, ...names.map((name) => cache.namespace(name))];
     views.push(cache.namespace("a").namespace("b"), cache.namespace("b").namespace("a"));
@@ -382,7 +394,7 @@ export function tagsAndNamespaces(check: Define): void {
         same(view.has(key), false, `view ${i}`);
       }
     }
-    // The same name is the same part.
+    // The same names lead to the same namespace.
     cache.namespace("a").namespace("b").set("key", 1);
     same(cache.namespace("a").namespace("b").get("key"), 1);
     throws(() => cache.namespace("a").namespace("\ud800").get("key"), "RangeError", "name");
@@ -411,7 +423,7 @@ export function tagsAndNamespaces(check: Define): void {
     ok(view.stats().capacity === cache.stats().capacity, "stats are those of the whole cache");
   });
 
-  check("clear of a namespace clears it and what is nested in it, and nothing else", ({ cache, another }) => {
+  check("clear of a namespace clears it and the namespaces in it, and nothing else", ({ cache, another }) => {
     const [a, b] = [cache.namespace("a"), cache.namespace("b")];
     const nested = a.namespace("n").namespace("m");
     const theirs = another().namespace("a");
@@ -431,7 +443,7 @@ export function tagsAndNamespaces(check: Define): void {
     same(there(), [false, false, false, false, false]);
   });
 
-  check("tags of a namespace are its own", ({ cache }) => {
+  check("invalidateTag of a namespace affects only the entries of that namespace", ({ cache }) => {
     const [a, b] = [cache.namespace("a"), cache.namespace("b")];
     const nested = a.namespace("n");
     const views = [cache, a, b, nested];
@@ -452,7 +464,7 @@ export function tagsAndNamespaces(check: Define): void {
     fill();
     nested.invalidateTag("t", "u");
     same(there(), "11 11 11 01");
-    // A tag that is spelt as a namespace's path is no namespace.
+    // A tag that looks like the path of a namespace does not affect that namespace.
     for (const tag of ["a", "1:a", "1:a1:n", "\0a"]) cache.invalidateTag(tag);
     same(there(), "11 11 11 01");
   });

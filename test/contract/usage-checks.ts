@@ -1,11 +1,11 @@
-/** Promises about who uses a cache and with what: values, keys, participants, options, code that is called back. */
+/** The part of the conformance suite about values, keys, participants, options, and code of the user that the cache calls. */
 
 import { ok, same, throws } from "./assert.ts";
 import type { Define, Subject } from "./conformance.ts";
-import { bytes, keys, lengths, text, values } from "./values.ts";
+import { bytes, keys, lengths, text, values } from "./samples.ts";
 
 export function valuesAndKeys(check: Define, largest: number): void {
-  check("every value comes back as what it was, exactly", ({ cache, another }) => {
+  check("a value of every type comes back equal", ({ cache, another }) => {
     const other = another();
     for (const [name, value] of values()) {
       cache.set(name, value);
@@ -24,7 +24,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
     }
   });
 
-  check("what cannot be stored is an error that says where, and the old value stays", ({ cache }) => {
+  check("the error for a value that cannot be stored says why and where, and the old value stays", ({ cache }) => {
     cache.set("a", "old");
     const bad: [string, unknown, ...string[]][] = [
       ["TypeError", undefined, "undefined"],
@@ -46,7 +46,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
     same([cache.get("a"), cache.has("b")], ["old", false]);
   });
 
-  check("text and bytes of every length come back whole, up to the largest", ({ cache, another }) => {
+  check("text and bytes of every length come back whole, up to the largest value", ({ cache, another }) => {
     const other = another({ nearCache: 0 });
     for (const length of lengths(largest)) {
       for (const value of [text(length, 5), `${text(length >> 1, 6)}`.replaceAll(":", "→").slice(0, length >> 1)]) {
@@ -63,7 +63,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
     cache.delete("text");
   });
 
-  check("values are copies: changing one changes nobody else's", ({ cache, another }) => {
+  check("get returns copies: changing one changes no other copy", ({ cache, another }) => {
     const other = another();
     for (const size of [10, 300_000]) {
       const list = [1, 2, 3];
@@ -90,7 +90,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
     }
   });
 
-  check("keys of every kind are told apart and come back from iteration", ({ cache, another }) => {
+  check("keys of every kind are told apart, and iteration returns them", ({ cache, another }) => {
     const other = another();
     const all = keys();
     for (const [i, key] of all.entries()) {
@@ -108,7 +108,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
     same(cache.size, 0);
   });
 
-  check("a bytes key is read when it is given, and not kept", ({ cache }) => {
+  check("changing the bytes of a key after a call does not change the entry's key", ({ cache }) => {
     const key = Uint8Array.of(1, 2, 3);
     cache.set(key, "value");
     key[0] = 9;
@@ -119,7 +119,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
     same(cache.get(Uint8Array.of(1, 2, 3)), "value");
   });
 
-  check("a key that is neither text nor bytes is a TypeError, whatever the operation", ({ cache }) => {
+  check("a key that is neither a string nor bytes is a TypeError, in every operation", ({ cache }) => {
     for (const bad of [undefined, null, 1, 1n, true, {}, ["a"], Symbol("s"), new Uint16Array(1), new ArrayBuffer(1)]) {
       const key = bad as unknown as string;
       const operations: (() => unknown)[] = [
@@ -148,7 +148,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
 const COUNTED = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 
 export function participants(check: Define, subject: Subject): void {
-  check("reach, handle and stats tell what this is", ({ cache }) => {
+  check("reach, handle and stats describe this cache", ({ cache }) => {
     same(cache.reach, subject.reach);
     same(cache.handle.reach, subject.reach);
     const before = cache.stats();
@@ -170,63 +170,66 @@ export function participants(check: Define, subject: Subject): void {
     ok(cache.stats().deletes > after.deletes, "deletes are counted");
   });
 
-  check("what one participant changes the other sees at once, near cache or not", ({ cache, clock, another }) => {
-    const other = another();
-    for (const first of ["text", 1, "日本語", true, 5n, null]) {
-      // So often that it is near, and proved, whether there is a value or none.
-      const now = (value: unknown, after: string): void =>
-        same(
-          Array.from({ length: 8 }, () => cache.get("k")),
-          Array(8).fill(value),
-          after,
-        );
-      const set = (options?: { ttl?: number; tags?: string[] }): void => {
-        other.set("k", first, options);
-        now(first, "set");
-      };
-      set();
-      other.set("k", "second");
-      now("second", "set");
-      other.replace("k", "third");
-      now("third", "replace");
-      other.compareAndSet("k", other.getEntry("k")?.version as number, "fourth");
-      now("fourth", "compareAndSet");
-      other.update("k", (value) => `${value}!`);
-      now("fourth!", "update");
-      other.delete("k");
-      now(undefined, "delete");
-      set();
-      other.clear();
-      now(undefined, "clear");
-      set({ tags: ["t"] });
-      other.invalidateTag("t");
-      now(undefined, "invalidateTag");
-      set();
-      other.take("k");
-      now(undefined, "take");
-      set({ ttl: 1000 });
-      other.touch("k", 100);
-      now(first, "touch");
-      clock.now += 100;
-      now(undefined, "expiry after touch");
-      set({ ttl: 100 });
-      other.touch("k", 1000);
-      clock.now += 500;
-      now(first, "longer life");
-      clock.now += 500;
-      now(undefined, "expiry");
-      other.add("k", 10);
-      now(10, "add");
-      for (let sum = 11; sum < 15; sum++) {
-        other.increment("k");
-        now(sum, "increment");
+  check(
+    "a change by one participant is seen by another at once, with and without a near cache",
+    ({ cache, clock, another }) => {
+      const other = another();
+      for (const first of ["text", 1, "日本語", true, 5n, null]) {
+        // Reads so often that the value, or its absence, is near and proved.
+        const now = (value: unknown, after: string): void =>
+          same(
+            Array.from({ length: 8 }, () => cache.get("k")),
+            Array(8).fill(value),
+            after,
+          );
+        const set = (options?: { ttl?: number; tags?: string[] }): void => {
+          other.set("k", first, options);
+          now(first, "set");
+        };
+        set();
+        other.set("k", "second");
+        now("second", "set");
+        other.replace("k", "third");
+        now("third", "replace");
+        other.compareAndSet("k", other.getEntry("k")?.version as number, "fourth");
+        now("fourth", "compareAndSet");
+        other.update("k", (value) => `${value}!`);
+        now("fourth!", "update");
+        other.delete("k");
+        now(undefined, "delete");
+        set();
+        other.clear();
+        now(undefined, "clear");
+        set({ tags: ["t"] });
+        other.invalidateTag("t");
+        now(undefined, "invalidateTag");
+        set();
+        other.take("k");
+        now(undefined, "take");
+        set({ ttl: 1000 });
+        other.touch("k", 100);
+        now(first, "touch");
+        clock.now += 100;
+        now(undefined, "expiry after touch");
+        set({ ttl: 100 });
+        other.touch("k", 1000);
+        clock.now += 500;
+        now(first, "longer life");
+        clock.now += 500;
+        now(undefined, "expiry");
+        other.add("k", 10);
+        now(10, "add");
+        for (let sum = 11; sum < 15; sum++) {
+          other.increment("k");
+          now(sum, "increment");
+        }
+        other.delete("k");
+        now(undefined, "delete of a counter");
       }
-      other.delete("k");
-      now(undefined, "delete of a counter");
-    }
-  });
+    },
+  );
 
-  check("the same holds for a namespace and its clear", ({ cache, another }) => {
+  check("a change or clear of a namespace by one participant is seen by another at once", ({ cache, another }) => {
     const [mine, theirs] = [cache.namespace("part"), another().namespace("part")];
     for (let i = 0; i < 20; i++) {
       theirs.set("k", `value ${i}`);
@@ -237,42 +240,48 @@ export function participants(check: Define, subject: Subject): void {
     }
   });
 
-  check("close leaves the cache to the others; dispose is the same, and both may come twice", ({ cache, another }) => {
-    const other = another();
-    const view = other.namespace("part");
-    other.set("a", "stays");
-    same(other.get("a"), "stays");
-    other.close();
-    throws(() => other.get("a"), "ERR_CLOSED", "open it again");
-    throws(() => view.get("a"), "ERR_CLOSED");
-    other.close();
-    other[Symbol.dispose]();
-    const disposed = another();
-    disposed[Symbol.dispose]();
-    throws(() => disposed.set("a", 1), "ERR_CLOSED");
-    same(cache.get("a"), "stays");
-  });
+  check(
+    "close does not affect other participants; dispose does the same, and both may be called twice",
+    ({ cache, another }) => {
+      const other = another();
+      const view = other.namespace("part");
+      other.set("a", "stays");
+      same(other.get("a"), "stays");
+      other.close();
+      throws(() => other.get("a"), "ERR_CLOSED", "open it again");
+      throws(() => view.get("a"), "ERR_CLOSED");
+      other.close();
+      other[Symbol.dispose]();
+      const disposed = another();
+      disposed[Symbol.dispose]();
+      throws(() => disposed.set("a", 1), "ERR_CLOSED");
+      same(cache.get("a"), "stays");
+    },
+  );
 }
 
 export function configuration(check: Define): void {
-  check("maxEntrySize bounds a participant's values, and the old value stays", ({ cache, another }) => {
-    const small = another({ maxEntrySize: 100 });
-    small.set("a", "x".repeat(100));
-    for (const store of [
-      () => small.set("a", "x".repeat(101)),
-      () => small.replace("a", new Uint8Array(101)),
-      () => small.add("b", { text: "x".repeat(101) }),
-      () => small.set("a", "x".repeat(100_000)),
-    ]) {
-      throws(store, "ERR_TOO_LARGE", "100", "old value");
-    }
-    same([small.get("a"), small.has("b")], ["x".repeat(100), false]);
-    // Only what this participant stores; it reads whatever is there.
-    cache.set("a", "y".repeat(500));
-    same(small.get("a"), "y".repeat(500));
-  });
+  check(
+    "a value larger than the participant's maxEntrySize is refused, and the old value stays",
+    ({ cache, another }) => {
+      const small = another({ maxEntrySize: 100 });
+      small.set("a", "x".repeat(100));
+      for (const store of [
+        () => small.set("a", "x".repeat(101)),
+        () => small.replace("a", new Uint8Array(101)),
+        () => small.add("b", { text: "x".repeat(101) }),
+        () => small.set("a", "x".repeat(100_000)),
+      ]) {
+        throws(store, "ERR_TOO_LARGE", "100", "old value");
+      }
+      same([small.get("a"), small.has("b")], ["x".repeat(100), false]);
+      // The option limits what this participant stores, not what it reads.
+      cache.set("a", "y".repeat(500));
+      same(small.get("a"), "y".repeat(500));
+    },
+  );
 
-  check("a near cache of any size, or none, answers the same", ({ cache, another }) => {
+  check("the results are the same with a near cache of any size, and with none", ({ cache, another }) => {
     const readers = [cache, ...[0, 1, 20, 1000].map((nearCache) => another({ nearCache }))];
     for (let round = 0; round < 3; round++) {
       for (let i = 0; i < 100; i++) cache.set(`key ${i}`, round === 1 ? i : `${i} in round ${round}`);
@@ -284,37 +293,40 @@ export function configuration(check: Define): void {
     }
   });
 
-  check("frozenObjects gives one deeply frozen object, and a new one after each change", ({ cache, another }) => {
-    const frozen = another({ frozenObjects: true, nearCache: 100 });
-    cache.set("o", { list: [1, { a: 1 }], map: new Map([["k", { v: 1 }]]), date: new Date(5) });
-    const first = frozen.get("o");
-    // Others who invalidate something meanwhile make it a new one now and then.
-    const pairs = Array.from({ length: 100 }, () => [frozen.get("o"), frozen.get("o")]);
-    ok(
-      pairs.some(([one, two]) => one === two),
-      "the same object again",
-    );
-    ok(
-      Object.isFrozen(first) && Object.isFrozen(first.list) && Object.isFrozen(first.list[1]),
-      "frozen all the way down",
-    );
-    throws(() => first.map.set("k", 1), "TypeError");
-    throws(() => first.date.setTime(1), "TypeError");
-    ok(Object.isFrozen(first.map.get("k")), "frozen within a Map");
-    same(cache.get("o").list, [1, { a: 1 }]);
-    ok(!Object.isFrozen(cache.get("o")), "only for those who asked for it");
-    cache.set("o", { list: [2] });
-    same(frozen.get("o").list, [2]);
-    same(first.list, [1, { a: 1 }]);
-    cache.delete("o");
-    same(frozen.get("o"), undefined);
-    // Bytes cannot be frozen, so they are copies all the same.
-    cache.set("b", { bytes: Uint8Array.of(1) });
-    frozen.get("b").bytes[0] = 9;
-    same(frozen.get("b").bytes[0], 1);
-  });
+  check(
+    "with frozenObjects, get returns the same deeply frozen object, and a new one after each change",
+    ({ cache, another }) => {
+      const frozen = another({ frozenObjects: true, nearCache: 100 });
+      cache.set("o", { list: [1, { a: 1 }], map: new Map([["k", { v: 1 }]]), date: new Date(5) });
+      const first = frozen.get("o");
+      // Another participant that invalidates a tag meanwhile makes this one decode the object again.
+      const pairs = Array.from({ length: 100 }, () => [frozen.get("o"), frozen.get("o")]);
+      ok(
+        pairs.some(([one, two]) => one === two),
+        "the same object again",
+      );
+      ok(
+        Object.isFrozen(first) && Object.isFrozen(first.list) && Object.isFrozen(first.list[1]),
+        "frozen all the way down",
+      );
+      throws(() => first.map.set("k", 1), "TypeError");
+      throws(() => first.date.setTime(1), "TypeError");
+      ok(Object.isFrozen(first.map.get("k")), "frozen within a Map");
+      same(cache.get("o").list, [1, { a: 1 }]);
+      ok(!Object.isFrozen(cache.get("o")), "only for those who asked for it");
+      cache.set("o", { list: [2] });
+      same(frozen.get("o").list, [2]);
+      same(first.list, [1, { a: 1 }]);
+      cache.delete("o");
+      same(frozen.get("o"), undefined);
+      // Bytes cannot be frozen, so each read gets a copy.
+      cache.set("b", { bytes: Uint8Array.of(1) });
+      frozen.get("b").bytes[0] = 9;
+      same(frozen.get("b").bytes[0], 1);
+    },
+  );
 
-  check("a codec takes over for objects, and for nothing else", ({ cache, another }) => {
+  check("a codec encodes and decodes objects, and no other values", ({ cache, another }) => {
     let encoded = 0;
     const codec = {
       encode(value: unknown): Uint8Array {
@@ -394,7 +406,7 @@ export function reentrancy(check: Define): void {
     same(cache.get("same key"), { json: "inside" });
   });
 
-  check("options, keys and entries may run code that uses the cache, too", ({ cache }) => {
+  check("getters of options and iterables of keys may use the cache", ({ cache }) => {
     const options = {
       get ttl(): number {
         cache.set("from ttl", 1);
@@ -441,37 +453,40 @@ export function reentrancy(check: Define): void {
     same([coded.get("a"), coded.getEntry("b")?.value], [{ a: 2 }, { b: text(100_000, 1) }]);
   });
 
-  check("a value that is replaced while it is decoded is neither lost nor taken for the new one", ({ another }) => {
-    let meanwhile: (() => void) | undefined;
-    const codec = {
-      encode: (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value)),
-      decode(encoded: Uint8Array): unknown {
-        const run = meanwhile;
-        meanwhile = undefined;
-        run?.();
-        return JSON.parse(new TextDecoder().decode(encoded)) as unknown;
-      },
-    };
-    const coded = another({ codec, frozenObjects: true });
-    for (const [i, look] of [() => coded.get("a"), () => coded.getEntry("a"), () => coded.has("a")].entries()) {
-      coded.set("a", { old: i }, { tags: ["t"] });
-      meanwhile = () => {
-        coded.set("a", { new: i });
-        look();
+  check(
+    "a value that is replaced while it is decoded is returned, and the next read returns the new one",
+    ({ another }) => {
+      let meanwhile: (() => void) | undefined;
+      const codec = {
+        encode: (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value)),
+        decode(encoded: Uint8Array): unknown {
+          const run = meanwhile;
+          meanwhile = undefined;
+          run?.();
+          return JSON.parse(new TextDecoder().decode(encoded)) as unknown;
+        },
       };
-      same(coded.get("a"), { old: i });
-      ok(meanwhile === undefined, "it was replaced while it was decoded");
-      for (let reads = 0; reads < 3; reads++) same(coded.get("a"), { new: i });
-    }
-    const other = another({ codec });
-    meanwhile = () => other.set("a", { newer: 1 });
-    same([coded.take("a"), other.has("a")], [{ newer: 1 }, false]);
-    coded.set("a", { taken: "once" });
-    meanwhile = () => same(other.take("a"), { taken: "once" });
-    same([coded.take("a"), other.has("a")], [undefined, false]);
-  });
+      const coded = another({ codec, frozenObjects: true });
+      for (const [i, look] of [() => coded.get("a"), () => coded.getEntry("a"), () => coded.has("a")].entries()) {
+        coded.set("a", { old: i }, { tags: ["t"] });
+        meanwhile = () => {
+          coded.set("a", { new: i });
+          look();
+        };
+        same(coded.get("a"), { old: i });
+        ok(meanwhile === undefined, "it was replaced while it was decoded");
+        for (let reads = 0; reads < 3; reads++) same(coded.get("a"), { new: i });
+      }
+      const other = another({ codec });
+      meanwhile = () => other.set("a", { newer: 1 });
+      same([coded.take("a"), other.has("a")], [{ newer: 1 }, false]);
+      coded.set("a", { taken: "once" });
+      meanwhile = () => same(other.take("a"), { taken: "once" });
+      same([coded.take("a"), other.has("a")], [undefined, false]);
+    },
+  );
 
-  check("an error of the clock comes through, and does no harm", ({ cache, another }) => {
+  check("an error that the clock throws reaches the caller, and does no harm", ({ cache, another }) => {
     let mood: unknown = 1000;
     const moody = another({
       now() {
@@ -503,7 +518,7 @@ export function reentrancy(check: Define): void {
           }
         } else throws(operation, "TypeError", "now");
       }
-      // What cannot expire needs no clock.
+      // Operations on entries that never expire do not ask the clock.
       same(moody.get("b"), "stays");
       moody.set("b", "stays");
       mood = 1000;

@@ -2,7 +2,7 @@
  * Every operation of a cache as somebody uses it whose memory is being damaged. Values may be anybody's then, so what is
  * checked is the shape: each operation ends, with a result of its type, or with one of the errors that it may have.
  */
-import { GRENADES, SEGMENT_BYTES, SIZE } from "./bytes.mjs";
+import { GRENADES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
 
 export class Violation extends Error {
   name = "Violation";

@@ -10,8 +10,8 @@ import { createCache, destroyCache, openCache } from "cache-machine";
 import * as apart from "../host/apart.mjs";
 import { Stalls, sumOfStalls } from "../linearizability/stalls.mjs";
 import { Actor } from "./actor.mjs";
+import { checkValue, generator, makeValue, promise } from "./checked-values.mjs";
 import { COUNTERS, Journal, mapJournal } from "./journal.mjs";
-import { checkValue, generator, makeValue, promise } from "./values.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
 /** Nothing here takes longer unless it hangs. */

@@ -9,16 +9,16 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { destroyCache, openCache } from "cache-machine";
-import { forked, patient, spawned, thread } from "../crash/arena.mjs";
+import { generator, makeValue, promise, Violation } from "../crash/checked-values.mjs";
+import { forked, patient, spawned, thread } from "../crash/driver.mjs";
 import { mapJournal } from "../crash/journal.mjs";
-import { generator, makeValue, promise, Violation } from "../crash/values.mjs";
 import { isCounter, KEYS, name as nameOf, TAGGED } from "./actor.mjs";
 import { contradiction, line } from "./checker.mjs";
 import { Log, pagesOf } from "./recorder.mjs";
 import { Stalls, sumOfStalls } from "./stalls.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
-const CONTROL = new URL("control.mjs", import.meta.url);
+const CONTROL = new URL("control-thread.mjs", import.meta.url);
 /** Steps that a victim does before it dies, at most, counted from its first. */
 const MAX_STEPS = 200;
 const FILLING = 4_000;

@@ -1,14 +1,14 @@
 /**
  * A limiter of three beside a thread that stores keys aimed at the limiter's own, and that is terminated again and again.
  *
- *     node aimed-main.mjs '{"name":"…","seed":1,"rounds":20}'
+ *     node aimed-keys-main.mjs '{"name":"…","seed":1,"rounds":20}'
  *
  * Prints `{ terminations, operations }`, or fails when a limit of three lets through more or fewer.
  */
 import { fileURLToPath } from "node:url";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
 import { destroyCache, openCache } from "cache-machine";
-import { generator } from "../crash/values.mjs";
+import { generator } from "../crash/checked-values.mjs";
 import { AimedKeys } from "./aimed-keys.mjs";
 
 const SIZE = "16mb";
