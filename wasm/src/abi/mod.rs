@@ -28,16 +28,20 @@ use core::slice;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::index::probe::{Entry, Key, Kind};
-use crate::format::layout::{self, Geometry, INSPECTED_BYTES, MAX_KEY, MAX_RECORD, MAX_SEGMENTS, MAX_VALUE, META_BUMP, WAYS};
-use crate::participant::participant::{Host, Participant};
+use crate::entries::draft::Draft;
 use crate::entries::read::Stamp;
-use crate::participant::recover::{self, Mismatch};
+use crate::entries::store::{Expect, Refused};
+use crate::entries::tags::{Block, MAX_BLOCK};
+use crate::format::layout::{
+    self, Geometry, INSPECTED_BYTES, MAX_KEY, MAX_RECORD, MAX_SEGMENTS, MAX_VALUE, META_BUMP, WAYS,
+};
 use crate::format::region::Region;
 use crate::format::segment::{Phase, State};
-use crate::entries::store::{Draft, Expect, Refused};
+use crate::index::entry::{Entry, EntryState};
+use crate::index::key::Key;
+use crate::participant::participant::{Host, Participant};
+use crate::participant::recover::{self, Mismatch};
 use crate::sync::Relaxed;
-use crate::entries::tags::{Block, MAX_BLOCK};
 
 const AREA_BYTES: usize = 160 << 10;
 /// Room for the stack of a thread, at the end of its area. What the deepest call needs is measured by a test.
@@ -196,7 +200,7 @@ impl Call<'_> {
         self.out.stamp = OutStamp {
             entry: stamp.entry,
             generation: stamp.generation,
-            epoch: stamp.epoch,
+            epoch: stamp.clear_epoch,
             // Little-endian: the low half comes first.
             changes_at: region.word(region.geometry.changes(stamp.bucket())) as *const _ as u32 / 4,
             changes: changes as u32,
@@ -286,7 +290,7 @@ pub fn value_at(address: u32) -> u32 {
 pub fn tag_counters_at(address: u32) -> u32 {
     let call = call(address);
     let region = &call.me.region;
-    region.word(region.geometry.tag(0)) as *const _ as u32
+    region.word(region.geometry.tag_counter(0)) as *const _ as u32
 }
 
 /// Where the clear epoch lies, four bytes.
@@ -300,7 +304,7 @@ pub fn clear_epoch_at(address: u32) -> u32 {
 pub fn near_hits_at(address: u32) -> u32 {
     let call = call(address);
     let me = call.me;
-    me.region.word(me.region.geometry.participant(me.slot) + layout::PARTICIPANT_NEAR_HITS) as *const _ as u32
+    me.region.word(me.region.geometry.seat(me.seat) + layout::SEAT_NEAR_HITS) as *const _ as u32
 }
 
 /// Where this participant's slot in the region lies: its epoch, hazard and pending words; see `layout.rs`.
@@ -308,13 +312,13 @@ pub fn near_hits_at(address: u32) -> u32 {
 pub fn slot_at(address: u32) -> u32 {
     let call = call(address);
     let me = call.me;
-    me.region.word(me.region.geometry.participant(me.slot)) as *const _ as u32
+    me.region.word(me.region.geometry.seat(me.seat)) as *const _ as u32
 }
 
 /// How many of the tags' counters there are, a power of two.
 #[wasm_bindgen]
 pub fn tag_counters(address: u32) -> u32 {
-    call(address).me.region.geometry.tags
+    call(address).me.region.geometry.tag_counters
 }
 
 /// Longest key in bytes.
@@ -419,7 +423,7 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
     // SAFETY: both parts of the area are large enough and aligned.
     match unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) } {
         Some(found) => {
-            call.out.kind = found.kind as u32 | (found.chunked as u32) << 8;
+            call.out.kind = found.value_type as u32 | (found.chunked as u32) << 8;
             call.out.tags = found.tags;
             call.out.version = found.version as f64;
             call.out.number = found.expiry;
@@ -446,7 +450,7 @@ pub fn set(
     let mut call = call(address);
     call.take_tags(tagged);
     let draft = Draft {
-        kind: kind as u8,
+        value_type: kind as u8,
         flags: 0,
         version: call.me.version(),
         expiry,
@@ -657,7 +661,7 @@ pub fn occupancy(address: u32, parts: u32) -> u32 {
             if way % 16 < WAYS {
                 let entry = Entry(region.word(geometry.bucket(0) + way * 8).load(Relaxed));
                 told[0] += entry.is_live() as u32;
-                told[1] += (entry.kind() == Kind::Ghost) as u32;
+                told[1] += (entry.state() == EntryState::Ghost) as u32;
             }
         }
         // SAFETY: the value part has room for that many parts.
