@@ -193,7 +193,7 @@ impl<H: Host> Participant<H> {
             if chunked {
                 found.length = record.total(&self.region);
             } else if want & WANT_VALUE != 0 {
-                // SAFETY: `to` has room for `max_record` bytes by contract.
+                // SAFETY: `value` has room for `max_record` bytes by contract.
                 unsafe { self.region.copy_out(record.value_at, value, self.bounded(record.value_length)) };
             }
             if want & WANT_TAGS != 0 {

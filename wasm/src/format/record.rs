@@ -266,7 +266,8 @@ pub struct Record {
 impl Record {
     /// The record at `at` in a segment that ends at `end`; `None` when the bytes there are not a record.
     ///
-    /// Every part of the record lies between `at` and `end`: reads through it cannot leave the segment.
+    /// Every part of the record lies between `at` and `end`: reads through it cannot leave the segment. All loads of a record
+    /// are Acquire, so that they are ordered before the load that validates the record (`is_valid`).
     #[inline]
     pub fn read(region: &Region, at: u32, end: u32) -> Option<Record> {
         if at % GRAIN != 0 || at + HEADER > end {

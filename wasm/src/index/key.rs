@@ -1,13 +1,22 @@
 //! A key as the engine receives it, and the bucket it belongs to.
 
-use crate::format::hash::{Seed, hash};
+use crate::format::hash::{Seed, TAG, hash};
 use crate::format::layout::Geometry;
 use crate::format::record::Record;
 use crate::format::region::Region;
 
-/// Key kind of the keys of a namespace. The other three kinds are text, bytes and ill-formed text, which only the caller
-/// tells apart.
+/// Key kind: text, in UTF-8.
+pub const KEY_STRING: u32 = 0;
+/// Key kind: bytes.
+pub const KEY_BYTES: u32 = 1;
+/// Key kind: text that UTF-8 cannot represent, in UTF-16.
+pub const KEY_ILL_FORMED: u32 = 2;
+/// Key kind: a key of a namespace, behind the prefix of the namespace. The only key kind that the engine itself tells apart.
 pub const KEY_NAMESPACED: u32 = 3;
+
+const _: () = assert!(KEY_STRING < KEY_BYTES && KEY_BYTES < KEY_ILL_FORMED && KEY_ILL_FORMED < KEY_NAMESPACED);
+// Tags have a domain of their own.
+const _: () = assert!(KEY_NAMESPACED < TAG);
 
 /// A key: whole words, the last one zero-padded.
 #[derive(Clone, Copy)]

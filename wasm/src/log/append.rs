@@ -44,6 +44,7 @@ impl<H: Host> Participant<H> {
         let mut attempt = 0;
         loop {
             for _ in 0..ROUNDS {
+                // Acquire: pairs with the compare-and-swap in `open_lane`.
                 let seen = Lane(self.region.word(lane_at).load(Acquire));
                 if let Some((at, segment, generation)) = self.append(seen, length) {
                     // Before anything else, so that a walk can skip a record that is never finished. Ordered before the

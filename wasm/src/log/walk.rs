@@ -56,6 +56,7 @@ impl<H: Host> Participant<H> {
     fn walk_on(&self, segment: u32, mine: State, plan: Plan, step: u32, at: &mut u32) -> Result<Walked, Blocked> {
         let geometry = &self.region.geometry;
         let (start, end) = (geometry.segment(segment), end_of_segment(geometry, segment));
+        // Acquire: pairs with the fetch_add in `append`.
         let bump = self.region.word(geometry.meta(segment) + META_BUMP).load(Acquire);
         let used = start + bump.min(geometry.segment_bytes() as u64) as u32;
         let now = Now::new();

@@ -79,8 +79,8 @@ impl<H: Host> Participant<H> {
     }
 
     /// The version of the large value that the participant in a seat is writing, or zero. Reclaimers keep the chunks of
-    /// that value although no head lists them yet. They do so to save work: the writer checks that no chunk is missing when
-    /// it stores the head.
+    /// that value although no head lists them yet. This is best effort, so Relaxed accesses suffice: when the writer stores
+    /// the head, it checks that no chunk is missing.
     pub(crate) fn pending_of(&self, seat: u32) -> &Word {
         self.region.word(self.region.geometry.seat(seat) + SEAT_PENDING)
     }
@@ -153,6 +153,7 @@ impl<H: Host> Participant<H> {
     /// How often the cache was cleared. A record that was written in an earlier clear epoch is a miss.
     #[inline(always)]
     pub(crate) fn clear_epoch(&self) -> u32 {
+        // Acquire: pairs with the increment in `clear`.
         self.region.word(CLEAR_EPOCH_AT).load(Acquire) as u32
     }
 }

@@ -90,8 +90,8 @@ impl<H: Host> Participant<H> {
         participant.hazard_of(seat).store(0, SeqCst);
         participant.pending_of(seat).store(0, Relaxed);
         participant.begin_incarnation(Seat::claimed);
-        // Sequentially consistent: pairs with `used_seats`. A reclaimer that does not see this seat's hazard because of the
-        // mark has changed the state of its segment before this participant looks at it.
+        // Sequentially consistent: pairs with `used_seats`. A reclaimer that still loads the old mark, and so skips the
+        // hazard of this seat, has changed the state of its segment before. This participant sees that in `append`.
         participant.region.word(HIGH_WATER_AT).fetch_max(seat as u64 + 1, SeqCst);
         participant.participants();
         participant
@@ -121,6 +121,7 @@ impl<H: Host> Participant<H> {
         let word = self.seat_word(self.seat);
         let incarnation = Seat(word.load(Relaxed)).next_incarnation();
         self.incarnation.set(incarnation);
+        // Release: pairs with the Acquire in `is_gone`. Who sees the next incarnation sees everything done in the last one.
         word.store(seat(incarnation).0, Release);
     }
 
@@ -174,6 +175,7 @@ impl<H: Host> Participant<H> {
 
     /// How many seats, from the first on, were ever used. The others need not be scanned.
     pub(crate) fn used_seats(&self) -> u32 {
+        // Sequentially consistent: pairs with `attach`.
         (self.region.word(HIGH_WATER_AT).load(SeqCst) as u32).min(self.region.geometry.participants)
     }
 

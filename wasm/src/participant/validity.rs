@@ -11,6 +11,7 @@ impl<H: Host> Participant<H> {
     pub(crate) fn is_current(&self, record: &Record) -> bool {
         record.clear_epoch == self.clear_epoch()
             && record.tag_snapshots(&self.region).all(|(counter, snapshot)| {
+                // Acquire: pairs with the increment in `invalidate`.
                 self.region.word(self.region.geometry.tag_counter(counter)).load(Acquire) as u32 == snapshot
             })
     }
