@@ -5,10 +5,10 @@ export default defineConfig({
   define: constants(),
   test: {
     include: ["test/**/*.test.ts"],
-    // Real processes on machines that others use too: generous limits, and never a test that waits for ever.
+    // The tests start real processes, on machines that may be busy: the limits are generous, but there are limits.
     testTimeout: 120_000,
     hookTimeout: 60_000,
-    // The crash tests need the processors for themselves.
+    // One file at a time, because the crash tests need all processors.
     fileParallelism: false,
     pool: "forks",
   },

@@ -1,11 +1,18 @@
 /**
- * Every cache behind the same two calls, `get` and `set`. Where the cache itself has them it is used as it is, so that
- * nothing stands between the measured loop and the cache.
+ * The compared caches, each behind the same two calls: `get` and `set`. A cache that has these two methods itself is used
+ * directly, so that no wrapper is measured with it.
  *
- * An adapter says how far it reaches (`private`, `threads`, `processes`), whether a `get` of an object gives the very
- * object that others get too (`shares`), which data it takes, and how it is opened. `optional`: it may not be here, and
- * then `open` throws; `standsInFor`: only when that one is not here; `later`: it answers with a promise; `lanes`: so many
- * questions at once; `server`: it needs one; `module`: what has to be loaded for it.
+ * The fields of an adapter:
+ *
+ * - `reach`: who shares the cache: nobody (`private`), `threads`, or `processes`
+ * - `shares`: `get` returns the same object to every caller, not a copy
+ * - `data`: the sets of data that it stores, by their names in workloads.mjs
+ * - `open`: opens the cache; throws when an `optional` one is not installed
+ * - `standsInFor`: used only if the named adapter is not installed
+ * - `later`: its methods return promises
+ * - `lanes`: number of requests in flight at the same time
+ * - `server`: needs a server process (servers.mjs)
+ * - `module`: the module whose loading time belongs to it
  */
 
 import path from "node:path";
@@ -14,22 +21,22 @@ import { connect } from "./servers.mjs";
 const OURS = new URL("../dist/index.js", import.meta.url).href;
 const STRINGS = ["s16", "s100", "few", "s1k", "s16k", "cyrillic"];
 const EVERYTHING = [...STRINGS, "object", "buffer4k"];
-/** For what is so slow, or so special, that more would only take time. */
+/** The data for slow or unusual adapters, where more data would only cost time. */
 const SOME = ["s100", "object"];
 
-/** This package, in memory of the machine. */
+/** This package, with reach `processes`. */
 const machineMemory = (options) => async (context) => {
   const { openCache } = await import(OURS);
   return openCache(context.name, { size: context.size, ...options });
 };
 
-/** This package, in memory of the process. */
+/** This package, with reach `threads`. */
 const ownMemory = (options) => async (context) => {
   const { createCache, attachCache } = await import(OURS);
   return context.handle ? attachCache(context.handle, options) : createCache({ size: context.size, ...options });
 };
 
-/** Without fsync, in /dev/shm: as fast as a cache in it can be. `putSync` because it has happened when it returns. */
+/** Without fsync and in /dev/shm: the fastest settings for a cache. `putSync`, because its write is complete when it returns. */
 const lmdb = (encodings, options, batched) => async (context) => {
   const { open } = await import("lmdb");
   const db = open({
@@ -53,7 +60,7 @@ const lmdb = (encodings, options, batched) => async (context) => {
 };
 const TEXT = { text: "string", bytes: "binary" };
 const MSGPACK = { text: "msgpack", bytes: "msgpack", object: "msgpack" };
-/** Keeps the names of properties once, which makes reading objects faster. */
+/** Stores the names of properties once, which makes reading objects faster. */
 const STRUCTURES = { sharedStructuresKey: Symbol.for("structures") };
 
 const sqlitePath = ({ folder, name }) => path.join(folder, `${name}.sqlite`);
@@ -88,7 +95,7 @@ function table(context, db) {
   };
 }
 
-/** A server of its own on a unix socket, through a client that does no more than it must. */
+/** A server on a Unix socket of its own, through a minimal client. */
 const server = (kind) => async (context) => {
   if (!context.sockets?.[kind]) throw new Error(`${kind} is not installed`);
   return connect(kind, context.sockets[kind], context.type);

@@ -1,6 +1,6 @@
 /**
- * The picture of a run: bars of time per operation on a logarithmic scale, light or dark as the reader has it. Sorted by
- * time, whoever wins.
+ * Draws the results of a run as an SVG: bars of time per operation on a logarithmic scale, fastest first. Its colours follow
+ * the reader's light or dark theme.
  */
 
 import { ADAPTERS, labelOf } from "./adapters.mjs";
@@ -11,7 +11,7 @@ const GUTTER = 290;
 const RIGHT = 90;
 const ROW = 22;
 const SERVERS = ["sqlite", "sqlite-builtin", "redis", "memcached", "ipc"];
-/** Which adapters; variants that differ little are left to the report. */
+/** The panels and the adapters in each; variants that differ little appear only in the report. */
 const PANELS = [
   {
     data: "s100",

@@ -1,6 +1,7 @@
 /**
- * One process, or one worker of it, with one adapter and one set of data. It does what it is told, one thing after the
- * other, and times itself; whoever tells it waits for the answer, so that only those run that should.
+ * A participant: one process, or one of its workers, with one adapter and one set of data. It executes the commands of
+ * coordinator.mjs, one at a time, and measures itself. The coordinator waits for each answer, so that only the participants
+ * that are being measured run.
  */
 
 import { readFileSync, statSync } from "node:fs";
@@ -23,19 +24,19 @@ const commands = {
   async open({ adapter: id, context, dataName, orderFile }) {
     adapter = ADAPTERS[id];
     const bytes = readFileSync(orderFile);
-    // Copied, because the bytes of a file lie in memory that other small reads share.
+    // Copied: small files are read into a pooled ArrayBuffer at any offset.
     data = prepare(dataName, new Uint32Array(Uint8Array.from(bytes).buffer));
     cache = await adapter.open(told(context, dataName));
     return {};
   },
 
-  /** Stores every entry once, and reads each, which warms whatever an adapter keeps of what it has read. */
+  /** Stores every entry once and reads each once, which fills the adapter's own caches. */
   async fill() {
     await store(entriesOf(data));
     return await commands.check();
   },
 
-  /** What comes back is what was stored. */
+  /** Checks that every value read is the one that was stored. */
   async check() {
     const { keys, values, count } = data;
     const step = adapter.later ? 10 : 1;
@@ -48,9 +49,9 @@ const commands = {
     return {};
   },
 
-  /** Runs a workload until it is compiled, and finds how many operations take `ms`. */
+  /** Runs a workload until it is compiled; returns how many operations take `ms` milliseconds. */
   async warm({ workload, ms, most = 1 << 21 }) {
-    // The same number for each of those that ask at once.
+    // A multiple of the lanes, so that each lane has the same number of operations.
     const width = adapter.lanes ?? 1;
     const whole = (ops) => Math.max(16, Math.ceil(Math.min(most, ops) / width)) * width;
     let ops = whole(16);
@@ -63,27 +64,27 @@ const commands = {
       }
       ops = whole(took > ms * 1e5 ? needed * 1.2 : ops * 4);
     }
-    // What was compiled while it grew is not what runs in the end, and caches should have met the questions; a near cache also
-    // has to learn that it helps, after `fill` has read everything once.
+    // The loop is compiled again once its final length is known, and the caches should have seen the requests. The near cache
+    // must also learn that it helps, because `fill` read every key only once.
     for (let i = 0; i < (adapter.later ? 4 : 16); i++) await timed(workload, ops * i, ops);
     return { ops };
   },
 
-  /** One round. Collecting garbage empties the processor's caches, so a part of the round runs before the clock does. */
+  /** Measures one round. Garbage collection evicts the processor's caches, so a quarter of the round runs unmeasured first. */
   async round({ workload, start, ops }) {
     gc();
     await timed(workload, start + ops, ops >> 2);
     return { ns: (await timed(workload, start, ops)) / ops };
   },
 
-  /** What comes before a span, so that it begins on time. */
+  /** Prepares a span, so that it begins on time. */
   async ready({ workload, start }) {
     gc();
     await timed(workload, start, adapter.later ? 1000 : 20_000);
     return {};
   },
 
-  /** As many operations as there is time for, from a moment on that several participants were given. */
+  /** Counts the operations in `ms` milliseconds from `at` on; several participants are given the same moment. */
   async span({ workload, at, ms, start }) {
     const chunk = adapter.later ? 32 * (adapter.lanes ?? 1) : 1000;
     const begin = BigInt(at);
@@ -100,7 +101,7 @@ const commands = {
     return { ops, ns: Number(now - began), late: Number(began - begin) };
   },
 
-  /** Each operation by itself, in ns; `floor` is what the clock shows when there is nothing between. */
+  /** Measures each operation by itself, in nanoseconds; `floor` is the time between two readings of the clock. */
   async latency({ workload, samples, start }) {
     const times = new Float64Array(samples);
     const loop = adapter.later ? slowLoops[workload] : loops[workload];
@@ -130,7 +131,7 @@ const commands = {
     return { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: times[samples - 1] * 1e6, floor: floor[5000] * 1e6 };
   },
 
-  /** What it costs to load, to open, and to get for the first time, in microseconds; nothing has run here before. */
+  /** Measures loading, opening and the first get in microseconds, in a process that has run nothing else before. */
   async opening({ adapter: id, context, dataName, key }) {
     adapter = ADAPTERS[id];
     const micros = () => Number(process.hrtime.bigint()) / 1e3;
@@ -145,7 +146,7 @@ const commands = {
     return { load: loaded - begin, open: opened - loaded, first: got - opened };
   },
 
-  /** Bytes of this process, and of the cache's files, that the entries take when nobody else keeps them. */
+  /** Measures the bytes that the entries take in this process and in the cache's files; only the cache refers to them. */
   async footprint({ adapter: id, context, dataName }) {
     const before = await loadedBytes(id, dataName);
     cache = await adapter.open(told(context, dataName));
@@ -154,7 +155,7 @@ const commands = {
     return { own, file: fileBytes(cache.path), stats: cache.stats?.() };
   },
 
-  /** What opening the cache and reading everything leaves behind in a process that did not store it. */
+  /** Measures the bytes that a process takes which has opened the cache and read everything, but stored nothing. */
   async readingFootprint({ adapter: id, context, dataName }) {
     const before = await loadedBytes(id, dataName);
     cache = await adapter.open(told(context, dataName));
@@ -163,8 +164,8 @@ const commands = {
   },
 
   /**
-   * The smallest cache of this package that keeps 99.9 % of the entries, to a hundredth; in bytes. Not all of them: a few
-   * of 100,000 meet so many others in their bucket of the index that it overflows, in caches that are hardly larger.
+   * Finds the smallest cache of this package that keeps 99.9 % of the entries, to one percent; in bytes. Not 100 %, because
+   * a few of 100,000 entries are in an index bucket that overflows, also in somewhat larger caches.
    */
   async smallest({ dataName }) {
     const { createCache } = await import("../dist/index.js");
@@ -192,7 +193,7 @@ const commands = {
     return cache.stats();
   },
 
-  /** Starts workers that have what this thread has; `tell` passes a command on to one of them. */
+  /** Starts workers that have the same cache; `tell` passes a command on to one of them. */
   async workers({ count }) {
     const handle = adapter.handle?.(cache) ?? (adapter.reach === "threads" ? cache.handle : undefined);
     for (let i = 0; i < count; i++) {
@@ -228,7 +229,7 @@ const commands = {
   },
 };
 
-/** What an adapter is told when it is opened. */
+/** The context that an adapter is opened with. */
 function told(context, dataName) {
   const { type, keys: count, longest } = DATA[dataName];
   return { ...context, type, count, longest, handle: workerData?.handle };
@@ -239,7 +240,7 @@ async function store(entries) {
   else for (const [key, value] of entries) await cache.set(key, value);
 }
 
-/** What this process holds before it opens the cache: the package is loaded, the entries have been made once. */
+/** Bytes that this process holds before it opens the cache: the module is loaded, and the entries have been made once. */
 async function loadedBytes(id, dataName) {
   adapter = ADAPTERS[id];
   if (adapter.module) await import(adapter.module);
@@ -260,7 +261,7 @@ function fileBytes(path) {
   return files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.blocks ?? 0) * 512, 0);
 }
 
-/** Nanoseconds; by CPU time, for looking at this package alone on a machine that is busy with other things. */
+/** Nanoseconds; CPU time when `BENCH_CLOCK` says so, to compare this package with itself on a busy machine. */
 const clock = process.env.BENCH_CLOCK === "cpu" ? cpuTime : () => Number(process.hrtime.bigint());
 
 function cpuTime() {
@@ -287,7 +288,7 @@ async function answer(message) {
   if (message.command === undefined) return;
   try {
     const result = await commands[message.command](message);
-    if (Number.isNaN(sink)) throw new Error("something that was read is no value");
+    if (Number.isNaN(sink)) throw new Error("a value that was read has no length");
     send({ id: message.id, result });
   } catch (error) {
     send({ id: message.id, error: error?.stack ?? String(error) });

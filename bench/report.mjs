@@ -1,15 +1,15 @@
 /**
- * What a run found, as Markdown: the whole report, and the part of it that stands in the README.
+ * Writes the results of a run as Markdown: the whole report, and the part that stands in the README.
  */
 
 import { readFileSync } from "node:fs";
 import os from "node:os";
 import { ADAPTERS, labelOf } from "./adapters.mjs";
-import { ratio } from "./rounds.mjs";
+import { ratio } from "./coordinator.mjs";
 import { evaluate } from "./targets.mjs";
 import { DATA, WORKLOADS } from "./workloads.mjs";
 
-/** The machine, as far as it matters. */
+/** The properties of the machine that affect the results. */
 export function describeMachine() {
   const read = (file, pattern) => {
     try {
@@ -46,7 +46,7 @@ function multiple(value) {
 
 const bytes = (value) => (value === undefined ? "–" : `${Math.round(value)} B`);
 
-/** A table; its first `texts` columns are text, the others numbers. */
+/** A Markdown table; the first `texts` columns are text, the others numbers. */
 function table(head, rows, texts = 1) {
   const line = (cells) => `| ${cells.join(" | ")} |`;
   const rule = `|${head.map((_, column) => (column < texts ? "---|" : "---:|")).join("")}`;
@@ -55,7 +55,7 @@ function table(head, rows, texts = 1) {
 
 const bold = (id, text) => (ADAPTERS[id].ours ? `**${text}**` : text);
 const named = (id, dataName) => `${bold(id, labelOf(id, dataName))} (${ADAPTERS[id].reach})`;
-/** Which lmdb a kind of data is compared with. */
+/** The lmdb adapter that this data is compared with. */
 const lmdbFor = (dataName) => (dataName === "object" ? "lmdb-msgpack" : "lmdb");
 
 /** "node v20.20.2, AMD EPYC, 2 cores …" */
@@ -255,7 +255,7 @@ function hits({ unit, size, count, seed, traces }) {
   return `## Hit ratio\n\n${note}\n\n${table(head, rows)}`;
 }
 
-/** Rows of a table that compares adapters in some workloads, with the multiples. */
+/** A table that compares adapters in some workloads: times, and multiples of the throughput of lmdb and lru-cache. */
 function comparison(results, dataName, shown, names) {
   const workloads = results.speed[dataName];
   const lmdb = lmdbFor(dataName);
@@ -272,7 +272,7 @@ function comparison(results, dataName, shown, names) {
 
 const SERVERS = ["sqlite", "sqlite-builtin", "redis", "memcached", "ipc"];
 
-/** What stands in the README between the markers. */
+/** The text between the markers in the README. */
 export function readmePart(results) {
   const { processor, cores, node } = results.machine;
   const parts = [

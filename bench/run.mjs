@@ -1,10 +1,10 @@
 /**
- * Measures this cache beside others: `npm run bench`, or, when everything is built and installed,
- * `node --expose-gc bench/run.mjs [flags]`. Under ten minutes on two cores.
+ * Compares this cache with others: `npm run bench`, or, when everything is built and installed,
+ * `node --expose-gc bench/run.mjs [flags]`. Takes less than ten minutes on two cores.
  *
  *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
  *                        get, miss and set of strings
- *   --only speed,hits    only these parts (speed looking together reclaim latency memory opening hits)
+ *   --only speed,hits    only these measurements (speed looking together reclaim latency memory opening hits)
  *   --data s100,object   only these data (s16 s100 few many s1k s16k cyrillic object buffer4k)
  *   --adapters near,lru  only these adapters (see adapters.mjs)
  *   --workloads get,set  only these workloads (get built miss set mixed uniform scan)
@@ -22,13 +22,13 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { ADAPTERS } from "./adapters.mjs";
 import { chart } from "./chart.mjs";
-import { hits } from "./hits.mjs";
-import { latency, looking, memory, opening, probe, reclaim, speed, together } from "./parts.mjs";
+import { endAll, endRunning, ratio } from "./coordinator.mjs";
+import { hits } from "./hit-ratio.mjs";
+import { latency, looking, memory, opening, probe, reclaim, speed, together } from "./measurements.mjs";
 import { describeMachine, markdown, readmePart } from "./report.mjs";
-import { makeRoom } from "./room.mjs";
-import { endAll, endRunning, ratio } from "./rounds.mjs";
 import { startServers } from "./servers.mjs";
 import { DATA, WORKLOADS } from "./workloads.mjs";
+import { createWorkspace } from "./workspace.mjs";
 
 const PARTS = { speed, looking, together, reclaim, latency, memory, opening, hits };
 const QUICK = {
@@ -68,7 +68,7 @@ const say = (line = "") => console.log(line);
 const README = fileURLToPath(new URL("../README.md", import.meta.url));
 const MARKERS = /(<!-- bench:start -->)[\s\S]*?(<!-- bench:end -->)/;
 
-/** Prints what one workload gave. */
+/** Prints the results of one workload. */
 function progress(dataName, workload, measured) {
   say(`${WORKLOADS[workload]}, ${DATA[dataName].label}`);
   const lmdb = dataName === "object" ? "lmdb-msgpack" : "lmdb";
@@ -79,14 +79,14 @@ function progress(dataName, workload, measured) {
   }
 }
 
-/** Why something cannot be measured, in a few words. */
+/** Why an adapter cannot be measured, in a few words. */
 function inShort(why) {
   if (/ERR_MODULE_NOT_FOUND|ERR_UNKNOWN_BUILTIN_MODULE|is not installed/.test(why)) return "is not installed";
   if (/NODE_MODULE_VERSION/.test(why)) return "was built for another version of Node.js";
   return why.split("\n")[0];
 }
 
-/** What is to be done, as the flags have it; what a part needs to know. */
+/** The settings of this run, from the flags; every measurement gets them. */
 function plan() {
   const fallback = flags.quick ? QUICK : {};
   const skipped = [];
@@ -103,7 +103,7 @@ function plan() {
     skipped,
     missing,
     has: (id) => !missing.has(id),
-    /** Notes that something was left out, and why; once for all variants of it. */
+    /** Records that an adapter was left out, and why; once for all its variants. */
     skip(id, why) {
       const line = `${ADAPTERS[id].label.split(",")[0]}: ${inShort(why)}`;
       if (skipped.includes(line)) return;
@@ -115,7 +115,7 @@ function plan() {
 }
 
 let interrupted = false;
-/** Ends what was started, so that whatever waits for it fails and tidies up. */
+/** Ends the participants, so that the measurement that waits for them fails and cleans up. */
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.once(signal, () => {
     process.exitCode = 130;
@@ -134,12 +134,12 @@ async function measure() {
     settings: { rounds, ms, seed, clock: flags.cpu ? "cpu" : "wall" },
     skipped,
   };
-  run.room = makeRoom();
+  run.workspace = createWorkspace();
   let servers;
   try {
     if (run.adapters.some((id) => ADAPTERS[id].server)) {
-      servers = await startServers(run.room.place("servers"));
-      run.room.tellSockets(servers.sockets);
+      servers = await startServers(run.workspace.subfolder("servers"));
+      run.workspace.useSockets(servers.sockets);
     }
     await probe(run);
     for (const name of run.parts) {
@@ -150,7 +150,7 @@ async function measure() {
         results[name] = await PARTS[name](run);
         if (name === "hits") sayHits(results.hits.traces);
       } catch (error) {
-        // The other parts are still worth having.
+        // The other measurements still run.
         process.exitCode = 1;
         skipped.push(`the part ${name}, which failed: ${error.message.split("\n")[0]}`);
         console.error(error);
@@ -161,7 +161,7 @@ async function measure() {
   } finally {
     await endAll();
     await servers?.stop();
-    await run.room.remove();
+    await run.workspace.remove();
   }
   return results;
 }

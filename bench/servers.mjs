@@ -1,6 +1,6 @@
 /**
- * redis and memcached, where they are installed: started on a unix socket that nobody else has, ended by their pid; and
- * a client for both that writes what was asked in one go and gives back what comes.
+ * Starts redis and memcached, where they are installed, on Unix sockets of their own, and ends them by pid. Has a minimal
+ * client for both, which writes all requests of one tick at once.
  */
 
 import { spawn } from "node:child_process";
@@ -33,7 +33,7 @@ const COMMANDS = {
   ],
 };
 
-/** Starts what is installed: `{ sockets: { redis: path }, pids, stop() }`. */
+/** Starts the servers that are installed: `{ sockets: { redis: path }, pids, stop() }`. */
 export async function startServers(folder) {
   const sockets = {};
   const pids = {};
@@ -80,7 +80,7 @@ const PROTOCOLS = {
   redis: {
     get: (key) => `*2\r\n$3\r\nGET\r\n$${key.length}\r\n${key}\r\n`,
     set: (key, bytes) => `*3\r\n$3\r\nSET\r\n$${key.length}\r\n${key}\r\n$${bytes}\r\n`,
-    /** Bytes that follow this line, -1 for none. */
+    /** Length of the value that follows this line; -1 if none follows. */
     follows: (line) => {
       if (line.startsWith("-")) throw new Error(line);
       return line.startsWith("$") ? Number(line.slice(1)) : -1;
@@ -114,7 +114,7 @@ export async function connect(kind, socketPath, type) {
   let first = 0;
   let pending = Buffer.alloc(0);
 
-  /** Answers all that has come in full. */
+  /** Resolves the requests whose answers have arrived completely. */
   socket.on("data", (chunk) => {
     pending = pending.length ? Buffer.concat([pending, chunk]) : chunk;
     let at = 0;
@@ -164,7 +164,7 @@ export async function connect(kind, socketPath, type) {
   };
 }
 
-/** What has to be written, in as few pieces as possible. */
+/** The pieces of a request to write, as few as possible. */
 function pieces(set, key, encoded) {
   if (typeof encoded === "string") return [`${set(key, Buffer.byteLength(encoded))}${encoded}\r\n`];
   return [set(key, encoded.length), encoded, LINE];

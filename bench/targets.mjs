@@ -1,18 +1,18 @@
 /**
- * What was aimed at, and whether it was reached: each criterion against what was measured in the same run. What was not
- * measured (a peer that is not here, a part left out) is neither reached nor missed.
+ * The performance targets, and whether a run reached them. A target that was not measured (its peer is not installed, or its
+ * part was left out) is neither reached nor missed.
  */
 
 import { ADAPTERS } from "./adapters.mjs";
-import { median, ratio } from "./rounds.mjs";
+import { median, ratio } from "./coordinator.mjs";
 
 const STRINGS = ["s16", "s100", "s1k"];
 
-/** Throughput of `id` as a multiple of that of `other`, for each of the data. */
+/** Throughput of `id` as a multiple of the throughput of `other`, for each set of data. */
 const times = (id, other, workload, data) => (results) =>
   data.map((dataName) => ratio(results.speed?.[dataName]?.[workload], id, other));
 
-/** Against whichever peer is fastest that gives out copies, too. */
+/** Throughput of `id` as a multiple of the fastest peer that returns copies too. */
 const timesFastestCopy = (id, workload, dataName) => (results) => {
   const measured = results.speed?.[dataName]?.[workload] ?? {};
   const copies = Object.keys(measured).filter((peer) => !ADAPTERS[peer].ours && !ADAPTERS[peer].shares);
@@ -36,7 +36,7 @@ const atLeast = (bound, unit, measure, aim) => ({
 const lru = (bound, id, workload, data, aim) => atLeast(bound, " × lru-cache", times(id, "lru", workload, data), aim);
 const lmdb = (bound, id, workload, data) => atLeast(bound, " × lmdb", times(id, "lmdb", workload, data));
 
-/** Points by which the hit ratio is above that of a policy, for each trace. */
+/** Difference between the hit ratios of this package and of a policy in percentage points, for each trace. */
 const above = (policy) => (results) =>
   Object.values(results.hits?.traces ?? { none: {} })
     .map((trace) => 100 * (trace.ours - trace[policy]))

@@ -1,21 +1,21 @@
 /**
- * Traces of questions, made from a seed. `unit` is the number of entries that the cache holds, roughly: whether a loop
- * is longer than the cache is a matter of proportion. Each gives the number of a key per question.
+ * Traces: sequences of requests, each the number of a key, made from a seed. `unit` is roughly the number of entries that the
+ * cache holds; the lengths of loops and scans are multiples of it.
  *
- * - zipf: independent questions; popularity falls with rank^-s.
- * - scan: zipf, and from time to time a run over keys that are asked for once.
- * - loop: the same keys over and over, a little more of them than fit.
- * - shift: zipf whose ranks are dealt anew, one in ten of them, again and again.
- * - drift: a window of popular keys that moves on.
- * - mixture: zipf, loops and keys asked for once, in turns and by the toss of a coin.
+ * - zipf: independent requests; popularity falls with rank^-s.
+ * - scans: zipf, interrupted by runs over keys that are requested only once.
+ * - loop: the same keys again and again, a few more than the cache holds.
+ * - shifting: zipf in which a tenth of the ranks are dealt again at regular intervals.
+ * - drifting: a window of popular keys that moves on.
+ * - mixture: zipf, a loop, and keys that are requested only once, chosen at random for each request.
  */
 
-import { random, shuffled, zipfian } from "./keys.mjs";
+import { random, shuffled, zipfian } from "./random.mjs";
 
-/** Numbers for keys that are asked for once. */
+/** Keys from here on are requested only once, or belong to a loop beside a zipf. */
 const ONCE = 1 << 28;
 
-/** Ranks scattered over the key space. */
+/** Zipfian requests; popular keys are scattered over the key space. */
 function popular(count, exponent, next) {
   const keys = shuffled(count, next);
   const draw = zipfian(count, exponent, next);
@@ -94,8 +94,8 @@ export const TRACES = {
   },
 };
 
-/** So many questions of a trace. */
-export function questions(name, unit, count, seed) {
+/** The first `count` requests of a trace. */
+export function requests(name, unit, count, seed) {
   const ask = TRACES[name](unit, random(seed));
   return Uint32Array.from({ length: count }, ask);
 }

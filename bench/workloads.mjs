@@ -1,14 +1,14 @@
 /**
- * What is stored, and the loops that are measured. Each participant runs one adapter with one set of data, so the calls
- * in these loops only ever see one kind of cache and one kind of value.
+ * The sets of data, and the loops that are measured. Each participant runs one adapter with one set of data, so that the calls
+ * in these loops stay monomorphic.
  *
- * Every entry has a value of its own: a cache of references to a few shared values would measure the processor's cache.
+ * Every entry has a value of its own. References to a few shared values would measure the processor's cache instead.
  */
 
-import { random, shuffled } from "./keys.mjs";
+import { random, shuffled } from "./random.mjs";
 
 const letters = random(7);
-/** Where the characters of values come from. */
+/** Random letters, from which values are cut. */
 const BLOCK = Buffer.from(Uint8Array.from({ length: 1 << 17 }, () => 97 + Math.floor(letters() * 26)));
 const CYRILLIC = Array.from({ length: 1 << 12 }, () => String.fromCharCode(0x430 + Math.floor(letters() * 32))).join(
   "",
@@ -22,7 +22,7 @@ function bytes(i, length) {
   return value;
 }
 
-/** Through bytes, so that the text is flat: a piece of a longer one, or two joined, are read more slowly. */
+/** Made from bytes, so that the string is flat: slices and concatenations are read more slowly. */
 const ascii = (i, length) => bytes(i, length).latin1Slice();
 
 /** 100 bytes of UTF-8, 53 characters. */
@@ -51,15 +51,15 @@ function nested(i) {
 }
 
 const EVERY = ["get", "built", "miss", "set", "mixed"];
-/** Where building the key, or a miss, is what it is for other data. */
+/** For data whose other workloads would only repeat the results of the strings. */
 const KEYS = ["get", "built", "set"];
 const VALUES = ["get", "miss", "set", "mixed"];
 const PLAIN = ["get", "set"];
 
 /**
- * The data: how many entries, how large a cache of this package has to be so that none is evicted, and which workloads
- * are worth their time. Large values get fewer keys, so that all caches of a comparison fit into memory together. Few keys
- * show what the operations cost; with many, caches wait for memory.
+ * The sets of data: number of keys, size of a cache of this package that evicts none of them, and the workloads that are worth
+ * their time. Large values have fewer keys, so that all compared caches fit into memory at the same time. A few keys show the
+ * cost of the operations; with many keys, memory latency dominates.
  */
 export const DATA = {
   s16: {
@@ -145,19 +145,19 @@ export const DATA = {
   },
 };
 
-/** What is read of a value, so that reading it cannot be left out. */
+/** Reads something of a value, so that the compiler cannot remove the read. */
 const weigh = {
   text: (value) => value.length,
   object: (value) => value.id + value.profile.city.length,
   bytes: (value) => value.length,
 };
 
-/** Flat text, as a program has it that got the key from somewhere. */
+/** A flat copy of a string, like a key that came from a request. */
 const flat = (text) => Buffer.from(text).latin1Slice();
 const FIRST = 100_000;
 const keyOf = (i) => flat(`user:${FIRST + i}`);
 
-/** All that a participant needs to run the loops: made before anything is measured. */
+/** Everything that the loops need, made before anything is measured. */
 export function prepare(name, order) {
   const { type, keys: count, make } = DATA[name];
   return {
@@ -169,7 +169,7 @@ export function prepare(name, order) {
     absent: Array.from({ length: count }, (_, i) => flat(`gone:${FIRST + i}`)),
     values: Array.from({ length: count }, (_, i) => make(i)),
     order,
-    // The order was drawn for so many keys, and its length is a power of two.
+    // The length of the order is a power of two.
     mask: order.length - 1,
   };
 }
@@ -185,7 +185,7 @@ export const WORKLOADS = {
   scan: "get, one key after the other",
 };
 
-/** The loops over a cache that answers at once: `ops` operations from question `start` on; the sum of what was read. */
+/** The loops over a synchronous cache: `ops` operations, beginning with request `start`. Each returns a sum over the values read. */
 export const loops = {
   get(cache, { keys, order, mask, weigh }, start, ops) {
     let sum = 0;
@@ -242,7 +242,7 @@ export const loops = {
     return sum + 1;
   },
 
-  /** In a cache smaller than the data, so a get may miss. */
+  /** For a cache smaller than the data: a get may miss. */
   heavy(cache, { keys, values, order, mask, count, weigh }, start, ops) {
     let sum = 1;
     let next = start % count;
@@ -260,14 +260,14 @@ export const loops = {
   },
 };
 
-/** Numbers below 2³² that have nothing to do with each other (the end of murmur3). */
+/** Scatters a number over 32 bits (the finalizer of murmur3). */
 function mixed(i) {
   let hash = Math.imul(i ^ (i >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-/** The same over a cache that has to be awaited. */
+/** The same loops over an asynchronous cache. */
 export const slowLoops = {
   async get(cache, { keys, order, mask, weigh }, start, ops) {
     let sum = 0;
@@ -307,7 +307,7 @@ export const slowLoops = {
   },
 };
 
-/** Several of them at once, as a server has it that answers several requests. */
+/** Runs a loop in several lanes at once, like a server that handles several requests. */
 export function lanes(loop, width) {
   return async (cache, data, start, ops) => {
     const each = Math.ceil(ops / width);
@@ -318,18 +318,18 @@ export function lanes(loop, width) {
   };
 }
 
-/** Entries in an order of their own, for filling: neighbours in memory should not be neighbours by number. */
+/** The entries in random order, for filling: neighbours in memory should not have neighbouring numbers. */
 export function* entriesOf({ keys, values, count }) {
   for (const i of shuffled(count, random(11))) yield [keys[i], values[i]];
 }
 
-/** The same, made while they are asked for, so that nobody but the cache keeps them. */
+/** The same entries, made on demand, so that only the cache refers to them. */
 export function* freshEntries(name) {
   const { keys: count, make } = DATA[name];
   for (const i of shuffled(count, random(11))) yield [keyOf(i), make(i)];
 }
 
-/** The same keys, equal and not identical. */
+/** The same keys as new strings: equal, not identical. */
 export function* freshKeys(name) {
   for (let i = 0; i < DATA[name].keys; i++) yield keyOf(i);
 }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The engine's tests and the built package on 64-bit ARM, emulated by qemu-user; not part of `npm test`.
+# Tests the engine and the built package on 64-bit ARM, which qemu-user emulates. Not part of `npm test`.
 #
-#   npm run build && sh scripts/arm64.sh     at most 25 minutes, and the first time the downloads
-#   SEED=… replays; SCALE=… does more or less; NODE_VERSIONS="20.20.0 22.23.3"
+#   npm run build && sh scripts/arm64.sh     at most 25 minutes; downloads the tools when it runs for the first time
+#   SEED=… repeats a run; SCALE=… runs more or fewer rounds; NODE_VERSIONS="20.20.0 22.23.3"
 #
-# Shows that both run: code for ARM, its atomics, its system calls and constants, the native part's binary for it, locks
-# of living and dead processes, threads that are terminated. Cannot show weak memory order: on x86 every access keeps that machine's stronger order, and the
-# emulator adds barriers; nor pages of 16 or 64 KiB, speed, or what a kernel for ARM does.
+# Covers: code for ARM, its atomics, system calls and their constants, the binary of the native part, locks of living and dead
+# processes, and terminated threads. Cannot cover weak memory order, because the host is an x86 machine, which orders memory
+# strongly, and the emulator adds barriers. Nor does it cover pages of 16 or 64 KiB, speed, or an ARM kernel.
 set -eu
 
 say() { echo "arm64: $*"; }
@@ -42,10 +42,9 @@ program=$(cd "$root/wasm" && cargo test --locked --no-run --target $target --fea
   --message-format json 2>"$log" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
 [ -x "$program" ] || { tail -20 "$log" >&2; fail "the tests could not be built"; }
 code=0
-# The emulator writes cores of its own into the working folder.
+# The emulator writes core files into the working folder.
 ulimit -c 0
-# Without those whose own watchdogs, or whose counts of what has to happen in a time, do not suit a machine as slow as
-# this.
+# Skips tests whose watchdogs are too short for an emulator, or that expect many events in a fixed time.
 timeout 900 qemu-aarch64 "$program" --skip a_zombie_does_not_write_into_another_life \
   --skip overwriting_together_evicts_nothing --skip nothing_torn_nothing_back_from_the_dead >"$log" 2>&1 || code=$?
 grep -E '^test .*FAILED|panicked at|watchdog:|^test result' "$log" || true
@@ -72,7 +71,7 @@ import { attachCache, createCache, destroyCache, openCache } from "cache-machine
 
 const ROUNDS = 2_000;
 const me = new URL(import.meta.url).pathname;
-/** Counts, and works until it is ended. */
+/** Counts, stores and reads. */
 function work(cache) {
   for (let i = 0; i < ROUNDS; i++) {
     cache.increment("count");
@@ -80,11 +79,11 @@ function work(cache) {
     cache.get(`key ${(i * 7) % 300}`);
   }
 }
-/** Runs one participant in another process; its arguments are a name and whether it waits to be killed. */
+/** Starts a participant in another process; its arguments are the name of a cache, and "wait" if it is to wait for its death. */
 const child = (...args) => spawn("qemu-aarch64", [process.execPath, me, ...args], { stdio: ["ignore", "pipe", "inherit"] });
 
 if (workerData?.words) {
-  // One that is terminated while it opens its first cache, or has it open; it has loaded all modules by then.
+  // This worker is terminated while it opens its first cache, or after; all modules are loaded by then.
   setImmediate(() => {
     Atomics.store(workerData.words, 0, 1);
     openCache(workerData.name).set("last words", 1);
@@ -118,7 +117,7 @@ if (workerData?.words) {
     const ends = await Promise.all([worker, ...others].map((each) => once(each, "exit")));
     assert.deepEqual(ends.map(([code]) => code), [0, 0, 0]);
     assert.equal(cache.get("count"), 3 * ROUNDS);
-    // One is killed while it has the cache open: it counts as alive before and as dead after, and its place is given on.
+    // A process that is killed while it has the cache open is alive before and dead after; its seat is free again.
     const victim = child(name, "wait");
     await once(victim.stdout, "data");
     assert.equal(cache.stats().participants, 2);
@@ -126,7 +125,7 @@ if (workerData?.words) {
     await once(victim, "exit");
     assert.equal(cache.stats().participants, 1);
     assert.equal(cache.get("count"), 4 * ROUNDS);
-    // Threads end at one moment after the other: none is left behind, and the mapping goes with the last one.
+    // Threads end at different moments: all seats are free again, and the mapping ends with the last thread.
     for (let i = 0; i < 12; i++) {
       const words = new Int32Array(new SharedArrayBuffer(4));
       const doomed = new Worker(me, { workerData: { words, name } });

@@ -1,4 +1,4 @@
-/** How a record of what was built differs from what is there now: for build-wasm.mjs and build-native.mjs. */
+/** Compares the record of a build with the files as they are now: for build-wasm.mjs and build-native.mjs. */
 
 /** The keys at which two flat objects differ, each with both values. */
 export function differences(before, after) {

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what scripts/build-native.mjs needs of Debian: the C compilers and linkers for both processors, without a C
-# library. Does nothing when all of it is there.
+# Installs the Debian packages that scripts/build-native.mjs needs: C compilers and linkers for x86-64 and ARM64, without a C
+# library. Does nothing if both compilers are installed.
 set -eu
 
 packages=""
@@ -12,7 +12,7 @@ if [ -z "$packages" ]; then
   exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-  echo "native toolchain: this script knows Debian only; elsewhere install compilers under these names:$packages" >&2
+  echo "native toolchain: this script supports Debian only; on other systems install compilers with these names:$packages" >&2
   exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then
@@ -20,7 +20,7 @@ if [ "$(id -u)" -ne 0 ]; then
   exit 1
 fi
 
-# Each is called like the other's cross compiler on the machine that it is native to.
+# On a machine of its own processor, a compiler is in the package gcc, but has the name of the cross compiler.
 [ "$(dpkg --print-architecture)" = amd64 ] && packages=$(echo "$packages" | sed 's/gcc-x86-64-linux-gnu/gcc/')
 [ "$(dpkg --print-architecture)" = arm64 ] && packages=$(echo "$packages" | sed 's/gcc-aarch64-linux-gnu/gcc/')
 export DEBIAN_FRONTEND=noninteractive

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what scripts/build-wasm.mjs needs of Debian: a rustc with the sources of its own standard library, which is
-# compiled anew with atomics, and a linker for WebAssembly. Does nothing when all of it is there.
+# Installs the Debian packages that scripts/build-wasm.mjs needs: rustc with the sources of its standard library, which is compiled
+# again with atomics, and a linker for WebAssembly. Does nothing if all of them are installed.
 set -eu
 
 packages="rustc-web cargo-web rust-web-src lld-22"
@@ -17,7 +17,7 @@ if [ -z "$missing" ]; then
   exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-  echo "wasm toolchain: this script knows Debian only; elsewhere use a rustup nightly with rust-src:" >&2
+  echo "wasm toolchain: this script supports Debian only; on other systems use a rustup nightly with rust-src:" >&2
   echo "  rustup toolchain install nightly --component rust-src" >&2
   exit 1
 fi

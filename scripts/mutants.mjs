@@ -1,19 +1,22 @@
 /**
- * Shows that the tests have teeth: breaks one promise at a time, in a copy of the sources, and sees which test notices.
- * What is broken, and where, is listed in test/mutants/. Ends with 1 when something broken went unnoticed.
+ * Mutation testing: breaks one promise at a time, in a copy of the sources, and reports which test notices. The mutants are
+ * listed in test/mutants/. The exit code is 1 if a mutant survives or cannot be tested, and 2 if the lists themselves are wrong.
  *
  *   npm run mutants -- --list
  *   npm run mutants -- --only stolen --seed 7
  *   npm run mutants -- --quick --part engine --part loom --part package
  *
- * Everything happens in a directory for temporary files. Every run of tests has a limit of time; what does not end is
- * killed with all its processes, and counts as noticed. First the sources are tested as they are: if that fails, nothing
- * a mutant does would mean anything. `--quick` asks nobody but the tests that the list names for a mutant; otherwise all
- * the others are asked when those have noticed nothing.
+ * Everything happens in a temporary folder. Every test run has a time limit; a run that exceeds it is killed with all its
+ * processes, and the mutant counts as caught. The unchanged sources are tested first, because a failure says nothing about a
+ * mutant if the unchanged sources fail too. With `--quick`, only the tests that the list names for a mutant run; otherwise the
+ * rest of the tests run when those have noticed nothing.
  *
- * The engine's mutants are woven into one program, since building takes longer than noticing: each function that is broken
- * somewhere has a broken copy of itself beside it, which is called instead when the variable `MUTANT` has its number.
- * `--scale` is what the engine's tests know as `SCALE`.
+ * A name that matches nothing is an error, and never a verdict: `--only` and `--part`, the files of tests and their `filter`,
+ * and the folders and files named below.
+ *
+ * The mutants of the engine are compiled into one program, because building takes longer than testing. Each function with a
+ * mutant gets a broken copy beside it, which is called instead when the variable `MUTANT` has the mutant's number. `--scale` is
+ * the variable `SCALE` of the engine's tests.
  */
 import { spawn } from "node:child_process";
 import {
@@ -29,13 +32,13 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { ENGINE, PACKAGE } from "../test/mutants/index.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-/** What a copy is made of. The tests of the package run in it as if it were the repository. */
+/** The files and folders that are copied. The tests of the package run in the copy as if it were the repository. */
 const SOURCES = [
   "src",
   "native",
@@ -47,11 +50,24 @@ const SOURCES = [
   "vitest.config.ts",
   "README.md",
 ];
-/** Directories in there that are built, and large. */
+/** Folders inside those that are build output, and large. */
 const BUILT = /(^|\/)(target|node_modules|dist)$/;
-/** Files of tests that a mutant of the package meets when none of its own has noticed it, the quick ones first. */
-const PACKAGE_SUITE = ["errors", "memory", "places", "codec", "conformance", "resources", "model", "hostile", "crash"];
-/** How many times as long as for the sources as they are a run of tests may take, and the least that it may. */
+/**
+ * The tests that run for a mutant of the package after its own tests have noticed nothing, quick ones first: beginnings of paths
+ * below test/.
+ */
+const PACKAGE_SUITE = [
+  "unit/errors",
+  "unit/memory",
+  "host/places",
+  "unit/codec",
+  "contract/",
+  "resources/resources",
+  "model/",
+  "hostile/hostile",
+  "crash/",
+];
+/** Time limit of a test run: a multiple of the time for the unchanged sources, and the minimum. */
 const PATIENCE = 4;
 const MIN_LIMIT_MS = 30_000;
 const BUILD_LIMIT_MS = 600_000;
@@ -68,6 +84,7 @@ const { values: options } = parseArgs({
   },
 });
 
+/** The runner or the lists are at fault, not the code under test. */
 class RunnerError extends Error {}
 
 const processes = new Set();
@@ -83,8 +100,8 @@ function killAll() {
 }
 
 /**
- * Runs a program in a group of processes of its own, all of which are killed at its end, after `limit` milliseconds, or
- * when it has said what `until` is about.
+ * Runs a program in a process group of its own. The whole group is killed when the program ends, after `limit` milliseconds, or
+ * when the output matches `until`.
  */
 function run(command, args, { cwd, env, limit, until }) {
   return new Promise((resolve, reject) => {
@@ -93,7 +110,7 @@ function run(command, args, { cwd, env, limit, until }) {
     let hung = false;
     let said = false;
     const collect = (text) => {
-      // The end is what is asked for.
+      // Only the end of the output is of interest.
       output = (output + text).slice(-4_000_000);
       if (said || !until?.test(output.slice(-text.length - 1000))) return;
       said = true;
@@ -105,7 +122,7 @@ function run(command, args, { cwd, env, limit, until }) {
       try {
         process.kill(-child.pid, "SIGKILL");
       } catch {
-        // Nobody is left.
+        // The group has ended.
       }
     };
     const timer = setTimeout(() => {
@@ -123,11 +140,11 @@ function run(command, args, { cwd, env, limit, until }) {
   });
 }
 
-/** The copy in which mutants are built, one for each job. */
+/** The copy of the sources in which mutants are built and tested, one for each job. */
 class Scratch {
   #home = mkdtempSync(join(tmpdir(), "cache-machine-mutants-"));
   #root = join(this.#home, "copy");
-  // Beside the copy: what tests install there must not find the packages of the copy.
+  // Beside the copy: projects that tests create there must not find the packages of the copy.
   #temporary = join(this.#home, "tmp");
   #env = {
     ...process.env,
@@ -135,29 +152,28 @@ class Scratch {
     SCALE: options.scale,
     RUST_BACKTRACE: "0",
     CARGO_TERM_COLOR: "never",
-    // Nobody looks at them with a debugger.
+    // Nobody debugs these programs.
     CARGO_PROFILE_TEST_DEBUG: "0",
     NO_COLOR: "1",
     FORCE_COLOR: "0",
   };
-  /** Milliseconds that each run of tests took with the sources as they are. */
+  /** Milliseconds that each test run took with the unchanged sources. */
   #usual = new Map();
-  /** What the engine's tests were built to: by whether it is for loom. */
+  /** The built test programs of the engine; the key says whether it is the one for loom. */
   #programs = {};
 
   constructor() {
     for (const name of SOURCES) {
-      if (!existsSync(join(ROOT, name))) continue;
       cpSync(join(ROOT, name), join(this.#root, name), { recursive: true, filter: (path) => !BUILT.test(path) });
     }
     symlinkSync(join(ROOT, "node_modules"), join(this.#root, "node_modules"));
     mkdirSync(this.#temporary);
-    // What tests leave behind when they are killed goes with the copy.
+    // Files that killed tests leave behind are removed with the copy.
     this.#env.TMPDIR = this.#temporary;
     this.#env.CARGO_TARGET_DIR ??= join(this.#home, "target");
   }
 
-  /** Replaces each text of `edits` by another; returns what undoes that. */
+  /** Applies a mutant's edits to the copy; returns a function that undoes them. */
   apply({ file, edits }) {
     const path = join(this.#root, file);
     const original = readFileSync(path, "utf8");
@@ -167,7 +183,7 @@ class Scratch {
 
   #write(path, text) {
     writeFileSync(path, text);
-    // cargo goes by the time of the last change, which must never stay the same.
+    // cargo compares times of modification, so each write needs a new one.
     const now = new Date();
     utimesSync(path, now, now);
   }
@@ -181,7 +197,7 @@ class Scratch {
     return result;
   }
 
-  /** Weaves all these mutants of the engine into the copy. */
+  /** Compiles all these mutants of the engine into the copy. */
   weave(mutants) {
     for (const file of new Set(mutants.map((mutant) => mutant.file))) {
       const path = join(this.#root, file);
@@ -197,7 +213,7 @@ class Scratch {
     this.#write(lib, readFileSync(lib, "utf8") + WHICH);
   }
 
-  /** Builds the engine's tests, or the models under loom; the program. */
+  /** Builds the engine's tests, or the models under loom; the path of the program. */
   async #buildEngine(loom) {
     const args = ["test", "--features", "faults", "--test", loom ? "loom" : "engine", "--no-run"];
     const env = { ...this.#env };
@@ -208,7 +224,7 @@ class Scratch {
     return /.*"executable":"([^"]+)"/s.exec(built.output)[1];
   }
 
-  /** Runs tests of the engine; how they noticed something, undefined when they did not. No filter stands for all. */
+  /** Runs tests of the engine, without a filter all of them: how a test failed, undefined when none did. */
   async #testEngine(loom, filters, number = 0) {
     const program = await (this.#programs[loom] ??= this.#buildEngine(loom));
     const env = { ...this.#env, MUTANT: String(number), LOOM_SECONDS: process.env.LOOM_SECONDS ?? "10" };
@@ -226,7 +242,7 @@ class Scratch {
     return { caught: options.quick ? undefined : await this.#testEngine(loom, [], number) };
   }
 
-  /** Runs files of tests of the package until one notices something. */
+  /** Runs files of tests of the package until a test fails: how it failed, undefined when none did. */
   async #testPackage(files, filter) {
     for (const file of files) {
       const report = join(this.#temporary, "report.json");
@@ -236,17 +252,17 @@ class Scratch {
       if (filter !== undefined) args.push("-t", filter);
       const result = await this.#timed(`${file} ${filter}`, process.execPath, args);
       if (!result.ok) return complaintOfPackage(result, report, file);
+      // Vitest ends with 0 when no test matches.
+      const { numPassedTests } = JSON.parse(readFileSync(report, "utf8"));
+      if (numPassedTests === 0)
+        throw new RunnerError(`no test of ${file} ran${filter ? ` for the filter "${filter}"` : ""}`);
     }
     return undefined;
   }
 
   #packageSuite() {
-    const all = readdirSync(join(this.#root, "test"), { recursive: true }).filter((name) => name.endsWith(".test.ts"));
-    const rank = (name) => PACKAGE_SUITE.findIndex((part) => basename(name).startsWith(part));
-    return all
-      .filter((name) => rank(name) >= 0)
-      .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
-      .map((name) => `test/${name}`);
+    const all = testFiles();
+    return PACKAGE_SUITE.flatMap((start) => all.filter((file) => file.startsWith(`test/${start}`)));
   }
 
   /** Builds the native part of the copy from its source. */
@@ -270,9 +286,8 @@ class Scratch {
   async #packageBuilt({ first = [], filter }) {
     const built = await this.#timed("build", process.execPath, ["scripts/build.mjs"], { limit: BUILD_LIMIT_MS });
     if (!built.ok) throw new RunnerError(`does not build:\n${readable(built.output)}`);
-    const there = first.filter((file) => existsSync(join(this.#root, file)));
-    const rest = this.#packageSuite().filter((file) => filter !== undefined || !there.includes(file));
-    const caught = await this.#testPackage(there, filter);
+    const rest = this.#packageSuite().filter((file) => filter !== undefined || !first.includes(file));
+    const caught = await this.#testPackage(first, filter);
     return { caught: caught ?? (options.quick ? undefined : await this.#testPackage(rest)) };
   }
 
@@ -285,12 +300,19 @@ class Scratch {
   }
 }
 
+/** All files of tests of the package, as paths from the root. */
+function testFiles() {
+  const names = readdirSync(join(ROOT, "test"), { recursive: true }).filter((name) => name.endsWith(".test.ts"));
+  return names.map((name) => `test/${name}`).sort();
+}
+
+/** The errors of the compiler in cargo's JSON; the beginning of any other output. */
 function readable(output) {
   const rendered = [...output.matchAll(/"rendered":("(?:[^"\\]|\\.)*")/g)].map((match) => JSON.parse(match[1]));
   return (rendered.length > 0 ? rendered.filter((text) => text.startsWith("error")).join("") : output).slice(0, 4000);
 }
 
-/** The name of the test that failed, or what else happened. */
+/** The name of the test that failed, or how the program ended. */
 function complaintOfEngine({ hung, signal, output, code }) {
   if (hung) return "hang";
   const failed =
@@ -310,13 +332,13 @@ function complaintOfPackage({ hung, signal, code, output }, report, file) {
       if (failed !== undefined) return `${file}: ${failed.fullName}`;
     }
   } catch {
-    // It came to no report.
+    // The process ended before it wrote a report.
   }
   if (/Unhandled (Errors|Rejection)/.test(output)) return `${file}: an unhandled error`;
   return signal === null ? `${file}: exit code ${code}` : `${file}: a crash (${signal})`;
 }
 
-/** Says in the engine which mutant is meant; 0 is none. */
+/** Rust code for the engine: the number of the mutant that is in force; 0 is none. */
 const WHICH = `
 pub(crate) fn mutant() -> u32 {
     static WHICH: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
@@ -324,7 +346,7 @@ pub(crate) fn mutant() -> u32 {
 }
 `;
 
-/** Where the bracket that is open at `at` is closed again. */
+/** The position of the bracket that closes the one at `at`. */
 function closing(text, at) {
   for (let depth = 0, i = at; i < text.length; i++) {
     if ("([{".includes(text[i])) depth++;
@@ -333,7 +355,7 @@ function closing(text, at) {
   throw new RunnerError(`a bracket stays open: ${text.slice(at, at + 80)}`);
 }
 
-/** The functions of a source as rustfmt leaves it: where each begins and ends, and how its copy is called. */
+/** The functions of a Rust file that rustfmt has formatted: where each begins and ends, and how its copy is called. */
 function functionsOf(text) {
   const heads = /^( *)(?:pub(?:\([a-z]+\))? )?((?:const |unsafe )*)fn (\w+)/gm;
   return [...text.matchAll(heads)].map(({ 0: head, 1: indent, 2: qualifiers, 3: name, index }) => {
@@ -351,7 +373,7 @@ function functionsOf(text) {
   });
 }
 
-/** A source with all these mutants in it, none of which is in force by itself. */
+/** The text of a Rust file with all these mutants in it; `MUTANT` selects one of them when the program runs. */
 function woven(text, mutants) {
   const functions = functionsOf(text).reverse();
   const broken = new Map(functions.map((each) => [each, []]));
@@ -371,7 +393,7 @@ function woven(text, mutants) {
     const original = text.slice(each.start, each.end);
     const copies = broken.get(each);
     if (copies.length === 0) continue;
-    // What the mutants switch between cannot be constant.
+    // A function that reads the variable cannot be `const`.
     const plain = (source) => source.replace(/^( *(?:pub(?:\([a-z]+\))? )?)const /, "$1");
     const called = (number) => `${each.name}_mutant_${number}`;
     const calls = copies.map(
@@ -395,7 +417,33 @@ function editedBy(text, edits) {
   }, text);
 }
 
-/** The mutants as they are run: whatever is wrong with the list is said before anything is built. */
+/** What is wrong with the names in this file and in the lists, apart from the texts that mutants replace. */
+function wrongNames(mutants) {
+  const problems = [];
+  const files = testFiles();
+  for (const name of SOURCES) if (!existsSync(join(ROOT, name))) problems.push(`SOURCES: there is no ${name}`);
+  for (const start of PACKAGE_SUITE) {
+    if (!files.some((file) => file.startsWith(`test/${start}`)))
+      problems.push(`PACKAGE_SUITE: no test is test/${start}…`);
+  }
+  for (const { name, part, first = [], filter } of mutants) {
+    if (first.length === 0) problems.push(`${name}: names no test`);
+    if (part === "engine") continue;
+    for (const file of first) if (!files.includes(file)) problems.push(`${name}: there is no ${file}`);
+    if (filter === "") problems.push(`${name}: an empty filter matches every test`);
+  }
+  const chooses = {
+    only: (value) => mutants.some(({ name }) => name.includes(value)),
+    part: (value) => ["engine", "loom", "package"].includes(value),
+  };
+  for (const [option, isKnown] of Object.entries(chooses)) {
+    for (const value of options[option] ?? [])
+      if (!isKnown(value)) problems.push(`--${option} ${value}: matches no mutant`);
+  }
+  return problems;
+}
+
+/** The chosen mutants. Whatever is wrong with the lists is reported before anything is built. */
 function prepare() {
   const mutants = [
     ...ENGINE.map((mutant) => ({ ...mutant, part: "engine" })),
@@ -405,7 +453,7 @@ function prepare() {
     number: i + 1,
     edits: [[find, replace], ...also],
   }));
-  const problems = [];
+  const problems = wrongNames(mutants);
   const names = new Set();
   for (const { name, file, edits } of mutants) {
     if (names.has(name)) problems.push(`${name}: listed twice`);
@@ -421,17 +469,17 @@ function prepare() {
   const chosen = mutants
     .filter(({ name }) => only === undefined || only.some((part) => name.includes(part)))
     .filter(({ part, loom = false }) => parts === undefined || parts.includes(loom ? "loom" : part));
-  if (chosen.length === 0) throw new RunnerError("no mutant is of this name and part");
+  if (chosen.length === 0) throw new RunnerError("--only and --part: no mutant has such a name and is of such a part");
   return chosen;
 }
 
 const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(0)} s`;
 
-/** Tests the sources as they are with all that the mutants will meet, and learns how long that takes. */
+/** Runs all tests that the mutants will meet with the unchanged sources, and measures how long each run takes. */
 async function baseline(scratch, mutants) {
   const parts = new Set(mutants.map(({ part, loom = false }) => `${part} ${loom}`));
   const complain = ({ caught }) => {
-    if (caught !== undefined) throw new RunnerError(`the sources as they are do not pass: ${caught}`);
+    if (caught !== undefined) throw new RunnerError(`the unchanged sources fail: ${caught}`);
   };
   const named = (part, loom) =>
     options.quick
@@ -465,7 +513,7 @@ async function main() {
     const scratch = new Scratch();
     scratches.push(scratch);
     await baseline(scratch, mutants);
-    console.log(`${seconds(started).padStart(7)}  the sources as they are pass`);
+    console.log(`${seconds(started).padStart(7)}  the unchanged sources pass`);
     for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
       const start = performance.now();
       const undo = mutant.part === "package" ? scratch.apply(mutant) : () => {};
@@ -477,9 +525,9 @@ async function main() {
         outcome = { broken: error.message };
       }
       undo();
-      const { caught, skipped, broken } = outcome;
-      const verdict = broken ? "BROKEN" : skipped ? "not run" : caught === undefined ? "SURVIVED" : "caught";
-      const by = broken ?? skipped ?? caught ?? "";
+      const { caught, broken } = outcome;
+      const verdict = broken ? "BROKEN" : caught === undefined ? "SURVIVED" : "caught";
+      const by = broken ?? caught ?? "";
       results.push({ mutant: mutant.name, breaks: mutant.breaks, verdict, by, time: seconds(start) });
       done++;
       const line = `${seconds(started).padStart(7)}  ${String(done).padStart(3)}/${mutants.length}  ${verdict.padEnd(8)}`;
@@ -499,8 +547,8 @@ async function main() {
   }
   const count = (verdict) => results.filter((result) => result.verdict === verdict).length;
   console.log(
-    `\n${count("caught")} caught, ${count("SURVIVED")} survived, ${count("not run")} not run, ` +
-      `${count("BROKEN")} did not build, in ${seconds(started)}`,
+    `\n${count("caught")} caught, ${count("SURVIVED")} survived, ` +
+      `${count("BROKEN")} could not be tested, in ${seconds(started)}`,
   );
   process.exitCode = count("SURVIVED") + count("BROKEN") > 0 ? 1 : 0;
 }

@@ -1,15 +1,15 @@
 #!/bin/sh
-# The engine's tests under AddressSanitizer, ThreadSanitizer and Miri; not part of `npm test`.
+# Runs the engine's tests under AddressSanitizer, ThreadSanitizer and Miri. Not part of `npm test`.
 #
-#   sh scripts/sanitize.sh [asan] [tsan] [miri]     all three: at most 40 minutes, and the first time the builds
-#   SEED=… replays; SCALE=… does more or less than is set below
+#   sh scripts/sanitize.sh [asan] [tsan] [miri]     all three: at most 40 minutes, plus the builds of the first run
+#   SEED=… repeats a run; SCALE=… runs more or fewer rounds than the defaults below
 #
-# asan  finds what leaves the region, which is one allocation of the native build; not what stays inside of it.
-# tsan  finds races of plain accesses. Native, the engine copies by relaxed atomic words, so it cannot judge the bulk
-#       copies of the WebAssembly build; it ignores fences, and a wrong order of atomics is no race to it.
-# miri  finds undefined behaviour, and lets relaxed loads answer old values; only short tests are within its reach.
+# asan  finds accesses outside of the region, which is one allocation in the native build. It cannot find wrong accesses inside.
+# tsan  finds data races of plain accesses. The native build copies with relaxed atomic words, so tsan says nothing about the bulk
+#       copies of the WebAssembly build. It ignores fences, and a wrong memory order of atomics is no data race.
+# miri  finds undefined behaviour, and lets relaxed loads return old values. It is so slow that only short tests are possible.
 #
-# Each is first shown a test that is broken on purpose and has to report it.
+# Each tool must first report a test that is broken on purpose.
 set -eu
 
 say() { echo "sanitize: $*"; }
@@ -32,7 +32,7 @@ crate="$cache/wasm"
 log="$cache/log"
 target=x86_64-unknown-linux-gnu
 export SEED="${SEED:-1}" RUST_BACKTRACE=0 CARGO_TERM_QUIET=true
-# A copy, because the broken test does not belong into the repository.
+# A copy of the crate, because the broken tests do not belong in the repository.
 rm -rf "$crate"
 mkdir -p "$crate"
 cp -r "$root/wasm/src" "$root/wasm/tests" "$root/wasm/Cargo.toml" "$root/wasm/Cargo.lock" "$crate"
@@ -65,7 +65,7 @@ fn race() {
 }
 RUST
 
-# Two threads that count and read each other's values: short enough for Miri.
+# Two threads that count, and read each other's values. Short enough for Miri.
 cat >"$crate/tests/short.rs" <<'RUST'
 #[allow(dead_code)]
 #[path = "engine/harness.rs"]
@@ -98,7 +98,7 @@ fn two_threads() {
 }
 RUST
 
-# teeth <the words of the report> <test> <command …>: the command has to fail with that report.
+# teeth <part of the report> <test> <command …>: the command must fail with that report.
 teeth() {
   words=$1 test=$2
   shift 2
@@ -117,14 +117,14 @@ run() {
   grep -E '^test .*(FAILED|failed)|panicked at|watchdog:|^WARNING: ThreadSan|^SUMMARY|^error: Undefined' "$log" || true
   [ "$code" -ne 124 ] || fail "$name did not end within $seconds s; log: $log"
   [ "$code" -eq 0 ] || fail "$name, SEED=$SEED SCALE=$SCALE, exit code $code; log: $log"
-  # Schedules that run at once may write into one line.
+  # Schedules that run in parallel may write into the same line.
   tests=$(grep -oE '[0-9]+ passed' "$log" | sed 's/ passed//' | paste -sd+)
   [ -n "$tests" ] && [ "$(($tests))" -gt 0 ] || fail "$name ran no test"
   say "$name: $(($tests)) tests without a finding in $(($(date +%s) - start)) s (SEED=$SEED SCALE=$SCALE)"
   total=$((total + $tests))
 }
 
-# The test program $1, built with the flags that are set; its path.
+# Builds the test program $1 with the current flags; prints its path.
 program() {
   (cd "$crate" && cargo test -Zbuild-std --locked --no-run --target $target --features faults --test "$1" \
     --message-format json 2>"$log") | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1
@@ -143,14 +143,14 @@ for what in "$@"; do
   export CARGO_TARGET_DIR="$cache/target-$what"
   case "$what" in
     asan)
-      # Without the models, whose tasks have stacks that it does not know.
+      # Without the models: their tasks run on stacks that asan does not know.
       export SCALE="${given_scale:-0.2}" RUSTFLAGS="-Zsanitizer=address"
       build asan
       teeth "heap-buffer-overflow" outside "$teeth_program"
       run asan 720 "$engine" --skip models::
       ;;
     tsan)
-      # Without the tests of one thread, and the one whose own watchdog is too short for it.
+      # Without tests of a single thread, and without those whose watchdog is too short for tsan.
       export SCALE="${given_scale:-0.2}" RUSTFLAGS="-Zsanitizer=thread"
       build tsan
       teeth "ThreadSanitizer: data race" race "$teeth_program"
@@ -163,7 +163,7 @@ for what in "$@"; do
       cd "$crate"
       teeth "Undefined Behavior" outside $miri --test teeth --
       teeth "Data race detected" race $miri --test teeth --
-      # Each seed is another schedule and other old values.
+      # Each seed chooses another schedule and other old values.
       export MIRIFLAGS="$MIRIFLAGS -Zmiri-many-seeds=0..8"
       run "miri, eight schedules" 600 $miri --test short
       export MIRIFLAGS="-Zmiri-disable-isolation"

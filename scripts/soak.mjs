@@ -1,25 +1,26 @@
 /**
- * The crash tests for as long as one likes: processes are killed, threads terminated, processes stopped and woken up,
- * at random instants and in all kinds of caches, while survivors check everything they read; and under fire the records
- * of all are checked for an order that explains them; and threads run out of stack in the middle of calls. Ends with 1 at the first broken promise, and leaves nothing behind.
+ * Runs the crash tests for as long as you like, in all kinds of caches. Processes are killed, threads are terminated, processes are
+ * stopped and continued, and threads run out of stack in the middle of calls, all at random moments. The survivors check everything
+ * that they read. The parts called `fire` also record all operations, and check that they are linearizable. The first violation
+ * ends the run with exit code 1. Nothing is left behind.
  *
  *   npm run soak -- --minutes 30 --seed 7
  *   npm run soak -- --minutes 45 --kills 10000 --terminations 10000 --freezes 1000 --log soak.jsonl
- *   npm run soak -- --seed 12 --only fire-tight --round 50     (the plan of a part that failed, over and over)
+ *   npm run soak -- --seed 12 --only fire-tight --round 50     (repeats the plan of a part that failed)
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { appendFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { crash, freeze } from "../test/crash/arena.mjs";
+import { crash, freeze } from "../test/crash/driver.mjs";
 import { opening } from "../test/host/native-arena.mjs";
-import { fire } from "../test/linearizability/arena.mjs";
+import { fire } from "../test/linearizability/driver.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/linearizability/stalls.mjs";
 
-/** How long a part may take that has a program of its own. */
+/** Time limit of a part that runs as a separate program. */
 const FIXTURE_MS = 600_000;
-/** What such a part does not count. */
+/** The counts of such a part, before its own are added. */
 const NOTHING = {
   kills: 0,
   terminations: 0,
@@ -31,7 +32,7 @@ const NOTHING = {
   ours: 0,
 };
 
-/** Survivors leave the processors to the dying: a death costs a start. */
+/** Survivors pause, so that the processors start victims: every death needs a new start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
 const KINDS = {
   "fire-tight": { what: "fire", roomy: false },
@@ -52,7 +53,7 @@ const KINDS = {
   "script-terminated": { what: "overflow", reach: "processes", how: "terminate" },
 };
 
-/** What is added up over the parts of a kind, and of what the most counts. */
+/** The numbers that are added up over the parts of a kind, and those of which the maximum counts. */
 const SUMS = ["kills", "terminations", "freezes", "overflows", "steps", "operations", "busy", "violations"];
 const STALLS = ["unexplained", "ours", "controlUnexplained"];
 const MOSTS = ["longestMs", "unexplainedMs", "controlMs", "controlUnexplainedMs"];
@@ -63,13 +64,13 @@ const { values } = parseArgs({
     seed: { type: "string", default: String(Math.floor(Math.random() * 1e9)) },
     /** One kind only, by its name. */
     only: { type: "string" },
-    /** Deaths of a part, before its caches are looked through and made anew. */
+    /** Deaths in a part, before its caches are checked as a whole and new ones are created. */
     round: { type: "string", default: "50" },
-    /** Of each of these, stop when there were so many. */
+    /** The run also ends when all three counts are reached. */
     kills: { type: "string", default: "Infinity" },
     terminations: { type: "string", default: "Infinity" },
     freezes: { type: "string", default: "Infinity" },
-    /** A file that gets a line of JSON for each part. */
+    /** A file to which a line of JSON is appended for each part. */
     log: { type: "string" },
   },
 });
@@ -98,12 +99,12 @@ if (
 }
 
 if (!MEASURED.every((flag) => process.execArgv.includes(flag))) {
-  // Once more, with V8 as the measuring needs it.
+  // Starts itself again with the flags of V8 that the measurements need.
   const script = fileURLToPath(import.meta.url);
   const again = spawn(process.execPath, [...MEASURED, script, ...process.argv.slice(2), "--seed", String(seed)], {
     stdio: "inherit",
   });
-  // From a terminal it gets Ctrl-C as well; it takes it twice.
+  // A terminal sends Ctrl-C to both processes; the second signal does no harm.
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => again.kill(signal));
   again.once("exit", (code) => process.exit(code ?? 1));
 } else {
@@ -141,7 +142,7 @@ async function soak() {
   for (let i = 0; !over() && !enough(); i++) {
     const name = names[i % names.length];
     const part = partOf(KINDS[name], left);
-    // Done with what this kind can do: the others may still have something to do.
+    // This kind has reached its counts; others may not have.
     if (part === undefined && names.every((other) => partOf(KINDS[other], left) === undefined)) break;
     if (part === undefined) continue;
     const from = performance.now();
@@ -191,7 +192,7 @@ async function soak() {
   table(rows, elapsed() * 60);
 }
 
-/** What a part of a kind does, undefined when there is nothing left for it to do. */
+/** The function that runs a part of this kind; undefined when all its counts are reached. */
 function partOf({ what, ...kind }, left) {
   const deaths = (of, most = round) => Math.min(most, left(of));
   if (what === "crash") {
@@ -230,16 +231,16 @@ function partOf({ what, ...kind }, left) {
   return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
 }
 
-/** Calls that do not return: see `overflow-main.mjs`. */
+/** Calls that the end of the stack cuts off. */
 async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
-  const { overflows, operations, checks } = await fixture("host/overflow-main.mjs", plan);
+  const { overflows, operations, checks } = await fixture("test/host/overflow-main.mjs", plan);
   return { ...NOTHING, overflows, operations, survivorSteps: checks };
 }
 
-/** Keys that are aimed at those of a limiter: see `aimed-main.mjs`. */
+/** Keys that are chosen to meet the keys of a rate limiter. */
 async function aimed(rounds, { seed }) {
-  const { terminations, operations } = await fixture("hostile/aimed-main.mjs", {
+  const { terminations, operations } = await fixture("test/hostile/aimed-keys-main.mjs", {
     name: `soak-${process.pid}`,
     seed,
     rounds,
@@ -247,9 +248,9 @@ async function aimed(rounds, { seed }) {
   return { ...NOTHING, terminations, operations, survivorSteps: operations };
 }
 
-/** Runs a program of the tests, which checks by itself, and gives what it prints last. */
+/** Runs a program of the tests, which makes its own checks; the JSON of its last line. */
 async function fixture(file, plan) {
-  const path = fileURLToPath(new URL(`../test/${file}`, import.meta.url));
+  const path = fileURLToPath(new URL(`../${file}`, import.meta.url));
   const child = spawn(process.execPath, [path, JSON.stringify(plan)], { stdio: ["ignore", "pipe", "pipe"] });
   const watchdog = setTimeout(() => child.kill("SIGKILL"), FIXTURE_MS);
   let output = "";

@@ -1,6 +1,6 @@
 /**
- * The package in a page and its Web Workers, in a real Chromium: what a bundler makes of it, the conformance suite on the
- * main thread and in workers, and what happens when workers are terminated. And `inspect`, of which the demo makes pictures.
+ * Tests the package in a page and its Web Workers, in a real Chromium (chromium.ts): the bundle, the conformance suite on the main
+ * thread and in workers, and terminated workers. Also tests `inspect`, whose results the demo draws.
  */
 
 import { gzipSync } from "node:zlib";
@@ -8,19 +8,19 @@ import { createCache } from "cache-machine";
 import { build } from "esbuild";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { chromiumPath, host, launch, open } from "./host.ts";
+import { chromiumPath, host, launch, open } from "./chromium.ts";
 import type { Tests } from "./page.ts";
 
 const root = new URL("../..", import.meta.url).pathname;
 const SEED = Number(process.env.SEED ?? 20_240_517);
-/** 40 kB, with the compiled engine inside, compressed as servers do it. */
+/** Maximum size of the bundle, compressed with gzip; the compiled engine is part of it. */
 const MAX_BUNDLE_BYTES = 45_000;
 
 const skipped = chromiumPath === undefined && !process.env.CI;
 if (skipped) console.warn("browser: skipped, no Chromium: install Debian's package `chromium`, or set CHROMIUM=/path");
 console.log(`browser: SEED=${SEED}`);
 
-describe("bundled for a page", () => {
+describe("the bundle for a page", () => {
   const bundle = (contents: string) =>
     build({
       stdin: { contents, resolveDir: root },
@@ -34,7 +34,7 @@ describe("bundled for a page", () => {
       logLevel: "silent",
     });
 
-  test("has nothing of Node.js in it, no native part, and is small", async () => {
+  test("the bundle for a page contains nothing of Node.js and no native part, and is small", async () => {
     const result = await bundle('export { createCache, attachCache } from "cache-machine";');
     expect(result.warnings).toEqual([]);
     const inputs = Object.keys(result.metafile.inputs).filter((input) => input !== "<stdin>");
@@ -44,7 +44,7 @@ describe("bundled for a page", () => {
     expect(imports).toEqual([]);
     const [{ contents, text }] = result.outputFiles as [{ contents: Uint8Array; text: string }];
     expect(text).not.toMatch(/dlopen|cache_machine-linux|["'`]node:(?!fs|worker_threads)/);
-    // What a page's content security policy may forbid.
+    // A page's content security policy may forbid these.
     expect(text).not.toMatch(/\beval\b|\bFunction\(/);
     const bytes = gzipSync(contents, { level: 9 }).length;
     console.log(`browser: the bundle has ${contents.length} bytes, ${bytes} compressed`);
@@ -55,7 +55,7 @@ describe("bundled for a page", () => {
 describe("inspect", () => {
   const sum = (values: number[]): number => values.reduce((total, value) => total + value, 0);
 
-  test("tells of every segment and of all of the index what stats tell of the whole", () => {
+  test("inspect returns numbers of each segment and of the index that add up to those of stats", () => {
     const cache = createCache({ size: "2mb" });
     const empty = cache.inspect();
     expect(new Set(empty.segments.map(({ state, used, live }) => `${state} ${used} ${live}`))).toEqual(
@@ -73,13 +73,13 @@ describe("inspect", () => {
     expect(filled.segments.filter(({ state }) => state !== "free").length * filled.segmentBytes).toBe(used);
     expect(filled.segments.filter(({ state }) => state === "open")).toHaveLength(1);
 
-    // What is replaced is dead where it was.
+    // The old records of replaced entries are dead bytes in their segments.
     for (let i = 0; i < 2000; i += 2) cache.set(`key ${i}`, i);
     const { segments } = cache.inspect();
     expect(sum(segments.map(({ live }) => live))).toBe(cache.stats().bytes);
     expect(sum(segments.map(({ used }) => used))).toBeGreaterThan(cache.stats().bytes * 1.3);
 
-    // More than fits, and some of it read again and again.
+    // Stores more than fits, and reads a hundred keys again and again.
     for (let i = 0; i < 100_000; i++) {
       cache.set(`more ${i}`, "x".repeat(100));
       if (i % 10 === 0) for (let hot = 1; hot < 200; hot += 2) cache.get(`key ${hot}`);
@@ -114,7 +114,7 @@ describe.skipIf(skipped)("in Chromium", () => {
     expect(complaints).toEqual([]);
   });
 
-  /** Runs one of the functions of `browser-page.ts` in a new page. */
+  /** Runs one of the functions of page.ts in a new page. */
   async function run<K extends keyof Tests>(
     name: K,
     args: Parameters<Tests[K]>,
@@ -128,54 +128,54 @@ describe.skipIf(skipped)("in Chromium", () => {
   }
 
   test.each([
-    ["the main thread", "conformance", {}],
-    ["the main thread, without a near cache", "conformance", { nearCache: 0 }],
-    ["a worker", "conformanceInWorker", {}],
-  ] as const)("the whole interface on %s", async (_, name, options) => {
+    ["on the main thread", "conformance", {}],
+    ["on the main thread, without a near cache", "conformance", { nearCache: 0 }],
+    ["in a worker", "conformanceInWorker", {}],
+  ] as const)("the conformance suite passes in a page: %s", async (_, name, options) => {
     const { checks, failures } = await run(name, [SEED, options]);
     expect(failures).toEqual([]);
     expect(checks).toBeGreaterThan(30);
   });
 
-  test("the whole interface in three workers at once, and what they and the page do together", async () => {
+  test("the conformance suite passes in three workers at once, and the concurrent checks pass in them and the page", async () => {
     const reports = await run("together", [SEED, 3]);
     expect(reports.flatMap(({ failures }) => failures)).toEqual([]);
     expect(reports.map(({ checks }) => checks).slice(3)).toEqual([1, 1, 1, 1]);
     expect(reports).toHaveLength(7);
   });
 
-  test("the places of terminated workers are free again, as often as one likes", async () => {
+  test("the seats of terminated workers are free again, also after more workers than there are seats", async () => {
     const { watchedMs, freeMs, broken } = await run("comeAndGo", [70]);
     console.log(
-      `browser: workers were watched after ${watchedMs.toFixed(1)} ms, and missed after ${freeMs.toFixed(1)} ms`,
+      `browser: workers were watched after ${watchedMs.toFixed(1)} ms, and their seats free after ${freeMs.toFixed(1)} ms`,
     );
     expect(broken).toBe(0);
   });
 
-  test("workers terminated in the middle of storing cost the others nothing", async () => {
+  test("terminating workers while they store does no harm to the page", async () => {
     const { stored, wrong, broken } = await run("terminateWriters", [3]);
     expect(wrong).toEqual([]);
     expect(broken).toBe(0);
     expect(stored).toBeGreaterThan(10_000);
   });
 
-  test("a thread that is always busy knows of a terminated worker as well", async () => {
+  test("a worker that never returns to its event loop learns that another worker was terminated", async () => {
     const { seen } = await run("tellTheBusy", []);
     expect(seen).toBe(2);
   });
 
-  test("nobody who lives is taken for dead, however busy all are", async () => {
+  test("no living worker is taken for dead while the page and all workers are busy", async () => {
     const { fewest, lost } = await run("crowd", [12]);
     expect([fewest, lost]).toEqual([13, 0]);
   });
 
-  test("a worker whose lock comes late is not taken for dead before, and missed after", async () => {
+  test("a worker whose Web Lock is granted late counts as alive before that, and as gone after its termination", async () => {
     const { fewest, tookMs } = await run("late", [600]);
     expect(fewest).toBe(2);
     expect(tookMs).toBeGreaterThan(500);
   });
 
-  test("without Web Locks a cache works, and a terminated worker counts as one who lives", async () => {
+  test("without Web Locks a cache works, and a terminated worker still counts as alive", async () => {
     const { locks, value, participants } = await run("withoutLocks", [], () => {
       Object.defineProperty(Navigator.prototype, "locks", { value: undefined });
     });

@@ -1,9 +1,9 @@
-/** The demo of examples/browser, driven as a person would: in a real Chromium, with its keys and buttons, by its numbers. */
+/** Tests the demo of examples/browser in a real Chromium: presses its keys and buttons, and reads its numbers and its picture. */
 
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { serve } from "../../examples/browser/serve.mjs";
-import { chromiumPath, launch, open } from "./host.ts";
+import { chromiumPath, launch, open } from "./chromium.ts";
 
 const PATIENCE_MS = 20_000;
 const LAPTOP = { viewport: { width: 1280, height: 800 }, reducedMotion: "reduce" } as const;
@@ -37,13 +37,13 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
   const text = (selector: string): Promise<string> => page.locator(selector).innerText();
   const number = async (id: string): Promise<number> => Number(await page.locator(`#${id}`).getAttribute("data-value"));
 
-  /** What the rows of the workers say, all together. */
+  /** The number of tiles that all workers have rendered. */
   async function rendered(): Promise<number> {
     const cells = await page.locator("#workers tr td:nth-child(2)").allInnerTexts();
     return cells.reduce((sum, cell) => sum + Number(cell.replace(",", "")), 0);
   }
 
-  /** Waits until all tiles in view are there, the workers have nothing to do, and the numbers on the screen say so. */
+  /** Waits until all tiles in view are rendered, the workers are idle, and the numbers on the page no longer change. */
   async function settled(): Promise<void> {
     const calm = await page.evaluate(async (patience) => {
       const quiet = (): boolean =>
@@ -61,10 +61,10 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
       }
       return false;
     }, PATIENCE_MS);
-    expect(calm, "all tiles are there and nobody works").toBe(true);
+    expect(calm, "all tiles are rendered and all workers are idle").toBe(true);
   }
 
-  /** What the map shows: whether there is much to see, and a digest. */
+  /** A digest of the map's picture, and whether the picture has much detail. */
   const picture = (): Promise<string> =>
     page.evaluate(async () => {
       const png = new TextEncoder().encode(document.querySelector<HTMLCanvasElement>("#map")!.toDataURL());
@@ -77,18 +77,18 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     for (let i = 0; i < times; i++) await page.keyboard.press(key);
   }
 
-  test("every tile is rendered once, and what comes into view again is found", async () => {
+  test("every tile is rendered once, and a tile that comes into view again is read from the cache", async () => {
     await show(SMALL);
     await settled();
     const first = await rendered();
-    // Those around the view are rendered as well, before anybody sees them.
+    // Tiles around the view are rendered in advance.
     expect(first).toBeGreaterThan(Number.parseInt(await text("#progress"), 10));
     expect([await number("entries"), await number("evictions")]).toEqual([first, 0]);
     expect(await text("#participants")).toContain("4 participants");
     const before = await picture();
     expect(before).toMatch(/^much/);
 
-    // By less than what is in view, so that nothing lies between here and there that is in neither.
+    // Moves by less than the width of the view, so that every tile on the way is in one of the two views.
     await press("ArrowRight", 4);
     await settled();
     const away = await rendered();
@@ -96,7 +96,7 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     expect(await picture()).not.toBe(before);
 
     await press("ArrowLeft", 4);
-    // To the very same place, rounding included.
+    // Key 0 returns to exactly the first view, without rounding errors.
     await press("0", 1);
     await settled();
     expect(await rendered()).toBe(away);
@@ -105,7 +105,7 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     expect(await number("hit-ratio")).toBeGreaterThan(0.3);
   });
 
-  test("a worker is added, one is terminated in the middle of its work, and the others read at full speed", async () => {
+  test("a worker can be added, another one terminated while it renders, and the others read at full speed", async () => {
     await show(SMALL);
     await settled();
     await page.locator("#add").click();
@@ -113,7 +113,7 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     expect(await text("#participants")).toContain("5 participants");
     expect(await page.locator("#workers tr").count()).toBe(4);
 
-    // Far into it, where each tile takes long: then whoever works is terminated.
+    // Zooms in to where each tile takes long, and then terminates a worker that renders.
     await page.mouse.move(234, 318);
     for (let i = 0; i < 8; i++) await page.mouse.wheel(0, -240);
     const busy = page.locator("#workers tr", { has: page.locator("small:not(:empty)") }).first();
@@ -133,7 +133,7 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     expect(await number("rate")).toBeLessThan(100);
   });
 
-  test("a smaller cache takes what fits, evicts, and the map stays whole", async () => {
+  test("a smaller cache takes over the entries that fit, evicts later ones, and the map stays complete", async () => {
     await show(LAPTOP);
     await settled();
     const [entries, times, image] = [await number("entries"), await rendered(), await picture()];
@@ -141,7 +141,7 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     await settled();
     expect(await text("#used")).toMatch(/ of 3\.\d MiB$/);
     expect([await number("entries"), await rendered(), await picture()]).toEqual([entries, times, image]);
-    // Twice to where nothing is left of the view.
+    // Moves twice, each time to a view with none of the old tiles.
     for (const [key, times] of [
       ["ArrowRight", 11],
       ["ArrowDown", 9],
@@ -157,7 +157,7 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     await settled();
   });
 
-  test("with a cache for each worker, what comes into view again is rendered again", async () => {
+  test("with a cache for each worker, tiles that come into view again are rendered again", async () => {
     await show(SMALL);
     await settled();
     await page.locator("label", { hasText: "each its own" }).click();
@@ -168,14 +168,14 @@ describe.skipIf(chromiumPath === undefined && !process.env.CI)("the demo in Chro
     await settled();
     const away = await rendered();
     await press("ArrowLeft", 8);
-    // To the very same place, rounding included.
+    // Key 0 returns to exactly the first view, without rounding errors.
     await press("0", 1);
     await settled();
     expect(await rendered()).toBeGreaterThan(away);
     expect(await picture()).toBe(before);
   });
 
-  test("every control can be reached with the keyboard, and a phone shows all of it", async () => {
+  test("the keyboard reaches every control, and the page fits on a phone", async () => {
     await show(PHONE);
     await settled();
     const reached = new Set<string>();

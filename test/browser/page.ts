@@ -1,6 +1,6 @@
 /**
- * The side of the tests that runs in a page: what they ask for, as functions of `globalThis.tests`. Its workers are
- * `browser-worker.ts`.
+ * The part of browser.test.ts that runs in a page: the functions that the tests call, in `globalThis.tests`. The page's workers
+ * run worker.ts.
  */
 
 import { attachCache, type Cache, type CacheOptions, createCache } from "cache-machine";
@@ -10,11 +10,11 @@ import type { Order } from "./worker.ts";
 const MIB = 1 << 20;
 const PATIENCE_MS = 20_000;
 
-/** A worker of this page that does one thing at a time. */
+/** A worker of this page, which executes one order at a time. */
 class Helper {
-  readonly worker: Worker = new Worker("browser-worker.js", { type: "module" });
+  readonly worker: Worker = new Worker("worker.js", { type: "module" });
 
-  /** Sends an order; its answer, or the error that it ended with. */
+  /** Sends an order; resolves to the answer, or rejects with the worker's error. */
   ask<T>(order: Order): Promise<T> {
     return new Promise((resolve, reject) => {
       this.worker.onmessage = ({ data }) => ("error" in data ? reject(new Error(data.error)) : resolve(data.value));
@@ -26,11 +26,11 @@ class Helper {
 
 async function until(reached: () => boolean, what: string): Promise<void> {
   for (const since = performance.now(); !reached(); await new Promise((resolve) => setTimeout(resolve))) {
-    if (performance.now() - since > PATIENCE_MS) throw new Error(`waits in vain for ${what}`);
+    if (performance.now() - since > PATIENCE_MS) throw new Error(`timeout while waiting for ${what}`);
   }
 }
 
-/** Waits until this page watches so many threads: until they hold their locks, and it stands in line for these. */
+/** Waits until this page watches `count` threads: these hold their Web Locks, and the page has requested the same locks. */
 async function watches(count: number): Promise<void> {
   const { locks } = navigator;
   const me = await locks.request("me", async () => (await locks.query()).held?.find(({ name }) => name === "me"));
@@ -39,20 +39,20 @@ async function watches(count: number): Promise<void> {
     const isHeld = (name: string | undefined): boolean => held.some((lock) => lock.name === name);
     if (pending.filter(({ name, clientId }) => clientId === me?.clientId && isHeld(name)).length >= count) return;
   }
-  throw new Error(`does not watch ${count} threads`);
+  throw new Error(`the page does not watch ${count} threads`);
 }
 
 const alone = (cache: Cache): Promise<void> => until(() => cache.stats().participants === 1, "all others to be gone");
 
 const tests = {
-  /** The whole interface in this thread. */
+  /** Runs the conformance suite in this thread. */
   conformance(seed: number, options: CacheOptions): Promise<Report> {
     const cache = seeded(seed, () => createCache({ size: "64mb" }));
     const open = (more?: CacheOptions): Cache => attachCache(cache.handle, more);
     return runSuite({ reach: "threads", largest: 8 * MIB, open }, options).finally(() => cache.close());
   },
 
-  /** The same in a worker. */
+  /** Runs the conformance suite in a worker. */
   conformanceInWorker(seed: number, options: CacheOptions): Promise<Report> {
     const cache = seeded(seed, () => createCache({ size: "64mb" }));
     const helper = new Helper();
@@ -62,7 +62,7 @@ const tests = {
     });
   },
 
-  /** The whole interface in each of several workers at once, in parts of one cache; then they and the page meet. */
+  /** Runs the suite in several workers at once, in parts of one cache, then the concurrent checks in them and in the page. */
   async together(seed: number, workers: number): Promise<Report[]> {
     const cache = seeded(seed, () => createCache({ size: "128mb" }));
     const helpers = Array.from({ length: workers }, () => new Helper());
@@ -76,8 +76,8 @@ const tests = {
   },
 
   /**
-   * Workers come, say so and are terminated, many more than the cache has places. The longest time until one was watched,
-   * and until its place was free again.
+   * Starts and terminates workers, more than the cache has seats. Returns the longest time until a worker was watched, and
+   * until its seat was free again.
    */
   async comeAndGo(times: number): Promise<{ watchedMs: number; freeMs: number; broken: number }> {
     const cache = createCache({ size: "1mb" });
@@ -86,7 +86,7 @@ const tests = {
       const helper = new Helper();
       await helper.ask({ do: "attach", handle: cache.handle });
       const came = performance.now();
-      if (cache.take("attached") !== true) throw new Error("it did not come");
+      if (cache.take("attached") !== true) throw new Error("the worker did not attach");
       await watches(1);
       const since = performance.now();
       helper.worker.terminate();
@@ -100,8 +100,8 @@ const tests = {
   },
 
   /**
-   * A worker whose lock comes late, as on a slow machine: the fewest participants that were counted until it had it, and
-   * the time that took. Then it is terminated.
+   * Starts a worker whose Web Lock is granted late, as on a slow machine, and terminates it. Returns the smallest number of
+   * participants until the lock was granted, and the time that took.
    */
   async late(ms: number): Promise<{ fewest: number; tookMs: number }> {
     const cache = createCache({ size: "1mb" });
@@ -126,17 +126,17 @@ const tests = {
     return { fewest, tookMs };
   },
 
-  /** Workers that store without a pause are terminated in the middle of it; then the page needs all that they had. */
+  /** Terminates workers that store without a pause; then the page uses all buckets and all memory of the cache. */
   async terminateWriters(writers: number): Promise<{ stored: number; wrong: string[]; broken: number }> {
     const cache = createCache({ size: "2mb" });
     const helpers = Array.from({ length: writers }, () => new Helper());
     await Promise.all(helpers.map((helper) => helper.ask({ do: "attach", handle: cache.handle })));
     await watches(writers);
-    // They answer before they begin.
+    // The workers answer before they begin.
     await Promise.all(helpers.map((helper, number) => helper.ask({ do: "write", handle: cache.handle, number })));
     await until(() => cache.stats().sets > 5_000 * writers, "writers");
     for (const { worker } of helpers) worker.terminate();
-    // Reads and changes go on while they are dying and dead.
+    // The page reads and writes while the workers end, and after.
     const wrong: string[] = [];
     let rounds = 0;
     await until(() => {
@@ -150,7 +150,7 @@ const tests = {
       return cache.stats().participants === 1;
     }, "all writers to be gone");
     const stored = cache.stats().sets;
-    // Every bucket is locked once, and all of the log is filled again.
+    // Locks every bucket, and fills the whole log again.
     for (let i = 0; i < 20_000; i++) cache.set(`key ${i}`, `value ${i}`.repeat(10));
     for (let i = 0; i < 20_000; i++) {
       const value = cache.get(`key ${i}`);
@@ -161,7 +161,7 @@ const tests = {
     return { stored, wrong, broken };
   },
 
-  /** A worker that never returns to its event loop sees that another one is gone, because somebody else tells it. */
+  /** A worker that never returns to its event loop is told by another thread that a worker has ended. */
   async tellTheBusy(): Promise<{ seen: number }> {
     const cache = createCache({ size: "1mb" });
     const [busy, other] = [new Helper(), new Helper()];
@@ -178,8 +178,8 @@ const tests = {
   },
 
   /**
-   * Workers that come at the same time and then are busy, while all ask after all. How many participants were counted,
-   * in any thread at any time, that is the fewest; and the slots that were taken twice.
+   * Starts workers at the same time, which then are busy counting participants. Returns the smallest number that any thread
+   * counted, and the number of seats that two workers got.
    */
   async crowd(workers: number): Promise<{ fewest: number; lost: number }> {
     const cache = createCache({ size: "1mb" });
@@ -191,7 +191,7 @@ const tests = {
     let fewest = workers + 1;
     for (const since = performance.now(); performance.now() - since < 1000; ) {
       fewest = Math.min(fewest, cache.stats().participants);
-      // The page is busy as well, now and then.
+      // The page is busy too, for 20 ms at a time.
       for (const now = performance.now(); performance.now() - now < 20; );
       await new Promise((resolve) => setTimeout(resolve));
     }
@@ -204,7 +204,7 @@ const tests = {
     return { fewest, lost };
   },
 
-  /** Where there are no Web Locks: whether a cache works, and how many it counts after one was terminated. */
+  /** Without Web Locks: whether the cache works, and its number of participants after a worker was terminated. */
   async withoutLocks(): Promise<{ locks: string; value: unknown; participants: number }> {
     const cache = createCache({ size: "1mb" });
     const helper = new Helper();

@@ -1,16 +1,16 @@
-/** The conformance suite as pages and Web Workers run it. */
+/** Runs the conformance suite and the concurrent checks in a page or a Web Worker, and reports the failures. */
 
 import { attachCache, type CacheHandle, type CacheOptions } from "cache-machine";
+import { meet } from "../contract/concurrent-checks.ts";
 import { conformance, type Subject } from "../contract/conformance.ts";
-import { meet } from "../contract/meeting.ts";
 
-/** What was checked, and what came of it. */
+/** The number of checks, and the failures. */
 export interface Report {
   checks: number;
   failures: string[];
 }
 
-/** Where keys and tags meet in the index depends on a random number; with a fixed one each run is the same. */
+/** Which keys and tags collide in the index depends on the cache's random seed. With a fixed seed all runs are the same. */
 export function seeded<T>(seed: number, make: () => T): T {
   const original = crypto.getRandomValues;
   crypto.getRandomValues = ((array: ArrayBufferView) =>
@@ -35,13 +35,13 @@ export async function runSuite(subject: Subject, options?: CacheOptions): Promis
   const report: Report = { checks: 0, failures: [] };
   for (const { name, run } of conformance(subject, options)) {
     await attempt(report, name, run);
-    // Others have their turn as well.
+    // Lets other tasks of this thread run.
     await new Promise((resolve) => setTimeout(resolve));
   }
   return report;
 }
 
-/** Meets the others on all of a cache. */
+/** Runs the concurrent checks together with the other participants. */
 export async function meetAs(job: {
   handle: CacheHandle;
   number: number;
@@ -50,7 +50,7 @@ export async function meetAs(job: {
 }): Promise<Report> {
   const report: Report = { checks: 0, failures: [] };
   const cache = attachCache(job.handle);
-  await attempt(report, "meeting", () => meet({ cache, ...job }));
+  await attempt(report, "concurrent checks", () => meet({ cache, ...job }));
   cache.close();
   return report;
 }

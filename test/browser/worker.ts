@@ -1,4 +1,4 @@
-/** A Web Worker of the tests: does what the page orders, and answers. */
+/** The Web Worker of browser.test.ts: executes the orders of page.ts, and answers. */
 
 import { attachCache, type Cache, type CacheHandle, type CacheOptions } from "cache-machine";
 import { meetAs, runSuite } from "./suite.ts";
@@ -13,7 +13,7 @@ export type Order = { handle: CacheHandle } & (
   | { do: "ask"; ms: number; count: number }
 );
 
-/** By an order of its own: a lock is granted between two tasks. */
+/** The cache that the order `attach` opened. An order of its own, because a Web Lock is granted only between two tasks. */
 let attached: Cache | undefined;
 
 async function obey(order: Order): Promise<unknown> {
@@ -29,7 +29,7 @@ async function obey(order: Order): Promise<unknown> {
     case "meet":
       return meetAs(order);
     case "delay": {
-      // Only for locks that are asked for alone.
+      // Delays only requests without options.
       const { request } = LockManager.prototype;
       LockManager.prototype.request = async function (...args: Parameters<typeof request>) {
         if (args.length === 2) await new Promise((resolve) => setTimeout(resolve, order.ms));
@@ -38,7 +38,7 @@ async function obey(order: Order): Promise<unknown> {
       return true;
     }
     case "attach":
-      // Kept, so that it stays attached.
+      // The variable keeps the cache open.
       attached = open();
       attached.set("attached", true);
       return true;
@@ -56,7 +56,7 @@ async function obey(order: Order): Promise<unknown> {
       const cache = attached as Cache;
       cache.set("counting", true);
       let seen = cache.stats().participants;
-      // Without returning to the event loop.
+      // This loop does not return to the event loop.
       for (const since = performance.now(); seen > order.until && performance.now() - since < 15_000; ) {
         seen = cache.stats().participants;
       }

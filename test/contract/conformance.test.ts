@@ -1,6 +1,6 @@
 /**
- * The conformance suite on every host that Node.js has: in both reaches, alone and in several threads and processes at
- * once; then all the ways in which a cache gets from one thread or process to another.
+ * Runs the conformance suite (conformance.ts) in Node.js: in both reaches, by one participant, and by several threads and processes
+ * at once. Then tests every way in which a cache gets from one thread or process to another.
  */
 
 import { type ChildProcess, execFile, fork } from "node:child_process";
@@ -21,7 +21,7 @@ import { conformance, type Subject } from "./conformance.ts";
 const WATCHDOG_MS = 60_000;
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-// Where keys and tags meet in the index depends on a seed; with a fixed one each run is the same.
+// Which keys and tags collide in the index depends on the cache's random seed. With a fixed seed all runs are the same.
 const SEED = Number(process.env.SEED ?? 20_240_517);
 console.log(`conformance: SEED=${SEED}`);
 function seeded<T>(make: () => T): T {
@@ -37,7 +37,7 @@ function seeded<T>(make: () => T): T {
   }
 }
 
-// ---- The other side: the suite as one module, and small scripts next to it ------------------------------------------
+// ---- The other side: the suite bundled as one module, and small scripts beside it ------------------------------------------
 
 const scripts = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-conformance-"));
 fs.mkdirSync(path.join(scripts, "node_modules"));
@@ -45,7 +45,7 @@ fs.symlinkSync(root, path.join(scripts, "node_modules", "cache-machine"));
 const suite = path.join(scripts, "suite.mjs");
 buildSync({
   stdin: {
-    contents: 'export * from "./test/contract/conformance.ts"; export * from "./test/contract/meeting.ts";',
+    contents: 'export * from "./test/contract/conformance.ts"; export * from "./test/contract/concurrent-checks.ts";',
     resolveDir: root,
   },
   bundle: true,
@@ -100,16 +100,18 @@ function startProcess(file: string, ...args: string[]): ChildProcess {
   return child;
 }
 
-/** The next message; an error when the other side ends or stays silent. */
+/** Waits for the next message; an error when the other side ends or sends nothing. */
 async function message<T>(from: Worker | ChildProcess): Promise<T> {
   const over = new AbortController();
   const { signal } = over;
   try {
     return await Promise.race([
       once(from, "message", { signal }).then(([value]) => value as T),
-      once(from, "exit", { signal }).then(([code]) => Promise.reject(new Error(`ended with ${code} and said nothing`))),
+      once(from, "exit", { signal }).then(([code]) =>
+        Promise.reject(new Error(`ended with ${code} and sent no message`)),
+      ),
       new Promise<T>((_, reject) => {
-        const timer = setTimeout(() => reject(new Error(`nothing came in ${WATCHDOG_MS} ms`)), WATCHDOG_MS);
+        const timer = setTimeout(() => reject(new Error(`no message within ${WATCHDOG_MS} ms`)), WATCHDOG_MS);
         signal.addEventListener("abort", () => clearTimeout(timer));
       }),
     ]);
@@ -134,7 +136,7 @@ const openNamed = (name: string, options?: OpenOptions): Cache => keep(seeded(()
 // ---- One participant at a time --------------------------------------------------------------------------------------
 
 const MIB = 1 << 20;
-// A container may have as little as 64 MiB here.
+// In a container /dev/shm may have as little as 64 MiB.
 const { bavail, bsize } = fs.statfsSync("/dev/shm");
 const ROOM = bavail * bsize;
 const SOLO_MIB = ROOM > 100 * MIB ? 64 : 32;
@@ -151,7 +153,7 @@ describe.each([
   ["processes", apart, "each participant with a seat of its own"],
   ["threads", together, "all participants with one seat"],
   ["processes", together, "all participants with one seat"],
-] as const)("the whole interface, reach %s, %3$s", (reach, { attachCache, createCache, destroyCache, openCache }) => {
+] as const)("the whole interface in reach %s, %3$s", (reach, { attachCache, createCache, destroyCache, openCache }) => {
   const participants = openCache === together.openCache ? 1 : 2;
   const name = `t-${process.pid}-conformance-${reach}-${participants}`;
   const size = `${reach === "threads" ? 64 : SOLO_MIB}mb`;
@@ -170,7 +172,7 @@ describe.each([
     for (const { name: promise, run } of conformance(subject, options)) test(promise, run);
   });
 
-  test("leaves a sound cache in which nothing is left", () => {
+  test("after the conformance suite and a clear, the cache is empty and nobody else participates", () => {
     const last = open();
     last.clear();
     expect(last.stats()).toMatchObject({ entries: 0, bytes: 0, participants });
@@ -181,12 +183,12 @@ describe.each([
 // ---- The near cache -------------------------------------------------------------------------------------------------
 
 describe("the near cache", () => {
-  // Of this many pairs of a key that is there and one that is not, about a dozen have the same bucket of 1024 and the
-  // same 16 bits of their hashes. A glance at the index cannot tell them apart.
+  // Of the pairs of a stored key and an absent one, about a dozen have the same bucket (of 1,024) and the same fingerprint
+  // (16 bits). The index cannot tell the two keys of such a pair apart.
   const THERE = 8_000;
   const ABSENT = 100_000;
 
-  /** Values of what is there, all read twice, so that they are near. */
+  /** Stores all values and reads each twice, so that they are near; how many are. */
   function isNear(cache: Cache, viewOf: (i: number) => Cache, keyOf: (i: number) => string): number {
     for (let i = 0; i < THERE; i++) viewOf(i).set(keyOf(i), i);
     let near = 0;
@@ -198,7 +200,7 @@ describe("the near cache", () => {
     return near;
   }
 
-  test("does not take a key for another that looks the same in the index", () => {
+  test("an absent key with the fingerprint and bucket of a near one is a miss", () => {
     const cache = create("1mb");
     const near = isNear(
       cache,
@@ -211,7 +213,7 @@ describe("the near cache", () => {
     expect(found).toEqual([]);
   });
 
-  test("does not take a namespace for another in which the key looks the same in the index", () => {
+  test("a key is a miss in a namespace where it has the fingerprint and bucket of the same key in another namespace", () => {
     const cache = create("2mb");
     const views = Array.from({ length: THERE }, (_, i) => cache.namespace(`${i}`));
     const near = isNear(
@@ -225,23 +227,23 @@ describe("the near cache", () => {
     expect(found).toEqual([]);
   });
 
-  test("keeps as many bytes as it was told, of however many entries", () => {
+  test("the near cache keeps at most nearCacheSize bytes, whatever the number of entries", () => {
     const cache = create("1mb");
     const keys = Array.from({ length: 12 }, (_, i) => `key ${i}`);
-    /** How many of the objects are still the same when they are read again, the last ones first. */
+    /** How many of the objects are identical when they are read again, last ones first. */
     const kept = (nearCacheSize: number | string): number => {
       const reader = keep(attachCache(cache.handle, { nearCacheSize, frozenObjects: true }));
       const first = keys.map((key) => reader.get(key));
       return keys.filter((_, i) => reader.get(keys.at(-1 - i) as string) === first.at(-1 - i)).length;
     };
     for (const key of keys) cache.set(key, { text: "x".repeat(6_000) });
-    // Two and all of them fit beside the table.
+    // Beside the table, two objects fit into 64 KiB, and all into 256 KiB.
     expect(kept(65_536)).toBeGreaterThan(0);
     expect(kept(65_536)).toBeLessThanOrEqual(2);
     expect(kept("256kb")).toBe(keys.length);
   });
 
-  test("has the room back of what has expired", () => {
+  test("an expired entry frees its room in the near cache", () => {
     const cache = create("1mb");
     let now = 0;
     const reader = keep(attachCache(cache.handle, { nearCache: 16, frozenObjects: true, now: () => now }));
@@ -256,14 +258,14 @@ describe("the near cache", () => {
   });
 });
 
-// ---- Several at once ------------------------------------------------------------------------------------------------
+// ---- Several participants at once ------------------------------------------------------------------------------------------------
 
 interface Report {
   checks: number;
   failures: string[];
 }
 
-/** What each of those who run at once is told; `handle` or `name` says how to come to the cache. */
+/** The jobs of the participants that run at once. They open the cache by `name`, or join it by `handle`. */
 function jobs(count: number, cache: Cache, name?: string): object[] {
   const { reach } = cache;
   const how = name === undefined ? { handle: cache.handle } : { name };
@@ -279,19 +281,19 @@ async function expectSuccess(sides: (Worker | ChildProcess)[]): Promise<void> {
   }
 }
 
-describe("the whole interface at once, each on its part, then all together", () => {
-  test.each([1, 2, 4])("in %i threads on a cache of this process", async (count) => {
+describe("several participants, each on its own part of the cache, then all on the whole", () => {
+  test.each([1, 2, 4])("%i threads with a cache of this process pass the conformance suite", async (count) => {
     const cache = create(`${SHARED_MIB}mb`);
     await expectSuccess(jobs(count, cache).map((job) => startWorker(participant, job)));
   });
 
-  test.each([1, 2, 4])("in %i processes on a cache of the machine", async (count) => {
+  test.each([1, 2, 4])("%i processes with a cache of the machine pass the conformance suite", async (count) => {
     const name = newName();
     const cache = openNamed(name, { size: `${SHARED_MIB}mb` });
     await expectSuccess(jobs(count, cache, name).map((job) => startProcess(participant, JSON.stringify(job))));
   });
 
-  test("in 2 processes and 2 threads, by name and by handle, on a cache of the machine", async () => {
+  test("2 processes and 2 threads with a cache of the machine, by name and by handle, pass the conformance suite", async () => {
     const name = newName();
     const cache = openNamed(name, { size: `${SHARED_MIB}mb` });
     const byName = jobs(4, cache, name);
@@ -306,7 +308,7 @@ describe("the whole interface at once, each on its part, then all together", () 
 
 // ---- How a cache gets to another thread or process ------------------------------------------------------------------
 
-/** What a script does with the cache it got: tells what it read, and answers with a value of its own. */
+/** Code for scripts: counts a script in the cache, and sends the reach of the cache and a value that it has read. */
 const ANSWER = `
   const answer = (cache, send) => { cache.increment("seen"); send([cache.reach, cache.get("from the test")]); };`;
 const THREAD = `
@@ -315,19 +317,19 @@ const THREAD = `
   const send = (value) => parentPort.postMessage(value);
   ${ANSWER}`;
 
-describe("a handle passes", () => {
+describe("passing a handle", () => {
   const cases = (["threads", "processes"] as const).flatMap((reach) => [
     [reach, "workerData", "answer(attachCache(workerData.cache), send)"],
     [reach, "postMessage", 'parentPort.once("message", ({ cache }) => answer(attachCache(cache), send))'],
     [reach, "environment data", 'answer(attachCache(getEnvironmentData("the cache")), send)'],
     [
       reach,
-      "a worker to the worker it starts",
+      "a worker that passes it on to its own worker",
       `if (workerData.depth > 0) answer(attachCache(workerData.cache), send);
        else new Worker(new URL(import.meta.url), { workerData: { ...workerData, depth: 1 } }).once("message", send);`,
     ],
   ]);
-  test.each(cases)("reach %s, by %s", async (reach, _, body) => {
+  test.each(cases)("a worker joins a cache of reach %s by the handle that it gets by %s", async (reach, _, body) => {
     const cache = reach === "threads" ? create("1mb") : openNamed(newName(), { size: "1mb" });
     cache.set("from the test", { n: 1 });
     setEnvironmentData("the cache", cache.handle as never);
@@ -341,7 +343,7 @@ describe("a handle passes", () => {
     }
   });
 
-  test("and stays good when whoever made it has left", async () => {
+  test("a handle stays valid after the participant that made it has closed the cache", async () => {
     const cache = createCache({ size: "1mb" });
     cache.set("from the test", "still there");
     const { handle } = cache;
@@ -353,8 +355,8 @@ describe("a handle passes", () => {
   });
 });
 
-describe("a name is enough", () => {
-  test("in a worker thread, which shares the mapping of its process", async () => {
+describe("opening a cache by name", () => {
+  test("a worker thread opens the cache by name, and shares the mapping of its process", async () => {
     const name = newName();
     const cache = openNamed(name, { size: "1mb" });
     cache.set("from the test", "hello");
@@ -362,13 +364,13 @@ describe("a name is enough", () => {
     const worker = startWorker(script(`${THREAD} ${body}`), name);
     expect(await message(worker)).toEqual(["processes", "hello"]);
     expect(cache.get("seen")).toBe(1);
-    // {addresses, permissions, offset, device, inode, name}: the file had no name yet when it was mapped.
+    // Columns: addresses, permissions, offset, device, inode, name. Found by inode, because the file had no name when it was mapped.
     const inode = String(fs.statSync(fileOf(name)).ino);
     const maps = fs.readFileSync("/proc/self/maps", "latin1").split("\n");
     expect(maps.filter((line) => line.split(/ +/)[4] === inode)).toHaveLength(1);
   });
 
-  test("in a process started by child_process.fork, in either direction", async () => {
+  test("a process that child_process.fork started shares the cache by name, in both directions", async () => {
     const name = newName();
     const cache = openNamed(name, { size: "1mb" });
     cache.set("from the test", new Map([["k", 1n]]));
@@ -389,7 +391,7 @@ describe("a name is enough", () => {
     expect((await message<[boolean, string]>(child))[1]).toBe("changed");
   });
 
-  test("in the workers of node:cluster", async () => {
+  test("the workers of node:cluster share the cache by name", async () => {
     const name = newName();
     const cache = openNamed(name, { size: "1mb" });
     const child = startProcess(
@@ -414,7 +416,7 @@ describe("a name is enough", () => {
     expect(new Set([1, 2, 3].map((id) => cache.get(`by ${id}`).pid)).size).toBe(3);
   });
 
-  test("in two plain scripts, one after the other, of either module system", async () => {
+  test("a script reads the entries of a script of the other module system that has ended", async () => {
     const name = newName();
     const writer = script(
       `const { openCache } = require("cache-machine");
@@ -431,7 +433,7 @@ describe("a name is enough", () => {
     expect(JSON.parse(await run(reader, name))[2]).toBe(7);
   });
 
-  test("even when all open it at the same time for the first time", async () => {
+  test("four processes that open a new name at the same time get the same cache", async () => {
     const name = newName();
     const body = `import { openCache } from "cache-machine";
       const cache = openCache(process.argv[2], { size: "2mb" });
@@ -443,7 +445,7 @@ describe("a name is enough", () => {
   });
 });
 
-/** What a script prints; fails when it prints errors or warnings. */
+/** The output of a script; rejects when the script fails, or prints errors or warnings. */
 function run(file: string, ...args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = execFile(process.execPath, [file, ...args], { timeout: WATCHDOG_MS }, (error, stdout, stderr) => {

@@ -1,40 +1,40 @@
 /**
- * What every cache promises, wherever it lives: the whole interface but for waiting, checked against a cache that
- * somebody else opens. It uses no test runner and nothing of Node.js, so the same checks run in a test, in a worker
- * thread, in another process and in a page; `conformance-meeting.ts` has what several of them check together.
+ * The conformance suite: what every cache promises, in every reach and every runtime. It checks the whole interface against a
+ * cache that the caller opens. It uses no test runner and nothing of Node.js, so that the same checks run in a test, in a worker
+ * thread, in another process and in a page. The checks that several participants make together are in concurrent-checks.ts.
  *
- * A subject can be a part of a cache that others use at the same time, as long as that part is its own.
+ * The subject may be one part of a cache, such as a namespace, while others use the rest.
  */
 
 import type { Cache, CacheOptions } from "cache-machine";
-import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entries.ts";
-import { model } from "./model.ts";
-import { configuration, participants, reentrancy, valuesAndKeys } from "./uses.ts";
+import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { model } from "./random-checks.ts";
+import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
 
-/** A cache, or a part of one that only this run uses. */
+/** The cache under test, or a part of it that only this run uses. */
 export interface Subject {
-  /** Opens it for one more participant. Each check closes what it opens. */
+  /** Opens the cache once more. Each check closes what it has opened. */
   open(options?: CacheOptions): Cache;
-  /** The longest value to store, in bytes; the cache must take it and not much more than eight of them. */
+  /** Length of the longest value to store, in bytes. The cache has room for at least eight of them. */
   readonly largest: number;
-  /** What `reach` is to be. */
+  /** The expected `reach`. */
   readonly reach: "threads" | "processes";
 }
 
-/** One promise. */
+/** One promise of the cache, and the function that checks it. */
 export interface Check {
   readonly name: string;
   run(): void;
 }
 
-/** What a check works with: an empty cache, more participants of it, and a clock that only moves by hand. */
+/** What a check gets: an empty cache, a function that opens it again, and a clock that only the check moves. */
 export interface Given {
   readonly cache: Cache;
   readonly clock: { now: number };
   another(options?: CacheOptions): Cache;
 }
 
-/** All checks, for one kind of participant. */
+/** All checks, for participants with these options. */
 export function conformance(subject: Subject, options: CacheOptions = {}): Check[] {
   const checks: Check[] = [];
   const check = (name: string, body: (given: Given) => void): void => {

@@ -7,8 +7,8 @@
  */
 
 import { Stalls } from "../linearizability/stalls.mjs";
+import { checkValue, generator, makeValue, promise, Violation } from "./checked-values.mjs";
 import { ACTORS, COUNTERS, OWN_KEYS } from "./journal.mjs";
-import { checkValue, generator, makeValue, promise, Violation } from "./values.mjs";
 
 /** Keys that all actors write. The first few are large. */
 const SHARED_KEYS = 40;

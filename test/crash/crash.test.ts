@@ -10,7 +10,7 @@
 import { Worker } from "node:worker_threads";
 import { type Cache, createCache } from "cache-machine";
 import { describe, expect, it } from "vitest";
-import { crash, freeze, patient } from "./arena.mjs";
+import { crash, freeze, patient } from "./driver.mjs";
 
 const seed = Number(process.env.CRASH_SEED ?? Math.floor(Math.random() * 1e9));
 const rounds = Number(process.env.CRASH_ROUNDS ?? 200);
@@ -77,7 +77,7 @@ describe("a participant that stops while it holds a bucket or a segment", () => 
     for (let reads = 0; reads < 4; reads++) for (const key of ["k", "large", "counter"]) cache.get(key);
     const gate = new Int32Array(new SharedArrayBuffer(8));
     const workerData = { handle: cache.handle, gate, nth, change };
-    const worker = new Worker(new URL("stopped.mjs", import.meta.url), { workerData });
+    const worker = new Worker(new URL("stopping-worker.mjs", import.meta.url), { workerData });
     const ended = new Promise((resolve, reject) => {
       worker.once("message", resolve);
       worker.once("error", reject);

@@ -10,11 +10,11 @@
 
 import { type Cache, type CacheHandle, createCache } from "cache-machine";
 import { describe, expect, it, vi } from "vitest";
-import { generator } from "../crash/values.mjs";
-import { images, siege } from "./arena.mjs";
-import { Below } from "./below.mjs";
-import { Attacker, PLACES, SEGMENT_BYTES, SIZE } from "./bytes.mjs";
-import { USE_NAMES, User } from "./uses.mjs";
+import { generator } from "../crash/checked-values.mjs";
+import { Attacker, PLACES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
+import { images, siege } from "./driver.mjs";
+import { PrivateMemory } from "./private-memory.mjs";
+import { USE_NAMES, User } from "./user.mjs";
 
 const seed = Number(process.env.HOSTILE_SEED ?? Math.floor(Math.random() * 1e9));
 const rounds = Number(process.env.HOSTILE_ROUNDS ?? 300);
@@ -120,7 +120,7 @@ describe("what is looked for is where it is looked for", () => {
   it("one byte too many below the region is noticed", () => {
     const cache = createCache({ size: SIZE });
     const { memory, base } = handleOf(cache);
-    const below = new Below(handleOf(cache), 64, [0]);
+    const below = new PrivateMemory(handleOf(cache), 64, [0]);
     const bytes = new Uint8Array(memory.buffer);
     expect(below.painted).toBe(63);
     new User(cache, { random: generator(1) }).fill();
@@ -357,7 +357,7 @@ describe("one damaged record", () => {
     const slots = board.byteLength / 8;
     // Three areas are enough, and little beside a thousand.
     const used = Array.from({ length: slots }, (_, slot) => slot).filter((slot) => slot === 0 || slot > 3);
-    const below = new Below(handleOf(cache), slots, used);
+    const below = new PrivateMemory(handleOf(cache), slots, used);
     expect(below.painted).toBe(3);
     // The value of a record with a key of one byte begins 40 bytes behind it, and so does that of a chunk.
     const markers = ["of the value", "of the chunk"];

@@ -5,11 +5,11 @@
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { attachCache, createCache, openCache } from "cache-machine";
+import { generator } from "../crash/checked-values.mjs";
 import { mapJournal } from "../crash/journal.mjs";
-import { generator } from "../crash/values.mjs";
-import { Below } from "./below.mjs";
-import { Attacker, SIZE } from "./bytes.mjs";
-import { USE_NAMES, User } from "./uses.mjs";
+import { Attacker, SIZE } from "./attacker.mjs";
+import { PrivateMemory } from "./private-memory.mjs";
+import { USE_NAMES, User } from "./user.mjs";
 
 const setup = isMainThread ? JSON.parse(process.argv[2]) : workerData;
 const port = isMainThread ? process : parentPort;
@@ -33,7 +33,7 @@ function use() {
   const cache = open();
   const slots = cache.stats().size >>> 14;
   // Whoever opens the cache again and again uses areas of its process that nobody can know before.
-  const below = isMainThread && !setup.reopens ? new Below(cache.handle, slots) : undefined;
+  const below = isMainThread && !setup.reopens ? new PrivateMemory(cache.handle, slots) : undefined;
   const user = new User(cache, { random: generator(setup.seed), reopen: setup.reopens ? open : undefined, note });
   let stopped = false;
   port.on("message", () => (stopped = true));
@@ -63,7 +63,7 @@ function images() {
   user.fill();
   const whole = Buffer.from(region);
   // Two areas for itself and the guest that `reopen` makes.
-  const below = new Below(cache.handle, 64, [0, 1]);
+  const below = new PrivateMemory(cache.handle, 64, [0, 1]);
   const hits = {};
   let refused = 0;
   let hostile;

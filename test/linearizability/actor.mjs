@@ -2,7 +2,7 @@
  * A participant that works on a few keys that all others work on as well, and records every operation. It may be killed,
  * terminated or stopped at any instruction. What it did is judged later, from the records of all.
  */
-import { checkValue, generator, makeValue, Violation } from "../crash/values.mjs";
+import { checkValue, generator, makeValue, Violation } from "../crash/checked-values.mjs";
 import { ALL_KEYS, ALL_TAGGED, BUSY, DONE, NO, OP, PENDING, Recorder, YES } from "./recorder.mjs";
 import { Stalls } from "./stalls.mjs";
 

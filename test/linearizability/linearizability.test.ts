@@ -345,7 +345,7 @@ describe("under fire", () => {
 
   /** In a process of its own; see `fire-stalls.mjs` for why. */
   function burn(plan: object): Promise<Record<string, any>> {
-    const main = fork(new URL("main.mjs", import.meta.url), [JSON.stringify(plan)], {
+    const main = fork(new URL("driver-process.mjs", import.meta.url), [JSON.stringify(plan)], {
       execArgv: MEASURED,
     });
     return new Promise((resolve, reject) => {

@@ -3,8 +3,8 @@
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { attachCache, openCache } from "cache-machine";
+import { Violation } from "../crash/checked-values.mjs";
 import { mapJournal } from "../crash/journal.mjs";
-import { Violation } from "../crash/values.mjs";
 import { FireActor } from "./actor.mjs";
 import { Log, pagesOf } from "./recorder.mjs";
 

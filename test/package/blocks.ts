@@ -1,15 +1,16 @@
 /**
- * Reads the code blocks of a text, and runs them as a reader would who types them in: all blocks of a section, from one
- * heading to the next, in one folder.
+ * Finds the blocks of code in a text, and runs them like a reader who types them in: all blocks of a section, from one heading to
+ * the next, in one folder.
  *
- *     ```js               runs
- *     ```js server.mjs    is written to that file, for a block of sh in the same section to use
- *     ```sh               runs, with the packages that it installs being there already
- *     ```text             right behind one of those: what it prints; 4711 stands for any number
+ *     ```js               is run
+ *     ```js server.mjs    is written to that file, which a block of sh in the same section uses
+ *     ```sh               is run; the packages that it installs are there already
+ *     ```text             directly behind one of those: its expected output, where 4711 stands for any number
  *     ```json yaml ini …  is parsed
  *
- * `<!-- not run: reason -->` right before a block says that it is only parsed. Behind a sentence that ends with a link in
- * brackets, `([store.mjs](store.mjs)):`, a block is an excerpt of that file: all its lines are there.
+ * A comment `<!-- not run: reason -->` directly before a block says that the block is only parsed. A paragraph that ends with a
+ * link in parentheses, `([store.mjs](store.mjs)):`, says that the next block is an excerpt of that file: the file has all lines of
+ * the block.
  */
 
 import fs from "node:fs";
@@ -19,15 +20,15 @@ import { execute, freePort, type Output, type Projects, root } from "./projects.
 
 export interface Block {
   language: string;
-  /** The file it is written to. */
+  /** The file that the block is written to. */
   file: string | undefined;
   code: string;
   line: number;
-  /** Why it is not run. */
+  /** The reason why the block is not run. */
   not: string | undefined;
-  /** The file it is an excerpt of, from the root. */
+  /** The file that the block is an excerpt of, as a path from the root. */
   excerpt: string | undefined;
-  /** What it prints. */
+  /** The expected output of the block. */
   output: string | undefined;
 }
 
@@ -94,7 +95,7 @@ export function sections(file: string, text: string): Section[] {
   return found;
 }
 
-/** Whether it is run, rather than written, parsed or compared. */
+/** Whether a block is run, and not written to a file, parsed or compared. */
 function isRun({ language, file, not, excerpt }: Block): boolean {
   const isScript = language in SCRIPTS && file === undefined;
   return (isScript || language === "sh") && not === undefined && excerpt === undefined;
@@ -104,7 +105,7 @@ function newlines(text: string): number {
   return text.split("\n").length - 1;
 }
 
-/** The comments of a source file as a text of the same lines. */
+/** The doc comments of a source file, as a text with the same numbers of lines. */
 export function comments(source: string): string {
   let inside = false;
   const lines = source.split("\n").map((text) => {
@@ -117,7 +118,7 @@ export function comments(source: string): string {
   return lines.join("\n");
 }
 
-/** Runs a section; what is wrong with it, nothing when all is well. */
+/** Runs the blocks of a section: what is wrong with them, empty when nothing is. */
 export async function runSection(section: Section, folder: string, projects: Projects): Promise<string[]> {
   const wrong: string[] = [];
   const port = String(await freePort());
@@ -140,7 +141,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
       if (output === undefined) continue;
       const { status, stdout, stderr } = output;
       if (status !== 0) complain(`ended with ${status}: ${stderr}${stdout}`);
-      // Tools that a block of sh uses may say what they like, the package may not.
+      // Tools in a block of sh may print warnings, the package may not.
       else if (stderr !== "" && block.language !== "sh") complain(`warned: ${stderr}`);
       if (block.output !== undefined) for (const missing of unprinted(block.output, stdout)) complain(missing);
     }
@@ -185,7 +186,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
     }
     const parse = PARSERS[language];
     if (parse === undefined) {
-      complain(`nobody knows what to do with a block of "${language}"`);
+      complain(`unknown language of a block: "${language}"`);
       return undefined;
     }
     try {
@@ -206,7 +207,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
   }
 }
 
-/** Lines of the expected output that were not printed, in this order. Numbers of three digits or more may be any. */
+/** The lines of the expected output that were not printed in this order. A number of three or more digits matches any number. */
 function unprinted(expected: string, printed: string): string[] {
   const lines = printed.split("\n").map((line) => line.trim());
   let from = 0;
@@ -222,8 +223,8 @@ function unprinted(expected: string, printed: string): string[] {
 }
 
 /**
- * Programs that would go to the network or to this very test: npm sees that what is to be installed or run is there, and
- * curl waits for a server as a reader does who has to type first.
+ * Creates replacements for programs that would need the network, or would run this test again. The replacement of npm checks that
+ * the package or script exists. The replacement of curl waits for the server, which a reader would have started before.
  */
 function shims(folder: string): string {
   const bin = path.join(folder, ".shims");
@@ -254,12 +255,12 @@ const end = Date.now() + 20_000;
   return bin;
 }
 
-/** What is not run is parsed. */
+/** Parsers for the languages that are not run. */
 const PARSERS: Record<string, (code: string) => unknown> = {
-  // Drawings, and outputs of nothing that is run.
+  // Drawings, and outputs of programs that are not run here.
   text: () => {},
   "": () => {},
-  // Signatures, which only the generated reference has.
+  // Signatures; only the generated reference has them.
   typescript: () => {},
   json: JSON.parse,
   async yaml(code) {

@@ -1,12 +1,13 @@
 /**
- * What is told: every block of code of the README, of the documentation and of the documentation comments is run, or at
- * least parsed where it cannot be; links lead somewhere, and the API reference is the one of this version.
+ * Tests what the documents say. Every block of code in the README, in docs/, in the examples' READMEs and in the doc comments of
+ * src/ is run, or at least parsed if it cannot run (see blocks.ts). Links lead to existing files and headings, and docs/api.md
+ * belongs to this version.
  */
 
 import fs from "node:fs";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { reference } from "../../docs/api.mjs";
+import { GROUPS, reference } from "../../docs/api.mjs";
 import { comments, runSection, type Section, sections } from "./blocks.ts";
 import { Projects, root } from "./projects.ts";
 
@@ -15,27 +16,32 @@ let count = 0;
 
 afterAll(() => projects.remove());
 
-/** Files of a folder, as paths from the root. */
+/** The files of a folder whose names match, as paths from the root. */
 function files(folder: string, pattern: RegExp, deep: boolean): string[] {
   return fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
     const file = path.join(folder, entry.name);
-    if (entry.isDirectory()) return deep && entry.name !== "node_modules" ? files(file, pattern, deep) : [];
+    if (entry.isDirectory()) return deep && !OTHERS.includes(entry.name) ? files(file, pattern, deep) : [];
     return pattern.test(entry.name) ? [file] : [];
   });
 }
 
+/** Folders whose files are no documents of this repository, or are not written by hand. */
+const OTHERS = ["node_modules", "dist", ".git", ".tools", "target", "coverage"];
+
 const texts = [...files(".", /\.md$/, false), ...files("docs", /\.md$/, true), ...files("examples", /\.md$/, true)];
 const sources = files("src", /\.ts$/, true);
+/** Blocks of these languages show something and are not run: drawings, outputs, and signatures in the generated reference. */
+const SHOWN = ["", "text", "typescript"];
 const all: Section[] = [
   ...texts.flatMap((file) => sections(file, read(file))),
   ...sources.flatMap((file) => sections(file, comments(read(file)))),
-].filter(({ blocks }) => blocks.some(({ language }) => !["", "text", "typescript"].includes(language)));
+].filter(({ blocks }) => blocks.some(({ language }) => !SHOWN.includes(language)));
 
 function read(file: string): string {
   return fs.readFileSync(path.join(root, file), "utf8");
 }
 
-/** What is wrong with a text. */
+/** Runs the blocks of a text: what is wrong with them. */
 async function complaints(text: string): Promise<string[]> {
   const found = sections("x.md", text);
   const wrong = await Promise.all(
@@ -44,12 +50,33 @@ async function complaints(text: string): Promise<string[]> {
   return wrong.flat();
 }
 
-describe("the blocks of code", () => {
-  test("are found", () => {
-    const having = all.map(({ place }) => place.split(":")[0]);
-    for (const file of ["README.md", "docs/guides.md", "docs/api.md", "src/index.ts", "src/open/threads.ts"]) {
-      expect(having).toContain(file);
+describe("finding blocks of code", () => {
+  test("every file outside of test/ and wasm/ with a fence of a language that runs is among the files whose blocks are run", () => {
+    const fences = /^[ \t]*(?:(?:\/?\*+|\/\/+!?)[ \t]*)?(?:```|~~~)[ \t]*([a-z]+)/gm;
+    const fenced = files(".", /\.(md|[cm]?[jt]sx?|rs|c|h|sh|html|css)$/, true)
+      .filter((file) => !/^(test|wasm)\//.test(file))
+      .filter((file) => [...read(file).matchAll(fences)].some(([, language = ""]) => !SHOWN.includes(language)));
+    expect(fenced).toContain("README.md");
+    expect([...new Set(all.map(({ place }) => place.split(":")[0]))].sort()).toEqual(fenced.sort());
+  });
+
+  test("every block of a document that names its language is in a section", () => {
+    for (const file of texts) {
+      const found = sections(file, read(file)).flatMap(({ blocks }) => blocks);
+      const outputs = found.filter(({ output }) => output !== undefined);
+      const named = found.filter(({ language }) => language !== "");
+      expect(named.length + outputs.length, file).toBe((read(file).match(/^\s*```\w/gm) ?? []).length);
     }
+  });
+
+  test("every folder of src/ has doc comments", () => {
+    const folders = new Set(sources.map((file) => path.dirname(file)));
+    expect(folders.size).toBeGreaterThan(5);
+    for (const file of sources) if (comments(read(file)).trim() !== "") folders.delete(path.dirname(file));
+    expect([...folders]).toEqual([]);
+  });
+
+  test("sections, headings, reasons not to run, and blocks in comments are recognised", () => {
     const text =
       "a\n\n```js\nlet a;\n```\n\n# b\n\n- c\n\n  ```sh\n  true\n  ```\n\n<!-- not run: why -->\n```js\nb\n```\n";
     const found = sections("x", text);
@@ -60,13 +87,15 @@ describe("the blocks of code", () => {
     expect(found[1]?.blocks.map(({ not }) => not)).toEqual([undefined, "why"]);
     expect(sections("x", comments("/**\n * ```js\n * a;\n * ```\n */\nlet a;"))[0]).toMatchObject({ place: "x:2" });
   });
+});
 
+describe("running blocks of code", () => {
   const js = (code: string): string => `\`\`\`js\n${code}\n\`\`\`\n`;
   test.each([
     ["fails", js("process.exit(3)"), "ended with 3"],
     ["does not parse", js("let let"), "SyntaxError"],
     ["warns", js('process.emitWarning("mind")'), "mind"],
-    ["uses what is not there", js('import { gone } from "cache-machine";'), "gone"],
+    ["imports what the package does not export", js('import { gone } from "cache-machine";'), "gone"],
     [
       "prints another number",
       `${js("console.log('visit', 2)")}\n\`\`\`text\nvisit 1\n\`\`\`\n`,
@@ -74,20 +103,24 @@ describe("the blocks of code", () => {
     ],
     ["prints something else", `${js("console.log(1, 2)")}\n\`\`\`text\n1 too\n\`\`\`\n`, 'does not print "1 too"'],
     ["fails in the shell", "```sh\nfalse\ntrue\n```\n", "ended with 1"],
-    ["installs what is not there", "```sh\nnpm install gone\n```\n", "npm install gone: this is not there"],
-    ["is written in vain", "```js a.mjs\nlet a;\n```\n", "nothing uses it"],
+    ["installs a package that does not exist", "```sh\nnpm install gone\n```\n", "npm install gone: this is not there"],
+    ["is written to a file that no other block uses", "```js a.mjs\nlet a;\n```\n", "nothing uses it"],
     ["is not run and does not parse", `<!-- not run: why -->\n${js("let let")}`, "SyntaxError"],
-    ["is no excerpt", `See it ([package.json](package.json)):\n\n${js("not in it")}`, "has no line"],
-    ["is no JSON", "```json\n{]\n```\n", "JSON"],
-    ["is no YAML", "```yaml\na: [\n```\n", "unexpected end"],
-    ["is no unit", "```ini\n[Service]\nnonsense\n```\n", "not a line of a unit"],
-    ["is no Dockerfile", "```dockerfile\nFORM node\n```\n", "not a line of a Dockerfile"],
-    ["is of an unknown language", "```perl\n1\n```\n", "nobody knows"],
-  ])("one that %s is noticed", async (_, text, complaint) => {
+    [
+      "is no excerpt of the file that it names",
+      `See it ([package.json](package.json)):\n\n${js("not in it")}`,
+      "has no line",
+    ],
+    ["is called JSON and does not parse", "```json\n{]\n```\n", "JSON"],
+    ["is called YAML and does not parse", "```yaml\na: [\n```\n", "unexpected end"],
+    ["is called a systemd unit and is none", "```ini\n[Service]\nnonsense\n```\n", "not a line of a unit"],
+    ["is called a Dockerfile and is none", "```dockerfile\nFORM node\n```\n", "not a line of a Dockerfile"],
+    ["is of an unknown language", "```perl\n1\n```\n", "unknown language"],
+  ])("a block that %s is reported", async (_, text, complaint) => {
     expect((await complaints(text)).join("\n")).toContain(complaint);
   });
 
-  test("one that is right is accepted", async () => {
+  test("blocks that run, end with 0 and print what is told are accepted", async () => {
     const text = `${js("console.log(process.pid, 'is here')")}\n\`\`\`text\n4711 is here\n\`\`\`\n`;
     expect(
       await complaints(
@@ -96,23 +129,38 @@ describe("the blocks of code", () => {
     ).toEqual([]);
   });
 
-  test.each(all)("$place runs, ends by itself and warns of nothing", async (section) => {
+  test.each(all)("the blocks from $place to the next heading run, end with 0 and print no warning", async (section) => {
     expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
   });
 });
 
 test("the reference is the one of this version", () => {
-  expect(read("docs/api.md"), "run `node docs/api.mjs`").toBe(reference());
+  expect(read("docs/api.md"), "run `npm run docs`").toBe(reference());
+});
+
+test("the reference has every export and every member of `Cache` in exactly one group", () => {
+  const without = (left: string) => GROUPS.map(([title, names]) => [title, names.filter((name) => name !== left)]);
+  for (const name of ["cache.getMany", "openCache", "error.code"]) {
+    expect(() => reference(without(name) as typeof GROUPS)).toThrow(`${name}: in no group`);
+  }
+  expect(() => reference([...GROUPS, ["New", ["cache.gone"]]])).toThrow("cache.gone: in GROUPS, but not exported");
+  expect(() => reference([...GROUPS, ["New", ["cache.get"]]])).toThrow("cache.get: in two groups");
 });
 
 test("links lead somewhere", () => {
-  const anchors = (file: string): string[] =>
-    [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+  const anchors = (file: string): string[] => {
+    const all = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
       heading
         .toLowerCase()
         .replace(/[^\p{L}\p{N} _-]/gu, "")
         .replaceAll(" ", "-"),
     );
+    // Headings with the same fragment are numbered.
+    return all.map((name, i) => {
+      const before = all.slice(0, i).filter((other) => other === name).length;
+      return before === 0 ? name : `${name}-${before}`;
+    });
+  };
   const dead = texts.flatMap((file) => {
     const text = read(file).replace(/```[\s\S]*?```/g, "");
     const links = [...text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)].map(
@@ -129,4 +177,41 @@ test("links lead somewhere", () => {
       .map((link) => `${file}: ${link}`);
   });
   expect(dead).toEqual([]);
+});
+
+describe("ARCHITECTURE.md and CONTRIBUTING.md", () => {
+  const code = ["src", "wasm/src", "native", "docs"].flatMap((folder) => files(folder, /\.(ts|rs|c|mjs)$/, true));
+  const words = new Set(code.flatMap((file) => read(file).match(/[\p{L}\d_]+/gu) ?? []));
+
+  /** What a text names that does not exist: files, folders, and names of the code in backticks. */
+  function missing(text: string): string[] {
+    const spans = [...text.replace(/```[\s\S]*?```/g, "").matchAll(/`([^`\s]+)`/g)].map(([, span = ""]) => span);
+    const drawn = [...text.matchAll(/```text\n([\s\S]*?)```/g)].flatMap(([, drawing = ""]) => {
+      return drawing.match(/[\w-]+\.(?:ts|rs|c|mjs)\b/g) ?? [];
+    });
+    return [
+      ...spans
+        .filter((span) => /^[\w.-]+\/[\w./-]*$/.test(span))
+        .filter((place) => !fs.existsSync(path.join(root, place))),
+      ...spans
+        .filter(
+          (span) =>
+            /^#?[\p{L}_][\p{L}\d_]*((\.|::)#?[\p{L}\d_]+)*(\(.*\))?$/u.test(span) && !/\.(md|json|ts)$/.test(span),
+        )
+        .filter((name) => !(name.replace(/\(.*/, "").match(/[\p{L}\d_]+/gu) ?? []).every((word) => words.has(word))),
+      ...drawn.filter((name) => !code.some((file) => path.basename(file) === name)),
+    ];
+  }
+
+  test("name only files, folders and code that exist", () => {
+    expect(missing(read("ARCHITECTURE.md"))).toEqual([]);
+    // Artefacts and folders of tests; nothing in there is drawn.
+    expect(missing(read("CONTRIBUTING.md")).filter((name) => name !== "dist/")).toEqual([]);
+  });
+
+  test("would be noticed when they name what is gone", () => {
+    const text =
+      "`src/gone.ts` `wasm/gone/` `Cache.goneForGood` `Cache.get` `src/index.ts`\n```text\ngone.rs index.ts\n```\n";
+    expect(missing(text)).toEqual(["src/gone.ts", "wasm/gone/", "Cache.goneForGood", "gone.rs"]);
+  });
 });

@@ -1,5 +1,6 @@
 /**
- * The main job, as `npm start` runs it, in short: its promises are kept, and it leaves nothing behind however it ends.
+ * Runs the large example, examples/pm2, for a few seconds: it keeps the promises that it prints, and leaves nothing behind, however
+ * it ends.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -30,7 +31,7 @@ beforeEach(() => {
 
 afterEach(() => rmSync(temp, { recursive: true, force: true }));
 
-test("keeps its promises", async () => {
+test("the pm2 example keeps all its promises", async () => {
   const { output, ended } = start({ DURATION: "5" });
   expect(await ended, output.stderr).toBe(0);
 
@@ -40,7 +41,7 @@ test("keeps its promises", async () => {
     expect(kept, promise).toBe(true);
     expect(output.stderr).toContain(`✓ ${promise}`);
   }
-  // What the promises say, once more by the numbers.
+  // The same promises, checked again with the numbers of the summary.
   expect(summary.wrong).toEqual([]);
   expect(summary.failed.others).toBe(0);
   expect(summary.pages.asked).toBeGreaterThan(100);
@@ -58,17 +59,17 @@ test("keeps its promises", async () => {
   expect(leftovers()).toEqual([]);
 });
 
-test("leaves nothing behind when it is interrupted", async () => {
+test("the pm2 example leaves nothing behind when it is interrupted", async () => {
   const { driver, output, ended } = start({ DURATION: "60" });
   await vi.waitFor(() => expect(output.stderr).toContain("from cache"), { timeout: 60_000 });
   driver.kill("SIGINT");
-  // npm passes on the signal that its terminal has sent to everybody already.
+  // Under npm the driver gets the signal twice: from the terminal, and from npm.
   driver.kill("SIGINT");
   expect(await ended, output.stderr).toBe(130);
   expect(leftovers()).toEqual([]);
 });
 
-test("leaves nothing behind when it is killed", async () => {
+test("the pm2 example leaves nothing behind when it is killed", async () => {
   const { driver, output, ended } = start({ DURATION: "60" });
   await vi.waitFor(() => expect(output.stderr).toContain("from cache"), { timeout: 60_000 });
   expect(leftovers()).not.toEqual([]);
@@ -90,7 +91,7 @@ function start(env: Record<string, string>): Run {
   return { driver, output, ended: once(driver, "close").then(([code, signal]) => code ?? signal) };
 }
 
-/** What this run has left on the machine: processes by their environment, temporary files, shared memory. */
+/** The processes (found by their environment), temporary files and shared memory of this run that still exist. */
 function leftovers(): string[] {
   const processes = readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && environmentOf(pid).includes(run));
   const files = readdirSync(temp);
@@ -103,7 +104,7 @@ function environmentOf(pid: string): string[] {
     const variables = readFileSync(`/proc/${pid}/environ`, "latin1").split("\0");
     return variables.filter((variable) => variable.startsWith("EXAMPLE_RUN=")).map((variable) => variable.slice(12));
   } catch {
-    // Another user's, or gone by now.
+    // The process belongs to another user, or has ended.
     return [];
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The examples, each as whoever tries it runs it: it shows what it says, ends by itself or when it is told to, and leaves
- * nothing in shared memory. They run as copies in which the caches have other names.
+ * Runs each numbered example like its reader: it prints what it promises, ends by itself or on SIGTERM, and leaves nothing in
+ * shared memory. The examples are copied into a project (projects.ts), and their caches get other names.
  */
 
 import { execFileSync } from "node:child_process";
@@ -10,7 +10,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
 
 const EXAMPLES = path.join(root, "examples");
-/** Not numbered: these have tests of their own. */
+/** Folders of larger examples, which have tests of their own. */
 const ELSEWHERE = ["pm2", "browser"];
 const projects = new Projects("examples");
 const servers: Running[] = [];
@@ -56,7 +56,7 @@ async function run(file: string, env: Record<string, string> = {}): Promise<stri
   return ran(await execute(process.execPath, [file], { cwd: project, env }));
 }
 
-/** The numbers in a line. */
+/** The numbers in a line of output. */
 function numbers(line: string | undefined): number[] {
   return (line?.match(/\d+(\.\d+)?/g) ?? []).map(Number);
 }
@@ -64,7 +64,7 @@ function numbers(line: string | undefined): number[] {
 describe("the list of examples", () => {
   const numbered = fs.readdirSync(EXAMPLES).filter((name) => /^\d\d-/.test(name));
 
-  test("names each of them, with a command that runs it, and no other", () => {
+  test("the list of examples names every numbered example with the command that runs it, and no other", () => {
     const list = fs.readFileSync(path.join(EXAMPLES, "README.md"), "utf8");
     const links = [...list.matchAll(/^\| \[(\d\d-[\w-]+)\]\(([^)]+)\) .*`node examples\/([^`]+)`/gm)];
     expect(links.map(([, name]) => name)).toEqual(numbered.map((name) => name.replace(/\.\w+$/, "")));
@@ -74,12 +74,12 @@ describe("the list of examples", () => {
     }
   });
 
-  test("is the list of what is tested here", () => {
+  test("every numbered example has a test in this file", () => {
     const tested = fs.readFileSync(import.meta.filename, "utf8").matchAll(/^test\("(\d\d-[\w-]+)/gm);
     expect([...tested].map(([, name]) => name)).toEqual(numbered.map((name) => name.replace(/\.\w+$/, "")));
   });
 
-  test("can be imported from a checkout by its own name, and each example says how to run it", async () => {
+  test("examples in a checkout can import cache-machine, and each example says how to run it", async () => {
     const where = 'process.stdout.write(import.meta.resolve("cache-machine"))';
     const { stdout } = await execute(process.execPath, ["--input-type=module", "-e", where], { cwd: EXAMPLES });
     expect(stdout).toBe(new URL("../../dist/index.js", import.meta.url).href);
@@ -91,14 +91,14 @@ describe("the list of examples", () => {
   });
 });
 
-test("01-threads: nothing is computed again, by no thread", async () => {
+test("01-threads: in the second round no thread computes anything again", async () => {
   const [first, second, ...more] = await run("01-threads/main.mjs");
   expect(more).toEqual([]);
   expect(first).toMatch(/^first round: 8 computed, 0 from the cache/);
   expect(second).toMatch(/^second round: 0 computed, 8 from the cache/);
 });
 
-test("02-pm2: what one process has computed the others answer, also the one that comes after a kill", async () => {
+test("02-pm2: all processes answer with the page that one computed, also the process that replaces a killed one", async () => {
   const home = fs.mkdtempSync(path.join(projects.folder, "home-"));
   const lines = ran(await execute(process.execPath, ["02-pm2/main.mjs"], { cwd: project, env: { TMPDIR: home } }));
   const answers = lines.filter((line) => line.startsWith("/a"));
@@ -110,7 +110,7 @@ test("02-pm2: what one process has computed the others answer, also the one that
   expect(fs.readdirSync(home)).toEqual([]);
 });
 
-test("03-cluster: one loads, the others have it", async () => {
+test("03-cluster: one worker loads the settings, and the others read them from the cache", async () => {
   const [first, ...others] = await run("03-cluster.mjs");
   expect(first).toMatch(/loaded the settings$/);
   const pid = numbers(first)[0];
@@ -119,14 +119,14 @@ test("03-cluster: one loads, the others have it", async () => {
   expect(others).toContain(`worker ${pid} is killed`);
 });
 
-test("04-two-terminals: they count together", async () => {
+test("04-two-terminals: two processes count together", async () => {
   const both = await Promise.all([0, 1].map(() => run("04-two-terminals.mjs", { PAUSE_MS: "100" })));
   const counts = both.flat().map((line) => numbers(line)[0] as number);
   expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
   for (const lines of both) expect(lines.join()).toMatch(/process \d+/);
 });
 
-/** Starts an example that serves, twice; where the two listen. */
+/** Starts two processes of an example that is a server; their addresses. */
 async function serve(file: string): Promise<{ urls: [string, string]; stop: () => Promise<void> }> {
   const both = [0, 1].map(() => new Running(process.execPath, [file], { cwd: project, env: { PORT: "0" } }));
   servers.push(...both);
@@ -164,11 +164,11 @@ async function reports(file: string): Promise<void> {
   await stop();
 }
 
-test("05-express: what one process has answered the other answers too", () => reports("05-express.mjs"));
+test("05-express: an answer of one process is a cache hit in the other", () => reports("05-express.mjs"));
 
-test("06-fastify: what one process has answered the other answers too", () => reports("06-fastify.mjs"));
+test("06-fastify: an answer of one process is a cache hit in the other", () => reports("06-fastify.mjs"));
 
-test("07-vite: pages are rendered once, and again after a change", async () => {
+test("07-vite: a page is rendered once for both processes, and again after a change", async () => {
   const { urls, stop } = await serve("07-vite.mjs");
   const first = await ask(urls[0]);
   expect(first).toEqual({
@@ -184,7 +184,7 @@ test("07-vite: pages are rendered once, and again after a change", async () => {
   await stop();
 });
 
-test("08-lookup-table: one table for all takes less than a copy in each", async () => {
+test("08-lookup-table: one shared table takes less memory than a copy in each process", async () => {
   const lines = await run("08-lookup-table.mjs", { ROWS: "60000" });
   const [, copies, shared, saved, evicted] = lines.map((line) => numbers(line).at(-1) as number);
   expect(copies).toBeGreaterThan((shared as number) + 20);
@@ -192,14 +192,14 @@ test("08-lookup-table: one table for all takes less than a copy in each", async 
   expect(evicted).toBe(0);
 });
 
-test("09-rate-limit: exactly as many as the limit are let through, by all processes together", async () => {
+test("09-rate-limit: all processes together allow exactly as many requests as the limit", async () => {
   const lines = await run("09-rate-limit.mjs");
   const allowed = lines.slice(0, 3).map((line) => numbers(line)[1] as number);
   expect(allowed.reduce((sum, n) => sum + n)).toBe(100);
   expect(lines[3]).toBe("together: 100 allowed, the limit is 100");
 });
 
-test("10-run-once: one does the job, another one when it dies", async () => {
+test("10-run-once: one process runs the job, and another one runs it when the first dies", async () => {
   const lines = await run("10-run-once.mjs");
   const ran = lines.filter((line) => line.endsWith("runs the job")).map((line) => numbers(line)[0]);
   expect(ran).toHaveLength(2);
@@ -208,7 +208,7 @@ test("10-run-once: one does the job, another one when it dies", async () => {
   expect(lines.at(-1)).toBe(`the report: made by ${ran[1]}`);
 });
 
-test("11-typescript: it compiles, and does what it says", async () => {
+test("11-typescript: the example compiles, and prints what it promises", async () => {
   const tsc = path.join(root, "node_modules/typescript/bin/tsc");
   const args = ["--strict", "--exactOptionalPropertyTypes", "--target", "es2023", "--module", "nodenext"];
   const types = ["--lib", "es2023,esnext.disposable", "--types", "node", "--rewriteRelativeImportExtensions"];
@@ -221,7 +221,7 @@ test("11-typescript: it compiles, and does what it says", async () => {
   fs.writeFileSync(path.join(out, "package.json"), '{ "type": "module" }');
   const expected = ["Ada has the roles author and the tags staff", "2 roles, 1 visit", "ERR_TOO_LARGE"];
   expect(await run("compiled/11-typescript.js")).toEqual(expected);
-  // As it is, where Node.js runs TypeScript without a flag and without a warning.
+  // Also without compiling, on versions of Node.js that run TypeScript without a flag and without a warning.
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
   if (major > 24 || (major === 24 && minor >= 12)) expect(await run("11-typescript.ts")).toEqual(expected);
 });

@@ -1,8 +1,8 @@
 /**
- * The newcomer: the packed package in empty projects of many kinds, doing its job in each. What goes wrong on the way says
- * how to go on.
+ * Tests the package as a newcomer meets it: packed, and installed into empty projects of many kinds (projects.ts), in which it has
+ * to work. Error messages say how to go on.
  *
- * `NODES` names more versions of Node.js to do it with, by the path of a binary or by a version that npm then gets:
+ * `NODES` lists more versions of Node.js to test, each as the path of a binary or as a version that npm installs (nodes.ts):
  *
  *     NODES=22,24,26 npx vitest run newcomer
  */
@@ -21,7 +21,7 @@ const { mark } = projects;
 
 afterAll(() => projects.remove());
 
-/** What a program prints. Errors, and warnings unless told otherwise, are failures. */
+/** The output of a program that must end with 0, and without a warning unless `warns` is set. */
 function ran({ status, stdout, stderr }: Output, warns = false): string {
   if (!warns) expect(stderr).toBe("");
   expect(status, stdout + stderr).toBe(0);
@@ -37,7 +37,7 @@ function write(project: string, file: string, text: string): void {
   fs.writeFileSync(path.join(project, file), text);
 }
 
-/** Something of everything: a child process and a worker of one cache, a worker of another, both reaches, an error. */
+/** A program that uses both reaches, a child process, workers, and an error. */
 const JOB = `
 const name = "${mark}-job-" + process.pid;
 const processes = openCache(name, { size: "1mb" });
@@ -73,7 +73,7 @@ const { ${NAMES} } = require("cache-machine");
 const folder = process.cwd();
 ${JOB}`;
 
-/** A project in which each test has its own files. */
+/** A project with the package; each test has its own folder in it. */
 let project: string;
 
 beforeAll(async () => {
@@ -81,7 +81,7 @@ beforeAll(async () => {
 }, 60_000);
 
 describe("the package", () => {
-  test("is clean in the eyes of publint", async () => {
+  test("publint finds nothing wrong with the package", async () => {
     const { publint } = await import("publint");
     const { formatMessage } = await import("publint/utils");
     const tarball = fs.readFileSync(projects.pack().file);
@@ -89,28 +89,28 @@ describe("the package", () => {
     expect(messages.map((message) => formatMessage(message, pkg as Record<string, unknown>))).toEqual([]);
   });
 
-  test("has types that arethetypeswrong finds right", async () => {
+  test("arethetypeswrong finds nothing wrong with the types, except that CommonJS gets an ES module", async () => {
     const attw = path.join(BIN, "attw");
     const { stdout } = await execute(attw, [projects.pack().file, "--format", "json"], { cwd: projects.folder });
     const { analysis, problems } = JSON.parse(stdout);
     expect(analysis.types).toEqual({ kind: "included" });
-    // CommonJS gets an ES module. That is meant: every supported version of Node.js can require it, as tests here show.
+    // This is intended: every supported version of Node.js can `require` an ES module, as other tests show.
     expect(Object.keys(problems)).toEqual(["CJSResolvesToESM"]);
   });
 });
 
-describe("does its job", () => {
-  test("in a project of ES modules", async () => {
+describe("in a project with the packed package", () => {
+  test("the package works in a project of ES modules", async () => {
     write(project, "esm/main.mjs", ESM);
     expect(await node(project, "esm/main.mjs")).toBe(DONE);
   });
 
-  test("in a project of CommonJS", async () => {
+  test("the package works in a project of CommonJS modules", async () => {
     write(project, "cjs/main.cjs", CJS);
     expect(await node(project, "cjs/main.cjs")).toBe(DONE);
   });
 
-  test("in a project of TypeScript, compiled to either kind of module, with and without what `tsc --init` chooses", async () => {
+  test("the package works in a project of TypeScript, compiled to ES modules and to CommonJS, with the options of `tsc --init`", async () => {
     const folder = path.join(project, "ts");
     fs.mkdirSync(folder);
     const tsc = path.join(BIN, "tsc");
@@ -125,12 +125,12 @@ describe("does its job", () => {
        const point: Point | undefined = points.get("a");
        (globalThis as any).console.log(point?.x, typeof openCache);`,
     );
-    // The types of the package are checked as well, in projects that have no others and are not of the latest kind.
+    // Checks the types of the package too, in a project that has no types of Node.js, and with an older target.
     const strict = ["--skipLibCheck", "false"];
     for (const [type, ...options] of [
       ["module"],
       ["module", "--target", "es2022"],
-      // TypeScript writes `import x = require()` in CommonJS unless this is off.
+      // With this option, CommonJS would have to be written as `import x = require()`.
       ["commonjs", "--verbatimModuleSyntax", "false"],
     ]) {
       write(project, "ts/package.json", JSON.stringify({ type }));
@@ -145,7 +145,7 @@ describe("does its job", () => {
     ["an ES module", "esm", ESM],
     ["CommonJS", "cjs", CJS],
     ["CommonJS, from ES modules", "cjs", ESM],
-  ])("bundled by esbuild to %s", async (_, format, text) => {
+  ])("a bundle of esbuild works on Node.js, built as %s", async (_, format, text) => {
     const name = `esbuild-${format}-${text === ESM ? "esm" : "cjs"}`;
     write(project, `${name}/main.${text === ESM ? "mjs" : "cjs"}`, text);
     const out = `${name}/out.${format === "esm" ? "mjs" : "cjs"}`;
@@ -161,27 +161,30 @@ describe("does its job", () => {
   test.each([
     ["an ES module", "mjs", 'import { destroyCache, openCache } from "cache-machine";'],
     ["CommonJS", "cjs", 'const { destroyCache, openCache } = require("cache-machine");'],
-  ])("bundled by esbuild to %s, away from the package: with the native part beside it", async (_, extension, head) => {
-    const away = path.join(projects.folder, `away-${extension}`);
-    write(
-      project,
-      `away/main.${extension}`,
-      `${head} const name = "${mark}-away"; const cache = openCache(name, { size: "1mb" }).set("a", 1);
+  ])(
+    "a bundle of esbuild as %s, moved away from the package, works with the native part beside it",
+    async (_, extension, head) => {
+      const away = path.join(projects.folder, `away-${extension}`);
+      write(
+        project,
+        `away/main.${extension}`,
+        `${head} const name = "${mark}-away"; const cache = openCache(name, { size: "1mb" }).set("a", 1);
        console.log(cache.get("a")); cache.close(); destroyCache(name);`,
-    );
-    const format = extension === "mjs" ? "esm" : "cjs";
-    const args = [`away/main.${extension}`, "--bundle", "--platform=node", `--format=${format}`, "--log-level=error"];
-    const out = `out.${extension}`;
-    ran(await execute(path.join(BIN, "esbuild"), [...args, `--outfile=${path.join(away, out)}`], { cwd: project }));
-    const binary = `cache_machine-linux-${process.arch}.node`;
-    const { stderr } = await execute(process.execPath, [out], { cwd: away });
-    expect(stderr).toMatch(/ERR_UNSUPPORTED/);
-    expect(stderr).toContain(path.join(away, binary));
-    fs.copyFileSync(path.join(project, "node_modules/cache-machine/native", binary), path.join(away, binary));
-    expect(await node(away, out)).toBe("1\n");
-  });
+      );
+      const format = extension === "mjs" ? "esm" : "cjs";
+      const args = [`away/main.${extension}`, "--bundle", "--platform=node", `--format=${format}`, "--log-level=error"];
+      const out = `out.${extension}`;
+      ran(await execute(path.join(BIN, "esbuild"), [...args, `--outfile=${path.join(away, out)}`], { cwd: project }));
+      const binary = `cache_machine-linux-${process.arch}.node`;
+      const { stderr } = await execute(process.execPath, [out], { cwd: away });
+      expect(stderr).toMatch(/ERR_UNSUPPORTED/);
+      expect(stderr).toContain(path.join(away, binary));
+      fs.copyFileSync(path.join(project, "node_modules/cache-machine/native", binary), path.join(away, binary));
+      expect(await node(away, out)).toBe("1\n");
+    },
+  );
 
-  test("bundled by Vite for a server", async () => {
+  test("a bundle of Vite for a server works", async () => {
     write(project, "vite-ssr/main.mjs", ESM);
     for (const config of ["{}", "{ ssr: { noExternal: true } }"]) {
       write(project, "vite-ssr/vite.config.mjs", `export default ${config};`);
@@ -192,9 +195,9 @@ describe("does its job", () => {
     }
   });
 
-  test("bundled by Vite and by esbuild for browsers: nothing of Node.js is in it", async () => {
+  test("bundles of Vite and of esbuild for browsers contain nothing of Node.js", async () => {
     write(project, "page/index.html", '<script type="module" src="main.js"></script>');
-    // Vite's own code for old browsers is left out, as it needs a page.
+    // Without Vite's own code for old browsers, which needs a page.
     write(project, "page/vite.config.mjs", "export default { build: { modulePreload: { polyfill: false } } };");
     write(project, "page/main.js", 'import { createCache } from "cache-machine"; globalThis.cache = createCache();');
     ran(await execute(path.join(BIN, "vite"), ["build", "page", "--logLevel", "warn"], { cwd: project }));
@@ -205,24 +208,24 @@ describe("does its job", () => {
       const text = fs.readFileSync(path.join(project, file), "utf8");
       expect(text).not.toMatch(/dlopen|cache_machine-linux|from ?["']node:|require\(["']node:/);
       expect(text).toContain("cross-origin isolated");
-      // Loads, and works where there is WebAssembly and shared memory.
+      // The bundle works wherever there are WebAssembly and shared memory.
       write(project, "page/loaded.mjs", `${text}\nconsole.log(globalThis.cache.set("a", 1).get("a"));`);
       expect(await node(project, "page/loaded.mjs")).toBe("1\n");
     }
   });
 
-  test("as the guide says: two processes under pm2, typed in by hand", async () => {
+  test("the section about pm2 in the guide works in a new project", async () => {
     const guide = sections("docs/guides.md", fs.readFileSync(path.join(root, "docs/guides.md"), "utf8"));
     const section = guide.find(({ heading }) => heading === "pm2");
     const folder = await projects.installed("typed");
-    // pm2 itself is the one of the checkout: it comes from the network otherwise.
+    // pm2 is the one of the checkout, because npm would download it.
     fs.mkdirSync(path.join(folder, "node_modules/.bin"), { recursive: true });
     fs.symlinkSync(path.join(BIN, "pm2"), path.join(folder, "node_modules/.bin/pm2"));
     fs.symlinkSync(path.join(root, "node_modules/pm2"), path.join(folder, "node_modules/pm2"));
     expect(await runSection(section as never, folder, projects)).toEqual([]);
   });
 
-  test("under pm2, in cluster mode and in fork mode at the same time, by name and without configuration", async () => {
+  test("processes of pm2 in cluster mode and in fork mode share a cache by name, and the one without configuration", async () => {
     const job = `
       set("by " + process.pid, process.env.name);
       openCache("${mark}-pm2", { size: "1mb" }).increment("posted");
@@ -254,7 +257,7 @@ describe("does its job", () => {
   });
 });
 
-/** Runs commands in a mount namespace of their own, where /dev/shm can be another one; undefined where that is forbidden. */
+/** Options of unshare(1) for a mount namespace with a /dev/shm of its own; undefined where that is forbidden. */
 const unshare = ["--mount --fork", "--mount --fork --user --map-root-user"]
   .map((options) => options.split(" "))
   .find((options) => {
@@ -272,7 +275,9 @@ describe("in a container", () => {
     return execute("unshare", [...(unshare as string[]), "sh", "-euc", script], { cwd: project });
   };
 
-  test("with 64 MB of /dev/shm: what fits works, what does not says how to go on", async ({ skip }) => {
+  test("in a container with 64 MB of /dev/shm, caches that fit work, and the error for a larger one says how to go on", async ({
+    skip,
+  }) => {
     skip(unshare === undefined, "this user may not mount anything, not even for itself");
     write(project, "container/main.mjs", ESM);
     write(
@@ -293,9 +298,9 @@ describe("in a container", () => {
     expect(third).toBe("1 1");
   });
 
-  test("next to another one that has the same /dev/shm and other process ids", async ({ skip }) => {
+  test("two containers with the same /dev/shm and process ids of their own share a cache", async ({ skip }) => {
     skip(unshare === undefined, "this user may not mount anything, not even for itself");
-    // Each sees itself as one of the first processes: whoever went by process ids would take one for the other.
+    // Both processes have a small process id. Code that identified them by process id would confuse them.
     write(
       project,
       "container/ids.mjs",
@@ -317,7 +322,9 @@ describe("in a container", () => {
     expect(both).toBe("true true\ntrue true\n");
   });
 
-  test("as another user: a cache of its own, and no access to the first one's", async ({ skip }) => {
+  test("another user gets a cache of its own under the same name, and has no access to the first user's", async ({
+    skip,
+  }) => {
     skip(process.getuid?.() !== 0, "only root can be another user");
     write(
       project,
@@ -333,38 +340,42 @@ describe("in a container", () => {
   });
 });
 
-describe("errors on the way say how to go on", () => {
+describe("error messages", () => {
   test.each([
     [
-      "another size",
+      "another size than the existing cache has",
       'openCache(n, { size: "1mb" }); openCache(n, { size: "2mb" })',
       /ERR_SIZE_MISMATCH|leave `size` out/,
     ],
-    ["a typing error", 'openCache(n, { size: "64 megs" })', /size: /],
-    ["no name", "openCache(undefined)", /name: must be a string/],
+    ["a size that is misspelt", 'openCache(n, { size: "64 megs" })', /size: /],
+    ["a name that is undefined", "openCache(undefined)", /name: must be a string/],
     ["a cache as a handle", "attachCache(createCache())", /handle: is a Cache: use its `handle`/],
-    ["a cache that was posted", "attachCache(JSON.parse('{}'))", /handle: is an empty object.*`cache.handle`/],
-    ["a directory that is not there", 'openCache(n, { path: "/nowhere" })', /nowhere does not exist.*option `path`/],
     [
-      "seconds for milliseconds",
+      "a cache instead of its handle in a message",
+      "attachCache(JSON.parse('{}'))",
+      /handle: is an empty object.*`cache.handle`/,
+    ],
+    ["a directory that does not exist", 'openCache(n, { path: "/nowhere" })', /nowhere does not exist.*option `path`/],
+    [
+      "seconds instead of milliseconds",
       'openCache(n, { size: "1mb" }).set("a", 1, { ttl: "5s" })',
       /ttl: must be a number of milliseconds/,
     ],
-    ["a number for a key", 'openCache(n, { size: "1mb" }).get(5)', /key must be a string or a Uint8Array/],
-    ["a promise for a value", 'openCache(n, { size: "1mb" }).set("a", Promise.resolve(1))', /value/],
-    ["no value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /Store null, or delete the key/],
+    ["a number as a key", 'openCache(n, { size: "1mb" }).get(5)', /key: must be a string or a Uint8Array/],
+    ["a promise as a value", 'openCache(n, { size: "1mb" }).set("a", Promise.resolve(1))', /value/],
+    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /Store null, or delete the key/],
     [
-      "a handle by JSON",
+      "a handle that was sent as JSON",
       "attachCache(JSON.parse(JSON.stringify(createCache().handle)))",
       /handle: must be the `handle` of a cache/,
     ],
     ["a name as a handle", 'attachCache("app")', /handle: must be the `handle` of a cache/],
     [
-      "a value too large",
+      "a value that is too large",
       'openCache(n, { size: "1mb" }).set("a", "x".repeat(1e6))',
       /ERR_TOO_LARGE|an eighth of the cache/,
     ],
-  ])("%s", async (what, code, message) => {
+  ])("the error message says how to go on after this mistake: %s", async (what, code, message) => {
     const name = JSON.stringify(`${mark}-${what.replaceAll(" ", "-")}`);
     const text = `const { attachCache, createCache, openCache } = require("cache-machine"); const n = ${name}; ${code};`;
     const { status, stderr } = await execute(process.execPath, ["-e", text], { cwd: project });
@@ -373,8 +384,8 @@ describe("errors on the way say how to go on", () => {
   });
 });
 
-describe.runIf(versions.length > 0)("with Node.js", () => {
-  test.each(versions)("%s", async (version) => {
+describe.runIf(versions.length > 0)("with more versions of Node.js", () => {
+  test.each(versions)("the package works in ES modules and in CommonJS on Node.js %s", async (version) => {
     const binary = await nodeBinary(version, projects);
     const use = (file: string): Promise<Output> =>
       execute(binary, [file], { cwd: project, env: { PATH: `${path.dirname(binary)}:${process.env.PATH}` } });
@@ -384,7 +395,7 @@ describe.runIf(versions.length > 0)("with Node.js", () => {
     expect(ran(await use("nodes/main.cjs"))).toBe(DONE);
   });
 
-  test("and what Next.js and others trace with, @vercel/nft: the binaries belong to what an application needs", async () => {
+  test("@vercel/nft, with which Next.js traces files, finds the binaries of the native part", async () => {
     const folder = projects.create("nft");
     const args = ["install", "@vercel/nft", "--no-audit", "--no-fund", "--loglevel=error"];
     ran(await execute("npm", args, { cwd: folder }), true);

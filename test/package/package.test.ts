@@ -1,6 +1,6 @@
 /**
- * What is shipped: packed, installed into empty projects without a network, and used from there as its users do. More
- * kinds of projects are in newcomer.test.ts.
+ * Tests the packed package: its files, and its use in empty projects into which it is installed without a network (projects.ts).
+ * More kinds of projects are in newcomer.test.ts.
  */
 
 import { execFileSync } from "node:child_process";
@@ -17,7 +17,7 @@ const { version } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), 
 
 afterAll(() => projects.remove());
 
-/** What a script of a project prints. Errors and warnings are failures. */
+/** The output of a script in a project; the script must end with 0 and without a warning. */
 async function run(project: string, file: string, body?: string): Promise<string> {
   if (body !== undefined) fs.writeFileSync(path.join(project, file), body);
   const { status, stdout, stderr } = await execute(process.execPath, [file], { cwd: project });
@@ -27,7 +27,7 @@ async function run(project: string, file: string, body?: string): Promise<string
 }
 
 let packed: { file: string; files: string[] };
-/** Projects: of ES modules, of CommonJS twice, and one in which the native part got lost. */
+/** Projects: one of ES modules, two of CommonJS, and one without the native part. */
 let esm: string;
 let first: string;
 let second: string;
@@ -46,12 +46,16 @@ beforeAll(async () => {
 
 describe("the package", () => {
   test("has what it needs and nothing else", () => {
-    const surprises = packed.files.filter(
-      (file) =>
-        !/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|native\/cache_machine-linux-(x64|arm64)\.node|dist\/[a-z]+\.(d\.ts|js|js\.map))$/.test(
-          file,
-        ),
-    );
+    const expected = [
+      /^(package\.json|LICENSE|(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|PROOF)\.md)$/,
+      /^dist\/(index|browser)\.js$/,
+      /^dist\/([a-z]+\/)?[a-z-]+\.d\.ts$/,
+      /^native\/cache_machine-linux-(x64|arm64)\.node$/,
+      /^docs\/([a-z-]+\.md|images\/[a-z]+\.svg)$/,
+      /^examples\/(README\.md|\d\d-[a-z0-9-]+(\/[a-z]+)?\.(mjs|ts))$/,
+      /^bench\/results\/(report\.md|speed\.svg)$/,
+    ];
+    const surprises = packed.files.filter((file) => !expected.some((pattern) => pattern.test(file)));
     expect(surprises).toEqual([]);
     for (const file of [
       "README.md",
@@ -69,7 +73,28 @@ describe("the package", () => {
     expect(fs.statSync(packed.file).size).toBeLessThan(300_000);
   });
 
-  test("tells nothing of the machine it was made on", () => {
+  test("has the documents that its documents link to, but for the two large examples", () => {
+    const documents = packed.files.filter((file) => file.endsWith(".md"));
+    expect(documents).toContain("docs/guides.md");
+    const dead = documents.flatMap((file) => {
+      const text = fs.readFileSync(path.join(root, file), "utf8").replace(/```[\s\S]*?```/g, "");
+      return [...text.matchAll(/\]\(([^)\s#]+)(?:#[^)]*)?\)/g)]
+        .map(([, link = ""]) => link)
+        .filter((link) => !/^https?:/.test(link))
+        .map((link) => path.join(path.dirname(file), link))
+        .filter((place) => !packed.files.includes(place) && !packed.files.some((each) => each.startsWith(`${place}/`)))
+        .map((place) => `${file}: ${place}`);
+    });
+    expect(dead).toEqual(["pm2", "browser"].map((large) => `examples/README.md: examples/${large}/README.md`));
+  });
+
+  test("names no source map, as it has none: the bundles are readable as they are", () => {
+    for (const file of ["dist/index.js", "dist/browser.js"]) {
+      expect(fs.readFileSync(path.join(root, file), "utf8")).not.toContain("sourceMappingURL");
+    }
+  });
+
+  test("no file of the package contains a path of the machine that built it", () => {
     const folder = fs.mkdtempSync(path.join(projects.folder, "unpacked-"));
     execFileSync("tar", ["-xzf", packed.file, "-C", folder]);
     for (const file of packed.files) {
@@ -94,7 +119,7 @@ const USE = `
 const USED = "processes true 42\ntrue ERR_CLOSED\n";
 
 describe("installed into an empty project", () => {
-  test("works by import", async () => {
+  test("the package works with import, and exports its package.json", async () => {
     const names = "attachCache, CacheError, createCache, destroyCache, openCache";
     expect(await run(esm, "main.js", `import { ${names} } from "cache-machine"; ${USE}`)).toBe(USED);
     const manifest = 'import data from "cache-machine/package.json" with { type: "json" }; console.log(data.version);';
@@ -102,14 +127,14 @@ describe("installed into an empty project", () => {
     expect(stdout.trim()).toBe(version);
   });
 
-  test("works by require, without a warning, and gives the same module as import", async () => {
+  test("the package works with require, without a warning, and is the same module as with import", async () => {
     const names = "attachCache, CacheError, createCache, destroyCache, get, openCache, set";
     const body = `const { ${names} } = require("cache-machine"); ${USE}
       import("cache-machine").then((module) => console.log(module.openCache === openCache, typeof get, typeof set));`;
     expect(await run(first, "main.js", body)).toBe(`${USED}true function function\n`);
   });
 
-  test("has types for every module system, and they say what is meant", async () => {
+  test("the types compile for every module system, and the type tests pass", async () => {
     fs.mkdirSync(path.join(esm, "node_modules/@types"), { recursive: true });
     for (const name of ["node", "undici-types"]) {
       const from = path.join(root, "node_modules", name === "node" ? "@types/node" : name);
@@ -131,7 +156,7 @@ describe("installed into an empty project", () => {
     }
   });
 
-  test("without the native part: threads work, openCache says where it was looked for", async () => {
+  test("without the native part threads work, and the error of openCache says where it looked for the file", async () => {
     const lost = path.join(
       fs.realpathSync(bare),
       `node_modules/cache-machine/native/cache_machine-linux-${process.arch}`,
@@ -156,7 +181,7 @@ describe("installed into an empty project", () => {
 describe("without configuration", () => {
   const GET = 'const { get } = require("cache-machine");\nconsole.log(JSON.stringify([get("key"), get()]));';
 
-  test("what one process of an application sets the others get, one by one or all together", async () => {
+  test("entries that one process of an application sets are read by its other processes, one by one or all together", async () => {
     const body = `const { set, get } = require("cache-machine");
       console.log(JSON.stringify([get("key"), get()]));
       set("key", "value"); set("object", { a: [1] }); set("short", 1, { ttl: 1e-9 }); set(Buffer.from("bytes"), 1);
@@ -175,11 +200,11 @@ describe("without configuration", () => {
     }
   });
 
-  test("another application sees nothing of it", async () => {
+  test("another application does not see the entries", async () => {
     expect(await run(second, "get.js", GET)).toBe("[null,{}]\n");
   });
 
-  test("its worker threads have the same, also those of a pool in node_modules, from any working directory", async () => {
+  test("worker threads have the cache of their application, also those of a pool in node_modules, from any working directory", async () => {
     const pool = path.join(first, "node_modules/pool");
     fs.mkdirSync(pool);
     fs.writeFileSync(path.join(pool, "package.json"), '{ "name": "pool" }');
@@ -200,7 +225,7 @@ describe("without configuration", () => {
     }
   });
 
-  test("a key that is missing by mistake is an error, and a key such as __proto__ is one like any other", async () => {
+  test("get(undefined) is a TypeError, and __proto__ is a key like any other", async () => {
     const body = `const { set, get } = require("cache-machine");
       try { get(undefined); } catch (error) { console.log(error.name); }
       set("__proto__", { polluted: true }); set("constructor", 1);

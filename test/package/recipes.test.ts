@@ -1,4 +1,7 @@
-/** The recipes of the guide and the examples that serve, with what clients send: every request is answered, and nobody ends. */
+/**
+ * Sends odd and hostile requests to the servers in examples/, and odd keys and values to the recipes of docs/guides.md: every
+ * request is answered, and no process ends.
+ */
 
 import fs from "node:fs";
 import { connect } from "node:net";
@@ -19,7 +22,7 @@ afterEach(async () => {
 });
 afterAll(() => projects.remove());
 
-/** What stands in the first line of a request, byte by byte. */
+/** Targets in the first line of a request, as bytes. */
 const TARGETS = [
   `/reports/${"x".repeat(10_000)}`,
   `/reports/sales?q=${"x".repeat(10_000)}`,
@@ -35,7 +38,7 @@ const TARGETS = [
   "/reports/",
 ];
 
-/** The status of the answer; -1 when the connection ends without one. */
+/** Sends a request; the status of the answer, -1 when the connection ends without one. */
 function ask(url: URL, target: string): Promise<number> {
   return new Promise((resolve, reject) => {
     let answer = "";
@@ -49,35 +52,38 @@ function ask(url: URL, target: string): Promise<number> {
   });
 }
 
-test.each(["05-express.mjs", "06-fastify.mjs", "07-vite.mjs"])("%s answers whatever it is asked", async (file) => {
-  const project = projects.linked(file.slice(0, 2), { type: "module" });
-  const source = fs.readFileSync(path.join(root, "examples", file), "utf8");
-  fs.writeFileSync(path.join(project, file), projects.apart(source, file.slice(0, 2)));
-  const server = new Running(process.execPath, [file], {
-    cwd: project,
-    env: { PORT: "0", NODE_ENV: "test" },
-    timeoutMs: 100_000,
-  });
-  servers.push(server);
-  const url = new URL(await address(server));
-  for (let round = 0; round < 2; round++) {
-    for (const target of TARGETS) {
-      const status = await ask(url, target);
-      expect(status, `${target.slice(0, 60)} (${target.length})`).toBeGreaterThanOrEqual(200);
-      expect(status, `${target.slice(0, 60)} (${target.length})`).toBeLessThan(500);
+test.each(["05-express.mjs", "06-fastify.mjs", "07-vite.mjs"])(
+  "the example %s answers every request, whatever its target",
+  async (file) => {
+    const project = projects.linked(file.slice(0, 2), { type: "module" });
+    const source = fs.readFileSync(path.join(root, "examples", file), "utf8");
+    fs.writeFileSync(path.join(project, file), projects.apart(source, file.slice(0, 2)));
+    const server = new Running(process.execPath, [file], {
+      cwd: project,
+      env: { PORT: "0", NODE_ENV: "test" },
+      timeoutMs: 100_000,
+    });
+    servers.push(server);
+    const url = new URL(await address(server));
+    for (let round = 0; round < 2; round++) {
+      for (const target of TARGETS) {
+        const status = await ask(url, target);
+        expect(status, `${target.slice(0, 60)} (${target.length})`).toBeGreaterThanOrEqual(200);
+        expect(status, `${target.slice(0, 60)} (${target.length})`).toBeLessThan(500);
+      }
+      expect(await ask(url, url.pathname)).toBe(200);
+      // A long target is answered like a short one, but not from the cache.
+      expect(await ask(url, `${url.pathname}?q=${"x".repeat(10_000)}`)).toBe(200);
     }
-    expect(await ask(url, url.pathname)).toBe(200);
-    // A long one is answered like a short one, just not from the cache.
-    expect(await ask(url, `${url.pathname}?q=${"x".repeat(10_000)}`)).toBe(200);
-  }
-  server.child.kill("SIGTERM");
-  const { status, stderr } = await server.ended;
-  // Vite writes this line for each request whose headers exceed 16 kB; in colours where CI is set.
-  const said = stripVTControlCharacters(stderr);
-  expect([status, said.replace(/^Server responded with status code 431.*\n/gm, "")]).toEqual([0, ""]);
-});
+    server.child.kill("SIGTERM");
+    const { status, stderr } = await server.ended;
+    // Vite prints this line for each request whose headers exceed 16 kB, perhaps in colours.
+    const said = stripVTControlCharacters(stderr);
+    expect([status, said.replace(/^Server responded with status code 431.*\n/gm, "")]).toEqual([0, ""]);
+  },
+);
 
-/** What the recipe of a section of the guide does with what clients send. */
+/** Sections of the guide, and code that uses the recipe of that section with an odd key or value. */
 const RECIPES: [string, string][] = [
   ["Cached responses", "page(odd, () => 'a page');"],
   [
@@ -90,21 +96,24 @@ const RECIPES: [string, string][] = [
     "answer(odd, () => 'an answer'); answer('/a', () => JSON.parse(body)); body = '['.repeat(2000) + ']'.repeat(2000);",
   ],
 ];
-test.each(RECIPES)("the recipe for %s takes whatever clients send", async (heading, use) => {
-  const guide = sections("guides.md", fs.readFileSync(path.join(root, "docs/guides.md"), "utf8"));
-  const code = guide
-    .find((section) => section.heading === heading)
-    ?.blocks.find(({ language }) => language === "js")?.code;
-  expect(code).toBeDefined();
-  const project = projects.linked(`recipe-${heading.length}`, { type: "module" });
-  const odd = ODD.map(([, key]) => key).filter((key) => typeof key === "string");
-  const texts = [...odd, ...LONG.map(([, key]) => key).filter((key) => typeof key === "string"), ...TARGETS];
-  const script = `${projects.apart(code as string, `recipe-${heading.length}`)}
+test.each(RECIPES)(
+  "the recipe of the guide for %s takes every key and value that clients send",
+  async (heading, use) => {
+    const guide = sections("guides.md", fs.readFileSync(path.join(root, "docs/guides.md"), "utf8"));
+    const code = guide
+      .find((section) => section.heading === heading)
+      ?.blocks.find(({ language }) => language === "js")?.code;
+    expect(code).toBeDefined();
+    const project = projects.linked(`recipe-${heading.length}`, { type: "module" });
+    const odd = ODD.map(([, key]) => key).filter((key) => typeof key === "string");
+    const texts = [...odd, ...LONG.map(([, key]) => key).filter((key) => typeof key === "string"), ...TARGETS];
+    const script = `${projects.apart(code as string, `recipe-${heading.length}`)}
     let body = '{"__proto__":{}}';
     for (const odd of ${JSON.stringify(texts)}) { ${use} }
     console.log("all");`;
-  fs.writeFileSync(path.join(project, "recipe.mjs"), script);
-  const { stdout, stderr, status } = await execute(process.execPath, ["recipe.mjs"], { cwd: project });
-  expect([stderr, status]).toEqual(["", 0]);
-  expect(stdout.trimEnd().endsWith("all")).toBe(true);
-});
+    fs.writeFileSync(path.join(project, "recipe.mjs"), script);
+    const { stdout, stderr, status } = await execute(process.execPath, ["recipe.mjs"], { cwd: project });
+    expect([stderr, status]).toEqual(["", 0]);
+    expect(stdout.trimEnd().endsWith("all")).toBe(true);
+  },
+);

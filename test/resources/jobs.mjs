@@ -8,13 +8,13 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import * as together from "cache-machine";
-import { patient, resources } from "../crash/arena.mjs";
-import { generator } from "../crash/values.mjs";
+import { generator } from "../crash/checked-values.mjs";
+import { patient, resources } from "../crash/driver.mjs";
 import * as apart from "../host/apart.mjs";
 
 const { attachCache, createCache, destroyCache, openCache } = apart;
 
-const GUEST = fileURLToPath(new URL("guest.mjs", import.meta.url));
+const GUEST = fileURLToPath(new URL("opening-worker.mjs", import.meta.url));
 
 /** Limits this process, as `ulimit` would; only the soft limit, so that it can be raised again. */
 function limit(resource, value) {

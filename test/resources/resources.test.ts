@@ -14,7 +14,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CacheHandle } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { patient } from "../crash/arena.mjs";
+import { patient } from "../crash/driver.mjs";
 import { destroyCache, openCache } from "../host/apart.mjs";
 
 const rounds = Number(process.env.RESOURCES_ROUNDS ?? 1);
@@ -27,7 +27,7 @@ const PATIENCE_MS = 3 * MINUTES * rounds;
 vi.setConfig({ testTimeout: PATIENCE_MS + MINUTES });
 const MIB = 1 << 20;
 const JOBS = fileURLToPath(new URL("jobs.mjs", import.meta.url));
-const CROWD = fileURLToPath(new URL("crowd.mjs", import.meta.url));
+const CROWD = fileURLToPath(new URL("many-participants.mjs", import.meta.url));
 /** What a runtime may open for itself meanwhile: a few mappings of its own code, a descriptor for an event loop. */
 const FEW = 8;
 

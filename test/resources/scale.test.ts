@@ -9,7 +9,7 @@ import { existsSync, statfsSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { afterEach, describe, expect, it } from "vitest";
-import { patient, resources } from "../crash/arena.mjs";
+import { patient, resources } from "../crash/driver.mjs";
 import { bytesOf, textOf } from "./scale-bytes.mjs";
 
 const MIB = 1 << 20;

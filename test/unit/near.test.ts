@@ -1,13 +1,17 @@
-/** The near cache by itself, over a memory in which the test plays the engine: what proves a value, and what is kept. */
+/**
+ * Tests the near cache (src/near/near.ts) without an engine. The test writes into shared memory what the engine would write. It
+ * checks which changes make a value stale, which entries are kept, and when reads ask the near cache at all.
+ */
 
 import { createHash } from "node:crypto";
 import { describe, expect, test, vi } from "vitest";
-import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../../src/engine/engine.ts";
-import { extraOf, Near } from "../../src/near/near.ts";
-import { hashText } from "../../src/values/runtime.ts";
+import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../../src/engine/contract.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { extraOf, Table } from "../../src/near/table.ts";
 import { ROOT, type Scope } from "../../src/values/scope.ts";
+import { hashText } from "../../src/values/text.ts";
 
-// The secret of the near cache's hash is the same each time, so that a failure can be repeated: `SEED=2 npx vitest …` has another.
+// The secret of the near cache's hash is fixed, so that a failure can be repeated. `SEED=2 npx vitest …` sets another one.
 vi.hoisted(() => {
   let state = Number(process.env.SEED ?? 1);
   const next = (): number => {
@@ -23,12 +27,12 @@ vi.hoisted(() => {
   });
 });
 
-// The engine itself is played here.
-vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_HOST: {}, instantiate: undefined }));
+// The test takes the part of the engine.
+vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_IMPORTS: {}, instantiate: undefined }));
 
 const CLEAR_EPOCH_AT = 128;
 const NEAR_HITS_AT = 192;
-/** Of the n-th key: an entry in eight bytes, the generation of a segment in four, and the changes of a bucket in four. */
+/** Offsets for the n-th key: its entry (8 bytes), the generation of its segment (4), and the change counter of its bucket (4). */
 const entryAt = (n: number): number => 1024 + n * 8;
 const generationAt = (n: number): number => 512 + (n % 16) * 8 + 4;
 const changesAt = (n: number): number => 768 + (n % 16) * 8;
@@ -37,23 +41,23 @@ type Keep = (n: number, bytes?: number, scope?: Scope, key?: string) => void;
 type Found = (n: number, scope?: Scope) => boolean;
 
 interface Play {
-  near: Near;
+  near: Table;
   view: DataView;
   out: Int32Array;
   keep: Keep;
-  /** Whether a `get` finds the value near, perhaps after a glance at the index. */
+  /** Whether a `get` finds the value in the near cache, perhaps after the engine has looked the entry up. */
   found: Found;
-  /** Whether the engine was asked for that glance since the last question. */
+  /** Whether the engine has looked an entry up since the last call of `asked`. */
   asked(): boolean;
 }
 
-/** @param bytes of heap that may be kept */
+/** @param bytes maximum size of the near cache on the heap */
 function play(entries: number, bytes = 1 << 30): Play {
   const memory = { buffer: new SharedArrayBuffer(1 << 24) };
   const view = new DataView(memory.buffer);
   const out = new Int32Array(16);
   const engine = { out, region: { memory, size: 1 << 30 }, clearEpochAt: CLEAR_EPOCH_AT, nearHitsAt: NEAR_HITS_AT };
-  const near = new Near(entries, engine as unknown as Engine, bytes);
+  const near = new Table(entries, engine as unknown as Engine, bytes);
   let glances = 0;
   let seen = 0;
   const keep: Keep = (n, heap = 8, scope = ROOT, key = `key ${n}`) => {
@@ -61,13 +65,13 @@ function play(entries: number, bytes = 1 << 30): Play {
     stamp(n);
     out[OUT_CHANGES] = 0;
     const slot = near.place(key, scope, out);
-    if (slot >= 0) near.keep(slot, key, out, n, extraOf(scope.id, Infinity, undefined), heap, false);
+    if (slot >= 0) near.put(slot, key, out, n, extraOf(scope.id, Infinity, undefined), heap, false);
   };
   const stamp = (n: number): void => {
     out[OUT_STAMP] = view.getInt32(entryAt(n), true);
     out[OUT_STAMP + 1] = view.getInt32(entryAt(n) + 4, true);
     out[OUT_STAMP + 2] = view.getInt32(generationAt(n), true);
-    out[OUT_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
+    out[OUT_CLEAR_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
     out[OUT_CHANGES_AT] = changesAt(n) / 4;
   };
   const glance = (n: number): void => {
@@ -94,20 +98,20 @@ function play(entries: number, bytes = 1 << 30): Play {
   return { near, view, out, keep, found, asked };
 }
 
-/** What is in a slot, wherever it lies there. */
-const valueAt = (near: Near, slot: number): unknown => {
+/** The value in a slot, which is either in the slot itself or in its extra object. */
+const valueAt = (near: Table, slot: number): unknown => {
   const extra = near.extra(slot);
   return extra === undefined ? near.value(slot) : extra.value;
 };
 
-/** The slot that a read of the key finds. */
-function slotOf(near: Near, key: string, scope = ROOT): number {
+/** The slot that a read of the key finds; -1 if none. */
+function slotOf(near: Table, key: string, scope = ROOT): number {
   expect(near.read(key, scope)).toBeUndefined();
   return near.found;
 }
 
-describe("a value is current", () => {
-  test("while nothing changes, and each time counts as a hit", () => {
+describe("a value in the near cache", () => {
+  test("a value is found, and counts as a hit, as long as nothing changes", () => {
     const { view, keep, found, asked } = play(64);
     keep(1);
     expect([found(1), asked()]).toEqual([true, true]);
@@ -118,9 +122,9 @@ describe("a value is current", () => {
     expect(found(2)).toBe(false);
   });
 
-  test("in its namespace only", () => {
+  test("a value is found in its own namespace only", () => {
     const { keep, found } = play(64);
-    // The same salt, so that only the id tells them apart.
+    // Both have the same salt, so that only the id differs.
     const [first, second]: [Scope, Scope] = [
       { ...ROOT, id: "1:a" },
       { ...ROOT, id: "1:b" },
@@ -132,8 +136,8 @@ describe("a value is current", () => {
     expect([ROOT, first, second].map((scope) => found(1, scope))).toEqual([true, true, true]);
   });
 
-  test("for no other key of the same hash", () => {
-    // Keys at random: those that count up hardly ever meet.
+  test("a key does not find the value of another key with the same hash", () => {
+    // Random keys, because consecutive ones hardly ever have the same hash.
     const key = (n: number): string => createHash("sha256").update(`${n}`).digest("latin1").slice(0, 8);
     const byHash = new Map<number, number>();
     let pair: number[] = [];
@@ -152,7 +156,7 @@ describe("a value is current", () => {
     expect([first, second].map((n) => near.value(slotOf(near, key(n))))).toEqual([1, 2]);
   });
 
-  test("until its bucket is changed, and when the engine sees the same entry, again", () => {
+  test("after a change in its bucket, a value is found again once the engine sees the same entry", () => {
     const { view, keep, found, asked } = play(64);
     keep(1);
     keep(2);
@@ -165,12 +169,12 @@ describe("a value is current", () => {
     }
   });
 
-  test("not before the engine has proved it", () => {
+  test("a value is not current before the engine has proved it", () => {
     const { near, out, keep } = play(64);
     keep(1);
     const slot = slotOf(near, "key 1");
     expect(near.isCurrent(slot)).toBe(false);
-    // The count before, which the engine puts out when it cannot tell.
+    // The engine puts out an older count when it cannot prove the entry.
     out[OUT_CHANGES] = -1;
     expect([near.renew(slot), near.isCurrent(slot)]).toEqual([true, false]);
     out[OUT_CHANGES] = 0;
@@ -184,7 +188,7 @@ describe("a value is current", () => {
     ["the generation of its segment", (view) => view.setUint32(generationAt(1), 7, true)],
     ["the clear epoch", (view) => view.setUint32(CLEAR_EPOCH_AT, 7, true)],
   ];
-  test.each(changes)("until somebody changes %s", (what, change) => {
+  test.each(changes)("a value is not found after a change of %s", (what, change) => {
     const { view, keep, found } = play(64);
     keep(1);
     expect(found(1) && found(1)).toBe(true);
@@ -196,12 +200,12 @@ describe("a value is current", () => {
     expect(found(1)).toBe(true);
   });
 
-  test("when the engine looks it up anew and puts out the same stamp, and no other", () => {
+  test("a value is renewed if the engine puts out the same stamp, and with no other stamp", () => {
     const { near, out, keep } = play(64);
     keep(1);
     const slot = slotOf(near, "key 1");
     expect(near.renew(slot)).toBe(true);
-    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP + 1; at++) {
+    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP_WORDS + 1; at++) {
       (out[at] as number)++;
       expect(near.renew(slot), `word ${at}`).toBe(false);
       (out[at] as number)--;
@@ -210,14 +214,14 @@ describe("a value is current", () => {
   });
 });
 
-describe("what is kept", () => {
+describe("the entries of the near cache", () => {
   const among = (found: Found, count: number, from = 0): number =>
     Array.from({ length: count }, (_, n) => found(from + n)).filter(Boolean).length;
 
-  test("grows to the number of entries it was made for, and then what is used stays", () => {
+  test("the near cache grows to its maximum number of entries, and then keeps the entries in use", () => {
     const { near, keep, found } = play(2000);
     for (let n = 0; n < 1000; n++) keep(n);
-    // Four to a set, which is filled to a half: in the mean 40 of a thousand find theirs taken.
+    // A set has four slots and is half full: on average 40 of 1,000 keys find no free slot.
     expect(among(found, 1000)).toBeGreaterThan(900);
     const kept = among(found, 1000);
     for (let n = 1000; n < 50_000; n++) {
@@ -230,7 +234,7 @@ describe("what is kept", () => {
     expect(near.usage.entries).toBeGreaterThan(1900);
   }, 60_000);
 
-  test("finds all of it again when it has grown", () => {
+  test("the near cache finds all its entries again after it has grown", () => {
     const { keep, found } = play(65_536);
     const scopes = [ROOT, { ...ROOT, id: "1:n", salt: 77 }];
     const there = new Set<number>();
@@ -238,24 +242,24 @@ describe("what is kept", () => {
       keep(n, 8, scopes[n % 2]);
       if (found(n, scopes[n % 2])) there.add(n);
     }
-    // Some find the four places of theirs taken, until there are more.
+    // Some keys find all four slots of their set taken, until the table grows.
     expect(there.size).toBeGreaterThan(30_000);
     expect([...there].filter((n) => !found(n, scopes[n % 2]))).toEqual([]);
     expect(found(0, scopes[1])).toBe(false);
   });
 
-  test("finds keys that only differ before their last characters, in any namespace", () => {
+  test("keys that differ only before their last characters are found, in any namespace", () => {
     const { near, keep } = play(4096);
     const scopes = [ROOT, { ...ROOT, id: "1:n", salt: 77 }];
     const names = Array.from({ length: 500 }, (_, n) => `user:${n}:the profile`);
     for (let n = 0; n < 100; n++) keep(n);
-    // Twice, as everything begins anew when more characters are hashed.
+    // Twice, because the table is emptied when more characters are hashed.
     for (let i = 0; i < 2; i++) for (const [n, key] of names.entries()) keep(n, 8, scopes[n % 2], key);
     const at = names.map((key, n) => slotOf(near, key, scopes[n % 2]));
     expect(at.filter((slot, n) => slot >= 0 && valueAt(near, slot) === n).length).toBeGreaterThan(470);
   });
 
-  test("is nothing when everything was cleared, and the room is free again", () => {
+  test("after a clear no entry is found, and their room is free again", () => {
     const { near, view, keep, found } = play(64, 1 << 20);
     for (let n = 0; n < 8; n++) keep(n, 1 << 17);
     expect(among(found, 8)).toBeGreaterThan(6);
@@ -273,7 +277,7 @@ describe("what is kept", () => {
     expect(near.usage).toEqual({ entries: 0, bytes: 0 });
   });
 
-  test("is at most as many bytes as there may be, table and keys included, and what is not used goes first", () => {
+  test("the near cache never exceeds its maximum of bytes, table and keys included, and evicts unused entries first", () => {
     const budget = 1 << 20;
     const { near, keep, found } = play(4096, budget);
     keep(0, budget / 2);
@@ -281,7 +285,7 @@ describe("what is kept", () => {
     for (let n = 1; n <= 8; n++) keep(n, budget / 12);
     const used = [1, 2, 3, 4];
     expect(used.map((n) => found(n))).toEqual([true, true, true, true]);
-    // The hand goes round until it comes to those that were not used.
+    // CLOCK: the hand moves on until it finds entries that were not used.
     for (let n = 9; n <= 12; n++) for (let tries = 0; tries < 64; tries++) keep(n, budget / 12);
     expect(used.filter((n) => found(n)).length).toBeGreaterThanOrEqual(3);
     for (let n = 20; n < 400; n++) {
@@ -291,28 +295,28 @@ describe("what is kept", () => {
     expect(among(found, 400)).toBeGreaterThan(3);
   });
 
-  test("is refilled by what is asked for now, and not by what comes once", () => {
+  test("keys that have become hot replace older entries, and keys that are read once do not", () => {
     const { near, keep, found } = play(1 << 20, 1 << 20);
     for (let n = 0; n < 20_000; n++) keep(n);
     const { entries } = near.usage;
     expect(entries).toBeGreaterThan(5000);
     expect(among(found, 20_000, 100_000)).toBe(0);
-    // A scan of keys that nobody asks for again.
+    // A scan of keys that are never read again.
     for (let n = 20_000; n < 60_000; n++) keep(n);
     expect(among(found, 40_000, 20_000)).toBeLessThan(0.02 * entries);
-    // Others become the hottest.
+    // Other keys become hot.
     for (let i = 0; i < 24; i++)
       for (let n = 60_000; n < 61_000; n++) if (!found(n)) for (let k = 0; k < 2; k++) keep(n);
     expect(among(found, 1000, 60_000)).toBeGreaterThan(900);
   });
 });
 
-describe("a read looks here", () => {
-  /** Reads keys as `get` does; how many of them rested. */
+describe("the cooldown of the near cache", () => {
+  /** Reads keys like `get` does; returns how many of the reads did not ask the near cache. */
   function read({ near, keep, found }: Play, keys: Iterable<number>): number {
     let rested = 0;
     for (const n of keys) {
-      if (near.rests()) rested++;
+      if (near.isCooling()) rested++;
       else if (!found(n)) {
         near.missed();
         keep(n);
@@ -340,13 +344,13 @@ describe("a read looks here", () => {
     ["of many keys, each as likely as any other", (count) => uniform(count, 1_000_000)],
     ["of many keys, one after the other", (count) => scan(count, 100_000)],
   ])(
-    "hardly ever when it does not help: %s",
+    "reads hardly ever ask the near cache when it does not help: reads %s",
     (_, keys) => {
       const all = play(1000);
       read(all, keys(20_000));
       expect(read(all, keys(2_000_000)) / 2_000_000).toBeGreaterThan(0.95);
-      // What was kept in vain is let go of, but for the last one.
-      for (let n = 1_000_000; !all.near.rests(); n++) read(all, [n]);
+      // The useless entries are dropped, except the last one.
+      for (let n = 1_000_000; !all.near.isCooling(); n++) read(all, [n]);
       expect(all.near.usage.entries).toBeLessThanOrEqual(1);
     },
     60_000,
@@ -354,38 +358,38 @@ describe("a read looks here", () => {
 
   test.each<[string, (count: number) => Iterable<number>]>([
     ["of few keys", (count) => uniform(count, 500)],
-    ["of twice as many keys as there is room for, one after the other", (count) => scan(count, 2_000)],
-    ["of a few among many", (count) => hot(count, 1_000_000)],
-    ["one after the other, of as many as there is room for", (count) => scan(count, 500)],
-  ])("always where it helps: %s", (_, keys) => {
+    ["of twice as many keys as fit, one after the other", (count) => scan(count, 2_000)],
+    ["of which half are of a hundred keys, and half of a million", (count) => hot(count, 1_000_000)],
+    ["of as many keys as fit, one after the other", (count) => scan(count, 500)],
+  ])("reads always ask the near cache when it helps: reads %s", (_, keys) => {
     const all = play(1000);
     read(all, keys(20_000));
     expect(read(all, keys(200_000))).toBe(0);
   });
 
-  test("always while there is free room", () => {
+  test("reads always ask the near cache while it has free room", () => {
     const all = play(1 << 20);
     expect(read(all, scan(40_000, 40_000))).toBe(0);
     expect(read(all, scan(80_000, 40_000))).toBe(0);
   });
 
-  test("seldom while it fills, when hardly anything is read again", () => {
+  test("reads seldom ask a near cache that fills up, when hardly any key is read again", () => {
     const all = play(1 << 20);
     read(all, uniform(100_000, 1 << 19));
     expect(read(all, uniform(1_000_000, 1 << 19)) / 1_000_000).toBeGreaterThan(0.7);
   });
 
-  test("hardly ever when there is nothing to be found", () => {
+  test("reads hardly ever ask the near cache when they never find anything in it", () => {
     const { near } = play(1000);
     let rested = 0;
     for (let i = 0; i < 200_000; i++) {
-      if (near.rests()) rested++;
+      if (near.isCooling()) rested++;
       else near.missed();
     }
     expect(rested / 200_000).toBeGreaterThan(0.9);
   });
 
-  test("again, soon after what is asked for has changed", () => {
+  test("reads ask the near cache again soon after the hot keys have changed", () => {
     const all = play(1000);
     read(all, uniform(1_000_000, 1_000_000));
     read(all, hot(300_000, 1_000_000));
@@ -397,7 +401,7 @@ describe("a read looks here", () => {
   });
 });
 
-/** Keys that a hash of few characters, or of all of them in a way that can be foreseen, does not tell apart. */
+/** Families of keys that have equal hashes if only a few characters are hashed, or if the hash has no secret. */
 const families: [string, (n: number) => string][] = [
   ["in their last characters", (n) => `user:${n}`],
   ["before their last 8 characters", (n) => `user:${n}:profile-`],
@@ -414,9 +418,9 @@ const families: [string, (n: number) => string][] = [
   ],
   ["in one Chinese character", (n) => `${String.fromCharCode(0x4e00 + n)}的资料`],
   ["in the high bytes of their characters", (n) => String.fromCharCode(n << 7).repeat(9)],
-  // What one group of four characters did to a hash of multiplications and shifts, the next one undid.
+  // With a hash of multiplications and shifts, the differences in one group of four characters undid those of the group before.
   [
-    "in ways that cancelled",
+    "in ways that cancel out",
     (n) => {
       const units = Array.from({ length: 32 }, (_, i) => 0x61 + (i % 26));
       for (let i = 0; i < 7; i++) {
@@ -427,41 +431,41 @@ const families: [string, (n: number) => string][] = [
   ],
 ];
 
-describe("keys are found again, as many as of any others, when they differ", () => {
-  test.each(families)("%s", (_, name) => {
+describe("families of similar keys", () => {
+  test.each(families)("keys that differ %s are found as often as any others", (_, name) => {
     const { near, keep } = play(4096);
     const keys = [...new Set(Array.from({ length: 512 }, (_, n) => name(n)))];
     expect(keys.length).toBe(512);
-    // Everything begins anew when more characters are hashed, which happens twice at the most.
+    // The table is emptied when more characters are hashed, which happens at most twice.
     for (let round = 0; round < 4; round++) for (const [n, key] of keys.entries()) keep(n, 8, ROOT, key);
     const found = keys.filter((key, n) => {
       const slot = slotOf(near, key);
       return slot >= 0 && valueAt(near, slot) === n;
     });
-    // Four to a set, which is filled to a half: in the mean 20 of 512 find theirs taken.
+    // A set has four slots and is half full: on average 20 of 512 keys find no free slot.
     expect(found.length).toBeGreaterThan(450);
   });
 });
 
-test("the hash of one thread does not tell that of another", async () => {
+test("the hashes of one thread do not reveal those of another thread", async () => {
   vi.resetModules();
-  const { hashText: other } = await import("../../src/values/runtime.ts");
+  const { hashText: other } = await import("../../src/values/text.ts");
   const texts = Array.from({ length: 32 }, (_, n) => `key ${n}`);
   expect(texts.filter((text) => other(text, 8) === hashText(text, 8))).toEqual([]);
-  // Not even which texts are in one set: of so many pairs, 1 of 65,536 is in both, were they at random.
+  // Not even which texts share a set: with random hashes, 1 of 65,536 pairs shares a set in both threads.
   const inOneSet = (hash: typeof hashText, n: number): boolean =>
     ((hash(`${n}`, 8) ^ hash(`${n + 777}`, 8)) & 255) === 0;
   const both = Array.from({ length: 100_000 }, (_, n) => n).filter((n) => inOneSet(hashText, n) && inOneSet(other, n));
   expect(both.length).toBeLessThan(100);
 });
 
-test("the hash of texts that differ in their last characters spreads over the lowest bits", () => {
+test("the lowest bits of the hash spread evenly for texts that differ in their last characters", () => {
   for (const [count, slots] of [
     [1000, 1024],
     [100_000, 131_072],
   ] as const) {
     const taken = new Set(Array.from({ length: count }, (_, n) => hashText(`user:${100_000 + n}`, 8) & (slots - 1)));
-    // As many as of numbers at random: slots × (1 - e^(-count / slots)).
+    // The expected number for random hashes: slots × (1 - e^(-count / slots)).
     expect(taken.size).toBeGreaterThan(0.9 * slots * (1 - Math.exp(-count / slots)));
   }
 });

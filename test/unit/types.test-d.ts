@@ -1,4 +1,8 @@
-/** What a consumer's compiler sees: compiled against the packed package by `package.test.ts`, never run. */
+/**
+ * The types as a user's compiler sees them. Compiled against the packed package by test/package/package.test.ts, never run. A line
+ * behind `@ts-expect-error` must not compile. test/package/exports.test.ts checks that every export is imported here, and that
+ * every member of `Cache` is used.
+ */
 
 import {
   attachCache,
@@ -15,9 +19,11 @@ import {
   type Entry,
   get,
   type IncrementOptions,
+  type Inspection,
   type Key,
   type OpenOptions,
   openCache,
+  type Segment,
   type SetOptions,
   type Stats,
   set,
@@ -48,6 +54,15 @@ const stored: Cache<User> = users.set("a", { name: "A" }).setMany(new Map([["b",
 const sum: number = users.increment("n") + users.decrement("n", 2, { initial: 5, ttl: 100 });
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const changed: boolean =
+  users.compareAndSet("a", entry?.version ?? 0, { name: "A" }) && users.has("a") && users.delete("a");
+const pairs = users.entries();
+is<typeof pairs, Generator<[Key, User], void, undefined>>(true);
+is<ReturnType<typeof users.keys>, Generator<Key, void, undefined>>(true);
+is<ReturnType<typeof users.values>, Generator<User, void, undefined>>(true);
+const inspection: Inspection = users.inspect();
+const segment: Segment | undefined = inspection.segments[0];
+const used: number = users.size + (segment?.used ?? 0);
 const numbers = users.namespace<number>("numbers");
 is<typeof numbers, Cache<number>>(true);
 const same = users.namespace("same");
@@ -63,6 +78,7 @@ const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
 users.clear();
+users.close();
 const reach: "threads" | "processes" = users.reach;
 const handle: CacheHandle = users.handle;
 const attached = attachCache<User>(handle, { nearCache: 0, nearCacheSize: "16mb", frozenObjects: true, now: () => 0 });
@@ -103,17 +119,17 @@ try {
 
 // @ts-expect-error a value of another type
 users.set("a", { nick: "A" });
-// @ts-expect-error a key that is neither text nor bytes
+// @ts-expect-error a key that is neither a string nor bytes
 users.get(1);
 // @ts-expect-error a misspelt option
 users.set("a", { name: "A" }, { expires: 1 });
-// @ts-expect-error a tag that is no text
+// @ts-expect-error a tag that is not a string
 users.set("a", { name: "A" }, { tags: [1] });
 // @ts-expect-error a name that may be missing
 openCache(undefined as string | undefined);
 // @ts-expect-error options without a name
 openCache({ ttl: 5 });
-// @ts-expect-error as much as openCache does
+// @ts-expect-error a name that may be missing, of the cache to destroy
 destroyCache(undefined as string | undefined);
 // @ts-expect-error `path` is for caches of process reach
 createCache({ path: "/tmp" });
@@ -126,6 +142,7 @@ new Cache();
 
 export {
   added,
+  changed,
   destroyed,
   ended,
   hits,
@@ -139,4 +156,5 @@ export {
   sum,
   summary,
   touched,
+  used,
 };

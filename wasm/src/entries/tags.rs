@@ -18,7 +18,7 @@ use crate::participant::participant::{Host, Participant};
 use crate::sync::SeqCst;
 
 /// The bit of a tag's length that keeps its name out of the record.
-const HIDDEN: u16 = 1 << 15;
+pub const HIDDEN: u16 = 1 << 15;
 /// Bytes that the tag block of a record can have.
 pub const MAX_BLOCK: u32 = words(8 + MAX_TAGS * (8 + 2 + MAX_TAG_NAME));
 

@@ -1,0 +1,471 @@
+/** The part of the conformance suite about entries: storing, changing, counting, expiring, tags and namespaces. */
+
+import { ok, same, throws } from "./assert.ts";
+import type { Define } from "./conformance.ts";
+import { text } from "./samples.ts";
+
+export function asMap(check: Define): void {
+  check("get, set, has and delete work as those of a Map", ({ cache }) => {
+    same(cache.get("a"), undefined);
+    same(cache.has("a"), false);
+    same(cache.delete("a"), false);
+    ok(cache.set("a", 1) === cache, "set returns the cache");
+    same(cache.get("a"), 1);
+    same(cache.has("a"), true);
+    cache.set("a", "two").set("b", 2);
+    same(cache.get("a"), "two");
+    same(cache.delete("a"), true);
+    same(cache.delete("a"), false);
+    same(cache.get("a"), undefined);
+    same(cache.get("b"), 2);
+  });
+
+  check("size, keys, values, entries and forEach see each entry once, and clear removes all entries", ({ cache }) => {
+    const expected = new Map(Array.from({ length: 300 }, (_, i) => [`key ${i}`, { i }]));
+    for (const [key, value] of expected) cache.set(key, "old").set(key, value);
+    cache.set("gone", 1).delete("gone");
+    const sorted = (entries: Iterable<[unknown, unknown]>): Map<unknown, unknown> =>
+      new Map([...entries].sort(([a], [b]) => (String(a) < String(b) ? -1 : 1)));
+    same(cache.size, 300);
+    same([...cache.keys()].length, 300);
+    same(sorted(cache.entries()), sorted(expected));
+    same(sorted(cache), sorted(expected));
+    same([...cache.keys()].sort(), [...expected.keys()].sort());
+    same(new Set([...cache.values()].map((value) => (value as { i: number }).i)).size, 300);
+    const seen: [unknown, unknown][] = [];
+    const self = {};
+    cache.forEach(function (this: unknown, value, key, of) {
+      ok(this === self && of === cache, "forEach passes thisArg and the cache");
+      seen.push([key, value]);
+    }, self);
+    same(sorted(seen), sorted(expected));
+    cache.clear();
+    same(cache.size, 0);
+    same([...cache], []);
+    same(cache.get("key 1"), undefined);
+    cache.set("key 1", 1);
+    same([...cache], [["key 1", 1]]);
+  });
+
+  check("iteration visits each entry that stays exactly once, while other entries come and go", ({ cache }) => {
+    for (let i = 0; i < 200; i++) cache.set(`${i % 2 ? "stays" : "goes"} ${i}`, i);
+    const seen: unknown[] = [];
+    for (const [key] of cache) {
+      seen.push(key);
+      for (let i = 0; i < 200; i += 2) cache.delete(`goes ${i}`);
+      cache.set(`new ${seen.length % 50}`, 1);
+      cache.get("stays 1");
+    }
+    const stays = seen.filter((key) => String(key).startsWith("stays")).sort();
+    same(stays, Array.from({ length: 100 }, (_, i) => `stays ${i * 2 + 1}`).sort());
+    const goes = seen.filter((key) => String(key).startsWith("goes"));
+    ok(goes.length <= 1, `deleted entries were seen: ${goes}`);
+  });
+
+  check("an iteration can end early, and two iterations can run at once", ({ cache }) => {
+    cache.set("a", 1).set("b", 2);
+    const [first] = cache.keys();
+    const pairs: string[] = [];
+    for (const one of cache.keys()) for (const two of cache.keys()) pairs.push(`${one}${two}`);
+    same(pairs.sort(), ["aa", "ab", "ba", "bb"]);
+    ok(first === "a" || first === "b", "a key");
+  });
+
+  check("getMany and setMany take any iterable and keep the order", ({ cache }) => {
+    ok(
+      cache.setMany(
+        new Map<string, unknown>([
+          ["a", 1],
+          ["b", null],
+        ]),
+      ) === cache,
+      "setMany returns the cache",
+    );
+    cache.setMany([["c", "three"]] as [string, unknown][]);
+    same(cache.getMany(["c", "missing", "b", "a", "a"]), ["three", undefined, null, 1, 1]);
+    same(cache.getMany(new Set(["a"])), [1]);
+    same(cache.getMany([]), []);
+    same(cache.setMany([]).size, 3);
+  });
+}
+
+export function changes(check: Define): void {
+  check("add stores only if the key is absent, replace only if it is present", ({ cache }) => {
+    same(cache.replace("a", 1), false);
+    same(cache.has("a"), false);
+    same(cache.add("a", 2), true);
+    same(cache.add("a", 3), false);
+    same(cache.get("a"), 2);
+    same(cache.replace("a", 4), true);
+    same(cache.get("a"), 4);
+    cache.delete("a");
+    same(cache.add("a", 5), true);
+  });
+
+  check(
+    "getEntry returns value, version, expiry and tags, and the version changes with each change",
+    ({ cache, clock }) => {
+      same(cache.getEntry("a"), undefined);
+      cache.set("a", { n: 1 }, { ttl: 500, tags: ["x", "ÿ→🦀"] });
+      const first = cache.getEntry("a");
+      ok(first !== undefined && Number.isSafeInteger(first.version) && first.version > 0, "a version");
+      same(first, { value: { n: 1 }, version: first.version, expiresAt: clock.now + 500, tags: ["x", "ÿ→🦀"] });
+      same(cache.getEntry("a")?.version, first.version);
+      cache.set("a", { n: 1 });
+      const second = cache.getEntry("a");
+      ok(second !== undefined && second.version !== first.version, "another version");
+      same([second.expiresAt, second.tags], [Number.POSITIVE_INFINITY, []]);
+      cache.delete("a");
+      cache.set("a", { n: 1 });
+      const versions = [first.version, second.version, cache.getEntry("a")?.version];
+      cache.set("n", 1);
+      for (let i = 0; i < 3; i++) {
+        versions.push(cache.getEntry("n")?.version);
+        cache.increment("n");
+      }
+      same(new Set(versions).size, versions.length);
+    },
+  );
+
+  check("compareAndSet stores only if the entry has the given version", ({ cache, another }) => {
+    const other = another();
+    same(cache.compareAndSet("a", 0, 1), true);
+    same(cache.compareAndSet("a", 0, 2), false);
+    const version = other.getEntry("a")?.version as number;
+    cache.set("a", 1);
+    same(other.compareAndSet("a", version, "late"), false);
+    const next = other.getEntry("a")?.version as number;
+    same(other.compareAndSet("a", next, "in time", { tags: ["t"] }), true);
+    same(cache.getEntry("a")?.tags, ["t"]);
+    same(other.compareAndSet("a", next, "twice"), false);
+    same(cache.get("a"), "in time");
+    cache.delete("a");
+    same(cache.compareAndSet("a", next, "gone"), false);
+    cache.increment("n");
+    const counted = cache.getEntry("n")?.version as number;
+    other.increment("n");
+    same(cache.compareAndSet("n", counted, 0), false);
+    same(cache.get("n"), 2);
+    same(cache.compareAndSet("n", cache.getEntry("n")?.version as number, 0), true);
+  });
+
+  check(
+    "update passes the current value to its function, and tries again if another participant was faster",
+    (given) => {
+      const { cache, another } = given;
+      const other = another();
+      same(
+        cache.update("a", (value) => [...(value ?? []), 1], { tags: ["t"] }),
+        [1],
+      );
+      let runs = 0;
+      const result = cache.update("a", (value) => {
+        if (runs++ < 3) other.update("a", (theirs) => [...theirs, runs]);
+        return [...value, "mine"];
+      });
+      same(result, [1, 1, 2, 3, "mine"]);
+      same(runs, 4);
+      same(other.get("a"), result);
+      throws(() => cache.update("a", () => undefined), "TypeError", "undefined");
+      const error = new Error("mine");
+      try {
+        cache.update("a", () => {
+          throw error;
+        });
+      } catch (caught) {
+        ok(caught === error, "the function's own error");
+      }
+      same(other.get("a"), result);
+    },
+  );
+
+  check("take returns the value and removes the entry, for values of any type", ({ cache, another }) => {
+    const other = another();
+    same(cache.take("a"), undefined);
+    for (const value of ["text", 1, { o: 1 }, text(300_000, 1), null]) {
+      other.set("a", value);
+      same(cache.take("a"), value);
+      same(other.has("a"), false);
+      same(cache.take("a"), undefined);
+    }
+    cache.increment("n", 5);
+    same(other.take("n"), 5);
+    same(cache.has("n"), false);
+  });
+}
+
+export function numbers(check: Define): void {
+  check("increment and decrement count from initial, in integers and fractions", ({ cache, another }) => {
+    const other = another();
+    same(cache.increment("a"), 1);
+    same(other.increment("a"), 2);
+    same(cache.increment("a", 40), 42);
+    same(other.decrement("a"), 41);
+    same(cache.decrement("a", 1.5), 39.5);
+    same(other.get("a"), 39.5);
+    same(cache.increment("b", 1, { initial: 100 }), 101);
+    same(cache.increment("b", 1, { initial: 100 }), 102);
+    same(cache.decrement("c", 3, { initial: 1 }), -2);
+    same(cache.increment("d", 0), 0);
+    same(cache.has("d"), true);
+    same(cache.increment("e", 2 ** 53 - 2), 2 ** 53 - 2);
+    same(cache.increment("e"), Number.MAX_SAFE_INTEGER);
+    same([...cache.keys()].sort(), ["a", "b", "c", "d", "e"]);
+  });
+
+  check(
+    "increment counts on from a number that was set, and keeps its expiry and tags",
+    ({ cache, clock, another }) => {
+      const other = another();
+      cache.set("a", 10, { ttl: 1000, tags: ["t"] });
+      clock.now += 300;
+      same(other.increment("a", 5, { ttl: 9_999_999, initial: 77 }), 15);
+      same(other.increment("a", 5), 20);
+      const entry = cache.getEntry("a");
+      same([entry?.value, entry?.expiresAt, entry?.tags], [20, clock.now + 700, ["t"]]);
+      cache.invalidateTag("t");
+      same(cache.get("a"), undefined);
+      same(other.increment("a"), 1);
+      same(cache.getEntry("a")?.tags, []);
+      cache.set("b", -0.5);
+      same(cache.increment("b"), 0.5);
+      // A counter can be replaced like any other value.
+      cache.set("b", "text");
+      same(other.get("b"), "text");
+    },
+  );
+
+  check("a counter's ttl is set when it is created, and then kept", ({ cache, clock, another }) => {
+    const other = another();
+    same(cache.increment("a", 1, { ttl: 1000 }), 1);
+    clock.now += 600;
+    same(other.increment("a", 1, { ttl: 1000 }), 2);
+    same(cache.ttl("a"), 400);
+    clock.now += 400;
+    same(cache.get("a"), undefined);
+    same(other.increment("a", 1, { ttl: 1000, initial: 5 }), 6);
+    same(cache.ttl("a"), 1000);
+    same(cache.touch("a", 5000), true);
+    same(other.increment("a"), 7);
+    same(cache.ttl("a"), 5000);
+  });
+
+  check("increment of a value that is no number is a TypeError, and the value stays", ({ cache }) => {
+    for (const value of ["1", 1n, null, true, { n: 1 }, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0), text(300_000, 1)]) {
+      cache.set("a", value);
+      throws(() => cache.increment("a"), "TypeError", "not a number");
+      throws(() => cache.decrement("a"), "TypeError", "not a number");
+      same(cache.get("a"), value);
+    }
+  });
+}
+
+export function time(check: Define): void {
+  check("an entry expires when its ttl has passed, for every participant and every operation", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    const store = (): void => {
+      cache.set("a", "value", { ttl: 100 });
+      cache.set("o", { v: 1 }, { ttl: 100, tags: ["t"] });
+      same([cache.get("a"), other.get("a"), cache.get("o"), other.ttl("a")], ["value", "value", { v: 1 }, 100]);
+      clock.now += 99;
+      same([cache.get("a"), other.get("a"), cache.has("o"), cache.ttl("a")], ["value", "value", true, 1]);
+      clock.now += 1;
+    };
+    store();
+    same([cache.get("a"), other.get("a"), cache.get("o")], [undefined, undefined, undefined]);
+    same(
+      [cache.has("a"), cache.ttl("a"), cache.getEntry("o"), cache.take("a")],
+      [false, undefined, undefined, undefined],
+    );
+    same([cache.touch("a", 1000), cache.replace("a", 1), cache.delete("a")], [false, false, false]);
+    same([cache.size, [...cache], cache.getMany(["a", "o"])], [0, [], [undefined, undefined]]);
+    store();
+    same([other.add("a", "new"), cache.get("a"), cache.ttl("a")], [true, "new", Number.POSITIVE_INFINITY]);
+    store();
+    same([other.compareAndSet("a", 0, "newer"), cache.update("o", (value) => String(value))], [true, "undefined"]);
+  });
+
+  check(
+    "the default ttl applies to every operation that stores, unless the call has a ttl of its own",
+    ({ clock, another }) => {
+      const cache = another({ ttl: 1000 });
+      cache.set("a", 1).set("b", 1, { ttl: 50 }).set("c", 1, { ttl: Number.POSITIVE_INFINITY });
+      cache.setMany([["d", 1]]).add("e", 1);
+      cache.increment("f");
+      cache.increment("g", 1, { ttl: 50 });
+      same(
+        ["a", "b", "c", "d", "e", "f", "g"].map((key) => cache.ttl(key)),
+        [1000, 50, Infinity, 1000, 1000, 1000, 50],
+      );
+      clock.now += 1000;
+      same([...cache.keys()], ["c"]);
+    },
+  );
+
+  check("touch changes the ttl and nothing else", ({ cache, clock, another }) => {
+    const other = another();
+    same(cache.touch("a", 100), false);
+    for (const value of ["text", { o: [1] }, 5, text(300_000, 2)]) {
+      cache.set("a", value, { tags: ["t"] });
+      other.get("a");
+      const version = cache.getEntry("a")?.version as number;
+      same(cache.touch("a", 100), true);
+      same([cache.ttl("a"), other.ttl("a"), cache.getEntry("a")?.tags], [100, 100, ["t"]]);
+      clock.now += 60;
+      same(other.touch("a", 100), true);
+      clock.now += 60;
+      same([cache.get("a"), other.get("a")], [value, value]);
+      same(cache.touch("a", Number.POSITIVE_INFINITY), true);
+      same([cache.ttl("a"), cache.getEntry("a")?.expiresAt], [Infinity, Infinity]);
+      clock.now += 1e12;
+      same(other.get("a"), value);
+      cache.touch("a", 5);
+      clock.now += 5;
+      same([cache.get("a"), other.get("a")], [undefined, undefined]);
+      ok(version > 0, "a version");
+    }
+  });
+
+  check("a ttl can be a fraction, very small or very large", ({ cache, clock }) => {
+    cache.set("a", 1, { ttl: 0.5 }).set("b", 1, { ttl: Number.MAX_VALUE }).set("c", 1, { ttl: Number.MIN_VALUE });
+    same([cache.get("a"), cache.ttl("a"), cache.get("b"), cache.get("c")], [1, 0.5, 1, undefined]);
+    clock.now += 0.5;
+    same([cache.get("a"), cache.get("b"), cache.ttl("b")], [undefined, 1, Number.MAX_VALUE]);
+  });
+}
+
+export function tagsAndNamespaces(check: Define): void {
+  check("invalidateTag makes every entry with the tag a miss, and no other entry", ({ cache, another }) => {
+    const other = another();
+    const fill = (): void => {
+      cache.set("a", "text", { tags: ["one"] }).set("b", { b: 1 }, { tags: ["one", "two"] });
+      cache
+        .set("c", 3, { tags: ["two"] })
+        .set("d", text(300_000, 3), { tags: ["three", "one"] })
+        .set("e", 5);
+      for (const key of ["a", "b", "c", "d", "e"]) ok(other.get(key) !== undefined, `${key} is there`);
+    };
+    const there = (): string => ["a", "b", "c", "d", "e"].filter((key) => other.get(key) !== undefined).join("");
+    fill();
+    cache.invalidateTag("none");
+    cache.invalidateTag();
+    same(there(), "abcde");
+    cache.invalidateTag("one");
+    same(there(), "ce");
+    same([cache.has("a"), cache.size, cache.getEntry("b"), cache.delete("d")], [false, 2, undefined, false]);
+    fill();
+    other.invalidateTag("two", "three");
+    same(there(), "ae");
+    // The entry was stored again without the tag.
+    cache.set("a", "again");
+    cache.invalidateTag("one");
+    same(there(), "ae");
+    same(cache.add("b", "new", { tags: ["one"] }), true);
+    same(cache.replace("b", "newer"), true);
+    cache.invalidateTag("one");
+    same(there(), "abe");
+  });
+
+  check("an entry can have 16 long tags, which getEntry returns in order", ({ cache }) => {
+    const tags = Array.from({ length: 16 }, (_, i) => `${i} ${"é".repeat(i * 6)}`);
+    cache.set("a", "value", { tags });
+    same(cache.getEntry("a")?.tags, tags);
+    cache.invalidateTag(tags[15] as string);
+    same(cache.has("a"), false);
+    throws(() => cache.set("a", 1, { tags: [...tags, "one more"] }), "RangeError", "tags", "16");
+    throws(() => cache.set("a", 1, { tags: ["x".repeat(257)] }), "RangeError", "tags", "bytes of UTF-8");
+    same(cache.has("a"), false);
+  });
+
+  check("the same key is another entry in each namespace, also in nested ones", ({ cache }) => {
+    const names = ["a", "b", "a\0", "1:a", "a:b", "", "日本", "\0"].filter((name) => name !== "");
+    const views = [cache, ...names.map((name) => cache.namespace(name))];
+    views.push(cache.namespace("a").namespace("b"), cache.namespace("b").namespace("a"));
+    views.push(cache.namespace("ab"), cache.namespace("a").namespace("b").namespace("a"));
+    for (const key of ["key", "", "日本", Uint8Array.of(107, 101, 121), "\ud800"]) {
+      for (const [i, view] of views.entries()) {
+        same(view.get(key), undefined, `view ${i}`);
+        view.set(key, { view: i });
+      }
+      for (const [i, view] of views.entries()) same(view.get(key), { view: i });
+      for (const [i, view] of views.entries()) {
+        same(view.delete(key), true);
+        same(view.has(key), false, `view ${i}`);
+      }
+    }
+    // The same names lead to the same namespace.
+    cache.namespace("a").namespace("b").set("key", 1);
+    same(cache.namespace("a").namespace("b").get("key"), 1);
+    throws(() => cache.namespace("a").namespace("\ud800").get("key"), "RangeError", "name");
+  });
+
+  check("a namespace has the whole interface", ({ cache, another, clock }) => {
+    const view = cache.namespace("part");
+    const same2 = another().namespace("part");
+    view
+      .set("a", 1, { ttl: 100 })
+      .set("b", { b: 2 }, { tags: ["t"] })
+      .set("c", text(300_000, 4));
+    view.increment("n", 2);
+    cache.set("outside", 1);
+    same([...same2.keys()].sort(), ["a", "b", "c", "n"]);
+    same([view.size, cache.size, same2.getMany(["a", "c", "n"])], [4, 1, [1, text(300_000, 4), 2]]);
+    same([same2.ttl("a"), same2.touch("a", 50), same2.add("a", 2), same2.replace("n", 3)], [100, true, false, true]);
+    same([same2.take("n"), view.has("n"), view.getEntry("b")?.tags], [3, false, ["t"]]);
+    same(
+      [view.compareAndSet("b", view.getEntry("b")?.version as number, 3), same2.update("b", (b) => b + 1)],
+      [true, 4],
+    );
+    clock.now += 50;
+    same([...view.keys()].sort(), ["b", "c"]);
+    same(view.reach, cache.reach);
+    ok(view.stats().capacity === cache.stats().capacity, "stats are those of the whole cache");
+  });
+
+  check("clear of a namespace clears it and the namespaces in it, and nothing else", ({ cache, another }) => {
+    const [a, b] = [cache.namespace("a"), cache.namespace("b")];
+    const nested = a.namespace("n").namespace("m");
+    const theirs = another().namespace("a");
+    const fill = (): void => {
+      for (const view of [cache, a, b, nested]) view.set("key", "value", { tags: ["t"] });
+      same(theirs.get("key"), "value");
+    };
+    const there = (): boolean[] => [cache, a, b, nested, theirs].map((view) => view.get("key") === "value");
+    fill();
+    a.clear();
+    same(there(), [true, false, true, false, false]);
+    same([a.size, nested.size, b.size, [...theirs]], [0, 0, 1, []]);
+    fill();
+    nested.clear();
+    same(there(), [true, true, true, false, true]);
+    cache.clear();
+    same(there(), [false, false, false, false, false]);
+  });
+
+  check("invalidateTag of a namespace affects only the entries of that namespace", ({ cache }) => {
+    const [a, b] = [cache.namespace("a"), cache.namespace("b")];
+    const nested = a.namespace("n");
+    const views = [cache, a, b, nested];
+    const fill = (): void => {
+      for (const view of views) view.set("tagged", 1, { tags: ["t"] }).set("plain", 1);
+    };
+    const there = (): string => views.map((view) => `${+view.has("tagged")}${+view.has("plain")}`).join(" ");
+    fill();
+    same(
+      views.map((view) => view.getEntry("tagged")?.tags),
+      [["t"], ["t"], ["t"], ["t"]],
+    );
+    a.invalidateTag("t");
+    same(there(), "11 01 11 11");
+    fill();
+    cache.invalidateTag("t");
+    same(there(), "01 11 11 11");
+    fill();
+    nested.invalidateTag("t", "u");
+    same(there(), "11 11 11 01");
+    // A tag that looks like the path of a namespace does not affect that namespace.
+    for (const tag of ["a", "1:a", "1:a1:n", "\0a"]) cache.invalidateTag(tag);
+    same(there(), "11 11 11 01");
+  });
+}

@@ -1,0 +1,380 @@
+/**
+ * The crash test itself: writers that are killed at random instants, one after the other, while survivors in other
+ * processes and threads go on reading and writing; and then a look at what is left.
+ */
+import { fork, spawn } from "node:child_process";
+import { fstatSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
+import { createCache, destroyCache, openCache } from "cache-machine";
+import * as apart from "../host/apart.mjs";
+import { Stalls, sumOfStalls } from "../linearizability/stalls.mjs";
+import { Actor } from "./actor.mjs";
+import { checkValue, generator, makeValue, promise } from "./checked-values.mjs";
+import { COUNTERS, Journal, mapJournal } from "./journal.mjs";
+
+const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
+/** Nothing here takes longer unless it hangs. */
+const PATIENCE_MS = 60_000;
+const MAX_STEPS = 1_000;
+
+let arenas = 0;
+
+/**
+ * @param plan.how `"kill"` for processes with SIGKILL, `"terminate"` for threads
+ * @param plan.reach `"processes"` or `"threads"`
+ * @param plan.roomy a cache in which nothing is evicted, or one in which space is reclaimed all the time
+ * @param plan.deaths how many writers are killed
+ * @param plan.width how many writers live at once
+ * @param plan.maxSteps steps that a writer does before it is killed, at most
+ * @param plan.pauseMs rest of the survivors between their batches, so that on few processors more writers can die
+ * @param plan.progress is told the number of deaths
+ * @param plan.until is asked whether to end early
+ */
+export async function crash(plan) {
+  const { how, reach, roomy, deaths, width = 4, maxSteps = MAX_STEPS, pauseMs, seed, progress, until } = plan;
+  const size = roomy ? 16 << 20 : how === "kill" ? 4 << 20 : 2 << 20;
+  const large = roomy ? 200_000 : size / 10;
+  const name = `t-${process.pid}-crash-${++arenas}`;
+  const file = `/dev/shm/${name}.journal`;
+  const random = generator(seed);
+  const before = resources();
+  const options = { size, now: Actor.clock.now };
+  const children = new Set();
+  let witness;
+  try {
+    witness = reach === "threads" ? createCache(options) : openCache(name, options);
+    const memory = mapJournal(file);
+    const journal = new Journal(memory);
+    const common = { roomy, large };
+    const inThread = { ...common, handle: witness.handle, journal: memory };
+    // By name, as an application would: the worker finds the mapping of this process, or makes one.
+    if (reach === "processes" && seed % 2 === 0) Object.assign(inThread, { handle: undefined, name });
+    const inProcess = { ...common, name, journal: file };
+
+    const survivors = [];
+    survivors.push(thread({ ...inThread, id: 15, seed: random.next(), survivor: true, pauseMs }, children));
+    if (reach === "processes") {
+      survivors.push(forked({ ...inProcess, id: 14, seed: random.next(), survivor: true, pauseMs }, children));
+    } else {
+      survivors.push(thread({ ...inThread, id: 14, seed: random.next(), survivor: true, pauseMs }, children));
+    }
+    await Promise.all(survivors.map((survivor) => patient(survivor.ready, "a survivor starts")));
+    const here = new Actor(witness, journal, { ...common, id: 13, seed: random.next() });
+    here.inherit();
+
+    // One writer per number lives at a time: its successor starts when it is provably gone.
+    let dead = 0;
+    let begun = 0;
+    const failed = Promise.race(survivors.map((survivor) => survivor.failed));
+    const writers = Array.from({ length: width }, async (_, id) => {
+      const mine = generator(random.next() + id);
+      while (begun < deaths && !until?.()) {
+        begun++;
+        const from = journal.steps(id);
+        const target = from + 1 + mine.below(maxSteps);
+        const setup = { id, seed: mine.next(), batch: 50 };
+        const victim =
+          how === "kill" ? spawned({ ...inProcess, ...setup }, children) : thread({ ...inThread, ...setup }, children);
+        await patient(
+          Promise.race([victim.failed, reached(() => journal.steps(id) >= target, victim)]),
+          `writer ${id} works (${journal.steps(id) - from} of ${target - from} steps)`,
+        );
+        for (const instant = performance.now() + mine.random() * 0.3; performance.now() < instant; );
+        await patient(victim.kill(), "a writer ends");
+        dead++;
+        progress?.(dead);
+        here.steps(10);
+      }
+    });
+    await Promise.race([failed, Promise.all(writers)]);
+    const reports = await Promise.race([
+      failed,
+      patient(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop"),
+    ]);
+    reports.push({ report: here.report, stalls: here.stalls.report, busyStep: here.busyStep });
+    const after = aftermath(witness, journal, { name, size, reach, roomy, random });
+    const leaks = resources(witness.handle.id);
+    if (reach === "processes") {
+      promise(
+        leaks.cacheFiles === 1 && leaks.cacheMaps >= 1 && leaks.cacheMaps <= 2,
+        "the dead leave no descriptor and no mapping",
+        () => leaks,
+      );
+    }
+    promise(leaks.files <= before.files + 8, "no descriptor leaks", () => ({ before, leaks }));
+    promise(leaks.maps <= before.maps + 20, "no mapping leaks", () => ({ before, leaks }));
+    return { deaths: dead, steps: sumOf(journal), ...summary(reports), ...after, before, leaks };
+  } finally {
+    for (const child of children) await child.kill().catch(() => {});
+    witness?.close();
+    if (reach === "processes") destroyCache(name);
+    rmSync(file, { force: true });
+  }
+}
+
+/**
+ * The other half of the story: a writer that is stopped at random instants and woken up again, after the others have
+ * filled the whole cache several times over.
+ */
+export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, progress, until }) {
+  const size = 2 << 20;
+  const name = `t-${process.pid}-freeze-${++arenas}`;
+  const file = `/dev/shm/${name}.journal`;
+  const random = generator(seed);
+  const children = new Set();
+  const common = { roomy: false, large: size / 10 };
+  let witness;
+  try {
+    witness = openCache(name, { size, now: Actor.clock.now });
+    const memory = mapJournal(file);
+    const journal = new Journal(memory);
+    const survivor = thread(
+      { ...common, id: 15, seed: random.next(), survivor: true, pauseMs, name, journal: memory },
+      children,
+    );
+    await patient(survivor.ready, "a survivor starts");
+    const here = new Actor(witness, journal, { ...common, id: 13, seed: random.next() });
+    here.inherit();
+    const setup = { ...common, id: 0, seed: random.next(), batch: 50, name, journal: file };
+    const writer = spawned(setup, children);
+    const progressed = async (steps) => {
+      const target = journal.steps(0) + steps;
+      const moved = Promise.race([writer.failed, survivor.failed, reached(() => journal.steps(0) >= target, writer)]);
+      await patient(moved, "the writer works");
+    };
+    let filler = 0;
+    const stalls = new Stalls();
+    let busy = 0;
+    let frozen = 0;
+    for (; frozen < rounds && !until?.(); frozen++) {
+      await progressed(1 + random.below(maxSteps));
+      for (const instant = performance.now() + random.random() * 0.3; performance.now() < instant; );
+      await patient(writer.stopNow(), "the writer is stopped");
+      const { capacity, reclaims } = witness.stats();
+      for (let written = 0; written < 3 * capacity; written += 4_000) {
+        const from = stalls.begin();
+        try {
+          const key = `w${(filler = (filler + 1) % 20_000)}`;
+          witness.set(key, key.endsWith("7") ? Buffer.alloc(0) : makeValue(0, key, 13, filler, 4_000));
+        } catch (error) {
+          if (error?.code !== "ERR_BUSY") throw error;
+          busy++;
+        }
+        stalls.end(from, "fill");
+        if (written % 40_000 === 0) here.step();
+      }
+      const after = witness.stats();
+      promise(after.reclaims > reclaims + 40, "the log goes round while a writer is stopped", () => after);
+      promise(after.participants === 3, "a stopped writer counts as alive", () => after);
+      writer.wake();
+      progress?.(frozen + 1);
+    }
+    await progressed(200);
+    await patient(writer.kill(), "the writer ends");
+    const reports = [await patient(Promise.race([survivor.failed, survivor.stop()]), "the survivor stops")];
+    reports.push({ report: here.report, stalls: here.stalls.report, busyStep: here.busyStep });
+    reports.push({ report: { steps: 0, busy, misses: 0, hits: 0 }, stalls: stalls.report });
+    const after = aftermath(witness, journal, { name, size, reach: "processes", roomy: false, random });
+    return { frozen, ...summary(reports), ...after };
+  } finally {
+    for (const child of children) await child.kill().catch(() => {});
+    witness?.close();
+    destroyCache(name);
+    rmSync(file, { force: true });
+  }
+}
+
+function sumOf(journal) {
+  let sum = 0;
+  for (let actor = 0; actor < 13; actor++) sum += journal.steps(actor);
+  return sum;
+}
+
+function summary(reports) {
+  const all = reports.map(({ report }) => report);
+  return {
+    survivorSteps: all.reduce((sum, report) => sum + report.steps, 0),
+    busy: all.reduce((sum, report) => sum + report.busy, 0),
+    busyStep: reports.map((report) => report.busyStep).find(Boolean),
+    ...sumOfStalls(reports.map(({ stalls }) => stalls)),
+    hitRatio: all.reduce((sum, r) => sum + r.hits, 0) / all.reduce((sum, r) => sum + r.hits + r.misses, 0),
+  };
+}
+
+/** What must be true of a cache after all the deaths, with nobody else in it. */
+export function aftermath(cache, journal, { name, size, reach, roomy, random }) {
+  const stats = cache.stats();
+  const sound = (when) => {
+    const broken = cache.validate();
+    promise(broken === 0, `the structure is sound ${when}`, () => ({ broken, stats: cache.stats() }));
+  };
+  sound("after the deaths");
+  promise(stats.participants === 1, "only the living are counted", () => stats);
+  if (roomy) promise(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
+  for (let counter = 0; counter < COUNTERS; counter++) {
+    const value = cache.get(`c${counter}`) ?? 0;
+    const [least, most] = [journal.counted(counter), journal.attempted(counter)];
+    promise(value <= most && (value >= least || !roomy), "counters hold every increment that returned", () => ({
+      value,
+      least,
+      most,
+    }));
+  }
+  let unreadable = 0;
+  for (const key of cache.keys()) {
+    const now = Date.now();
+    const value = cache.get(key);
+    if (value === undefined) unreadable += cache.has(key) ? 1 : 0;
+    else if (typeof value !== "number" && value.length !== 0) checkValue(key, value, now);
+  }
+  promise(unreadable === 0, "what is listed can be read", () => ({ unreadable, entries: stats.entries }));
+
+  // All of it can be written anew, twice over.
+  const block = 4_000;
+  const blocks = Math.ceil((2 * size) / block);
+  for (let i = 0; i < blocks; i++) cache.set(`r${i}`, makeValue(0, `r${i}`, 0, i, block));
+  let recent = 0;
+  for (let i = blocks - 20; i < blocks; i++) {
+    const value = cache.get(`r${i}`);
+    if (value !== undefined) recent += checkValue(`r${i}`, value, 0) ? 1 : 0;
+  }
+  promise(recent >= 18, "what was stored last is there", () => ({ recent }));
+  const now = cache.stats();
+  promise(now.used <= now.capacity && now.bytes <= now.used, "no segment is lost", () => now);
+  promise(now.bytes > now.capacity / 2, "the whole cache is used", () => now);
+  sound("after it was written anew");
+
+  const { handle } = cache;
+  const slots = handle.seats ?? handle.board.byteLength / 8;
+  const guests = [];
+  try {
+    if (reach === "processes") while (guests.length < slots - 1) guests.push(apart.openCache(name, { nearCache: 0 }));
+    promise(cache.stats().participants === guests.length + 1, "every slot can be claimed again", () => ({ slots }));
+  } finally {
+    for (const guest of guests) guest.close();
+  }
+  random.next();
+  const { evictions, reclaims, compactions } = stats;
+  return { evictions, reclaims, compactions, entries: stats.entries, slots };
+}
+
+/**
+ * Descriptors and mappings of this process; of all, and of the file with that identity (device and inode). Private
+ * anonymous mappings are not counted: from V8's heap come hundreds of them for worker threads (on Node.js 26 about 700 for
+ * fifty idle ones), which come and go as it likes. Ours are shared, or show a file.
+ */
+export function resources(identity = "") {
+  const inode = identity.split(":")[1];
+  const files = readdirSync("/proc/self/fd").flatMap((fd) => {
+    try {
+      return [String(fstatSync(Number(fd)).ino)];
+    } catch {
+      return [];
+    }
+  });
+  const maps = readFileSync("/proc/self/maps", "latin1")
+    .split("\n")
+    .filter((line) => line[line.indexOf(" ") + 4] === "s" || !/ 00:00 0\b/.test(line));
+  return {
+    files: files.length,
+    maps: maps.length,
+    cacheFiles: files.filter((ino) => ino === inode).length,
+    cacheMaps: maps.filter((line) => line.split(/ +/)[4] === inode).length,
+  };
+}
+
+async function reached(condition, victim) {
+  while (!condition() && victim.alive()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** A watchdog around what cannot hang, unless it does. */
+export function patient(promised, what) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`hangs: ${what}`)), PATIENCE_MS);
+  });
+  return Promise.race([promised, late]).finally(() => clearTimeout(timer));
+}
+
+/** A participant as a thread, in `children` until it is gone. */
+export function thread(setup, children, script = PARTICIPANT) {
+  return child(new Worker(script, { workerData: setup, stderr: true }), setup, children, (worker) =>
+    worker.terminate(),
+  );
+}
+
+/** A program that ends when this process does: however this ends, and even while that one is stopped. */
+export const MORTAL = ["setpriv", "--pdeathsig", "KILL"];
+
+/** A participant as a process that one can talk to. */
+export function forked(setup, children, script = PARTICIPANT) {
+  const [execPath, ...execArgv] = [...MORTAL, process.execPath, ...process.execArgv];
+  const started = fork(script, [told(setup)], { execPath, execArgv, stdio: ["ignore", "ignore", "pipe", "ipc"] });
+  return child(started, setup, children, (process) => process.kill("SIGKILL"));
+}
+
+/** A participant as a process that is only there to be killed, or stopped. */
+export function spawned(setup, children, script = PARTICIPANT) {
+  const stdio = ["ignore", "ignore", "pipe"];
+  const [command, ...args] = [...MORTAL, process.execPath, script, told(setup)];
+  const started = spawn(command, args, { stdio });
+  return child(started, setup, children, (process) => process.kill("SIGKILL"));
+}
+
+/** A setup as a process gets it. */
+function told(setup) {
+  return JSON.stringify({ ...setup, parent: process.pid });
+}
+
+/** One shape for processes and threads. Whatever ends without being told to has failed. */
+function child(started, { id, survivor }, children, end) {
+  let told = false;
+  let said = "";
+  let report;
+  let ready;
+  started.stderr.on("data", (data) => (said += data));
+  const gone = new Promise((resolve) => started.once("exit", (...how) => resolve(how)));
+  const closed = started.kill ? new Promise((resolve) => started.once("close", resolve)) : gone;
+  const failed = closed.then(async (how) => {
+    children.delete(self);
+    if (told) return new Promise(() => {});
+    throw new Error(`participant ${id} ended by itself (${how ?? (await gone)}): ${said}`);
+  });
+  failed.catch(() => {});
+  started.once("error", (error) => (said += error.stack));
+  const readiness = new Promise((resolve) => (ready = resolve));
+  started.on("message", (message) => {
+    if (message.ready) ready();
+    if (message.report) report = message;
+  });
+  const self = {
+    failed,
+    ready: survivor ? Promise.race([readiness, failed]) : undefined,
+    alive: () => !told,
+    async kill() {
+      told = true;
+      await end(started);
+      await closed;
+      children.delete(self);
+      // It may have found something in its last moments.
+      if (said.includes("violation: ")) throw new Error(said);
+    },
+    async stopNow() {
+      started.kill("SIGSTOP");
+      // The signal is on its way until the kernel says so.
+      while (!/\) T /.test(readFileSync(`/proc/${started.pid}/stat`, "latin1"))) await new Promise(setImmediate);
+    },
+    wake: () => started.kill("SIGCONT"),
+    async stop() {
+      told = true;
+      if (started.send) started.send("stop");
+      else started.postMessage("stop");
+      await gone;
+      if (report === undefined) throw new Error(`survivor ${id} ended without a report: ${said}`);
+      return report;
+    },
+  };
+  children.add(self);
+  return self;
+}

@@ -1,0 +1,306 @@
+/**
+ * Every operation of a cache as somebody uses it whose memory is being damaged. Values may be anybody's then, so what is
+ * checked is the shape: each operation ends, with a result of its type, or with one of the errors that it may have.
+ */
+import { GRENADES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
+
+export class Violation extends Error {
+  name = "Violation";
+}
+
+function demand(holds, what, found) {
+  if (!holds) throw new Violation(`${what}, but found ${typeof found} ${String(found).slice(0, 200)}`);
+}
+
+/** No operation may last longer. Most end within microseconds and waiting within 50 ms; the rest is other processes. */
+const LONGEST_MS = 5_000;
+
+/** More than the index of 1 MiB has entries: a walk that goes on is endless. */
+const MAX_ENTRIES = 15 * 1024;
+/** Longest key in bytes, and so the most characters. */
+const MAX_KEY = 4096;
+const MAX_TAGS = 16;
+
+// Undecodable, or stored with a codec that this participant does not have.
+const DECODING = ["ERR_DATA"];
+const WAITING = ["ERR_BUSY"];
+// A segment of the log that cannot be had looks like a value without room.
+const STORING = ["ERR_BUSY", "ERR_TOO_LARGE"];
+
+const LARGE_TEXT = "0123456789".repeat(6_000);
+const DEEP = Array.from({ length: 900 }, (_, i) => `[${i + 1}]`).join(",");
+
+/** Values of every kind; a function each, so that sizes can differ. */
+const VALUES = [
+  () => "short",
+  ({ below }) => "latin ÿ ".repeat(1 + below(300)),
+  ({ below }) => "wide → ".repeat(1 + below(300)),
+  () => "lone \ud800",
+  ({ random }) => random() * 1e9,
+  () => -0,
+  () => 123456789012345678901234567890n,
+  ({ below }) => [true, false, null][below(3)],
+  ({ below }) => ({ list: [1, "two", null, { three: 3n }], text: "t".repeat(below(200)) }),
+  () => new Map([[new Date(0), new Set([1, /a/g, new Error("e")])]]),
+  () => {
+    const cycle = { name: "cycle" };
+    cycle.self = [cycle];
+    return cycle;
+  },
+  ({ below }) => Buffer.alloc(below(3_000), "b"),
+  () => Float64Array.of(1, Number.NaN, Infinity),
+  () => BigInt64Array.of(1n, -1n),
+  () => new Uint8ClampedArray(7),
+  () => new DataView(new ArrayBuffer(5)),
+  () => new ArrayBuffer(16),
+  ({ below }) => Buffer.alloc(9_000 + below(100_000), "large"),
+  ({ below }) => LARGE_TEXT.slice(0, 9_000 + below(50_000)),
+  () => ({ large: LARGE_TEXT.slice(0, 20_000), list: [Buffer.alloc(3_000)] }),
+  ({ below }) => GRENADES[below(GRENADES.length)],
+  () => `[${DEEP},[]]`,
+];
+
+const KEYS = [
+  ...Array.from({ length: 60 }, (_, i) => `k${i}`),
+  ...Array.from({ length: 10 }, (_, i) => Buffer.from(`bytes ${i}`)),
+  ...Array.from({ length: 4 }, (_, i) => `\ud800${i}`),
+  ...Array.from({ length: 4 }, (_, i) => `é${i}`.repeat(200)),
+];
+
+/** What `get` may bring: nothing, or what some `set` could have stored. */
+function checkValue(value) {
+  demand(["undefined", "string", "number", "bigint", "boolean", "object"].includes(typeof value), "a value", value);
+  // Reading it must not reach into the shared memory.
+  if (ArrayBuffer.isView(value)) demand(!(value.buffer instanceof SharedArrayBuffer), "bytes of its own", value);
+}
+
+function checkKey(key) {
+  const isKey = typeof key === "string" || key instanceof Uint8Array;
+  demand(isKey && key.length <= MAX_KEY, "a key", key);
+}
+
+function checkEntry(entry) {
+  if (entry === undefined) return;
+  checkValue(entry.value);
+  demand(typeof entry.version === "number" && entry.version >= 0, "a version", entry.version);
+  demand(typeof entry.expiresAt === "number", "an expiry", entry.expiresAt);
+  demand(Array.isArray(entry.tags) && entry.tags.length <= MAX_TAGS * 257, "tags", entry.tags);
+  for (const tag of entry.tags) demand(typeof tag === "string", "a tag", tag);
+}
+
+function checkWalk(walk, check) {
+  let seen = 0;
+  for (const item of walk) {
+    check(item);
+    demand(++seen <= MAX_ENTRIES, "an end of the walk", seen);
+  }
+}
+
+const checkBoolean = (value) => demand(typeof value === "boolean", "whether it did", value);
+const checkCount = (value) => demand(Number.isInteger(value) && value >= 0, "a count", value);
+const checkStats = ({ near, ...stats }) => {
+  for (const [name, value] of Object.entries({ ...stats, ...near })) {
+    demand(typeof value === "number" && value >= 0, name, value);
+  }
+  demand(stats.entries <= MAX_ENTRIES, "a number of entries", stats.entries);
+  // A record is no longer than its segment, and a large value at most an eighth of the cache.
+  demand(stats.bytes <= stats.entries * (SEGMENT_BYTES + SIZE / 8), "bytes of entries", stats.bytes);
+  demand(stats.used <= stats.capacity && stats.capacity < stats.size, "bytes in use", stats.used);
+  demand(stats.participants <= 64, "participants", stats.participants);
+};
+
+/** Each operation: the codes of its errors, what it does, and what its result must be. `often` is its share. */
+const USES = {
+  get: { often: 20, codes: DECODING, run: (u) => u.cache.get(u.key()), check: checkValue },
+  getEntry: { often: 5, codes: DECODING, run: (u) => u.cache.getEntry(u.key()), check: checkEntry },
+  getMany: {
+    often: 2,
+    codes: [],
+    run: (u) => u.cache.getMany([u.key(), u.key(), u.key()]),
+    check: (values) => {
+      demand(values.length === 3, "three values", values);
+      values.forEach(checkValue);
+    },
+  },
+  has: { often: 3, codes: [], run: (u) => u.cache.has(u.key()), check: checkBoolean },
+  ttl: {
+    often: 2,
+    codes: [],
+    run: (u) => u.cache.ttl(u.key()),
+    check: (ttl) => demand(ttl === undefined || ttl > 0, "a time", ttl),
+  },
+  set: {
+    often: 14,
+    codes: STORING,
+    run: (u) => u.cache.set(u.key(), u.value(), u.options()),
+    check: (result, u) => demand(result === u.cache, "the cache", result),
+  },
+  setMany: {
+    often: 1,
+    codes: STORING,
+    run: (u) =>
+      u.cache.setMany([
+        [u.key(), u.value()],
+        [u.key(), u.value()],
+      ]),
+    check: (result, u) => demand(result === u.cache, "the cache", result),
+  },
+  add: { often: 3, codes: STORING, run: (u) => u.cache.add(u.key(), u.value(), u.options()), check: checkBoolean },
+  replace: { often: 2, codes: STORING, run: (u) => u.cache.replace(u.key(), u.value()), check: checkBoolean },
+  compareAndSet: {
+    often: 3,
+    codes: [...DECODING, ...STORING],
+    run: (u) => {
+      const key = u.key();
+      const version = u.cache.getEntry(key)?.version ?? 0;
+      // Versions that damage made are refused, as everybody's who gives one that no entry has.
+      return u.cache.compareAndSet(key, Number.isSafeInteger(version) ? version : 1, u.value());
+    },
+    check: checkBoolean,
+  },
+  update: {
+    often: 3,
+    codes: [...DECODING, ...STORING],
+    run: (u) => u.cache.update(u.key(), () => "updated", u.options()),
+    check: (value) => demand(value === "updated", "the new value", value),
+  },
+  increment: {
+    often: 4,
+    codes: STORING,
+    errors: [TypeError],
+    run: (u) => u.cache.increment(u.counter(), 1, u.random.below(2) ? { ttl: 1_000 } : undefined),
+    check: (sum) => demand(typeof sum === "number", "a sum", sum),
+  },
+  touch: { often: 3, codes: STORING, run: (u) => u.cache.touch(u.key(), 5_000), check: checkBoolean },
+  take: { often: 3, codes: [...DECODING, ...WAITING], run: (u) => u.cache.take(u.key()), check: checkValue },
+  delete: { often: 3, codes: WAITING, run: (u) => u.cache.delete(u.key()), check: checkBoolean },
+  keys: {
+    often: 0.3,
+    codes: [],
+    run: (u) => u.cache.keys(),
+    check: (keys) => checkWalk(keys, checkKey),
+  },
+  entries: {
+    often: 0.3,
+    // What cannot be read is left out.
+    codes: [],
+    run: (u) => u.cache.entries(),
+    check: (entries) =>
+      checkWalk(entries, ([key, value]) => {
+        checkKey(key);
+        checkValue(value);
+      }),
+  },
+  size: { often: 0.3, codes: [], run: (u) => u.cache.size, check: checkCount },
+  stats: { often: 0.3, codes: [], run: (u) => u.cache.stats(), check: checkStats },
+  validate: { often: 0.3, codes: [], run: (u) => u.cache.validate(), check: checkCount },
+  invalidateTag: { often: 0.5, codes: [], run: (u) => u.cache.invalidateTag(u.tag()), check: () => {} },
+  namespace: {
+    often: 3,
+    codes: [...DECODING, ...STORING],
+    run: (u) => {
+      const view = u.cache.namespace("part").namespace("of part");
+      view.set(u.key(), u.value(), u.options());
+      checkEntry(view.getEntry(u.key()));
+      return view.get(u.key());
+    },
+    check: checkValue,
+  },
+  namespaceKeys: {
+    often: 0.2,
+    codes: [],
+    run: (u) => u.cache.namespace("part").namespace("of part").keys(),
+    check: (keys) => checkWalk(keys, checkKey),
+  },
+  namespaceClear: { often: 0.2, codes: [], run: (u) => u.cache.namespace("part").clear(), check: () => {} },
+  clear: { often: 0.02, codes: [], run: (u) => u.cache.clear(), check: () => {} },
+  reopen: {
+    often: 0.3,
+    codes: ["ERR_LAYOUT", "ERR_BUSY"],
+    run: (u) => {
+      const guest = u.reopen();
+      try {
+        return guest.get("k1");
+      } catch (error) {
+        if (!DECODING.includes(error?.code)) throw error;
+      } finally {
+        guest.close();
+      }
+    },
+    check: checkValue,
+  },
+};
+
+export const USE_NAMES = Object.keys(USES);
+
+/** One user of one cache. `note(use)` is told what begins, so that a watchdog can say what never ended. */
+export class User {
+  /** Of each operation: how often, how often it brought something, and its errors by code. */
+  report = Object.fromEntries(USE_NAMES.map((name) => [name, { runs: 0, found: 0, errors: {} }]));
+  longestMs = 0;
+  longestUse = "";
+  #note;
+
+  constructor(cache, { random, reopen = undefined, note = (_use) => {} }) {
+    this.cache = cache;
+    this.random = random;
+    this.reopen = reopen;
+    this.#note = note;
+  }
+
+  #pick(list) {
+    return list[this.random.below(list.length)];
+  }
+
+  key = () => this.#pick(KEYS);
+  counter = () => (this.random.below(8) === 0 ? this.key() : `c${this.random.below(8)}`);
+  tag = () => `tag ${this.random.below(8)}`;
+  value = () => this.#pick(VALUES)(this.random);
+  options = () => {
+    const { below } = this.random;
+    return {
+      ttl: below(3) === 0 ? 1 + below(100_000) : undefined,
+      tags: below(3) === 0 ? [this.tag(), this.tag()] : undefined,
+    };
+  };
+
+  /** Stores of everything something. */
+  fill() {
+    for (const key of KEYS) this.cache.set(key, this.value(), this.options());
+    for (let i = 0; i < 8; i++) this.cache.increment(`c${i}`, i);
+    const view = this.cache.namespace("part").namespace("of part");
+    for (let i = 0; i < 10; i++) view.set(`k${i}`, this.value(), { tags: ["tag 1"] });
+  }
+
+  /** An operation by chance, in proportion to how often each is used. */
+  step() {
+    let left = this.random.random() * SHARES;
+    this.use(USE_NAMES.find((name) => (left -= USES[name].often) < 0));
+  }
+
+  /** The operation of that name. */
+  use(name) {
+    if (name === "reopen" && this.reopen === undefined) return;
+    const { codes, errors = [], run, check } = USES[name];
+    const report = this.report[name];
+    this.#note(USE_NAMES.indexOf(name));
+    const from = performance.now();
+    try {
+      const result = run(this);
+      check(result, this);
+      if (result !== undefined && result !== false) report.found++;
+    } catch (error) {
+      const code = error?.name === "CacheError" ? error.code : undefined;
+      const isKnown = codes.includes(code) || errors.includes(error?.constructor);
+      if (!isKnown) throw new Violation(`${name} must not fail like this: ${error?.stack ?? error}`, { cause: error });
+      const kind = code ?? error.name;
+      report.errors[kind] = (report.errors[kind] ?? 0) + 1;
+    }
+    report.runs++;
+    const ms = performance.now() - from;
+    if (ms > this.longestMs) [this.longestMs, this.longestUse] = [ms, name];
+    demand(ms < LONGEST_MS, `an end of ${name} in time`, ms);
+  }
+}
+
+const SHARES = USE_NAMES.reduce((sum, name) => sum + USES[name].often, 0);

@@ -1,0 +1,95 @@
+/**
+ * Checks that no file of the repository is left out in silence: vitest runs every file of tests, every helper in test/ is used, and
+ * every path that a script, test or document names exists, and so does every test of the engine that a script names.
+ */
+
+import fs from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import config from "../../vitest.config.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+/** Folders that are not part of the repository, or are generated. */
+const OTHERS = ["node_modules", "dist", ".git", ".tools", "target", "results"];
+
+/** All files below a folder, as paths from the root. */
+function files(folder: string): string[] {
+  return fs.readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) return OTHERS.includes(entry.name) ? [] : files(file);
+    return [file];
+  });
+}
+
+const read = (file: string): string => fs.readFileSync(path.join(root, file), "utf8");
+const all = files(".");
+const tests = all.filter((file) => file.startsWith("test/"));
+/** Files whose text may name other files of the repository. */
+const texts = all.filter((file) => /\.(md|[cm]?[jt]s|rs|c|sh|html)$|^(\.ci\/|package\.json|biome\.json)/.test(file));
+
+describe("files of tests", () => {
+  test("vitest includes every file of tests, as all of them are below test/ and end with .test.ts", () => {
+    expect((config as { test: { include: string[] } }).test.include).toEqual(["test/**/*.test.ts"]);
+    const named = all.filter((file) => /\.(test|spec)\.\w+$/.test(file));
+    expect(named.length).toBeGreaterThan(20);
+    expect(named.filter((file) => !/^test\/.*\.test\.ts$/.test(file))).toEqual([]);
+  });
+
+  test("every folder of test/ has a file of tests", () => {
+    const folders = new Set(tests.map((file) => file.split("/")[1]));
+    expect(folders.size).toBeGreaterThan(8);
+    for (const file of tests) if (file.endsWith(".test.ts")) folders.delete(file.split("/")[1]);
+    expect([...folders]).toEqual([]);
+  });
+
+  test("every helper in test/ is named by another file", () => {
+    // The lists of mutants are read by folder, see test/mutants/index.mjs.
+    const helpers = tests.filter(
+      (file) => !file.endsWith(".test.ts") && !/^test\/mutants\/(engine|package)\//.test(file),
+    );
+    expect(helpers.length).toBeGreaterThan(40);
+    const code = texts.filter((file) => /^(test|scripts|bench|examples)\//.test(file));
+    const contents = new Map(code.map((file) => [file, read(file)]));
+    const unused = helpers.filter(
+      (helper) => ![...contents].some(([file, text]) => file !== helper && text.includes(path.basename(helper))),
+    );
+    expect(unused).toEqual([]);
+  });
+});
+
+describe("names in strings", () => {
+  const PATHS =
+    /(?<=["'`\s(=:,]|\.\.\/|\$root\/|\$\{ROOT\}\/)(?:src|wasm|native|test|scripts|bench|docs|examples|\.ci)\/[\w./-]*\w/g;
+  /** Paths that are made by builds and runs, or are not paths of this repository. */
+  const MADE = /^(wasm\/target|bench\/(results|node_modules)|native\/cache_machine-linux)|^src\/(a|b|gone)\b/;
+
+  test("every path of the repository in a script, test, source, document or configuration exists", () => {
+    let count = 0;
+    const gone = texts.flatMap((file) => {
+      const found = [...read(file).matchAll(PATHS)].map(([name]) => name).filter((name) => !MADE.test(name));
+      count += found.length;
+      // A link in a document is relative to the document.
+      return found
+        .filter(
+          (name) => ![root, path.dirname(path.join(root, file))].some((from) => fs.existsSync(path.join(from, name))),
+        )
+        .map((name) => `${file}: ${name}`);
+    });
+    expect(count).toBeGreaterThan(300);
+    expect(gone).toEqual([]);
+  });
+
+  test("every module and function of the engine's tests in scripts/sanitize.sh and scripts/arm64.sh exists", () => {
+    const engine = files("wasm/tests/engine").map((file) => [path.basename(file, ".rs"), read(file)] as const);
+    for (const script of ["scripts/sanitize.sh", "scripts/arm64.sh"]) {
+      const commands = read(script).replace(/<<'(\w+)'[\s\S]*?\n\1\n/g, "");
+      const modules = [...commands.matchAll(/\b([a-z]+)::/g)].map(([, name]) => name as string);
+      expect(modules.filter((name) => !engine.some(([module]) => module === name))).toEqual([]);
+      // A filter of cargo's is any part of a name; names of three words or more are no words of the shell.
+      const functions = [...commands.matchAll(/(?<![\w$-])[a-z]+(?:_[a-z]+){2,}(?![\w=])/g)].map(([name]) => name);
+      expect(functions.filter((name) => !engine.some(([, text]) => text.includes(`fn ${name}`)))).toEqual([]);
+      if (script.includes("sanitize")) expect([modules.length > 3, functions.length > 3]).toEqual([true, true]);
+    }
+  });
+});
