@@ -1,14 +1,14 @@
 /**
- * Builds the Rust crate in wasm/ to wasm/cache_machine.wasm, which is committed so that nobody needs Rust to use or to
- * change the TypeScript side, together with a record of what it was built from, so that it cannot drift unnoticed.
+ * Builds the Rust crate in wasm/ to wasm/cache_machine.wasm. The module is committed, so that nobody needs Rust to use or to
+ * change the TypeScript side. A record of what it was built from is committed with it, so that it cannot drift unnoticed.
  *
  *   node scripts/build-wasm.mjs            build; write the module, its record, and exports.ts and contract.ts in src/engine
  *   node scripts/build-wasm.mjs --check    build again elsewhere and compare with what is committed
  *   node scripts/build-wasm.mjs --verify   compare the committed files with the record; needs no Rust
  *
- * The module is linked as if its memory were not shared and becomes shared afterwards: a linker that is told of the
- * shared memory adds a start function with a lock that has no owner, and one terminated worker would then block every
- * later start. The host gives each instance its own stack through the exported `__stack_pointer`.
+ * The module is linked as if its memory were not shared, and the script makes the memory shared afterwards. A linker that
+ * knows of the shared memory would add a start function with a lock that has no owner: one worker terminated in it would block
+ * every later start. The host gives each instance its own stack through the exported `__stack_pointer`.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -43,10 +43,10 @@ const WASM_OPT_FLAGS = [
   "-O3",
   "--converge",
   "--reorder-functions",
-  // Both evaluate `atomic.fence` at compile time, to nothing, and so remove it. LLVM has folded the constants already.
+  // Both passes evaluate `atomic.fence` at compile time to nothing, and so remove it. LLVM has folded the constants already.
   "--skip-pass=precompute",
   "--skip-pass=precompute-propagate",
-  // Merges equal tails of branches: harmless, but then counting could not prove that no atomic got lost.
+  // The pass merges equal tails of branches. That is harmless, but then a count could not prove that no atomic was lost.
   "--skip-pass=code-folding",
   "--mvp-features",
   "--enable-threads",
@@ -69,7 +69,7 @@ function hashSources() {
   return Object.fromEntries(hashes.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** The names and types as the host sees them, from what wasm-bindgen wrote for its own glue. */
+/** The text of src/engine/exports.ts: names and raw types of the exports, from the declarations that wasm-bindgen wrote. */
 function exportsInterface(declarations, exports) {
   const pattern = /(\/\*\*(?:[^*]|\*(?!\/))*\*\/\n)?export function (\w+)\((.*)\): (\w+);/g;
   const functions = [...declarations.matchAll(pattern)].filter((match) => exports.includes(match[2]));
@@ -108,7 +108,7 @@ function run(command, args, env) {
   if (status !== 0) throw new BuildError(`${command} failed${error ? `: ${error.message}` : ""}`);
 }
 
-/** Builds in `target`; answers the files' contents and writes none of them. */
+/** Builds in `target`; returns the contents of the committed files and writes none of them. */
 async function build(target) {
   const sources = hashSources();
   const toolchain = findToolchain();
@@ -140,7 +140,7 @@ async function build(target) {
         "--",
         "--locked",
       ],
-      // `alloc` only because wasm-bindgen links it; the engine does not.
+      // `alloc` is built only because wasm-bindgen links it; the engine does not use it.
       ...["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"],
     ],
     env,

@@ -114,7 +114,9 @@ export class Engine {
   /** The counters of all tags of the region, two words of four bytes each. */
   readonly #counters: Int32Array;
   readonly #exports: Exports;
+  /** Where the area lies in the memory, in bytes. */
   readonly #area: number;
+  /** Where the stack of the engine begins, in bytes. */
   readonly #stackTop: number;
   /** The number of this participant's seat. */
   readonly #seat: number;
@@ -125,6 +127,7 @@ export class Engine {
   #closed = false;
   /** Whether a large value is being written, call by call. */
   #writing = false;
+  /** What the clock has thrown within the call that is under way. */
   #clockError: { error: unknown } | undefined;
 
   /**
@@ -140,7 +143,7 @@ export class Engine {
     const { area, stackTop } = areaOf(this.#seat);
     this.#area = area;
     this.#stackTop = stackTop;
-    // From here on this instance has a stack of its own; the default one would be everybody's.
+    // From here on this instance has a stack of its own. All instances begin with the same one.
     x.__stack_pointer.value = stackTop;
     if (!x.attach(area, region.base, region.size, this.#seat)) {
       region.membership.release(this.#seat);
@@ -173,7 +176,7 @@ export class Engine {
         try {
           return membership.take(seat) ? 1 : 0;
         } catch {
-          // No proof, so alive.
+          // Without proof of death the owner counts as alive.
           return 0;
         }
       },
@@ -181,7 +184,7 @@ export class Engine {
         try {
           membership.release(seat);
         } catch {
-          // The lock goes with this participant at the latest.
+          // The seat is released when this participant ends, at the latest.
         }
       },
       pause: (attempt) => this.#waiting.pause(attempt),
@@ -316,7 +319,7 @@ export class Engine {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
 
-  /** After {@link get} or {@link beginLarge}: the version. */
+  /** After {@link get}: the version of the entry. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
   }

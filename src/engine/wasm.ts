@@ -7,15 +7,15 @@ import bytes from "../../wasm/cache_machine.wasm";
 import { type CacheError, noAddressSpace, unsupported } from "../errors.ts";
 import type { Exports } from "./exports.ts";
 
-/** Identity of the engine: threads share the private part of a memory only with the very same one. */
+/** Identity of the engine: threads share the private part of a memory only with the same engine. */
 export const BUILD: string = WASM_SHA256;
 
 let compiled: WebAssembly.Module | undefined;
 
 /**
- * The compiled engine. Small enough for the synchronous compilation that browsers allow on their main thread.
+ * The compiled engine. It is small enough for the synchronous compilation that browsers allow on their main thread.
  *
- * @throws {CacheError} `ERR_UNSUPPORTED` naming what is missing; `ERR_NO_SPACE` without address space for the code.
+ * @throws {CacheError} `ERR_UNSUPPORTED` naming what this runtime lacks; `ERR_NO_SPACE` without address space for the code.
  */
 export function wasmModule(): WebAssembly.Module {
   if (compiled !== undefined) return compiled;
@@ -35,7 +35,7 @@ export function wasmModule(): WebAssembly.Module {
   }
 }
 
-/** `(func (result v128) i32.const 0 i8x16.splat)` */
+/** A module with one function that uses SIMD: `(func (result v128) i32.const 0 i8x16.splat)`. */
 const USES_SIMD = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11],
 );
@@ -46,7 +46,7 @@ function missing(what: string, cause?: unknown): CacheError {
 }
 
 /**
- * An instance of the engine over a memory.
+ * Makes an instance of the engine over a memory.
  *
  * @throws {CacheError} as {@link wasmModule}.
  */

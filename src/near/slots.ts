@@ -1,5 +1,5 @@
 /**
- * Where things lie in a page of the near cache's table (`table.ts`). This file has no imports, because esbuild replaces the
+ * Where things lie in a page of the near cache's table (`table.ts`), and how a slot is found in it. This file has no imports, because esbuild replaces the
  * constants of such a file by their numbers. Otherwise the bundle has them as variables, which V8 reads and checks each time.
  *
  *     word    0  fingerprints   one word for each of 256 sets: a byte of each hash, 0 for an empty slot
@@ -14,6 +14,10 @@ export const SET_LOG = 2;
 export const SETS_LOG = 8;
 /** Slots of a page, as a power of two. */
 export const PAGE_LOG = 10;
+/** Slots of a set. */
+export const SET: number = 1 << SET_LOG;
+/** Slots of a page. */
+export const PAGE: number = 1 << PAGE_LOG;
 
 /** Where the fingerprints of the sets begin. */
 export const FINGERPRINTS_AT = 0;
@@ -45,3 +49,39 @@ export const PACKED = 4;
 
 /** Cold word, behind the stamp: bytes of heap that key and value take. */
 export const BYTES = 3;
+
+/** A byte of a hash that is never 0, of bits that name neither set nor page. */
+export function fingerprintOf(hash: number): number {
+  return (hash >>> 24) | 1;
+}
+
+/**
+ * The slots of a set whose fingerprint is that of the hash: the highest bit of each such byte. Now and then of another byte
+ * too, so the caller compares keys (Mycroft's test for a zero byte in a word).
+ */
+export function matches(fingerprints: number, hash: number): number {
+  const other = fingerprints ^ Math.imul(fingerprintOf(hash), 0x01010101);
+  return (other - 0x01010101) & ~other & 0x80808080;
+}
+
+/** The first slot of {@link matches}. */
+export function firstOf(same: number): number {
+  return (31 - Math.clz32(same & -same)) >> 3;
+}
+
+/** Sets the fingerprint of a slot in its page; 0 for an empty slot. */
+export function setFingerprint(words: Int32Array, slot: number, fingerprint: number): void {
+  const shift = (slot & (SET - 1)) << 3;
+  const at = FINGERPRINTS_AT + ((slot & (PAGE - 1)) >> SET_LOG);
+  words[at] = ((words[at] as number) & ~(0xff << shift)) | (fingerprint << shift);
+}
+
+/** Where the hot words of a slot are in its page. */
+export function hotAt(slot: number): number {
+  return HOT_AT + ((slot & (PAGE - 1)) << WORDS_LOG);
+}
+
+/** Where the cold words of a slot are in its page. */
+export function coldAt(slot: number): number {
+  return COLD_AT + ((slot & (PAGE - 1)) << WORDS_LOG);
+}

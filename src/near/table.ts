@@ -37,24 +37,28 @@ import {
   CANDIDATES_AT,
   CHANGES,
   CHANGES_AT,
-  COLD_AT,
+  coldAt,
   EXTRA,
   FINGERPRINTS_AT,
   FLAGS,
+  fingerprintOf,
+  firstOf,
   HASH,
   HOT_AT,
+  hotAt,
+  matches,
   PACKED,
+  PAGE,
   PAGE_LOG,
   PAGE_WORDS,
   REFERENCED,
+  SET,
   SET_LOG,
   SETS_LOG,
+  setFingerprint,
   WORDS_LOG,
 } from "./slots.ts";
 
-/** Slots of a set, and of a page. */
-const SET = 1 << SET_LOG;
-const PAGE = 1 << PAGE_LOG;
 /** Bytes of a page: its words, and key and value of each slot. */
 const PAGE_BYTES = PAGE_WORDS * 4 + PAGE * 16 + 250;
 /** The table grows when this part of its slots is taken. */
@@ -508,39 +512,4 @@ export class Table {
     kept[place | 1] = undefined;
     setFingerprint(words, slot, 0);
   }
-}
-
-/** A byte of a hash that is never 0, of bits that name neither set nor page. */
-function fingerprintOf(hash: number): number {
-  return (hash >>> 24) | 1;
-}
-
-/**
- * The slots of a set whose fingerprint is that of the hash: the highest bit of each such byte. Now and then of another byte
- * too, so the caller compares keys (Mycroft's test for a zero byte in a word).
- */
-function matches(fingerprints: number, hash: number): number {
-  const other = fingerprints ^ Math.imul(fingerprintOf(hash), 0x01010101);
-  return (other - 0x01010101) & ~other & 0x80808080;
-}
-
-/** The first slot of {@link matches}. */
-function firstOf(same: number): number {
-  return (31 - Math.clz32(same & -same)) >> 3;
-}
-
-function setFingerprint(words: Int32Array, slot: number, fingerprint: number): void {
-  const shift = (slot & (SET - 1)) << 3;
-  const at = FINGERPRINTS_AT + ((slot & (PAGE - 1)) >> SET_LOG);
-  words[at] = ((words[at] as number) & ~(0xff << shift)) | (fingerprint << shift);
-}
-
-/** Where the hot words of a slot are in its page. */
-function hotAt(slot: number): number {
-  return HOT_AT + ((slot & (PAGE - 1)) << WORDS_LOG);
-}
-
-/** Where the cold words of a slot are in its page. */
-function coldAt(slot: number): number {
-  return COLD_AT + ((slot & (PAGE - 1)) << WORDS_LOG);
 }

@@ -19,7 +19,7 @@ const encodings =
     ? globalThis
     : globalThis.process?.getBuiltinModule?.("node:util");
 
-/** `undefined` where {@link requireEncoding} throws. */
+/** `undefined` where {@link requireEncoding} throws. @internal */
 export const encoder: TextEncoder = (encodings && new encodings.TextEncoder()) as TextEncoder;
 
 function newDecoder(label: string, options: TextDecoderOptions): TextDecoder {

@@ -53,8 +53,8 @@ export function scopeOf(path: readonly string[]): Scope {
   const text = encoder.encode(id);
   if (text.length > LONGEST_ID || path.length > DEEPEST) {
     throw new RangeError(
-      `name: namespaces must be nested at most ${DEEPEST} deep, and their names must have at most ${LONGEST_ID} bytes of ` +
-        "UTF-8 in all, with 2 to 4 more for each; use fewer or shorter names",
+      `name: namespaces must be nested at most ${DEEPEST} deep, and their names must take at most ${LONGEST_ID} bytes in ` +
+        "all, of which each takes 2 to 4 in addition to its UTF-8; use fewer or shorter names",
     );
   }
   // [the key kind, filled in for each key │ length of the text, 2 bytes │ text]

@@ -12,7 +12,10 @@ import { plainBytes } from "./binary.ts";
 import { claimedName, classOf, contentOf, isStackOverflow, isThenable } from "./describe.ts";
 import { DEEPEST, missing, quoted, tooDeep, unreadable, unstorable } from "./value-errors.ts";
 
-/** By class name: functions that `devalue` calls with each value. Reducers return the data of an object, revivers the object. */
+/**
+ * Functions for `devalue`, by the name of a class. A reducer returns the data of an object of the class, and something falsy for
+ * every other value. A reviver turns the data back into an object.
+ */
 export type Reducers = Record<string, (value: unknown) => unknown>;
 
 /** Levels that the text has in addition to those of the value: binary data and bigints are nested in it. */

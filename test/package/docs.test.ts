@@ -179,39 +179,58 @@ test("links lead somewhere", () => {
   expect(dead).toEqual([]);
 });
 
-describe("ARCHITECTURE.md and CONTRIBUTING.md", () => {
-  const code = ["src", "wasm/src", "native", "docs"].flatMap((folder) => files(folder, /\.(ts|rs|c|mjs)$/, true));
+describe("what documents name", () => {
+  const folders = ["src", "wasm/src", "wasm/tests", "native", "test", "scripts", "docs", "bench", "examples"];
+  const sources = folders.flatMap((folder) => files(folder, /\.(ts|rs|c|mjs)$/, true));
+  const isFile = (name: string): boolean => sources.some((file) => path.basename(file) === name);
+  const code = sources.filter((file) => /^(src|wasm\/src|native)\//.test(file));
   const words = new Set(code.flatMap((file) => read(file).match(/[\p{L}\d_]+/gu) ?? []));
 
-  /** What a text names that does not exist: files, folders, and names of the code in backticks. */
-  function missing(text: string): string[] {
-    const spans = [...text.replace(/```[\s\S]*?```/g, "").matchAll(/`([^`\s]+)`/g)].map(([, span = ""]) => span);
+  /** Single words of code in a text, without blocks. */
+  const spans = (text: string): string[] =>
+    [...text.replace(/```[\s\S]*?```/g, "").matchAll(/`([^`\s]+)`/g)].map(([, span = ""]) => span);
+
+  /** Paths of the repository in a text, and names of source files, that do not exist. */
+  function missingFiles(text: string): string[] {
     const drawn = [...text.matchAll(/```text\n([\s\S]*?)```/g)].flatMap(([, drawing = ""]) => {
-      return drawing.match(/[\w-]+\.(?:ts|rs|c|mjs)\b/g) ?? [];
+      return drawing.match(/\b[\w-]+\.(?:ts|rs|c|mjs)\b/g) ?? [];
     });
+    const paths = spans(text).filter((span) =>
+      /^(src|wasm|native|test|scripts|bench|examples|docs)\/[\w./-]*$/.test(span),
+    );
+    const names = spans(text).filter((span) => /^[\w-]+(\.test)?\.(ts|rs|c)$/.test(span));
     return [
-      ...spans
-        .filter((span) => /^[\w.-]+\/[\w./-]*$/.test(span))
-        .filter((place) => !fs.existsSync(path.join(root, place))),
-      ...spans
-        .filter(
-          (span) =>
-            /^#?[\p{L}_][\p{L}\d_]*((\.|::)#?[\p{L}\d_]+)*(\(.*\))?$/u.test(span) && !/\.(md|json|ts)$/.test(span),
-        )
-        .filter((name) => !(name.replace(/\(.*/, "").match(/[\p{L}\d_]+/gu) ?? []).every((word) => words.has(word))),
-      ...drawn.filter((name) => !code.some((file) => path.basename(file) === name)),
+      ...paths.filter((place) => !fs.existsSync(path.join(root, place))),
+      ...[...names, ...drawn].filter((name) => !isFile(name)),
     ];
   }
 
-  test("name only files, folders and code that exist", () => {
-    expect(missing(read("ARCHITECTURE.md"))).toEqual([]);
-    // Artefacts and folders of tests; nothing in there is drawn.
-    expect(missing(read("CONTRIBUTING.md")).filter((name) => name !== "dist/")).toEqual([]);
+  /** Names of the code in a text, such as `Participant::find`, that do not occur in the sources. */
+  function missingNames(text: string): string[] {
+    return spans(text)
+      .filter((span) => /^#?[\p{L}_][\p{L}\d_]*((\.|::)#?[\p{L}\d_]+)*(\(.*\))?$/u.test(span))
+      .filter((span) => !/\.(c|json|md|mjs|node|rs|ts|wasm)$/.test(span))
+      .filter((name) => !(name.replace(/\(.*/, "").match(/[\p{L}\d_]+/gu) ?? []).every((word) => words.has(word)));
+  }
+
+  const documents = texts.filter((file) => !file.startsWith("examples/") && !file.startsWith("node_modules/"));
+  test.each(documents)("files that %s names exist", (file) => {
+    // A server that the reader writes.
+    expect(missingFiles(read(file)).filter((name) => name !== "server.mjs")).toEqual([]);
   });
 
-  test("would be noticed when they name what is gone", () => {
-    const text =
-      "`src/gone.ts` `wasm/gone/` `Cache.goneForGood` `Cache.get` `src/index.ts`\n```text\ngone.rs index.ts\n```\n";
-    expect(missing(text)).toEqual(["src/gone.ts", "wasm/gone/", "Cache.goneForGood", "gone.rs"]);
+  test("functions, fields and types that ARCHITECTURE.md names are in the sources", () => {
+    expect(missingNames(read("ARCHITECTURE.md"))).toEqual([]);
+  });
+
+  test("what is gone would be found", () => {
+    const text = "`src/gone.ts` `wasm/gone/` `gone.test.ts` `Cache.goneForGood` `Cache.get` `src/index.ts` `index.ts`";
+    expect(missingFiles(`${text}\n\`\`\`text\ngone.rs index.ts\n\`\`\`\n`)).toEqual([
+      "src/gone.ts",
+      "wasm/gone/",
+      "gone.test.ts",
+      "gone.rs",
+    ]);
+    expect(missingNames(text)).toEqual(["Cache.goneForGood"]);
   });
 });

@@ -24,7 +24,7 @@ export default [
   {
     name: "near-trusts-places-of-tags",
     breaks: "hostile",
-    what: "the place of a tag's counter is taken as the record says it, also behind the last one",
+    what: "the index of a tag's counter is used as the record says it, also behind the last counter",
     file: "src/engine/engine.ts",
     find: " & (this.#counters.length - 1);",
     replace: ";",
@@ -94,7 +94,7 @@ export default [
   {
     name: "held-by-a-change-cut-off",
     breaks: "L2",
-    what: "the same for all other changes",
+    what: "what a change other than a set held when it was cut off stays held until the thread's next call",
     file: "src/engine/engine.ts",
     find: "      if (this.#writing) this.out[OUT_INSIDE] = 1;\n      if (this.out[OUT_INSIDE] !== 0) {",
     replace: "      if (this.#writing) this.out[OUT_INSIDE] = 1;\n      if (this.#closed) {",
@@ -103,7 +103,7 @@ export default [
   {
     name: "cut-off-unnoticed",
     breaks: "L2",
-    what: "nobody looks whether the call before was cut off",
+    what: "a call does not check whether the call before it was cut off",
     file: "src/engine/engine.ts",
     find: "    if (this.out[OUT_INSIDE] !== 0) this.#comeBack();",
     replace: "    if (this.out[OUT_INSIDE] === -1) this.#comeBack();",
@@ -112,7 +112,7 @@ export default [
   {
     name: "stack-not-given-back",
     breaks: "M1",
-    what: "after a call that was cut off the next ones run on what is left of its stack",
+    what: "calls after one that was cut off run on what is left of its stack",
     file: "src/engine/engine.ts",
     find: "    this.#exports.__stack_pointer.value = this.#stackTop;\n    this.region",
     replace: "    void this.#stackTop;\n    this.region",
@@ -141,18 +141,18 @@ export default [
   {
     name: "clock-errors-swallowed",
     breaks: "errors",
-    what: "a clock that throws is not heard",
+    what: "an error of the clock is swallowed",
     file: "src/engine/engine.ts",
     find: "this.#clockError = { error };",
     replace: "void error;",
     first: [...ERRORS, ...CONFORMANCE],
   },
 
-  // ---- the places of a thread, and the application
+  // ---- the seats of a thread, and the application
   {
     name: "a-seat-for-each",
     breaks: "resources",
-    what: "each opening takes a place, as if it were another thread's",
+    what: "each opening takes a seat of its own, as if another thread opened the cache",
     file: "src/engine/seats.ts",
     find: "let seat = created.get(name) ??",
     replace: "let seat = users === undefined ? undefined : created.get(name) ??",
@@ -162,7 +162,7 @@ export default [
   {
     name: "the-first-to-leave-takes-the-seat",
     breaks: "L3",
-    what: "who closes a cache closes it for all of the thread",
+    what: "closing one of several caches of a thread closes all of them",
     file: "src/engine/seats.ts",
     find: "if (seat.users === 1) {",
     replace: "if (seat.users >= 1) {",
@@ -171,7 +171,7 @@ export default [
   {
     name: "forgotten-users-count",
     breaks: "resources",
-    what: "what is forgotten without close counts as a user for ever",
+    what: "a cache that is garbage-collected without close counts as a user for ever",
     file: "src/engine/seats.ts",
     find: "new FinalizationRegistry<Seat>((seat) => leaveSeat(seat))",
     replace: "new FinalizationRegistry<Seat>(() => {})",
@@ -181,7 +181,7 @@ export default [
   {
     name: "a-seat-in-each-realm",
     breaks: "resources",
-    what: "copies of the package in one thread do not know of each other",
+    what: "copies of the package in one thread do not share seats",
     file: "src/engine/seats.ts",
     find: 'globalThis.process?.getBuiltinModule?.("node:worker_threads") ?? globalThis',
     replace: "{}",

@@ -151,7 +151,7 @@ export default [
     name: "near-finds-two-of-four",
     breaks: "policy",
     what: "half of a set is never looked at",
-    file: "src/near/table.ts",
+    file: "src/near/slots.ts",
     find: "& ~other & 0x80808080;",
     replace: "& ~other & 0x00808000;",
     first: ["test/unit/near.test.ts"],

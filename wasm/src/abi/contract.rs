@@ -14,6 +14,7 @@ use crate::abi::area::{self, Area, Out, OutStamp};
 use crate::entries::{change, read, tags};
 use crate::format::layout::{self, Class, Counter};
 use crate::format::segment::Phase;
+use crate::index::key;
 
 /// Defines constants, and the text about them for the custom section.
 macro_rules! contract {
@@ -59,13 +60,13 @@ contract! {
     }
     "A seat in the region" {
         /// The incarnation of the participant, in words of four bytes.
-        SEAT_INCARNATION: u32 = 0;
+        SEAT_INCARNATION: u32 = layout::SEAT_INCARNATION / 4;
         /// The segment that the participant writes into, and one more, in words of four bytes; 0 for none.
-        SEAT_HAZARD: u32 = layout::PARTICIPANT_HAZARD / 4;
+        SEAT_HAZARD: u32 = layout::SEAT_HAZARD / 4;
         /// The version of the large value that the participant is writing, in words of four bytes: low half, high half.
-        SEAT_PENDING: u32 = layout::PARTICIPANT_PENDING / 4;
+        SEAT_PENDING: u32 = layout::SEAT_PENDING / 4;
         /// Hits of the participant's near cache, in bytes: a double, written by JavaScript only.
-        SEAT_NEAR_HITS: u32 = layout::PARTICIPANT_NEAR_HITS;
+        SEAT_NEAR_HITS: u32 = layout::SEAT_NEAR_HITS;
     }
     "The area of a thread" {
         /// Where the areas begin in the memory, in bytes: behind the module's own data.
@@ -122,13 +123,13 @@ contract! {
         /// A key is passed as `length << KEY_KIND_BITS | key kind`.
         KEY_KIND_BITS: u32 = area::KEY_KIND_BITS;
         /// Key kind of a string, as UTF-8.
-        KEY_STRING: u32 = 0;
+        KEY_STRING: u32 = key::KEY_STRING;
         /// Key kind of bytes.
-        KEY_BYTES: u32 = 1;
+        KEY_BYTES: u32 = key::KEY_BYTES;
         /// Key kind of a string with lone surrogates, as UTF-16.
-        KEY_ILL_FORMED: u32 = 2;
+        KEY_ILL_FORMED: u32 = key::KEY_ILL_FORMED;
         /// Key kind of every key in a namespace.
-        KEY_NAMESPACED: u32 = read::KEY_NAMESPACED;
+        KEY_NAMESPACED: u32 = key::KEY_NAMESPACED;
         /// Most tags of one entry; one of them is kept for each namespace that the entry is in.
         MAX_TAGS: u32 = layout::MAX_TAGS;
         /// Longest tag in bytes, with the prefix of its namespace.
