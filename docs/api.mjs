@@ -1,9 +1,12 @@
 /**
- * Writes docs/api.md from the comments in the source, by way of the types in dist/: what the package exports, and nothing
- * that is internal. `node docs/api.mjs` after `npm run build`.
+ * Writes docs/api.md from the doc comments of the public interface, which it reads from the types in dist/: run
+ * `npm run docs`, or `node docs/api.mjs` after `npm run build`. A test compares the result with docs/api.md.
  *
- * It reads just as much TypeScript as the compiler writes into such files: a comment, then a declaration that ends with a
- * semicolon or a brace. What it does not understand is an error.
+ * The page is grouped by what the reader wants to do. An export, or a member of `Cache`, that is in no group is an error, and
+ * so is a name in a group that does not exist.
+ *
+ * This is no parser of TypeScript. It understands what the compiler writes into declaration files: a comment, then a
+ * declaration that ends with a semicolon or a brace. Anything else is an error.
  */
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -12,66 +15,150 @@ import { fileURLToPath } from "node:url";
 const TYPES = new URL("../dist/", import.meta.url);
 const TARGET = fileURLToPath(new URL("api.md", import.meta.url));
 
-/** The order of the page. What is exported and not listed here comes behind its types. */
-const CHAPTERS = [
-  ["Opening a cache", ["openCache", "createCache", "attachCache", "destroyCache"]],
+/**
+ * The groups of the page, in its order: the title, then exports and members. A class is followed by its members, which are
+ * named after an object: `cache.get`, `error.code`.
+ *
+ * @type {[title: string, names: string[]][]}
+ */
+export const GROUPS = [
+  [
+    "Opening and closing",
+    [
+      "openCache",
+      "createCache",
+      "attachCache",
+      "destroyCache",
+      "cache.close",
+      "cache[Symbol.dispose]",
+      "cache.handle",
+      "OpenOptions",
+      "CreateOptions",
+      "CacheOptions",
+      "Codec",
+      "CacheHandle",
+    ],
+  ],
   ["Without configuration", ["set", "get"]],
-  ["The cache", ["Cache"]],
-  ["Options", ["OpenOptions", "CreateOptions", "CacheOptions", "SetOptions", "IncrementOptions", "Codec"]],
-  ["Types", ["Key", "Entry", "Stats", "CacheHandle"]],
-  ["Errors", ["CacheError", "CacheErrorCode"]],
+  ["The cache", ["Cache", "Key"]],
+  [
+    "Reading",
+    [
+      "cache.get",
+      "cache.getMany",
+      "cache.getEntry",
+      "cache.has",
+      "cache.ttl",
+      "cache.size",
+      "cache.keys",
+      "cache.values",
+      "cache.entries",
+      "cache[Symbol.iterator]",
+      "cache.forEach",
+      "Entry",
+    ],
+  ],
+  ["Writing", ["cache.set", "cache.setMany", "cache.touch", "cache.delete", "cache.clear", "SetOptions"]],
+  ["Writing on a condition", ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.take"]],
+  ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
+  ["Groups of entries", ["cache.invalidateTag", "cache.namespace"]],
+  [
+    "Observing",
+    [
+      "cache.stats",
+      "cache.inspect",
+      "cache.name",
+      "cache.reach",
+      "cache.toJSON",
+      "Stats",
+      "Inspection",
+      "Segment",
+      "CacheSummary",
+    ],
+  ],
+  ["Errors", ["CacheError", "error.code", "CacheErrorCode"]],
 ];
 
-/** The text of docs/api.md. */
-export function reference() {
-  const exported = exportsOf("index.d.ts");
-  const listed = CHAPTERS.flatMap(([, names]) => names);
-  const gone = listed.filter((name) => !exported.has(name));
-  if (gone.length > 0) throw new Error(`docs/api.mjs: ${gone} is not exported any more`);
-  const others = [...exported.keys()].filter((name) => !listed.includes(name));
+/** The classes whose members are in groups, and what an object of each is called. */
+const OBJECTS = { Cache: "cache", CacheError: "error" };
+
+/** The text of docs/api.md; only tests give other groups. */
+export function reference(groups = GROUPS) {
+  const all = new Map();
+  for (const [name, found] of exportsOf("index.d.ts")) {
+    all.set(name, () => describe(name, found));
+    for (const [member, declaration] of Object.hasOwn(OBJECTS, name) ? membersOf(name, found) : []) {
+      all.set(member, () => describeMember(member, declaration));
+    }
+  }
+  const listed = groups.flatMap(([, names]) => names);
+  const missing = [...all.keys()].filter((name) => !listed.includes(name));
+  if (missing.length > 0) throw new Error(`docs/api.mjs: ${missing.join(", ")}: in no group of GROUPS`);
+  const gone = listed.filter((name) => !all.has(name));
+  if (gone.length > 0) throw new Error(`docs/api.mjs: ${gone.join(", ")}: in GROUPS, but not exported any more`);
+  const twice = listed.filter((name, i) => listed.indexOf(name) !== i);
+  if (twice.length > 0) throw new Error(`docs/api.mjs: ${twice.join(", ")}: in two groups`);
+
   const lines = [
     "# API reference",
     "",
-    "<!-- Generated from the comments in the source by `node docs/api.mjs`: do not edit. -->",
+    "<!-- Generated from the doc comments in src/ by `npm run docs`: do not edit. -->",
     "",
     "What `cache-machine` exports to Node.js. In browsers `createCache` and `attachCache` are the same, and `openCache` and",
     "`destroyCache` throw `ERR_UNSUPPORTED`. Wrong arguments are a `TypeError` or a `RangeError` that names them.",
+    "",
+    ...contents(groups),
   ];
-  for (const [chapter, names] of CHAPTERS) {
-    lines.push("", `## ${chapter}`);
-    const all = chapter === "Types" ? [...names, ...others] : names;
-    for (const name of all) lines.push(...describe(name, exported.get(name)));
-  }
+  for (const [title, names] of groups) lines.push("", `## ${title}`, ...names.flatMap((name) => all.get(name)()));
   return `${lines.join("\n")}\n`;
 }
 
-/** Declarations by name, overloads together. */
+/** The groups with links to what is in them. */
+function contents(groups) {
+  const met = new Map();
+  const link = (text, heading) => {
+    const fragment = heading
+      .toLowerCase()
+      .replace(/[^\w -]/g, "")
+      .replaceAll(" ", "-");
+    const before = met.get(fragment) ?? 0;
+    met.set(fragment, before + 1);
+    // Markdown viewers number headings whose fragments are the same.
+    return `[${text}](#${fragment}${before === 0 ? "" : `-${before}`})`;
+  };
+  return groups.map(([title, names]) => {
+    const head = link(title, title);
+    return `- ${head}: ${names.map((name) => link(`\`${name.replace(/^(?:cache|error)\.?/, "")}\``, name)).join(", ")}`;
+  });
+}
+
+/** The exports of a declaration file: their declarations by name, overloads together. */
 function exportsOf(file) {
-  const all = declarations(readFileSync(new URL(file, TYPES), "utf8"));
   const found = new Map();
-  const wanted = new Map();
-  for (const declaration of all) {
-    const [, names, from] = /^export (?:type )?\{([^}]*)\}(?: from "\.\/(\w+)\.ts")?;$/s.exec(declaration.code) ?? [];
-    if (names !== undefined) {
-      for (const name of names.split(","))
-        wanted.set(name.replace(/\btype\b/, "").trim(), from ?? importedFrom(all, name));
-    } else if (declaration.name !== undefined && declaration.code.startsWith("export ")) {
-      found.set(declaration.name, [...(found.get(declaration.name) ?? []), declaration]);
-    }
-  }
-  for (const [name, from] of wanted) {
-    const there = declarations(readFileSync(new URL(`${from}.d.ts`, TYPES), "utf8"));
-    found.set(
-      name,
-      there.filter((declaration) => declaration.name === name),
-    );
+  for (const { code, name } of declarations(read(file))) {
+    const [, names] = /^export (?:type )?\{([^}]*)\}/s.exec(code) ?? [];
+    const exported = names === undefined ? [name] : names.split(",").map((each) => each.replace(/\btype\b/, "").trim());
+    if (code.startsWith("export ")) for (const each of exported) found.set(each, declarationsOf(each, file));
   }
   return found;
 }
 
-function importedFrom(all, name) {
-  const { code } = all.find(({ code }) => new RegExp(`^import .*\\b${name.trim()}\\b.* from`).test(code));
-  return /"\.\/(\w+)\.ts"/.exec(code)[1];
+/** The declarations of one name, in this file or in the one it is imported or exported from. */
+function declarationsOf(name, file) {
+  const all = declarations(read(file));
+  const own = all.filter((declaration) => declaration.name === name);
+  if (own.length > 0) return own;
+  for (const { code } of all) {
+    const [, names, from] = /^(?:import|export) (?:type )?\{([^}]*)\} from "\.\/([\w./-]+)\.[tj]s";$/s.exec(code) ?? [];
+    if (names !== undefined && new RegExp(`\\b${name}\\b`).test(names)) {
+      return declarationsOf(name, new URL(`${from}.d.ts`, new URL(file, TYPES)));
+    }
+  }
+  throw new Error(`docs/api.mjs: ${file} does not say where ${name} comes from`);
+}
+
+function read(file) {
+  return readFileSync(new URL(file, TYPES), "utf8");
 }
 
 /** Splits a text into `{ comment, code, name }`; also the inside of a class or an interface. */
@@ -134,30 +221,37 @@ function describe(name, overloads) {
   if (kind === "type") return ["", `### ${name}`, ...signatures([code]), ...prose(comment)];
 
   const [head] = /^[^{]+/.exec(code);
-  const body = code.slice(head.length + 1, -1);
-  const members = declarations(body).filter(({ name }) => name !== undefined && !name.startsWith("#"));
   const lines = ["", `### ${name}`, ...signatures([head.trim()]), ...prose(comment)];
   if (kind === "interface") {
     lines.push("", "| | type | |", "|---|---|---|");
-    for (const { code, comment } of members) {
-      const [, property, type] = /^(?:readonly )?(\w+)\??(?:: |(?=\())(.*);$/s.exec(code);
+    for (const member of declarations(bodyOf(code))) {
+      const [, property, type] = /^(?:readonly )?(\w+)\??(?:: |(?=\())(.*);$/s.exec(member.code);
       lines.push(
-        `| \`${property}\` | \`${type.replace(" | undefined", "").replace(/\s+/g, " ").replaceAll("|", "\\|")}\` | ${inline(comment ?? "")} |`,
+        `| \`${property}\` | \`${type.replace(" | undefined", "").replace(/\s+/g, " ").replaceAll("|", "\\|")}\` | ${inline(member.comment ?? "")} |`,
       );
     }
-    return lines;
-  }
-  const object = name === "CacheError" ? "error" : "cache";
-  for (const { name: member, code, comment } of members) {
-    if (comment === undefined) continue;
-    lines.push(
-      "",
-      `#### ${object}${member.startsWith("[") ? member : `.${member}`}`,
-      ...signatures([code]),
-      ...prose(comment),
-    );
   }
   return lines;
+}
+
+/** Members of classes that need no words. */
+const UNTOLD = ["cache.constructor", "error.constructor", "error.name"];
+
+/** The public members of a class: their declarations, by their names on the page. */
+function membersOf(name, [{ code }]) {
+  return declarations(bodyOf(code))
+    .filter(({ name: member }) => member !== undefined && !member.startsWith("#"))
+    .map((member) => [`${OBJECTS[name]}${member.name.startsWith("[") ? "" : "."}${member.name}`, member])
+    .filter(([path]) => !UNTOLD.includes(path));
+}
+
+function describeMember(name, { code, comment }) {
+  return ["", `### ${name}`, ...signatures([code]), ...prose(comment)];
+}
+
+/** What is between the braces of a class or an interface. */
+function bodyOf(code) {
+  return code.slice(code.indexOf("{") + 1, -1);
 }
 
 function signatures(codes) {
@@ -167,6 +261,7 @@ function signatures(codes) {
 
 /** A comment as paragraphs: what it says, then what is returned and thrown. */
 function prose(comment) {
+  if (comment === undefined) throw new Error("docs/api.mjs: a part of the public interface has no doc comment");
   const text = bare(comment);
   if (text === "") return [];
   const [told, ...tags] = text.split(/^@(?=throws|returns|param)/m);

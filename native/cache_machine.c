@@ -1,21 +1,21 @@
 /*
  * The operating system's calls that Node.js does not offer, for src/system/native.ts: reserving blocks, mapping a file over a
- * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file; and the count of the users of a mapping,
- * which has to be right also when a thread ends without a word.
+ * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file. Also the count of the users of a mapping,
+ * which has to be right even when a thread ends without leaving.
  *
- * Freestanding: nothing is linked but Node-API, which the running Node.js has, and no C library, so that one file per
+ * Freestanding: nothing is linked but Node-API, which the running Node.js has. There is no C library, so one file per
  * processor serves glibc and musl. scripts/build-native.mjs builds it and refuses any other symbol.
  *
- * A worker may be terminated at any moment, and Node-API then answers with an error in place of anything. So each status
- * is looked at, and nothing is ever thrown. Every function answers a number: 0 or more, the negated errno, or
- * WRONG_ARGUMENT. It runs to its end once it has begun: a thread is never terminated in the middle of one.
+ * A worker may be terminated at any moment. From then on every function of Node-API may answer with an error. So each status
+ * is checked, and nothing is ever thrown. Every function here answers a number: 0 or more, the negated errno, or
+ * WRONG_ARGUMENT. A function that has begun runs to its end: a thread is never terminated in the middle of one.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- Node-API, as far as it is used: version 8, which all supported versions of Node.js have ---- */
+/* ---- The used part of Node-API: version 8, which all supported versions of Node.js have ---- */
 
 typedef struct napi_env__ *napi_env;
 typedef struct napi_value__ *napi_value;
@@ -53,7 +53,7 @@ napi_status napi_add_env_cleanup_hook(napi_env env, void (*hook)(void *), void *
 
 #define EXPORTED __attribute__((visibility("default")))
 
-/* ---- The system's calls, on Linux ---- */
+/* ---- The system calls of Linux ---- */
 
 #if defined(__x86_64__)
 enum { SYS_mmap = 9, SYS_munmap = 11, SYS_fcntl = 72, SYS_flock = 73, SYS_linkat = 265, SYS_fallocate = 285 };
@@ -72,7 +72,7 @@ enum { LOCK_EX = 2, LOCK_NB = 4 };
 
 struct flock {
   int16_t type;
-  /* From where `start` counts: 0 is the beginning of the file. */
+  /* The origin of `start`: 0 is the beginning of the file. */
   int16_t whence;
   int64_t start;
   int64_t length;
@@ -80,7 +80,7 @@ struct flock {
   int32_t pid;
 };
 
-/** The result, or the negated errno. */
+/** Makes a system call; answers its result, or the negated errno. */
 static long system_call(long number, long a, long b, long c, long d, long e, long f) {
 #if defined(__x86_64__)
   long result;
@@ -107,17 +107,17 @@ static long system_call(long number, long a, long b, long c, long d, long e, lon
 
 static bool failed(long result) { return result < 0 && result >= -4095; }
 
-/** Private zeros in place of what is mapped there; 0 or the negated errno. */
+/** Puts private zeros in place of what is mapped there; answers 0 or the negated errno. */
 static long put_zeros(char *start, size_t length) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
   long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, flags, -1, 0);
   return failed(result) ? result : 0;
 }
 
-/** The one unit in which memory of our own is had: zeroed, and a page or more. */
+/** Memory of our own comes in blocks of this one size, in bytes. */
 enum { BLOCK = 4096 };
 
-/** Undefined behind it; NULL when there is none. */
+/** Allocates a block of zeros; NULL when there is no memory. */
 static void *allocate(void) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
   long result = system_call(SYS_mmap, 0, BLOCK, PROT_READ_WRITE, flags, -1, 0);
@@ -128,19 +128,19 @@ static void release(void *block) { system_call(SYS_munmap, (long)block, BLOCK, 0
 
 /* ---- Arguments ---- */
 
-/** What is answered to arguments that no call is made with. No errno is as large. */
+/** The answer to wrong arguments, with which no call is made. No errno is as large. */
 enum { WRONG_ARGUMENT = -4096 };
 
 enum { MAX_ARGUMENTS = 3 };
-/** The pages of WebAssembly, and the largest and the smallest ones of kernels. */
+/** Pages in bytes. PAGE: of WebAssembly, which is also the largest page of a kernel. SMALLEST_PAGE: of a kernel. */
 enum { PAGE = 65536, SMALLEST_PAGE = 4096 };
 static const int64_t MAX_INTEGER = (INT64_C(1) << 53) - 1;
 
-/** Those of a call; missing ones are `undefined`. */
+/** One call from JavaScript. Arguments that are missing are `undefined`. */
 struct call {
   napi_env env;
   napi_value arguments[MAX_ARGUMENTS];
-  /** What this thread has, the same for all calls of an environment. */
+  /** The mappings that this thread uses: the same for all calls of an environment. */
   struct thread *thread;
 };
 
@@ -153,17 +153,17 @@ static bool begin(struct call *call, napi_env env, napi_callback_info info) {
   return true;
 }
 
-/** NULL, which arrives as `undefined`, only where Node-API has nothing to answer with. */
+/** The number as a value of JavaScript; NULL, which arrives as `undefined`, when Node-API cannot make one. */
 static napi_value answer(napi_env env, long result) {
   napi_value value;
   return napi_create_int32(env, (int32_t)result, &value) == napi_ok ? value : NULL;
 }
 
-/** A whole number from 0 to `most`. */
+/** Reads a whole number from 0 to `most`; false for anything else. */
 static bool get_integer(struct call *call, int index, int64_t most, int64_t *result) {
   double number;
   if (napi_get_value_double(call->env, call->arguments[index], &number) != napi_ok) return false;
-  // Not so for NaN either.
+  // Written so that NaN fails too.
   if (!(number >= 0 && number <= (double)most)) return false;
   *result = (int64_t)number;
   return (double)*result == number;
@@ -173,7 +173,7 @@ static bool get_descriptor(struct call *call, int index, int64_t *result) {
   return get_integer(call, index, INT32_MAX, result);
 }
 
-/** The memory that a typed array of that type shows; false for none, as after its buffer was detached. */
+/** Reads the memory that a typed array of that type shows; false when it shows none, as after its buffer was detached. */
 static bool get_memory(struct call *call, int index, int type, char **start, size_t *length) {
   int actual;
   void *data;
@@ -185,7 +185,10 @@ static bool get_memory(struct call *call, int index, int type, char **start, siz
   return actual == type && data != NULL && *length > 0;
 }
 
-/** Whole pages of any kernel, so that no call touches what lies behind; a beginning that is none the kernel refuses. */
+/**
+ * Reads a range of memory to map. Its length is whole pages of any kernel, so that no call touches what lies behind the
+ * range. A beginning that is no page of a kernel with larger pages is refused by that kernel.
+ */
 static bool get_range(struct call *call, int index, char **start, size_t *length) {
   if (!get_memory(call, index, napi_uint8_array, start, length)) return false;
   return (uintptr_t)*start % SMALLEST_PAGE == 0 && *length % PAGE == 0;
@@ -205,7 +208,7 @@ static napi_value reserve(napi_env env, napi_callback_info info) {
   return answer(env, system_call(SYS_fallocate, fd, 0, offset, length, 0, 0));
 }
 
-/** map(fd, range): the beginning of the file in place of what the range showed; zeros in its place after a failure. */
+/** map(fd, range): the range shows the beginning of the file from now on; after a failure it shows zeros. */
 static napi_value map(napi_env env, napi_callback_info info) {
   struct call call;
   int64_t fd;
@@ -215,13 +218,13 @@ static napi_value map(napi_env env, napi_callback_info info) {
   if (!get_descriptor(&call, 0, &fd) || !get_range(&call, 1, &start, &length)) return answer(env, WRONG_ARGUMENT);
   long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
   if (!failed(result)) return answer(env, 0);
-  // A kernel short of memory may have let go of the range before it failed. Left open, the hole could be given to an
-  // allocation of someone else, which would be unmapped together with this memory later.
+  // A kernel short of memory may have unmapped the range before it failed. If that hole stayed open, the kernel could give
+  // it to an allocation of other code, which would later be unmapped together with this memory.
   put_zeros(start, length);
   return answer(env, result);
 }
 
-/** unmap(range): zeros in place of a file. */
+/** unmap(range): the range shows private zeros in place of a file. */
 static napi_value unmap(napi_env env, napi_callback_info info) {
   struct call call;
   char *start;
@@ -231,7 +234,7 @@ static napi_value unmap(napi_env env, napi_callback_info info) {
   return answer(env, put_zeros(start, length));
 }
 
-/** link(fd, path): gives a file that has no name that one. */
+/** link(fd, path): gives a file that has no name the name `path`. */
 static napi_value link(napi_env env, napi_callback_info info) {
   struct call call;
   int64_t fd;
@@ -242,7 +245,8 @@ static napi_value link(napi_env env, napi_callback_info info) {
       napi_get_value_string_utf8(env, call.arguments[1], path, sizeof path, &length) != napi_ok) {
     return answer(env, WRONG_ARGUMENT);
   }
-  // What does not fit is cut off in silence, up to three bytes before the end where a character does not fit.
+  // Node-API cuts a text that does not fit, without an error, up to three bytes before the end where a character would not
+  // fit.
   if (length + 4 >= sizeof path) return answer(env, -ENAMETOOLONG);
   for (size_t i = 0; i < length; i++) {
     if (path[i] == '\0') return answer(env, WRONG_ARGUMENT);
@@ -263,13 +267,13 @@ static napi_value set_lock(napi_env env, napi_callback_info info, int16_t type) 
   return answer(env, system_call(SYS_fcntl, fd, F_OFD_SETLK, (long)&lock, 0, 0, 0));
 }
 
-/** lock(fd, byte): for the open file description, without waiting. */
+/** lock(fd, byte): locks the byte for the open file description, without waiting. */
 static napi_value lock(napi_env env, napi_callback_info info) { return set_lock(env, info, F_WRLCK); }
 
-/** unlock(fd, byte) */
+/** unlock(fd, byte): gives the lock of the byte back. */
 static napi_value unlock(napi_env env, napi_callback_info info) { return set_lock(env, info, F_UNLCK); }
 
-/** lockDirectory(fd): all of it, without waiting. */
+/** lockDirectory(fd): locks the whole directory for the open file description, without waiting. */
 static napi_value lock_directory(napi_env env, napi_callback_info info) {
   struct call call;
   int64_t fd;
@@ -283,35 +287,38 @@ static napi_value lock_directory(napi_env env, napi_callback_info info) {
 /** One mapping that this thread uses. */
 struct use {
   struct use *next;
-  /** How many users there are in all threads; -1 for ever once the file was unmapped. */
+  /** Counts the users in all threads; -1 for ever once the file was unmapped. */
   int32_t *users;
   char *start;
   size_t length;
-  /** How many of the users are of this thread. */
+  /** How many of these users belong to this thread. */
   int32_t count;
-  /** Both memories stay while this thread counts, whatever happens to those who joined. */
+  /** References that keep both memories while this thread has users, even if JavaScript has dropped them. */
   napi_ref users_alive;
   napi_ref range_alive;
 };
 
-/** What an environment, which is a thread, uses when it ends. */
+/** The mappings that an environment uses, which is one thread: what has to be left when it ends. */
 struct thread {
   struct use *first;
 };
 
 _Static_assert(sizeof(struct use) <= BLOCK && sizeof(struct thread) <= BLOCK, "blocks are too small");
 
-/** Takes `count` users from the mapping; the very last one unmaps the file, and then nobody can join any more. */
+/**
+ * Takes `count` users from the mapping. The very last user of all threads unmaps the file, and then no thread can join any
+ * more. Answers whether that was so.
+ */
 static bool give_back(struct use *use, int32_t count) {
   int32_t expected = 0;
   if (__atomic_sub_fetch(use->users, count, __ATOMIC_SEQ_CST) != 0) return false;
-  // Somebody may have joined in between, and will be the last one.
+  // Another thread may have joined in between. Then it is the one to unmap the file.
   if (!__atomic_compare_exchange_n(use->users, &expected, -1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return false;
   put_zeros(use->start, use->length);
   return true;
 }
 
-/** At the end of the environment: no JavaScript of this thread runs any more, and what it refers to is still there. */
+/** Runs at the end of the environment. No JavaScript of this thread runs any more, but what it refers to still exists. */
 static void leave_all(void *data) {
   struct thread *thread = data;
   for (struct use *use = thread->first, *next; use != NULL; use = next) {
@@ -322,6 +329,7 @@ static void leave_all(void *data) {
   release(thread);
 }
 
+/** Where the use of the mapping with these users is linked; where a new one goes when there is none. */
 static struct use **find_use(struct thread *thread, const char *users) {
   struct use **at = &thread->first;
   while (*at != NULL && (char *)(*at)->users != users) at = &(*at)->next;
@@ -334,8 +342,8 @@ static bool get_users(struct call *call, int index, char **users) {
 }
 
 /**
- * join(users, range): counts one more user, who is taken off again when this thread ends, unless it leaves before.
- * 1, or 0 when the file has been unmapped.
+ * join(users, range): counts one more user. The user is taken off again when this thread ends, unless it leaves before.
+ * Answers 1, or 0 when the file has been unmapped.
  */
 static napi_value join(napi_env env, napi_callback_info info) {
   struct call call;
@@ -364,7 +372,7 @@ static napi_value join(napi_env env, napi_callback_info info) {
     return answer(env, WRONG_ARGUMENT);
   }
   int32_t count = __atomic_load_n(use->users, __ATOMIC_SEQ_CST);
-  // Ends when the word has been still for one round; only joining and leaving threads move it.
+  // Ends when the word did not change for one round: only threads that join and leave change it.
   while (count >= 0 && !__atomic_compare_exchange_n(use->users, &count, count + 1, false, __ATOMIC_SEQ_CST,
                                                     __ATOMIC_SEQ_CST)) {
   }
@@ -373,7 +381,7 @@ static napi_value join(napi_env env, napi_callback_info info) {
     *at = use;
     return answer(env, 1);
   }
-  // Such a mapping has no users, and so none in this thread.
+  // The file was unmapped, so no thread can have a user: a count in this thread means wrong arguments.
   if (use->count > 0) return answer(env, WRONG_ARGUMENT);
   napi_delete_reference(env, use->users_alive);
   napi_delete_reference(env, use->range_alive);
@@ -381,7 +389,7 @@ static napi_value join(napi_env env, napi_callback_info info) {
   return answer(env, 0);
 }
 
-/** leave(users): 1 for the very last user, with whom the file was unmapped, else 0. */
+/** leave(users): takes one user off. Answers 1 for the very last user, with which the file was unmapped, else 0. */
 static napi_value leave(napi_env env, napi_callback_info info) {
   struct call call;
   char *users;
@@ -404,7 +412,7 @@ static napi_value leave(napi_env env, napi_callback_info info) {
 
 EXPORTED int32_t node_api_module_get_api_version_v1(void) { return 8; }
 
-/** Once per environment. What it cannot offer is missing from the exports, which src/system/native.ts notices. */
+/** Runs once per environment. Functions that it cannot offer are missing in the exports, which src/system/binary.ts notices. */
 EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {
     const char *name;
@@ -421,7 +429,7 @@ EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
     release(thread);
     return NULL;
   }
-  // In static memory they would have to be relocated.
+  // Not in static memory, where their addresses would need relocations.
   napi_property_descriptor properties[COUNT];
   for (size_t i = 0; i < COUNT; i++) {
     properties[i] = (napi_property_descriptor){

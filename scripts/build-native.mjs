@@ -1,6 +1,7 @@
 /**
- * Builds native/cache_machine.c for each processor, to files that are committed so that nobody needs a compiler to use or
- * to change the rest, together with a record of what they were built from, so that they cannot drift unnoticed.
+ * Builds native/cache_machine.c for each processor. The binaries are committed, so that nobody needs a compiler to use the
+ * package or to change the rest of it. A record of what they were built from is committed beside them, so that binaries
+ * and source cannot drift apart unnoticed.
  *
  *   node scripts/build-native.mjs            build; write the binaries and their record
  *   node scripts/build-native.mjs --check    build again elsewhere and compare with what is committed
@@ -21,22 +22,22 @@ const SOURCE = "native/cache_machine.c";
 const RECORD = "native/cache_machine.json";
 const HOW = "run `sh scripts/install-native-toolchain.sh`";
 
-/** What it takes for each processor, by Node.js's name for it. */
+/** The compiler and its flags for each processor, by Node.js's name of it. */
 const TARGETS = {
   x64: { gnu: "x86_64-linux-gnu", flags: [] },
-  // Atomics in line instead of calls into libgcc.
+  // Atomics inline instead of calls into libgcc.
   arm64: { gnu: "aarch64-linux-gnu", flags: ["-mno-outline-atomics"] },
 };
 
 const FLAGS = [
   ...["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"],
-  // Nothing comes from elsewhere: no C library, no start files, no helpers of the compiler.
+  // Nothing is linked in: no C library, no start files, no helper functions of the compiler.
   ...["-ffreestanding", "-nostdlib", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector"],
-  // Nothing but what runs, and the same bytes on each machine.
+  // No debug or build information, and the same bytes on each machine.
   ...["-s", "-fno-ident", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none"],
-  // Small: parts that differ in access would otherwise begin at pages of their own.
+  // A small file: otherwise sections with different access rights would begin at pages of their own.
   ...["-Wl,-z,noseparate-code", "-Wl,-z,norelro", "-Wl,--hash-style=gnu"],
-  // Stays until the process ends, so that what a worker was the first to load is there for those who come later.
+  // The binary stays loaded until the process ends: a worker may be the first to load it, and other threads use it later.
   ...["-Wl,-z,nodelete", "-Wl,-z,now", "-Wl,-z,noexecstack"],
 ];
 
@@ -48,13 +49,13 @@ const read = (file) => readFileSync(join(ROOT, file));
 
 const flagsFor = (arch) => [...FLAGS, ...TARGETS[arch].flags];
 
-/** What the binaries are made of, and how. */
+/** The hash of the source, and the flags of each build. */
 function sourcesNow() {
   const flags = Object.keys(TARGETS).map((arch) => [`flags for ${arch}`, flagsFor(arch).join(" ")]);
   return { [SOURCE]: sha256(read(SOURCE)), ...Object.fromEntries(flags) };
 }
 
-/** What a program prints. */
+/** Runs a program; answers what it prints. */
 function run(command, args) {
   const { status, error, stdout, stderr } = spawnSync(command, args, {
     encoding: "utf8",
@@ -65,13 +66,13 @@ function run(command, args) {
   return stdout;
 }
 
-/** A table of `readelf -W`, as the words of its lines. */
+/** Reads a table of `readelf -W`, as the words of its lines. */
 function elf(file, table) {
   const lines = run("readelf", ["-W", table, file]).split("\n");
   return lines.map((line) => line.trim().split(/\s+/));
 }
 
-/** What it takes from the process that loads it, and what it offers to that. */
+/** The symbols that a binary takes from the process that loads it, and those that it offers to that process. */
 function symbolsOf(file) {
   const symbols = elf(file, "--dyn-syms").filter(([number, , , , bind]) => /^\d+:$/.test(number) && bind === "GLOBAL");
   const names = (wanted) =>
@@ -79,7 +80,7 @@ function symbolsOf(file) {
   return { imports: names(true).sort(), exports: names(false).sort() };
 }
 
-/** Builds in `target`; answers the files' contents and writes none of them. */
+/** Builds in the folder `target`; answers the binaries and their record, and writes no committed file. */
 function build(target) {
   const sources = sourcesNow();
   const binaries = {};

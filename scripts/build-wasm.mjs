@@ -1,14 +1,14 @@
 /**
- * Builds the Rust crate in wasm/ to wasm/cache_machine.wasm, which is committed so that nobody needs Rust to use or to
- * change the TypeScript side, together with a record of what it was built from, so that it cannot drift unnoticed.
+ * Builds the Rust crate in wasm/ to wasm/cache_machine.wasm. The module is committed, so that nobody needs Rust to use or to
+ * change the TypeScript side. A record of what it was built from is committed with it, so that it cannot drift unnoticed.
  *
- *   node scripts/build-wasm.mjs            build; write the module, its record and src/engine/exports.ts
+ *   node scripts/build-wasm.mjs            build; write the module, its record, and exports.ts and contract.ts in src/engine
  *   node scripts/build-wasm.mjs --check    build again elsewhere and compare with what is committed
  *   node scripts/build-wasm.mjs --verify   compare the committed files with the record; needs no Rust
  *
- * The module is linked as if its memory were not shared and becomes shared afterwards: a linker that is told of the
- * shared memory adds a start function with a lock that has no owner, and one terminated worker would then block every
- * later start. The host gives each instance its own stack through the exported `__stack_pointer`.
+ * The module is linked as if its memory were not shared, and the script makes the memory shared afterwards. A linker that
+ * knows of the shared memory would add a start function with a lock that has no owner: one worker terminated in it would block
+ * every later start. The host gives each instance its own stack through the exported `__stack_pointer`.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -17,7 +17,9 @@ import { tmpdir } from "node:os";
 import { delimiter, dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { differences } from "./differences.mjs";
+import { checkAgreement } from "./wasm/agreement.mjs";
 import { linkedGlobal, putInOrder, readLinkMap } from "./wasm/binary.mjs";
+import { contractTs, readContract } from "./wasm/contract.mjs";
 import { compareAtomics, inspect } from "./wasm/inspect.mjs";
 import {
   BuildError,
@@ -34,16 +36,17 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const CRATE = join(ROOT, "wasm");
 const ARTEFACT = join(CRATE, "cache_machine.wasm");
 const RECORD = `${ARTEFACT}.json`;
-const EXPORTS_TS = join(ROOT, "src", "engine", "exports.ts");
+/** What TypeScript has to know of the module: its functions, and the numbers that both sides need. */
+const GENERATED = { exports: "src/engine/exports.ts", contract: "src/engine/contract.ts" };
 
 const WASM_OPT_FLAGS = [
   "-O3",
   "--converge",
   "--reorder-functions",
-  // Both evaluate `atomic.fence` at compile time, to nothing, and so remove it. LLVM has folded the constants already.
+  // Both passes evaluate `atomic.fence` at compile time to nothing, and so remove it. LLVM has folded the constants already.
   "--skip-pass=precompute",
   "--skip-pass=precompute-propagate",
-  // Merges equal tails of branches: harmless, but then counting could not prove that no atomic got lost.
+  // The pass merges equal tails of branches. That is harmless, but then a count could not prove that no atomic was lost.
   "--skip-pass=code-folding",
   "--mvp-features",
   "--enable-threads",
@@ -66,7 +69,7 @@ function hashSources() {
   return Object.fromEntries(hashes.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** The names and types as the host sees them, from what wasm-bindgen wrote for its own glue. */
+/** The text of src/engine/exports.ts: names and raw types of the exports, from the declarations that wasm-bindgen wrote. */
 function exportsInterface(declarations, exports) {
   const pattern = /(\/\*\*(?:[^*]|\*(?!\/))*\*\/\n)?export function (\w+)\((.*)\): (\w+);/g;
   const functions = [...declarations.matchAll(pattern)].filter((match) => exports.includes(match[2]));
@@ -105,7 +108,7 @@ function run(command, args, env) {
   if (status !== 0) throw new BuildError(`${command} failed${error ? `: ${error.message}` : ""}`);
 }
 
-/** Builds in `target`; answers the files' contents and writes none of them. */
+/** Builds in `target`; returns the contents of the committed files and writes none of them. */
 async function build(target) {
   const sources = hashSources();
   const toolchain = findToolchain();
@@ -137,7 +140,7 @@ async function build(target) {
         "--",
         "--locked",
       ],
-      // `alloc` only because wasm-bindgen links it; the engine does not.
+      // `alloc` is built only because wasm-bindgen links it; the engine does not use it.
       ...["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"],
     ],
     env,
@@ -166,10 +169,16 @@ async function build(target) {
     binaryen,
   };
   const declarations = readFileSync(join(pkg, "cache_machine_core.d.ts"), "utf8");
+  const generated = {
+    [GENERATED.exports]: exportsInterface(declarations, facts.exports),
+    [GENERATED.contract]: contractTs(linked),
+  };
+  checkAgreement(await readContract(generated[GENERATED.contract]), wasm);
+  const hashes = Object.fromEntries(Object.entries(generated).map(([file, text]) => [file, sha256(text)]));
   return {
     wasm,
-    exportsTs: exportsInterface(declarations, facts.exports),
-    record: { sha256: sha256(wasm), size: wasm.length, ...facts, tools, sources },
+    generated,
+    record: { sha256: sha256(wasm), size: wasm.length, ...facts, tools, sources, generated: hashes },
   };
 }
 
@@ -178,6 +187,12 @@ function readRecord() {
     throw new BuildError("there is no committed module with a record: npm run build:wasm");
   }
   return JSON.parse(readFileSync(RECORD, "utf8"));
+}
+
+/** A committed file that this script has generated; empty when it is missing. */
+function readGenerated(file) {
+  const path = join(ROOT, file);
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
 }
 
 const STALE = "The committed module was built from other sources: run `npm run build:wasm` and commit the result.";
@@ -193,6 +208,11 @@ async function verify() {
   for (const [key, value] of Object.entries(facts)) {
     if (JSON.stringify(record[key]) !== JSON.stringify(value)) throw new BuildError(`the record is wrong about ${key}`);
   }
+  for (const file of Object.values(GENERATED)) {
+    if (record.generated?.[file] !== sha256(readGenerated(file)))
+      throw new BuildError(`${file} is not the file that the record describes: it is generated, do not edit it`);
+  }
+  checkAgreement(await readContract(readGenerated(GENERATED.contract)), wasm);
   console.log(`build-wasm: the committed module (${wasm.length} bytes) agrees with its record and the sources`);
 }
 
@@ -211,8 +231,10 @@ async function check() {
     if (!built.wasm.equals(readFileSync(ARTEFACT)))
       problems.push("The bytes of wasm/cache_machine.wasm differ from what was built.");
     if (built.record.sha256 !== record.sha256) problems.push("The sha256 in the record differs from what was built.");
-    if (!existsSync(EXPORTS_TS) || built.exportsTs !== readFileSync(EXPORTS_TS, "utf8"))
-      problems.push("src/engine/exports.ts differs from what was built.");
+    for (const [file, text] of Object.entries(built.generated)) {
+      if (text !== readGenerated(file)) problems.push(`${file} differs from what was built.`);
+    }
+    note("The hashes of generated files differ:", differences(record.generated, built.record.generated));
     const tools = differences(record.tools, built.record.tools);
     if (problems.length > 0) {
       if (stale.length === 0) {
@@ -235,10 +257,10 @@ async function main(command) {
   if (command === "--verify") return verify();
   if (command === "--check") return check();
   if (command !== undefined) throw new BuildError(`unknown option ${command}; there are --check and --verify`);
-  const { wasm, exportsTs, record } = await build(join(CRATE, "target", "wasm"));
+  const { wasm, generated, record } = await build(join(CRATE, "target", "wasm"));
   writeFileSync(ARTEFACT, wasm);
   writeFileSync(RECORD, `${JSON.stringify(record, null, 2)}\n`);
-  writeFileSync(EXPORTS_TS, exportsTs);
+  for (const [file, text] of Object.entries(generated)) writeFileSync(join(ROOT, file), text);
   console.log(`build-wasm: ${wasm.length} bytes, ${record.exports.length} exports, ${record.dataBytes} bytes of data`);
 }
 

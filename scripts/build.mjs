@@ -19,10 +19,8 @@ const shared = {
   target: "es2022",
   loader: { ".wasm": "binary" },
   define: constants(),
-  sourcemap: true,
-  sourcesContent: false,
   legalComments: "none",
-  // Puts numbers in place: see src/near/slots.ts.
+  // Replaces the constants of files without imports by their numbers: see src/engine/contract.ts.
   minifySyntax: true,
   logLevel: "warning",
 };
@@ -37,7 +35,7 @@ await Promise.all([
     platform: "browser",
     packages: "external",
     plugins: [wasmAsText],
-    // What only Node.js has is not even looked for, and its code is left out.
+    // The bundle does not look for what only Node.js has, and esbuild leaves out the code that uses it.
     define: { ...shared.define, "globalThis.process": "undefined", "globalThis.Buffer": "undefined" },
   }),
 ]);

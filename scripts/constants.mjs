@@ -1,12 +1,11 @@
 /**
- * What the build puts in place of names in src/ (src/engine/artefact.d.ts declares them). For the bundles, and for tests that import
- * the sources.
+ * What the build replaces names in src/ by (src/engine/artefact.d.ts declares the names). For the bundles, and for tests that
+ * import the sources.
  */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { wasmFacts } from "./wasm/facts.mjs";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -20,7 +19,6 @@ export function constants() {
   for (const file of files.map((each) => join(each.parentPath, each.name)).sort()) sources.update(readFileSync(file));
   return {
     WASM_SHA256: JSON.stringify(sha256),
-    WASM_FACTS: JSON.stringify(wasmFacts(readFileSync(join(ROOT, "wasm/cache_machine.wasm")))),
     SOURCES_SHA256: JSON.stringify(sources.digest("hex")),
   };
 }

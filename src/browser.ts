@@ -4,13 +4,15 @@
  * @packageDocumentation
  */
 
-import type { Cache, CacheHandle } from "./cache/cache.ts";
+import type { Cache } from "./cache/cache.ts";
 import type { CacheOptions, OpenOptions } from "./cache/options.ts";
-import { CacheError } from "./errors.ts";
+import type { CacheHandle } from "./cache/types.ts";
+import { type CacheError, unsupported } from "./errors.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
-export type { Cache, CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/cache.ts";
+export type { Cache } from "./cache/cache.ts";
 export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
+export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export { createCache };
@@ -33,8 +35,7 @@ export function destroyCache(_name?: string): never {
 }
 
 function noProcesses(): CacheError {
-  return new CacheError(
-    "ERR_UNSUPPORTED",
+  return unsupported(
     "processes cannot share a cache in a browser. Use createCache, and attachCache(cache.handle) in workers.",
   );
 }

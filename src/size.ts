@@ -1,20 +1,20 @@
-/** Sizes in bytes: their unit, how users write them and how messages tell them. */
+/** Sizes in bytes: their unit, how users write them, and how messages tell them. */
 
 /** The unit of a `WebAssembly.Memory`, in bytes; sizes and bases of regions are multiples of it. */
 export const PAGE: number = 65_536;
 
-/** The most that one `WebAssembly.Memory` can have, in bytes. */
+/** The largest size of a `WebAssembly.Memory`, in bytes. */
 export const MAX_MEMORY: number = 65_536 * PAGE;
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
 
-/** The option `size` in bytes, rounded up to a multiple of 64 KiB; as {@link parseBytes}. */
+/** Reads the option `size`: as {@link parseBytes}, rounded up to a multiple of 64 KiB. */
 export function parseSize(size: string | number): number {
   return Math.ceil(parseBytes(size, "size") / PAGE) * PAGE;
 }
 
 /**
- * An option that is a number of bytes.
+ * Reads an option that is a number of bytes.
  *
  * @param size a number of bytes, or a text such as `"64mb"`, `"1.5 GiB"`, `"512k"`; the units are powers of 1024
  * @throws {TypeError} when it is neither.
@@ -40,7 +40,7 @@ export function parseBytes(size: string | number, option: string): number {
   return bytes;
 }
 
-/** A size for messages, such as `64 MiB (67108864 bytes)`. */
+/** Writes a size for messages, such as `64 MiB (67108864 bytes)`. */
 export function readableSize(bytes: number): string {
   for (const [unit, scale] of [
     ["GiB", 1024 ** 3],

@@ -1,12 +1,13 @@
 /**
- * The WebAssembly binary format, as much of it as is needed to turn what wasm-bindgen leaves into what is shipped.
+ * The WebAssembly binary format: the part of it that is needed to turn the output of wasm-bindgen into the module that is
+ * shipped.
  * https://webassembly.github.io/spec/core/binary/modules.html
  */
 import { BuildError } from "./toolchain.mjs";
 
-/** The only module imported from, for the memory and for the functions of the host. */
+/** The only module that is imported from: the memory, and the functions of the host. */
 export const HOST = "host";
-/** What wasm-bindgen's runtime exports whether used or not. The start only zeroes the .bss, which nothing here uses. */
+/** Exports of wasm-bindgen's runtime that nothing uses. The start function only zeroes the .bss, which is empty here. */
 const BINDGEN_LEFTOVERS = ["__abort_handler", "__instance_terminated", "__wbindgen_start"];
 
 class Reader {
@@ -35,7 +36,7 @@ class Reader {
   name() {
     return new TextDecoder().decode(this.take(this.u32()));
   }
-  /** The value of an initialiser that has to be `i32.const n; end`. */
+  /** The value of an initialiser, which has to be `i32.const n; end`. */
   constant() {
     if (this.byte() !== 0x41) throw new BuildError("an initialiser is not an i32 constant");
     const start = this.at;
@@ -55,7 +56,7 @@ const u32 = (value) => {
   }
 };
 const name = (text) => [...u32(Buffer.byteLength(text)), ...Buffer.from(text)];
-/** Padded to five bytes, so that no bit of an address below 2 GiB is taken for the sign. */
+/** `i32.const value; end`, padded to five bytes, so that no bit of an address below 2 GiB is read as the sign. */
 const constant = (value) => [
   0x41,
   ...[0, 7, 14, 21, 28].map((s, i) => ((value >>> s) & 0x7f) | (i < 4 ? 0x80 : 0)),
@@ -126,7 +127,17 @@ export const readData = (sections) =>
     return { offset: reader.constant(), length: reader.take(reader.u32()).length };
   });
 
-/** The value of an exported constant of the linked module. */
+/** The contents of the custom section of that name. */
+export function customSection(bytes, wanted) {
+  const readers = readSections(bytes)
+    .filter(({ id }) => id === SECTION.CUSTOM)
+    .map(({ body }) => new Reader(body));
+  const found = readers.find((reader) => reader.name() === wanted);
+  if (found === undefined) throw new BuildError(`the linked module has no custom section ${wanted}`);
+  return found.bytes.subarray(found.at);
+}
+
+/** The value of a global that the linked module exports. */
 export function linkedGlobal(bytes, wanted) {
   const sections = readSections(bytes);
   const index = readExports(sections).find((entry) => entry.name === wanted && entry.kind === GLOBAL)?.index;
@@ -135,8 +146,8 @@ export function linkedGlobal(bytes, wanted) {
 }
 
 /**
- * From what wasm-bindgen leaves to what is shipped: the memory is shared and imported from the host's module, the
- * runtime's unused exports and data are gone, as are names, and `__heap_base`, which wasm-bindgen removes, is back.
+ * Turns the output of wasm-bindgen into the module that is shipped. The memory becomes shared. Custom sections, and the
+ * unused exports and data of wasm-bindgen's runtime, are removed. `__heap_base`, which wasm-bindgen removes, is added again.
  */
 export function putInOrder(bytes, { heapBase, constants }) {
   const sections = readSections(bytes);
@@ -166,8 +177,10 @@ export function putInOrder(bytes, { heapBase, constants }) {
 }
 
 /**
- * Where the linker put the constants. Everything else in the module's data has to belong to wasm-bindgen's runtime: a
- * mutable static of the engine would be shared by all threads and written anew by each of them on instantiation.
+ * Where the linker put the constants. All other data of the module has to belong to wasm-bindgen's runtime: a mutable static
+ * of the engine would be shared by all threads, and each instance would write it anew when it starts.
+ *
+ * @throws {BuildError} when there is a mutable static.
  */
 export function readLinkMap(map) {
   const constants = { start: 0, end: 0 };

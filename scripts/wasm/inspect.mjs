@@ -1,4 +1,4 @@
-/** What the built engine has to be: its imports and exports, its memory, and all of its atomic instructions. */
+/** Checks of the built engine: its imports and exports, its memory, and its atomic instructions. */
 import {
   GLOBAL,
   HOST,
@@ -13,7 +13,11 @@ import {
 } from "./binary.mjs";
 import { BuildError, LINKER_GLOBALS } from "./toolchain.mjs";
 
-/** Throws unless `bytes` is a module as the engine's host expects it; answers what the record says of it. */
+/**
+ * Checks that `bytes` is a module as src/engine/ needs it; returns what the record says about it.
+ *
+ * @throws {BuildError} when it is not.
+ */
 export async function inspect(bytes) {
   const demand = (condition, message) => {
     if (!condition) throw new BuildError(`the built module is wrong: ${message}`);
@@ -69,7 +73,7 @@ export async function inspect(bytes) {
   };
 }
 
-/** How often each atomic or bulk memory instruction occurs in functions that can be reached. */
+/** How often each atomic instruction, and each bulk memory instruction, occurs in the functions that can be reached. */
 async function countInstructions(bytes) {
   const { default: binaryen } = await import("binaryen");
   const module = binaryen.readBinary(bytes);
@@ -84,7 +88,11 @@ async function countInstructions(bytes) {
   return Object.fromEntries(Object.entries(counts).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** Throws when the optimiser lost atomics: inlining may add some, but nothing may take one away. */
+/**
+ * Checks that the optimiser lost no atomic instruction. Inlining may add some.
+ *
+ * @throws {BuildError} when one is missing.
+ */
 export async function compareAtomics(before, after) {
   const [had, has] = await Promise.all([countInstructions(before), countInstructions(after)]);
   for (const [kind, count] of Object.entries(had)) {

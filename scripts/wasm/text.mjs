@@ -1,17 +1,17 @@
 /**
- * The compiled engine as text, for pages: what a page loads is compressed on the way, and base64 spoils that, because no
- * byte of the module is a character of its own any more. Here the frequent bytes are one character each and the others
- * two, of which 64 kB compress as well as the module itself does: to three quarters of what base64 takes.
+ * The compiled engine as text, for pages. Pages are compressed on their way to browsers, and base64 spoils the compression,
+ * because it cuts bytes apart. Here each frequent byte is one character, and each other byte is two. The compressed text is
+ * about as long as the compressed module, and three quarters as long as compressed base64.
  */
 import { readFileSync } from "node:fs";
 
-/** Characters from `#` to `~` without the backslash: in a string literal each stands for itself, ASCII or not. */
+/** Number of the characters from `#` to `~` without the backslash. In a string literal each of them stands for itself. */
 const DIGITS = 91;
-/** The last two are prefixes. */
+/** Digits that are a byte of their own; the last two digits are prefixes. */
 const SINGLES = DIGITS - 2;
 const digit = (n) => String.fromCharCode(n + (n < 57 ? 35 : 36));
 
-/** The bytes as text, and the most frequent of them in the order of their digits; the others follow by number. */
+/** Turns bytes into text; returns the frequent bytes too, in the order of their digits. The other bytes follow by number. */
 export function encode(bytes) {
   const counts = new Array(256).fill(0);
   for (const byte of bytes) counts[byte]++;
@@ -25,7 +25,7 @@ export function encode(bytes) {
   return { text: Array.from(bytes, (byte) => codes[byte]).join(""), frequent };
 }
 
-/** The other way round; becomes part of the bundle as it stands here. */
+/** Turns the text back into bytes. The source of this function becomes part of the bundle. */
 export function decode(text, frequent, length) {
   const bytes = new Uint8Array(length);
   const order = Array.from(atob(frequent), (c) => c.charCodeAt(0));
@@ -44,7 +44,7 @@ export function decode(text, frequent, length) {
   return bytes;
 }
 
-/** Imports of `.wasm` files are their bytes. */
+/** A plugin for esbuild: the import of a `.wasm` file is its bytes, which the bundle has as text. */
 export const wasmAsText = {
   name: "wasm as text",
   setup({ onLoad }) {

@@ -12,9 +12,9 @@ const TOOLS = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "cac
 export const WASM_PACK = "0.15.1";
 export const WASM_BINDGEN = "0.2.130";
 
-/** The linker's globals that the host needs: to place the stack of each instance, and to know where private data ends. */
+/** Globals of the linker that are needed: one places the stack of each instance, the other says where the data ends. */
 export const LINKER_GLOBALS = ["__stack_pointer", "__heap_base"];
-/** `mvp` plus a list, so that a newer compiler does not turn on more than what every supported host has. */
+/** These features are added to `mvp`. So a newer compiler does not turn on more than every supported runtime has. */
 const TARGET_FEATURES = ["atomics", "bulk-memory", "mutable-globals", "sign-ext", "nontrapping-fptoint", "simd128"];
 
 const MISSING_TOOLCHAIN = `No Rust toolchain that can build the WebAssembly module with atomics was found. One of these is needed:
@@ -25,7 +25,7 @@ const MISSING_TOOLCHAIN = `No Rust toolchain that can build the WebAssembly modu
 
 To use the committed module none of it is needed.`;
 
-/** A build that cannot succeed, with a message for whoever started it. */
+/** The reason why a build cannot succeed, for the user. */
 export class BuildError extends Error {}
 
 function output(command, args, env = process.env) {
@@ -33,7 +33,7 @@ function output(command, args, env = process.env) {
   return status === 0 ? stdout.trim() : undefined;
 }
 
-/** The toolchain in `bin`, if it has the sources of its own core library. */
+/** The toolchain in `bin`; `undefined` when it lacks the sources of its own core library, or when there is none. */
 function toolchainIn(bin) {
   const rustc = join(bin, "rustc");
   const verbose = output(rustc, ["--version", "--verbose"]);
@@ -46,7 +46,7 @@ function toolchainIn(bin) {
   return linker && { bin, sysroot, linker, versions: { rustc: verbose.split("\n")[0], cargo } };
 }
 
-/** rustc's own linker, else the wasm-ld of the same LLVM, else the newest one, else any rust-lld. */
+/** The linker: rustc's own one, else the wasm-ld of the same LLVM, else the newest wasm-ld, else any rust-lld. */
 function linkerFor(sysroot, host, llvm) {
   const folders = (process.env.PATH ?? "").split(delimiter);
   const numbered = folders.flatMap((folder) => {
@@ -73,7 +73,7 @@ export function findToolchain() {
   return toolchain;
 }
 
-/** The folder of the wanted version of a tool, installed when it is not on the PATH. */
+/** The folder of a tool in the pinned version; installs it when it is not on the PATH. */
 export function toolFolder(command, crate, version, env) {
   const here = join(TOOLS, "bin");
   for (const directory of [here, ...(process.env.PATH ?? "").split(delimiter)]) {
@@ -82,14 +82,14 @@ export function toolFolder(command, crate, version, env) {
   const args = ["install", crate, "--version", version, "--root", TOOLS];
   console.log(`build-wasm: installing ${crate} ${version} into .tools (once, some minutes)`);
   if (spawnSync("cargo", [...args, "--locked"], { env, stdio: "inherit" }).status === 0) return here;
-  // A registry may lack one of the versions that the crate was locked to. The version of the tool itself stays pinned,
-  // and a difference in what it writes would show in the bytes, which --check compares.
+  // A registry may lack one of the versions that the crate was locked to. The version of the tool itself stays pinned. If its
+  // output were different, the bytes that --check compares would be.
   console.warn(`build-wasm: ${crate} ${version} cannot be installed with its own lock file; resolving it anew`);
   if (spawnSync("cargo", args, { env, stdio: "inherit" }).status === 0) return here;
   throw new BuildError(`${crate} ${version} could not be installed; see above`);
 }
 
-/** The environment without what would be added to, or used in place of, what is pinned here. */
+/** The environment without the variables that would change the pinned tools or their flags. */
 export function cleanEnvironment(toolchain) {
   const meddling =
     /^(RUSTC|RUSTDOC|RUSTFLAGS|CARGO|RUSTUP_TOOLCHAIN|CARGO_(BUILD|PROFILE|TARGET|ENCODED|UNSTABLE)_.*|RUSTC_.*)$/;
@@ -97,15 +97,15 @@ export function cleanEnvironment(toolchain) {
   return { ...env, PATH: [toolchain.bin, env.PATH].join(delimiter) };
 }
 
-/** The environment that makes cargo build the crate in folder `crate` as it has to be built. */
+/** The environment in which cargo builds the crate in folder `crate` with the pinned flags. */
 export function buildFlags(toolchain, crate, target) {
   const cargoHome = process.env.CARGO_HOME ?? join(homedir(), ".cargo");
   const flags = [
     ["-C", "target-cpu=mvp"],
     ["-C", `target-feature=${TARGET_FEATURES.map((feature) => `+${feature}`).join(",")}`],
-    // Instead of 225: a tenth smaller, and measured no slower. What has to be inlined says so.
+    // The default is 225. With 160 the module is a tenth smaller and measured no slower. Hot functions ask to be inlined.
     ["-C", "llvm-args=-inline-threshold=160"],
-    // A panic is a trap: no message is formatted, so none is kept in the module's data.
+    // A panic is a trap. No message is formatted, so the data of the module has no messages.
     ["-Z", "unstable-options"],
     ["-C", "panic=immediate-abort"],
     ["-C", `linker=${toolchain.linker.path}`],

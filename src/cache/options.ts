@@ -1,11 +1,11 @@
 /**
- * The options of a cache and of its operations, checked in one place and once. The caller's objects are read, never
- * kept and never written to.
+ * The options of a cache and of its operations: their types, and their checks, each in one place and made once. The
+ * caller's objects are read, never kept and never written to. An error names the option that is wrong.
  */
 
 import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
-import { requireEncoding } from "../values/encoding.ts";
+import { requireEncoding } from "../values/runtime.ts";
 
 /** How a participant uses a cache. Each participant has its own; only entries are shared. */
 export interface CacheOptions {
@@ -15,15 +15,15 @@ export interface CacheOptions {
   ttl?: number | undefined;
   /**
    * The clock for expiry, in milliseconds; `() => Date.now()` by default, looked up at each call, so that fake timers work.
-   * All participants must use one clock: an expiry is a time, and each of them compares it with its own. It must not use
-   * the cache.
+   * All participants must use one clock, because an expiry is a time that each of them compares with its own clock. The
+   * clock must not use the cache.
    */
   now?: (() => number) | undefined;
   /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * Decoded values that this thread keeps, in entries: as many as `nearCacheSize` has room for by default. Memory is taken as
-   * they come. 0 turns it off.
+   * How many decoded values this thread keeps at most; as many as `nearCacheSize` has room for by default. Memory is taken
+   * as values come. 0 turns the near cache off.
    */
   nearCache?: number | undefined;
   /**
@@ -74,7 +74,7 @@ const MIN_NEAR_SIZE = 65_536;
 /** No name of a file is longer, in bytes. */
 const MAX_NAME = 255;
 
-/** {@link CacheOptions} with all defaults filled in. */
+/** {@link CacheOptions}, checked and with all defaults filled in. Sizes are in bytes, times in milliseconds. */
 export interface Resolved {
   maxEntrySize: number;
   ttl: number;
@@ -85,10 +85,15 @@ export interface Resolved {
   frozenObjects: boolean;
 }
 
-/** Looked up at each call: tests replace `Date` before and after a cache is opened. */
+/** The default clock. It looks `Date` up at each call: tests replace `Date` before and after a cache is opened. */
 const wallClock = (): number => Date.now();
 
-/** Checks options; the error names the one that is wrong. */
+/**
+ * Checks the options of a participant.
+ *
+ * @throws {TypeError} and {RangeError} naming the option that is wrong.
+ * @throws {CacheError} `ERR_UNSUPPORTED` where there is no TextEncoder.
+ */
 export function resolve(options: CacheOptions | undefined): Resolved {
   requireEncoding();
   const given = asObject(options, "options");
@@ -111,7 +116,12 @@ export function resolve(options: CacheOptions | undefined): Resolved {
   };
 }
 
-/** The size asked for in bytes, within `limits`; `undefined` when none was asked for. */
+/**
+ * Checks the option `size`; its value in bytes, `undefined` when none was asked for.
+ *
+ * @param limits the smallest and the largest region, in bytes
+ * @throws {TypeError} and {RangeError}.
+ */
 export function resolveSize(
   size: number | string | undefined,
   limits: { min: number; max: number },
@@ -124,20 +134,30 @@ export function resolveSize(
   return bytes;
 }
 
-/** Checks the name of a cache. */
+/** Checks the name of a cache. What of it fits a file name is checked where the file is. */
 export function checkName(name: unknown): string {
   if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
   if (name === "") throw new RangeError("name: must not be empty");
-  if (name.length > MAX_NAME) throw new RangeError(`name: too long, ${name.length} characters; use a shorter one`);
+  if (name.length > MAX_NAME) throw new RangeError(`name: too long, ${name.length} characters. Use a shorter one.`);
   return name;
 }
 
-/** Checks a time to live. */
+/** Checks a time to live, in milliseconds. */
 export function checkTtl(ttl: unknown): number {
   if (typeof ttl !== "number") throw new TypeError(`ttl: must be a number of milliseconds, not ${typeof ttl}`);
   // Written so that NaN fails too.
   if (!(ttl > 0)) throw new RangeError(`ttl: must be more than 0 milliseconds, not ${ttl}`);
   return ttl;
+}
+
+/** Checks the options of a store, each of which is read once. */
+export function checkStore(options: SetOptions): { ttl: number | undefined; tags: readonly string[] | undefined } {
+  const given = asObject(options, "options");
+  const { ttl } = given;
+  const checked = ttl === undefined ? undefined : checkTtl(ttl);
+  const { tags } = given;
+  if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
+  return { ttl: checked, tags: tags && [...tags] };
 }
 
 /** Checks that options are an object, or missing. */
@@ -153,8 +173,8 @@ export function checkPlace<T extends { path?: string | undefined }>(options: T |
   const { path } = given;
   if ((given as { mode?: unknown }).mode !== undefined) {
     throw new TypeError(
-      "mode: is not an option, the file of a cache is always its user's alone (0600): whoever may open it may truncate " +
-        "it, which ends all processes that use it. Run them all as the same user",
+      "mode: is not an option, the file of a cache is always its user's alone (0600). Whoever may open it may truncate " +
+        "it, which ends all processes that use it. Run them all as the same user.",
     );
   }
   if (path !== undefined && typeof path !== "string") throw new TypeError("path: must be the name of a directory");
@@ -166,7 +186,7 @@ export function checkPlace<T extends { path?: string | undefined }>(options: T |
 function checkNearSize(size: number | string): number {
   const bytes = parseBytes(size, "nearCacheSize");
   if (bytes < MIN_NEAR_SIZE) {
-    throw new RangeError(`nearCacheSize: must be at least 64kb, not ${size}; to keep nothing set nearCache to 0`);
+    throw new RangeError(`nearCacheSize: must be at least 64kb, not ${size}. To keep nothing set nearCache to 0.`);
   }
   return bytes;
 }

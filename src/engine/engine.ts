@@ -1,217 +1,197 @@
 /**
- * The compiled engine as one participant uses it: typed calls over its exports, and the scratch area through which keys
- * and values pass. The only file that knows export names and result codes; what lies where in the area it asks the
- * engine. Arguments are taken to be valid: `cache.ts` checks them.
+ * The compiled engine as one participant uses it: typed calls of its exports, and the scratch area through which keys and
+ * values pass. No other file calls the exports of an attached engine. Arguments must be valid: `cache.ts` checks them.
  */
 
 import type { Region } from "../memory/memory.ts";
-import { PAGE, readableSize } from "../size.ts";
+import { readableSize } from "../size.ts";
+import {
+  AREA_KEY,
+  AREA_OUT,
+  AREA_TAGS,
+  AREA_VALUE,
+  CHUNKED,
+  CLASS_SHIFT,
+  CLEAR_EPOCH_AT,
+  COUNTER_COMPACTIONS,
+  COUNTER_DELETES,
+  COUNTER_EVICTIONS,
+  COUNTER_EXPIRATIONS,
+  COUNTER_HITS,
+  COUNTER_MISSES,
+  COUNTER_RECLAIMS,
+  COUNTER_SETS,
+  DONE,
+  MAX_KEY,
+  MAX_TAGS,
+  OUT_BYTES,
+  OUT_INSIDE,
+  OUT_NUMBER,
+  OUT_TYPE,
+  OUT_VERSION,
+  OUT_WORD,
+  SEAT_HAZARD,
+  SEAT_INCARNATION,
+  SEAT_NEAR_HITS,
+  SEAT_PENDING,
+  SEGMENT_GENERATION,
+  SEGMENT_LIVE,
+  SEGMENT_STATE,
+  SEGMENT_USED,
+  SEGMENT_WORDS,
+  TAGS_BYTES,
+  VALUE_BYTES,
+} from "./contract.ts";
 import type { Exports } from "./exports.ts";
 import { areaOf } from "./plan.ts";
-import { type Host, instantiate } from "./wasm.ts";
+import { Waiting } from "./waiting.ts";
+import { type Imports, instantiate } from "./wasm.ts";
 
-/** How long a writer waits for another participant before `ERR_BUSY`, in milliseconds. */
-export const BUSY_MS = 50;
-/** Pauses that are spins; the later ones sleep. */
-const SPINNING_PAUSES = 20;
-/** A writer looks at least so often before it gives up, even if it was descheduled past the deadline. */
-const MIN_PAUSES = 40;
-/**
- * And at most so often, in case the clock that the deadline is read from stands still: tests replace `performance.now`.
- * A sleep takes a millisecond or more, a poll where nobody may sleep about a microsecond.
- */
-const MAX_SLEEPS = 200;
-const MAX_POLLS = 100_000;
-/** The same for a large value, whose tries may each fail without a pause. */
-const MAX_LARGE_TRIES = 1000;
-
-/** What a store expects to find. */
-export const ANYTHING = 0;
-export const ABSENT = 1;
-export const PRESENT = 2;
-export const VERSION = 3;
-
-/** What a lookup is to bring. */
-export const WANT_VALUE = 1;
-export const WANT_TAGS = 2;
-export const WANT_QUIET = 4;
-export const WANT_AFTER_FIND = 8;
-
-/** Results of the engine's changing calls. */
-export const DONE = 0;
-export const UNEXPECTED = 1;
-export const TOO_LARGE = 2;
-export const NOT_A_NUMBER = 3;
-export const BUSY = 4;
-
-/** The flag beside the type byte that says "in chunks". */
-const CHUNKED = 0x100;
-/** Key kind of the keys of a namespace; the other three are those of `key.ts`. */
-export const KEY_NAMESPACED = 3;
-
-/** Places in the out part, in units of four or eight bytes. */
-const OUT_KIND = 0;
-const OUT_TAGS = 1;
-const OUT_VERSION = 1;
-const OUT_NUMBER = 2;
-/**
- * The stamp of an entry, in words of four bytes: what identifies its record. The word of the entry at its hottest, low and
- * high, zero when the entry can change in place; the generation of its segment. Behind it the clear epoch.
- */
-export const OUT_STAMP = 6;
-export const STAMP = 3;
-export const OUT_EPOCH: number = OUT_STAMP + STAMP;
-/** Where the changes of the entry's bucket are counted: an index in the memory, in units of four bytes. */
-export const OUT_CHANGES_AT: number = OUT_EPOCH + 1;
-/** After {@link Engine.find}: as long as they count as many, the stamp stays true. */
-export const OUT_CHANGES: number = OUT_EPOCH + 2;
-/** Not zero while a call is under way, and after one that was cut off. */
-const OUT_INSIDE = 12;
-
-/** A participant's slot in the region, in words of four bytes: see `wasm/src/format/layout.rs`. */
-const SLOT_EPOCH = 0;
-const SLOT_HAZARD = 2;
-const SLOT_PENDING = 4;
-
-/** Name of a function, to be found on the stack. */
+/** Name of a function; {@link Engine.refuseClock} looks for it on the stack. */
 const ASKING = "cache-machine asks the clock";
 
-/** Taken here, so that it is a plain call wherever it is made: see {@link Engine.set}. */
+/** Captured here, so that it is a plain call wherever it is made: see {@link Engine.set}. */
 const { store } = Atomics;
 
-/** Of the tags part. */
-const TAGS_BYTES = 12 << 10;
-
-const COUNTERS = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 /** The numbers that participants count. */
-export type Counts = Record<(typeof COUNTERS)[number], number>;
+export type Counts = Record<
+  "hits" | "misses" | "sets" | "deletes" | "evictions" | "expirations" | "reclaims" | "compactions",
+  number
+>;
+
+const COUNTERS: Counts = {
+  hits: COUNTER_HITS,
+  misses: COUNTER_MISSES,
+  sets: COUNTER_SETS,
+  deletes: COUNTER_DELETES,
+  evictions: COUNTER_EVICTIONS,
+  expirations: COUNTER_EXPIRATIONS,
+  reclaims: COUNTER_RECLAIMS,
+  compactions: COUNTER_COMPACTIONS,
+};
+
+/** A segment as it is now; phase and class are `PHASE_…` and `CLASS_…`. */
+export interface SegmentNumbers {
+  phase: number;
+  class: number;
+  /** Bytes appended. */
+  used: number;
+  /** Those of them that belong to live records. */
+  live: number;
+  generation: number;
+}
 
 /** One participant of one region. Belongs to the thread that made it. */
 export class Engine {
   readonly region: Region;
-  /** Where keys are written before a call and read after {@link next}. */
+  /** The key part: keys are written to it before a call, and read from it after {@link next}. */
   readonly key: Uint8Array;
+  /** The tags part: tags are written to it before a call, and the tag block is read from it after {@link get}. */
   readonly tags: Uint8Array;
-  /** Where values are written before a call and read after {@link get}. */
+  /** The value part: values are written to it before a call, and read from it after {@link get}. */
   readonly value: Uint8Array;
-  /** Key, tags and value together that fit one record, in bytes. */
+  /** Most bytes of key, tags and value together in one record. A larger value is stored in chunks. */
   readonly maxInline: number;
+  /** Largest value, in bytes. */
   readonly maxValue: number;
-  readonly maxTags: number;
+  /** Bytes of a large value in each of its chunks but the last. */
   readonly chunkBytes: number;
-  /** Where the clear epoch lies in the memory, four bytes. */
+  /** Where the clear epoch lies in the memory, in bytes: it has four. */
   readonly clearEpochAt: number;
-  /** Where this participant counts what it read without asking the engine, as a double. */
+  /** Where the hits of this participant's near cache are counted in the memory, in bytes: a double. */
   readonly nearHitsAt: number;
-  /** The out part in words of four bytes, for {@link OUT_STAMP}. */
+  /** The out part in words of four bytes, for the stamp: `OUT_STAMP` and the words behind it. */
   readonly out: Int32Array;
-  /** The clock for expiry, in milliseconds. Set before each call that may ask for it: each user of a seat has its own. */
+  /** The clock for expiry, in milliseconds. Set before each call that may ask for the time: each user of a seat has its own. */
   clock: () => number = Date.now;
 
-  /** A call waits for the clock's answer, perhaps with a lock held; what is in the area belongs to it. */
+  /** Whether a call waits for the answer of the clock, perhaps with a lock held. The area belongs to that call. */
   asking = false;
 
   readonly #out64: Float64Array;
-  /** The tags part in words: after {@link get} with `WANT_TAGS` the tag block of the record. */
+  /** The tags part in words of four bytes: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
-  /** The counters of all tags of the region, two words each. */
+  /** The counters of all tags of the region, two words of four bytes each. */
   readonly #counters: Int32Array;
   readonly #exports: Exports;
+  /** Where the area lies in the memory, in bytes. */
   readonly #area: number;
+  /** Where the stack of the engine begins, in bytes. */
   readonly #stackTop: number;
-  readonly #slot: number;
-  /** This participant's slot in the region; nobody else writes to it while this thread lives. */
-  readonly #own: Int32Array;
+  /** The number of this participant's seat. */
+  readonly #seat: number;
+  /** The seat in the region, in words of four bytes. Nobody else writes to it while this thread lives. */
+  readonly #seatWords: Int32Array;
+  readonly #waiting = new Waiting();
   #detached = false;
   #closed = false;
-  /** A large value is being written, call by call. */
+  /** Whether a large value is being written, call by call. */
   #writing = false;
-  #waitingSince = 0;
-  /** How often this operation has paused. */
-  #pauses = 0;
-  /** When an operation that is tried again began to wait: all its tries together may take {@link BUSY_MS}. */
-  #triedSince: number | undefined;
+  /** What the clock has thrown within the call that is under way. */
   #clockError: { error: unknown } | undefined;
 
   /**
    * Joins a region.
    *
-   * @throws {CacheError} `ERR_BUSY` when all slots are taken by the living.
+   * @throws {CacheError} `ERR_BUSY` when living threads own all seats.
    */
   constructor(region: Region) {
     this.region = region;
-    this.#slot = region.membership.claim();
-    const x = instantiate(region.memory, this.#host());
+    this.#seat = region.membership.claim();
+    const x = instantiate(region.memory, this.#imports());
     this.#exports = x;
-    const { area, stackTop } = areaOf(this.#slot);
+    const { area, stackTop } = areaOf(this.#seat);
     this.#area = area;
     this.#stackTop = stackTop;
-    // From here on this instance has a stack of its own; the default one would be everybody's.
+    // From here on this instance has a stack of its own. All instances begin with the same one.
     x.__stack_pointer.value = stackTop;
-    if (!x.attach(area, region.base, region.size, this.#slot)) {
-      region.membership.release(this.#slot);
+    if (!x.attach(area, region.base, region.size, this.#seat)) {
+      region.membership.release(this.#seat);
       throw new RangeError(`size: there is no cache of ${readableSize(region.size)}`);
     }
     const { buffer } = region.memory;
     const bytes = (at: number, length: number): Uint8Array =>
       typeof Buffer === "function" ? Buffer.from(buffer, at, length) : new Uint8Array(buffer, at, length);
-    this.key = bytes(x.key_at(area), x.max_key());
-    this.tags = bytes(x.tags_at(area), TAGS_BYTES);
-    this.value = bytes(x.value_at(area), PAGE);
-    this.out = new Int32Array(buffer, x.out_at(area), 16);
-    this.#out64 = new Float64Array(buffer, x.out_at(area), 8);
-    this.#block = new Int32Array(buffer, x.tags_at(area), TAGS_BYTES / 4);
-    this.#counters = new Int32Array(buffer, x.tag_counters_at(area), x.tag_counters(area) * 2);
+    this.key = bytes(area + AREA_KEY, MAX_KEY);
+    this.tags = bytes(area + AREA_TAGS, TAGS_BYTES);
+    this.value = bytes(area + AREA_VALUE, VALUE_BYTES);
+    this.out = new Int32Array(buffer, area + AREA_OUT, OUT_BYTES / 4);
+    this.#out64 = new Float64Array(buffer, area + AREA_OUT, OUT_BYTES / 8);
+    this.#block = new Int32Array(buffer, area + AREA_TAGS, TAGS_BYTES / 4);
+    this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * 2);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
-    this.maxTags = x.max_tags();
     this.chunkBytes = x.chunk_bytes(area);
-    this.clearEpochAt = x.clear_epoch_at(area) >>> 0;
-    this.nearHitsAt = x.near_hits_at(area) >>> 0;
-    this.#own = new Int32Array(buffer, x.slot_at(area) >>> 0, 6);
+    this.clearEpochAt = region.base + CLEAR_EPOCH_AT;
+    const seatAt = x.seat_at(area) >>> 0;
+    this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
+    this.#seatWords = new Int32Array(buffer, seatAt, SEAT_PENDING + 2);
   }
 
-  #host(): Host {
+  #imports(): Imports {
     const { membership } = this.region;
-    const sleeper = new Int32Array(new SharedArrayBuffer(4));
-    let maySleep = true;
     return {
       now: this.#ask[ASKING],
-      take: (slot) => {
+      take: (seat) => {
         try {
-          return membership.take(slot) ? 1 : 0;
+          return membership.take(seat) ? 1 : 0;
         } catch {
-          // No proof, so alive.
+          // Without proof of death the owner counts as alive.
           return 0;
         }
       },
-      release: (slot) => {
+      release: (seat) => {
         try {
-          membership.release(slot);
+          membership.release(seat);
         } catch {
-          // The lock goes with this participant at the latest.
+          // The seat is released when this participant ends, at the latest.
         }
       },
-      pause: (attempt) => {
-        if (attempt === 0) {
-          this.#waitingSince = this.#triedSince ?? performance.now();
-          if (this.#waitingSince !== this.#triedSince) this.#pauses = 0;
-        } else if (attempt >= MIN_PAUSES && performance.now() - this.#waitingSince > BUSY_MS) return 0;
-        if (++this.#pauses >= (maySleep ? MAX_SLEEPS : MAX_POLLS)) return 0;
-        if (attempt >= SPINNING_PAUSES && maySleep) {
-          try {
-            Atomics.wait(sleeper, 0, 0, attempt < MIN_PAUSES ? 0.1 : 1);
-          } catch {
-            // A browser's main thread must not sleep; it polls.
-            maySleep = false;
-          }
-        }
-        return 1;
-      },
+      pause: (attempt) => this.#waiting.pause(attempt),
     };
   }
 
-  /** What the engine asks for the time, under a name that no tool shortens: {@link refuseClock} looks for it on the stack. */
+  /** What the engine calls for the time, under a name that no tool shortens: {@link refuseClock} looks for it on the stack. */
   readonly #ask = {
     [ASKING]: (): number => {
       this.asking = true;
@@ -225,7 +205,9 @@ export class Engine {
 
   /**
    * While {@link asking}: refuses a clock that uses its cache. A script that is terminated while the clock runs leaves
-   * `asking` behind, as nothing runs then that could reset it; so the stack is asked whether the call still waits.
+   * `asking` set, because nothing runs then that could reset it. So the stack is searched for the call that waits.
+   *
+   * @throws {Error} when that call is still there.
    */
   refuseClock(): void {
     const { stackTraceLimit } = Error;
@@ -238,7 +220,7 @@ export class Engine {
     this.asking = false;
   }
 
-  /** The clock, for the engine: it must not throw, so an error is kept for the caller of the operation. */
+  /** The time, for the engine. Must not throw, so an error is kept for the caller of the operation. */
   #time(): number {
     try {
       const { clock } = this;
@@ -251,14 +233,18 @@ export class Engine {
     }
   }
 
-  /** The clock, for everybody else. */
+  /**
+   * The time in milliseconds, for everybody else.
+   *
+   * @throws what the clock throws, and {@link TypeError} when it returns no number.
+   */
   now(): number {
     const now = this.#time();
     this.#settle();
     return now;
   }
 
-  /** After a call that may have asked for the time. */
+  /** After a call that may have asked for the time: throws the error of the clock. */
   #settle(): void {
     if (this.#clockError !== undefined) {
       const { error } = this.#clockError;
@@ -267,26 +253,27 @@ export class Engine {
     }
   }
 
-  /** Before each call: puts right what one that was cut off has left. */
+  /** Before each call: repairs what a call that was cut off has left. */
   #enter(): void {
     if (this.out[OUT_INSIDE] !== 0) this.#comeBack();
   }
 
   /**
-   * After a call that did not return: the JavaScript stack ended within it, or the host terminated the script. Its frames
-   * are gone, so the engine's stack is empty again. Whatever it held is given up, as if this participant had died and come
-   * back. When there is no stack for that, this throws, nothing else was begun, and the next call tries again.
+   * Repairs the engine after a call that did not return, because the JavaScript stack ended within it or the host terminated
+   * the script. The frames of that call are gone, so the engine's stack is empty again. Everything that the call held is
+   * given up, as if this participant had died and come back. When there is not enough stack for that, this throws before it
+   * has begun anything, and the next call tries again.
    */
   #comeBack(): void {
     if (this.asking) this.refuseClock();
     this.#clockError = undefined;
     this.#exports.__stack_pointer.value = this.#stackTop;
-    this.region.membership.keepOnly(this.#slot);
+    this.region.membership.keepOnly(this.#seat);
     this.#writing = false;
     this.#exports.recover(this.#area);
   }
 
-  /** Runs a call that changes something. */
+  /** Makes a call that changes something. */
   #change(call: () => number): number {
     this.#enter();
     let result: number;
@@ -296,11 +283,11 @@ export class Engine {
       // As in `set`, and also between two of the calls that write a large value.
       if (this.#writing) this.out[OUT_INSIDE] = 1;
       if (this.out[OUT_INSIDE] !== 0) {
-        const own = this.#own;
-        store(own, SLOT_HAZARD, 0);
-        store(own, SLOT_PENDING, 0);
-        store(own, SLOT_PENDING + 1, 0);
-        store(own, SLOT_EPOCH, (own[SLOT_EPOCH] as number) + 1);
+        const seat = this.#seatWords;
+        store(seat, SEAT_HAZARD, 0);
+        store(seat, SEAT_PENDING, 0);
+        store(seat, SEAT_PENDING + 1, 0);
+        store(seat, SEAT_INCARNATION, (seat[SEAT_INCARNATION] as number) + 1);
       }
       throw error;
     }
@@ -308,13 +295,13 @@ export class Engine {
     return result;
   }
 
-  /** A glance at the index: whether the key seems to be there; the stamp of its likely entry is in {@link out}, with a proof. */
+  /** Whether the key seems to be in the index. The stamp of the entry that is probably its own is in {@link out}, with a proof. */
   find(key: number): boolean {
     this.#enter();
     return this.#exports.find(this.#area, key) !== 0;
   }
 
-  /** Looks a key up: the length of its value, or -1. */
+  /** Looks a key up: the length of its value in bytes, or -1 for a miss. `want` is a sum of `WANT_…`. */
   get(key: number, want: number): number {
     this.#enter();
     const length = this.#exports.get(this.#area, key, want);
@@ -322,44 +309,56 @@ export class Engine {
     return length;
   }
 
-  /** After {@link get}: the type byte of the value. */
-  get kind(): number {
-    return (this.out[OUT_KIND] as number) & 0xff;
+  /** After {@link get}: the value type. */
+  get valueType(): number {
+    return (this.out[OUT_TYPE] as number) & (CHUNKED - 1);
   }
 
-  /** After {@link get}: the value is in chunks; its length is the total. */
-  get chunked(): boolean {
-    return ((this.out[OUT_KIND] as number) & CHUNKED) !== 0;
+  /** After {@link get}: whether the value is in chunks; its length is the total. */
+  get isChunked(): boolean {
+    return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
 
-  /** After {@link get} or {@link beginLarge}. */
+  /** After {@link get}: the version of the entry. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
   }
 
-  /** After {@link get}: the expiry in milliseconds, `Infinity` without. After {@link increment}: the sum. */
-  get number(): number {
+  /** After {@link get}: the expiry in milliseconds, `Infinity` without. */
+  get expiry(): number {
     return this.#out64[OUT_NUMBER] as number;
   }
 
-  /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}. After {@link next}: the key. */
-  get word(): number {
-    return this.out[OUT_TAGS] as number;
+  /** After {@link increment}: the sum. */
+  get sum(): number {
+    return this.#out64[OUT_NUMBER] as number;
   }
 
-  /** After {@link get} with `WANT_TAGS`: `{place, count}` of the counter of each tag, as the record remembers them. */
+  /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}, 0 without tags. */
+  get tagBytes(): number {
+    return this.out[OUT_WORD] as number;
+  }
+
+  /** After {@link next}: the key in {@link key}, as `length << 2 | key kind`. */
+  get keyWord(): number {
+    return this.out[OUT_WORD] as number;
+  }
+
+  /**
+   * After {@link get} with `WANT_TAGS`: `{index, count}` of the counter of each tag, as the record remembers them.
+   * `undefined` without tags.
+   */
   tagCounters(): Int32Array | undefined {
-    const bytes = this.word;
-    if (bytes === 0) return undefined;
-    // What others wrote is not trusted: not more tags than there can be, and no place behind the last one.
-    const count = Math.min((this.#block[1] as number) >>> 0, this.maxTags);
+    if (this.tagBytes === 0) return undefined;
+    // What others wrote is not trusted: not more tags than there can be, and no index behind the last counter.
+    const count = Math.min((this.#block[1] as number) >>> 0, MAX_TAGS);
     const counters = this.#block.slice(2, 2 + 2 * count);
     for (let i = 0; i < counters.length; i += 2)
       counters[i] = (2 * (counters[i] as number)) & (this.#counters.length - 1);
     return counters;
   }
 
-  /** Whether the counters that {@link tagCounters} gave are what they were: none of the tags was invalidated since. */
+  /** Whether the counters are what they were when {@link tagCounters} returned them: none of the tags was invalidated since. */
   areCurrent(counters: Int32Array | undefined): boolean {
     if (counters === undefined) return true;
     for (let i = 0; i < counters.length; i += 2) {
@@ -368,9 +367,15 @@ export class Engine {
     return true;
   }
 
+  /**
+   * Stores the first `length` bytes of {@link value}. When it is refused, what was there is still there.
+   *
+   * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, or `VERSION` for `version`
+   * @returns the result: `DONE` …
+   */
   set(
     key: number,
-    kind: number,
+    valueType: number,
     length: number,
     expiry: number,
     tagged: boolean,
@@ -380,18 +385,18 @@ export class Engine {
     this.#enter();
     let result: number;
     try {
-      result = this.#exports.set(this.#area, key, kind, length, expiry, tagged ? 1 : 0, expect, version);
+      result = this.#exports.set(this.#area, key, valueType, length, expiry, tagged ? 1 : 0, expect, version);
     } catch (error) {
-      // The stack may have ended, so no function can be called here: only built-in ones, which need no frame. If the call
-      // was cut off, what it held is given up at once, because this thread may be idle from now on: the hazard, the large
-      // value, and with the epoch every lock and segment. The engine hears of it in `#comeBack`. Each store is an atomic one,
-      // and so comes after all that the call has written.
+      // The stack may have ended. So nothing may be called here but built-in functions, which need no frame. If the call was
+      // cut off, this thread may be idle from now on, so what the call held is given up at once: the hazard, the large value,
+      // and with the incarnation every lock and segment. The engine hears of it in `#comeBack`. Each store is atomic, and so
+      // comes after everything that the call has written.
       if (this.out[OUT_INSIDE] !== 0) {
-        const own = this.#own;
-        store(own, SLOT_HAZARD, 0);
-        store(own, SLOT_PENDING, 0);
-        store(own, SLOT_PENDING + 1, 0);
-        store(own, SLOT_EPOCH, (own[SLOT_EPOCH] as number) + 1);
+        const seat = this.#seatWords;
+        store(seat, SEAT_HAZARD, 0);
+        store(seat, SEAT_PENDING, 0);
+        store(seat, SEAT_PENDING + 1, 0);
+        store(seat, SEAT_INCARNATION, (seat[SEAT_INCARNATION] as number) + 1);
       }
       throw error;
     }
@@ -400,12 +405,14 @@ export class Engine {
   }
 
   /**
-   * Stores a value in chunks. The key must be in the area, the value outside of it. When so much is written by others
-   * that chunks are gone before the last one is there, it starts again.
+   * Stores a value in chunks. The key must be in the area, the value outside of it. When others write so much that chunks
+   * are evicted before the last one is written, it starts again.
+   *
+   * @returns as {@link set}
    */
   setLarge(
     key: number,
-    kind: number,
+    valueType: number,
     value: Uint8Array,
     expiry: number,
     tagged: boolean,
@@ -429,29 +436,19 @@ export class Engine {
       }
       if (result === DONE) {
         const flag = tagged ? 1 : 0;
-        result = x.commit_large(this.#area, key, kind, count, newVersion, expiry, flag, expect, version);
+        result = x.commit_large(this.#area, key, valueType, count, newVersion, expiry, flag, expect, version);
       }
       if (result !== DONE) x.abandon_large(this.#area, written);
       this.#writing = false;
       return result;
     };
-    const since = performance.now();
-    this.#pauses = 0;
-    let result = this.#change(attempt);
-    this.#triedSince = since;
-    try {
-      for (let tries = 1; result === BUSY && tries < MAX_LARGE_TRIES && performance.now() < since + BUSY_MS; tries++) {
-        result = this.#change(attempt);
-      }
-    } finally {
-      this.#triedSince = undefined;
-    }
-    return result;
+    return this.#waiting.retryWhileBusy(() => this.#change(attempt));
   }
 
   /**
-   * After {@link get} found a value in chunks: copies them into `target`, which has the value's length. False when the
-   * value was replaced meanwhile.
+   * After {@link get} found a value in chunks: copies them into `target`, which has the value's length.
+   *
+   * @returns whether the value was still there
    */
   readLarge(key: number, target: Uint8Array): boolean {
     const version = this.version;
@@ -465,19 +462,22 @@ export class Engine {
     return true;
   }
 
-  /** 1 when the key was there as expected and is removed, 0 when not, -1 when busy. */
+  /** Removes the key if its entry is as expected: 1 when it was, 0 when not, -1 when busy. */
   remove(key: number, expect: number, version: number): number {
     return this.#change(() => this.#exports.remove(this.#area, key, expect, version));
   }
 
+  /** Adds to a number, or stores `initial + by`; the result is as that of {@link set}. */
   increment(key: number, by: number, initial: number, expiry: number, tagged: boolean): number {
     return this.#change(() => this.#exports.increment(this.#area, key, by, initial, expiry, tagged ? 1 : 0));
   }
 
+  /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is none, or why not. */
   touch(key: number, expiry: number): number {
     return this.#change(() => this.#exports.touch(this.#area, key, expiry));
   }
 
+  /** Makes every entry a miss. */
   clear(): void {
     this.#change(() => {
       this.#exports.clear(this.#area);
@@ -485,7 +485,7 @@ export class Engine {
     });
   }
 
-  /** Invalidates the tags in {@link tags}. */
+  /** Makes every entry with one of the tags in {@link tags} a miss. */
   invalidate(): void {
     this.#change(() => {
       this.#exports.invalidate(this.#area);
@@ -493,7 +493,7 @@ export class Engine {
     });
   }
 
-  /** The way of the next entry at or after `cursor`, or -1; its key is in {@link key}, as `length << 2 | kind` in {@link word}. */
+  /** The way of the next live entry at or after `cursor`, or -1 behind the last one. See {@link keyWord}. */
   next(cursor: number): number {
     this.#enter();
     const way = this.#exports.next(this.#area, cursor);
@@ -506,12 +506,18 @@ export class Engine {
     this.#enter();
     const entries = this.#exports.census(this.#area);
     this.#settle();
-    return { own: entries - this.word, entries, bytes: this.number };
+    return {
+      own: entries - (this.out[OUT_WORD] as number),
+      entries,
+      bytes: this.#out64[OUT_NUMBER] as number,
+    };
   }
 
+  /** The numbers that all participants have counted, together. */
   counts(): Counts {
     this.#enter();
-    return Object.fromEntries(COUNTERS.map((name, i) => [name, this.#exports.counter(this.#area, i)])) as Counts;
+    const sum = ([name, counter]: [string, number]) => [name, this.#exports.counter(this.#area, counter)];
+    return Object.fromEntries(Object.entries(COUNTERS).map(sum)) as Counts;
   }
 
   /** Participants attached now, bytes that entries can use, and bytes of the segments in use. */
@@ -524,14 +530,25 @@ export class Engine {
     };
   }
 
-  /** Four numbers for each segment: its phase and `class << 8`, bytes appended, live bytes, generation. */
-  segments(): Int32Array {
+  /** The segments as they are now. */
+  segments(): SegmentNumbers[] {
     this.#enter();
     const count = this.#exports.segments(this.#area);
-    return new Int32Array(this.value.buffer, this.value.byteOffset, 4 * count).slice();
+    const words = new Uint32Array(this.value.buffer, this.value.byteOffset, SEGMENT_WORDS * count);
+    return Array.from({ length: count }, (_, i) => {
+      const word = (number: number) => words[SEGMENT_WORDS * i + number] as number;
+      const state = word(SEGMENT_STATE);
+      return {
+        phase: state & ((1 << CLASS_SHIFT) - 1),
+        class: state >> CLASS_SHIFT,
+        used: word(SEGMENT_USED),
+        live: word(SEGMENT_LIVE),
+        generation: word(SEGMENT_GENERATION),
+      };
+    });
   }
 
-  /** Entries and ghosts in each of `parts` equal parts of the index; `room` is how many entries one of them takes. */
+  /** Entries and ghosts in each of `parts` equal parts of the index; `room` is how many entries a part can hold. */
   occupancy(parts: number): { room: number; counts: Int32Array } {
     this.#enter();
     const room = this.#exports.occupancy(this.#area, parts);
@@ -544,10 +561,10 @@ export class Engine {
     return this.#exports.validate(this.#area);
   }
 
-  /** Leaves the region. */
+  /** Leaves the region. May be called twice. */
   close(): void {
     if (this.#closed) return;
-    // A call that was cut off can be made again. But once the slot is given back it may be another's.
+    // A call that was cut off can be made again. But once the seat is given back, another participant may own it.
     if (!this.#detached) {
       this.#change(() => {
         this.#exports.detach(this.#area);
@@ -555,7 +572,7 @@ export class Engine {
       });
       this.#detached = true;
     }
-    this.region.membership.release(this.#slot);
+    this.region.membership.release(this.#seat);
     this.region.close();
     this.#closed = true;
   }

@@ -8,19 +8,15 @@ export interface Exports {
   readonly __stack_pointer: WebAssembly.Global;
   readonly __heap_base: WebAssembly.Global;
   /**
-   * Gives the `count` chunks written since `begin_large` up.
+   * Gives up the `count` chunks that were written since `begin_large`.
    */
   abandon_large(address: number, count: number): void;
   /**
-   * Bytes of a thread's area; the stack pointer starts at their end.
+   * Joins the region at `base` in a seat that the caller owns by proof. False when no region has that size.
    */
-  area_bytes(): number;
+  attach(address: number, base: number, size: number, seat: number): number;
   /**
-   * Joins the region at `base` in a slot that the caller owns by proof. False when `size` is impossible.
-   */
-  attach(address: number, base: number, size: number, slot: number): number;
-  /**
-   * Begins a large value of `total` bytes; its version is in `out`.
+   * Begins a large value of `total` bytes; its version is in the out part.
    */
   begin_large(address: number, total: number): void;
   /**
@@ -28,8 +24,8 @@ export interface Exports {
    */
   capacity(address: number): number;
   /**
-   * Live entries, by walking the index; in `out.tags` how many of them belong to a namespace, in `out.number` the bytes
-   * they take in the log.
+   * Live entries, by walking the index. In the out part: how many of them belong to a namespace, and the bytes that they
+   * take in the log.
    */
   census(address: number): number;
   /**
@@ -41,149 +37,101 @@ export interface Exports {
    */
   clear(address: number): void;
   /**
-   * Where the clear epoch lies, four bytes.
+   * Stores the head over the `count` chunks that were written since `begin_large`.
    */
-  clear_epoch_at(address: number): number;
+  commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, tagged: number, expect: number, version: number): number;
   /**
-   * Stores the head over the `count` chunks written since `begin_large`.
-   */
-  commit_large(address: number, key: number, kind: number, count: number, new_version: number, expiry: number, tagged: number, expect: number, version: number): number;
-  /**
-   * The sum of a counter over all participants that ever were: the order of [`layout::Counter`].
+   * The sum of a counter over all participants that ever were.
    */
   counter(address: number, counter: number): number;
   /**
-   * Leaves; the area may be attached again.
+   * Leaves the region; the area may be attached again.
    */
   detach(address: number): void;
   /**
-   * A glance at the index: whether the key seems to be there. The stamp of the entry that is probably its own is in `out`.
+   * Looks the key up in the index alone: whether it seems to be there. The stamp of the entry that is probably the key's is
+   * in the out part.
    */
   find(address: number, key: number): number;
   /**
-   * Makes an empty cache of zeroed memory at `base`; the seed is 128 random bits.
+   * Makes an empty cache of zeroed memory at `base`. The seed is 128 random bits. False when no region has that size.
    */
   format(base: number, size: number, seed_0: number, seed_1: number, seed_2: number, seed_3: number): number;
   /**
-   * Looks the key up; the length of its value, or -1 for a miss. What `want` names is in the area.
+   * Looks the key up: the length of its value, or -1 for a miss. What `want` names is in the area.
    */
   get(address: number, key: number, want: number): number;
   /**
-   * Adds to a number; the sum is in `out`.
+   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
    */
   increment(address: number, key: number, by: number, initial: number, expiry: number, tagged: number): number;
-  /**
-   * Checks the first bytes of a region, copied to or lying at `header`: 0 when a region of `size` bytes of this layout
-   * begins so, 1 foreign, 2 another layout version, 3 another size.
-   */
-  inspect(header: number, size: number): number;
   /**
    * Makes every entry with one of the tags in the tags part a miss.
    */
   invalidate(address: number): void;
   /**
-   * Where the key part of an area lies: `MAX_KEY` bytes.
-   */
-  key_at(address: number): number;
-  /**
-   * Version of the layout that this module reads and writes.
-   */
-  layout_version(): number;
-  /**
-   * Key, tags and value together may have this many bytes in one record; beyond, the value is written in chunks.
+   * Most bytes of key, tags and value together in one record of a region of `size` bytes; a larger value is written in
+   * chunks.
    */
   max_inline(size: number): number;
-  /**
-   * Longest key in bytes.
-   */
-  max_key(): number;
-  /**
-   * Largest region in bytes.
-   */
-  max_size(): number;
-  /**
-   * Longest tag in bytes.
-   */
-  max_tag(): number;
-  /**
-   * Most tags of one entry; one of them is kept for a namespace.
-   */
-  max_tags(): number;
   /**
    * Largest value in bytes that a region of `size` bytes takes.
    */
   max_value(size: number): number;
   /**
-   * Smallest region in bytes.
-   */
-  min_size(): number;
-  /**
-   * Where this participant's near cache counts its hits, as a double.
-   */
-  near_hits_at(address: number): number;
-  /**
-   * The way of the next live entry at or after `cursor`, -1 behind the last. Its key is in the key part, and as
-   * `length << 2 | kind` in `out.tags`.
+   * The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
+   * in the out part.
    */
   next(address: number, cursor: number): number;
   /**
-   * How full the index is: two numbers for each of `parts` equal parts of it in the value part, `{entries, ghosts}`. The
-   * entries that a part has room for.
+   * Writes how full the index is to the value part: for each of `parts` equal parts of it two numbers, `{entries, ghosts}`.
+   * Returns how many entries a part has room for.
    */
   occupancy(address: number, parts: number): number;
   /**
-   * Where the out part of an area lies.
-   */
-  out_at(address: number): number;
-  /**
-   * Participants attached now.
+   * Participants that are attached now.
    */
   participants(address: number): number;
-  /**
-   * Threads that can have a region of `size` bytes open at once.
-   */
-  participants_of(size: number): number;
   /**
    * Copies chunk `number` of this version of the key to the value part: its length, or -1 when that version is gone.
    */
   read_chunk(address: number, key: number, version: number, number: number): number;
   /**
-   * Makes the participant usable again after a call that did not return. The host resets the stack pointer first. What the
-   * participant held in the region it may have given up already, with the four stores of `Participant::recover` to its slot:
-   * JavaScript can make them where the stack has ended and nothing can be called.
+   * Makes the participant usable again after a call that did not return. The host resets the stack pointer before. It may
+   * have given up already what the participant held in the region, with the four stores of `Participant::recover` to its
+   * seat: JavaScript can make these where the stack has ended and nothing can be called.
    */
   recover(address: number): void;
   /**
-   * Removes the key if it is as expected: 1 when it was, 0 when not, -1 busy.
+   * Removes the key if its entry is as expected: 1 when it was, 0 when not, -1 busy.
    */
   remove(address: number, key: number, expect: number, version: number): number;
   /**
-   * Where the segments are in their lives: four numbers for each in the value part, `{phase │ class << 8, bytes appended,
-   * live bytes, generation}`. How many segments there are.
+   * Address of this participant's seat in the region.
+   */
+  seat_at(address: number): number;
+  /**
+   * Seats of a region of `size` bytes: the threads that can have it open at once.
+   */
+  seats_of(size: number): number;
+  /**
+   * Writes the state, the bytes and the generation of each segment to the value part. Returns how many segments there are.
    */
   segments(address: number): number;
   /**
-   * Stores the first `length` bytes of the value part. `expect`: 0 anything, 1 absent, 2 present, 3 `version`.
+   * Stores the first `length` bytes of the value part; `tagged` with the tags in the tags part.
    */
-  set(address: number, key: number, kind: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
+  set(address: number, key: number, value_type: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
   /**
-   * Where this participant's slot in the region lies: its epoch, hazard and pending words; see `layout.rs`.
-   */
-  slot_at(address: number): number;
-  /**
-   * How many of the tags' counters there are, a power of two.
+   * How many counters of tags the region has, a power of two.
    */
   tag_counters(address: number): number;
   /**
-   * Where the counters of the region's tags lie, eight bytes each, of which the first four count.
+   * Address of the counters of the region's tags: eight bytes each, of which the first four count.
    */
   tag_counters_at(address: number): number;
   /**
-   * Where the tags part of an area lies: 12 KiB.
-   */
-  tags_at(address: number): number;
-  /**
-   * Gives the entry another expiry. 0 done, 1 absent, 2 too large, 4 busy.
+   * Gives the entry another expiry; `UNEXPECTED` when the key is absent.
    */
   touch(address: number, key: number, expiry: number): number;
   /**
@@ -191,13 +139,9 @@ export interface Exports {
    */
   used(address: number): number;
   /**
-   * Checks every invariant while nobody writes: 0, or which one is broken.
+   * Checks every invariant while nobody writes: 0, or the number of the broken one.
    */
   validate(address: number): number;
-  /**
-   * Where the value part of an area lies: `MAX_RECORD` bytes.
-   */
-  value_at(address: number): number;
   /**
    * Writes chunk `number`: the first `length` bytes of the value part.
    */

@@ -1,29 +1,22 @@
 /**
- * One mapping per process and file. Each costs 8 GiB and more of address space, so a thread that has mapped a file offers
- * that to itself and to the workers it starts from then on, as environment data, in which a `WebAssembly.Memory` travels
- * by sharing. A thread that finds none makes its own, which is as right and only costs more. Node.js only.
+ * One mapping per process and file, where possible. Each mapping costs 8 GiB and more of address space. So a thread that
+ * has mapped a file offers the mapping to itself and to the workers that it starts from then on, as environment data, in
+ * which a `WebAssembly.Memory` travels by sharing. A thread that finds no offer makes a mapping of its own, which is just
+ * as right and only costs more. Node.js only.
  *
- * The users of a mapping are counted, because the engine collects a memory that nobody needs late or never, and until
- * then the blocks of its file are taken, even those of a destroyed cache. The last one to leave unmaps the file. The native
- * part counts, and leaves for threads that end without a word.
+ * The users of a mapping are counted, and the last one to leave unmaps the file. V8 alone would collect a memory that
+ * nobody needs late or never, and until then the blocks of its file are taken, even those of a destroyed cache. The native
+ * part does the counting, and takes off the users of a thread that ends without leaving.
  */
 
 import { getEnvironmentData, setEnvironmentData } from "node:worker_threads";
 import { Native } from "../system/native.ts";
-import type { Mapping } from "./memory.ts";
-
-/** A mapping and the file that it shows. */
-export interface FileMapping extends Mapping {
-  /** Device and inode. Until the file is unmapped the inode is in use, so this names no other file. */
-  readonly id: string;
-  /** One `Int32`: how many regions use the mapping, in all threads; `-1` once the file was unmapped, for ever. */
-  readonly users: SharedArrayBuffer;
-}
+import type { FileMapping } from "./memory.ts";
 
 /** How many regions of this thread use each mapping that this thread has offered. */
 const ownUsers = new WeakMap<FileMapping, number>();
 
-/** A mapping with one user, the caller. */
+/** Starts the count of a mapping's users, with the caller as the first one. */
 export function newMapping(mapping: Omit<FileMapping, "users">): FileMapping {
   const joined = { ...mapping, users: new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT) };
   joinMapping(joined);
@@ -39,7 +32,10 @@ export function joinMapping(mapping: FileMapping): boolean {
   return true;
 }
 
-/** Removes a user, and the offer with the last one of the thread that made it; the very last one unmaps the file. */
+/**
+ * Removes a user. The offer ends with the last user in the thread that made it. The file is unmapped with the last user of
+ * all threads.
+ */
 export function leaveMapping(mapping: FileMapping, key: string): void {
   const own = ownUsers.get(mapping);
   if (own !== undefined) {
@@ -49,7 +45,11 @@ export function leaveMapping(mapping: FileMapping, key: string): void {
   Native.load().leave(mapping.users);
 }
 
-/** Joins what this thread offered under `key`, or one of its ancestors before this thread started, if it shows that file. */
+/**
+ * Joins the mapping that is offered under `key`, by this thread or by one of its ancestors before this thread started.
+ *
+ * @returns `undefined` when there is no offer, or when it shows another file than `id`
+ */
 export function findMapping(key: string, id: string): FileMapping | undefined {
   const mapping = getEnvironmentData(key) as FileMapping | undefined;
   // Another id: the file was destroyed and created again since.

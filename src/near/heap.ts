@@ -1,44 +1,43 @@
 /**
- * What values take on the heap, estimated: the near cache's budget is in bytes of heap, and JavaScript does not tell. The
- * sizes are those of V8 without compressed pointers, as Node.js is built; `test/resources/near-memory.test.ts` compares them with
- * what the heap grows by.
+ * Estimates the bytes that values take on the heap. The near cache has a budget in bytes of heap, and JavaScript does not
+ * tell the size of a value. The numbers below are those of V8 without compressed pointers, as in Node.js.
+ * `test/resources/near-memory.test.ts` compares the estimates with the growth of the heap.
  */
 
+import { WIDE } from "../values/text.ts";
 import type { Copier } from "./copy.ts";
 import type { Packed } from "./pack.ts";
 
 const POINTER = 8;
-/** Of an object: its hidden class, properties and elements. Of an array also the length. */
+/** An object: pointers to its hidden class, its properties and its elements. An array also has its length. */
 const OBJECT = 24;
 const ARRAY = 32;
-/** Of the elements of an array, and of a text: a word for the kind and one for the length. */
+/** The elements of an array, and a text, begin with a word for the map and a word for the length. */
 const HEADER = 16;
 const NUMBER = 16;
-/** What a hidden class takes beside 24 bytes for each name, and what freezing adds, which makes another one. */
+/** A hidden class, in addition to 24 bytes for each name. A frozen object has a second hidden class. */
 const SHAPE = 200;
 const FROZEN_SHAPE = 200;
-/** An object with more names becomes a table, with so much for each. */
+/** An object with more names than this is a hash table, with this many bytes for each name. */
 const MAX_FAST = 128;
 const TABLE_ITEM = 45;
-/** Of anything that is neither plain nor an array, when nothing better is known. */
+/** An object that is neither plain nor an array, if nothing better is known. */
 const OTHER = 200;
 const ERROR = 150;
 
-/** Names that were met. Those of many objects are there once, as is the hidden class of such objects. */
+/** Names that were met before. V8 keeps a name once, and a hidden class once, however many objects have it. */
 const known: Set<string> = new Set();
 const MOST_KNOWN = 2048;
 const LONGEST_KNOWN = 64;
 
-/** V8 answers this in constant time for strings it stores with one byte per character. */
-const WIDE = /[^\0-\xff]/;
-
 const rounded = (bytes: number): number => (bytes + 7) & ~7;
 
-/** Bytes of a text. */
+/** Estimates the bytes of a text. */
 export function textBytes(text: string): number {
   return rounded(HEADER + (WIDE.test(text) ? 2 : 1) * text.length);
 }
 
+/** Estimates the bytes of a primitive value, in addition to the pointer to it. */
 function leafBytes(item: unknown): number {
   switch (typeof item) {
     case "string":
@@ -52,30 +51,30 @@ function leafBytes(item: unknown): number {
   }
 }
 
-/** Whether the number is part of the word that would point to it. */
+/** Whether V8 stores the number in place of the pointer to it (a Smi). */
 function isSmall(item: number): boolean {
   return (item | 0) === item && (item !== 0 || 1 / item > 0);
 }
 
-/** Bytes of a value with all that is in it, whatever it is. */
+/** Estimates the bytes of any value, with everything within it. */
 export function heapBytes(value: unknown): number {
   if (typeof value !== "object" || value === null) return leafBytes(value);
   let bytes = 0;
-  // A Set visits what is added while it is walked: no recursion, so no depth is too much.
+  // The loop also visits objects that are added during it. There is no recursion, so any depth is fine.
   const found = new Set<object>([value]);
   const add = (item: unknown): void => {
     if (typeof item === "object" && item !== null) found.add(item);
     else bytes += leafBytes(item);
   };
   for (const object of found) {
-    // Not in one expression with the sum, which `add` changes meanwhile.
+    // Two statements, because `add` changes `bytes` during the call.
     const own = objectBytes(object, add);
     bytes += own;
   }
   return bytes;
 }
 
-/** Bytes of an object without what it points to, which is given to `add`. */
+/** Estimates the bytes of an object itself. Calls `add` with everything that it points to. */
 function objectBytes(object: object, add: (item: unknown) => void): number {
   if (Array.isArray(object)) return arrayBytes(object, add);
   let bytes = OBJECT;
@@ -120,26 +119,26 @@ function propertyBytes(object: object, add: (item: unknown) => void): number {
 
 function arrayBytes(array: readonly unknown[], add: (item: unknown) => void): number {
   const bytes = ARRAY + (array.length > 0 ? HEADER : 0) + array.length * POINTER;
-  // Numbers that are not small lie in the elements themselves when there is nothing else, and the array can be changed.
+  // An array of numbers only, if it is not frozen, holds the numbers themselves instead of pointers.
   if (array.every((item) => typeof item === "number") && !Object.isFrozen(array)) return bytes;
   for (const item of array) add(item);
   return bytes;
 }
 
-/** Bytes of the table of a Map or Set. */
+/** Estimates the bytes of the hash table of a Map or Set, with `words` words for each entry. */
 function tableBytes(size: number, words: number): number {
   const room = 2 ** Math.max(2, Math.ceil(Math.log2(size)));
   return HEADER + POINTER * (3 + room * (words + 0.5));
 }
 
-/** Bytes of what was packed. */
+/** Estimates the bytes of a packed value. */
 export function packedBytes(packed: Packed): number {
   let bytes = ARRAY + HEADER + packed.length * POINTER;
   for (let i = 1; i < packed.length; i++) {
     const part = packed[i];
     if (typeof part !== "object" || part === null) bytes += leafBytes(part);
     else {
-      // Behind an array or object is how it is copied.
+      // The part after an array or object is its copier.
       bytes += heapBytes(part) + copierBytes(packed[++i] as Copier);
     }
   }

@@ -1,43 +1,46 @@
 /**
- * Objects as the near cache keeps them: packed, so that each reader can be given a copy of its own.
+ * Packs objects for the near cache, so that it can give each reader a copy of its own.
  *
- * Programs store many objects with the same names. Once a few of one shape were met, a function is compiled for it: an
- * object literal that takes all it needs from one array, in which the values of the objects within lie together. So a copy
- * takes nanoseconds, and waits for memory once and not for each object. (msgpackr reads records that way.) What has no such
- * function yet, and what is no object, is copied by `copy.ts`.
+ * Programs store many objects of the same shape: with the same names in the same order. For a shape that is met often, a
+ * function is compiled. It contains an object literal that takes its values from one flat array; the values of nested objects
+ * are in the same array. So a copy takes nanoseconds, and waits for memory once instead of once for each object. (msgpackr
+ * reads records in the same way.) Values without such a function are copied by `copy.ts`.
  *
- * Of what was stored only names get into the code, and only as JSON strings. Browsers compile nothing here, as their pages
- * may forbid it; nor does Node.js when it was started with `--disallow-code-generation-from-strings`.
+ * The compiled code contains nothing of a value but its names, as JSON strings. Browsers compile nothing, because a page can
+ * forbid it. Node.js compiles nothing if it was started with `--disallow-code-generation-from-strings`.
  */
 
 import { type Copier, copierOf, copy } from "./copy.ts";
 
-/** What makes a copy, and what it makes it of: see {@link unpack}. */
+/** A packed value: a function that makes a copy, and the parts that it makes the copy of. {@link unpack} calls it. */
 export type Packed = [copyOf: (packed: Packed) => unknown, ...parts: unknown[]];
 
-/** A copy of what was packed. */
+/** Makes a copy of the value that was packed. */
 export function unpack(packed: Packed): unknown {
   return packed[0](packed);
 }
 
-/** How often a shape is met before a function is compiled for it. */
+/** A function is compiled once a shape was met this many times. */
 const OFTEN = 4;
-/** An object with more values and objects in it, or with objects within one another deeper, is not worth a function. */
+/** Objects with more parts (values and nested objects), or with more levels, get no function. */
 const PARTS = 128;
 const DEPTH = 16;
-/** Ways on from one step that are remembered. Where names are data there are always more. */
-const WAYS = 16;
-/** Bytes of shapes before all are forgotten. What is compiled stays as long as anything that was packed with it. */
+/** At most this many next steps of a step are remembered. If the names are data (ids, for example), there are always more. */
+const BRANCHES = 16;
+/** Above this many bytes all shapes are forgotten. A compiled function lives on as long as a value is packed with it. */
 const BYTES = 1 << 19;
 const STEP_BYTES = 144;
-/** A longer name is data, which comes once. */
+/** A longer name is taken for data, which is not met again. */
 const LONGEST_NAME = 128;
-/** Functions before all shapes are forgotten, and what one takes: so much, and for each character of its code so much. */
+/** With this many functions all shapes are forgotten. A function takes a fixed number of bytes, and some for each character. */
 const FUNCTIONS = 256;
 const FUNCTION_BYTES = 3000;
 const CODE_BYTES = 6;
 
-/** What a name stands for. An array of at most {@link SHORT} primitive values has `LIST` and its length. */
+/**
+ * The part that follows a name: a primitive value, a nested object, an array; or the end of an object. For an array of at
+ * most {@link SHORT} primitive values it is `LIST` plus the length.
+ */
 const PRIMITIVE = 0;
 const OBJECT = 1;
 const ARRAY = 2;
@@ -48,27 +51,30 @@ const SHORT = 4;
 type Plain = Record<string, unknown>;
 
 /**
- * A name of an object, or the end of one, after all that came before: the shapes that were met are the paths of a tree (a
- * trie), and a shape is found by one walk through the object.
+ * A node of a trie: a name of an object, or the end of an object. Each path from the root is the shape of an object, so one
+ * walk through an object finds its shape.
  */
 interface Step {
   readonly name: string;
   readonly part: number;
   readonly next: Step[];
-  /** At the end of a shape: how often it was met, and the function for it. */
+  /** At the end of a shape: how often the shape was met, and the function for it. */
   met: number;
   copyOf: Packed[0] | undefined;
 }
 
-/** The shapes that a near cache has met: it goes with them. */
+/** The shapes that one near cache has met. */
 export class Shapes {
   first: Step = newStep("", OBJECT);
   functions = 0;
   bytes = 0;
-  /** Bytes of heap of the function that {@link pack} has compiled for its last value; 0 when it has not. */
+  /** The heap bytes of the function that the last {@link pack} has compiled; 0 if it has compiled none. */
   compiled = 0;
 
-  /** Packs a value; `undefined` for what cannot be copied, as `copierOf` says. The value must not be used any more. */
+  /**
+   * Packs a value. Returns `undefined` if the value cannot be copied (see `copierOf`). The caller must not use the value any
+   * more.
+   */
   pack(value: unknown): Packed | undefined {
     this.compiled = 0;
     const packed = globalThis.process && isPlain(value) ? packByShape(this, value) : undefined;
@@ -82,7 +88,7 @@ function copyPlanned([, value, copier]: Packed): unknown {
   return copy(value, copier as Copier);
 }
 
-/** For the function of its shape; `undefined` when there is none. */
+/** Packs an object for the function of its shape; `undefined` if there is no such function. */
 function packByShape(shapes: Shapes, value: Plain): Packed | undefined {
   if (shapes.bytes > BYTES || shapes.functions >= FUNCTIONS) {
     shapes.first = newStep("", OBJECT);
@@ -101,11 +107,14 @@ function packByShape(shapes: Shapes, value: Plain): Packed | undefined {
   }
   if (last.copyOf === undefined) return undefined;
   packed[0] = last.copyOf;
-  // As it grew, there is more room in it than is needed.
+  // An array that has grown has spare room; the slice has none.
   return packed.slice() as Packed;
 }
 
-/** Packs all parts of an object on the way from one step to the last, which it returns; `undefined` when it cannot. */
+/**
+ * Walks through an object and along the trie, and packs the parts of the object. Returns the last step of its shape, or
+ * `undefined` if the object cannot be packed.
+ */
 function walk(value: Plain, from: Step, packed: unknown[], seen: Set<object>, depth: number): Step | undefined {
   if (depth === 0 || seen.has(value)) return undefined;
   seen.add(value);
@@ -115,7 +124,7 @@ function walk(value: Plain, from: Step, packed: unknown[], seen: Set<object>, de
     const part = partOf(item);
     if (name.length > LONGEST_NAME) return undefined;
     at = follow(at, name, part);
-    // In a literal that name would be the prototype.
+    // In an object literal this name sets the prototype.
     if (name === "__proto__" || packed.length + seen.size > PARTS) return undefined;
     if (part === PRIMITIVE) packed.push(item);
     else if (part >= LIST) {
@@ -135,7 +144,10 @@ function walk(value: Plain, from: Step, packed: unknown[], seen: Set<object>, de
   return follow(at, "", END);
 }
 
-/** The step that follows. What is often met moves to the front, and a new one takes the place of the last. */
+/**
+ * Returns the next step for a name and its part. A step that is met moves towards the front. A new step takes the last place
+ * once all {@link BRANCHES} are taken.
+ */
 function follow({ next }: Step, name: string, part: number): Step {
   for (let i = 0; i < next.length; i++) {
     const one = next[i] as Step;
@@ -147,11 +159,11 @@ function follow({ next }: Step, name: string, part: number): Step {
     return one;
   }
   const added = newStep(name, part);
-  next[Math.min(next.length, WAYS - 1)] = added;
+  next[Math.min(next.length, BRANCHES - 1)] = added;
   return added;
 }
 
-/** Bytes of all steps that were ever made. */
+/** The bytes of all steps that were ever made. */
 let made = 0;
 
 function newStep(name: string, part: number): Step {
@@ -174,7 +186,7 @@ function partOf(item: unknown): number {
   return isList ? LIST + item.length : ARRAY;
 }
 
-/** A function for the shape of a value; `undefined` where code must not be made of text. */
+/** Compiles a function for the shape of a value; `undefined` where the runtime forbids to compile text. */
 function compile(value: Plain): Packed[0] | undefined {
   let at = 1;
   const expression = (item: unknown): string => {

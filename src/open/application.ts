@@ -1,15 +1,16 @@
 /**
- * The cache that needs no configuration: one for each application, found by all its processes and threads. The
- * application is the project whose code runs, which is a folder with a package.json. In this order:
+ * The name of the cache that needs no configuration: one for each application, found by all its processes and threads. The
+ * application is the project whose code runs. A project is a folder with a package.json. It is found in this order:
  *
- * 1. The script that was started is in a project.
- * 2. If it is a dependency (in `node_modules`, or reached by a link from there), it is a tool: a test runner, a command,
- *    the process of a pool. Then, and without a script, the code that asks is: the nearest call outside of `node_modules`.
- * 3. Where only dependencies call, as in a timer of theirs, it is the project that they are installed in.
- * 4. Otherwise the working directory is.
+ * 1. The project of the script that was started.
+ * 2. A script that is a dependency (in `node_modules`, or reached by a link from there) is a tool: a test runner, a
+ *    command, the process of a pool. Then, and where there is no script, the project of the code that asks: of the nearest
+ *    caller outside of `node_modules`.
+ * 3. Where only dependencies call, as in a timer of theirs, the project that they are installed in.
+ * 4. Otherwise the project of the working directory.
  *
- * Nothing of that is remembered or handed on but the script of the main thread, so all processes and threads that run code
- * of one project find the same, whichever of them asks first.
+ * Only the script of the main thread is remembered and handed on to workers. So all processes and threads that run code of
+ * one project find the same cache, whichever of them asks first.
  */
 
 import { createHash } from "node:crypto";
@@ -18,33 +19,34 @@ import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { getEnvironmentData, isMainThread, setEnvironmentData } from "node:worker_threads";
 
-/** Under which the main thread tells its workers what was started: a worker only knows its own script. */
+/** The environment data by which the main thread tells its workers the script: a worker only knows its own script. */
 const STARTED = "cache-machine started script";
-/** The part of a path up to the first of the folders for dependencies. */
+/** Matches a path in a folder for dependencies; captures the part up to the first such folder. */
 const ABOVE_DEPENDENCIES = /^(.*?)[\\/]node_modules[\\/]/s;
-/** Node.js runs code of its command line, and what looks like a script is an argument of that. */
+/** Options with which Node.js runs code of its command line. What looks like a script then is an argument of that code. */
 const EVALUATES = /^(-e|-p|-pe|--eval|--print)(=|$)/;
-/** Links from one script to the next, before that is a circle. */
+/** How many links from one script to the next are followed: more are a circle. */
 const MAX_LINKS = 40;
-/** What the readable part of a name takes of the name of a file, in bytes. */
+/** The longest readable part of a name, in bytes of a file name. */
 const READABLE_BYTES = 120;
 
 if (isMainThread) setEnvironmentData(STARTED, startedScript() as never);
 
-/** pm2 starts every script through one of its own, and names the real one in its environment. */
+/** The script that was started; pm2 starts each script through one of its own, and names the real one in the environment. */
 function startedScript(): string | undefined {
   const script = process.argv[1];
   const { pm_exec_path: real } = process.env;
-  // Looked at only here: children of such a process inherit the variable.
+  // Only a script of pm2 is looked up there: children of such a process inherit the variable.
   if (script !== undefined && real !== undefined && /[\\/]ProcessContainer\w*\.js$/.test(script)) return real;
   return process.execArgv.some((option) => EVALUATES.test(option)) ? undefined : script;
 }
 
-/** The script of the process, for a worker whose main thread has not loaded this module. */
+/** The script of the process, read from procfs: for a worker whose main thread has not loaded this module. */
 function scriptOfProcess(): string | undefined {
   try {
     const words = readFileSync("/proc/self/cmdline", "utf8").split("\0").slice(1);
-    // Options come first, and a worker has those of its process unless told otherwise. A title replaces all.
+    // The options of Node.js come first; a worker has those of its process unless told otherwise. A process that sets its
+    // title overwrites this list.
     const isAsStarted = process.execArgv.every((option, i) => words[i] === option && !EVALUATES.test(option));
     const script = resolve(words[process.execArgv.length] as string);
     return isAsStarted && existsSync(script) ? script : undefined;
@@ -54,7 +56,7 @@ function scriptOfProcess(): string | undefined {
   }
 }
 
-/** The project of the script that was started; undefined when there is none, and when it is a tool. */
+/** The project of the script that was started; `undefined` when there is no script, and when it is a tool. */
 function startedProject(): string | undefined {
   const told = getEnvironmentData(STARTED) as string | undefined;
   const script = told ?? (isMainThread ? undefined : scriptOfProcess()) ?? startedScript();
@@ -62,7 +64,8 @@ function startedProject(): string | undefined {
   if (script === undefined || !isAbsolute(script)) return undefined;
   try {
     const isFolder = statSync(script, { throwIfNoEntry: false })?.isDirectory() === true;
-    // In `node_modules/.bin`, in a folder of commands that leads to a dependency, or in one that is linked to a checkout.
+    // A tool may be started by a link: in `node_modules/.bin`, or in a folder of commands. That link may lead to a
+    // dependency, or through a dependency to a checkout of it.
     let at = script;
     for (let links = 0; links < MAX_LINKS; links++) {
       if (ABOVE_DEPENDENCIES.test(at)) return undefined;
@@ -82,8 +85,8 @@ function startedProject(): string | undefined {
 }
 
 /**
- * The files of the calls that lead to `entry`, the nearest first: paths, as they are on the disk. None where the host has
- * made `Error` unchangeable.
+ * The files of the calls that lead to `entry`, the nearest first, as real paths. None where `Error` cannot be changed, as
+ * with --frozen-intrinsics.
  */
 function callersOf(entry: (...args: never[]) => unknown): string[] {
   const before = { limit: Object.getOwnPropertyDescriptor(Error, "stackTraceLimit"), prepare: Error.prepareStackTrace };
@@ -102,6 +105,7 @@ function callersOf(entry: (...args: never[]) => unknown): string[] {
   }
 }
 
+/** The file of a call, as a real path; `undefined` when the call is in no file. */
 function fileOf(site: NodeJS.CallSite): string | undefined {
   // Code that a tool has compiled from text names its file in a comment.
   const name = site.getFileName() ?? site.getScriptNameOrSourceURL();
@@ -124,14 +128,14 @@ function applicationFolder(entry: (...args: never[]) => unknown): string {
   if (own !== undefined) return projectAbove(dirname(own));
   for (const file of callers) {
     const [, folder] = ABOVE_DEPENDENCIES.exec(file) as unknown as [string, string];
-    // There is none above commands and packages that are installed for everybody.
+    // Commands and packages that are installed for all users have no project around them.
     if (manifestOf(folder) !== undefined) return folder;
   }
   let folder = "/";
   try {
     folder = process.cwd();
   } catch {
-    // It was removed.
+    // The working directory was removed.
   }
   return projectAbove(folder);
 }
@@ -145,20 +149,20 @@ function projectAbove(folder: string): string {
   }
 }
 
-/** Whether it says nothing but of what kind the modules are: builds put such files beside what they make. */
+/** Whether a package.json tells only the kind of its modules: builds put such files beside what they make. */
 function isMarker(manifest: object): boolean {
   const keys = Object.keys(manifest);
   return keys.length > 0 && keys.every((key) => key === "type" || key === "sideEffects");
 }
 
-/** What stands in a package.json; undefined when there is none. */
+/** The content of a folder's package.json; `undefined` when there is none. */
 function manifestOf(folder: string): { name?: unknown } | undefined {
   try {
     const text = readFileSync(join(folder, "package.json"), "utf8");
     try {
       return Object(JSON.parse(text)) as object;
     } catch {
-      // Not for us to judge.
+      // A broken package.json still marks a project.
       return { name: undefined };
     }
   } catch {
@@ -166,13 +170,13 @@ function manifestOf(folder: string): { name?: unknown } | undefined {
   }
 }
 
-/** The beginning of a text that takes so many bytes of a file's name at most; characters are not cut through. */
+/** The beginning of a text, as much as takes {@link READABLE_BYTES} of a file name; no character is cut through. */
 function beginning(text: string): string {
   let bytes = 0;
   let result = "";
-  // What is not well-formed is replaced on the way.
+  // Through a buffer, which replaces lone surrogates.
   for (const char of Buffer.from(text).toString()) {
-    // As `file.ts` writes names: three for each byte of what is not plain.
+    // As place.ts writes names: three bytes for each byte of a character that is not plain.
     bytes += /[A-Za-z0-9._-]/.test(char) ? 1 : 3 * Buffer.byteLength(char);
     if (bytes > READABLE_BYTES) break;
     result += char;
@@ -181,9 +185,9 @@ function beginning(text: string): string {
 }
 
 /**
- * Name of the application's cache: readable, and different for each project on the machine.
+ * The name of the application's cache: readable, and different for each project on the machine.
  *
- * @param entry the function of the public interface that was called
+ * @param entry the function of the public interface that was called; its callers are the code that asks
  */
 export function applicationName(entry: (...args: never[]) => unknown): string {
   const folder = applicationFolder(entry);

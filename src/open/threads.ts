@@ -1,12 +1,13 @@
-/** Caches in the memory of one process, for its threads: what works wherever WebAssembly and shared memory do. */
+/** Caches in the memory of one process, for its threads. They work wherever WebAssembly and shared memory do. */
 
-import { type Cache, type CacheHandle, openRegion } from "../cache/cache.ts";
+import { type Cache, openRegion } from "../cache/cache.ts";
 import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "../cache/options.ts";
-import { checkMapping, layout, sizeLimits } from "../engine/plan.ts";
-import { CacheError } from "../errors.ts";
+import type { CacheHandle } from "../cache/types.ts";
+import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
+import { badLayout, unsupported } from "../errors.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
 import { requireMemory } from "../system/cgroup.ts";
-import { describe } from "../values/runtime.ts";
+import { describe } from "../values/describe.ts";
 
 /**
  * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the
@@ -29,9 +30,9 @@ export function createCache<V = any>(options?: CreateOptions): Cache<V> {
   requireSharedMemory();
   const size = resolveSize(options?.size, sizeLimits()) ?? DEFAULT_SIZE;
   requireMemory(size);
-  const { base, slots } = layout.plan(size);
-  const region = createThreadRegion({ base, size, slots });
-  layout.format(region.memory, base, size);
+  const { base, seats } = plan.of(size);
+  const region = createThreadRegion({ base, size, seats });
+  plan.format(region.memory, base, size);
   return openRegion<V>(region, resolved, undefined, true);
 }
 
@@ -49,16 +50,15 @@ export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
   if (!isSharedMemory(memory) || (reach !== "threads" && reach !== "processes")) {
     throw new TypeError(`handle: ${whyNot(handle)}`);
   }
-  if (build !== layout.build) {
-    throw new CacheError(
-      "ERR_LAYOUT",
+  if (build !== plan.build) {
+    throw badLayout(
       "handle: comes from another version of cache-machine. All threads of a process must load the same one.",
     );
   }
   return inside as ThreadHandle | FileHandle;
 }
 
-/** Whether it is a shared memory of any realm: those of test runners and `node:vm` have classes of their own. */
+/** Whether a value is a shared memory of any realm: realms of test runners and `node:vm` have classes of their own. */
 function isSharedMemory(value: unknown): value is WebAssembly.Memory {
   try {
     const bufferOf = Object.getOwnPropertyDescriptor(WebAssembly.Memory.prototype, "buffer")?.get;
@@ -68,7 +68,7 @@ function isSharedMemory(value: unknown): value is WebAssembly.Memory {
   }
 }
 
-/** What is wrong with something that is no handle. */
+/** What is wrong with a value that is no handle. */
 function whyNot(handle: unknown): string {
   const right = "the `handle` of a cache, passed by workerData, postMessage or environment data";
   if (typeof handle !== "object" || handle === null) return `must be ${right}, not ${describe(handle)}`;
@@ -82,8 +82,7 @@ function whyNot(handle: unknown): string {
 
 function requireSharedMemory(): void {
   if (typeof SharedArrayBuffer === "function") return;
-  throw new CacheError(
-    "ERR_UNSUPPORTED",
+  throw unsupported(
     "there is no SharedArrayBuffer here. A page has it when it is cross-origin isolated: serve it with the headers " +
       "`Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: require-corp`.",
   );

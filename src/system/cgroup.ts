@@ -1,9 +1,10 @@
 /**
- * The memory that the kernel lets a container or a service have: its control groups. A cache that takes more would be
- * the end of the process, without a word, when it has filled up. Usable in a browser, where nothing is known.
+ * The memory that a container or a service may have: the limits of its control groups (cgroups). A process with a larger
+ * cache would be killed by the kernel without a message once the cache has filled up. Needs no Node.js: in a browser no
+ * limit is known.
  */
 
-import { CacheError } from "../errors.ts";
+import { noSpace } from "../errors.ts";
 import { readableSize } from "../size.ts";
 
 const ROOT = "/sys/fs/cgroup";
@@ -18,11 +19,10 @@ export function requireMemory(size: number): void {
   if (fs === undefined) return;
   const limit = memoryLimit((path) => fs.readFileSync(path, "latin1"));
   if (size <= limit) return;
-  throw new CacheError(
-    "ERR_NO_SPACE",
+  throw noSpace(
     `size: a cache of ${readableSize(size)} does not fit the memory that this container or service may use (its control ` +
-      `group allows ${readableSize(limit)}): choose a smaller \`size\`, or raise the limit (\`docker run --memory\`, ` +
-      "`resources.limits.memory`, `MemoryMax=`)",
+      `group allows ${readableSize(limit)}). Choose a smaller \`size\`, or raise the limit (\`docker run --memory\`, ` +
+      "`resources.limits.memory`, `MemoryMax=`).",
   );
 }
 
@@ -45,10 +45,10 @@ export function memoryLimit(read: (path: string) => string): number {
     /^\d+:(|(?:.*,)?memory(?:,.*)?):(.*)$/gm,
   )) {
     const [folder, file] = controllers === "" ? [ROOT, "memory.max"] : [`${ROOT}/memory`, "memory.limit_in_bytes"];
-    // In a container the path may be that of the host, of which only the last part, or nothing, is mounted: groups that
-    // cannot be read say nothing, and the innermost that is mounted lies at the root.
+    // In a container the path may be that of the host machine, of which only the last part, or nothing, is mounted. A group
+    // that cannot be read sets no limit here, and the innermost group that is mounted lies at the root.
     for (let group = path; ; group = group.slice(0, group.lastIndexOf("/"))) {
-      // "max", or nothing, is not a number, and what is not positive no limit.
+      // "max" and an empty text are not a number, and a number that is not positive is no limit.
       const bytes = Number.parseInt(text(`${folder}${group === "/" ? "" : group}/${file}`), 10);
       if (bytes > 0 && bytes < limit) limit = bytes;
       if (group === "" || group === "/") break;

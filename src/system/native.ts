@@ -3,25 +3,22 @@
  * `WebAssembly.Memory`, giving an unnamed file its name, locking single bytes of a file, and counting the users of a
  * mapping until their threads end.
  *
- * They are made by a small native part, native/cache_machine.c, whose binaries come with the package. It is loaded when the
- * first cache of process reach is opened and not before, so importing this module never fails. Knows nothing of names,
- * layouts or participants.
+ * A small native part, native/cache_machine.c, makes these calls; binary.ts finds and loads it. It is loaded when the first
+ * cache of process reach is opened and not before, so importing this module never fails. Nothing here knows of names of
+ * caches, of what the bytes mean, or of participants.
  */
 
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { getSystemErrorName } from "node:util";
-import { CacheError } from "../errors.ts";
+import { noAddressSpace, noSpace, unsupported } from "../errors.ts";
 import { readableSize } from "../size.ts";
+import { loadBinary } from "./binary.ts";
 
-/** What the native part answers to arguments that it makes no call with. */
+/** The answer of the native part to wrong arguments, with which it makes no call. */
 const WRONG_ARGUMENT = -4096;
 
 /**
- * Blocks are reserved in steps of this many bytes. tmpfs undoes a call that a signal cuts short, so one call for
- * everything would start from zero at each tick of a profiler and never end; a step takes less than such a tick.
+ * Blocks are reserved in steps of this many bytes. tmpfs undoes a call that a signal cuts short. One call for all blocks
+ * would start from zero at each tick of a profiler and never end. A step takes less time than such a tick.
  */
 const RESERVE_STEP = 1 << 20;
 /** How often the steps of one reservation may be cut short by signals before that is an error. */
@@ -40,7 +37,17 @@ interface Calls {
   leave(users: Int32Array): number;
 }
 
-const CALLS = ["reserve", "map", "unmap", "link", "lock", "unlock", "lockDirectory", "join", "leave"];
+const CALLS: readonly (keyof Calls)[] = [
+  "reserve",
+  "map",
+  "unmap",
+  "link",
+  "lock",
+  "unlock",
+  "lockDirectory",
+  "join",
+  "leave",
+];
 
 /** The calls, once per thread. */
 export class Native {
@@ -53,7 +60,7 @@ export class Native {
    * not be loaded; `ERR_NO_SPACE` without a descriptor or address space to load it.
    */
   static load(): Native {
-    Native.#loaded ??= new Native(loadCalls());
+    Native.#loaded ??= new Native(loadBinary<Calls>(CALLS));
     return Native.#loaded;
   }
 
@@ -94,7 +101,7 @@ export class Native {
   }
 
   /**
-   * Puts private zeros in place of a mapping that nobody has joined, for a memory that is not going to be used any more:
+   * Puts private zeros in place of a mapping that nobody has joined. For a memory that is not going to be used any more:
    * it would keep the blocks of its file in use until it is collected.
    */
   unmap(memory: WebAssembly.Memory, base: number, size: number): void {
@@ -131,12 +138,11 @@ export class Native {
     if (code === undefined) return true;
     if (code === "EEXIST") return false;
     if (code === "ENOSPC" || code === "EDQUOT") {
-      throw new CacheError("ERR_NO_SPACE", `no room for the directory entry ${path} (${code})`);
+      throw noSpace(`path: there is no room for the directory entry ${path} (${code}). Remove some files.`);
     }
-    throw new CacheError(
-      "ERR_UNSUPPORTED",
-      `${path} could not be created (linkat: ${code}); this needs /proc and a local file system such as tmpfs: ` +
-        "choose another directory with the option `path`",
+    throw unsupported(
+      `path: ${path} could not be created (linkat: ${code}), which needs /proc and a local file system such as tmpfs. ` +
+        "Choose another directory with the option `path`.",
     );
   }
 
@@ -152,7 +158,7 @@ export class Native {
     return this.#lock("lock", fd, byte);
   }
 
-  /** Gives back what {@link Native.tryLock} took; nothing happens to a byte that is not held. */
+  /** Gives back a lock that {@link Native.tryLock} took. Nothing happens to a byte that is not held. */
   unlock(fd: number, byte: number): void {
     this.#lock("unlock", fd, byte);
   }
@@ -167,7 +173,7 @@ export class Native {
   }
 
   #lock(call: "lock" | "unlock", fd: number, byte: number): boolean {
-    // Not a waiting call, so local file systems never answer EINTR; others may, and then a few more tries settle it.
+    // The call does not wait, so local file systems never answer EINTR. Others may, and then a few more tries settle it.
     for (let tries = 0; ; tries++) {
       const error = errorOf(this.#calls[call](fd, byte));
       if (error === 0) return true;
@@ -182,7 +188,7 @@ function rangeOf(memory: WebAssembly.Memory, base: number, size: number): Uint8A
   return new Uint8Array(memory.buffer, base, size);
 }
 
-/** The errno that a call has answered, 0 for none. */
+/** The errno of a call's answer, 0 for none. */
 function errorOf(result: number): number {
   if (result === WRONG_ARGUMENT) throw new TypeError("cache-machine: wrong argument for the native part");
   return result < 0 ? -result : 0;
@@ -192,7 +198,7 @@ function nameOf(error: number): string | undefined {
   return error > 0 ? getSystemErrorName(-error) : undefined;
 }
 
-/** An error that no caller can do something about in particular, in the shape of Node.js's own system errors. */
+/** An error for which there is no advice, in the shape of Node.js's own system errors. */
 function systemError(syscall: string, errno: number): Error {
   const code = nameOf(errno);
   return Object.assign(new Error(`${code}: ${syscall} failed`), { code, errno: -errno, syscall });
@@ -205,17 +211,15 @@ function reserveError(error: number, size: number): Error {
     case "EDQUOT":
     case "EFBIG":
     case "ENOMEM":
-      return new CacheError(
-        "ERR_NO_SPACE",
-        `the file system has no room for a cache of ${readableSize(size)} (${code}): choose a smaller \`size\`, give ` +
-          "a container more with `docker run --shm-size` (64 MB by default), or choose another place with `path`",
+      return noSpace(
+        `size: the file system has no room for a cache of ${readableSize(size)} (${code}). Choose a smaller \`size\`, give ` +
+          "a container more with `docker run --shm-size` (64 MB by default), or choose another place with `path`.",
       );
     case "ENOTSUP":
     case "EINVAL":
     case "ENODEV":
-      return new CacheError(
-        "ERR_UNSUPPORTED",
-        `the file system cannot reserve blocks (fallocate: ${code}): choose a local one such as tmpfs with \`path\``,
+      return unsupported(
+        `path: the file system cannot reserve blocks (fallocate: ${code}). Choose a local one such as tmpfs with \`path\`.`,
       );
     default:
       return systemError("fallocate", error);
@@ -227,18 +231,13 @@ function mapError(error: number, size: number): Error {
   switch (code) {
     case "ENOMEM":
     case "EAGAIN":
-      return new CacheError(
-        "ERR_NO_SPACE",
-        `no address space to map a cache of ${readableSize(size)} (${code}): ` +
-          "raise the limits of this process (`ulimit -v`, vm.max_map_count) or choose a smaller `size`",
-      );
+      return noAddressSpace(systemError("mmap", error), `a cache of ${readableSize(size)} (mmap: ${code})`);
     case "ENODEV":
     case "EACCES":
     case "EPERM":
     case "EINVAL":
-      return new CacheError(
-        "ERR_UNSUPPORTED",
-        `the file cannot be mapped for sharing (mmap: ${code}): choose a local file system such as tmpfs with \`path\``,
+      return unsupported(
+        `path: the file cannot be mapped for sharing (mmap: ${code}). Choose a local file system such as tmpfs with \`path\`.`,
       );
     default:
       return systemError("mmap", error);
@@ -252,109 +251,11 @@ function lockError(error: number): Error {
     case "ENOLCK":
     case "ENOSYS":
     case "ENOTSUP":
-      return new CacheError(
-        "ERR_UNSUPPORTED",
-        `the file system or the kernel has no open file description locks (fcntl: ${code}), ` +
-          "which tell the living from the dead: choose a local file system such as tmpfs with `path`",
+      return unsupported(
+        `path: the file system or the kernel has no open file description locks (fcntl: ${code}), which tell the living ` +
+          "from the dead. Choose a local file system such as tmpfs with `path`.",
       );
     default:
       return systemError("fcntl", error);
   }
-}
-
-/** Where the binary of the package is, in a form in which file tracing and bundlers see that both files are needed. */
-function packagedBinary(arch: "x64" | "arm64"): URL {
-  return arch === "x64"
-    ? new URL("../../native/cache_machine-linux-x64.node", import.meta.url)
-    : new URL("../../native/cache_machine-linux-arm64.node", import.meta.url);
-}
-
-function loadCalls(): Calls {
-  const { platform, arch } = process;
-  if (platform !== "linux" || (arch !== "x64" && arch !== "arm64")) {
-    throw new CacheError(
-      "ERR_UNSUPPORTED",
-      `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}; ` +
-        "createCache() shares one between the threads of a process on every platform",
-    );
-  }
-  const file = findBinary(arch);
-  const module: { exports: Partial<Calls> } = { exports: {} };
-  try {
-    process.dlopen(module, file);
-  } catch (cause) {
-    throw loadError(file, cause as NodeJS.ErrnoException);
-  }
-  if (!CALLS.every((name) => typeof module.exports[name as keyof Calls] === "function")) {
-    throw new CacheError("ERR_UNSUPPORTED", `${file} belongs to another version of cache-machine: replace it`);
-  }
-  return module.exports as Calls;
-}
-
-/**
- * The binary of the package. Where this module has become part of a bundle, that is looked for beside the bundle, beside
- * the script or executable that was started, and in the package, if that is installed there.
- */
-function findBinary(arch: "x64" | "arm64"): string {
-  const name = `cache_machine-linux-${arch}.node`;
-  // A bundle of CommonJS has no `import.meta.url`, or the one of the machine on which it was made.
-  const scripts = [
-    () => fileURLToPath(import.meta.url),
-    () => __filename,
-    () => process.argv[1],
-    () => process.execPath,
-  ];
-  const places = [
-    () => fileURLToPath(packagedBinary(arch)),
-    ...scripts.map((script) => () => join(dirname(script() as string), name)),
-    ...scripts.map((script) => () => {
-      return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
-    }),
-  ];
-  const tried = new Set<string>();
-  for (const place of places) {
-    try {
-      const file = place();
-      tried.add(file);
-      if (existsSync(file)) return file;
-    } catch {
-      // There is no such place here, or Node.js runs with --permission and must not look there.
-    }
-  }
-  throw new CacheError(
-    "ERR_UNSUPPORTED",
-    `sharing a cache between processes needs the file ${name} of the package, which is in none of its places: ` +
-      `${[...tried].join(", ")}. Copy node_modules/cache-machine/native/${name} next to the bundle, install the package ` +
-      "where the bundle runs, or use createCache() to share a cache between the threads of this process",
-  );
-}
-
-/** Why a binary that is there could not be loaded: who forbids it, or what is missing. */
-function loadError(file: string, cause: NodeJS.ErrnoException): CacheError {
-  const { message } = cause;
-  if (/Too many open files|No file descriptors/i.test(message)) {
-    return new CacheError("ERR_NO_SPACE", "no file descriptor left (EMFILE): raise the limit (`ulimit -n`)", { cause });
-  }
-  if (/Cannot allocate memory|Out of memory/i.test(message)) {
-    const advice = "raise the limits of this process (`ulimit -v`, vm.max_map_count)";
-    return new CacheError("ERR_NO_SPACE", `no address space to load ${basename(file)}: ${advice}`, { cause });
-  }
-  const otherwise = "or use createCache() to share a cache between the threads of this process";
-  const needs = `sharing a cache between processes needs a native part, ${file}, which `;
-  const because = (reason: string): CacheError =>
-    new CacheError("ERR_UNSUPPORTED", `${needs}${reason}, ${otherwise}`, { cause });
-  if (cause.code === "ERR_DLOPEN_DISABLED") {
-    const options = [...process.execArgv, ...(process.env.NODE_OPTIONS ?? "").split(/\s+/)];
-    if (options.includes("--no-addons")) return because("--no-addons forbids: start Node.js without that option");
-    if ("permission" in process) return because("Node.js's permission model forbids: start it with --allow-addons");
-    return because("this Node.js was told not to load: allow native addons");
-  }
-  // glibc and musl, when the file system is mounted without the right to execute.
-  if (/failed to map segment|Operation not permitted/i.test(message)) {
-    return because(
-      `the system refuses to execute (${message}): its file system may be mounted with \`noexec\`; install the package ` +
-        "on one that is not",
-    );
-  }
-  return because(`could not be loaded (${message}): install the package anew`);
 }

@@ -1,17 +1,17 @@
 /**
- * What an object is, told by what it holds and not by what it says: neither `Symbol.toStringTag`, nor a method that somebody
- * replaced, nor another realm (which test runners and `node:vm` make) changes the answer. Relies on the runtime only.
+ * What an object is. The answer comes from what the object holds, not from what it says about itself: neither
+ * `Symbol.toStringTag`, nor a method that somebody replaced, nor another realm (test runners and `node:vm` make realms)
+ * changes it. Relies on the runtime only. Must not know how a value is stored.
  */
-import { typedArrayKind } from "./runtime.ts";
 
-type Kind = abstract new (...args: never[]) => object;
-/** Refuses every object that is not of its kind; what it returns is what the object holds. */
+type Class = abstract new (...args: never[]) => object;
+/** Returns what an object of one class holds. Throws for objects of all other classes. */
 type Content = (this: unknown) => unknown;
 
-const getter = (kind: Kind, name: string): Content =>
-  Object.getOwnPropertyDescriptor(kind.prototype, name)?.get as Content;
+const getter = (of: Class, name: string): Content =>
+  Object.getOwnPropertyDescriptor(of.prototype, name)?.get as Content;
 
-const KINDS: readonly (readonly [string, Kind, Content])[] = [
+const CLASSES: readonly (readonly [string, Class, Content])[] = [
   ["Map", Map, Map.prototype.entries],
   ["Set", Set, Set.prototype.values],
   ["Date", Date, Date.prototype.getTime],
@@ -22,59 +22,63 @@ const KINDS: readonly (readonly [string, Kind, Content])[] = [
   ["Number", Number, Number.prototype.valueOf],
   ["String", String, String.prototype.valueOf],
   ["Boolean", Boolean, Boolean.prototype.valueOf],
-  ["BigInt", BigInt as unknown as Kind, BigInt.prototype.valueOf],
+  ["BigInt", BigInt as unknown as Class, BigInt.prototype.valueOf],
 ];
-const contents: ReadonlyMap<string, Content> = new Map(KINDS.map(([name, , content]) => [name, content]));
-const kinds: ReadonlyMap<unknown, string> = new Map([
-  ...KINDS.map(([name, kind]) => [kind.prototype, name] as const),
+const contents: ReadonlyMap<string, Content> = new Map(CLASSES.map(([name, , content]) => [name, content]));
+const namesByPrototype: ReadonlyMap<unknown, string> = new Map([
+  ...CLASSES.map(([name, of]) => [of.prototype, name] as const),
   [Error.prototype, "Error"],
 ]);
 const TEMPORAL = "Temporal.";
-const toTag: () => string = Object.prototype.toString;
+const objectToString: () => string = Object.prototype.toString;
 
-/** What `Object.prototype.toString` calls a value, which anybody can choose. */
-export function tagOf(value: unknown): string {
-  return toTag.call(value).slice(8, -1);
+/**
+ * The name that `Object.prototype.toString` gives to a value. Any object can choose this name with `Symbol.toStringTag`.
+ */
+export function claimedName(value: unknown): string {
+  return objectToString.call(value).slice(8, -1);
 }
 
 /**
- * `"Map"`, `"Uint8Array"` (for a `Buffer`, too), `"Error"` with all its subclasses, `"Temporal.Instant"` … of what comes back
- * as what it is; `"Array"`; `"Object"` for plain objects and all others.
+ * The name of an object's built-in class, if objects of this class are read back as such: `"Map"`, `"Uint8Array"` (also for a
+ * `Buffer`), `"Error"` (also for each subclass), `"Temporal.Instant"` … Arrays are `"Array"`. Plain objects and all others
+ * are `"Object"`.
  */
-export function kindOf(value: object): string {
+export function classOf(value: object): string {
   if (Array.isArray(value)) return "Array";
-  if (ArrayBuffer.isView(value)) return typedArrayKind(value) ?? "DataView";
-  let kind: string | undefined;
+  if (ArrayBuffer.isView(value)) return typedArrayName(value) ?? "DataView";
+  let name: string | undefined;
   let at: unknown = Object.getPrototypeOf(value);
-  while (at !== null && at !== Object.prototype && kind === undefined) {
-    kind = kinds.get(at);
+  while (at !== null && at !== Object.prototype && name === undefined) {
+    name = namesByPrototype.get(at);
     at = Object.getPrototypeOf(at);
   }
-  if (kind === undefined) {
+  if (name === undefined) {
     const tag = (value as Record<symbol, unknown>)[Symbol.toStringTag];
-    const isTold = typeof tag === "string";
-    if (isTold && tag.startsWith(TEMPORAL)) kind = tag;
-    // Of this realm, and of no kind of it.
+    const hasTag = typeof tag === "string";
+    if (hasTag && tag.startsWith(TEMPORAL)) name = tag;
+    // The chain of prototypes ends in this realm, and no built-in class was on it.
     else if (at !== null) return "Object";
-    else kind = tagOf(value);
-    if (kind === "Error" ? !isTold : isForeignError(value)) return "Error";
+    else name = claimedName(value);
+    // Without a tag of its own, only an error of another realm is called "Error".
+    if (name === "Error" ? !hasTag : isForeignError(value)) return "Error";
   }
-  return kind === "Error" || holds(value, contents.get(kind) ?? contentOfTemporal(kind)) ? kind : "Object";
+  return name === "Error" || holds(value, contents.get(name) ?? contentOfTemporal(name)) ? name : "Object";
 }
 
-/** What an object of that kind holds: entries, time, text, the primitive value. */
-export function contentOf(value: object, kind: string): unknown {
-  return (contents.get(kind) ?? contentOfTemporal(kind))?.call(value);
+/** What an object of the class `name` holds: its entries, its time, its text, or its primitive value. */
+export function contentOf(value: object, name: string): unknown {
+  return (contents.get(name) ?? contentOfTemporal(name))?.call(value);
 }
 
-/** Newer runtimes tell errors of other realms that call themselves something else. */
+/** Whether this is an error of another realm, whatever name it claims. Older runtimes cannot tell, and answer `false`. */
 function isForeignError(value: object): boolean {
   return (Error as { isError?: (value: unknown) => boolean }).isError?.(value) === true;
 }
 
-function contentOfTemporal(tag: string): Content | undefined {
-  const { Temporal } = globalThis as { Temporal?: Record<string, Kind | undefined> };
-  return Temporal?.[tag.slice(TEMPORAL.length)]?.prototype?.toString;
+function contentOfTemporal(name: string): Content | undefined {
+  const { Temporal } = globalThis as { Temporal?: Record<string, Class | undefined> };
+  return Temporal?.[name.slice(TEMPORAL.length)]?.prototype?.toString;
 }
 
 function holds(value: object, content: Content | undefined): boolean {
@@ -87,12 +91,36 @@ function holds(value: object, content: Content | undefined): boolean {
   }
 }
 
-/** Whether there is anything to wait for: a Promise, or what looks like one. */
+const nameOfTypedArray = Object.getOwnPropertyDescriptor(
+  Object.getPrototypeOf(Uint8Array.prototype),
+  Symbol.toStringTag,
+)?.get as (this: unknown) => string | undefined;
+
+/**
+ * The name of a typed array's class (`"Uint8Array"` also for a `Buffer`), or `undefined` for every other value. Unlike
+ * `instanceof` it is right for arrays of another realm.
+ * @internal
+ */
+export function typedArrayName(value: unknown): string | undefined {
+  return nameOfTypedArray.call(value);
+}
+
+/**
+ * The words for a value in an error message: `null`, `a number`, `an Array`, `a Promise`.
+ * @internal
+ */
+export function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  const name = typeof value === "object" ? claimedName(value) : typeof value;
+  return `${/^[aeiou]/i.test(name) ? "an" : "a"} ${name}`;
+}
+
+/** Whether `await` would wait for this object: a Promise, or any object with a method named `then`. */
 export function isThenable(value: object): boolean {
   return typeof (value as { then?: unknown }).then === "function";
 }
 
-/** Also where a native function ran out of stack and says so in an error of its own. */
+/** Whether the stack ran out. Some native functions report that by an error of their own, which contains this text. */
 export function isStackOverflow(error: unknown): boolean {
   const message = error instanceof Error ? String(error.message) : "";
   return message.includes("Maximum call stack size exceeded") || message === "too much recursion";

@@ -1,5 +1,5 @@
-/** Decoded values that many readers share: the option `frozenObjects`. */
-import { contentOf, kindOf } from "./describe.ts";
+/** Freezes decoded values that many readers share: the option `frozenObjects`. Relies on `describe.ts` for classes. */
+import { classOf, contentOf } from "./describe.ts";
 
 const MUTATORS: Readonly<Record<string, readonly string[]>> = {
   Map: ["set", "delete", "clear"],
@@ -10,12 +10,12 @@ const MUTATORS: Readonly<Record<string, readonly string[]>> = {
 const UNFREEZABLE: readonly string[] = ["ArrayBuffer", "URL", "URLSearchParams"];
 
 /**
- * Freezes a decoded value with everything in it, so that many readers can share it: objects, arrays and errors by
- * `Object.freeze`, the contents of Maps and Sets as well, and the mutating methods of Maps, Sets and Dates throw a
- * `TypeError` (those borrowed from a prototype still work: this guards against mistakes, not against malice).
+ * Freezes a decoded value and everything within it, so that many readers can share it. Objects, arrays and errors are frozen
+ * by `Object.freeze`, as are the contents of Maps and Sets. The methods that change a Map, Set or Date throw a `TypeError`.
+ * (The methods of the prototype still work: this guards against mistakes, not against malice.)
  * @param value - changed in place; it should have no other user yet.
- * @returns whether all of it is frozen now. `false` when it contains bytes, URLs or expressions with the flag g or y, which
- * JavaScript cannot freeze, or which are of no use then: such a value must not be shared.
+ * @returns whether everything is frozen. `false` when the value contains something that JavaScript cannot freeze (binary data,
+ * URLs) or that is of no use when frozen (regular expressions with the flag g or y). Such a value must not be shared.
  */
 export function deepFreeze(value: unknown): boolean {
   let complete = true;
@@ -24,23 +24,23 @@ export function deepFreeze(value: unknown): boolean {
     if (typeof item === "object" && item !== null) found.add(item);
   };
   add(value);
-  // A Set visits what is added while it is walked: no recursion, so no depth is too much.
+  // The loop also visits objects that are added during it. There is no recursion, so any depth is fine.
   for (const object of found) {
-    const kind = kindOf(object);
-    // An expression with the flag g or y notes in itself how far it has got.
-    const notes = kind === "RegExp" && /[gy]/.test((object as RegExp).flags);
-    if (notes || UNFREEZABLE.includes(kind) || ArrayBuffer.isView(object)) {
+    const name = classOf(object);
+    // A regular expression with the flag g or y keeps its position in itself, in `lastIndex`.
+    const hasPosition = name === "RegExp" && /[gy]/.test((object as RegExp).flags);
+    if (hasPosition || UNFREEZABLE.includes(name) || ArrayBuffer.isView(object)) {
       complete = false;
       continue;
     }
-    if (kind === "Map") {
-      for (const [key, item] of contentOf(object, kind) as Iterable<[unknown, unknown]>) {
+    if (name === "Map") {
+      for (const [key, item] of contentOf(object, name) as Iterable<[unknown, unknown]>) {
         add(key);
         add(item);
       }
-    } else if (kind === "Set") for (const item of contentOf(object, kind) as Iterable<unknown>) add(item);
+    } else if (name === "Set") for (const item of contentOf(object, name) as Iterable<unknown>) add(item);
     if (!Object.isFrozen(object)) {
-      for (const method of MUTATORS[kind] ?? []) Object.defineProperty(object, method, { value: refuse });
+      for (const method of MUTATORS[name] ?? []) Object.defineProperty(object, method, { value: refuse });
     }
     for (const key of Object.getOwnPropertyNames(object)) add((object as Record<string, unknown>)[key]);
     Object.freeze(object);
@@ -49,5 +49,5 @@ export function deepFreeze(value: unknown): boolean {
 }
 
 function refuse(): never {
-  throw new TypeError("The value is shared with others and frozen. Change a copy of it.");
+  throw new TypeError("value: is frozen, because other readers share it; change a copy of it");
 }

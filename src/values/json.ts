@@ -1,30 +1,32 @@
 /**
- * Plain data ↔ JSON, by the runtime itself, which is several times faster than any library. Only what comes back exactly
- * as it was: objects and arrays of nothing but such, text, booleans, `null` and the numbers that JSON has. All else is for
- * `structured.ts`.
+ * Plain data ↔ JSON, by the `JSON` of the runtime, which is several times faster than any library. Plain data is what JSON
+ * gives back exactly as it was: text, booleans, `null`, the numbers that JSON has, and objects and arrays of plain data only.
+ * All other data is left to `structured.ts`.
  */
-import { DEEPEST, told, unreadable } from "./structured.ts";
+import { DEEPEST, quoted, unreadable } from "./value-errors.ts";
 
-/** Deeper data is not plain, so that neither looking at it nor writing it runs out of stack. */
+/** Data with more levels does not count as plain, so that the recursion here and in `JSON` never runs out of stack. */
 const DEPTH = 64;
+
 /**
- * The text of plain data; `undefined` for anything else, and when an object is in two places, which would become two.
+ * Returns the JSON of plain data. Returns `undefined` for other data, and when one object is in two places: JSON would make
+ * two objects of it.
  *
- * What becomes text is a copy that nobody else has. So here each getter and each trap of a proxy is asked once, and what
- * was looked at is what is written.
+ * The JSON is made from a private copy. Therefore each getter and each trap of a proxy runs once, and what was checked is
+ * what is written.
  */
 export function toJson(value: object): string | undefined {
   const copy = copyOf(value, new Set(), DEPTH);
   return copy && JSON.stringify(copy);
 }
 
-/** A copy, `undefined` when the value is not plain. `seen` are the objects that were met before. */
+/** Copies plain data; `undefined` if it is not plain. `seen` holds the objects that were met before. */
 function copyOf(value: object, seen: Set<object>, depth: number): object | undefined {
   const isArray = Array.isArray(value);
   if (Object.getPrototypeOf(value) !== (isArray ? Array : Object).prototype) return undefined;
   if (depth === 0 || seen.has(value) || (value as { toJSON?: unknown }).toJSON !== undefined) return undefined;
   seen.add(value);
-  // Spreading takes the whole shape of an object at once, which is what makes this cheap.
+  // Spreading copies the whole shape of an object at once. That makes the copy cheap.
   const copy: Record<string | number, unknown> = isArray ? ([] as never) : { ...value };
   const keys = isArray ? undefined : Object.keys(copy);
   const { length } = keys ?? (value as unknown[]);
@@ -33,37 +35,44 @@ function copyOf(value: object, seen: Set<object>, depth: number): object | undef
     let item = keys === undefined ? (value as unknown[])[i] : copy[key];
     const isObject = typeof item === "object" && item !== null;
     if (isObject) item = copyOf(item as object, seen, depth - 1);
-    // Of a property named `__proto__` the error is to tell, as no other way of storing it would bring it back.
+    // A property named `__proto__` cannot be stored at all. `structured.ts` throws the error that names its place.
     if (!isInJson(item) || key === "__proto__") return undefined;
     if (isArray || isObject) copy[key] = item;
   }
   return copy;
 }
 
-/** Whether JSON has this; what is an object was copied. A hole is `undefined`, as is what was not plain. */
+/**
+ * Whether JSON gives the item back as it was. An object is a copy of plain data here. A hole, and an object that is not plain,
+ * are `undefined`.
+ */
 function isInJson(item: unknown): boolean {
-  // Not NaN, not infinite, and not -0.
+  // JSON has no NaN, no infinite numbers, and no -0.
   if (typeof item === "number") return item - item === 0 && (item !== 0 || 1 / item > 0);
   return typeof item === "string" || typeof item === "boolean" || typeof item === "object";
 }
 
-/** Any text is safe: what is no JSON, no object, too deep, or has a property named `__proto__`, throws. */
+/**
+ * Turns JSON back into an object or array. Any text is safe.
+ * @throws {CacheError} `ERR_DATA` for text that is not JSON, not an object or array, has too many levels, or has a property
+ * named `__proto__`.
+ */
 export function fromJson(text: string): unknown {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw unreadable(`it is an object that is no JSON (${told(error)})`, error);
+    throw unreadable(`its text is not JSON (${quoted(error)})`, error);
   }
-  if (typeof value !== "object" || value === null) throw unreadable("it is an object that is none");
-  // A text that is short has not so many levels. One that has neither the name nor an escape, which can stand for a part of
-  // it, has no such property.
+  if (typeof value !== "object" || value === null) throw unreadable("its text is not the JSON of an object");
+  // Short text cannot have too many levels. Text with neither the name nor an escape (which can stand for a part of the name)
+  // cannot have such a property.
   if (text.length > 2 * DEEPEST) checkDepth(value, DEEPEST);
   if (text.includes("__proto__") || text.includes("\\u")) checkNames(value);
   return value;
 }
 
-/** Throws when there are more levels than anybody can have stored. Ends with them, so it takes little stack. */
+/** Throws if there are more levels than a stored value can have. The recursion ends there, so it takes little stack. */
 function checkDepth(value: object, depth: number): void {
   if (depth === 0) throw unreadable(`it has more than ${DEEPEST} levels`);
   if (Array.isArray(value)) {
@@ -79,7 +88,7 @@ function checkDepth(value: object, depth: number): void {
   }
 }
 
-/** Throws for a property that nobody can have stored, and that would change the prototype of whatever it is copied to. */
+/** Throws for a property that no stored value can have, and that would change the prototype of an object it is assigned to. */
 function checkNames(value: object): void {
   if (Object.hasOwn(value, "__proto__")) throw unreadable("it has a property named __proto__");
   for (const item of Object.values(value) as unknown[]) if (typeof item === "object" && item !== null) checkNames(item);

@@ -1,49 +1,46 @@
 /**
- * Keys ↔ bytes. Two strings that differ never get the same kind and bytes, lone surrogates included, so that the engine
- * may compare keys byte by byte. Relies on `text.ts`; knows nothing of the engine.
+ * Keys ↔ bytes. Two different strings never become the same key kind and bytes, not even strings with lone surrogates. So
+ * the engine can compare keys byte by byte. Relies on `runtime.ts` for text. Of the engine it knows the numbers of key kinds.
  */
+import { KEY_BYTES, KEY_ILL_FORMED, KEY_KIND_BITS, KEY_STRING } from "../engine/contract.ts";
 import { CacheError } from "../errors.ts";
-import { describe, type Host, host, isWellFormed, SHORT_TEXT, typedArrayKind } from "./runtime.ts";
+import { describe, typedArrayName } from "./describe.ts";
+import { type Runtime, runtime, SHORT_TEXT } from "./runtime.ts";
+import { isWellFormed } from "./text.ts";
 
-/** The longest key, in bytes: of UTF-8 for a string, of UTF-16 for a string with lone surrogates. */
+/** The length in bytes of the longest key. A string counts in UTF-8, or in UTF-16 if it has lone surrogates. */
 export const KEY_LIMIT = 4096;
 
-/** Instead of kind and length: the key is too long. */
+/** What {@link KeyCodec.write} returns for a key that is too long. */
 export const KEY_TOO_LONG = -1;
 
-/** A string, stored as UTF-8. */
-export const KEY_STRING = 0;
-/** Bytes, stored as they are. */
-export const KEY_BYTES = 1;
-/** A string with lone surrogates, which UTF-8 cannot express: stored as UTF-16, little-endian. */
-export const KEY_ILL_FORMED = 2;
-
-/** The kind of a key written by {@link KeyCodec.write}: {@link KEY_STRING}, {@link KEY_BYTES} or {@link KEY_ILL_FORMED}. */
+/** The key kind in a result of {@link KeyCodec.write}: `KEY_STRING`, `KEY_BYTES` or `KEY_ILL_FORMED`. */
 export function keyKind(written: number): number {
-  return written & 3;
+  return written & ((1 << KEY_KIND_BITS) - 1);
 }
 
-/** The length in bytes of a key written by {@link KeyCodec.write}. */
+/** The length in bytes in a result of {@link KeyCodec.write}. */
 export function keyLength(written: number): number {
-  return written >>> 2;
+  return written >>> KEY_KIND_BITS;
 }
 
-/** Keys ↔ bytes. Holds no state: one can serve a whole thread. */
+/** Turns keys into bytes and back. It holds no state, so one can serve a whole thread. */
 export class KeyCodec {
-  readonly #host: Host;
+  readonly #runtime: Runtime;
 
-  /** @param on - the host whose primitives are used; only tests give another than their own. */
-  constructor(on: Host = host) {
-    this.#host = on;
+  /** @param on - the runtime whose methods are used; only tests pass another than their own. */
+  constructor(on: Runtime = runtime) {
+    this.#runtime = on;
   }
 
   /**
    * Writes a key to the start of `target`.
-   * @param key - a string, or bytes (`Uint8Array`, which includes `Buffer`); may be empty.
-   * @param target - private or shared memory; the limit is its length if that is below {@link KEY_LIMIT}. Bytes after
-   * the key may be overwritten.
-   * @returns kind and length in one number, so that nothing is allocated: see {@link keyKind} and {@link keyLength}.
-   * Above that limit {@link KEY_TOO_LONG}: no entry has such a key, and {@link KeyCodec.tooLong} is the error of a store.
+   * @param key - a string, or bytes (a `Uint8Array`, which includes `Buffer`); may be empty.
+   * @param target - private or shared memory. Its length is the limit if it is less than {@link KEY_LIMIT}. Bytes after the
+   * key may be overwritten.
+   * @returns `length << 2 | key kind`, one number, so that nothing is allocated: see {@link keyLength} and {@link keyKind}.
+   * {@link KEY_TOO_LONG} for a key above the limit: no entry has such a key, so a read misses, and a store throws
+   * {@link KeyCodec.tooLong}.
    * @throws TypeError when the key is neither a string nor bytes.
    */
   write(key: string | Uint8Array, target: Uint8Array): number {
@@ -55,58 +52,58 @@ export class KeyCodec {
         if (unit > 0x7f) return this.#writeLong(key, target);
         target[i] = unit;
       }
-      return length << 2;
+      return (length << KEY_KIND_BITS) | KEY_STRING;
     }
-    if (!(key instanceof Uint8Array) && typedArrayKind(key) !== "Uint8Array") {
-      throw new TypeError(`key must be a string or a Uint8Array (such as a Buffer), not ${describe(key)}.`);
+    if (!(key instanceof Uint8Array) && typedArrayName(key) !== "Uint8Array") {
+      throw new TypeError(`key: must be a string or a Uint8Array (such as a Buffer), not ${describe(key)}`);
     }
     const bytes: Uint8Array = key;
     if (bytes.length > limitOf(target)) return KEY_TOO_LONG;
     target.set(bytes);
-    return (bytes.length << 2) | KEY_BYTES;
+    return (bytes.length << KEY_KIND_BITS) | KEY_BYTES;
   }
 
   #writeLong(key: string, target: Uint8Array): number {
     const length = key.length;
     const limit = limitOf(target);
-    // No character takes less than a byte, so there is no need to encode what cannot fit.
+    // Every character takes at least a byte. So this key cannot fit, and need not be encoded.
     if (length > limit) return KEY_TOO_LONG;
-    const { read, written } = this.#host.encodeInto(key, target);
+    const { read, written } = this.#runtime.encodeInto(key, target);
     if (written !== length && !isWellFormed(key)) {
       if (length * 2 > limit) return KEY_TOO_LONG;
-      this.#host.writeUtf16(key, target, 0);
-      return ((length * 2) << 2) | KEY_ILL_FORMED;
+      this.#runtime.writeUtf16(key, target, 0);
+      return ((length * 2) << KEY_KIND_BITS) | KEY_ILL_FORMED;
     }
-    return read < length || written > limit ? KEY_TOO_LONG : written << 2;
+    return read < length || written > limit ? KEY_TOO_LONG : (written << KEY_KIND_BITS) | KEY_STRING;
   }
 
-  /** What storing under a key throws that {@link write} found too long: `ERR_TOO_LARGE`. */
+  /** Makes the error of a store under a key that {@link write} found too long: `ERR_TOO_LARGE`. */
   tooLong(key: string | Uint8Array): CacheError {
-    let told = `${key.length} bytes`;
+    let has = `${key.length} bytes`;
     if (typeof key === "string") {
       const units = `${key.length * 2} bytes of UTF-16 (it has lone surrogates)`;
-      told = isWellFormed(key) ? `${this.#host.utf8Length(key)} bytes of UTF-8` : units;
+      has = isWellFormed(key) ? `${this.#runtime.utf8Length(key)} bytes of UTF-8` : units;
     }
-    const message = `The key has ${told}, the limit is ${KEY_LIMIT}. Use a shorter key, such as a hash of this one.`;
+    const message = `key: has ${has}, the limit is ${KEY_LIMIT}; use a shorter key, such as a hash of this one`;
     return new CacheError("ERR_TOO_LARGE", message);
   }
 
   /**
-   * The key that {@link write} wrote.
-   * @param kind - {@link KEY_STRING}, {@link KEY_BYTES} or {@link KEY_ILL_FORMED}.
-   * @param source - private or shared memory; the result never aliases it.
+   * Turns bytes back into the key that {@link write} wrote.
+   * @param kind - the key kind: `KEY_STRING`, `KEY_BYTES` or `KEY_ILL_FORMED`.
+   * @param source - private or shared memory; the result does not share it.
    * @param start - in bytes.
    * @param length - in bytes.
-   * @returns a string, or bytes (a `Buffer` where there is one); `undefined` for a kind that no key has.
+   * @returns a string, or bytes (a `Buffer` where the runtime has it); `undefined` for a key kind that does not exist.
    */
   read(kind: number, source: Uint8Array, start: number, length: number): string | Uint8Array | undefined {
     switch (kind) {
       case KEY_STRING:
-        return this.#host.readUtf8(source, start, length);
+        return this.#runtime.readUtf8(source, start, length);
       case KEY_BYTES:
-        return this.#host.copy(source, start, length);
+        return this.#runtime.copy(source, start, length);
       case KEY_ILL_FORMED:
-        return this.#host.readUtf16(source, start, length);
+        return this.#runtime.readUtf16(source, start, length);
       default:
         return undefined;
     }

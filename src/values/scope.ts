@@ -1,22 +1,25 @@
 /**
- * Namespaces: keys with a prefix, which no key of the cache itself can have because the engine tells their kinds apart,
- * a hidden tag for each namespace that a key is in, which clears it in one step, and a prefix for the tags as well.
+ * Namespaces. Keys of a namespace begin with its prefix; the key kind tells the engine that there is a prefix, so no key of
+ * the cache itself can be the same. Every entry has a hidden tag for each namespace that it is in; invalidating this tag
+ * clears the namespace in one step. The tags of a namespace have a prefix, too.
  */
 
-import { encoder } from "./encoding.ts";
-import { hashText, isWellFormed } from "./runtime.ts";
+import { encoder } from "./runtime.ts";
+import { hashText, isWellFormed } from "./text.ts";
 
-/** Which keys a view sees: all that begin with `prefix`, invalidated by any of `hidden`. */
+/** The part of a cache that a view shows: a namespace, or all keys outside of namespaces. */
 export interface Scope {
-  /** Tells scopes apart; empty for the cache itself. */
+  /** Different for each scope; empty for the cache itself. */
   readonly id: string;
-  /** A number from the id, so that the same key of many scopes does not have one place in the near cache. */
+  /** A hash of the id, so that the same key of many scopes does not always get the same slots of the near cache. */
   readonly salt: number;
+  /** The names of the namespaces, the outermost first. */
   readonly path: readonly string[];
+  /** What the keys begin with. */
   readonly prefix: Uint8Array;
-  /** What the tags of its entries begin with. */
+  /** What the visible tags begin with. */
   readonly tagPrefix: Uint8Array;
-  /** The tags of the namespaces it is in, itself last. */
+  /** The hidden tags: one for each namespace of the path, in the same order. */
   readonly hidden: readonly Uint8Array[];
 }
 
@@ -24,33 +27,37 @@ const NOTHING: Uint8Array = new Uint8Array(0);
 /** The scope of the cache itself. */
 export const ROOT: Scope = { id: "", salt: 0, path: [], prefix: NOTHING, tagPrefix: NOTHING, hidden: [] };
 
-/** The engine has room in front of a key, and tags, for so much, so that the limits of keys and tags are the same everywhere. */
+/**
+ * The most bytes of an id, and the most namespaces within one another. The engine has room for as much in addition to the
+ * longest key and the most tags. So the limits of keys and tags are the same in every namespace.
+ */
 const LONGEST_ID = 255;
 const DEEPEST = 16;
 
-/** Before and behind the text of a path in a tag. UTF-8 never has this byte, so the cache's own tags are others. */
+/** Stands before and after the id in a tag. UTF-8 never has this byte, so the tags of the cache itself are different. */
 const MARK = 0xff;
 
 /**
- * The scope of the namespace at `path`.
+ * Makes the scope of the namespace at `path`.
  *
- * @throws {RangeError} when it is nested too deeply, its names are too long together, or one is not well-formed.
+ * @throws {RangeError} when the path has too many names, the names together are too long, or a name is not well-formed.
  */
 export function scopeOf(path: readonly string[]): Scope {
-  // Lengths in front, so that no two paths give the same text.
+  // The length comes before each name, so that two different paths never give the same id.
   const ids = path.map((_, depth) =>
     path.slice(0, depth + 1).reduce((text, name) => `${text}${name.length}:${name}`, ""),
   );
   const id = ids.at(-1) as string;
-  // Lone surrogates would all become the same replacement character, and so the same namespace.
-  if (!isWellFormed(id)) throw new RangeError("name: must be well-formed Unicode");
+  // UTF-8 turns every lone surrogate into the same character, so different names would become the same namespace.
+  if (!isWellFormed(id)) throw new RangeError("name: must be well-formed Unicode, without lone surrogates");
   const text = encoder.encode(id);
   if (text.length > LONGEST_ID || path.length > DEEPEST) {
     throw new RangeError(
-      `name: namespaces can be nested ${DEEPEST} deep, and their names have ${LONGEST_ID} bytes in all, with 2 to 4 for each`,
+      `name: namespaces must be nested at most ${DEEPEST} deep, and their names must take at most ${LONGEST_ID} bytes in ` +
+        "all, of which each takes 2 to 4 in addition to its UTF-8; use fewer or shorter names",
     );
   }
-  // {kind of the key, filled in later | length of the text, low and high | text}
+  // [the key kind, filled in for each key │ length of the text, 2 bytes │ text]
   const prefix = new Uint8Array(3 + text.length);
   prefix[1] = text.length & 0xff;
   prefix[2] = text.length >> 8;

@@ -1,39 +1,38 @@
 /**
- * Structured data ↔ text, by `devalue`: Map, Set, Date, RegExp, bigint, bytes, -0, holes, cycles and repeated references
- * come back as they were, what cannot be kept is refused with its place, and no text that anybody may have put there can
- * do more than fail. Here is what devalue leaves to its users: what is what, `toJSON`, class instances, errors, views, the
- * depth, and messages.
+ * Structured data ↔ text, by the library `devalue`. Map, Set, Date, RegExp, bigint, binary data, -0, holes, cycles and
+ * repeated references come back as they were. What cannot be stored is refused, and the error names its place. Any text is
+ * safe to read, even from a hostile participant: it becomes a value or an error. This file decides what devalue leaves to its
+ * users: the class of an object, `toJSON`, class instances, errors, views, the limit of levels.
+ *
+ * Relies on `describe.ts` for the class of an object. Must not know how text becomes bytes.
  */
 import { DevalueError, type ParseOptions, type StringifyOperations, stringify, unflatten } from "devalue";
 import { CacheError } from "../errors.ts";
-import { contentOf, isStackOverflow, isThenable, kindOf, tagOf } from "./describe.ts";
-import { describe } from "./runtime.ts";
-
-/** What `devalue` calls reducers, and revivers the other way. */
-export type Reducers = Record<string, (value: unknown) => unknown>;
+import { plainBytes } from "./binary.ts";
+import { claimedName, classOf, contentOf, isStackOverflow, isThenable } from "./describe.ts";
+import { DEEPEST, missing, quoted, tooDeep, unreadable, unstorable } from "./value-errors.ts";
 
 /**
- * The most levels of a value. Whoever can store a value can also read it, whichever thread that is: the smallest stack that
- * a thread is known to be given holds so many.
+ * Functions for `devalue`, by the name of a class. A reducer returns the data of an object of the class, and something falsy for
+ * every other value. A reviver turns the data back into an object.
  */
-export const DEEPEST = 512;
-/** Levels of the text that are none of the value: what bytes and bigints are made of. */
-const LEVELS_OF_TEXT = 4;
-/** The entry of the text that stands for an array with holes: `{itself, length, index, item, index, item …}`. */
-const SPARSE = -7;
-/** An expression that is longer can be nested so deeply that not every stack holds it. */
-const LONG_EXPRESSION = 1000;
-/** Characters of a place, and of another error's message, that are told. */
-const TOLD = 200;
+export type Reducers = Record<string, (value: unknown) => unknown>;
 
-/** The levels of the objects that were met while a value is written. */
+/** Levels that the text has in addition to those of the value: binary data and bigints are nested in it. */
+const LEVELS_OF_TEXT = 4;
+/** The first number of an entry for an array with holes: `[SPARSE, length, index, item, index, item …]`. */
+const SPARSE = -7;
+/** A longer regular expression can be nested too deeply for some stacks. */
+const LONG_EXPRESSION = 1000;
+
+/** While a value is written: the level of each object that was met. */
 let levels: Map<object, number> = new Map();
-/** Whether a Map was met whose keys are objects: then what is in a key can be deeper than its level says. */
+/** Whether a key of a Map was an object. Then an object that is met within the key can be deeper than its level says. */
 let hasObjectKeys = false;
 
 const flagsOf = Object.getOwnPropertyDescriptor(RegExp.prototype, "flags")?.get as (this: unknown) => string;
 
-/** Notes that `item` is one level below `holder`, unless it was met before. */
+/** Notes that `item` is one level below `holder`, unless `item` was met before. Returns `item`. */
 function enter<T>(item: T, holder: object): T {
   if (typeof item !== "object" || item === null || levels.has(item)) return item;
   const level = (levels.get(holder) ?? 0) + 1;
@@ -43,7 +42,7 @@ function enter<T>(item: T, holder: object): T {
 }
 
 const WRITING: Partial<StringifyOperations> = {
-  tagOf: kindOf,
+  tagOf: classOf,
   get: (object, key) => enter(toData(object[key], key), object),
   *valuesOf(set) {
     for (const item of [...(contentOf(set, "Set") as Iterable<unknown>)]) yield enter(toData(item), set);
@@ -58,21 +57,21 @@ const WRITING: Partial<StringifyOperations> = {
     }
   },
   isThenable,
-  unbox: (boxed) => contentOf(boxed, kindOf(boxed)),
+  unbox: (boxed) => contentOf(boxed, classOf(boxed)),
   toISOString(date) {
     const time = contentOf(date, "Date") as number;
     return Number.isNaN(time) ? "" : new Date(time).toISOString();
   },
-  toStringValue: (value) => String(contentOf(value, kindOf(value))),
+  toStringValue: (value) => String(contentOf(value, classOf(value))),
   regExpInfo: (expression) => ({ source: String(contentOf(expression, "RegExp")), flags: flagsOf.call(expression) }),
   shapeOf(object) {
     const keys = Object.keys(object);
     const prototype: unknown = Object.getPrototypeOf(object);
     if (prototype === null) return { kind: "null-proto", keys };
-    const isData = keys.length > 0 || prototype === Object.prototype || tagOf(object) === "Object";
+    const isData = keys.length > 0 || prototype === Object.prototype || claimedName(object) === "Object";
     return isData ? { kind: "plain", keys } : { kind: "not-plain" };
   },
-  // Only what the view shows, and private: the buffer can be large, shared, or full of other people's data.
+  // A private copy of only what the view shows: its buffer can be large, shared, or hold other data.
   viewInfo(view) {
     const { buffer, length } = plainBytes(view).slice();
     return { buffer, byteOffset: 0, byteLength: length, bufferByteLength: length };
@@ -81,7 +80,7 @@ const WRITING: Partial<StringifyOperations> = {
 
 const READING: ParseOptions = {
   operations: {
-    // Assigning would ask what `Object.prototype` has under that name.
+    // An assignment would run a setter of `Object.prototype`, or fail for a constant of it.
     set(target: object, key: PropertyKey, value: unknown) {
       if (key in target) define(target, key, value, true);
       else (target as Record<PropertyKey, unknown>)[key] = value;
@@ -97,25 +96,32 @@ const READING: ParseOptions = {
         return new RegExp(source, flags);
       } catch (error) {
         if (!isStackOverflow(error) || source.length < LONG_EXPRESSION) throw error;
-        throw new Error("an expression that is too much for this thread");
+        throw new Error("the stack of this thread is too small for a regular expression");
       }
     },
   },
 };
 
-/** What stands for the value: itself, or what its `toJSON` returns, as with JSON.stringify. */
+/**
+ * Returns the data to store for a value: what its `toJSON` returns, as with JSON.stringify, or the value itself.
+ * @param key - the name or index under which the value was found.
+ */
 export function toData(value: unknown, key: unknown = ""): unknown {
   if (typeof value !== "object" || value === null) return value;
   const { toJSON } = value as { toJSON?: unknown };
-  // Whoever forgot to wait is told so, whatever else a class of promises can do.
+  // A thenable is refused later, even if it has a `toJSON`: somebody forgot `await`.
   if (typeof toJSON !== "function" || isThenable(value)) return value;
-  const kind = kindOf(value);
-  // All others come back as what they are.
-  return kind === "Object" || kind === "Array" ? toJSON.call(value, String(key)) : value;
+  const name = classOf(value);
+  // Objects of the other classes are stored as such.
+  return name === "Object" || name === "Array" ? toJSON.call(value, String(key)) : value;
 }
 
+/**
+ * Turns an object into text.
+ * @throws what {@link unstorable} and {@link tooDeep} make.
+ */
 export function toText(value: object, reducers: Reducers): string {
-  // A getter may store something meanwhile.
+  // A getter may store another value during this call.
   const [outerLevels, outerKeys] = [levels, hasObjectKeys];
   levels = new Map([[value, 1]]);
   hasObjectKeys = false;
@@ -125,26 +131,32 @@ export function toText(value: object, reducers: Reducers): string {
     return text;
   } catch (error) {
     if (!(error instanceof DevalueError)) throw error;
-    const place = `value${error.path.replaceAll(PLACE_OF_OWN, "")}`.slice(0, TOLD);
-    throw unstorable(error.value, place, error.value === value);
+    throw unstorable(error.value, `value${error.path.replaceAll(PLACE_OF_OWN, "")}`, error.value === value);
   } finally {
     [levels, hasObjectKeys] = [outerLevels, outerKeys];
   }
 }
 
+/**
+ * Turns text back into an object.
+ * @throws {CacheError} `ERR_DATA` for text that {@link toText} cannot have written, or that this runtime cannot read.
+ */
 export function fromText(text: string, revivers: Reducers): unknown {
   try {
     const entries: unknown = JSON.parse(text);
     if (isTooDeep(entries)) throw unreadable(`it has more than ${DEEPEST} levels`);
     return unflatten(entries as unknown[], revivers, READING);
   } catch (error) {
-    // Not the value's fault: the caller has not left enough stack.
+    // A short stack is the caller's doing. It says nothing about the value.
     if (error instanceof CacheError || isStackOverflow(error)) throw error;
-    throw unreadable(`this runtime does not know an object in it (${told(error)})`, error);
+    throw unreadable(`this runtime cannot read an object in it (${quoted(error)})`, error);
   }
 }
 
-/** Whether reading these entries takes too many calls within one another: references are followed in order, each once. */
+/**
+ * Whether reading these entries would nest too many calls. It follows references as `unflatten` does: in order, and to each
+ * entry once.
+ */
 function isTooDeep(entries: unknown): boolean {
   if (!Array.isArray(entries) || entries.length <= DEEPEST) return false;
   return isDeeper(entries, 0, DEEPEST + LEVELS_OF_TEXT, new Uint8Array(entries.length));
@@ -167,37 +179,42 @@ function isDeeper(entries: unknown[], at: number, levels: number, seen: Uint8Arr
   return false;
 }
 
-/** Whether there is an entry with references at that place, which was not seen yet. */
+/** Whether the reference `to` leads to an entry that has references, and that was not seen yet. */
 function leadsOn(entries: unknown[], to: unknown, seen: Uint8Array): boolean {
   return typeof to === "number" && seen[to] === 0 && typeof entries[to] === "object" && entries[to] !== null;
 }
 
 // ---- errors --------------------------------------------------------------------------------------------------------
 
-/** Always text: runtimes turn them into text when they make the `stack`, which is endless for some objects. */
+/** These are always stored as text. A runtime turns them into text to make the `stack`, which for some objects never ends. */
 const ERROR_TEXTS: readonly string[] = ["name", "message", "stack"];
-/** Not enumerable either. */
+/** These are not enumerable either, but can hold any value. */
 const ERROR_PARTS: readonly string[] = ["cause", "errors", "error", "suppressed"];
-/** What the runtime has. The last one gets its name and message from its constructor. */
+/** Its constructor takes the message and the name, which nobody can set later. */
 const DOM_EXCEPTION = "DOMException";
-const ERROR_KINDS: readonly string[] = [
+const ERROR_CLASSES: readonly string[] = [
   ..."Error EvalError RangeError ReferenceError SyntaxError TypeError URIError AggregateError SuppressedError".split(
     " ",
   ),
   DOM_EXCEPTION,
 ];
-/** Under this name the other properties lie, apart from those above, which come before them. */
+/** The name under which the stored data holds all other properties. */
 const OWN = "\0";
 const PLACE_OF_OWN = `[${JSON.stringify(OWN)}]`;
-/** By their data, which is revived twice when the error is part of its own cause. */
+/** Errors by their data: `devalue` revives the same data twice when an error is part of its own cause. */
 const revivedErrors: WeakMap<object, Error> = new WeakMap();
 
-/** What is kept of an error. Of one with a `toJSON`, the properties that it returns and not its own. */
+/**
+ * Returns the data to store for an error: its class, texts and parts, and its other properties. If the error has a `toJSON`,
+ * the other properties are those that `toJSON` returns.
+ *
+ * The names in this data (`kind`, {@link OWN}) are part of the memory layout.
+ */
 export function errorData(error: Error): object {
   const { toJSON } = error as { toJSON?: unknown };
   const json: unknown = typeof toJSON === "function" ? toJSON.call(error, "") : undefined;
   const own: Record<string, unknown> = { ...((typeof json === "object" && json) || error) };
-  const data = { kind: errorKind(error) };
+  const data = { kind: errorClass(error) };
   for (const key of ERROR_TEXTS) {
     const value: unknown = error[key as keyof Error];
     if (value !== undefined) define(data, key, String(value), true);
@@ -210,17 +227,21 @@ export function errorData(error: Error): object {
   return enter(data, error);
 }
 
-/** The nearest kind of error that every runtime has. */
-function errorKind(error: object): string {
+/** The name of the nearest class of error that runtimes have. */
+function errorClass(error: object): string {
   for (let at: object | null = error; at !== null; at = Object.getPrototypeOf(at) as object | null) {
     const name: unknown = Object.hasOwn(at, "constructor") && at.constructor?.name;
-    if (ERROR_KINDS.includes(name as string)) return name as string;
+    if (ERROR_CLASSES.includes(name as string)) return name as string;
   }
   return "Error";
 }
 
+/**
+ * Turns what {@link errorData} returned back into an error.
+ * @throws {Error} for other data.
+ */
 export function toError(data: unknown): Error {
-  if (typeof data !== "object" || data === null || kindOf(data) !== "Object") throw new Error("an error of nothing");
+  if (typeof data !== "object" || data === null || classOf(data) !== "Object") throw new Error("an error without data");
   const { kind, [OWN]: own, ...properties } = data as Record<string, unknown>;
   let error = revivedErrors.get(data);
   if (error === undefined) {
@@ -233,7 +254,7 @@ export function toError(data: unknown): Error {
   ] as const) {
     for (const [key, value] of Object.entries(part ?? {})) {
       const isText = typeof value === "string" || value === undefined;
-      if (ERROR_TEXTS.includes(key) && !isText) throw new Error(`an error whose ${key} is no text`);
+      if (ERROR_TEXTS.includes(key) && !isText) throw new Error(`an error whose ${key} is not text`);
       const isThere = ERROR_TEXTS.includes(key) && error[key as keyof Error] === value;
       if (!isThere) define(error, key, value, isOwn);
     }
@@ -242,57 +263,11 @@ export function toError(data: unknown): Error {
 }
 
 function newError(kind: unknown, { message, name }: Record<string, unknown>): Error {
-  const Kinds = globalThis as unknown as Record<string, new (...args: unknown[]) => Error>;
-  const Kind = ERROR_KINDS.includes(kind as string) ? Kinds[kind as string] : undefined;
-  if (Kind === undefined) return new Error();
-  if (kind === DOM_EXCEPTION) return new Kind(String(message ?? ""), String(name ?? "Error"));
-  return kind === "AggregateError" ? new Kind([]) : new Kind();
-}
-
-// ---- messages ------------------------------------------------------------------------------------------------------
-
-/** For a value that is there, but is not to be had here. */
-export function unreadable(why: string, cause?: unknown): CacheError {
-  const message = `The value cannot be read here: ${why}. Other entries are not affected; store this one anew, or delete it.`;
-  return new CacheError("ERR_DATA", message, { cause });
-}
-
-/** For a value of a type that this runtime lacks. */
-export function missing(type: string): CacheError {
-  return unreadable(`it is a ${type}, which this runtime does not have`);
-}
-
-/** For what was given as a value, or is within one. */
-export function unstorable(value: unknown, place: string, isWhole: boolean): Error {
-  if (typeof value === "object" && value !== null) {
-    if (Object.hasOwn(value, "__proto__")) {
-      return new CacheError("ERR_DATA", `${place} has a property named __proto__, which cannot be stored. Rename it.`);
-    }
-    if (isThenable(value)) {
-      const what = `${describe(value)}${tagOf(value) === "Promise" ? "" : " with a method named then"}`;
-      return refusal(`${place} is ${what}, which cannot be stored. Await it, and store the result.`, isWhole);
-    }
-  }
-  return refusal(`${place} is ${describe(value)}, which cannot be stored. Store plain data instead.`, isWhole);
-}
-
-/** A value that is no data at all is a wrong argument; what is found within one is a matter of the data. */
-function refusal(message: string, isWhole: boolean): Error {
-  return isWhole ? new TypeError(message) : new CacheError("ERR_DATA", message);
-}
-
-function tooDeep(): CacheError {
-  return new CacheError("ERR_DATA", `value has more than ${DEEPEST} levels, which cannot be stored. Store it flatter.`);
-}
-
-/** The message of another error. */
-export function told(error: unknown): string {
-  return String((error as Error | undefined)?.message).slice(0, TOLD);
-}
-
-/** The bytes of a view, never as a `Buffer`. */
-export function plainBytes(view: ArrayBufferView): Uint8Array {
-  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  const classes = globalThis as unknown as Record<string, new (...args: unknown[]) => Error>;
+  const ErrorClass = ERROR_CLASSES.includes(kind as string) ? classes[kind as string] : undefined;
+  if (ErrorClass === undefined) return new Error();
+  if (kind === DOM_EXCEPTION) return new ErrorClass(String(message ?? ""), String(name ?? "Error"));
+  return kind === "AggregateError" ? new ErrorClass([]) : new ErrorClass();
 }
 
 function define(object: object, key: PropertyKey, value: unknown, enumerable: boolean): void {

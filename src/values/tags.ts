@@ -1,32 +1,31 @@
 /**
- * Tags on their way to the engine and back. What the blocks look like is told in `wasm/src/entries/tags.rs`: a count, and for
- * each tag its length and UTF-8; in a record the engine puts its counters between the count and the names. In front of
- * the tags of a namespace are a few bytes that make them its own, and that the record does not keep.
+ * Tags ↔ blocks of bytes. `wasm/src/entries/tags.rs` draws both kinds of block: the one that the engine is given, and the one
+ * in a record, which holds the counters of the tags as well. A prefix makes the tags of a namespace different from the same
+ * tags elsewhere. The block in a record does not keep this prefix.
  */
 
-import { encoder, newDecoder } from "./encoding.ts";
-import { isWellFormed } from "./runtime.ts";
+import { MAX_TAG_NAME, TAG_HIDDEN } from "../engine/contract.ts";
+import { encoder, runtime } from "./runtime.ts";
+import { isWellFormed } from "./text.ts";
 
-/** Set in a length: the tag invalidates, but its name is not kept in the record. */
-const HIDDEN = 0x8000;
-/** What a tag costs in a record beside its name. */
+/** Bytes that a tag takes in a record in addition to its name. */
 const TAG_OVERHEAD = 10;
+/** Bytes that a block takes in a record in addition to its tags. */
 const BLOCK_OVERHEAD = 16;
-/** Tags of an entry. The engine takes one more for each namespace that the entry is in. */
+/** The most tags of an entry. The engine has room for one more for each namespace that the entry is in. */
 const MOST_TAGS = 16;
-/** Bytes of UTF-8. The engine takes those of the prefix beside them. */
-const LONGEST_TAG = 256;
 const NOTHING: Uint8Array = new Uint8Array(0);
 
-// Without ignoreBOM a leading U+FEFF would be swallowed.
-const decoder: TextDecoder = newDecoder("utf-8", { ignoreBOM: true });
-
 /**
- * Writes tags of a namespace, and its hidden ones, to `area`.
+ * Writes a block with the tags of an entry to `area`.
  *
- * @returns the most bytes that they take in a record, 0 for none
- * @throws {TypeError} when a tag is no string. @throws {RangeError} when there are too many, one is too long, or not
- * well-formed. The limits are the same in every namespace.
+ * @param visible - the tags that the user gave to the entry.
+ * @param tagPrefix - what the visible tags begin with in this namespace.
+ * @param hidden - the tags of the namespaces that the entry is in.
+ * @returns the most bytes that the tags take in a record; 0 if there are none.
+ * @throws {TypeError} when a tag is not a string.
+ * @throws {RangeError} when there are too many tags, or a tag is empty, too long or not well-formed. The limits are the same
+ * in every namespace.
  */
 export function writeTags(
   area: Uint8Array,
@@ -36,7 +35,7 @@ export function writeTags(
 ): number {
   const count = visible.length + hidden.length;
   if (visible.length > MOST_TAGS) {
-    throw new RangeError(`tags: an entry can have ${MOST_TAGS}, not ${visible.length}`);
+    throw new RangeError(`tags: at most ${MOST_TAGS} are allowed, not ${visible.length}`);
   }
   let at = 4;
   let bytes = count === 0 ? 0 : BLOCK_OVERHEAD;
@@ -51,14 +50,14 @@ export function writeTags(
   };
   for (const tag of visible) {
     if (typeof tag !== "string") throw new TypeError(`tags: must be strings, not ${typeof tag}`);
-    if (!isWellFormed(tag)) throw new RangeError("tags: must be well-formed Unicode");
+    if (!isWellFormed(tag)) throw new RangeError("tags: must be well-formed Unicode, without lone surrogates");
     const text = encoder.encode(tag);
-    if (text.length === 0 || text.length > LONGEST_TAG) {
-      throw new RangeError(`tags: must have 1 to ${LONGEST_TAG} bytes of UTF-8, not ${text.length}`);
+    if (text.length === 0 || text.length > MAX_TAG_NAME) {
+      throw new RangeError(`tags: each must have 1 to ${MAX_TAG_NAME} bytes of UTF-8, not ${text.length}`);
     }
     put(tagPrefix, text, 0);
   }
-  for (const tag of hidden) put(NOTHING, tag, HIDDEN);
+  for (const tag of hidden) put(NOTHING, tag, TAG_HIDDEN);
   area[0] = count;
   area[1] = 0;
   area[2] = tagPrefix.length & 0xff;
@@ -66,7 +65,7 @@ export function writeTags(
   return bytes;
 }
 
-/** The visible tags of a record, from the `length` bytes of its tag block. */
+/** Reads the visible tags from the block of a record, which has `length` bytes. Any bytes are safe. */
 export function readTags(area: Uint8Array, length: number): string[] {
   const tags: string[] = [];
   if (length < 8) return tags;
@@ -75,8 +74,7 @@ export function readTags(area: Uint8Array, length: number): string[] {
   for (let at = 8 + counters * 8; at + 2 < length; ) {
     const bytes = word(at);
     if (bytes === 0 || at + 2 + bytes > length) break;
-    // A copy: text decoders refuse shared memory in browsers.
-    tags.push(decoder.decode(new Uint8Array(area.subarray(at + 2, at + 2 + bytes))));
+    tags.push(runtime.readUtf8(area, at + 2, bytes));
     at += 2 + bytes;
   }
   return tags;

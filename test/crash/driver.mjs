@@ -248,7 +248,7 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
   sound("after it was written anew");
 
   const { handle } = cache;
-  const seats = handle.slots ?? handle.board.byteLength / 8;
+  const seats = handle.seats ?? handle.board.byteLength / 8;
   const guests = [];
   try {
     if (reach === "processes") while (guests.length < seats - 1) guests.push(apart.openCache(name, { nearCache: 0 }));

@@ -1,6 +1,6 @@
 /**
- * The application's own cache: whichever way code of a project is started, in whichever process or thread it runs and
- * whoever asks first, it is the cache of that project and of no other. Its names, its end, and what it is in the browser.
+ * The application's own cache: it is the cache of the project whose code runs, in whichever way that code is started, in
+ * whichever process or thread it runs, and whoever asks first. Also its name, and how it ends.
  */
 
 import fs from "node:fs";
@@ -28,7 +28,7 @@ function link(target: string, file: string): string {
   return full;
 }
 
-/** What node prints, line by line; whatever else it says is a failure. */
+/** Runs Node.js; answers the lines that it prints. Errors and warnings are a failure. */
 async function run(args: string[], { cwd = place, env }: Partial<Execution> = {}): Promise<string[]> {
   const { status, stdout, stderr } = await execute(process.execPath, args, {
     cwd,
@@ -38,11 +38,11 @@ async function run(args: string[], { cwd = place, env }: Partial<Execution> = {}
   return stdout.trim().split("\n");
 }
 
-/** A tool: it runs the file it is given. */
+/** A tool: it runs the file that it is given. */
 const TOOL = "#!/usr/bin/env node\nimport(require('node:url').pathToFileURL(process.argv[2]).href);";
 const ASK = 'require("cache-machine").openCache().name';
 
-/** A project with the package in its `node_modules`, and the name that its cache is to have. */
+/** Makes a project with the package in its `node_modules`, and with a name that its cache will have. */
 function project(folder: string, manifest: object = { name: `${mark}-${path.basename(folder)}` }): string {
   const full = path.join(place, folder);
   write(`${folder}/package.json`, JSON.stringify({ main: "app.js", ...manifest }));
@@ -52,7 +52,7 @@ function project(folder: string, manifest: object = { name: `${mark}-${path.base
   write(`${folder}/app.mjs`, 'import { openCache } from "cache-machine"; console.log(openCache().name);');
   write(`${folder}/sub/deep.js`, 'require("../app.js");');
   write(`${folder}/app.test.js`, 'require("node:test")("names", () => require("./app.js"));');
-  // A dependency that calls by itself, and one that starts whatever it is told in a thread or process of its own.
+  // A dependency that calls the package itself, and one that runs files in threads or processes of its own.
   write(`${folder}/node_modules/timer/package.json`, '{ "name": "timer" }');
   write(
     `${folder}/node_modules/timer/index.js`,
@@ -122,9 +122,9 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ["as a module", (folder) => run(["app.mjs"], { cwd: folder })],
   ["with a query", (folder) => run([globalTool, path.join(folder, "query.mjs")])],
   ["by a tool that is installed for everybody", (folder) => run([globalTool, path.join(folder, "app.js")])],
-  ["by its link, as a module", (folder) => run([globalBin, path.join(folder, "app.mjs")])],
+  ["by the link of such a tool, as a module", (folder) => run([globalBin, path.join(folder, "app.mjs")])],
   [
-    "by it in the folder of another project",
+    "by such a tool in the folder of another project",
     (folder) => run([globalBin, path.join(folder, "sub/deep.js")], { cwd: path.join(place, "elsewhere") }),
   ],
   ["by a tool that is linked to a checkout", (folder) => run([linkedBin, path.join(folder, "app.js")])],
@@ -143,9 +143,15 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
         .map((line) => line.replace(/^[\s#]*/, "")),
   ],
   ["in threads and processes of pools", (folder) => run([path.join(folder, "loaded.js")])],
-  ["in those of a main thread without the package", (folder) => run([path.join(folder, "unloaded.js")])],
-  ["in those under a tool", (folder) => run([globalTool, path.join(folder, "loaded.js")])],
-  ["in those under a tool, without the package", (folder) => run([globalTool, path.join(folder, "unloaded.js")])],
+  [
+    "in threads and processes of a main thread without the package",
+    (folder) => run([path.join(folder, "unloaded.js")]),
+  ],
+  ["in threads and processes under a tool", (folder) => run([globalTool, path.join(folder, "loaded.js")])],
+  [
+    "in threads and processes under a tool, without the package",
+    (folder) => run([globalTool, path.join(folder, "unloaded.js")]),
+  ],
   ["where errors are made differently", (folder) => run([globalTool, path.join(folder, "odd.js")])],
   ["where errors cannot be changed", (folder) => run([globalTool, path.join(folder, "frozen.js")], { cwd: folder })],
   [
@@ -162,7 +168,7 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ],
 ];
 
-/** What the cache of a project is called, as its own script tells. */
+/** The name of each project's cache, as its own script tells. */
 const namesOf = new Map<string, string>();
 
 describe("the application is the project whose code runs", () => {
@@ -174,13 +180,13 @@ describe("the application is the project whose code runs", () => {
     }
   });
 
-  test.each(WAYS)("%s", { timeout: WATCHDOG_MS }, async (_, start) => {
+  test.each(WAYS)("code that runs %s finds the cache of its project", { timeout: WATCHDOG_MS }, async (_, start) => {
     for (const [name, expected] of namesOf) {
       expect(new Set(await start(path.join(place, name)))).toEqual(new Set([expected]));
     }
   });
 
-  test("with a package that projects share by links, as pnpm's global virtual store", async () => {
+  test("projects that share the package by links (pnpm's global virtual store) have caches of their own", async () => {
     const store = path.join(place, "store/links/@/cache-machine/1/hash/node_modules");
     fs.mkdirSync(path.join(store, "cache-machine"), { recursive: true });
     fs.cpSync(path.join(root, "package.json"), path.join(store, "cache-machine/package.json"));
@@ -202,7 +208,7 @@ describe("the application is the project whose code runs", () => {
       const bin = path.join(folder, "node_modules/.bin/stored");
       expect(await run([bin, path.join(folder, "app.js")])).toEqual([script]);
       expect(await run([bin, path.join(folder, "app.mjs")], { cwd: folder })).toEqual([script]);
-      // A dependency in the store that calls by itself leads to no project, so the working directory does.
+      // A dependency in the store that calls the package itself leads to no project. So the working directory decides.
       const timer = write(
         "store/links/@/timer/1/hash/node_modules/timer/index.js",
         `setImmediate(() => console.log(require(${JSON.stringify(path.join(store, "cache-machine/dist/index.js"))}).openCache().name));`,
@@ -213,7 +219,7 @@ describe("the application is the project whose code runs", () => {
     expect(new Set(told).size).toBe(2);
   });
 
-  test("in a repository of many packages: each is one, under a tool of all as by itself", async () => {
+  test("each package of a repository is a project, by itself and under a tool of the repository", async () => {
     write("many/package.json", '{ "name": "many", "workspaces": ["packages/*"] }');
     link(root, "many/node_modules/cache-machine");
     const tool = write("many/node_modules/tool/bin.js", TOOL);
@@ -230,7 +236,7 @@ describe("the application is the project whose code runs", () => {
     }
   });
 
-  test("also from what a build has made in it, with files that only say of what kind the modules are", async () => {
+  test("code that a build has put beside a package.json with only `type` belongs to the project around it", async () => {
     const folder = path.join(place, "a");
     write("a/dist/cjs/package.json", '{ "type": "commonjs", "sideEffects": false }');
     write("a/dist/cjs/main.js", `console.log(${ASK});`);
@@ -241,7 +247,7 @@ describe("the application is the project whose code runs", () => {
     expect(told.flat()).toEqual([namesOf.get("a"), namesOf.get("a")]);
   });
 
-  test("wherever the working directory is meanwhile, also when it is gone", async () => {
+  test("the working directory decides nothing when a script or its code is in a project, also when it is gone", async () => {
     const app = JSON.stringify(path.join(place, "a/app.js"));
     const away = write("elsewhere/away.js", `process.chdir("/"); require(${app});`);
     const gone = write(
@@ -249,15 +255,15 @@ describe("the application is the project whose code runs", () => {
       `const fs = require("node:fs"); fs.mkdirSync("gone"); process.chdir("gone"); fs.rmdirSync(process.cwd()); require(${app});`,
     );
     const cwd = path.join(place, "elsewhere");
-    // A script of another project decides; under a tool the code does.
+    // The script of another project decides. Under a tool the code that runs decides.
     expect(await run([away], { cwd })).toEqual(await run([gone], { cwd }));
     expect(await run([globalTool, away])).toEqual([namesOf.get("a")]);
     expect(await run([globalTool, gone], { cwd })).toEqual([namesOf.get("a")]);
   });
 });
 
-describe("its name", () => {
-  /** Folders without a package.json around them, and ones that name their projects so. */
+describe("the name of the application's cache", () => {
+  /** Names of folders without a package.json, and of projects in their package.json. */
   const NAMES: [string, string][] = [
     ["28 characters of three bytes", "日本語".repeat(9) + "字"],
     ["an emoji at the 64th place", `${"x".repeat(63)}👍🏽`],
@@ -269,7 +275,7 @@ describe("its name", () => {
     ["a backslash and a line feed", "a\\b\nc"],
   ];
 
-  test.each(NAMES)("of a folder called %s", { timeout: WATCHDOG_MS }, async (_, name) => {
+  test.each(NAMES)("is readable and well-formed for a folder called %s", { timeout: WATCHDOG_MS }, async (_, name) => {
     const parent = path.join(place, `names-${mark}`);
     const folder = path.join(parent, name);
     write(
@@ -277,13 +283,13 @@ describe("its name", () => {
       `const { openCache, set, get } = require(${JSON.stringify(root)});
       set("k", 1); console.log(JSON.stringify([openCache().name, openCache().name.isWellFormed(), get("k")])); require(${JSON.stringify(root)}).destroyCache();`,
     );
-    // Named by the folder, then by the manifest.
+    // The name comes from the folder, then from the package.json.
     for (const manifest of [undefined, JSON.stringify({ name }), JSON.stringify({ name: `\ud800${name}` })]) {
       if (manifest !== undefined) write(`${folder}/package.json`, manifest);
       const [line = ""] = await run([path.join(folder, "app.js")]);
       const [told, isWhole, value] = JSON.parse(line);
       expect([isWhole, value]).toEqual([true, 1]);
-      // As much of it as there is room for.
+      // The readable part is as much of the name as there is room for.
       const readable = (told as string).slice(0, -13).replace("\ufffd", "");
       expect(name.startsWith(readable) && readable.length >= Math.min(name.length, 10)).toBe(true);
       expect(Buffer.byteLength(encodeURIComponent(told))).toBeLessThan(160);
@@ -291,7 +297,7 @@ describe("its name", () => {
     fs.rmSync(parent, { recursive: true });
   });
 
-  test("of two folders that begin alike is not the same", async () => {
+  test("differs for two folders whose names begin alike", async () => {
     const told = await Promise.all(
       ["日".repeat(70), `${"日".repeat(70)}本`].map((name) => {
         const app = write(
@@ -305,8 +311,8 @@ describe("its name", () => {
   });
 });
 
-describe("its end", () => {
-  test("it is opened, cleared and destroyed without a name; set and get go on with a new one", async () => {
+describe("the application's cache", () => {
+  test("is opened, cleared and destroyed without a name, and set and get go on with a new one", async () => {
     const folder = project("ending");
     const app = write(
       "ending/main.js",

@@ -24,7 +24,7 @@ afterEach(() => {
 });
 
 describe("fake timers", () => {
-  test("move the expiry of a cache that was opened before them", () => {
+  test("installed after a cache was opened move its time", () => {
     const cache = open();
     vi.useFakeTimers();
     cache.set("k", 1, { ttl: 1000 });
@@ -34,7 +34,7 @@ describe("fake timers", () => {
     expect([cache.get("k"), cache.ttl("k"), cache.has("k")]).toEqual([undefined, undefined, false]);
   });
 
-  test("do not outlive themselves in a cache that was opened under them", () => {
+  test("removed after a cache was opened leave it with the real time", () => {
     vi.useFakeTimers({ now: 5 });
     const cache = open();
     cache.set("k", 1, { ttl: 1000 });
@@ -46,7 +46,7 @@ describe("fake timers", () => {
     expect(cache.get("k")).toBe(2);
   });
 
-  test("and each later clock is used, whoever replaces Date", () => {
+  test("are replaced by each later clock: a cache looks up Date at each call", () => {
     const cache = open({ ttl: 10 });
     const { now } = Date;
     try {
@@ -94,11 +94,11 @@ describe("while performance.now stands still", () => {
       Atomics.notify(new Int32Array(gate), 0);
       await once(worker, "exit");
     }
-    // It has gone on.
+    // The wait has ended, and the cache goes on.
     expect(cache.get("k")).toBe(2);
   });
 
-  test("update and take of a key that others change all the time end", () => {
+  test("update and take of a key that others change all the time end with ERR_BUSY", () => {
     const cache = open();
     let changes = 0;
     const contended = () =>
@@ -111,7 +111,7 @@ describe("while performance.now stands still", () => {
   });
 });
 
-test("a step of the clock ends what it passes, and prolongs what it goes back before", () => {
+test("a step of the clock forwards ends the entries whose expiry it passes, and a step back prolongs their time", () => {
   let now = 1_000_000;
   const cache = open({ now: () => now });
   cache.set("k", 1, { ttl: 1000 });
@@ -123,7 +123,7 @@ test("a step of the clock ends what it passes, and prolongs what it goes back be
   expect(cache.get("k")).toBe(undefined);
 });
 
-test("a clock that uses its cache while the engine waits for it is refused, and harms nothing when it goes on", () => {
+test("a clock that uses its own cache is refused, and the cache goes on afterwards", () => {
   let use: (() => unknown) | undefined;
   let refusals = 0;
   const cache: Cache = open({
@@ -162,7 +162,7 @@ test("a clock that uses its cache while the engine waits for it is refused, and 
       use = nested;
       expect(operation(), `${name}, ${nested}`).toEqual(expected);
       use = undefined;
-      // Only where nothing waits for the clock, before a call, may it have stored something.
+      // The clock may have stored something only where it was asked before a call, when the engine did not wait for it.
       for (const [key, value] of cache) expect(["k", "n", "other key", "other"], String(value)).toContain(key);
       expect([cache.get("k"), cache.validate()]).toEqual(["kept", 0]);
     }
@@ -192,7 +192,7 @@ test("a script that is terminated while the engine waits for its clock leaves no
       expect.objectContaining({ code: "ERR_SCRIPT_EXECUTION_TIMEOUT" }),
     );
     looping = false;
-    // The next use gives back what was held.
+    // The next use of the cache gives back what was held.
     expect(cache.get("k")).toBe(1);
     other.set("k", 2);
     expect([cache.get("k"), cache.increment("k"), cache.validate()]).toEqual([2, 3, 0]);

@@ -1,4 +1,4 @@
-/** Threads that are terminated while they open their first cache, in a process whose end is looked at. */
+/** Threads that are terminated while they open their first cache, in a process whose end is checked. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, rmSync } from "node:fs";
@@ -10,7 +10,7 @@ const PROGRAM = fileURLToPath(new URL("native-terminations.mjs", import.meta.url
 
 let arenas = 0;
 
-/** How that process ends, and what it prints. */
+/** Runs such a process; answers how it ends and what it prints. */
 export async function endings(setup) {
   const name = `t-${process.pid}-opening-${++arenas}`;
   const [command, ...args] = [...MORTAL, process.execPath, PROGRAM, JSON.stringify({ name, ...setup })];
@@ -26,16 +26,16 @@ export async function endings(setup) {
     child.kill("SIGKILL");
     throw error;
   } finally {
-    // What it had no time for when it was told to exit.
+    // The files that the process had no time to remove when it was told to exit.
     for (const file of readdirSync("/dev/shm")) if (file.includes(name)) rmSync(`/dev/shm/${file}`);
   }
 }
 
-/** That many threads, each terminated while it opens its first caches, or a little before or after. */
+/** Terminates so many threads, each while it opens its first caches, or a little before or after. */
 export async function opening({ seed, terminations }) {
   const { exit, stdout, stderr } = await endings({ seed, times: terminations });
   promise(exit[0] === 0 && stderr === "", "a process survives the end of its threads", () => ({ exit, stderr }));
   const { states, participants, broken } = JSON.parse(stdout);
-  promise(participants === 1 && broken === 0, "who was terminated leaves nothing", () => ({ participants, broken }));
+  promise(participants === 1 && broken === 0, "a terminated thread leaves nothing", () => ({ participants, broken }));
   return { terminations: states.reduce((sum, count) => sum + count, 0), states };
 }

@@ -1,7 +1,7 @@
 /**
  * Calls the functions of the native part with arguments of all kinds and numbers, in a process of its own:
- * `node native-fuzz.mjs '{"seed": …, "times": …, "folder": …}'` prints what was answered how often. What is thrown, and
- * an answer that is no number, ends it with an error.
+ * `node native-fuzz.mjs '{"seed": …, "times": …, "folder": …}'` prints how often each answer came. An exception and an
+ * answer that is no number end it with an error.
  */
 import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
@@ -29,12 +29,12 @@ revoked.revoke();
 
 const below = (count) => random.below(count);
 const odd = [NaN, Infinity, -Infinity, -0, 2 ** 31, 2 ** 32, 2 ** 53, -(2 ** 63), 1e300, Number.MIN_VALUE];
-/** Arguments of the right types, which need not make sense. */
+/** Makers of arguments of the right types, which need not make sense. */
 const fd = () => [file, file, directory, closed, 1_000_000][below(5)];
 const number = () => [0, 1, PAGE, below(1_000), PAGE * below(20)][below(5)];
 const range = () => new Uint8Array(memory.buffer, PAGE * below(4), PAGE * below(5));
 const path = () => [join(folder, `new-${below(3)}`), `${folder}/${"ü".repeat(below(3_000))}`, "", "\ud800"][below(4)];
-/** Sometimes a new one, with whatever counts on the old one forgotten. */
+/** A counter of users; sometimes a new one in place of an old one, which is forgotten together with its users. */
 const counter = () => (below(20) === 0 ? (users[below(4)] = newCounter()) : users[below(4)]);
 const SHAPES = {
   reserve: [fd, number, number],
@@ -48,7 +48,7 @@ const SHAPES = {
   leave: [counter],
 };
 
-/** Anything else. */
+/** Makers of arguments of any type. */
 const values = [
   ...[fd, number, range, path, counter],
   () => odd[below(odd.length)],
@@ -75,12 +75,12 @@ const values = [
 ];
 const any = () => values[below(values.length)]();
 
-/** Those of a shape, often with one that is wrong, or any number of any. */
+/** Arguments for a function: of its shape, often with one wrong argument, or any number of arguments of any type. */
 function argumentsFor(name) {
   if (below(3) === 0) return Array.from({ length: below(6) }, any);
   const args = SHAPES[name].map((make) => make());
   if (below(3) === 0) args[below(args.length)] = any();
-  // Blocks are not for nothing.
+  // Reserved blocks take memory.
   if (name === "reserve" && typeof args[2] === "number" && args[2] > 20 * PAGE) args[2] = PAGE;
   return args;
 }
@@ -90,7 +90,7 @@ for (let i = 0; i < times; i++) {
   const name = Object.keys(calls)[below(Object.keys(calls).length)];
   const call = calls[name];
   const args = argumentsFor(name);
-  // As a constructor it gives an object, whatever is answered.
+  // A call as a constructor answers an object, whatever the function answers.
   const answer =
     below(50) === 0 ? Number(Reflect.construct(call, args) === undefined) : Reflect.apply(call, any(), args);
   if (!Number.isInteger(answer) || answer > 1 || answer < -4096) throw new Error(`${name} answered ${String(answer)}`);
@@ -99,10 +99,11 @@ for (let i = 0; i < times; i++) {
   if (i % 1_000 === 0) globalThis.gc();
 }
 
-// It is all still there.
+// After all these calls the functions still work.
 const last = new Uint8Array(memory.buffer, 7 * PAGE, PAGE);
 const fresh = openSync(join(folder, "fresh"), "w+");
-if (calls.reserve(fresh, 0, PAGE) !== 0 || calls.map(fresh, last) !== 0) throw new Error("nothing works any more");
+if (calls.reserve(fresh, 0, PAGE) !== 0 || calls.map(fresh, last) !== 0)
+  throw new Error("the functions do not work any more");
 last[5] = 1;
 if (calls.unmap(last) !== 0 || last[5] !== 0) throw new Error("not unmapped");
 console.log(JSON.stringify(answers));

@@ -1,6 +1,6 @@
 /**
- * Ends threads while they open their first cache, in a process of its own, whose own end is what is looked at:
- * `node native-terminations.mjs '{"name": …}'` prints as JSON in which state the threads were ended.
+ * Terminates threads while they open their first cache. Runs as a process of its own, because its own end is checked too.
+ * `node native-terminations.mjs '{"name": …}'` prints, as JSON, how many threads were terminated in each state.
  */
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
@@ -12,7 +12,7 @@ const [STATE, GO, SLOWEST_MS] = [0, 1, 6];
 
 /** `exits`: this process ends in the middle of the first round, with the other threads at work. */
 const { name, seed, times, width = 3, exits = false } = JSON.parse(process.argv[2]);
-// Ctrl-C is meant for whoever started this.
+// Ctrl-C is meant for the process that started this one.
 process.on("SIGINT", () => {});
 const random = generator(seed);
 const cache = openCache(name, { size: "1mb" });
@@ -39,7 +39,7 @@ for (let done = 0; done < times && failed === undefined; done += width) {
     Atomics.store(words, GO, 1);
     Atomics.notify(words, GO);
     Atomics.wait(words, STATE, 1);
-    // Most of what there is to interrupt is over soon.
+    // Short times more often: most of what can be interrupted happens early.
     spin(random.random() ** 2 * SLOWEST_MS);
     if (exits && random.below(width) === 0) process.exit(7);
     states[Atomics.load(words, STATE)]++;

@@ -1,5 +1,5 @@
 /**
- * The native part: what its functions answer, that no argument does harm, who may forbid it, and threads that end while
+ * The native part: the answers of its functions, arguments of all kinds, hosts that forbid it, and threads that end while
  * they load and use it. `NATIVE_SEED` replays; `NATIVE_ROUNDS` multiplies the work, 1 by default.
  */
 
@@ -24,7 +24,7 @@ const folder = fs.mkdtempSync("/dev/shm/cache-machine-native-");
 const name = `t-${process.pid}-native`;
 const PAGE = 65_536;
 const WATCHDOG_MS = 90_000 * rounds;
-/** What is answered to a wrong argument, and the errors of the system. */
+/** The answer to a wrong argument, and errors of the system. */
 const [WRONG, EBADF, EAGAIN, EEXIST, ENODEV, EINVAL, ESPIPE, ENAMETOOLONG] = [-4096, -9, -11, -17, -19, -22, -29, -36];
 
 afterAll(() => {
@@ -32,7 +32,7 @@ afterAll(() => {
   for (const file of fs.readdirSync("/dev/shm")) if (file.includes(name)) fs.rmSync(path.join("/dev/shm", file));
 });
 
-/** How a program ends, and what it prints. */
+/** Runs a program; answers how it ends and what it prints. */
 async function run(args: string[], options: object = {}): Promise<{ exit: unknown[]; stdout: string; stderr: string }> {
   const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"], ...options });
   let stdout = "";
@@ -56,7 +56,7 @@ const { reserve, map, unmap, link, lock, unlock, lockDirectory, join, leave } = 
 };
 
 describe("the binaries", () => {
-  test.each(["x64", "arm64"])("for %s: need nothing but Node-API, so no C library", (arch) => {
+  test.each(["x64", "arm64"])("for %s need nothing but Node-API, and no C library", (arch) => {
     const bytes = fs.readFileSync(path.join(root, `native/cache_machine-linux-${arch}.node`));
     const record = JSON.parse(fs.readFileSync(path.join(root, "native/cache_machine.json"), "utf8")).binaries[arch];
     expect(createHash("sha256").update(bytes).digest("hex")).toBe(record.sha256);
@@ -88,7 +88,7 @@ describe("the binaries", () => {
       if (at(entry) === DT_NEEDED) needed++;
     }
     const undefinedNames: string[] = [];
-    // The first one is none.
+    // The first symbol of each table is empty.
     for (let entry = symbols.offset + 24; entry < symbols.offset + symbols.size; entry += 24) {
       const start = texts.offset + bytes.readUInt32LE(entry);
       if (bytes.readUInt16LE(entry + 6) === 0)
@@ -98,7 +98,7 @@ describe("the binaries", () => {
   }
 });
 
-describe("the functions", () => {
+describe("the functions of the native part", () => {
   let file: number;
   let other: number;
   let memory: WebAssembly.Memory;
@@ -137,14 +137,14 @@ describe("the functions", () => {
     expect(fs.readFileSync(path.join(folder, "file"))[0]).toBe(8);
     expect(unmap(range(PAGE, 2 * PAGE))).toBe(0);
     expect([range(0)[PAGE - 1], range()[0], range(2 * PAGE)[PAGE - 1], range(3 * PAGE)[0]]).toEqual([1, 0, 0, 1]);
-    // A failure leaves a memory that is whole.
+    // A failure leaves the memory usable.
     const directory = fs.openSync(folder, "r");
     for (const fd of [directory, 1_000_000]) expect([EBADF, ENODEV, -13]).toContain(map(fd, range(0)));
     fs.closeSync(directory);
     range(0).fill(2);
   });
 
-  test("give names", () => {
+  test("give an unnamed file a name", () => {
     const unnamed = fs.openSync(folder, fs.constants.O_RDWR | 0o20200000);
     const named = path.join(folder, "näme");
     expect(link(unnamed, named)).toBe(0);
@@ -170,7 +170,7 @@ describe("the functions", () => {
     fs.writeSync(file, Buffer.alloc(PAGE, 7));
     expect(map(file, range())).toBe(0);
     const users = counter();
-    // Whichever views show them.
+    // With other views of the same memories.
     expect([join(users, range()), join(new Int32Array(users.buffer), range())]).toEqual([1, 1]);
     expect(users[0]).toBe(2);
     const another = counter();
@@ -180,7 +180,7 @@ describe("the functions", () => {
     expect([leave(users), users[0], range()[0]]).toEqual([1, -1, 0]);
     expect([leave(users), join(users, range()), users[0]]).toEqual([WRONG, 0, -1]);
     expect([leave(another), another[0]]).toEqual([1, -1]);
-    // With a user in another thread.
+    // The same with a user in another thread.
     const shared = counter();
     shared[0] = 1;
     expect(map(file, range())).toBe(0);
@@ -195,7 +195,7 @@ describe("the functions", () => {
       const { parentPort, workerData } = require("node:worker_threads");
       const { binary, memory, users, ending } = workerData;
       const native = { exports: {} };
-      // Twice, as for two copies of the package.
+      // Loaded twice, as by two copies of the package.
       process.dlopen(native, binary);
       const first = native.exports;
       native.exports = {};
@@ -267,7 +267,7 @@ describe("the functions", () => {
       expect([map(wrong, range()), link(wrong, "/nowhere/x"), lockDirectory(wrong)]).toEqual([WRONG, WRONG, WRONG]);
       expect([lock(wrong, 1), lock(file, wrong), unlock(wrong, 1), unlock(file, wrong)]).toEqual(Array(4).fill(WRONG));
     }
-    // No descriptor can be as large.
+    // A descriptor cannot be as large.
     expect(lock(2 ** 31, 1)).toBe(WRONG);
     for (const wrong of ranges) {
       expect([map(file, wrong), unmap(wrong), join(counter(), wrong)]).toEqual([WRONG, WRONG, WRONG]);
@@ -287,7 +287,7 @@ describe("the functions", () => {
     expect([exit, stderr]).toEqual([[0, null], ""]);
     const answers = JSON.parse(stdout);
     console.log(stdout.trim());
-    // Of each function some calls were made and some were not.
+    // Each function made some calls, and refused some arguments.
     for (const call of Object.keys(native.exports)) {
       expect(answers[call][WRONG]).toBeGreaterThan(0);
       expect(Object.keys(answers[call]).length).toBeGreaterThan(1);
@@ -295,7 +295,7 @@ describe("the functions", () => {
   });
 });
 
-describe("forbidden, it says by whom, and threads work", () => {
+describe("the native part that is forbidden: opening says by whom, and caches of threads work", () => {
   const USE = `
     const { createCache, destroyCache, openCache } = await import("cache-machine");
     try { openCache("${name}-forbidden", { size: "1mb" }).close(); console.log("opened", destroyCache("${name}-forbidden")); }
@@ -315,20 +315,20 @@ describe("forbidden, it says by whom, and threads work", () => {
     ? "--permission"
     : "--experimental-permission";
 
-  test("not at all", async () => {
+  test("is loaded where nothing forbids it", async () => {
     expect(await use([])).toEqual(["opened true", "1"]);
   });
 
   test.each([
     ["--no-addons", ["--no-addons"], {}],
     ["--no-addons in NODE_OPTIONS", [], { NODE_OPTIONS: "--no-addons" }],
-  ])("by %s", async (_, options, env) => {
+  ])("forbidden by %s", async (_, options, env) => {
     const [processes, threads] = await use(options, env);
     expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED .*--no-addons forbids.*createCache\(\)/);
     expect(threads).toBe("1");
   });
 
-  test("by --no-addons of a worker", async () => {
+  test("forbidden by --no-addons of a worker", async () => {
     const code = `
       import { Worker } from "node:worker_threads";
       const code = ${JSON.stringify(`(async () => {${USE}})()`)};
@@ -336,10 +336,10 @@ describe("forbidden, it says by whom, and threads work", () => {
     expect((await use([], {}, code))[0]).toMatch(/^CacheError ERR_UNSUPPORTED .*--no-addons forbids/);
   });
 
-  test("by the permission model", async () => {
+  test("forbidden by the permission model", async () => {
     const [processes, threads] = await use([permission, "--allow-fs-read=*", "--allow-fs-write=*"]);
     expect(processes).toMatch(
-      /^CacheError ERR_UNSUPPORTED .*permission model forbids.*--allow-addons.*createCache\(\)/,
+      /^CacheError ERR_UNSUPPORTED .*permission model of Node.js forbids.*--allow-addons.*createCache\(\)/,
     );
     expect(threads).toBe("1");
   });
@@ -357,7 +357,7 @@ describe("forbidden, it says by whom, and threads work", () => {
       return () => fs.rmSync(copy, { recursive: true });
     });
 
-    test("by a file system without the right to execute (needs root)", async ({ skip }) => {
+    test("forbidden by a file system without the right to execute (needs root)", async ({ skip }) => {
       const place = path.dirname(lost);
       skip(spawnSync("mount", ["-t", "tmpfs", "-o", "noexec", "none", place]).status !== 0, "mounting is not allowed");
       try {
@@ -372,13 +372,13 @@ describe("forbidden, it says by whom, and threads work", () => {
 
     test.each([
       ["missing", undefined, /in none of its places: .*Copy node_modules\/cache-machine\/native/],
-      ["cut short", Buffer.from("x"), /could not be loaded .*install the package anew/],
+      ["cut short", Buffer.from("x"), /could not be loaded .*Install the package anew/],
       [
         "for another processor",
         fs.readFileSync(path.join(root, `native/cache_machine-linux-${process.arch === "x64" ? "arm64" : "x64"}.node`)),
-        /could not be loaded .*install the package anew/,
+        /could not be loaded .*Install the package anew/,
       ],
-    ])("by nobody: %s", async (_, bytes, message) => {
+    ])("forbidden by nobody, but its file is %s", async (_, bytes, message) => {
       if (bytes !== undefined) fs.writeFileSync(lost, bytes);
       const [processes, threads] = await use([], {}, USE, copy);
       expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED /);
@@ -390,19 +390,19 @@ describe("forbidden, it says by whom, and threads work", () => {
 });
 
 describe("threads that end while they open their first cache", () => {
-  test("by terminate(): nothing happens to the process, and nothing is left", async () => {
+  test("by terminate() do no harm to the process, and leave nothing", async () => {
     const states = Array.from({ length: 7 }, () => 0);
     for (let i = 0; i < 3 * rounds; i++) {
       const ended = await opening({ seed: seed + i, terminations: 100 });
       for (const [state, count] of ended.states.entries()) states[state]! += count;
     }
     console.log(JSON.stringify(states));
-    // Otherwise it was not what the test is about: while the first cache is opened, and later.
+    // Threads were ended both while they opened their first cache and later: otherwise the test would have tested nothing.
     expect(states[2]).toBeGreaterThan(50 * rounds);
     expect(states[3]! + states[4]! + states[5]!).toBeGreaterThan(5 * rounds);
   });
 
-  test("by process.exit() of the main thread: the process ends as it was told to", async () => {
+  test("by process.exit() of the main thread let the process end as it was told to", async () => {
     for (let i = 0; i < 12 * rounds; i++) {
       const end = await endings({ seed: seed + i, times: 3, exits: true });
       expect(end).toEqual({ exit: [7, null], stdout: "", stderr: "" });

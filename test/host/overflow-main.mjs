@@ -16,12 +16,12 @@ import { attachCache, createCache, destroyCache, openCache } from "cache-machine
 import { generator } from "../crash/checked-values.mjs";
 import { descend, isOf, KEYS, operationsOn, terminate, textFor } from "./overflow-uses.mjs";
 
-/** Whose turn it is, in the first word; what the bystander has checked in the second. */
+/** Values of the first word: whose turn it is. The second word counts what the bystander has checked. */
 const VICTIM = 0;
 const MAIN = 1;
 const DONE = 2;
 const TURN_MS = 60_000;
-/** How long each operation is used before. */
+/** How long each operation is used before its descents. */
 const WARM_MS = 50;
 const WARM_CALLS = 20_000;
 
@@ -45,14 +45,14 @@ function victim({ handle, own, turns, shifts, only, how }) {
   let count = 0;
   for (const [name, operation] of Object.entries(operations)) {
     if (only !== undefined && name !== only) continue;
-    // Compiled by the best compiler, JavaScript needs so little stack that its end is met within the engine.
+    // Code of the optimizing compiler needs so little stack that its end is met within the engine.
     const warm = performance.now() + WARM_MS;
     for (let n = 0; n < WARM_CALLS && performance.now() < warm; n++) operation(n);
     for (let shift = 0; shift < shifts; shift++) {
-      // What the operation finds is often there.
+      // The keys are stored again, so that the operation often finds them.
       if (shift % 4 === 0) for (const key of KEYS) if (key !== "number") cache.set(key, textFor(key, shift));
       overflows += how === "terminate" ? terminate(operation, 1 + (shift % 2)) : descend(operation, shift);
-      // Nothing runs when a script is terminated; the next use of the cache notices.
+      // A script that is terminated runs no `catch`. The next use of the cache gives back what it held.
       if (how === "terminate") cache.has("text");
       count++;
       parentPort.postMessage(`${name}, shift ${shift}`);
@@ -61,7 +61,7 @@ function victim({ handle, own, turns, shifts, only, how }) {
     }
   }
   for (let shift = 0; only === undefined && shift < shifts; shift++) {
-    // Closing what is cut off in the middle goes on with the next call, and then the place is free.
+    // A `close` that is cut off in the middle goes on with the next call, and then the seat is free.
     const one = own === undefined ? createCache({ size: "1mb" }) : openCache(own, { size: "1mb" });
     const { participants } = one.stats();
     if (participants !== 1) throw new Error(`${participants} participants after ${shift} caches were closed`);
@@ -74,7 +74,7 @@ function victim({ handle, own, turns, shifts, only, how }) {
   passTurn(words, DONE);
 }
 
-/** Stores its own keys and a changing lot of others, so that space is reclaimed, and checks what everybody stores. */
+/** Stores many keys of its own, so that space is reclaimed, and checks the values that all threads store. */
 function bystander({ handle, turns, seed }) {
   const words = new Int32Array(turns);
   const cache = attachCache(handle);

@@ -1,10 +1,10 @@
 /**
- * A call that does not return: the JavaScript stack ends within it and somebody catches that, or the host terminates the
- * script. Whatever the depth, nobody reads a wrong value, nothing stays held, and the thread can go on. See
- * `overflow-main.mjs` for what is checked.
+ * A call that does not return: the JavaScript stack ends within it and its caller catches the error, or `node:vm`
+ * terminates the script. At whatever depth that happens, no participant reads a wrong value, nothing stays held, and the
+ * thread can go on. overflow-main.mjs tells what is checked.
  *
- * `OVERFLOW_SEED=7 npx vitest run test/host/overflow.test.ts` replays; `OVERFLOW_SHIFTS` is the number of depths, in words, that each
- * operation is tried at within one frame.
+ * `OVERFLOW_SEED=7 npx vitest run test/host/overflow.test.ts` replays. `OVERFLOW_SHIFTS` is the number of depths, in words,
+ * at which each operation is tried within one frame.
  */
 
 import { fileURLToPath } from "node:url";
@@ -43,7 +43,7 @@ async function sweep(binary: string, flags: readonly string[], plan: Record<stri
   return result;
 }
 
-/** Each compiler of V8 gives the same function frames of another size. */
+/** Compilers of V8: each gives the frames of a function another size. */
 const TIERS: readonly (readonly [string, readonly string[]])[] = [
   ["as it is", []],
   ["interpreted, WebAssembly compiled by Liftoff", ["--no-opt", "--no-sparkplug", "--no-maglev", "--liftoff-only"]],
@@ -53,22 +53,22 @@ const TIERS: readonly (readonly [string, readonly string[]])[] = [
 describe.each(["threads", "processes"])("the end of the stack, reach: %s", (reach) => {
   test.each(TIERS)("is met within every operation at every depth, V8 %s", { timeout: 300_000 }, async (_, flags) => {
     const { overflows, count, checks, operations, participants } = await sweep(process.execPath, flags, { reach });
-    // Each descent meets it at least in the last frame.
+    // Each descent meets the end of the stack at least in its last frame.
     expect(overflows).toBeGreaterThan(count);
     expect(checks).toBe(count * KEYS.length);
     expect(operations).toBeGreaterThan(0);
     expect(participants).toBe(1);
   });
 
-  test("is no different from a script that node:vm terminates", { timeout: 300_000 }, async () => {
+  test("leaves nothing held, and neither does a script that node:vm terminates", { timeout: 300_000 }, async () => {
     const { overflows, count, checks } = await sweep(process.execPath, [], { reach, how: "terminate" });
     expect(overflows).toBeGreaterThanOrEqual(count);
     expect(checks).toBe(count * KEYS.length);
   });
 });
 
-describe.runIf(versions.length > 0)("the end of the stack, with Node.js", () => {
-  test.each(versions)("%s", { timeout: 300_000 }, async (version) => {
+describe.runIf(versions.length > 0)("the end of the stack in Node.js", () => {
+  test.each(versions)("%s is met within every operation at every depth", { timeout: 300_000 }, async (version) => {
     const binary = await nodeBinary(version, projects);
     for (const reach of ["threads", "processes"]) {
       const { overflows, count } = await sweep(binary, [], { reach });
@@ -84,7 +84,7 @@ test("the deepest call leaves most of the engine's own stack unused", () => {
     for (let n = 0; n < 200; n++) for (const operation of operations) operation(n);
     expect(cache.stats().reclaims).toBeGreaterThan(0);
     expect(cache.validate()).toBe(0);
-    // `wasm/src/abi/mod.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
+    // `wasm/src/abi/area.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
     const { memory } = cache.handle as unknown as { memory: WebAssembly.Memory };
     const stack = new Uint8Array(memory.buffer, 65_536 + (128 << 10), 32 << 10);
     const unused = stack.findIndex((byte) => byte !== 0);

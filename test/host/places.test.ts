@@ -1,8 +1,9 @@
 /**
  * Where a cache can be and what it is allowed to take: directories, other users, permissions, boots, limits, and hosts
- * that lack something. Wherever it cannot be, that is an error of this package which says what to do, and nothing stays.
+ * that lack something. Where a cache cannot be, opening it is an error of this package that says what to do, and it leaves
+ * nothing behind.
  *
- * Other users are children that give up root; nothing is concluded from a delay.
+ * Other users are child processes that give up root. Nothing is concluded from a delay.
  */
 
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
@@ -15,7 +16,7 @@ import { attachCache, type Cache, type CacheHandle, createCache, destroyCache, o
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { memoryLimit } from "../../src/system/cgroup.ts";
 
-// Dozens of processes are started here; on a busy machine that takes its time, which says nothing.
+// Dozens of processes are started here. On a busy machine that takes its time, which says nothing.
 vi.setConfig({ testTimeout: 120_000 });
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -41,7 +42,7 @@ afterEach(async () => {
   for (const other of others) {
     if (other.exitCode !== null || other.signalCode !== null) continue;
     const exit = once(other, "exit");
-    // With its children: it leads a group of its own.
+    // Together with its children: it leads a group of its own.
     process.kill(-(other.pid as number), "SIGKILL");
     await exit;
   }
@@ -73,7 +74,7 @@ function failure(run: () => unknown): Failure {
   throw new Error("did not throw");
 }
 
-/** What scripts have at hand; `told` is what came out of a call, as data. */
+/** The functions that scripts have. `told` makes a call; answers its result or its error as data. */
 const PROLOGUE = `
   const { attachCache, createCache, destroyCache, openCache } = await import(${JSON.stringify(dist)});
   const told = (run) => {
@@ -91,7 +92,7 @@ const PROLOGUE = `
     try { return cache.set("a", "value").get("a"); } finally { cache.close(); }
   };`;
 
-/** What a script of its own process has said: one line of JSON. */
+/** Runs a script as a process of its own; answers what it has said, which is one line of JSON. */
 function run<T = any>(body: string, { flags = [], before = "" }: { flags?: string[]; before?: string } = {}): T {
   const script = path.join(directory, "script.mjs");
   fs.writeFileSync(script, PROLOGUE + body);
@@ -113,7 +114,7 @@ function run<T = any>(body: string, { flags = [], before = "" }: { flags?: strin
   }
 }
 
-/** A process in a group of its own that goes on; answers once it has said something. */
+/** Starts a process in a group of its own, which goes on; answers once it has said something. */
 async function start(command: string, args: string[], options: { uid?: number } = {}): Promise<ChildProcess> {
   const user = options.uid === undefined ? {} : { uid: options.uid, gid: options.uid };
   const other = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"], detached: true, ...user });
@@ -135,7 +136,7 @@ describe("the turn of a creator", () => {
   const lock = (kind: string, user: { uid?: number } = {}): Promise<ChildProcess> =>
     start("flock", [kind, directory, "sh", "-c", "echo locked; exec sleep 1000"], user);
 
-  /** Opens a cache that is not there; how many times it has waited for two milliseconds before. */
+  /** Creates a cache; tells how many times it has waited for two milliseconds before. */
   const COUNT = `
     let waits = 0;
     const wait = Atomics.wait;
@@ -144,22 +145,22 @@ describe("the turn of a creator", () => {
     say({ value, waits });`;
   const count = (): { value: string; waits: number } => run(COUNT.replace("PLACE", directory));
 
-  test("nobody waits for nobody", () => {
+  test("a creator that is alone waits for nobody", () => {
     expect(count()).toEqual({ value: "value", waits: 0 });
   });
 
   test.skipIf(!isRoot).each(["--exclusive", "--shared"])(
-    "another user who has locked the directory (%s) takes 50 ms, not more (needs root)",
+    "a creator waits 50 ms for another user who has locked the directory (%s), not longer (needs root)",
     async (kind) => {
       fs.chmodSync(directory, 0o1777);
       await lock(kind, { uid: NOBODY });
       expect(count()).toEqual({ value: "value", waits: 25 });
-      // Whoever finds a cache has nothing to wait for.
+      // An opening that finds a cache has nothing to wait for.
       expect(count()).toEqual({ value: "value", waits: 0 });
     },
   );
 
-  test("one of this user is waited for until it has created, or is gone", async () => {
+  test("a creator waits for a process of the same user until it has created, or is gone", async () => {
     const holder = await lock("--exclusive");
     const script = path.join(directory, "waiting.mjs");
     fs.writeFileSync(
@@ -174,7 +175,7 @@ describe("the turn of a creator", () => {
        process.stdout.write(use({ path: ${JSON.stringify(directory)} }));
        setInterval(() => {}, 1000);`,
     );
-    // Four hundred milliseconds: it would have gone on without a turn long before.
+    // 200 polls are 400 milliseconds: for another user it would have gone on without a turn long before.
     const waiting = await start(process.execPath, [script]);
     expect(fs.readdirSync(directory)).toEqual(["waiting.mjs"]);
     const said = once(waiting.stdout as NodeJS.ReadableStream, "data");
@@ -186,7 +187,7 @@ describe("the turn of a creator", () => {
 describe("directories", () => {
   const MODES = [0o700, 0o755, 0o711, 0o775, 0o757, 0o777, 0o770, 0o733, 0o500];
 
-  /** What the guide says, independent of how the package finds out. */
+  /** What the guide says about a directory, independent of how the package finds out. */
   function isFit(user: number, owner: number, mode: number): "fit" | "ERR_NOT_OWNER" | "ERR_UNSUPPORTED" {
     if (owner !== user && owner !== 0) return "ERR_NOT_OWNER";
     if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0) return "ERR_NOT_OWNER";
@@ -194,36 +195,41 @@ describe("directories", () => {
     return user === 0 || may === 7 ? "fit" : "ERR_UNSUPPORTED";
   }
 
-  test.skipIf(!isRoot)("of all owners and modes: those in which nobody else can rename a file (needs root)", () => {
-    const places = [0, NOBODY, SOMEBODY].flatMap((owner) =>
-      MODES.flatMap((mode) => [mode, mode | 0o1000]).map((mode) => {
-        const place = path.join(directory, `${owner}-${mode.toString(8)}`);
-        fs.mkdirSync(place);
-        fs.chownSync(place, owner, owner);
-        fs.chmodSync(place, mode);
-        return { owner, mode, place };
-      }),
-    );
-    fs.chmodSync(directory, 0o755);
-    for (const user of [0, NOBODY]) {
-      const found = run<Failure[]>(`
+  test.skipIf(!isRoot)(
+    "of all owners and modes are fit exactly if no other user can rename a file in them (needs root)",
+    () => {
+      const places = [0, NOBODY, SOMEBODY].flatMap((owner) =>
+        MODES.flatMap((mode) => [mode, mode | 0o1000]).map((mode) => {
+          const place = path.join(directory, `${owner}-${mode.toString(8)}`);
+          fs.mkdirSync(place);
+          fs.chownSync(place, owner, owner);
+          fs.chmodSync(place, mode);
+          return { owner, mode, place };
+        }),
+      );
+      fs.chmodSync(directory, 0o755);
+      for (const user of [0, NOBODY]) {
+        const found = run<Failure[]>(`
         if (${user} !== 0) become(${user});
         say(${JSON.stringify(places)}.map(({ place }) => told(() => use({ path: place }))));`);
-      const table = places.map(({ owner, mode }, i) => [user, owner, mode.toString(8), found[i]?.code ?? "fit"]);
-      expect(table).toEqual(places.map(({ owner, mode }) => [user, owner, mode.toString(8), isFit(user, owner, mode)]));
-      for (const { code, message } of found) if (code !== undefined) expect(message).toMatch(/^path: .*`path`/);
-    }
-    // What was refused is as it was.
-    for (const { owner, mode, place } of places) {
-      const fit = [0, NOBODY].filter((user) => isFit(user, owner, mode) === "fit");
-      expect([place, fs.readdirSync(place)]).toEqual([
-        place,
-        fit.map((user) => expect.stringContaining(`cache-machine-${user}-app.v`)),
-      ]);
-    }
-  });
+        const table = places.map(({ owner, mode }, i) => [user, owner, mode.toString(8), found[i]?.code ?? "fit"]);
+        expect(table).toEqual(
+          places.map(({ owner, mode }) => [user, owner, mode.toString(8), isFit(user, owner, mode)]),
+        );
+        for (const { code, message } of found) if (code !== undefined) expect(message).toMatch(/^path: .*`path`/);
+      }
+      // The refused directories are as they were.
+      for (const { owner, mode, place } of places) {
+        const fit = [0, NOBODY].filter((user) => isFit(user, owner, mode) === "fit");
+        expect([place, fs.readdirSync(place)]).toEqual([
+          place,
+          fit.map((user) => expect.stringContaining(`cache-machine-${user}-app.v`)),
+        ]);
+      }
+    },
+  );
 
-  test.skipIf(!isRoot)("a folder of one's own is fit wherever it lies (needs root)", () => {
+  test.skipIf(!isRoot)("a folder of this user is fit wherever it lies (needs root)", () => {
     // As an `emptyDir` of Kubernetes is: for all, and without the sticky bit.
     fs.chmodSync(directory, 0o777);
     const own = path.join(directory, "own");
@@ -237,13 +243,13 @@ describe("directories", () => {
 
   const SOCKET = `require("node:net").createServer().listen("s", () => process.kill(process.pid, "SIGKILL"))`;
 
-  /** What is no place, how it comes about, and what is said about it. */
+  /** Paths that are no directory for a cache: how each is made, and what the error says. */
   const none: [string, (place: string) => string | undefined, RegExp][] = [
-    ["a missing one", () => undefined, /does not exist/],
-    ["one below a missing one", (place) => path.join(place, "below"), /does not exist/],
+    ["a missing directory", () => undefined, /does not exist/],
+    ["a directory below a missing one", (place) => path.join(place, "below"), /does not exist/],
     ["a file", (place) => void fs.writeFileSync(place, "x"), /is not a directory/],
     [
-      "one below a file",
+      "a directory below a file",
       (place) => {
         fs.writeFileSync(place, "x");
         return path.join(place, "below");
@@ -276,7 +282,7 @@ describe("directories", () => {
     ["/sys", () => "/sys", /\/sys/],
   ];
 
-  test.each(none)("%s: an error that says so, of opening and of destroying", (_, make, said) => {
+  test.each(none)("%s as `path` is an error that says so, of opening and of destroying", (_, make, said) => {
     const place = path.join(directory, "place");
     const given = make(place) ?? place;
     const before = fs.readdirSync(directory);
@@ -297,7 +303,7 @@ describe("directories", () => {
     expect(fs.readdirSync("/proc/self/fd").length).toBe(descriptors);
   });
 
-  test("a path that is no text is refused", () => {
+  test("a `path` that is no text, or cannot be a path, is a TypeError or a RangeError", () => {
     for (const place of ["", "a\0b", "/dev/shm\0"]) {
       expect(failure(() => open({ path: place }))).toMatchObject({ name: "RangeError", message: /^path: / });
       expect(failure(() => destroyCache("app", { path: place }))).toMatchObject({ name: "RangeError" });
@@ -307,7 +313,7 @@ describe("directories", () => {
     }
   });
 
-  test("one directory is one place, by whichever path", () => {
+  test("all paths of one directory lead to the same cache", () => {
     const cache = open();
     cache.set("a", 1);
     const link = path.join(directory, "link");
@@ -321,7 +327,7 @@ describe("directories", () => {
     expect(destroyCache("app", { path: directory })).toBe(false);
   });
 
-  test("a relative path in a directory that is gone", () => {
+  test("a relative `path` in a working directory that is gone is ERR_UNSUPPORTED", () => {
     const found = run(`
       const fs = await import("node:fs");
       const gone = fs.mkdtempSync(process.env.PLACES_OWN + "/gone-");
@@ -332,27 +338,30 @@ describe("directories", () => {
     expect(found[2]).toEqual({ returned: false });
   });
 
-  test.skipIf(!isRoot)("one that this user may not read, write or search (needs root)", () => {
-    fs.chmodSync(directory, 0o755);
-    for (const mode of [0o700, 0o744, 0o711, 0o755]) {
-      const place = path.join(directory, mode.toString(8));
-      fs.mkdirSync(place);
-      fs.mkdirSync(path.join(place, "below"));
-      fs.chmodSync(path.join(place, "below"), 0o700);
-      fs.chmodSync(place, mode);
-    }
-    const found = run(`
+  test.skipIf(!isRoot)(
+    "a directory that this user may not read, write or search is ERR_UNSUPPORTED (needs root)",
+    () => {
+      fs.chmodSync(directory, 0o755);
+      for (const mode of [0o700, 0o744, 0o711, 0o755]) {
+        const place = path.join(directory, mode.toString(8));
+        fs.mkdirSync(place);
+        fs.mkdirSync(path.join(place, "below"));
+        fs.chmodSync(path.join(place, "below"), 0o700);
+        fs.chmodSync(place, mode);
+      }
+      const found = run(`
       become(${NOBODY});
       say([700, 744, 711, 755].flatMap((mode) => [mode, mode + "/below"]).map((place) =>
         [place, told(() => use({ path: "${directory}/" + place })), told(() => destroyCache("app", { path: "${directory}/" + place }))]));`);
-    for (const [place, opened, destroyed] of found) {
-      expect([place, opened]).toMatchObject([place, { name: "CacheError", code: "ERR_UNSUPPORTED" }]);
-      if (destroyed.returned !== false) expect([place, destroyed.name]).toEqual([place, "CacheError"]);
-    }
-  });
+      for (const [place, opened, destroyed] of found) {
+        expect([place, opened]).toMatchObject([place, { name: "CacheError", code: "ERR_UNSUPPORTED" }]);
+        if (destroyed.returned !== false) expect([place, destroyed.name]).toEqual([place, "CacheError"]);
+      }
+    },
+  );
 
   test.skipIf(!isMountable)(
-    "a file system that is read-only, one without inodes, one that is full (needs root)",
+    "a read-only file system is ERR_UNSUPPORTED, one that is full or without inodes is ERR_NO_SPACE (needs root)",
     () => {
       const readOnly = path.join(directory, "read-only");
       const inodes = path.join(directory, "inodes");
@@ -381,14 +390,14 @@ describe("directories", () => {
     },
   );
 
-  test("without descriptors", () => {
+  test("opening with few descriptors left is ERR_NO_SPACE, whichever call meets the end", () => {
     const found = run(
       `const fs = await import("node:fs");
        use({ path: ${JSON.stringify(directory)} });
        const held = [];
        try { for (;;) held.push(fs.openSync("/dev/null")); } catch {}
        const found = [];
-       // One more each time: every call that needs one meets the end once.
+       // One more descriptor each time, so that each call that needs one is the first to fail once.
        for (let free = 0; free < 6; free++) {
          found.push(told(() => use({ path: ${JSON.stringify(directory)} }, "app" + free)));
          fs.closeSync(held.pop());
@@ -403,9 +412,9 @@ describe("directories", () => {
 });
 
 describe("other users", () => {
-  /** What somebody else has put under the name first. */
+  /** What another user has put under the name of a cache first. */
   const taken: [string, (file: string) => void][] = [
-    ["a file of theirs", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
+    ["a file", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
     [
       "a file for all",
       (file) => {
@@ -419,29 +428,32 @@ describe("other users", () => {
     ["a link to itself", (file) => fs.symlinkSync(file, file)],
   ];
 
-  test.skipIf(!isRoot).each(taken)("%s under our name: whose it is, and what to do (needs root)", (_, make) => {
-    fs.chmodSync(directory, 0o1777);
-    const file = fileOf(open());
-    destroyCache("app", { path: directory });
-    const file2 = file.replace("-0-", `-${NOBODY}-`);
-    make(file2);
-    fs.lchownSync(file2, SOMEBODY, SOMEBODY);
-    fs.mkdirSync(`${directory}/own`, { mode: 0o700 });
-    fs.chownSync(`${directory}/own`, NOBODY, NOBODY);
-    const found = run(`
+  test.skipIf(!isRoot).each(taken)(
+    "%s of another user under the name of a cache: the error says whose it is and what to do (needs root)",
+    (_, make) => {
+      fs.chmodSync(directory, 0o1777);
+      const file = fileOf(open());
+      destroyCache("app", { path: directory });
+      const file2 = file.replace("-0-", `-${NOBODY}-`);
+      make(file2);
+      fs.lchownSync(file2, SOMEBODY, SOMEBODY);
+      fs.mkdirSync(`${directory}/own`, { mode: 0o700 });
+      fs.chownSync(`${directory}/own`, NOBODY, NOBODY);
+      const found = run(`
       become(${NOBODY});
       const path = ${JSON.stringify(directory)};
       say({ refused: [told(() => use({ path })), told(() => destroyCache("app", { path }))], own: use({ path: path + "/own" }) });`);
-    for (const error of found.refused) {
-      expect(error).toMatchObject({ name: "CacheError", code: "ERR_NOT_OWNER" });
-      expect(error.message).toContain(`id ${SOMEBODY}`);
-      expect(error.message).toMatch(/`path`.*\$XDG_RUNTIME_DIR/);
-    }
-    expect(found.own).toBe("value");
-    expect(fs.lstatSync(file2).uid).toBe(SOMEBODY);
-  });
+      for (const error of found.refused) {
+        expect(error).toMatchObject({ name: "CacheError", code: "ERR_NOT_OWNER" });
+        expect(error.message).toContain(`id ${SOMEBODY}`);
+        expect(error.message).toMatch(/`path`.*\$XDG_RUNTIME_DIR/);
+      }
+      expect(found.own).toBe("value");
+      expect(fs.lstatSync(file2).uid).toBe(SOMEBODY);
+    },
+  );
 
-  /** What a cache of ours has become that others can reach, and how it is put right. */
+  /** What makes a cache of this user reachable by others, and how it is put right. */
   const reached: [string, boolean, (file: string) => void, (file: string) => void][] = [
     ...[0o640, 0o620, 0o604, 0o602, 0o660, 0o606, 0o666, 0o777, 0o610, 0o601].map((mode): (typeof reached)[number] => [
       `mode 0${mode.toString(8)}`,
@@ -465,10 +477,10 @@ describe("other users", () => {
       expect(error.message).toMatch(/chmod|remove|`path`/);
       expect(error.message).toContain(file);
     }
-    // Who is there goes on.
+    // The participant that has it open goes on.
     expect(cache.get("a")).toBe(1);
     if (fs.statSync(file).uid === uid) {
-      // The remedy that needs no shell.
+      // destroyCache is the remedy that needs no shell.
       mend(file);
       const again = attachCache(cache.handle);
       expect(again.get("a")).toBe(1);
@@ -508,7 +520,7 @@ describe("boots", () => {
     if (isTestable) fs.rmSync(place, { recursive: true });
   });
 
-  /** As if the machine had been started anew: `boot` is all that the kernel tells of it. */
+  /** Runs a script as if the machine had been started anew: `boot` is what the kernel tells of this boot. */
   function inBoot<T = any>(boot: string, body: string, where = place): T {
     const file = path.join(directory, "boot_id");
     fs.writeFileSync(file, boot);
@@ -524,11 +536,11 @@ describe("boots", () => {
   const WRITE = `openCache("app", { path, size: "1mb" }).set("a", "of this boot"); say(1);`;
   const list = (): string[] => fs.readdirSync(place).map((file) => file.replace(/^.*\.v\d+/, ""));
 
-  test.skipIf(!isTestable || !isMountable)("a cache on a disk is that of one boot (needs root)", () => {
+  test.skipIf(!isTestable || !isMountable)("a cache on a disk belongs to one boot (needs root)", () => {
     inBoot(FIRST, WRITE);
     expect(inBoot(FIRST, READ)).toBe("of this boot");
     expect(list()).toEqual([`.${first}`]);
-    // What another cache has left there, and what only looks alike, is nobody's business.
+    // Files of another cache, and files whose names only look alike, must stay.
     for (const file of [`cache-machine-${uid}-app-2.v1.${first}`, `cache-machine-${uid}-app.v1.x`, "cache-machine"]) {
       fs.writeFileSync(path.join(place, file), "kept");
     }
@@ -536,21 +548,26 @@ describe("boots", () => {
     const files = fs.readdirSync(place);
     expect(files.filter((file) => file.endsWith(`.${second}`))).toHaveLength(1);
     expect(files).toHaveLength(4);
-    // It does not come back, either.
+    // The cache of the first boot does not come back, either.
     expect(inBoot(FIRST, READ)).toBe(null);
   });
 
-  test.skipIf(!isTestable || !isMountable)("destroying removes the older ones too (needs root)", () => {
-    inBoot(FIRST, WRITE);
-    expect(inBoot(SECOND, `say(destroyCache("app", { path }));`)).toBe(false);
-    expect(list()).toEqual([]);
-  });
+  test.skipIf(!isTestable || !isMountable)(
+    "destroying a cache on a disk removes its files of earlier boots too (needs root)",
+    () => {
+      inBoot(FIRST, WRITE);
+      expect(inBoot(SECOND, `say(destroyCache("app", { path }));`)).toBe(false);
+      expect(list()).toEqual([]);
+    },
+  );
 
-  test.skipIf(!isTestable || !isMountable)("all who open it after a boot have one cache (needs root)", () => {
-    inBoot(FIRST, WRITE);
-    const seen = inBoot<number>(
-      SECOND,
-      `const { Worker } = await import("node:worker_threads");
+  test.skipIf(!isTestable || !isMountable)(
+    "all threads that open a cache on a disk after a boot have one cache (needs root)",
+    () => {
+      inBoot(FIRST, WRITE);
+      const seen = inBoot<number>(
+        SECOND,
+        `const { Worker } = await import("node:worker_threads");
        const { once } = await import("node:events");
        const meeting = new Int32Array(new SharedArrayBuffer(4));
        const body = \`
@@ -565,18 +582,22 @@ describe("boots", () => {
        const workers = Array.from({ length: 4 }, () => new Worker(body, { eval: true, workerData: { path, meeting } }));
        for (const seen of await Promise.all(workers.map((worker) => once(worker, "message")))) if (seen[0] !== null) throw seen;
        say(openCache("app", { path }).get("n"));`,
-    );
-    expect(seen).toBe(4);
-    expect(list()).toEqual([`.${second}`]);
-  });
+      );
+      expect(seen).toBe(4);
+      expect(list()).toEqual([`.${second}`]);
+    },
+  );
 
-  test.skipIf(!isTestable || !isMountable)("a kernel that does not tell leaves it as it is (needs root)", () => {
-    inBoot("", WRITE);
-    expect(list()).toEqual([""]);
-    expect(inBoot("unknown\n", READ)).toBe("of this boot");
-  });
+  test.skipIf(!isTestable || !isMountable)(
+    "a kernel that does not tell its boot leaves a cache on a disk as it is (needs root)",
+    () => {
+      inBoot("", WRITE);
+      expect(list()).toEqual([""]);
+      expect(inBoot("unknown\n", READ)).toBe("of this boot");
+    },
+  );
 
-  test.skipIf(!isMountable)("in memory there is nothing to tell (needs root)", () => {
+  test.skipIf(!isMountable)("a cache in memory is the same whatever boot the kernel tells (needs root)", () => {
     inBoot(FIRST, WRITE, directory);
     expect(inBoot(SECOND, READ, directory)).toBe("of this boot");
   });
@@ -616,12 +637,12 @@ describe("Node.js with --permission", () => {
     cache.close();
     say([...found, use({ path }), destroyCache("app", { path }), destroyCache("app", { path })]);`;
 
-  test.skipIf(!isThere)("works with all rights", () => {
+  test.skipIf(!isThere)("a cache works with all rights", () => {
     const found = run(EVERYTHING.replace("PLACE", directory), { flags: all });
     expect(found).toEqual(["of a worker", "of a worker", 1, "value", true, false]);
   });
 
-  test.skipIf(!isThere)("works with those of its files and of /proc", () => {
+  test.skipIf(!isThere)("a cache works with the rights to its files and to /proc", () => {
     const reading = [...program(), `--allow-fs-read=${directory}*`, "--allow-fs-read=/proc*"];
     const found = run(EVERYTHING.replace("PLACE", directory), {
       flags: [...rights, ...reading, `--allow-fs-write=${directory}*`],
@@ -629,7 +650,7 @@ describe("Node.js with --permission", () => {
     expect(found).toEqual(["of a worker", "of a worker", 1, "value", true, false]);
   });
 
-  test.skipIf(!isThere)("so does the application's own cache, in a folder above which nothing may be read", () => {
+  test.skipIf(!isThere)("the application's own cache works in a folder above which nothing may be read", () => {
     const found = run(
       `const { get, set } = await import(${JSON.stringify(dist)});
        set("a", "value");
@@ -647,7 +668,7 @@ describe("Node.js with --permission", () => {
     expect(found).toEqual(["value", true]);
   });
 
-  test.skipIf(!isThere)("says what is missing without them", () => {
+  test.skipIf(!isThere)("opening without the rights to its files says what is missing", () => {
     const calls = `
       const path = ${JSON.stringify(directory)};
       say([told(() => use({ path })), told(() => destroyCache("app", { path }))]);`;
@@ -661,7 +682,7 @@ describe("Node.js with --permission", () => {
     }
   });
 
-  test.skipIf(!isThere)("says what is missing where the native part must not even be looked for", () => {
+  test.skipIf(!isThere)("opening where the native part must not even be looked for says what is missing", () => {
     const copy = path.join(directory, "copy");
     fs.mkdirSync(path.join(copy, "dist"), { recursive: true });
     fs.copyFileSync(dist, path.join(copy, "dist/index.js"));
@@ -677,7 +698,7 @@ describe("Node.js with --permission", () => {
     expect(found).toEqual([expect.objectContaining({ name: "CacheError", code: "ERR_UNSUPPORTED" }), { returned: 1 }]);
   });
 
-  test.skipIf(!isThere)("says which umask takes too much", () => {
+  test.skipIf(!isThere)("opening with a umask that takes the user's own rights is an error that says so", () => {
     for (const mask of [0o000, 0o022, 0o077]) {
       expect(
         run(`say(use({ path: ${JSON.stringify(directory)} }));`, { flags: all, before: `umask 0${mask.toString(8)};` }),
@@ -695,14 +716,14 @@ describe("Node.js with --permission", () => {
   });
 });
 
-describe("what a host lacks", () => {
+describe("a host that lacks something", () => {
   const CALLS = `
     const path = ${JSON.stringify("PLACE")};
     say([told(() => use({ path })), told(() => createCache().get("a")), told(() => destroyCache("app", { path }))]);`;
   const lacking: [string, string[], RegExp][] = [["WebAssembly (--jitless)", ["--jitless"], /no WebAssembly here/]];
   if (process.arch === "x64") lacking.push(["SIMD", ["--no-enable-sse4-1"], /no SIMD/]);
 
-  test.each(lacking)("%s: says so, and destroying needs none of it", (_, flags, said) => {
+  test.each(lacking)("opening without %s says so, and destroying works without it", (_, flags, said) => {
     const file = fileOf(open());
     for (const there of [true, false]) {
       const [opened, created, destroyed] = run(`console.warn = () => {};${CALLS.replace("PLACE", directory)}`, {
@@ -718,7 +739,7 @@ describe("what a host lacks", () => {
   });
 
   test.each(["index.js", "browser.js"])(
-    "TextEncoder and TextDecoder: %s can be imported, and works or says so",
+    "without TextEncoder or TextDecoder %s can be imported, and works or says what is missing",
     (file) => {
       for (const missing of [["TextEncoder"], ["TextDecoder"], ["TextEncoder", "TextDecoder"]]) {
         const [imported, found] = run(`
@@ -739,7 +760,7 @@ describe("what a host lacks", () => {
 
 describe("address space", () => {
   // Node.js 24 does without the reservation where there is no room for it.
-  test("a cache needs 11 GiB of it at the most, and whatever is less is an error that says so", () => {
+  test("a cache needs at most 11 GiB of address space, and too little is an error that says so", () => {
     const found = [];
     for (let gib = 2; gib <= 12; gib++) {
       const before = `ulimit -v ${gib << 20};`;
@@ -819,7 +840,7 @@ describe("the limit of a control group", () => {
     expect(limit(files)).toBe(expected);
   });
 
-  test("is no obstacle where none is known to be lower", () => {
+  test("is no obstacle to a cache where no lower limit is known", () => {
     expect(memoryLimit((file) => fs.readFileSync(file, "latin1"))).toBeGreaterThan(64 << 20);
     const cache = createCache({ size: "1mb" });
     cache.close();
@@ -852,20 +873,23 @@ describe("the limit of a control group", () => {
     return undefined;
   }
 
-  test.skipIf(made === undefined)("is told before a cache is made that could only end its process (needs root)", () => {
-    try {
-      const [over, threads, under] = run(
-        `const path = ${JSON.stringify(directory)};
+  test.skipIf(made === undefined)(
+    "is an error before a larger cache is made, which would end its process (needs root)",
+    () => {
+      try {
+        const [over, threads, under] = run(
+          `const path = ${JSON.stringify(directory)};
          say([told(() => use({ path, size: "65mb" })), told(() => createCache({ size: "65mb" })), told(() => use({ path, size: "16mb" }))]);`,
-        { before: `echo $$ > ${made}/cgroup.procs;` },
-      );
-      for (const error of [over, threads]) {
-        expect(error).toMatchObject({ name: "CacheError", code: "ERR_NO_SPACE" });
-        expect(error.message).toMatch(/^size: .*64 MiB \(67108864 bytes\)/);
+          { before: `echo $$ > ${made}/cgroup.procs;` },
+        );
+        for (const error of [over, threads]) {
+          expect(error).toMatchObject({ name: "CacheError", code: "ERR_NO_SPACE" });
+          expect(error.message).toMatch(/^size: .*64 MiB \(67108864 bytes\)/);
+        }
+        expect(under).toEqual({ returned: "value" });
+      } finally {
+        fs.rmdirSync(made as string);
       }
-      expect(under).toEqual({ returned: "value" });
-    } finally {
-      fs.rmdirSync(made as string);
-    }
-  });
+    },
+  );
 });

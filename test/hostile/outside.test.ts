@@ -1,7 +1,7 @@
 /**
- * Keys and values from the outside world: what clients send, other realms make, other classes call themselves, and other
- * participants cannot read. Whatever it is, a read is a value or a miss, a store is done or refused with an error that says
- * why, and nothing else is touched.
+ * Keys and values from the outside world: keys and JSON of clients, objects of other realms, objects that claim to be of
+ * another class, and values that only another participant can read. Whatever comes, a read returns a value or a miss, or
+ * throws an error that says why; a store succeeds or throws; and no other entry changes.
  */
 
 import { deepStrictEqual } from "node:assert";
@@ -26,7 +26,7 @@ function create(options: Parameters<typeof createCache>[0] = {}): Cache {
   return cache;
 }
 
-/** What was thrown, which must be an error of the cache with that code. */
+/** Checks that `run` throws a CacheError with this code, and with these texts in its message. */
 function refused(run: () => unknown, code: string, ...texts: string[]): void {
   let found: unknown;
   try {
@@ -39,7 +39,7 @@ function refused(run: () => unknown, code: string, ...texts: string[]): void {
   throw new Error(`nothing was thrown, but returned: ${String(found)}`);
 }
 
-/** The deepest namespace with the longest names: its prefix takes all the room that there is. */
+/** The deepest namespace, with the longest names. Its prefix has the greatest possible length. */
 function deepest(cache: Cache): Cache {
   const names = [..."abcdefghijklmno", "p".repeat(206)];
   return names.reduce((view, name) => view.namespace(name), cache);
@@ -47,7 +47,7 @@ function deepest(cache: Cache): Cache {
 
 // ---- keys ----------------------------------------------------------------------------------------------------------
 
-/** What reads and removals say of a key that no entry has. */
+/** Operations that read or remove, and what each returns for a key that no entry has. */
 const MISSES: Record<string, [(cache: Cache, key: Key) => unknown, unknown]> = {
   get: [(cache, key) => cache.get(key), undefined],
   has: [(cache, key) => cache.has(key), false],
@@ -58,18 +58,18 @@ const MISSES: Record<string, [(cache: Cache, key: Key) => unknown, unknown]> = {
   getEntry: [(cache, key) => cache.getEntry(key), undefined],
   getMany: [(cache, key) => cache.getMany([key, "there", key]), [undefined, "whole", undefined]],
 };
-/** What stores; each is refused for a key that is too long. */
+/** Operations that store. Each is refused for a key that is too long. */
 const STORES: Record<string, (cache: Cache, key: Key) => unknown> = {
   set: (cache, key) => cache.set(key, "new"),
   add: (cache, key) => cache.add(key, "new"),
   replace: (cache, key) => cache.replace(key, "new"),
   compareAndSet: (cache, key) => cache.compareAndSet(key, 0, "new"),
-  update: (cache, key) => cache.update(key, () => expect.unreachable("there is no entry to make a value of")),
+  update: (cache, key) => cache.update(key, () => expect.unreachable("there is no entry to update")),
   setMany: (cache, key) => cache.setMany([[key, "new"]]),
   increment: (cache, key) => cache.increment(key),
   decrement: (cache, key) => cache.decrement(key),
 };
-/** Members that take no key. */
+/** Members of a cache that take no key. */
 const OTHERS = [
   ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
   ..."inspect close validate toJSON".split(" "),
@@ -80,39 +80,42 @@ const places: [string, (cache: Cache) => Cache][] = [
   ["a namespace", (cache) => cache.namespace("users")],
   ["the deepest namespace", deepest],
 ];
-const kinds: [string, Parameters<typeof createCache>[0]][] = [
+const nearCaches: [string, Parameters<typeof createCache>[0]][] = [
   ["with a near cache", {}],
-  ["without", { nearCache: 0 }],
+  ["without a near cache", { nearCache: 0 }],
 ];
 
-test("every member is covered here, or takes no key", () => {
+test("every member of a cache that takes a key is in the lists of this file", () => {
   const covered = new Set([...Object.keys(MISSES), ...Object.keys(STORES), ...OTHERS]);
   const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
   expect(members.filter((name) => !covered.has(name))).toEqual([]);
 });
 
 describe.each(places)("keys in %s", (_, placed) => {
-  test.each(kinds)("that are too long, %s: misses for reads and removals, refused by stores", (_, options) => {
-    const cache = create(options);
-    const view = placed(cache);
-    view.set("there", "whole");
-    for (const [what, key] of LONG) {
-      for (let i = 0; i < 3; i++) {
-        for (const [name, [use, expected]] of Object.entries(MISSES)) {
-          expect(use(view, key), `${name}, ${what}`).toEqual(expected);
-        }
-        for (const [name, use] of Object.entries(STORES)) {
-          expect(
-            () => refused(() => use(view, key), "ERR_TOO_LARGE", "4096", "hash"),
-            `${name}, ${what}`,
-          ).not.toThrow();
+  test.each(nearCaches)(
+    "keys that are too long are misses for reads and removals, and refused by stores, %s",
+    (_, options) => {
+      const cache = create(options);
+      const view = placed(cache);
+      view.set("there", "whole");
+      for (const [what, key] of LONG) {
+        for (let i = 0; i < 3; i++) {
+          for (const [name, [use, expected]] of Object.entries(MISSES)) {
+            expect(use(view, key), `${name}, ${what}`).toEqual(expected);
+          }
+          for (const [name, use] of Object.entries(STORES)) {
+            expect(
+              () => refused(() => use(view, key), "ERR_TOO_LARGE", "4096", "hash"),
+              `${name}, ${what}`,
+            ).not.toThrow();
+          }
         }
       }
-    }
-    expect([[...view], view.size, cache.validate()]).toEqual([[["there", "whole"]], 1, 0]);
-  });
+      expect([[...view], view.size, cache.validate()]).toEqual([[["there", "whole"]], 1, 0]);
+    },
+  );
 
-  test.each(kinds)("that are odd, %s: like any other", (_, options) => {
+  test.each(nearCaches)("unusual keys work like all others, %s", (_, options) => {
     const cache = create(options);
     const view = placed(cache);
     for (const [i, [what, key]] of ODD.entries()) {
@@ -138,7 +141,7 @@ describe.each(places)("keys in %s", (_, placed) => {
     expect([view.size, cache.size, cache.validate()]).toEqual([0, 0, 0]);
   });
 
-  test("have the same limits, and so have tags", () => {
+  test("keys and tags have the same limits in every namespace", () => {
     const cache = create();
     const view = placed(cache);
     const key = "k".repeat(4096);
@@ -160,7 +163,7 @@ describe.each(places)("keys in %s", (_, placed) => {
   });
 });
 
-test("tags of one namespace are no other's, however long they are", () => {
+test("invalidating a tag of a namespace does not reach other namespaces, even if the tag has the greatest length", () => {
   const cache = create();
   const views = [cache, cache.namespace("a"), cache.namespace("a").namespace("b"), deepest(cache)];
   for (const tag of ["t", "t".repeat(256)]) {
@@ -175,14 +178,14 @@ test("tags of one namespace are no other's, however long they are", () => {
   expect(views.map((each) => each.has("key"))).toEqual([true, false, false, false]);
 });
 
-test("a namespace deeper or longer than the limits is refused, and the last one before them is not", () => {
+test("a namespace at the limits can be used, and one beyond them is refused", () => {
   const cache = create();
   expect(() => deepest(cache).namespace("q")).toThrow("16 deep");
   expect(cache.namespace("n".repeat(251)).set("k", 1).get("k")).toBe(1);
   expect(() => cache.namespace("n".repeat(252))).toThrow("255 bytes");
 });
 
-test("tags come back as they were, whatever they begin with", () => {
+test("tags with unusual characters come back unchanged, also those that begin with U+FEFF", () => {
   const cache = create();
   const odd = ["\ufeff", "\ufefftag", "tag\ufeff", "\0", "%00", "__proto__", "👩‍🚀", " ", "\u2028"];
   for (const view of [cache, cache.namespace("n")]) {
@@ -194,10 +197,10 @@ test("tags come back as they were, whatever they begin with", () => {
   }
 });
 
-// ---- what is what --------------------------------------------------------------------------------------------------
+// ---- classes of objects --------------------------------------------------------------------------------------------------
 
-/** Each kind that comes back as what it is; code, so that other realms can make it. */
-const KINDS: Record<string, string> = {
+/** For each class that comes back as such: code that makes an object of it, in any realm. */
+const CLASSES: Record<string, string> = {
   Map: 'new Map([["a", 1], ["b", new Map()]])',
   Set: 'new Set([1, "a"])',
   Date: "new Date(5)",
@@ -216,10 +219,11 @@ const KINDS: Record<string, string> = {
   URL: 'new URL("http://localhost/a")',
   URLSearchParams: 'new URLSearchParams("a=1")',
 };
-/** Only the global object of this realm has them. */
+/** Classes that a new realm of `node:vm` lacks. */
 const NOT_OF_THE_LANGUAGE = ["URL", "URLSearchParams"];
-const make = (kind: string): object => runInThisContext(KINDS[kind] as string) as object;
+const make = (name: string): object => runInThisContext(CLASSES[name] as string) as object;
 
+/** Stores a value alone and within others, and returns what was read. */
 function roundTrips(value: unknown): unknown[] {
   const cache = create({ nearCache: 0 });
   const found = [
@@ -232,17 +236,19 @@ function roundTrips(value: unknown): unknown[] {
   return found;
 }
 
-function isKept(value: unknown, kind: string): void {
-  const original = make(kind);
+/** Checks that the value comes back as an object of the class `name`, equal to the one of {@link CLASSES}. */
+function isKept(value: unknown, name: string): void {
+  const original = make(name);
   for (const found of roundTrips(value)) {
-    expect(Object.getPrototypeOf(found), kind).toBe(Object.getPrototypeOf(original));
+    expect(Object.getPrototypeOf(found), name).toBe(Object.getPrototypeOf(original));
     if (original instanceof Error) expect(String(found)).toBe(String(original));
     else deepStrictEqual(found, original);
   }
 }
 
+/** Names that an object may claim to have. */
 const LIES = [
-  ...Object.keys(KINDS),
+  ...Object.keys(CLASSES),
   "Array",
   "Object",
   "Error",
@@ -252,81 +258,84 @@ const LIES = [
   "x".repeat(99),
 ];
 
-describe.each(Object.keys(KINDS))("%s", (kind) => {
-  test("is kept", () => isKept(make(kind), kind));
+describe.each(Object.keys(CLASSES))("class %s", (name) => {
+  test("an object of a built-in class comes back as such", () => isKept(make(name), name));
 
-  test("is kept that calls itself something else, or has a class of its own", () => {
+  test("an object that claims another name, or is of a subclass, comes back as what it is", () => {
     for (const lie of LIES) {
-      isKept(Object.defineProperty(make(kind), Symbol.toStringTag, { value: lie, configurable: true }), kind);
-      const original = make(kind);
+      isKept(Object.defineProperty(make(name), Symbol.toStringTag, { value: lie, configurable: true }), name);
+      const original = make(name);
       class Own {}
       Object.setPrototypeOf(Own.prototype, Object.getPrototypeOf(original) as object);
       Object.defineProperty(Own.prototype, Symbol.toStringTag, { value: lie });
-      // Even with methods that say something else.
-      for (const name of ["valueOf", "toString", "toISOString", "entries", "values", "size", "source", "flags"]) {
-        if (!(original instanceof Error)) Object.defineProperty(Own.prototype, name, { get: () => () => "a lie" });
+      // The methods of the subclass lie as well.
+      for (const method of ["valueOf", "toString", "toISOString", "entries", "values", "size", "source", "flags"]) {
+        if (!(original instanceof Error)) Object.defineProperty(Own.prototype, method, { get: () => () => "a lie" });
       }
-      isKept(Object.setPrototypeOf(original, Own.prototype), kind);
+      isKept(Object.setPrototypeOf(original, Own.prototype), name);
     }
   });
 
-  test("is kept when a polyfill or a subclass gives it a toJSON", () => {
-    const prototype = Object.getPrototypeOf(make(kind)) as { toJSON?: unknown };
+  test("an object comes back as what it is if its prototype or the object itself has a toJSON", () => {
+    const prototype = Object.getPrototypeOf(make(name)) as { toJSON?: unknown };
     const before = Object.getOwnPropertyDescriptor(prototype, "toJSON");
     Object.defineProperty(prototype, "toJSON", { value: () => "JSON", configurable: true, writable: true });
     try {
-      isKept(make(kind), kind);
+      isKept(make(name), name);
     } finally {
       delete prototype.toJSON;
       if (before !== undefined) Object.defineProperty(prototype, "toJSON", before);
     }
-    const own = make(kind);
+    const own = make(name);
     Object.defineProperty(own, "toJSON", { value: () => "JSON" });
-    isKept(own, kind);
+    isKept(own, name);
   });
 
-  test.skipIf(NOT_OF_THE_LANGUAGE.includes(kind))("of another realm is one of this", () => {
-    isKept(runInNewContext(KINDS[kind] as string), kind);
-  });
+  test.skipIf(NOT_OF_THE_LANGUAGE.includes(name))(
+    "an object of another realm comes back as an object of this realm",
+    () => {
+      isKept(runInNewContext(CLASSES[name] as string), name);
+    },
+  );
 
-  test("is not what only looks like one", () => {
+  test("an object that only claims the name or has the prototype comes back as a plain object", () => {
     for (const fake of [
-      { a: 1, [Symbol.toStringTag]: kind },
+      { a: 1, [Symbol.toStringTag]: name },
       new (class {
         a = 1;
-        readonly [Symbol.toStringTag] = kind;
+        readonly [Symbol.toStringTag] = name;
       })(),
-      Object.assign(Object.create({ [Symbol.toStringTag]: kind }), { a: 1 }),
-      Object.assign(Object.create(null), { a: 1, [Symbol.toStringTag]: kind }),
-      runInNewContext(`({ a: 1, [Symbol.toStringTag]: "${kind}" })`),
-      // An error of that prototype is one, and the toJSON of dates and URLs refuses what is none.
-      /Error|Date|URL$/.test(kind)
+      Object.assign(Object.create({ [Symbol.toStringTag]: name }), { a: 1 }),
+      Object.assign(Object.create(null), { a: 1, [Symbol.toStringTag]: name }),
+      runInNewContext(`({ a: 1, [Symbol.toStringTag]: "${name}" })`),
+      // An object with the prototype of an error counts as an error. The toJSON of Date and URL throws for other objects.
+      /Error|Date|URL$/.test(name)
         ? { a: 1 }
-        : Object.assign(Object.create(Object.getPrototypeOf(make(kind))), { a: 1 }),
+        : Object.assign(Object.create(Object.getPrototypeOf(make(name))), { a: 1 }),
     ]) {
       for (const found of roundTrips(fake)) expect({ ...(found as object) }).toEqual({ a: 1 });
     }
   });
 
-  test("is kept whatever Object.prototype has", () => {
+  test("an object comes back as what it is if Object.prototype has additional properties", () => {
     const prototype = Object.prototype as unknown as Record<string, unknown>;
-    // Not what descriptors have: with that, nothing could define a property any more.
+    // Without the names of descriptors (such as `value`): with these on it, nobody could define a property any more.
     const names = ["a", "b", "kind", "cause", "errors", "base", "polluted"];
     try {
-      for (const name of names) Object.defineProperty(prototype, name, { get: () => 666, configurable: true });
-      const found = roundTrips(make(kind));
-      for (const name of names) delete prototype[name];
+      for (const each of names) Object.defineProperty(prototype, each, { get: () => 666, configurable: true });
+      const found = roundTrips(make(name));
+      for (const each of names) delete prototype[each];
       for (const one of found) {
-        if (one instanceof Error) expect(String(one)).toBe(String(make(kind)));
-        else deepStrictEqual(one, make(kind));
+        if (one instanceof Error) expect(String(one)).toBe(String(make(name)));
+        else deepStrictEqual(one, make(name));
       }
     } finally {
-      for (const name of names) delete prototype[name];
+      for (const each of names) delete prototype[each];
     }
   });
 });
 
-test("a value that has been decoded has all its properties, whatever Object.prototype has", () => {
+test("a decoded value has all its properties if Object.prototype has setters or constants of the same names", () => {
   const cache = create({ nearCache: 0 });
   const value = { setter: 1, constant: [2n], toString: new Date(0) };
   const prototype = Object.prototype as unknown as Record<string, unknown>;
@@ -353,8 +362,8 @@ describe("errors", () => {
     return alone;
   };
 
-  test("with a toJSON are errors, with the properties that it returns", () => {
-    // As axios has it: its own properties hold functions and sockets.
+  test("an error with a toJSON comes back as an error, with the properties that toJSON returns", () => {
+    // Like the errors of axios, whose own properties hold functions and sockets.
     class AxiosError extends Error {
       override readonly name = "AxiosError";
       code = "ERR_BAD_REQUEST";
@@ -388,7 +397,7 @@ describe("errors", () => {
     expect([short instanceof TypeError, short.message, short.detail]).toEqual([true, "long", 1]);
   });
 
-  test("of a class are of the nearest kind that every runtime has, with their name", () => {
+  test("an error of a subclass comes back in the nearest class that every runtime has, with its name", () => {
     class HttpError extends RangeError {
       override readonly name = "HttpError";
       readonly status = 404;
@@ -401,7 +410,7 @@ describe("errors", () => {
     expect(String(found)).toBe("HttpError: no such page");
   });
 
-  test("keep what is enumerable and what is not", () => {
+  test("an error comes back with the same enumerable properties", () => {
     const found = kept(Object.assign(new Error("several"), { errors: [1], cause: { a: 1 }, kind: "kind", "\0": [1] }));
     expect(Object.entries(found).sort()).toEqual([
       ["\0", [1]],
@@ -414,24 +423,24 @@ describe("errors", () => {
     expect(names.sort()).toEqual(["stack"]);
   });
 
-  test("of the web are what they were", () => {
+  test("a DOMException comes back as such", () => {
     const found = kept(new DOMException("gone", "AbortError"));
     expect(found).toBeInstanceOf(DOMException);
     expect([found.name, found.message, found.code]).toEqual(["AbortError", "gone", DOMException.ABORT_ERR]);
   });
 
   const { SuppressedError } = globalThis as unknown as { SuppressedError?: new (...args: unknown[]) => Error };
-  test.skipIf(SuppressedError === undefined)("of disposal have both of theirs", () => {
-    const Kind = SuppressedError as NonNullable<typeof SuppressedError>;
-    const found = kept(new Kind(new Error("a"), new RangeError("b"), "both")) as Error & Record<string, Error>;
-    expect(found).toBeInstanceOf(Kind);
+  test.skipIf(SuppressedError === undefined)("a SuppressedError comes back with both of its errors", () => {
+    const Suppressed = SuppressedError as NonNullable<typeof SuppressedError>;
+    const found = kept(new Suppressed(new Error("a"), new RangeError("b"), "both")) as Error & Record<string, Error>;
+    expect(found).toBeInstanceOf(Suppressed);
     expect([found.error?.message, found.suppressed?.message]).toEqual(["a", "b"]);
   });
 });
 
 // ---- what is refused, and what is not kept -------------------------------------------------------------------------
 
-describe("values that are promises", () => {
+describe("promises and thenables", () => {
   class Query {
     table = "users";
     // biome-ignore lint/suspicious/noThenProperty: that is what is refused
@@ -451,14 +460,14 @@ describe("values that are promises", () => {
   ];
   test.each([
     ["without a codec", undefined],
-    ["with one", { encode: () => new Uint8Array(1), decode: () => 1 } satisfies Codec],
-  ])("are refused, %s, and the message says what was forgotten", (_, codec) => {
+    ["with a codec", { encode: () => new Uint8Array(1), decode: () => 1 } satisfies Codec],
+  ])("promises and thenables are refused %s, and the message says to await them", (_, codec) => {
     const cache = create(codec && { codec });
     for (const value of promises) {
       expect(() => cache.set("k", value)).toThrow(TypeError);
-      expect(() => cache.set("k", value)).toThrow("Await it");
+      expect(() => cache.set("k", value)).toThrow("await it");
       if (codec === undefined)
-        refused(() => cache.set("k", { list: [value] }), "ERR_DATA", "value.list[0]", "Await it");
+        refused(() => cache.set("k", { list: [value] }), "ERR_DATA", "value.list[0]", "await it");
     }
     expect(cache.size).toBe(0);
     // biome-ignore lint/suspicious/noThenProperty: data may have it
@@ -466,7 +475,7 @@ describe("values that are promises", () => {
   });
 });
 
-test("what is not kept is what the guide names", () => {
+test("the properties that the guide names as not kept are not kept", () => {
   const cache = create();
   const match = /(?<year>\d+)/.exec("in 2027") as RegExpExecArray;
   const found = cache.set("k", match).get("k");
@@ -490,7 +499,7 @@ test("what is not kept is what the guide names", () => {
   expect(cache.set("k", expression).get("k").lastIndex).toBe(0);
 });
 
-test("expressions that note how far they have got can be used by all who share frozen values", () => {
+test("a regular expression with the flag g or y can be used by each reader of frozen objects", () => {
   const cache = create({ frozenObjects: true });
   for (const flags of ["g", "y", "gy", "", "i"]) {
     const expression = new RegExp("a", flags);
@@ -504,7 +513,7 @@ test("expressions that note how far they have got can be used by all who share f
       }
     }
   }
-  // What a codec of the user's own makes may be another realm's.
+  // A codec of the user can return objects of another realm. They are frozen as well.
   const foreign = { encode: () => new Uint8Array(1), decode: () => runInNewContext("new Map([[1, { a: 1 }]])") };
   const coded = create({ frozenObjects: true, codec: foreign }).set("k", {});
   expect(() => coded.get("k").set(1, 2)).toThrow("frozen");
@@ -548,7 +557,7 @@ test("any JSON that a client sends is stored and comes back, or is refused with 
   expect(refusals).toBeGreaterThan(100);
 });
 
-describe("levels", () => {
+describe("levels of a value", () => {
   async function inWorker(cache: Cache, stackSizeMb: number, levels: number, what: string): Promise<unknown> {
     const file = new URL("outside-worker.mjs", import.meta.url);
     const worker = new Worker(file, {
@@ -558,9 +567,11 @@ describe("levels", () => {
     return new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
   }
   const all = (outcome: unknown) => Object.fromEntries(Object.keys(SHAPES).map((shape) => [shape, outcome]));
-  const tooDeep = expect.stringMatching(/^CacheError ERR_DATA: value has more than 512 levels/);
+  const tooDeep = expect.stringMatching(/^CacheError ERR_DATA: value: more than 512 levels/);
 
-  test("of every shape: 512 are stored by every thread and read by every other", { timeout: 120_000 }, async () => {
+  test("values of every shape with up to 512 levels are stored and read by threads with any stack", {
+    timeout: 120_000,
+  }, async () => {
     const cache = create({ nearCache: 0 });
     const stacks = [1, 16];
     for (const stack of [undefined, ...stacks]) {
@@ -572,7 +583,7 @@ describe("levels", () => {
     }
   });
 
-  test("of every shape: more are refused by every thread, however much stack it has", {
+  test("values of every shape with more than 512 levels are refused by threads with any stack", {
     timeout: 120_000,
   }, async () => {
     const cache = create({ nearCache: 0 });
@@ -583,7 +594,7 @@ describe("levels", () => {
     expect(cache.size).toBe(0);
   });
 
-  test("within the key of a Map count, though the value is met there first", () => {
+  test("levels within the key of a Map count, also for an object that is met there before it is met as a value", () => {
     const cache = create();
     const deep = nest("arrays", 300);
     expect(cache.set("k", new Map([[nest("objects", 300), deep]])).has("k")).toBe(true);
@@ -592,7 +603,7 @@ describe("levels", () => {
     refused(() => cache.set("k", new Map([[key, deep]])), "ERR_DATA", "512 levels");
   });
 
-  test("that only other memory has are refused, and walks go past them", () => {
+  test("damaged JSON with more than 512 levels is refused, and walks skip its entry", () => {
     const cache = create({ nearCache: 0 });
     const region = memoryOf(cache);
     cache.set("other", "whole");
@@ -600,7 +611,7 @@ describe("levels", () => {
       ["JSON", `[${"[".repeat(600)}${"]".repeat(600)},"marker"]`],
       ["objects of JSON", `{"marker":${'{"a":'.repeat(600)}1${"}".repeat(600)}}`],
     ] as const) {
-      // As long, and JSON as well.
+      // JSON of the same length, which is replaced in the memory.
       const harmless = `["marker${"x".repeat(text.length - 10)}"]`;
       expect(harmless.length).toBe(text.length);
       cache.set("k", JSON.parse(harmless));
@@ -613,16 +624,16 @@ describe("levels", () => {
   });
 });
 
-// ---- what cannot be read here --------------------------------------------------------------------------------------
+// ---- values that cannot be read here --------------------------------------------------------------------------------------
 
-/** What the participants of a cache of this process share. */
+/** The shared memory of a cache of reach `threads`. */
 function memoryOf(cache: Cache): Buffer {
   const { memory, base } = cache.handle as CacheHandle & { memory: WebAssembly.Memory; base: number };
   return Buffer.from(memory.buffer, base);
 }
 
-describe("one value that cannot be read here", () => {
-  /** Nobody else is affected, and the entry can be replaced and removed. */
+describe("values that cannot be read here", () => {
+  /** Checks that reads of `k` are refused, that all other entries can be used, and that `k` can be replaced and removed. */
   function check(cache: Cache, ...texts: string[]): void {
     cache.set("before", 1).set("after", { whole: [2] });
     for (let i = 0; i < 3; i++) {
@@ -648,106 +659,115 @@ describe("one value that cannot be read here", () => {
     expect([cache.delete("k"), cache.validate()]).toEqual([true, 0]);
   }
   const caches: [string, Parameters<typeof createCache>[0]][] = [
-    ...kinds,
+    ...nearCaches,
     ["with frozen objects", { frozenObjects: true }],
   ];
 
-  test.each(caches)("%s: a type of another runtime", (_, options) => {
-    class Instant {
-      readonly #text: string;
-      constructor(text: string) {
-        this.#text = text;
+  test.each(caches)(
+    "a value whose class this runtime lacks is refused and affects no other entry, %s",
+    (_, options) => {
+      class Instant {
+        readonly #text: string;
+        constructor(text: string) {
+          this.#text = text;
+        }
+        static from(text: string): Instant {
+          return new Instant(text);
+        }
+        toString(): string {
+          return this.#text;
+        }
+        toJSON(): string {
+          return "JSON";
+        }
+        get [Symbol.toStringTag](): string {
+          return "Temporal.Instant";
+        }
       }
-      static from(text: string): Instant {
-        return new Instant(text);
+      const world = globalThis as { Temporal?: unknown };
+      const before = Object.getOwnPropertyDescriptor(world, "Temporal");
+      const cache = create(options);
+      try {
+        Object.defineProperty(world, "Temporal", { value: { Instant }, configurable: true });
+        cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
+        expect(String(cache.get("k").at)).toBe("2027-01-31T00:00:00Z");
+        // Stored again, so that the near cache does not have it.
+        cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
+        Object.defineProperty(world, "Temporal", { value: undefined, configurable: true });
+        check(cache, "Instant");
+        // Without the class nobody could read such an object. So it is stored as what its toJSON returns.
+        expect(cache.set("k", [new Instant("x")]).get("k")).toEqual(["JSON"]);
+      } finally {
+        if (before === undefined) delete world.Temporal;
+        else Object.defineProperty(world, "Temporal", before);
       }
-      toString(): string {
-        return this.#text;
-      }
-      toJSON(): string {
-        return "JSON";
-      }
-      get [Symbol.toStringTag](): string {
-        return "Temporal.Instant";
-      }
-    }
-    const world = globalThis as { Temporal?: unknown };
-    const before = Object.getOwnPropertyDescriptor(world, "Temporal");
-    const cache = create(options);
-    try {
-      Object.defineProperty(world, "Temporal", { value: { Instant }, configurable: true });
-      cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
-      expect(String(cache.get("k").at)).toBe("2027-01-31T00:00:00Z");
-      // The near cache has nothing of it.
-      cache.set("k", { at: new Instant("2027-01-31T00:00:00Z") });
-      Object.defineProperty(world, "Temporal", { value: undefined, configurable: true });
-      check(cache, "Instant");
-      // Nobody could read it, so it is what its toJSON says.
-      expect(cache.set("k", [new Instant("x")]).get("k")).toEqual(["JSON"]);
-    } finally {
-      if (before === undefined) delete world.Temporal;
-      else Object.defineProperty(world, "Temporal", before);
-    }
-  });
+    },
+  );
 
-  test.each(caches)("%s: newer syntax, another kind of array, another property", (_, options) => {
-    const cache = create(options);
-    const region = memoryOf(cache);
-    for (const [value, from, to, ...texts] of [
-      [{ match: /(?=marked)/ }, "(?=marked)", "(?^marked)", "Invalid regular expression"],
-      [{ bytes: new Float32Array(2), marked: 1 }, '"Float32Array"', '"Float99Array"', "Float99Array"],
-      [[{ __marked__: 1 }], "__marked__", "__proto__ ".trimEnd().padEnd(10, "_"), ""],
-    ] as [unknown, string, string, string][]) {
-      cache.set("k", value);
-      const at = region.indexOf(from);
-      expect(at).toBeGreaterThan(0);
-      if (to === "__proto___") {
-        // As long as the name itself.
-        cache.set("k", [{ __marked_: 1 }]);
-        region.write('"__proto__"', region.indexOf('"__marked_"'), "latin1");
-        check(cache, "__proto__");
-      } else {
-        region.write(to, at, "latin1");
-        check(cache, ...texts);
+  test.each(caches)(
+    "a value with a newer syntax, an unknown class, or a property named __proto__ is refused and affects no other entry, %s",
+    (_, options) => {
+      const cache = create(options);
+      const region = memoryOf(cache);
+      for (const [value, from, to, ...texts] of [
+        [{ match: /(?=marked)/ }, "(?=marked)", "(?^marked)", "Invalid regular expression"],
+        [{ bytes: new Float32Array(2), marked: 1 }, '"Float32Array"', '"Float99Array"', "Float99Array"],
+        [[{ __marked__: 1 }], "__marked__", "__proto__ ".trimEnd().padEnd(10, "_"), ""],
+      ] as [unknown, string, string, string][]) {
+        cache.set("k", value);
+        const at = region.indexOf(from);
+        expect(at).toBeGreaterThan(0);
+        if (to === "__proto___") {
+          // This name has the length of `__proto__`.
+          cache.set("k", [{ __marked_: 1 }]);
+          region.write('"__proto__"', region.indexOf('"__marked_"'), "latin1");
+          check(cache, "__proto__");
+        } else {
+          region.write(to, at, "latin1");
+          check(cache, ...texts);
+        }
+        region.fill(0x20, at, at + from.length);
       }
-      region.fill(0x20, at, at + from.length);
-    }
-  });
+    },
+  );
 
-  test.each(caches)("%s: another codec, and one that fails", (_, options) => {
-    const cause = new SyntaxError("not mine");
-    const codec: Codec = {
-      encode: () => Buffer.from("bytes"),
-      decode() {
-        throw cause;
-      },
-    };
-    const cache = create({ ...options, codec });
-    cache.set("k", { a: 1 });
-    try {
-      cache.get("k");
-      expect.unreachable();
-    } catch (error) {
-      expect(error).toMatchObject({ name: "CacheError", code: "ERR_DATA", cause });
-      expect((error as Error).message).toContain("codec.decode says: not mine");
-    }
-    expect([cache.getMany(["k"]), [...cache]]).toEqual([[undefined], []]);
-    expect(cache.delete("k")).toBe(true);
-  });
+  test.each(caches)(
+    "a value that the codec fails to decode is ERR_DATA with the error of the codec as its cause, %s",
+    (_, options) => {
+      const cause = new SyntaxError("not mine");
+      const codec: Codec = {
+        encode: () => Buffer.from("bytes"),
+        decode() {
+          throw cause;
+        },
+      };
+      const cache = create({ ...options, codec });
+      cache.set("k", { a: 1 });
+      try {
+        cache.get("k");
+        expect.unreachable();
+      } catch (error) {
+        expect(error).toMatchObject({ name: "CacheError", code: "ERR_DATA", cause });
+        expect((error as Error).message).toContain("codec.decode says: not mine");
+      }
+      expect([cache.getMany(["k"]), [...cache]]).toEqual([[undefined], []]);
+      expect(cache.delete("k")).toBe(true);
+    },
+  );
 });
 
 // ---- time ----------------------------------------------------------------------------------------------------------
 
-describe("values of any size", () => {
-  test("bigints take time that depends on their length, alone and within others", () => {
+describe("time", () => {
+  test("a bigint is stored and read in time in proportion to its length", () => {
     const cache = create({ size: "64mb", nearCache: 0 });
-    // Four million decimal digits, which as such take seconds.
+    // It has four million decimal digits. As decimal text it would take seconds.
     const large = (1n << 13_300_000n) - 12345n;
     const from = performance.now();
     for (const value of [large, -large, [large], new Map([[large, -large]]), Object(large)]) {
       deepStrictEqual(cache.set("k", value).get("k"), value);
     }
-    // Twenty conversions; in decimal they take a minute.
+    // Twenty conversions. As decimal text they would take a minute.
     expect(performance.now() - from).toBeLessThan(10_000);
     for (const value of [0n, -0n, 1n, -1n, 255n, -256n, 2n ** 64n, -(2n ** 64n)]) {
       expect(cache.set("k", value).get("k")).toBe(value);

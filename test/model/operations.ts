@@ -1,13 +1,13 @@
 /**
- * Every operation of a cache with all its options: how its arguments are drawn, what it does, and what it must answer
- * after what the model knows. A new member of the interface needs an operation here.
+ * The operations of a sequence: for each member of `Cache` how its arguments are drawn, how it is called, and how its answer
+ * is checked against the model. A new member of `Cache` needs an operation here.
  */
 
 import type { Cache, Entry, IncrementOptions, Key, SetOptions } from "cache-machine";
 import fc from "fast-check";
 import { ok, same, throws } from "../contract/assert.ts";
 import { text } from "../contract/samples.ts";
-import { type Known, type Model, name } from "./known.ts";
+import { type Known, type Model, name } from "./model.ts";
 import { CLOSED, WRONG } from "./refusals.ts";
 import {
   incrementOptions,
@@ -22,37 +22,40 @@ import {
   tags,
   ttl,
 } from "./values.ts";
-import { SIDES, type Side, type World } from "./world.ts";
+import { PARTICIPANTS, type Participant, type World } from "./world.ts";
 
-/** Under which Node.js finds what to show of an object. */
+/** The symbol of the method that Node.js calls to print an object. */
 const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 
-/** What an operation works with: the cache as its participant sees it from its namespace. */
+/** What an operation works with. `cache` is the view that `participant` has of the namespace `path`. */
 export interface Turn {
   readonly world: World;
   readonly model: Model;
-  readonly side: Side;
+  readonly participant: Participant;
   readonly path: readonly string[];
   readonly cache: Cache;
-  /** The number of the operation. */
+  /** The position of the operation in the sequence. The values that it stores contain this number. */
   readonly serial: number;
 }
 
 interface Operation {
+  /** How often it is drawn, in relation to the others. */
   readonly weight: number;
   readonly args: fc.Arbitrary<object>;
+  /** Calls the cache and checks the answer. */
   run(turn: Turn, args: any): void;
 }
 
-/** One step of a sequence. */
+/** One operation of a sequence, with its arguments. */
 export interface Step {
   readonly op: string;
-  readonly side: number;
+  readonly participant: number;
   readonly path: string[];
   readonly key?: Key;
   readonly keys?: Key[];
 }
 
+/** Makes an operation, with its arguments typed. */
 function operation<A extends object>(
   weight: number,
   args: { [K in keyof A]: fc.Arbitrary<A[K]> },
@@ -70,15 +73,15 @@ interface Storing extends OfKey {
 }
 const storing = { key, value: recipe, options: setOptions };
 
-// ---- Answers -------------------------------------------------------------------------------------------------------
+// ---- reads -------------------------------------------------------------------------------------------------------
 
-/** Whether it is there by what the cache says; counts a read. */
+/** Checks a value that the cache has returned for a key; `undefined` is a miss. Counts a read. Returns the entry. */
 export function checkRead(turn: Turn, key: Key, value: unknown, what: string): Known | undefined {
-  const { world, model, side, path } = turn;
+  const { world, model, participant, path } = turn;
   world.counts[value === undefined ? "misses" : "hits"]++;
   const entry = model.settle(path, key, value !== undefined, what);
   if (entry !== undefined) same(value, entry.value(), what);
-  ok(!side.options.frozenObjects || isFrozen(value), `${what}: the value is not frozen`);
+  ok(!participant.options.frozenObjects || isFrozen(value), `${what}: the value is not frozen`);
   return entry;
 }
 
@@ -99,9 +102,9 @@ function getEntry(turn: Turn, key: Key): Entry<unknown> | undefined {
 }
 
 function has(turn: Turn, key: Key): boolean {
-  const there = turn.cache.has(key);
-  turn.model.settle(turn.path, key, there, "has");
-  return there;
+  const present = turn.cache.has(key);
+  turn.model.settle(turn.path, key, present, "has");
+  return present;
 }
 
 function getTtl(turn: Turn, key: Key): boolean {
@@ -111,47 +114,58 @@ function getTtl(turn: Turn, key: Key): boolean {
   return left !== undefined;
 }
 
-/** Changes a value that is the caller's own: nobody may notice. */
-function spoil({ side }: Turn, value: unknown): void {
+/** Changes a value that only the caller has. Later reads must not see the change. */
+function spoil({ participant }: Turn, value: unknown): void {
   if (typeof value !== "object" || value === null) return;
   if (ArrayBuffer.isView(value)) new Uint8Array(value.buffer, value.byteOffset, value.byteLength).fill(0xee);
-  else if (!side.options.frozenObjects) Object.assign(value, { spoilt: true });
+  else if (!participant.options.frozenObjects) Object.assign(value, { spoilt: true });
 }
 
 function isFrozen(value: unknown): boolean {
-  // What JavaScript cannot freeze, and expressions that note in themselves how far they have got.
+  // JavaScript cannot freeze binary data. A regular expression with the flag g or y keeps its position in itself.
   const bytes = ArrayBuffer.isView(value) || value instanceof ArrayBuffer || value instanceof URL;
   return bytes || (value instanceof RegExp && /[gy]/.test(value.flags)) || Object.isFrozen(value);
 }
 
-// ---- Changes -------------------------------------------------------------------------------------------------------
+// ---- changes -------------------------------------------------------------------------------------------------------
 
-/** Stores if the cache says so; a value that is too large is refused whatever else is the case. */
+/**
+ * Calls an operation that stores, and stores in the model if the cache did. A value that is too large must be refused, in
+ * every case.
+ * @param expected - what the operation must return; `undefined` for `set`, which returns the cache.
+ */
 function store(
   turn: Turn,
   args: Storing,
   expected: (() => boolean) | undefined,
   call: (value: unknown) => unknown,
 ): void {
-  const { world, side, serial } = turn;
+  const { world, participant, serial } = turn;
   const value = world.build(args.value, serial);
-  if (world.refuses(side, value)) {
+  if (world.refuses(participant, value)) {
     throws(() => call(value), "ERR_TOO_LARGE");
     return;
   }
   const done = call(value);
   if (expected === undefined) ok(done === turn.cache, "set does not return the cache");
-  // After the call, because whether the entry is there may only be known from its answer.
+  // `expected` runs after the call, because for a doubtful entry the answer decides whether it is present.
   else same(done, expected(), "stored");
   if (done === false) return;
   world.counts.sets++;
   putAs(turn, args.key, args.value, serial, args.options);
-  // The caller's own object, which is no longer part of anything.
-  spoil({ ...turn, side: { ...side, options: {} } }, value);
+  // The object is still the caller's. The stored value must not change with it.
+  spoil({ ...turn, participant: { ...participant, options: {} } }, value);
 }
 
-function putAs({ world, model, side, path }: Turn, key: Key, made: Recipe, serial: number, options?: SetOptions): void {
-  model.put(path, key, () => world.build(made, serial), world.expiry(side, options?.ttl), options?.tags);
+/** Stores a value in the model as `set` does. */
+function putAs(
+  { world, model, participant, path }: Turn,
+  key: Key,
+  made: Recipe,
+  serial: number,
+  options?: SetOptions,
+): void {
+  model.put(path, key, () => world.build(made, serial), world.expiry(participant, options?.ttl), options?.tags);
 }
 
 function increment(turn: Turn, args: OfKey & { by: number | undefined; options: IncrementOptions | undefined }): void {
@@ -159,9 +173,12 @@ function increment(turn: Turn, args: OfKey & { by: number | undefined; options: 
   count(turn, key, by ?? 1, options, () => turn.cache.increment(key, by, options));
 }
 
-/** Checks a sum against both things that can be the case when the entry is doubtful: where they agree, its expiry tells. */
+/**
+ * Checks the sum of an increment. A doubtful entry may be present or absent, so there are two possible sums. If both are the
+ * same number, the expiry of the entry decides.
+ */
 function count(turn: Turn, key: Key, by: number, options: IncrementOptions | undefined, call: () => number): void {
-  const { world, model, side, path } = turn;
+  const { world, model, participant, path } = turn;
   const entry = model.at(path, key);
   const value = entry?.value();
   let sum: number | undefined;
@@ -169,10 +186,10 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
     sum = call();
   } catch (error) {
     ok(error instanceof TypeError && /not a number/.test(error.message), `increment: ${error}`);
-    ok(typeof value !== "number", "increment: takes a number for none");
+    ok(typeof value !== "number", "increment: refuses a value that is a number");
   }
   if (sum === undefined) {
-    model.settle(path, key, true, "increment of what is no number");
+    model.settle(path, key, true, "increment of a value that is not a number");
     return;
   }
   world.counts.sets++;
@@ -185,9 +202,10 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
   }
   model.settle(path, key, false, `increment to ${sum}`);
   same(sum, fresh, "increment");
-  model.put(path, key, () => sum, world.expiry(side, options?.ttl));
+  model.put(path, key, () => sum, world.expiry(participant, options?.ttl));
 }
 
+/** The versions that `compareAndSet` is called with. */
 const VERSIONS = ["current", "absent", "previous", "made up"] as const;
 
 function compareAndSet(turn: Turn, args: Storing & { expect: (typeof VERSIONS)[number] }): void {
@@ -196,20 +214,21 @@ function compareAndSet(turn: Turn, args: Storing & { expect: (typeof VERSIONS)[n
   const current = before?.version ?? 0;
   const version = { current, absent: 0, previous: Math.max(current - 1, 1), "made up": 2 ** 50 }[args.expect];
   const expected = (): boolean => {
-    const there = model.at(path, args.key) !== undefined;
-    return version === 0 ? !there : there && version === current;
+    const present = model.at(path, args.key) !== undefined;
+    return version === 0 ? !present : present && version === current;
   };
   store(turn, args, expected, (value) => cache.compareAndSet(args.key, version, value, args.options));
 }
 
+/** What another participant does to the key while `update` runs. */
 const MEDDLING = ["set", "delete", "clear"] as const;
 
 function update(turn: Turn, args: Storing & { meddle: (typeof MEDDLING)[number] | undefined; fails: boolean }): void {
-  const { world, side, path, cache, serial } = turn;
+  const { world, participant, path, cache, serial } = turn;
   const value = world.build(args.value, serial);
-  const other = world.sides.find((each) => each !== side) as Side;
-  const others = { ...turn, side: other, cache: world.view(other, path) };
-  const tooLarge = world.refuses(side, value);
+  const other = world.participants.find((each) => each !== participant) as Participant;
+  const others = { ...turn, participant: other, cache: world.view(other, path) };
+  const tooLarge = world.refuses(participant, value);
   let calls = 0;
   const change = (before: unknown): unknown => {
     checkRead(turn, args.key, before, "update");
@@ -229,7 +248,7 @@ function update(turn: Turn, args: Storing & { meddle: (typeof MEDDLING)[number] 
     world.counts.sets++;
     putAs(turn, args.key, args.value, serial, args.options);
   }
-  ok(calls === 1 || (calls === 2 && args.meddle !== undefined), `update: asked ${calls} times`);
+  ok(calls === 1 || (calls === 2 && args.meddle !== undefined), `update: has called the function ${calls} times`);
 }
 
 function set(turn: Turn, args: Storing): void {
@@ -249,17 +268,18 @@ function clear({ model, path, cache }: Turn): void {
   model.clear(path);
 }
 
-// ---- Walks ---------------------------------------------------------------------------------------------------------
+// ---- walks ---------------------------------------------------------------------------------------------------------
 
-/** What is walked is what is there: all of it, and nothing twice. */
+/** Checks the keys of a walk: all that are present, and none twice. */
 function checkWalk({ model, path }: Turn, keys: readonly Key[], what: string): void {
   const listed = new Set(keys.map((key) => name(path, key)));
-  same(listed.size, keys.length, `${what}: some are listed twice`);
+  same(listed.size, keys.length, `${what}: some keys come twice`);
   for (const key of keys) model.settle(path, key, true, `${what}: ${String(key).slice(0, 20)}`);
   for (const entry of model.live(path))
     if (!listed.has(name(path, entry.key))) model.settle(path, entry.key, false, what);
 }
 
+/** Checks the entries of a walk. */
 function checkPairs(turn: Turn, pairs: Iterable<[Key, unknown]>, what: string): void {
   const all = [...pairs];
   checkWalk(
@@ -273,6 +293,7 @@ function checkPairs(turn: Turn, pairs: Iterable<[Key, unknown]>, what: string): 
   }
 }
 
+/** All ways to walk through a namespace. */
 const WALKS: Record<string, (turn: Turn) => void> = {
   size: (turn) => turn.model.checkCount(turn.cache.size, turn.path, "size"),
   keys: (turn) => checkWalk(turn, [...turn.cache.keys()], "keys"),
@@ -297,23 +318,25 @@ const WALKS: Record<string, (turn: Turn) => void> = {
   },
 };
 
-/** All ways to ask whether an entry is there say the same. */
+/** Checks that all ways to ask whether an entry is present give the same answer. */
 function agree(turn: Turn, { key }: OfKey): void {
-  const there = has(turn, key);
+  const present = has(turn, key);
   const { cache, path } = turn;
-  same(get(turn, key) !== undefined, there, "get as has");
-  same(getEntry(turn, key) !== undefined, there, "getEntry as has");
-  same(getTtl(turn, key), there, "ttl as has");
+  same(get(turn, key) !== undefined, present, "get agrees with has");
+  same(getEntry(turn, key) !== undefined, present, "getEntry agrees with has");
+  same(getTtl(turn, key), present, "ttl agrees with has");
   const listed = [...cache.keys()].some((other) => name(path, other) === name(path, key));
-  same(listed, there, "keys as has");
-  same(cache.getMany([key])[0] !== undefined, there, "getMany as has");
-  turn.world.counts[there ? "hits" : "misses"]++;
+  same(listed, present, "keys agrees with has");
+  same(cache.getMany([key])[0] !== undefined, present, "getMany agrees with has");
+  turn.world.counts[present ? "hits" : "misses"]++;
 }
 
-// ---- All of them ---------------------------------------------------------------------------------------------------
+// ---- all operations ---------------------------------------------------------------------------------------------------
 
+/** The amounts that are added; `undefined` for the default. */
 const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_VALUE), { nil: undefined });
 
+/** All operations, by name. */
 export const OPERATIONS: Record<string, Operation> = {
   get: operation<OfKey>(8, { key }, (turn, { key }) => void get(turn, key)),
   getEntry: operation<OfKey>(3, { key }, (turn, { key }) => void getEntry(turn, key)),
@@ -331,10 +354,10 @@ export const OPERATIONS: Record<string, Operation> = {
     2,
     { keys: shortKeys, value: recipe, options: setOptions },
     (turn, { keys, value, options }) => {
-      const { cache, world, side, serial } = turn;
+      const { cache, world, participant, serial } = turn;
       const made = world.build(value, serial);
       const call = (): unknown => cache.setMany(new Map(keys.map((key) => [key, made])), options);
-      if (keys.length > 0 && world.refuses(side, made)) {
+      if (keys.length > 0 && world.refuses(participant, made)) {
         throws(call, "ERR_TOO_LARGE");
         return;
       }
@@ -406,7 +429,7 @@ export const OPERATIONS: Record<string, Operation> = {
     const { entries, participants, hits, misses, sets, deletes, evictions, bytes, capacity, used, size } =
       cache.stats();
     model.checkCount(entries, undefined, "stats().entries");
-    same(participants, world.configuration.together ? 1 : SIDES, "stats().participants");
+    same(participants, world.configuration.together ? 1 : PARTICIPANTS, "stats().participants");
     same({ hits, misses, sets, deletes }, world.counts, "stats()");
     ok(world.configuration.lossy || evictions === 0, `stats(): ${evictions} evictions`);
     ok(bytes >= entries * 32 && bytes <= capacity && bytes <= used && capacity < size, "stats(): bytes");
@@ -420,49 +443,49 @@ export const OPERATIONS: Record<string, Operation> = {
       ok(segment.live <= segment.used && segment.used <= segmentBytes, "inspect(): bytes of a segment");
     }
     ok(segments.filter(({ state }) => state !== "free").length * segmentBytes >= used, "inspect(): segments in use");
-    // What has expired, or was cleared, may still have an entry.
+    // The index may still have entries that have expired or were cleared.
     const live = index.reduce((sum, part) => sum + part.live, 0);
     ok(live >= entries, `inspect(): ${live} live of ${entries} entries`);
     ok(
       index.every((part) => part.live + part.ghosts <= indexPartEntries),
-      "inspect(): the index has no room for that",
+      "inspect(): a part of the index has more entries than fit",
     );
   }),
   reopen: operation<{ options: ReopenOptions | undefined; byName: boolean; dispose: boolean }>(
     1,
     { options: reopenOptions, byName: fc.boolean(), dispose: fc.boolean() },
-    ({ world, side, cache }, { options = {}, byName, dispose }) => {
-      if (dispose) side.cache[Symbol.dispose]();
+    ({ world, participant, cache }, { options = {}, byName, dispose }) => {
+      if (dispose) participant.cache[Symbol.dispose]();
       else cache.close();
       cache.close();
-      // Of a cache of this process the part that was this participant's can be seen as well.
-      const { memory } = side.cache.handle as { memory?: WebAssembly.Memory };
+      // In reach `threads` the handle has the memory, so the test can check that it stays the same.
+      const { memory } = participant.cache.handle as { memory?: WebAssembly.Memory };
       const bytes = Buffer.from(memory?.buffer ?? new ArrayBuffer(0));
       const before = Buffer.from(bytes);
-      for (const use of CLOSED) for (const view of [cache, side.cache]) throws(() => use(view), "ERR_CLOSED");
+      for (const use of CLOSED) for (const view of [cache, participant.cache]) throws(() => use(view), "ERR_CLOSED");
       ok(before.equals(bytes), "a closed cache has written something");
-      world.reopen(side, options, byName);
+      world.reopen(participant, options, byName);
     },
   ),
-  whoAmI: operation(1, {}, ({ world, side, path, cache }) => {
-    same([cache.reach, cache.name], [world.configuration.reach, side.name], "reach and name");
+  whoAmI: operation(1, {}, ({ world, participant, path, cache }) => {
+    same([cache.reach, cache.name], [world.configuration.reach, participant.name], "reach and name");
     same([cache.handle.reach, typeof cache.handle.build], [cache.reach, "string"], "handle");
     const { participants, ...summary } = cache.toJSON();
     const { size } = cache.stats();
-    const what = { reach: cache.reach, name: side.name, size, namespace: path.join("/") || undefined };
+    const what = { reach: cache.reach, name: participant.name, size, namespace: path.join("/") || undefined };
     same(JSON.parse(JSON.stringify(summary)), JSON.parse(JSON.stringify(what)), "JSON");
-    same(participants, world.configuration.together ? 1 : SIDES, "participants in JSON");
+    same(participants, world.configuration.together ? 1 : PARTICIPANTS, "participants in JSON");
     const show = (cache as unknown as Record<symbol, (...args: unknown[]) => string>)[INSPECT];
-    same(show?.call(cache, 0, {}, JSON.stringify), `Cache ${JSON.stringify(cache)}`, "what is shown of it");
+    same(show?.call(cache, 0, {}, JSON.stringify), `Cache ${JSON.stringify(cache)}`, "the printed form");
   }),
   wrong: operation<OfKey & { wrong: string }>(
     3,
     { key, wrong: fc.constantFrom(...Object.keys(WRONG)) },
     ({ cache, world }, { key, wrong }) => {
-      const [kind, call] = WRONG[wrong] as (typeof WRONG)[string];
-      // Its change is asked for a new value, so it reads.
+      const [error, call] = WRONG[wrong] as (typeof WRONG)[string];
+      // This one calls its function, and so counts as a read.
       if (wrong === "value: update to undefined") world.counts[cache.has(key) ? "hits" : "misses"]++;
-      throws(() => call(cache, key), kind);
+      throws(() => call(cache, key), error);
     },
   ),
   wait: operation<{ by: number }>(
@@ -470,7 +493,7 @@ export const OPERATIONS: Record<string, Operation> = {
     { by: fc.oneof(fc.constantFrom(10, 1, 0.5, 100, -1, -10, -0.5), fc.integer({ min: -60, max: 120 })) },
     ({ model }, { by }) => model.wait(by),
   ),
-  /** Just before, just at or just after the moment at which an entry expires. */
+  /** Moves the clock to just before, exactly to, or just after the expiry of an entry. */
   waitForExpiry: operation<{ which: number; off: number }>(
     4,
     { which: fc.nat(5), off: fc.constantFrom(0, -0.5, 0.5) },
@@ -482,7 +505,7 @@ export const OPERATIONS: Record<string, Operation> = {
   ),
 };
 
-/** Only for a cache that cannot hold everything: fills it, some of it read again before it goes. */
+/** Fills a cache that evicts entries, and reads some of the entries again before they are evicted. */
 export const FILL: Operation = operation<{ count: number; length: number; from: number }>(
   6,
   {
@@ -491,28 +514,28 @@ export const FILL: Operation = operation<{ count: number; length: number; from: 
     from: fc.nat(200),
   },
   (turn, { count, length, from }) => {
-    const { world, side, model, cache, serial } = turn;
-    if (world.refuses(side, text(length, serial))) return;
+    const { world, participant, model, cache, serial } = turn;
+    if (world.refuses(participant, text(length, serial))) return;
     const fewer = Math.ceil(Math.min(count, 1_500_000 / length));
     for (let i = from; i < from + fewer; i++) {
       const key = `fill ${i}`;
       const made = (): unknown => text(length, serial * 1000 + i);
       cache.set(key, made());
       world.counts.sets++;
-      model.put(turn.path, key, made, world.expiry(side, undefined));
+      model.put(turn.path, key, made, world.expiry(participant, undefined));
       if (i % 3 === 0) get(turn, `fill ${Math.floor(i / 2)}`);
     }
   },
 );
 
-/** Sequences of the operations given. */
+/** Draws sequences of the given operations. */
 export function steps(operations: Record<string, Operation>, maxLength: number): fc.Arbitrary<Step[]> {
   const step = fc.oneof(
     ...Object.entries(operations).map(([op, { weight, args }]) => ({
       weight,
       arbitrary: fc
-        .tuple(fc.nat(SIDES - 1), path, args)
-        .map(([side, where, given]): Step => ({ op, side, path: where, ...given })),
+        .tuple(fc.nat(PARTICIPANTS - 1), path, args)
+        .map(([participant, where, given]): Step => ({ op, participant, path: where, ...given })),
     })),
   );
   return fc.array(step, { maxLength, size: "max" });

@@ -1,36 +1,40 @@
-/** Keys, values and options for sequences of operations: chosen by what is short to read in a shrunk case. */
+/**
+ * The keys, values, namespaces and options that sequences are drawn from. The first of each list are short, because a failing
+ * sequence is shrunk to these and printed.
+ */
 
 import type { CacheOptions, IncrementOptions, Key, SetOptions } from "cache-machine";
 import fc from "fast-check";
 import { bytes, text, values } from "../contract/samples.ts";
 
-/** How a value is made; as many times as it is needed, and never the same text or bytes for two operations. */
+/** How to make a value. The text or bytes contain the position of the operation, so that no two operations store the same. */
 export type Recipe =
   | { readonly serial: true }
   | { readonly data: unknown }
-  | { readonly kind: string }
+  | { readonly named: string }
   | { readonly text: number }
   | { readonly bytes: number };
 
-/** The lengths at which the way of storing changes, up to chunks, and one that no cache here takes. */
+/** Lengths around which a value is encoded or stored in another way, up to values in chunks. */
 const LENGTHS = [0, 1, 20, 21, 300, 513, 5000, 16_400, 66_000, 100_000];
+/** A length that no cache of these tests accepts. */
 const TOO_LONG = 600_000;
 
-const kinds = values().map(([kind]) => kind);
+const names = values().map(([name]) => name);
 
-/** Makes a value: a new one with each call, equal for the same recipe and serial number. */
+/** Makes a value: a new one with each call, and equal values for the same recipe and serial number. */
 export function build(recipe: Recipe, serial: number): unknown {
   if ("serial" in recipe) return serial;
   if ("data" in recipe) return recipe.data;
   if ("text" in recipe) return text(recipe.text, serial);
   if ("bytes" in recipe) return bytes(recipe.bytes, serial);
-  return values().find(([kind]) => kind === recipe.kind)?.[1];
+  return values().find(([name]) => name === recipe.named)?.[1];
 }
 
-/** All kinds of values, and sometimes one that is too large. */
+/** Values of all types, and sometimes one that is too large. */
 export const recipe: fc.Arbitrary<Recipe> = fc.oneof(
   { weight: 6, arbitrary: fc.constant<Recipe>({ serial: true }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom(...kinds) }) },
+  { weight: 3, arbitrary: fc.record({ named: fc.constantFrom(...names) }) },
   { weight: 2, arbitrary: fc.record({ text: fc.constantFrom(...LENGTHS) }) },
   { weight: 2, arbitrary: fc.record({ bytes: fc.constantFrom(...LENGTHS) }) },
   {
@@ -40,7 +44,10 @@ export const recipe: fc.Arbitrary<Recipe> = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom<Recipe>({ text: TOO_LONG }, { bytes: TOO_LONG }) },
 );
 
-/** Keys of all kinds, few enough to meet again: prefixes of one another, a text and its bytes, ill-formed text. */
+/**
+ * Keys of all key kinds, few enough that a sequence uses them again. Some are prefixes of others, some have the same bytes but
+ * another key kind, some have lone surrogates.
+ */
 export const KEYS: readonly Key[] = [
   "a",
   "ab",
@@ -60,25 +67,27 @@ export const KEYS: readonly Key[] = [
   bytes(4096, 1),
 ];
 
-/** Mostly the same few keys; the long ones rarely, which no shrunk case should need. */
+/** Mostly the first few keys. */
 export const key: fc.Arbitrary<Key> = fc.oneof(
   { weight: 3, arbitrary: fc.constantFrom(...KEYS.slice(0, 3)) },
   { weight: 3, arbitrary: fc.constantFrom(...KEYS) },
 );
+/** Lists of keys, without the long ones. */
 export const shortKeys: fc.Arbitrary<Key[]> = fc.array(fc.constantFrom(...KEYS.slice(0, -2)), { maxLength: 5 });
 
-/** Namespaces: none, nested ones, and names of which one begins with the other. */
+/** Paths of namespaces: none, a nested one, and names that begin with another name. */
 export const path: fc.Arbitrary<string[]> = fc.oneof(
   { weight: 4, arbitrary: fc.constant<string[]>([]) },
   { weight: 2, arbitrary: fc.constantFrom(["n"], ["n", "m"], ["nm"], ["m"]).map((names) => [...names]) },
 );
 
-/** Times to live: some that meet, one that is over as soon as it is added to the clock, and one without end. */
+/** Times to live: ordinary ones, one too small to change the clock when it is added, and two that never end. */
 export const ttl: fc.Arbitrary<number> = fc.constantFrom(10, 1, 0.5, 100, 1e-9, 1e300, Number.POSITIVE_INFINITY);
+/** Lists of tags. */
 const TAGS = ["t", "u", "a tag of more than thirty characters", "→"];
 export const tags: fc.Arbitrary<string[]> = fc.array(fc.constantFrom(...TAGS), { maxLength: 3 });
 
-/** Each member of an options type, or none of it. Without one that the type has it does not compile. */
+/** Options with any of their members, or `undefined`. If the type has a member that is not listed, this does not compile. */
 function optional<T extends object>(members: { [K in keyof T]-?: fc.Arbitrary<T[K]> }): fc.Arbitrary<T | undefined> {
   return fc.option(fc.record(members, { requiredKeys: [] }) as unknown as fc.Arbitrary<T>, { nil: undefined });
 }
@@ -89,7 +98,7 @@ export const incrementOptions: fc.Arbitrary<IncrementOptions | undefined> = opti
   ttl,
 });
 
-/** How a participant opens the cache again; the clock and the codec are those of the whole run. */
+/** The options with which a participant opens the cache. The clock and the codec are the same for all participants. */
 export type ReopenOptions = Omit<CacheOptions, "now" | "codec">;
 export const reopenOptions: fc.Arbitrary<ReopenOptions | undefined> = optional<ReopenOptions>({
   nearCache: fc.constantFrom(0, 1, 65_536),

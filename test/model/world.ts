@@ -1,42 +1,47 @@
-/** The participants of one run: how they open the cache, with what options, and a look at it from each namespace. */
+/**
+ * One run: a cache, its participants, and its model. It opens the cache for each participant, with different options, and gives
+ * the operations a view of each namespace.
+ */
 
 import type { Cache, CacheOptions, Codec } from "cache-machine";
 import * as together from "cache-machine";
 import { ValueCodec } from "../../src/values/codec.ts";
 import { same } from "../contract/assert.ts";
 import * as apart from "../host/apart.mjs";
-import { Model } from "./known.ts";
+import { Model } from "./model.ts";
 import { build, type Recipe, type ReopenOptions } from "./values.ts";
 
+/** What the sequences of a test have in common. */
 export interface Configuration {
   readonly reach: "threads" | "processes";
   readonly size: number;
-  /** Whether entries may be evicted, because not all of them fit. */
+  /** Whether the cache is too small for all entries, so that it evicts some. */
   readonly lossy: boolean;
   readonly codec?: Codec;
-  /** Whether the participants have one seat, as `Cache` objects of one thread do. */
+  /** Whether all participants share one seat, like several `Cache` objects of one thread. Otherwise each has its own. */
   readonly together?: boolean;
 }
 
-/** One participant. */
-export interface Side {
+/** One participant, or one `Cache` object if they share a seat. */
+export interface Participant {
   cache: Cache;
   options: ReopenOptions;
-  /** As given to `openCache`. */
+  /** The name that `openCache` was called with; `undefined` if the cache was opened by a handle. */
   name: string | undefined;
 }
 
-/** How the participants differ at first. */
+/** The options with which the participants open the cache first. */
 const OPTIONS: readonly ReopenOptions[] = [{}, { nearCache: 0 }, { frozenObjects: true, nearCache: 16 }];
-export const SIDES: number = OPTIONS.length;
+export const PARTICIPANTS: number = OPTIONS.length;
 
 let names = 0;
 
+/** The cache of one run with its participants and its model. */
 export class World {
   readonly configuration: Configuration;
   readonly model: Model;
-  readonly sides: readonly Side[];
-  /** What all participants together have counted. */
+  readonly participants: readonly Participant[];
+  /** What `stats` must count, for all participants together. */
   readonly counts = { hits: 0, misses: 0, sets: 0, deletes: 0 };
   readonly #package: Pick<typeof together, "attachCache" | "createCache" | "destroyCache" | "openCache">;
   readonly #codec: ValueCodec;
@@ -44,7 +49,7 @@ export class World {
   readonly #name: string;
   readonly #used: Set<PropertyKey> | undefined;
 
-  /** @param used takes the names of all members of the interface that are used */
+  /** @param used - takes the names of the members of `Cache` that are used. */
   constructor(configuration: Configuration, used?: Set<PropertyKey>) {
     const { reach, size, lossy, codec } = configuration;
     this.configuration = configuration;
@@ -54,12 +59,12 @@ export class World {
     this.#codec = new ValueCodec(codec);
     this.#used = used;
     this.#name = `t-${process.pid}-model-${names++}`;
-    const sides: Side[] = [];
-    this.sides = sides;
+    const participants: Participant[] = [];
+    this.participants = participants;
     try {
       for (const options of OPTIONS) {
         const all = this.#all(options);
-        const first = sides[0];
+        const first = participants[0];
         const name = reach === "processes" ? this.#name : undefined;
         const cache =
           name !== undefined
@@ -67,7 +72,7 @@ export class World {
             : first === undefined
               ? createCache({ ...all, size })
               : attachCache(first.cache.handle, all);
-        sides.push({ cache: this.#watched(cache), options, name });
+        participants.push({ cache: this.#watched(cache), options, name });
       }
     } catch (error) {
       this.close();
@@ -80,22 +85,24 @@ export class World {
     return { now: () => this.model.now, ...(codec && { codec }), ...options };
   }
 
-  /** Opens the cache again for a participant that has closed it, by name where there is one, or by another's handle. */
-  reopen(side: Side, options: ReopenOptions, byName: boolean): void {
-    const other = this.sides.find((each) => each !== side) as Side;
-    side.name = byName && this.configuration.reach === "processes" ? this.#name : undefined;
+  /** Opens the cache again for a participant that has closed it: by its name, or by the handle of another participant. */
+  reopen(participant: Participant, options: ReopenOptions, byName: boolean): void {
+    const other = this.participants.find((each) => each !== participant) as Participant;
+    participant.name = byName && this.configuration.reach === "processes" ? this.#name : undefined;
     const all = this.#all(options);
     const { attachCache, openCache } = this.#package;
-    const cache = side.name === undefined ? attachCache(other.cache.handle, all) : openCache(side.name, all);
-    side.cache = this.#watched(cache);
-    side.options = options;
+    const cache =
+      participant.name === undefined ? attachCache(other.cache.handle, all) : openCache(participant.name, all);
+    participant.cache = this.#watched(cache);
+    participant.options = options;
   }
 
-  /** What a participant sees of a namespace. */
-  view(side: Side, path: readonly string[]): Cache {
-    return path.reduce<Cache>((cache, name) => this.#watched(cache.namespace(name)), side.cache);
+  /** The view that a participant has of a namespace. */
+  view(participant: Participant, path: readonly string[]): Cache {
+    return path.reduce<Cache>((cache, name) => this.#watched(cache.namespace(name)), participant.cache);
   }
 
+  /** Wraps a cache so that the names of its used members are noted. */
   #watched(cache: Cache): Cache {
     const used = this.#used;
     if (used === undefined) return cache;
@@ -113,31 +120,32 @@ export class World {
     return watched;
   }
 
-  /** Makes a value, another one when it is of a kind that the user's codec does not keep. */
+  /** Makes a value. Replaces one that the codec of the user does not give back unchanged. */
   build(recipe: Recipe, serial: number): unknown {
     const { codec } = this.configuration;
     const value = build(recipe, serial);
-    return codec === undefined || !("kind" in recipe) || keeps(codec, value) ? value : serial;
+    return codec === undefined || !("named" in recipe) || keeps(codec, value) ? value : serial;
   }
 
-  /** Whether a value is too large for a participant. */
-  refuses(side: Side, value: unknown): boolean {
-    const { maxEntrySize = Number.POSITIVE_INFINITY } = side.options;
+  /** Whether a participant refuses a value because it is too large. */
+  refuses(participant: Participant, value: unknown): boolean {
+    const { maxEntrySize = Number.POSITIVE_INFINITY } = participant.options;
     const most = maxEntrySize === "5kb" ? 5120 : Number(maxEntrySize);
     return this.#codec.encode(value, this.#scratch) > Math.min(most, this.configuration.size / 8);
   }
 
-  /** When an entry expires that a participant stores now. */
-  expiry(side: Side, ttl: number | undefined): number {
-    return this.model.now + (ttl ?? side.options.ttl ?? Number.POSITIVE_INFINITY);
+  /** The expiry of an entry that a participant stores now. */
+  expiry(participant: Participant, ttl: number | undefined): number {
+    return this.model.now + (ttl ?? participant.options.ttl ?? Number.POSITIVE_INFINITY);
   }
 
   close(): void {
-    for (const { cache } of this.sides) cache.close();
+    for (const { cache } of this.participants) cache.close();
     if (this.configuration.reach === "processes") this.#package.destroyCache(this.#name);
   }
 }
 
+/** Whether the codec gives the value back unchanged. */
 function keeps(codec: Codec, value: unknown): boolean {
   if (typeof value !== "object" || value === null) return true;
   try {

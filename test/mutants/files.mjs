@@ -1,5 +1,9 @@
 /** The files of tests that a mutant of the package meets first. */
-export const MEMORY = ["test/unit/memory.test.ts"];
+export const BOARD = ["test/unit/board.test.ts"];
+export const LOCK_FILE = ["test/unit/lock-file.test.ts"];
+export const FILE = ["test/unit/file.test.ts"];
+export const MAPPINGS = ["test/unit/mappings.test.ts"];
+export const PRIVATE_FILE = ["test/unit/private-file.test.ts"];
 export const ERRORS = ["test/unit/errors.test.ts"];
 export const CONFORMANCE = ["test/contract/conformance.test.ts"];
 export const CODEC = ["test/unit/codec.test.ts"];

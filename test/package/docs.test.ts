@@ -7,7 +7,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { reference } from "../../docs/api.mjs";
+import { GROUPS, reference } from "../../docs/api.mjs";
 import { comments, runSection, type Section, sections } from "./blocks.ts";
 import { Projects, root } from "./projects.ts";
 
@@ -135,17 +135,32 @@ describe("running blocks of code", () => {
 });
 
 test("the reference is the one of this version", () => {
-  expect(read("docs/api.md"), "run `node docs/api.mjs`").toBe(reference());
+  expect(read("docs/api.md"), "run `npm run docs`").toBe(reference());
+});
+
+test("the reference has every export and every member of `Cache` in exactly one group", () => {
+  const without = (left: string) => GROUPS.map(([title, names]) => [title, names.filter((name) => name !== left)]);
+  for (const name of ["cache.getMany", "openCache", "error.code"]) {
+    expect(() => reference(without(name) as typeof GROUPS)).toThrow(`${name}: in no group`);
+  }
+  expect(() => reference([...GROUPS, ["New", ["cache.gone"]]])).toThrow("cache.gone: in GROUPS, but not exported");
+  expect(() => reference([...GROUPS, ["New", ["cache.get"]]])).toThrow("cache.get: in two groups");
 });
 
 test("links lead somewhere", () => {
-  const anchors = (file: string): string[] =>
-    [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+  const anchors = (file: string): string[] => {
+    const all = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
       heading
         .toLowerCase()
         .replace(/[^\p{L}\p{N} _-]/gu, "")
         .replaceAll(" ", "-"),
     );
+    // Headings with the same fragment are numbered.
+    return all.map((name, i) => {
+      const before = all.slice(0, i).filter((other) => other === name).length;
+      return before === 0 ? name : `${name}-${before}`;
+    });
+  };
   const dead = texts.flatMap((file) => {
     const text = read(file).replace(/```[\s\S]*?```/g, "");
     const links = [...text.matchAll(/\]\(([^)\s]+)\)|(?:src|href)="([^"]+)"/g)].map(
@@ -162,4 +177,60 @@ test("links lead somewhere", () => {
       .map((link) => `${file}: ${link}`);
   });
   expect(dead).toEqual([]);
+});
+
+describe("what documents name", () => {
+  const folders = ["src", "wasm/src", "wasm/tests", "native", "test", "scripts", "docs", "bench", "examples"];
+  const sources = folders.flatMap((folder) => files(folder, /\.(ts|rs|c|mjs)$/, true));
+  const isFile = (name: string): boolean => sources.some((file) => path.basename(file) === name);
+  const code = sources.filter((file) => /^(src|wasm\/src|native)\//.test(file));
+  const words = new Set(code.flatMap((file) => read(file).match(/[\p{L}\d_]+/gu) ?? []));
+
+  /** Single words of code in a text, without blocks. */
+  const spans = (text: string): string[] =>
+    [...text.replace(/```[\s\S]*?```/g, "").matchAll(/`([^`\s]+)`/g)].map(([, span = ""]) => span);
+
+  /** Paths of the repository in a text, and names of source files, that do not exist. */
+  function missingFiles(text: string): string[] {
+    const drawn = [...text.matchAll(/```text\n([\s\S]*?)```/g)].flatMap(([, drawing = ""]) => {
+      return drawing.match(/\b[\w-]+\.(?:ts|rs|c|mjs)\b/g) ?? [];
+    });
+    const paths = spans(text).filter((span) =>
+      /^(src|wasm|native|test|scripts|bench|examples|docs)\/[\w./-]*$/.test(span),
+    );
+    const names = spans(text).filter((span) => /^[\w-]+(\.test)?\.(ts|rs|c)$/.test(span));
+    return [
+      ...paths.filter((place) => !fs.existsSync(path.join(root, place))),
+      ...[...names, ...drawn].filter((name) => !isFile(name)),
+    ];
+  }
+
+  /** Names of the code in a text, such as `Participant::find`, that do not occur in the sources. */
+  function missingNames(text: string): string[] {
+    return spans(text)
+      .filter((span) => /^#?[\p{L}_][\p{L}\d_]*((\.|::)#?[\p{L}\d_]+)*(\(.*\))?$/u.test(span))
+      .filter((span) => !/\.(c|json|md|mjs|node|rs|ts|wasm)$/.test(span))
+      .filter((name) => !(name.replace(/\(.*/, "").match(/[\p{L}\d_]+/gu) ?? []).every((word) => words.has(word)));
+  }
+
+  const documents = texts.filter((file) => !file.startsWith("examples/") && !file.startsWith("node_modules/"));
+  test.each(documents)("files that %s names exist", (file) => {
+    // A server that the reader writes.
+    expect(missingFiles(read(file)).filter((name) => name !== "server.mjs")).toEqual([]);
+  });
+
+  test("functions, fields and types that ARCHITECTURE.md names are in the sources", () => {
+    expect(missingNames(read("ARCHITECTURE.md"))).toEqual([]);
+  });
+
+  test("what is gone would be found", () => {
+    const text = "`src/gone.ts` `wasm/gone/` `gone.test.ts` `Cache.goneForGood` `Cache.get` `src/index.ts` `index.ts`";
+    expect(missingFiles(`${text}\n\`\`\`text\ngone.rs index.ts\n\`\`\`\n`)).toEqual([
+      "src/gone.ts",
+      "wasm/gone/",
+      "gone.test.ts",
+      "gone.rs",
+    ]);
+    expect(missingNames(text)).toEqual(["Cache.goneForGood"]);
+  });
 });

@@ -361,9 +361,9 @@ describe("error messages", () => {
       'openCache(n, { size: "1mb" }).set("a", 1, { ttl: "5s" })',
       /ttl: must be a number of milliseconds/,
     ],
-    ["a number as a key", 'openCache(n, { size: "1mb" }).get(5)', /key must be a string or a Uint8Array/],
+    ["a number as a key", 'openCache(n, { size: "1mb" }).get(5)', /key: must be a string or a Uint8Array/],
     ["a promise as a value", 'openCache(n, { size: "1mb" }).set("a", Promise.resolve(1))', /value/],
-    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /Store null, or delete the key/],
+    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /store null or delete the key/],
     [
       "a handle that was sent as JSON",
       "attachCache(JSON.parse(JSON.stringify(createCache().handle)))",

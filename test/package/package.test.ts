@@ -46,12 +46,16 @@ beforeAll(async () => {
 
 describe("the package", () => {
   test("has what it needs and nothing else", () => {
-    const surprises = packed.files.filter(
-      (file) =>
-        !/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|native\/cache_machine-linux-(x64|arm64)\.node|dist\/[a-z]+\.(d\.ts|js|js\.map))$/.test(
-          file,
-        ),
-    );
+    const expected = [
+      /^(package\.json|LICENSE|(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|PROOF)\.md)$/,
+      /^dist\/(index|browser)\.js$/,
+      /^dist\/([a-z]+\/)?[a-z-]+\.d\.ts$/,
+      /^native\/cache_machine-linux-(x64|arm64)\.node$/,
+      /^docs\/([a-z-]+\.md|images\/[a-z]+\.svg)$/,
+      /^examples\/(README\.md|\d\d-[a-z0-9-]+(\/[a-z]+)?\.(mjs|ts))$/,
+      /^bench\/results\/(report\.md|speed\.svg)$/,
+    ];
+    const surprises = packed.files.filter((file) => !expected.some((pattern) => pattern.test(file)));
     expect(surprises).toEqual([]);
     for (const file of [
       "README.md",
@@ -67,6 +71,27 @@ describe("the package", () => {
     }
     // An installation is one download of this size.
     expect(fs.statSync(packed.file).size).toBeLessThan(300_000);
+  });
+
+  test("has the documents that its documents link to, but for the two large examples", () => {
+    const documents = packed.files.filter((file) => file.endsWith(".md"));
+    expect(documents).toContain("docs/guides.md");
+    const dead = documents.flatMap((file) => {
+      const text = fs.readFileSync(path.join(root, file), "utf8").replace(/```[\s\S]*?```/g, "");
+      return [...text.matchAll(/\]\(([^)\s#]+)(?:#[^)]*)?\)/g)]
+        .map(([, link = ""]) => link)
+        .filter((link) => !/^https?:/.test(link))
+        .map((link) => path.join(path.dirname(file), link))
+        .filter((place) => !packed.files.includes(place) && !packed.files.some((each) => each.startsWith(`${place}/`)))
+        .map((place) => `${file}: ${place}`);
+    });
+    expect(dead).toEqual(["pm2", "browser"].map((large) => `examples/README.md: examples/${large}/README.md`));
+  });
+
+  test("names no source map, as it has none: the bundles are readable as they are", () => {
+    for (const file of ["dist/index.js", "dist/browser.js"]) {
+      expect(fs.readFileSync(path.join(root, file), "utf8")).not.toContain("sourceMappingURL");
+    }
   });
 
   test("no file of the package contains a path of the machine that built it", () => {

@@ -1,4 +1,7 @@
-/** What the near cache takes on the heap: what it says it takes, within its bounds, and nothing of anybody else. */
+/**
+ * The near cache takes as much heap as `stats` says, stays within its bounds, and keeps nothing else in memory: no text that a
+ * key or value was cut from, and nothing after `clear` and `close`.
+ */
 
 import { execFileSync } from "node:child_process";
 import path from "node:path";
@@ -6,7 +9,7 @@ import { describe, expect, test } from "vitest";
 
 const MIB = 1 << 20;
 
-/** Runs code in a process of its own; what it returns. `heap` tells the bytes that are in use now. */
+/** Runs code in a process of its own, and returns what the code returns. In the code, `heap()` is the bytes in use. */
 function run<T>(code: string, flags: string[] = []): T {
   const program = `
     const { createCache, attachCache } = require(${JSON.stringify(path.resolve("dist/index.js"))});
@@ -15,7 +18,7 @@ function run<T>(code: string, flags: string[] = []): T {
       const { heapUsed, external } = process.memoryUsage();
       return heapUsed + external;
     };
-    /** Reads everything until it is near: four times, as the first reads make an entry hot. */
+    /** Reads all keys until they are in the near cache: four times, because the first reads make an entry hot. */
     const readAll = (cache, keyOf, count) => {
       for (let round = 0; round < 4; round++) for (let i = 0; i < count; i++) cache.get(keyOf(i));
     };
@@ -34,7 +37,7 @@ interface Usage {
   bytes: number;
 }
 
-/** What the heap grows by when `count` values are read, and what `stats` says. */
+/** Reads `count` values. Returns by how many bytes the heap has grown, and what `stats` says. */
 function measure(value: string, options: object, count: number, key = "'key ' + i"): Usage {
   return run<Usage>(
     `
@@ -43,7 +46,7 @@ function measure(value: string, options: object, count: number, key = "'key ' + 
     const keyOf = (i) => ${key};
     for (let i = 0; i < ${count}; i++) cache.set(keyOf(i), value(i));
     const reader = attachCache(cache.handle, { nearCacheSize: "64mb", ...${JSON.stringify(options)} });
-    // What reading compiles and meets for the first time is not what is kept.
+    // The first reads compile code and make hidden classes. These bytes are not part of the measurement.
     cache.set("first", value(0));
     for (let i = 0; i < 4; i++) reader.get("first");
     const before = heap();
@@ -53,24 +56,24 @@ function measure(value: string, options: object, count: number, key = "'key ' + 
   );
 }
 
-describe("what is kept is flat", () => {
+describe("texts in the near cache are flat", () => {
   const cut = "('/' + 'x'.repeat(15_000) + '/' + String(1e9 + i).padStart(20, '0')).slice(-21)";
-  const kinds: [string, string][] = [
+  const texts: [string, string][] = [
     ["cut from long texts", cut],
-    ["cut from a text that was cut", `(${cut} + 'y'.repeat(15_000)).slice(0, 21)`],
+    ["cut from a text that was cut from another", `(${cut} + 'y'.repeat(15_000)).slice(0, 21)`],
     ["cut from texts of two bytes a character", `('€'.repeat(8_000) + String(1e9 + i).padStart(20, '€')).slice(-21)`],
-    ["joined", `['user', 'of', 'the', 'application', String(1e9 + i)].join(':') + ':' + ${cut}`],
-    ["cut from what a file or socket gave", `Buffer.from('x'.repeat(15_000) + (1e9 + i)).toString().slice(-21)`],
-    ["cut from what lies outside of the heap", `Buffer.alloc(2 ** 20 + 20, String(1e9 + i)).latin1Slice().slice(-21)`],
+    ["joined from several texts", `['user', 'of', 'the', 'application', String(1e9 + i)].join(':') + ':' + ${cut}`],
+    ["cut from the text of a Buffer", `Buffer.from('x'.repeat(15_000) + (1e9 + i)).toString().slice(-21)`],
+    ["cut from a text outside of the heap", `Buffer.alloc(2 ** 20 + 20, String(1e9 + i)).latin1Slice().slice(-21)`],
   ];
-  test.each(kinds)("keys that are %s", (_, text) => {
+  test.each(texts)("keys that are %s do not keep other texts in memory", (_, text) => {
     const count = text.includes("2 ** 20") ? 200 : 4000;
     const { grown, entries } = measure("i", {}, count, text);
     expect(entries).toBeGreaterThan(0.9 * count);
     expect(grown).toBeLessThan(2.5 * MIB);
   });
 
-  test.each(kinds)("values, and what is in them, that are %s", (_, text) => {
+  test.each(texts)("values, and texts within values, that are %s do not keep other texts in memory", (_, text) => {
     const count = text.includes("2 ** 20") ? 200 : 4000;
     for (const value of [text, `{ a: ${text}, list: [${text}], within: { b: ${text} } }`, `new Map([[1, ${text}]])`]) {
       for (const frozenObjects of [false, true]) {
@@ -80,12 +83,12 @@ describe("what is kept is flat", () => {
     }
   });
 
-  test.each(kinds)("namespaces and tags that are %s", (_, text) => {
+  test.each(texts)("namespaces and tags that are %s do not keep other texts in memory", (_, text) => {
     const { grown, entries } = run<Usage>(`
       const cache = createCache({ size: "64mb" });
       const count = 200;
       const text = (i) => ${text};
-      // 400 texts of 15 kB are 6 MB, if anything holds them.
+      // 400 texts of 15 kB are 6 MB, if something keeps them.
       const parts = [];
       const before = heap();
       for (let i = 0; i < count; i++) {
@@ -100,12 +103,12 @@ describe("what is kept is flat", () => {
   });
 });
 
-describe("what it says it takes is what it takes", () => {
-  const kinds: [string, string, object?][] = [
+describe("estimated bytes of the near cache", () => {
+  const values: [string, string, object?][] = [
     ["short texts", "'value ' + i"],
     ["texts", "String(i).padEnd(300, 'x')"],
     ["texts of two bytes a character", "String(i).padEnd(300, '€')"],
-    ["mostly ASCII texts with others in them", "String(i).padEnd(300, 'x') + '€'"],
+    ["texts that are ASCII but for one character", "String(i).padEnd(300, 'x') + '€'"],
     ["numbers", "i + 0.5"],
     ["whole numbers", "i"],
     ["large bigints", "10n ** 100n + BigInt(i)"],
@@ -124,7 +127,7 @@ describe("what it says it takes is what it takes", () => {
     ["arrays of texts", "Array.from({ length: 20 }, (_, n) => 'the text ' + n + ' of ' + i)"],
     ["arrays of objects", "Array.from({ length: 20 }, (_, n) => ({ id: n + i, text: 'the text ' + n + ' of ' + i }))"],
     [
-      "tables of objects",
+      "objects whose names are data",
       "Object.fromEntries(Array.from({ length: 20 }, (_, n) => ['user ' + (n + i * 20), { id: n, at: i }]))",
     ],
     ["objects of 300 names", "Object.fromEntries(Array.from({ length: 300 }, (_, n) => ['field ' + n, n + i]))"],
@@ -137,10 +140,10 @@ describe("what it says it takes is what it takes", () => {
     ["errors", "new Error('the message of ' + i)"],
   ];
   const all = [
-    ...kinds.map(([what, value]) => [what, value, {}] as const),
-    ...[...kinds, ...frozen].map(([what, value]) => [`${what}, frozen`, value, { frozenObjects: true }] as const),
+    ...values.map(([what, value]) => [what, value, {}] as const),
+    ...[...values, ...frozen].map(([what, value]) => [`${what}, frozen`, value, { frozenObjects: true }] as const),
   ];
-  test.each(all)("%s", (_, value, options) => {
+  test.each(all)("the near cache estimates the growth of the heap: %s", (_, value, options) => {
     const { grown, entries, bytes } = measure(value, options, 4000);
     expect(entries).toBeGreaterThan(3000);
     console.log(`${_}: estimated ${(bytes / grown).toFixed(2)} of ${(grown / entries).toFixed(0)} bytes each`);
@@ -149,12 +152,11 @@ describe("what it says it takes is what it takes", () => {
   });
 });
 
-describe("what is kept has bounds", () => {
+describe("bounds of the near cache", () => {
   const json =
     "{ id: i, name: 'user ' + i, list: Array.from({ length: 30 }, (_, n) => ({ n: n + 0.5, text: 'text ' + n + i })) }";
 
-  /** Reads more than fits, as a program with a small heap does. */
-  test("whatever is in the cache: an eighth of what the heap of the thread may grow to", () => {
+  test("three near caches of a thread take at most an eighth of its heap limit together", () => {
     const { limit, most, kept } = run<{ limit: number; most: number; kept: number[] }>(
       `
       const limit = require("node:v8").getHeapStatistics().heap_size_limit;
@@ -171,11 +173,11 @@ describe("what is kept has bounds", () => {
     );
     expect(most).toBeLessThanOrEqual(limit / 8);
     expect(most).toBeGreaterThan(limit / 12);
-    // None is left without.
+    // Each of the three caches has a part of it.
     for (const entries of kept) expect(entries).toBeGreaterThan(100);
   }, 60_000);
 
-  test("in a worker: an eighth of the worker's own heap", () => {
+  test("the near cache of a worker takes at most an eighth of the worker's own heap limit", () => {
     const bytes = run<number>(
       `
       const { Worker } = require("node:worker_threads");
@@ -200,11 +202,11 @@ describe("what is kept has bounds", () => {
   }, 90_000);
 
   test.each([
-    // Keys of which more than half find room, so that it does not rest.
-    ["an eighth of the cache's size", "", 8 * MIB, 50_000],
-    ["as much as was asked for", "nearCacheSize: '3mb'", 3 * MIB, 18_000],
-    ["as many entries as were asked for", "nearCache: 1000", 1 * MIB, 1500],
-  ])("by default and by option: %s", (_, options, most, count) => {
+    // More than half of these keys find room. Otherwise the near cache would go into cooldown.
+    ["an eighth of the size of the cache by default", "", 8 * MIB, 50_000],
+    ["the bytes of the option nearCacheSize", "nearCacheSize: '3mb'", 3 * MIB, 18_000],
+    ["the entries of the option nearCache", "nearCache: 1000", 1 * MIB, 1500],
+  ])("the near cache takes at most %s", (_, options, most, count) => {
     const { entries, bytes, grown } = run<Usage>(`
       const filler = createCache({ size: "64mb", nearCache: 0 });
       for (let i = 0; i < 100_000; i++) filler.set("key " + i, "x".repeat(100) + i);
@@ -218,7 +220,7 @@ describe("what is kept has bounds", () => {
     expect(entries).toBeGreaterThan(900);
   });
 
-  test("four threads that keep as much near as they may hold less, with the cache, than four Maps", () => {
+  test("a cache and the near caches of four threads take less memory than four Maps", () => {
     const { maps, near } = run<{ maps: number; near: number }>(`
       const count = 100_000;
       const value = (i) => Buffer.from(String(i).padEnd(100, "x")).latin1Slice();
@@ -233,17 +235,17 @@ describe("what is kept has bounds", () => {
       for (let i = 0; i < count; i++) cache.set(keyOf(i), value(i));
       before = heap();
       const reader = attachCache(cache.handle);
-      // More than half of what is asked for has to find room, so that it does not rest.
+      // More than half of these keys find room. Otherwise the near cache would go into cooldown.
       readAll(reader, keyOf, 18_000);
       const kept = reader.stats().near.entries;
-      if (kept < 10_000) throw new Error("only " + kept + " are near");
+      if (kept < 10_000) throw new Error("only " + kept + " entries are in the near cache");
       return { maps, near: size + 4 * (heap() - before) };`);
     console.log(`four Maps: ${maps >> 20} MiB; cache and four near caches: ${near >> 20} MiB`);
     expect(near).toBeLessThan(0.6 * maps);
   });
 });
 
-describe("nothing is left", () => {
+describe("the heap after clear and close", () => {
   const objects = "{ ['the name ' + i + 'x'.repeat(20_000)]: i, ['other ' + i]: { a: 'text ' + i } }";
   const shapes =
     "Object.fromEntries([['id', i], ...Array.from({ length: 20 }, (_, n) => ['field ' + n + ' of ' + (i % 2000), n])])";
@@ -251,10 +253,12 @@ describe("nothing is left", () => {
   test.each([
     ["texts", "'x'.repeat(500) + i"],
     ["objects of long names", objects],
-    ["objects of many shapes, each often", shapes],
-  ])("of %s, after clear and close; and before that what is left is what stats tell", (_, value) => {
-    const left = run<{ kept: number; told: number; cleared: number; closed: number }>(
-      `
+    ["objects of many shapes, each met often", shapes],
+  ])(
+    "the near cache leaves nothing on the heap after clear and close, and takes what stats says before that: %s",
+    (_, value) => {
+      const left = run<{ kept: number; told: number; cleared: number; closed: number }>(
+        `
       const cache = createCache({ size: "256mb", nearCacheSize: "24mb", nearCache: 100_000 });
       const value = (i) => (${value});
       const before = heap();
@@ -270,15 +274,16 @@ describe("nothing is left", () => {
       const closed = heap() - before;
       globalThis.cache = cache;
       return { kept, told, cleared, closed };`,
-    );
-    console.log(`${_}: ${Object.entries(left).map(([what, bytes]) => `${what} ${(bytes / MIB).toFixed(1)}`)} MiB`);
-    expect(left.kept).toBeLessThan(1.5 * left.told + 4 * MIB);
-    expect(left.told).toBeLessThanOrEqual(24 * MIB);
-    expect(left.cleared).toBeLessThan(2 * MIB);
-    expect(left.closed).toBeLessThan(2 * MIB);
-  });
+      );
+      console.log(`${_}: ${Object.entries(left).map(([what, bytes]) => `${what} ${(bytes / MIB).toFixed(1)}`)} MiB`);
+      expect(left.kept).toBeLessThan(1.5 * left.told + 4 * MIB);
+      expect(left.told).toBeLessThanOrEqual(24 * MIB);
+      expect(left.cleared).toBeLessThan(2 * MIB);
+      expect(left.closed).toBeLessThan(2 * MIB);
+    },
+  );
 
-  test("of objects where nothing is kept near", () => {
+  test("a near cache that is switched off leaves nothing on the heap", () => {
     const grown = run<number>(`
       const cache = createCache({ size: "256mb", nearCache: 0 });
       const before = heap();

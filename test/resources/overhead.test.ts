@@ -118,7 +118,7 @@ describe("the compiled engine", () => {
   it("the compiled engine exports these functions and no others", () => {
     const names = WebAssembly.Module.exports(module).map(({ name }) => name);
     expect(names.sort().join(" ")).toMatchInlineSnapshot(
-      `"__heap_base __stack_pointer abandon_large area_bytes attach begin_large capacity census chunk_bytes clear clear_epoch_at commit_large counter detach find format get increment inspect invalidate key_at layout_version max_inline max_key max_size max_tag max_tags max_value min_size near_hits_at next occupancy out_at participants participants_of read_chunk recover remove segments set slot_at tag_counters tag_counters_at tags_at touch used validate value_at write_chunk"`,
+      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes clear commit_large counter detach find format get increment invalidate max_inline max_value next occupancy participants read_chunk recover remove seat_at seats_of segments set tag_counters tag_counters_at touch used validate write_chunk"`,
     );
   });
 });

@@ -1,44 +1,38 @@
 /**
- * Keys and values come back as they went in, on both kinds of host; what cannot come back is refused; and no bytes,
- * however wrong, do more than throw. fast-check prints the seed of a failure, to be given back as `{ seed, path }`.
+ * Keys and values come back as they were stored, on a runtime with `Buffer` and on one without. What cannot come back is
+ * refused. Wrong bytes become a value or an error, and nothing worse. When fast-check finds a failure it prints `seed` and
+ * `path`; given to `fc.assert`, they repeat the failure.
  */
 import { deepStrictEqual } from "node:assert";
 import { runInNewContext, runInThisContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { KEY_BYTES, KEY_ILL_FORMED, KEY_STRING } from "../../src/engine/contract.ts";
 import { CacheError } from "../../src/errors.ts";
-import { NUMBER_TYPE, ValueCodec } from "../../src/values/codec.ts";
+import { ValueCodec } from "../../src/values/codec.ts";
 import { deepFreeze } from "../../src/values/freeze.ts";
-import {
-  KEY_BYTES,
-  KEY_ILL_FORMED,
-  KEY_LIMIT,
-  KEY_STRING,
-  KEY_TOO_LONG,
-  KeyCodec,
-  keyKind,
-  keyLength,
-} from "../../src/values/key.ts";
-import { bufferHost, type Host, plainHost } from "../../src/values/runtime.ts";
+import { KEY_LIMIT, KEY_TOO_LONG, KeyCodec, keyKind, keyLength } from "../../src/values/key.ts";
+import { bufferRuntime, plainRuntime, type Runtime } from "../../src/values/runtime.ts";
 
-const hosts: [string, Host][] = [
-  ["with Buffer", bufferHost as Host],
-  ["without Buffer", plainHost],
+const runtimes: [string, Runtime][] = [
+  ["with Buffer", bufferRuntime as Runtime],
+  ["without Buffer", plainRuntime],
 ];
 
-// Type bytes are part of the layout: a change of them must be meant.
+// Value types are part of the memory layout. The numbers stand here once more, so that no change of them is an accident.
+const NUMBER = 1;
 const LATIN1 = 2;
 const UTF8 = 3;
 const STRUCTURED = 32;
 const JSON_TEXT = 40;
 
-/** Shared, as in the cache: whatever cannot read or write shared memory fails here. */
+/** Shared memory, as in the cache. A method that cannot read or write shared memory fails here. */
 function scratch(length = 65536): Uint8Array {
   return Buffer.from(new SharedArrayBuffer(length + 16), 8, length);
 }
 
-/** Through memory that is overwritten before the value is looked at, so that nothing may alias it. */
-function roundTrip(value: unknown, on: Host, target = scratch(), codec = new ValueCodec(undefined, on)): unknown {
+/** Encodes and decodes a value. Overwrites the memory before it returns, so that a result that shares this memory is wrong. */
+function roundTrip(value: unknown, on: Runtime, target = scratch(), codec = new ValueCodec(undefined, on)): unknown {
   const length = codec.encode(value, target);
   const { type } = codec;
   if (codec.bytes !== undefined) {
@@ -54,7 +48,7 @@ function roundTrip(value: unknown, on: Host, target = scratch(), codec = new Val
   return result;
 }
 
-/** Any code units, ordinary ones and surrogates more often. */
+/** Text of any code units; ASCII and surrogates are more frequent. */
 function utf16(maxLength: number): fc.Arbitrary<string> {
   const unit = fc.oneof(fc.integer({ min: 32, max: 126 }), fc.integer({ min: 0xd7f0, max: 0xe00f }), fc.nat(0xffff));
   return fc.array(unit, { maxLength, size: "max" }).map((units) => String.fromCharCode(...units));
@@ -62,7 +56,7 @@ function utf16(maxLength: number): fc.Arbitrary<string> {
 
 const anyText = fc.oneof(utf16(30), utf16(200), fc.string(), fc.string({ minLength: 60, maxLength: 80 }));
 
-/** All data that comes back strictly equal. */
+/** Any data that comes back strictly equal. */
 const anything: fc.Arbitrary<unknown> = fc
   .anything({
     key: fc.oneof(anyText, fc.constantFrom("constructor", "toJSON", "then", "hasOwnProperty", "length", "0", "name")),
@@ -94,21 +88,21 @@ const texts: string[] = [
   ...["\ud800", "\udc00", "a\ud800b", "\udc00\ud800", `${ascii}\ud83d`, "\ud800".repeat(5000)],
 ];
 
-describe.each(hosts)("keys, %s", (_name, on) => {
+describe.each(runtimes)("keys on a runtime %s", (_name, on) => {
   const codec = new KeyCodec(on);
   const write = (key: string | Uint8Array, room = KEY_LIMIT + 8): [number, Uint8Array] => {
     const area = scratch(room);
     const written = codec.write(key, area);
     return [keyKind(written), area.slice(0, keyLength(written))];
   };
-  it.each(texts.filter((text) => text.length < 1000))("reads back %j", (text) => {
+  it.each(texts.filter((text) => text.length < 1000))("the key %j is read back", (text) => {
     const [kind, bytes] = write(text);
     expect(codec.read(kind, bytes, 0, bytes.length)).toBe(text);
     expect(kind).toBe(/\p{Surrogate}/u.test(text) ? KEY_ILL_FORMED : KEY_STRING);
     if (kind === KEY_STRING) expect([...bytes]).toEqual([...new TextEncoder().encode(text)]);
   });
 
-  it("reads back any string, never writes two strings alike, and writes the same on every host", () => {
+  it("any string is read back, two different strings never become the same bytes, and each runtime writes the same", () => {
     const text = fc.oneof(fc.string({ unit: "binary" }), utf16(60));
     fc.assert(
       fc.property(text, text, (a, b) => {
@@ -117,13 +111,13 @@ describe.each(hosts)("keys, %s", (_name, on) => {
         expect(codec.read(kindA, bytesA, 0, bytesA.length)).toBe(a);
         expect(kindA === kindB && Buffer.from(bytesA).equals(bytesB)).toBe(a === b);
         const area = scratch(KEY_LIMIT);
-        const written = new KeyCodec(plainHost).write(a, area);
+        const written = new KeyCodec(plainRuntime).write(a, area);
         expect([kindA, ...bytesA]).toEqual([keyKind(written), ...area.subarray(0, keyLength(written))]);
       }),
     );
   });
 
-  it("keeps bytes, as a copy", () => {
+  it("a key of bytes is read back as a copy", () => {
     const foreign = runInNewContext("new Uint8Array([1])") as Uint8Array;
     for (const key of [new Uint8Array([0, 255]), new Uint8Array(0), Buffer.from("abc"), foreign]) {
       const [kind, bytes] = write(key);
@@ -134,42 +128,41 @@ describe.each(hosts)("keys, %s", (_name, on) => {
     }
   });
 
-  it.each<[string | Uint8Array, string]>([
-    ["abcdef", "6 bytes of UTF-8"],
-    ["ééé", "6 bytes of UTF-8"],
-    ["abc\ud800", "8 bytes of UTF-16"],
-    ["a".repeat(30), "30 bytes of UTF-8"],
-    [new Uint8Array(6), "6 bytes"],
-    ["a".repeat(4096), "4096 bytes of UTF-8"],
-    [`${"é".repeat(2047)}ab`, "4096 bytes of UTF-8"],
-    ["\ud800".repeat(2048), "4096 bytes of UTF-16"],
-  ])("fits a target of just its length, and no shorter one", (key, told) => {
-    const length = Number.parseInt(told, 10);
+  it.each<[string, string | Uint8Array, number]>([
+    ["ASCII, short", "abcdef", 6],
+    ["UTF-8, short", "ééé", 6],
+    ["UTF-16 with a lone surrogate, short", "abc\ud800", 8],
+    ["ASCII", "a".repeat(30), 30],
+    ["a Uint8Array", new Uint8Array(6), 6],
+    ["ASCII, the longest", "a".repeat(4096), 4096],
+    ["UTF-8, the longest", `${"é".repeat(2047)}ab`, 4096],
+    ["UTF-16 with lone surrogates, the longest", "\ud800".repeat(2048), 4096],
+  ])("a key fits into a target of exactly its length, and not into a shorter one: %s", (_what, key, length) => {
     const [kind, bytes] = write(key, length);
     expect(bytes.length).toBe(length);
     expect(codec.read(kind, bytes, 0, length)).toEqual(typeof key === "string" ? key : on.adopt(key));
     expect(codec.write(key, scratch(length - 1))).toBe(KEY_TOO_LONG);
   });
 
-  it.each<[string | Uint8Array, string]>([
-    ["a".repeat(4097), "4097 bytes of UTF-8"],
-    ["é".repeat(2049), "4098 bytes of UTF-8"],
-    ["中".repeat(4096), "12288 bytes of UTF-8"],
-    ["\ud800".repeat(2049), "4098 bytes of UTF-16"],
-    [new Uint8Array(4097), "4097 bytes"],
-  ])("refuses a key that is too long, telling length and limit", (key, told) => {
+  it.each<[string, string | Uint8Array]>([
+    ["4097 bytes of UTF-8", "a".repeat(4097)],
+    ["4098 bytes of UTF-8", "é".repeat(2049)],
+    ["12288 bytes of UTF-8", "中".repeat(4096)],
+    ["4098 bytes of UTF-16", "\ud800".repeat(2049)],
+    ["4097 bytes", new Uint8Array(4097)],
+  ])("a key of %s is refused, and the error tells its length and the limit", (length, key) => {
     expect(codec.write(key, scratch())).toBe(KEY_TOO_LONG);
     const error = codec.tooLong(key);
     expect(error).toMatchObject({ name: "CacheError", code: "ERR_TOO_LARGE" });
-    expect(error.message).toContain(`has ${told}`);
-    expect(error.message).toContain("the limit is 4096.");
+    expect(error.message).toContain(`key: has ${length}`);
+    expect(error.message).toContain("the limit is 4096;");
   });
 
-  it("refuses other types, and a kind that does not exist", () => {
+  it("a key of another type is refused, and a key kind that does not exist gives no key", () => {
     const others = [1, null, undefined, {}, [], Symbol("x"), new Uint16Array(2), new ArrayBuffer(2)];
     for (const key of others) {
       expect(() => write(key as string)).toThrow(TypeError);
-      expect(() => write(key as string)).toThrow("key must be a string or a Uint8Array");
+      expect(() => write(key as string)).toThrow("key: must be a string or a Uint8Array");
     }
     expect(codec.read(3, new Uint8Array(4), 0, 4)).toBeUndefined();
   });
@@ -189,21 +182,24 @@ function rawBytes(view: ArrayBufferView): number[] {
   return [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)];
 }
 
-describe.each(hosts)("values, %s", (_name, on) => {
-  it.each([null, true, false, ...numbers, ...bigints, ...texts])("keeps a primitive", (value) => {
-    expect(roundTrip(value, on)).toBe(value);
-    expect(roundTrip([value, { value }], on)).toStrictEqual([value, { value }]);
-  });
+describe.each(runtimes)("values on a runtime %s", (_name, on) => {
+  it.each([null, true, false, ...numbers, ...bigints, ...texts])(
+    "a primitive value comes back unchanged, alone and within objects",
+    (value) => {
+      expect(roundTrip(value, on)).toBe(value);
+      expect(roundTrip([value, { value }], on)).toStrictEqual([value, { value }]);
+    },
+  );
 
-  it("keeps numbers where the engine counts", () => {
+  it("a number is stored as the engine stores a counter: type 1, 8 bytes of float64", () => {
     const codec = new ValueCodec(undefined, on);
     const target = scratch();
     expect(codec.encode(12.5, target)).toBe(8);
-    expect(codec.type).toBe(NUMBER_TYPE);
+    expect(codec.type).toBe(NUMBER);
     expect(new DataView(target.buffer, target.byteOffset).getFloat64(0, true)).toBe(12.5);
   });
 
-  it.each(views)("keeps %o, alone and nested, from private and shared memory, without the rest of it", (View) => {
+  it.each(views)("%o comes back with just the bytes that it shows, from private and from shared memory", (View) => {
     for (const buffer of [new ArrayBuffer(40), new SharedArrayBuffer(40)]) {
       new Uint8Array(buffer).forEach((_, i, all) => {
         all[i] = i * 37;
@@ -220,10 +216,10 @@ describe.each(hosts)("values, %s", (_name, on) => {
     }
   });
 
-  it("keeps Buffer and Uint8Array apart, and an ArrayBuffer", () => {
+  it("Buffer, Uint8Array and ArrayBuffer come back as such; a Buffer is a Uint8Array where there is no Buffer", () => {
     const nested = (roundTrip([Buffer.from("bytes")], on) as [Uint8Array])[0];
     for (const buffer of [roundTrip(Buffer.from("bytes"), on) as Uint8Array, nested]) {
-      expect(Buffer.isBuffer(buffer)).toBe(on === bufferHost);
+      expect(Buffer.isBuffer(buffer)).toBe(on === bufferRuntime);
       expect(String.fromCharCode(...buffer)).toBe("bytes");
     }
     expect(Buffer.isBuffer(roundTrip(new Uint8Array(3), on))).toBe(false);
@@ -232,7 +228,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect([...new Uint8Array(plain)]).toEqual([1, 2]);
   });
 
-  it("hands the bytes out when they do not fit, and takes owned bytes without a copy", () => {
+  it("encode hands out bytes that do not fit into the target, and decode does not copy bytes that it may own", () => {
     const codec = new ValueCodec(undefined, on);
     const plain = ["x", "é", "中", "x…"].map((text) => text.repeat(100));
     for (const value of [...plain, plain, 3n ** 200n, 1.5, 7n]) {
@@ -247,18 +243,18 @@ describe.each(hosts)("values, %s", (_name, on) => {
       const own = new Uint8Array(target.subarray(0, length));
       const result = codec.decode(codec.type, own, 0, length, true) as Uint8Array;
       expect(result.buffer).toBe(own.buffer);
-      expect(Buffer.isBuffer(result)).toBe(Buffer.isBuffer(value) && on === bufferHost);
+      expect(Buffer.isBuffer(result)).toBe(Buffer.isBuffer(value) && on === bufferRuntime);
       expect((codec.decode(codec.type, own, 0, length) as Uint8Array).buffer).not.toBe(own.buffer);
     }
   });
 
   it.each<[string, unknown]>([
-    ["nothing", [{}, [], new Map(), new Set(), Object.create(null)]],
-    ["undefined inside", { a: undefined, b: [undefined, null] }],
-    ["keys of any kind", Object.fromEntries([...texts, "4294967295", "1"].map((text, i) => [text, i]))],
+    ["empty objects", [{}, [], new Map(), new Set(), Object.create(null)]],
+    ["undefined within an object", { a: undefined, b: [undefined, null] }],
+    ["properties with unusual names", Object.fromEntries([...texts, "4294967295", "1"].map((text, i) => [text, i]))],
     // biome-ignore lint/suspicious/noThenProperty: data may have it
     ["properties named like methods", { hasOwnProperty: 1, toJSON: 2, constructor: 3, toString: null, then: 5 }],
-    ["70,000 keys", Object.fromEntries(Array.from({ length: 70000 }, (_, i) => [`k${i}`, i]))],
+    ["70,000 properties", Object.fromEntries(Array.from({ length: 70000 }, (_, i) => [`k${i}`, i]))],
     [
       "Map",
       new Map<unknown, unknown>([
@@ -273,11 +269,11 @@ describe.each(hosts)("values, %s", (_name, on) => {
     ["URLs", [new URL("http://localhost/a?b=c#d"), new URLSearchParams("a=1&b=2")]],
     ["boxed primitives", [Object(1), Object("s"), Object(false), Object(5n)]],
     ["a long array", Array.from({ length: 100000 }, (_, i) => i)],
-  ])("keeps %s", (_what, value) => {
+  ])("data comes back unchanged: %s", (_what, value) => {
     expect(roundTrip(value, on)).toStrictEqual(value);
   });
 
-  it("keeps holes, in time that depends on the items", () => {
+  it("holes of an array come back, in time that depends on its items and not on its length", () => {
     const sparse: unknown[] = [1];
     sparse[3] = 3;
     sparse[100] = "x";
@@ -291,7 +287,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect(Object.entries(back)).toEqual([["4000000000", "far"]]);
   });
 
-  it("keeps cycles and repeated references", () => {
+  it("cycles and repeated references come back as such", () => {
     const date = new Date(5);
     const bytes = Buffer.from([1]);
     const list: unknown[] = [];
@@ -316,7 +312,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect((result.error as Error).message).toBe("loop");
   });
 
-  it("keeps errors with their kind, cause and fields", () => {
+  it("errors come back with their class, cause and fields", () => {
     class OddError extends Error {
       override readonly name = "OddError";
       readonly code = "ERR_ODD";
@@ -336,7 +332,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect([strange.message, strange.name]).toEqual(["5", "1"]);
   });
 
-  it("turns class instances into plain objects, in trees as well", () => {
+  it("class instances become plain objects, also within trees", () => {
     class Point {
       x = 1;
       #hidden = 2;
@@ -358,7 +354,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect((tree.children[0] as { parent: unknown }).parent).toBe(tree);
   });
 
-  it("honours toJSON wherever it stands, once", () => {
+  it("toJSON is called once, wherever the object is within the value", () => {
     for (const plain of ["text", 0, null, false, 5n, [1], new Set([1]), { a: { toJSON: 1 } }]) {
       const item = { toJSON: () => plain };
       expect(roundTrip(item, on)).toStrictEqual(plain);
@@ -368,41 +364,41 @@ describe.each(hosts)("values, %s", (_name, on) => {
     }
     expect(roundTrip([{ a: { toJSON: (key: string) => key } }], on)).toStrictEqual([{ a: "a" }]);
     expect(roundTrip([{ toJSON: () => undefined }], on)).toStrictEqual([undefined]);
-    expect(() => roundTrip({ toJSON: () => undefined }, on)).toThrow("value is undefined");
+    expect(() => roundTrip({ toJSON: () => undefined }, on)).toThrow("value: must not be undefined");
   });
 
   it.each<[string, unknown, string]>([
-    ["undefined", undefined, "value is undefined"],
-    ["a function", () => 1, "value is a function"],
-    ["a symbol", Symbol("s"), "value is a symbol"],
-    ["a nested function", { user: { list: [1, { on() {} }] } }, "value.user.list[1].on is a function"],
-    ["a nested symbol", { "odd key": [Symbol("s")] }, 'value["odd key"][0] is a symbol'],
-    ["a symbol in a Map", { m: new Map([[1, [Symbol("s")]]]) }, "value.m.get(1)[0] is a symbol"],
-    ["a function in a Set", new Set([() => 1]), "value is a function"],
-    ["a function of an error", [Object.assign(new Error(), { retry() {} })], "value[0].retry is a function"],
+    ["undefined", undefined, "value: must not be undefined"],
+    ["a function", () => 1, "value: a function"],
+    ["a symbol", Symbol("s"), "value: a symbol"],
+    ["a nested function", { user: { list: [1, { on() {} }] } }, "value.user.list[1].on: a function"],
+    ["a nested symbol", { "odd key": [Symbol("s")] }, 'value["odd key"][0]: a symbol'],
+    ["a symbol in a Map", { m: new Map([[1, [Symbol("s")]]]) }, "value.m.get(1)[0]: a symbol"],
+    ["a function in a Set", new Set([() => 1]), "value: a function"],
+    ["a function of an error", [Object.assign(new Error(), { retry() {} })], "value[0].retry: a function"],
     // biome-ignore lint/suspicious/noThenProperty: it is refused
-    ["a thenable", { t: { then() {} } }, "value.t is an Object with a method named then, which"],
-    ["a Promise", Promise.resolve(), "value is a Promise"],
-    ["a Promise of another realm", [runInNewContext("Promise.resolve()")], "value[0] is a Promise"],
-    ["a WeakMap", { w: new WeakMap() }, "value.w is a WeakMap"],
-    ["a WeakRef", [new WeakRef({})], "value[0] is a WeakRef"],
-    ["an iterator", [new Map().keys()], "value[0] is a Map Iterator"],
-    ["shared memory", [new SharedArrayBuffer(8)], "value[0] is a SharedArrayBuffer"],
-    ["what shows nothing", { h: new Headers() }, "value.h is a Headers"],
-    ["a Proxy of a function", { p: new Proxy(() => 1, {}) }, "value.p is a function"],
-    ["__proto__", JSON.parse('{"__proto__":1}'), "value has a property named __proto__"],
-    ["a nested __proto__", JSON.parse('{"a":[{"__proto__":1}]}'), "value.a[0] has a property named __proto__"],
-  ])("refuses %s, naming the place", (_what, value, told) => {
+    ["a thenable", { t: { then() {} } }, "value.t: an Object with a method named then cannot"],
+    ["a Promise", Promise.resolve(), "value: a Promise cannot be stored; await it"],
+    ["a Promise of another realm", [runInNewContext("Promise.resolve()")], "value[0]: a Promise"],
+    ["a WeakMap", { w: new WeakMap() }, "value.w: a WeakMap"],
+    ["a WeakRef", [new WeakRef({})], "value[0]: a WeakRef"],
+    ["an iterator", [new Map().keys()], "value[0]: a Map Iterator"],
+    ["shared memory", [new SharedArrayBuffer(8)], "value[0]: a SharedArrayBuffer"],
+    ["an object without properties", { h: new Headers() }, "value.h: a Headers"],
+    ["a Proxy of a function", { p: new Proxy(() => 1, {}) }, "value.p: a function"],
+    ["__proto__", JSON.parse('{"__proto__":1}'), "value: a property named __proto__"],
+    ["a nested __proto__", JSON.parse('{"a":[{"__proto__":1}]}'), "value.a[0]: a property named __proto__"],
+  ])("%s cannot be stored, and the error names its place", (_what, value, message) => {
     const codec = new ValueCodec(undefined, on);
-    // What is no data at all is a wrong argument; all else is a matter of the data.
-    const isArgument = /^value is a?/.test(told) && !(value instanceof Set);
+    // If the value itself cannot be stored it is a wrong argument; if something within it cannot, it is wrong data.
+    const isArgument = /^value: (?!a property)/.test(message) && !(value instanceof Set);
     const error = isArgument ? { name: "TypeError" } : { name: "CacheError", code: "ERR_DATA" };
     expect(() => codec.encode(value, scratch())).toThrow(expect.objectContaining(error));
-    expect(() => codec.encode(value, scratch())).toThrow(told);
+    expect(() => codec.encode(value, scratch())).toThrow(message);
     expect(roundTrip({ after: 1 }, on, scratch(), codec)).toStrictEqual({ after: 1 });
   });
 
-  it("takes objects of another realm for what they are", () => {
+  it("objects of another realm come back as objects of this realm, with their class", () => {
     const source = `({ map: new Map([[1, new Set(["a"])]]), date: new Date(5), list: [1], plain: { a: 1 }, match: /x/g,
       bytes: new Uint8Array([1]), buffer: new ArrayBuffer(2), error: new TypeError("far") })`;
     const foreign = runInNewContext(source) as Record<string, object>;
@@ -414,7 +410,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect(roundTrip(foreign.bytes, on)).toStrictEqual(new Uint8Array([1]));
   });
 
-  it("keeps 512 levels and refuses more", () => {
+  it("a value can have 512 levels, and a value with more is refused", () => {
     const nest = (levels: number): unknown => {
       let value: unknown = "core";
       for (let i = 0; i < levels; i++) value = [[value], { value }, new Map([[i, value]])][i % 3];
@@ -427,7 +423,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect(() => roundTrip(endless, on)).toThrow(tooDeep);
   });
 
-  it("does not call a value damaged when the stack is short", () => {
+  it("a stack that runs out during decode is not reported as a damaged value", () => {
     const codec = new ValueCodec(undefined, on);
     const target = scratch();
     const value = [[[{ date: new Date(5), match: /a|b/, error: new Error("e"), bytes: Buffer.from("b") }]]];
@@ -437,7 +433,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       try {
         descend();
       } catch {
-        // From the end of the stack upwards, until there is room again.
+        // The stack ran out below. Decode is tried at each level on the way up.
       }
       try {
         codec.decode(codec.type, target, 0, length);
@@ -454,7 +450,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect(codec.decode(codec.type, target, 0, length)).toEqual(value.map(() => expect.anything()));
   });
 
-  it("lets getters use the same codec and the same memory, and change what is being written", () => {
+  it("a getter can use the same codec and the same memory, and can change the value that is being encoded", () => {
     const codec = new ValueCodec(undefined, on);
     const target = scratch(300);
     const list: unknown[] = [1, 2, 3, 4];
@@ -475,14 +471,14 @@ describe.each(hosts)("values, %s", (_name, on) => {
     expect(Object.entries(result.list as unknown[])).toEqual(Object.entries({ 0: 1, 1: true, 3: 4 }));
   });
 
-  describe("plain data", () => {
+  describe("JSON for plain data", () => {
     const typeOf = (value: unknown): number => {
       const codec = new ValueCodec(undefined, on);
       codec.encode(value, scratch());
       return codec.type;
     };
 
-    it("becomes JSON and comes back in the same order", () => {
+    it("plain data becomes JSON and comes back with its properties in the same order", () => {
       const key = fc
         .oneof(anyText, fc.constantFrom("toString", "constructor", "then", "length", "0"))
         .filter((text) => text !== "__proto__" && text !== "toJSON");
@@ -514,7 +510,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
     let deep: unknown = 1;
     for (let i = 0; i < 65; i++) deep = { deep };
     it.each<[string, unknown]>([
-      ["-0", [-0]],
+      ["negative zero", [-0]],
       ["NaN", { a: NaN }],
       ["an infinite number", [Infinity]],
       ["undefined", { a: undefined }],
@@ -524,26 +520,26 @@ describe.each(hosts)("values, %s", (_name, on) => {
       ["a Map", [new Map()]],
       ["bytes", { bytes: new Uint8Array(1) }],
       ["a boxed number", [Object(1)]],
-      ["no prototype", { a: Object.assign(Object.create(null), { b: 1 }) }],
+      ["an object without prototype", { a: Object.assign(Object.create(null), { b: 1 }) }],
       ["one object in two places", { a: shared, b: shared }],
       ["one of many objects in two places", [...many, many[0]]],
       ["the last of many objects in two places", [...many, many[99]]],
       ["a cycle", cycle],
-      ["more levels than it looks at", deep],
-    ])("is not what has %s", (_, value) => {
+      ["more than 64 levels", deep],
+    ])("a value with %s does not become JSON", (_, value) => {
       expect(typeOf(value)).toBe(STRUCTURED + LATIN1);
       deepStrictEqual(roundTrip(value, on), value);
     });
 
-    it("is what 64 levels or 100 objects are", () => {
+    it("a value with 64 levels, and one with 100 objects, become JSON", () => {
       expect(typeOf((deep as { deep: unknown }).deep)).toBe(JSON_TEXT + LATIN1);
       expect(typeOf(many)).toBe(JSON_TEXT + LATIN1);
     });
 
-    it("is asked once: getters and proxies", () => {
+    it("each getter and each trap of a proxy runs once", () => {
       let asked = 0;
       const value = {
-        // The second answer would be lost in JSON.
+        // JSON would lose the second answer.
         get once() {
           return asked++ === 0 ? 1 : new Date(0);
         },
@@ -555,7 +551,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       expect(asked).toBe(2);
     });
 
-    it("lets getters use the same codec and the same memory", () => {
+    it("a getter can use the same codec and the same memory", () => {
       const codec = new ValueCodec(undefined, on);
       const target = scratch(300);
       const value = {
@@ -569,13 +565,13 @@ describe.each(hosts)("values, %s", (_name, on) => {
       expect(roundTrip(value, on, target, codec)).toEqual({ text: value.text, inner: 11 });
     });
 
-    it("is also what toJSON returns", () => {
+    it("plain data that toJSON returns becomes JSON, too", () => {
       const point = { x: 1, toJSON: () => ({ x: 2, y: [3] }) };
       expect(typeOf(point)).toBe(JSON_TEXT + LATIN1);
       expect(roundTrip(point, on)).toEqual({ x: 2, y: [3] });
     });
 
-    it("has its toJSON called once, whoever has it", () => {
+    it("a toJSON of Array.prototype is called once", () => {
       const arrays = Array.prototype as unknown as { toJSON?: () => unknown };
       arrays.toJSON = () => new Date(0);
       try {
@@ -586,9 +582,9 @@ describe.each(hosts)("values, %s", (_name, on) => {
     });
   });
 
-  it("keeps any data, with a codec that has seen other data, and reads what the other host wrote", () => {
+  it("any data comes back, also from a codec that was used before, and from what the other runtime wrote", () => {
     const codec = new ValueCodec(undefined, on);
-    const other = new ValueCodec(undefined, on === plainHost ? (bufferHost as Host) : plainHost);
+    const other = new ValueCodec(undefined, on === plainRuntime ? (bufferRuntime as Runtime) : plainRuntime);
     const target = scratch();
     fc.assert(
       fc.property(fc.oneof({ weight: 5, arbitrary: anything }, utf16(300)), (value) => {
@@ -600,13 +596,13 @@ describe.each(hosts)("values, %s", (_name, on) => {
     );
   });
 
-  describe("with a codec of one's own", () => {
+  describe("a codec of the user", () => {
     const json = {
       encode: (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value)),
       decode: (bytes: Uint8Array): unknown => JSON.parse(new TextDecoder().decode(bytes)),
     };
 
-    it("uses it for objects only", () => {
+    it("the codec of the user gets objects only, and no binary data", () => {
       const refuse = { encode: (): never => expect.unreachable(), decode: (): never => expect.unreachable() };
       const codec = new ValueCodec(refuse, on);
       for (const value of ["text", 1, 2n, true, null]) expect(roundTrip(value, on, scratch(), codec)).toBe(value);
@@ -616,7 +612,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       expect(roundTrip(["x".repeat(200)], on, scratch(50), mine)).toStrictEqual(["x".repeat(200)]);
     });
 
-    it("gives it a copy, and survives its using the cache", () => {
+    it("the codec of the user can use the cache, and its bytes are copied", () => {
       const target = scratch();
       const codec: ValueCodec = new ValueCodec(
         {
@@ -633,17 +629,17 @@ describe.each(hosts)("values, %s", (_name, on) => {
       expect([...(roundTrip({}, on, target, codec) as Uint8Array)]).toEqual([1, 2, 3, 4]);
     });
 
-    it("says so when it is wrong or missing", () => {
-      expect(() => new ValueCodec({} as never, on)).toThrow("codec must");
+    it("a codec that is missing or wrong is named in the error", () => {
+      expect(() => new ValueCodec({} as never, on)).toThrow("codec: must");
       expect(() => new ValueCodec(null as never, on)).toThrow(TypeError);
       const wrong = new ValueCodec({ encode: () => "text" as never, decode: (bytes) => bytes }, on);
-      expect(() => wrong.encode({}, scratch())).toThrow("codec.encode must return a Uint8Array, not a string");
+      expect(() => wrong.encode({}, scratch())).toThrow("codec.encode: must return a Uint8Array, not a string");
       const codec = new ValueCodec(json, on);
       const target = scratch();
       const length = codec.encode({}, target);
       const foreign = expect.objectContaining({ code: "ERR_DATA", message: expect.stringContaining("codec") });
       expect(() => new ValueCodec(undefined, on).decode(codec.type, target, 0, length)).toThrow(foreign);
-      expect(() => codec.encode(() => 1, target)).toThrow("value is a function");
+      expect(() => codec.encode(() => 1, target)).toThrow("value: a function");
     });
   });
 
@@ -659,20 +655,20 @@ describe.each(hosts)("values, %s", (_name, on) => {
       }
       expect(({} as Record<string, unknown>).polluted).toBeUndefined();
     };
-    /** Decodes what `devalue` could have written. */
+    /** Decodes entries as `devalue` writes them. */
     const read = (entries: unknown): unknown => {
       const bytes = new TextEncoder().encode(typeof entries === "string" ? entries : JSON.stringify(entries));
       return new ValueCodec(undefined, on).decode(STRUCTURED + LATIN1, bytes, 0, bytes.length);
     };
 
-    it("throw or become a value, whatever their type", () => {
+    it("random bytes of any value type become a value or an error", () => {
       fc.assert(
         fc.property(fc.nat(255), fc.uint8Array({ maxLength: 300 }), (type, bytes) => decodes(type, bytes)),
         { numRuns: 3000 },
       );
     });
 
-    it("throw or become a value, as structured text of valid parts", () => {
+    it("structured text of valid parts in random order becomes a value or an error", () => {
       const index = fc.oneof(fc.integer({ min: -8, max: 12 }), fc.constantFrom(0.5, 1e9, 4294967295, -1e9));
       const odd = fc.constantFrom(null, true, "__proto__", "AAECAw==", "http://a/", "(", "gi", [[1]], { length: 1e9 });
       const part = fc.oneof(index, anyText, odd);
@@ -692,7 +688,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       );
     });
 
-    it("throw when they are no JSON of an object, and change nobody's prototype", () => {
+    it("text that is not the JSON of an object is an error, and a property named __proto__ is one, too", () => {
       const readJson = (text: string): unknown =>
         new ValueCodec(undefined, on).decode(JSON_TEXT + LATIN1, Buffer.from(text), 0, text.length);
       for (const text of ["", "{", "1", "null", '"text"', "[1,]", "{}{}", "undefined"]) {
@@ -709,11 +705,11 @@ describe.each(hosts)("values, %s", (_name, on) => {
           expect(() => readJson(text), text).toThrow("a property named __proto__");
         }
       }
-      // As text, and escaped, it is harmless.
+      // As a text, the name is harmless, escaped or not.
       expect(readJson('["__proto__",{"a":"\\u005f_proto__"}]')).toEqual(["__proto__", { a: "__proto__" }]);
     });
 
-    it("throw or become a value when a good encoding was changed or cut", () => {
+    it("an encoded value that was changed or cut becomes a value or an error", () => {
       const change = fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 });
       fc.assert(
         fc.property(anything, change, fc.nat(3), (value, changes, cut) => {
@@ -728,7 +724,7 @@ describe.each(hosts)("values, %s", (_name, on) => {
       );
     });
 
-    it("never read beyond the length they are given", () => {
+    it("decode never reads beyond the length that it is given", () => {
       const codec = new ValueCodec(undefined, on);
       const target = scratch();
       const length = codec.encode({ text: "abc", more: [1, 2, 300, 1.5], date: new Date(0) }, target);
@@ -740,23 +736,23 @@ describe.each(hosts)("values, %s", (_name, on) => {
     });
 
     it.each<[string, unknown]>([
-      ["nothing", ""],
-      ["no text of ours", "{}"],
+      ["empty text", ""],
+      ["text that is not a list of entries", "{}"],
       ["a reference to nothing", [[5]]],
       ["an error that is its own data", [["Error", 0]]],
-      ["an error of a number", [["Error", 1], 5]],
+      ["an error whose data is a number", [["Error", 1], 5]],
       ["an error whose text would take minutes", '[["Error",1],{"message":2,"stack":3},[-7,4294967295],"s"]'],
       ["an error whose text is endless", '[["Error",1],{"name":0,"stack":0}]'],
-      ["a Buffer of a text", [["Buffer", 1], "text"]],
-      ["a Buffer of itself", '[["Buffer",1],["Buffer",0]]'],
+      ["a Buffer whose data is a text", [["Buffer", 1], "text"]],
+      ["a Buffer whose data is itself", '[["Buffer",1],["Buffer",0]]'],
       ["a view without a buffer", [["Uint8Array", 1], 1e9]],
       ["a view beyond its buffer", '[["Uint8Array",1,2,9],["ArrayBuffer","AAAA"]]'],
       ["a broken expression", [["RegExp", "("]]],
       ["a broken URL", [["URL", "//"]]],
       ["a bigint of letters", [["BigInt", "xyz"]]],
       ["an unknown type", [["Function", "return 1"]]],
-      ["a prototype", '[{"__proto__":1},{"polluted":1}]'],
-    ])("%s: throws", (_what, entries) => {
+      ["a property named __proto__", '[{"__proto__":1},{"polluted":1}]'],
+    ])("damaged structured text is an error: %s", (_what, entries) => {
       expect(() => read(entries)).toThrow(damaged);
     });
 
@@ -780,26 +776,26 @@ describe.each(hosts)("values, %s", (_name, on) => {
       ["properties", `[{${list(20_000, (i) => `"k${i}":-1`)}}]`],
       ["properties that are numbers", `[{${list(20_000, (i) => `"${(i * 2654435761) % 4294967295}":-1`)}}]`],
       ["properties of an error", `[["Error",1],{"\\u0000":2},{${list(20_000, (i) => `"k${i}":-1`)}}]`],
-      ["one item of a Set", `[["Set",${fill("1,")}1],5]`],
-      ["one entry of a Map", `[["Map",${fill("1,1,")}1,1],5]`],
+      ["one item of a Set, again and again", `[["Set",${fill("1,")}1],5]`],
+      ["one entry of a Map, again and again", `[["Map",${fill("1,1,")}1,1],5]`],
       ["references", `[[${fill("0,")}0]]`],
-      ["arrays that say they are long", `[[${list(9_000, (i) => `${i + 1}`)}],${fill("[-7,4294967295],")}[]]`],
+      ["arrays that claim to be long", `[[${list(9_000, (i) => `${i + 1}`)}],${fill("[-7,4294967295],")}[]]`],
       ["one error in many places", `[[${list(9_000, (i) => `${i + 1}`)}],${list(9_000, () => '["Error",9001]')},{}]`],
-    ])("%s without end take no more time than their length", (_what, text) => {
+    ])("250,000 characters are decoded in time in proportion to their length: %s", (_what, text) => {
       const from = performance.now();
       decodes(STRUCTURED + UTF8, new TextEncoder().encode(text));
-      // A quarter of a megabyte takes at most 0.2 s; what depends on the square of the length takes minutes.
+      // This takes at most 0.2 s. If the time grew with the square of the length, it would take minutes.
       expect(performance.now() - from).toBeLessThan(10_000);
     });
 
-    it("cannot run out of stack, time or memory", () => {
+    it("hostile text cannot use up the stack, the time or the memory", () => {
       const chain = (length: number, entry: (next: number) => unknown): unknown =>
         read(Array.from({ length }, (_, i) => (i < length - 1 ? entry(i + 1) : 1)));
       for (const tag of ["Set", "Error", 1]) {
         expect(() => chain(100_000, (next) => [tag, next])).toThrow("more than 512 levels");
       }
       expect(() => read(`[${"[".repeat(1e6)}${"]".repeat(1e6)}]`)).toThrow(damaged);
-      // 2 to the power of 300 paths, 300 objects.
+      // There are 300 objects, and 2 to the power of 300 paths through them.
       expect(chain(300, (next) => [next, next])).toHaveLength(2);
       expect(chain(300, (next) => ["Map", next, next])).toBeInstanceOf(Map);
       const before = process.memoryUsage().heapUsed;
@@ -810,8 +806,8 @@ describe.each(hosts)("values, %s", (_name, on) => {
   });
 });
 
-describe("isPrimitive", () => {
-  it("is true for what nobody can change", () => {
+describe("value types", () => {
+  it("isPrimitive is true for the types of primitive values only", () => {
     const codec = new ValueCodec();
     const isPrimitive = (value: unknown): boolean => {
       codec.encode(value, scratch());
@@ -827,8 +823,8 @@ describe("isPrimitive", () => {
   });
 });
 
-describe("deepFreeze", () => {
-  it("freezes everything it can reach", () => {
+describe("frozen values", () => {
+  it("deepFreeze freezes everything within a value", () => {
     const map = new Map([[{ k: 1 }, { v: 1 }]]);
     const set = new Set([{ s: 1 }]);
     const value = { list: [{ deep: 1 }], map, set, date: new Date(0), error: new Error("e", { cause: { c: 1 } }) };
@@ -846,15 +842,15 @@ describe("deepFreeze", () => {
     expect(deepFreeze(value)).toBe(true);
   });
 
-  it("leaves a frozen value storable and equal", () => {
+  it("a frozen value can be stored, and equals the value before", () => {
     const make = (): unknown => ({ map: new Map([[1, [2]]]), set: new Set([1]), date: new Date(5), text: "t" });
     const value = make();
     deepFreeze(value);
-    expect(roundTrip(value, bufferHost as Host)).toStrictEqual(make());
+    expect(roundTrip(value, bufferRuntime as Runtime)).toStrictEqual(make());
     expect(structuredClone(value)).toStrictEqual(make());
   });
 
-  it("tells what cannot be frozen, and has no depth limit", () => {
+  it("deepFreeze returns false for what cannot be frozen, and has no limit of levels", () => {
     for (const value of [
       new Uint8Array(1),
       Buffer.alloc(3),

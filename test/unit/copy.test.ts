@@ -1,4 +1,4 @@
-/** Copies of plain data: equal to what they were made of, and with nothing in common. */
+/** Copies of plain data equal their originals and share no object with them. */
 
 import { execFileSync } from "node:child_process";
 import path from "node:path";
@@ -22,7 +22,7 @@ const leaf = fc.oneof(
   fc.constantFrom(null, undefined, -0, Number.NaN),
   fc.bigInt(),
 );
-/** What JSON.parse makes an object of, and assigning does not. */
+/** A name that an assignment can give to a property; `__proto__` would set the prototype instead. */
 const name = fc.string().filter((text) => text !== "__proto__");
 const { data } = fc.letrec<{ data: unknown }>((tie) => ({
   data: fc.oneof(
@@ -33,7 +33,7 @@ const { data } = fc.letrec<{ data: unknown }>((tie) => ({
   ),
 }));
 
-/** All objects within a value, itself included. */
+/** Returns all objects within a value, and the value itself. */
 function objectsIn(value: unknown, found: Set<object> = new Set()): Set<object> {
   if (typeof value === "object" && value !== null && !found.has(value)) {
     found.add(value);
@@ -42,7 +42,7 @@ function objectsIn(value: unknown, found: Set<object> = new Set()): Set<object> 
   return found;
 }
 
-/** Few names and few values, so that there are few shapes, and many that are nearly the same. */
+/** Objects with few different names and values: there are few shapes, and many of them differ in only one part. */
 const { similar } = fc.letrec<{ similar: object }>((tie) => ({
   similar: fc.dictionary(
     fc.constantFrom("a", "b", "__proto__", "1"),
@@ -56,7 +56,7 @@ const { similar } = fc.letrec<{ similar: object }>((tie) => ({
   ),
 }));
 
-/** What does not stand for itself within a JSON string, or would end it and begin code. */
+/** Names that need an escape in a JSON string, or that would become code if they were not escaped. */
 const strange = fc.oneof(
   fc.string({ unit: "binary", maxLength: 4 }),
   fc.string({ unit: fc.constantFrom('"', "'", "`", "\\", "$", "{", "}", "\n", "\u2028", "\ud800", "]", ":", ",") }),
@@ -70,7 +70,7 @@ const strange = fc.oneof(
   ),
 );
 
-/** The property itself, where assigning one of that name would do something else. */
+/** Makes an object with these properties, also where an assignment would do something else (`__proto__`). */
 function withOwn(entries: [string, unknown][]): object {
   const object = {};
   for (const [name, value] of entries) {
@@ -79,18 +79,18 @@ function withOwn(entries: [string, unknown][]): object {
   return object;
 }
 
-/** Whether it was packed for a function of its own. */
+/** Whether a value was packed for a compiled function. */
 const isCompiled = (packed: Packed | undefined): boolean => packed !== undefined && packed[0].name !== "copyPlanned";
 
-/** Packs values of one shape until there is a function for it, in vain if need be; what the last one was packed as. */
+/** Packs values of one shape until a function is compiled for it, but at most 20. Returns the last packed value. */
 function packOften(make: () => unknown): Packed | undefined {
   let packed: Packed | undefined;
   for (let i = 0; i < 20 && !isCompiled(packed); i++) packed = pack(make());
   return packed;
 }
 
-describe("a copy", () => {
-  test("equals its original and shares no object with it", () => {
+describe("copies of plain data", () => {
+  test("a copy equals its original and shares no object with it", () => {
     const check = (value: unknown): void => {
       const copier = copierOf(value);
       if (copier === undefined) {
@@ -105,13 +105,13 @@ describe("a copy", () => {
     fc.assert(fc.property(data, check), { seed, numRuns: 500 });
   });
 
-  test("of what is packed equals it and shares no object with it, whatever was packed before", () => {
+  test("a copy of a packed value equals the value and shares no object with it, whatever was packed before", () => {
     let compiled = 0;
     const check = (value: object): void => {
       const original = structuredClone(value);
       const packed = pack(value);
       if (packed === undefined) {
-        // Which structuredClone assigns as well, and so may lose.
+        // Objects with this name are not packed. (structuredClone assigns it and may lose it.)
         expect(JSON.stringify(value)).toContain("__proto__");
         return;
       }
@@ -129,7 +129,7 @@ describe("a copy", () => {
     expect(compiled).toBeGreaterThan(300);
   });
 
-  test("of what is packed has its names, whatever they are, and runs none of them", () => {
+  test("a copy of a packed value has the same names, and no name is run as code", () => {
     const check = (names: string[]): void => {
       const make = (): object => withOwn(names.map((name, i) => [name, i % 2 === 0 ? i : withOwn([[name, i]])]));
       const packed = packOften(make);
@@ -144,7 +144,7 @@ describe("a copy", () => {
     expect(globalThis).not.toHaveProperty("broken");
   });
 
-  test("is made by one function for all values of one shape", () => {
+  test("one function makes the copies of all values of a frequent shape", () => {
     const make = (id: number) => (): object => ({ id, at: { x: id, y: [id, "a"] }, all: [1, 2, 3, 4, id, { id }] });
     const [one, other] = [packOften(make(1)), pack(make(2)())];
     expect(one?.[0]).toBe(other?.[0]);
@@ -153,7 +153,7 @@ describe("a copy", () => {
     expect(packOften(() => ({ id: 1 }))?.[0]).not.toBe(one?.[0]);
   });
 
-  test("is made of objects that are names of data, of many names, and deep ones", () => {
+  test("values whose names are data, with a thousand names, or with 40 levels can be packed and copied", () => {
     for (let i = 0; i < 20_000; i++) {
       const value = { [`user ${i}`]: { n: i }, [`${i}`]: i };
       const packed = pack({ ...value });
@@ -174,7 +174,7 @@ describe("a copy", () => {
     expect(unpack(packOften(deep) as never)).toEqual(deep());
   });
 
-  test("is made where code must not be made of text", () => {
+  test("objects are copied where Node.js was started with --disallow-code-generation-from-strings", () => {
     const code = `
       const { createCache } = require(${JSON.stringify(path.resolve("dist/index.js"))});
       const cache = createCache({ size: "1mb" });
@@ -197,17 +197,17 @@ describe("a copy", () => {
   test.each<[string, unknown]>([
     ["one object in two places", [shared, shared]],
     ["a cycle", cyclic],
-    ["what would be the prototype of the copy", JSON.parse('{ "__proto__": { "a": 1 } }')],
+    ["a property named __proto__", JSON.parse('{ "__proto__": { "a": 1 } }')],
     ["holes", Object.assign([1], { 2: 3 })],
     ["billions of holes", Object.assign([], { length: 2 ** 32 - 1 })],
-    ["properties of an array", Object.assign([1], { more: 2 })],
+    ["an array with properties", Object.assign([1], { more: 2 })],
     ["a Map", { map: new Map() }],
     ["a Date", { at: new Date(0) }],
     ["bytes", { bytes: new Uint8Array(1) }],
-    ["no prototype", Object.create(null)],
-    ["an instance", new (class Point {})()],
-    ["great depth", deep],
-  ])("is not made of %s", (_, value) => {
+    ["an object without prototype", Object.create(null)],
+    ["a class instance", new (class Point {})()],
+    ["a hundred levels", deep],
+  ])("a value has no copier and is not packed if it has %s", (_, value) => {
     expect(copierOf(value)).toBeUndefined();
     expect(pack(value)).toBeUndefined();
     expect(pack({ value })).toBeUndefined();
@@ -219,12 +219,12 @@ describe("a copy", () => {
     ["one long array in two places", () => ({ a: [1, 2, 3, 4, 5], b: [1, 2, 3, 4, 5] }), () => ({ a: long, b: long })],
     ["a Map", () => ({ a: {} }), () => ({ a: new Map() })],
     ["holes", () => ({ a: [1, 2] }), () => ({ a: Object.assign(new Array(2), { 1: 2 }) })],
-  ])("is not made of %s, where the same shape has a function", (_, plain, other) => {
+  ])("a value with %s is not packed, even if there is a function for its shape", (_, plain, other) => {
     expect(packOften(plain)).toBeDefined();
     expect(pack(other())).toBeUndefined();
   });
 
-  test("is what each get of a cache returns, also of what is near", () => {
+  test("each get of a cache returns another copy, also from the near cache", () => {
     const cache = createCache({ size: "1mb" });
     const value = { id: 1, tags: ["a", "b"], address: { city: "Berlin", lines: [["x"], []] } };
     cache.set("key", value);

@@ -1,6 +1,6 @@
 /**
- * Every error of the public interface: that it comes, with its class and code, that its message says what happened and
- * what to do about it, and that nothing was changed.
+ * Every error of the public interface: its class and code, that its message says what happened and what to do about it,
+ * and that nothing was changed.
  */
 
 import { execFileSync, spawnSync } from "node:child_process";
@@ -61,7 +61,7 @@ const open = (options?: OpenOptions): Cache => keep(openCache("app", { path: dir
 const create = (): Cache => keep(createCache({ size: "1mb" }));
 const fileOf = (cache: Cache): string => (cache.handle as CacheHandle & { path: string }).path;
 
-/** What was thrown; its message must have each of the texts. */
+/** The error that `run` throws; its message must have each of the texts. */
 function failure(run: () => unknown, kind: string | ErrorConstructor, ...texts: string[]): CacheError {
   let result: unknown;
   try {
@@ -75,7 +75,7 @@ function failure(run: () => unknown, kind: string | ErrorConstructor, ...texts: 
   throw new Error(`nothing was thrown, but returned: ${String(result)}`);
 }
 
-/** The output of a script that can import the package from where it is. */
+/** Runs a script with a copy of the package; answers its output. */
 function run(body: string, from = root, args: string[] = []): string {
   const file = path.join(fs.mkdtempSync(path.join(scratch, "script-")), "script.mjs");
   const url = pathToFileURL(path.join(from, "dist/index.js")).href;
@@ -141,7 +141,7 @@ describe("ERR_UNSUPPORTED", () => {
 });
 
 describe("ERR_SIZE_MISMATCH", () => {
-  test("tells both sizes and the ways out; each of them is one", () => {
+  test("tells both sizes and the ways out, and each of these ways works", () => {
     open({ size: "2mb" }).set("a", 1);
     const texts = ["2 MiB (2097152 bytes)", "3 MiB (3145728 bytes)", "leave `size` out", "destroyCache(name)"];
     failure(() => open({ size: "3mb" }), "ERR_SIZE_MISMATCH", ...texts);
@@ -266,34 +266,37 @@ describe("ERR_BUSY", () => {
     ["touch", (cache) => cache.touch("k", 5)],
   ];
 
-  test.each(changes)("%s while another holds the bucket of the key: says so, and nothing was changed", (_, change) => {
-    const cache = create();
-    let meanwhile: (() => void) | undefined;
-    let looks = 0;
-    // The engine asks for the time while it holds the bucket; before that `touch` asks for it.
-    const other = attachCache(cache.handle, {
-      now() {
-        if (looks++ === 1) meanwhile?.();
-        return Date.now();
-      },
-    });
-    keep(other);
-    for (const value of ["old", 5]) {
-      cache.set("k", value, { ...hour, tags: ["t"] });
-      const before = cache.getEntry("k");
-      let refused: CacheError | undefined;
-      meanwhile = () => {
-        refused = failure(() => change(cache), "ERR_BUSY", "another participant", "nothing was changed", "Try again");
-        expect([cache.get("k"), cache.has("k")]).toEqual([value, true]);
-      };
-      looks = 0;
-      other.touch("k", hour.ttl);
-      expect(refused).toBeInstanceOf(CacheError);
-      expect(cache.getEntry("k")).toEqual({ ...before, expiresAt: expect.any(Number) });
-      expect(cache.ttl("k")).toBeGreaterThan(5);
-    }
-    expect([cache.increment("k"), cache.set("k", "again").get("k"), cache.validate()]).toEqual([6, "again", 0]);
-  });
+  test.each(changes)(
+    "%s while another participant holds the bucket of the key: says so, and nothing was changed",
+    (_, change) => {
+      const cache = create();
+      let meanwhile: (() => void) | undefined;
+      let looks = 0;
+      // `touch` asks for the time first. The engine asks for it second, while it holds the bucket.
+      const other = attachCache(cache.handle, {
+        now() {
+          if (looks++ === 1) meanwhile?.();
+          return Date.now();
+        },
+      });
+      keep(other);
+      for (const value of ["old", 5]) {
+        cache.set("k", value, { ...hour, tags: ["t"] });
+        const before = cache.getEntry("k");
+        let refused: CacheError | undefined;
+        meanwhile = () => {
+          refused = failure(() => change(cache), "ERR_BUSY", "another participant", "nothing was changed", "Try again");
+          expect([cache.get("k"), cache.has("k")]).toEqual([value, true]);
+        };
+        looks = 0;
+        other.touch("k", hour.ttl);
+        expect(refused).toBeInstanceOf(CacheError);
+        expect(cache.getEntry("k")).toEqual({ ...before, expiresAt: expect.any(Number) });
+        expect(cache.ttl("k")).toBeGreaterThan(5);
+      }
+      expect([cache.increment("k"), cache.set("k", "again").get("k"), cache.validate()]).toEqual([6, "again", 0]);
+    },
+  );
 
   test("a change that the end of the stack cuts short leaves nothing held", () => {
     const first = create();
@@ -301,17 +304,17 @@ describe("ERR_BUSY", () => {
       first.set("k", "kept", hour);
       let looks = 0;
       const { cache, engine } = watched(first, () => {
-        // What the engine meets when there is no room to call out for the time, here while it holds the bucket.
+        // The error that the engine gets when the stack has no room to call the clock, here while it holds the bucket.
         if (looks++ === 0) throw new RangeError("Maximum call stack size exceeded");
       });
       const { recover } = engine;
       const stack = (engine.__stack_pointer as WebAssembly.Global).value;
       failure(() => cache.touch("k", hour.ttl), RangeError, "stack");
       expect(looks).toBe(1);
-      // The thread may be idle from now on: all the others can change the key at once.
+      // The thread may be idle from now on. All others can change the key at once.
       expect([first.get("k"), first.increment("n"), first.set("k", "new").get("k")]).toEqual(["kept", 1, "new"]);
       if (again) {
-        // Nor is there room to come back at first.
+        // At first the stack has no room to recover either.
         engine.recover = () => Math.max(...new Array(1e7));
         failure(() => cache.get("k"), RangeError, "stack");
         engine.recover = recover;
@@ -327,11 +330,11 @@ describe("ERR_BUSY", () => {
     const { cache, engine } = watched(first);
     const commit = engine.commit_large as (...args: unknown[]) => number;
     let tries = 0;
-    // The answer of the engine when a chunk was gone before the last one was there.
+    // The answer of the engine when a chunk was evicted before the last one was written.
     engine.commit_large = (...args: unknown[]) => (++tries <= 3 ? BUSY : commit(...args));
     const value = Buffer.alloc(100_000, "value");
     let now = 0;
-    // However slow this is, there is time for another try.
+    // On this clock there is always time for another try, however slow the machine is.
     const clock = vi.spyOn(performance, "now").mockImplementation(() => now++);
     try {
       cache.set("k", value);
@@ -344,7 +347,7 @@ describe("ERR_BUSY", () => {
     expect(cache.stats().bytes).toBeLessThan(110_000);
   });
 
-  test("a store that is tried again waits once in all, and the next change as long as any other", () => {
+  test("a store that is tried again waits no longer in all than one store, and the next change waits as long as any other", () => {
     const first = create();
     first.set("k", "kept");
     const { cache, engine, wait } = watched(first);
@@ -434,7 +437,7 @@ describe("a large value", () => {
     expect(chunks).toBeGreaterThan(number);
   }
 
-  test("that is replaced, removed or forgotten while it is read is never torn", () => {
+  test("is never torn when it is replaced, removed or forgotten while it is read", () => {
     const cache = create();
     const other = keep(attachCache(cache.handle));
     const [old, anew] = [Buffer.alloc(LENGTH, "old"), Buffer.alloc(LENGTH, "new")];
@@ -486,7 +489,7 @@ describe("ERR_TOO_LARGE", () => {
     expect(cache.set("a", "x".repeat(LIMIT)).get("a")).toHaveLength(LIMIT);
   });
 
-  test("a key: tells its size, the limit and the way out; 4096 bytes are not too many", () => {
+  test("a key: tells its size, the limit and the way out, and a key of 4096 bytes is stored", () => {
     const cache = create();
     const longest = ["k".repeat(4096), "é".repeat(2048), new Uint8Array(4096), `\ud800${"x".repeat(2047)}`];
     for (const [i, key] of longest.entries()) expect(cache.set(key, i).get(key)).toBe(i);
@@ -495,7 +498,7 @@ describe("ERR_TOO_LARGE", () => {
       for (const use of [() => cache.set(key, 1), () => cache.increment(key)]) {
         failure(use, "ERR_TOO_LARGE", "4096", "shorter key");
       }
-      // Reads and removals just do not find it: outside.test.ts has all of them.
+      // Reads and removals do not find such a key: outside.test.ts tests them.
       expect([cache.get(key), cache.delete(key)]).toEqual([undefined, false]);
     }
     expect(cache.size).toBe(4);
@@ -523,7 +526,7 @@ function memoryOf(cache: Cache): Buffer {
 }
 
 describe("a damaged record", () => {
-  test("with any word of it changed: reads find what they find, and fail with ERR_DATA or not at all", () => {
+  test("with any word changed: reads find a value, find none, or fail with ERR_DATA", () => {
     const cache = create();
     const memory = memoryOf(cache);
     const { base } = cache.handle as CacheHandle & { base: number };
@@ -538,7 +541,7 @@ describe("a damaged record", () => {
         expect(at).toBeGreaterThan(base);
         const whole = memory.readUInt32LE(at);
         memory.writeUInt32LE(word, at);
-        // What is near is looked at with what the record said.
+        // A value in the near cache is compared with what the record said.
         for (const read of [() => cache.get("k"), () => cache.get("k"), () => cache.getEntry("k")]) {
           try {
             if (read() !== undefined) found++;
@@ -550,7 +553,7 @@ describe("a damaged record", () => {
         cache.clear();
       }
     }
-    // It was neither so little that nobody noticed nor so much that nothing was found.
+    // The damage was neither so small that no read noticed it, nor so large that no read found a value.
     expect(found).toBeGreaterThan(serial);
     expect(found).toBeLessThan(3 * serial);
   });
@@ -608,7 +611,7 @@ describe("ERR_CLOSED", () => {
     }
   });
 
-  test("what a closed cache is can still be asked", () => {
+  test("a closed cache still tells its reach and name, and its handle still works", () => {
     const cache = open();
     cache.close();
     expect([cache.reach, cache.name]).toEqual(["processes", "app"]);
@@ -674,7 +677,7 @@ describe("ERR_CLOSED", () => {
     }
   });
 
-  test("one that a value closes while it is encoded leaves those alone who join then, and leaves at the end", () => {
+  test("a cache that a value closes while it is encoded touches no participant that joins then, and leaves at the end", () => {
     const cache = create();
     for (const nested of [false, true]) {
       const closing = attachCache(cache.handle);
@@ -712,7 +715,7 @@ describe("ERR_CLOSED", () => {
     expect(destroyCache("app", { path: directory })).toBe(true);
     expect(destroyCache("app", { path: directory })).toBe(false);
     failure(() => attachCache(handle), "ERR_CLOSED", "destroyed", "by its name");
-    // Who has it open goes on with it, apart from the new one of that name.
+    // A participant that has it open goes on with it, apart from the new cache of that name.
     cache.set("a", "old");
     expect([open().get("a"), cache.get("a")]).toEqual([undefined, "old"]);
   });
@@ -766,7 +769,7 @@ describe("wrong arguments", () => {
     ["frozenObjects", TypeError, null],
   ];
 
-  test.each(options)("of createCache, openCache and attachCache: %s is a %o for %o", (name, kind, value) => {
+  test.each(options)("option of createCache, openCache and attachCache: %s is a %o for %o", (name, kind, value) => {
     const given = any({ [name]: value });
     failure(() => createCache(given), kind, `${name}`);
     failure(() => openCache("app", any({ path: directory, [name]: value })), kind, `${name}`);
@@ -782,12 +785,12 @@ describe("wrong arguments", () => {
     ["mode", TypeError, 0o660],
     ["mode", TypeError, "0600"],
     ["mode", TypeError, null],
-  ])("of openCache and destroyCache: %s is a %o for %o", (name, kind, value) => {
+  ])("option of openCache and destroyCache: %s is a %o for %o", (name, kind, value) => {
     failure(() => openCache("app", any({ [name]: value })), kind as ErrorConstructor, name);
     failure(() => destroyCache("app", any({ [name]: value })), kind as ErrorConstructor, name);
   });
 
-  test("names are text that can be a file name", () => {
+  test("a name that cannot be part of a file name is a TypeError or a RangeError", () => {
     for (const use of [(name: never) => openCache(name), (name: never) => destroyCache(name)]) {
       for (const name of [undefined, null, 5, {}, Symbol("s")]) failure(() => use(any(name)), TypeError, "name");
       for (const name of ["", "x".repeat(245), "x".repeat(1e7), "é".repeat(40), "日".repeat(28), "\ud800"])
@@ -800,7 +803,7 @@ describe("wrong arguments", () => {
     }
   });
 
-  test("options are objects", () => {
+  test("options that are no object are a TypeError", () => {
     for (const bad of [null, 5, "text", true]) {
       failure(() => createCache(any(bad)), TypeError, "options", "object");
       failure(() => openCache("app", any(bad)), TypeError, "options", "object");
@@ -814,7 +817,7 @@ describe("wrong arguments", () => {
     }
   });
 
-  test("of members: each error names the argument, and nothing is changed", () => {
+  test("a wrong argument of a member is an error that names it, and nothing is changed", () => {
     const cache = create();
     cache.set("a", "old").increment("n");
     const wrong: [ErrorConstructor, string, () => unknown][] = [
@@ -868,13 +871,13 @@ describe("wrong arguments", () => {
     );
   });
 
-  test("options are not written to, and may be frozen", () => {
+  test("options may be frozen: they are not written to", () => {
     const options = Object.freeze({ ttl: 1000, tags: Object.freeze(["t"]) as string[] });
     const cache = keep(createCache(Object.freeze({ size: "1mb", ttl: 5000 })));
     expect(cache.set("a", 1, options).getEntry("a")?.tags).toEqual(["t"]);
   });
 
-  test("what is no handle: says what is one and how it comes to a worker", () => {
+  test("a value that is no handle is a TypeError that says what a handle is and how it gets to a worker", () => {
     const { handle } = create();
     const notHandles = [
       undefined,

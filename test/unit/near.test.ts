@@ -5,10 +5,11 @@
 
 import { createHash } from "node:crypto";
 import { describe, expect, test, vi } from "vitest";
-import { type Engine, OUT_CHANGES, OUT_CHANGES_AT, OUT_EPOCH, OUT_STAMP, STAMP } from "../../src/engine/engine.ts";
-import { extraOf, Near } from "../../src/near/near.ts";
-import { hashText } from "../../src/values/runtime.ts";
+import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../../src/engine/contract.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { extraOf, Table } from "../../src/near/table.ts";
 import { ROOT, type Scope } from "../../src/values/scope.ts";
+import { hashText } from "../../src/values/text.ts";
 
 // The secret of the near cache's hash is fixed, so that a failure can be repeated. `SEED=2 npx vitest …` sets another one.
 vi.hoisted(() => {
@@ -27,7 +28,7 @@ vi.hoisted(() => {
 });
 
 // The test takes the part of the engine.
-vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_HOST: {}, instantiate: undefined }));
+vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_IMPORTS: {}, instantiate: undefined }));
 
 const CLEAR_EPOCH_AT = 128;
 const NEAR_HITS_AT = 192;
@@ -40,7 +41,7 @@ type Keep = (n: number, bytes?: number, scope?: Scope, key?: string) => void;
 type Found = (n: number, scope?: Scope) => boolean;
 
 interface Play {
-  near: Near;
+  near: Table;
   view: DataView;
   out: Int32Array;
   keep: Keep;
@@ -56,7 +57,7 @@ function play(entries: number, bytes = 1 << 30): Play {
   const view = new DataView(memory.buffer);
   const out = new Int32Array(16);
   const engine = { out, region: { memory, size: 1 << 30 }, clearEpochAt: CLEAR_EPOCH_AT, nearHitsAt: NEAR_HITS_AT };
-  const near = new Near(entries, engine as unknown as Engine, bytes);
+  const near = new Table(entries, engine as unknown as Engine, bytes);
   let glances = 0;
   let seen = 0;
   const keep: Keep = (n, heap = 8, scope = ROOT, key = `key ${n}`) => {
@@ -64,13 +65,13 @@ function play(entries: number, bytes = 1 << 30): Play {
     stamp(n);
     out[OUT_CHANGES] = 0;
     const slot = near.place(key, scope, out);
-    if (slot >= 0) near.keep(slot, key, out, n, extraOf(scope.id, Infinity, undefined), heap, false);
+    if (slot >= 0) near.put(slot, key, out, n, extraOf(scope.id, Infinity, undefined), heap, false);
   };
   const stamp = (n: number): void => {
     out[OUT_STAMP] = view.getInt32(entryAt(n), true);
     out[OUT_STAMP + 1] = view.getInt32(entryAt(n) + 4, true);
     out[OUT_STAMP + 2] = view.getInt32(generationAt(n), true);
-    out[OUT_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
+    out[OUT_CLEAR_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
     out[OUT_CHANGES_AT] = changesAt(n) / 4;
   };
   const glance = (n: number): void => {
@@ -98,13 +99,13 @@ function play(entries: number, bytes = 1 << 30): Play {
 }
 
 /** The value in a slot, which is either in the slot itself or in its extra object. */
-const valueAt = (near: Near, slot: number): unknown => {
+const valueAt = (near: Table, slot: number): unknown => {
   const extra = near.extra(slot);
   return extra === undefined ? near.value(slot) : extra.value;
 };
 
 /** The slot that a read of the key finds; -1 if none. */
-function slotOf(near: Near, key: string, scope = ROOT): number {
+function slotOf(near: Table, key: string, scope = ROOT): number {
   expect(near.read(key, scope)).toBeUndefined();
   return near.found;
 }
@@ -204,7 +205,7 @@ describe("a value in the near cache", () => {
     keep(1);
     const slot = slotOf(near, "key 1");
     expect(near.renew(slot)).toBe(true);
-    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP + 1; at++) {
+    for (let at = OUT_STAMP; at < OUT_STAMP + STAMP_WORDS + 1; at++) {
       (out[at] as number)++;
       expect(near.renew(slot), `word ${at}`).toBe(false);
       (out[at] as number)--;
@@ -315,7 +316,7 @@ describe("the cooldown of the near cache", () => {
   function read({ near, keep, found }: Play, keys: Iterable<number>): number {
     let rested = 0;
     for (const n of keys) {
-      if (near.rests()) rested++;
+      if (near.isCooling()) rested++;
       else if (!found(n)) {
         near.missed();
         keep(n);
@@ -349,7 +350,7 @@ describe("the cooldown of the near cache", () => {
       read(all, keys(20_000));
       expect(read(all, keys(2_000_000)) / 2_000_000).toBeGreaterThan(0.95);
       // The useless entries are dropped, except the last one.
-      for (let n = 1_000_000; !all.near.rests(); n++) read(all, [n]);
+      for (let n = 1_000_000; !all.near.isCooling(); n++) read(all, [n]);
       expect(all.near.usage.entries).toBeLessThanOrEqual(1);
     },
     60_000,
@@ -382,7 +383,7 @@ describe("the cooldown of the near cache", () => {
     const { near } = play(1000);
     let rested = 0;
     for (let i = 0; i < 200_000; i++) {
-      if (near.rests()) rested++;
+      if (near.isCooling()) rested++;
       else near.missed();
     }
     expect(rested / 200_000).toBeGreaterThan(0.9);
@@ -448,7 +449,7 @@ describe("families of similar keys", () => {
 
 test("the hashes of one thread do not reveal those of another thread", async () => {
   vi.resetModules();
-  const { hashText: other } = await import("../../src/values/runtime.ts");
+  const { hashText: other } = await import("../../src/values/text.ts");
   const texts = Array.from({ length: 32 }, (_, n) => `key ${n}`);
   expect(texts.filter((text) => other(text, 8) === hashText(text, 8))).toEqual([]);
   // Not even which texts share a set: with random hashes, 1 of 65,536 pairs shares a set in both threads.

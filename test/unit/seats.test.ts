@@ -1,6 +1,6 @@
 /**
- * One place in a cache for each thread, however often and in whichever realm that thread opens it; what belongs to each
- * `Cache` object all the same; and handles that come from another realm.
+ * Each thread has one seat in a cache, however often and in whichever realm that thread opens it. What belongs to each
+ * `Cache` object nevertheless, and handles that come from another realm.
  */
 
 import { execFile } from "node:child_process";
@@ -42,7 +42,7 @@ afterAll(() => {
   fs.rmSync(scratch, { recursive: true, force: true });
 });
 
-/** What a script prints; errors and warnings are failures. */
+/** Runs a script; answers what it prints. Errors and warnings are failures. */
 async function run(body: string, ...flags: string[]): Promise<string> {
   const file = path.join(scratch, `script-${Math.random()}.mjs`);
   fs.writeFileSync(file, body);
@@ -52,14 +52,14 @@ async function run(body: string, ...flags: string[]): Promise<string> {
   return stdout.trim();
 }
 
-/** The ways to open one cache again and again in one thread; the first is given up last. */
+/** How one thread opens one cache again and again, for each reach. */
 const REACHES: [string, () => { first: Cache; again: (options?: object) => Cache }][] = [
   [
     "threads",
     () => {
       const first = keep(createCache({ size: "1mb" }));
       let times = 0;
-      // Each second time as it comes from another thread: structured clone makes new objects of a handle.
+      // Each second time a handle as it comes from another thread: structured clone makes a new object of it.
       const handle = (): CacheHandle => (++times % 2 ? first.handle : structuredClone(first.handle));
       return { first, again: (options) => keep(attachCache(handle(), options)) };
     },
@@ -79,7 +79,7 @@ const REACHES: [string, () => { first: Cache; again: (options?: object) => Cache
 ];
 
 describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make) => {
-  test("has one place, which the last one gives back", () => {
+  test("has one seat, which its last Cache object gives back", () => {
     const { first, again } = make();
     const many = Array.from({ length: 300 }, () => again());
     first.set("a", { b: [1] });
@@ -89,12 +89,12 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     for (const cache of many.slice(1)) cache.close();
     expect([many[0]?.get("a"), many[0]?.stats().participants]).toEqual([{ b: [1] }, 1]);
     expect(() => first.get("a")).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
-    // Twice is once.
+    // Closing twice is like closing once.
     first.close();
     expect(many[0]?.get("a")).toEqual({ b: [1] });
   });
 
-  test("leaves each its own options", () => {
+  test("has options of its own for each Cache object", () => {
     const { first, again } = make();
     const time = { slow: 1_000, fast: 5_000 };
     const slow = again({ now: () => time.slow, ttl: 2_000, nearCache: 0 });
@@ -118,7 +118,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     ];
     for (const [what, read, atFirst, later] of reads) {
       slow.set("a", { b: 1 });
-      // In turns, so that each call comes after one of the other's.
+      // In turns, so that each call comes after a call of the other Cache object.
       expect([read(slow), read(fast), read(slow)], what).toEqual([atFirst, later, what === "add" ? false : atFirst]);
       if (what === "add") expect(fast.delete("a")).toBe(true);
     }
@@ -135,7 +135,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
     expect(first.validate()).toBe(0);
   });
 
-  test("may use and close the others while a value is encoded", () => {
+  test("may use and close its other Cache objects while a value is encoded", () => {
     const { first, again } = make();
     const closing = again();
     const other = again();
@@ -150,12 +150,12 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
       },
     };
     expect(() => closing.set("closed", value)).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
-    // Now nobody is there any more: a new one works.
+    // All Cache objects are closed now, and a new one works.
     const { first: last } = make();
     expect(last.set("a", 1).stats()).toMatchObject({ participants: 1, entries: 1 });
   });
 
-  test("stores what was asked for though the others store while it is encoded", () => {
+  test("stores the value it was given, also when its other Cache objects store while that is encoded", () => {
     const { first, again } = make();
     const other = again();
     const value = {
@@ -171,7 +171,7 @@ describe.each(REACHES)("one thread that opens a cache often, reach %s", (_, make
   });
 });
 
-test("a cache that was destroyed and created again is another one, with another place", () => {
+test("a cache that was destroyed and created again is another cache, with another seat", () => {
   const name = newName();
   const before = keep(openCache(name, { size: "1mb" })).set("a", "old");
   destroyCache(name);
@@ -188,7 +188,7 @@ test("a cache that was destroyed and created again is another one, with another 
   expect(after.get("a")).toBe("new");
 });
 
-test("what is forgotten without close gives back its share, and the last of it the place", async () => {
+test("Cache objects that are forgotten without close() give back their near cache, and the last one its seat", async () => {
   const name = newName();
   const body = `
     import { createCache, attachCache, openCache } from ${JSON.stringify(MODULE)};
@@ -215,7 +215,7 @@ test("what is forgotten without close gives back its share, and the last of it t
   expect(await run(body)).toBe("99 1 1\n99 1\n0");
 });
 
-describe("what is shown of a cache", () => {
+describe("a cache that is shown (console.log, JSON)", () => {
   test("says what it is, wherever it is shown, open or closed, and in a namespace", () => {
     const name = newName();
     const cache = keep(openCache(name, { size: "1mb" })).set("secret", "value");
@@ -238,7 +238,7 @@ describe("what is shown of a cache", () => {
         );
         expect(inspect([[[view]]])).toBe("[ [ [ [Cache] ] ] ]");
         expect(inspect({ a: { b: { view } } }, { depth: 2 })).toContain("[Cache]");
-        // What is not one, but made of one.
+        // Objects that are no cache, but are made of one.
         expect(inspect(Object.create(view))).toBe("[Cache]");
         expect(inspect(new Proxy(view, {}))).toContain("Cache");
       }
@@ -248,7 +248,7 @@ describe("what is shown of a cache", () => {
     expect(() => inspect(Object.getPrototypeOf(cache))).not.toThrow();
   });
 
-  test("also within its own clock", () => {
+  test("says what it is within its own clock too", () => {
     const shown: string[] = [];
     const cache: Cache = keep(
       createCache({
@@ -265,7 +265,7 @@ describe("what is shown of a cache", () => {
     for (const text of shown) expect(text).toMatch(/threads/);
   });
 
-  test("a structured clone of it is refused, or empty and refused as a handle", () => {
+  test("cannot be cloned, or its clone is empty and is refused as a handle", () => {
     const cache = keep(createCache({ size: "1mb" }));
     let copy: any;
     try {
@@ -280,7 +280,7 @@ describe("what is shown of a cache", () => {
   });
 });
 
-/** Loads the package once more, and again and again into realms of their own, as test runners do. */
+/** For scripts: loads the package again, each time into a realm of its own, as test runners do. */
 const REALMS = `
   import fs from "node:fs";
   import { createRequire } from "node:module";
@@ -314,7 +314,7 @@ const REALMS = `
     return message;
   };`;
 
-test("copies of the package in one thread share its places, by imports with a query and in realms of their own", async () => {
+test("copies of the package in one thread share its seats: imported with a query, and in realms of their own", async () => {
   const name = newName();
   const body = `${REALMS}
     const caches = [];
@@ -331,7 +331,7 @@ test("copies of the package in one thread share its places, by imports with a qu
       if (cache.get("a").b !== 1 || cache.set("k", i).get("k") !== i || caches[0].get("k") !== i) throw new Error("lost " + i);
     }
     console.log(caches.at(-1).stats().participants);
-    // Whoever made the seat, the others go on when it leaves.
+    // When the copy that made the seat leaves, the other copies go on.
     for (const cache of caches.splice(0, 160)) cache.close();
     console.log(caches[1].set("z", 5).get("z"), caches[0].get("z"), caches[0].stats().participants);
     for (const cache of caches) cache.close();
@@ -340,7 +340,7 @@ test("copies of the package in one thread share its places, by imports with a qu
   expect(await run(body, "--experimental-vm-modules")).toBe("1\n5 5 1\n0");
 });
 
-test("a handle of another realm is one, whatever else it is made of", async () => {
+test("a handle of another realm is accepted, and an object that only resembles a handle is not", async () => {
   const body = `${REALMS}
     const first = await realm();
     const second = await realm();
@@ -367,7 +367,7 @@ test("a handle of another realm is one, whatever else it is made of", async () =
     ...Array.from({ length: 2 }, () => "handle: is a Cache: use its `handle`, as"),
     ...Array.from({ length: 2 }, () => "handle: must be the `handle` of a cache,"),
   ];
-  // Who creates a memory keeps a place of its own; all others of the thread share one.
+  // The copy that created a memory keeps a seat of its own. All other copies of the thread share one.
   const once = ["5 2", "5 2", "5 2", "1 1", ...refusals];
   const lines = (await run(body, "--experimental-vm-modules")).split("\n");
   expect(lines).toEqual([...once, ...once]);
@@ -377,7 +377,7 @@ describe("in vitest", () => {
   const FILES = 4;
 
   test.each(["forks", "threads", "vmForks", "vmThreads"])(
-    "its pool %s: places, handles, and the application's cache",
+    "pool %s: test files have one seat, join by handles, and have the application's cache",
     {
       timeout: 2 * WATCHDOG_MS,
     },

@@ -1,4 +1,4 @@
-import { MEMORY, NATIVE, RESOURCES } from "../files.mjs";
+import { LOCK_FILE, NATIVE, RESOURCES } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -10,7 +10,7 @@ export default [
     file: "native/cache_machine.c",
     find: "F_OFD_SETLK = 37,",
     replace: "F_OFD_SETLK = 6,",
-    first: MEMORY,
+    first: LOCK_FILE,
   },
 
   // ---- the file

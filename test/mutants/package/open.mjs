@@ -8,12 +8,12 @@ export default [
     breaks: "A1",
     what: "a thread with another version of the package joins",
     file: "src/open/threads.ts",
-    find: "if (build !== layout.build) {",
+    find: "if (build !== plan.build) {",
     replace: "if (build === undefined) {",
     first: ERRORS,
   },
 
-  // ---- the places of a thread, and the application
+  // ---- the seats of a thread, and the application
   {
     name: "memories-of-this-realm",
     breaks: "errors",

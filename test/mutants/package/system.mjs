@@ -1,4 +1,4 @@
-import { MEMORY, NATIVE, PLACES } from "../files.mjs";
+import { FILE, LOCK_FILE, NATIVE, PLACES } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -10,16 +10,16 @@ export default [
     file: "src/system/native.ts",
     find: 'if (code === "EAGAIN" || code === "EACCES") return false;',
     replace: 'if (code === "EAGAIN" || code === "EACCES") return true;',
-    first: MEMORY,
+    first: LOCK_FILE,
   },
   {
     name: "no-descriptor-is-no-binary",
     breaks: "errors",
     what: "when no descriptor is left the native part is said to be broken",
-    file: "src/system/native.ts",
+    file: "src/system/binary.ts",
     find: "if (/Too many open files|No file descriptors/i.test(message)) {",
     replace: "if (/No such error/i.test(message)) {",
-    first: MEMORY,
+    first: FILE,
     filter: "descriptors",
   },
 
@@ -31,7 +31,7 @@ export default [
     file: "src/system/native.ts",
     find: 'if (code === "EEXIST") return false;',
     replace: 'if (code === "EEXIST") return true;',
-    first: MEMORY,
+    first: FILE,
   },
   {
     name: "no-limit-of-the-group",
@@ -58,14 +58,14 @@ export default [
     file: "src/system/native.ts",
     find: '    case "ENOTSUP":\n    case "EINVAL":\n',
     replace: '    case "EINVAL":\n',
-    first: MEMORY,
+    first: FILE,
     filter: "reserves no blocks",
   },
   {
     name: "no-addons-is-a-broken-file",
     breaks: "errors",
     what: "who forbids the native part is not said",
-    file: "src/system/native.ts",
+    file: "src/system/binary.ts",
     find: 'if (cause.code === "ERR_DLOPEN_DISABLED") {',
     replace: 'if (cause.code === "ENOSYS") {',
     first: NATIVE,

@@ -1,8 +1,9 @@
+/** Mutants of src/values: keys, values, tags and namespaces. */
 import { CODEC, CONFORMANCE, OUTSIDE } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
-  // ---- the near cache
+  // ---- JSON, frozen values, binary data
   {
     name: "json-without-minus-zero",
     breaks: "values come back",
@@ -15,7 +16,7 @@ export default [
   {
     name: "json-of-two-places",
     breaks: "values come back",
-    what: "an object in two places comes back as two",
+    what: "an object in two places comes back as two objects",
     file: "src/values/json.ts",
     find: "seen.has(value) ||",
     replace: "(seen.has(value) && depth < 0) ||",
@@ -24,7 +25,7 @@ export default [
   {
     name: "json-of-the-original",
     breaks: "values come back",
-    what: "what is written is not what was looked at",
+    what: "the JSON is made from the value itself, and not from the copy that was checked",
     file: "src/values/json.ts",
     find: "return copy && JSON.stringify(copy);",
     replace: "return copy && JSON.stringify(value);",
@@ -33,7 +34,7 @@ export default [
   {
     name: "json-asks-toJSON",
     breaks: "values come back",
-    what: "what toJSON returns is taken for plain data",
+    what: "an object with a toJSON counts as plain data",
     file: "src/values/json.ts",
     find: "|| (value as { toJSON?: unknown }).toJSON !== undefined) return undefined;",
     replace: ") return undefined;",
@@ -42,16 +43,16 @@ export default [
   {
     name: "json-of-no-object",
     breaks: "hostile",
-    what: "JSON of a number or null passes for an object",
+    what: "the JSON of a number or of null counts as an object",
     file: "src/values/json.ts",
-    find: 'if (typeof value !== "object" || value === null) throw unreadable("it is an object that is none");',
-    replace: "",
+    find: 'if (typeof value !== "object" || value === null) throw unreadable("its text is not the JSON of an object");',
+    replace: 'if (typeof value !== "object" || value === null) return value;',
     first: ["test/unit/codec.test.ts"],
   },
   {
     name: "frozen-at-the-surface",
     breaks: "a value is a copy",
-    what: "what is shared is frozen on the outside only",
+    what: "only the outermost object of a shared value is frozen",
     file: "src/values/freeze.ts",
     find: "add((object as Record<string, unknown>)[key]);",
     replace: "void (object as Record<string, unknown>)[key];",
@@ -60,10 +61,10 @@ export default [
   {
     name: "bytes-are-a-view",
     breaks: "a value is a copy",
-    what: "bytes that are read are a view of shared memory",
-    file: "src/values/codec.ts",
-    find: "return whole ? on.adopt(source) : on.copy(source, start, length);",
-    replace: "return on.adopt(source.subarray(start, start + length));",
+    what: "a Buffer that is read shares memory with the cache",
+    file: "src/values/binary.ts",
+    find: "return whole ? runtime.adopt(source) : runtime.copy(source, start, length);",
+    replace: "return runtime.adopt(source.subarray(start, start + length));",
     first: [...CODEC, ...CONFORMANCE],
   },
 
@@ -71,7 +72,7 @@ export default [
   {
     name: "levels-without-end",
     breaks: "outside",
-    what: "values are as deep as the stack of the thread that stores them",
+    what: "a value can have as many levels as the stack of the storing thread allows",
     file: "src/values/structured.ts",
     find: "if (level > DEEPEST) throw tooDeep();",
     replace: "",
@@ -80,7 +81,7 @@ export default [
   {
     name: "levels-in-keys-uncounted",
     breaks: "outside",
-    what: "what is met first within the key of a Map counts as if it were only the value",
+    what: "an object that is met first within the key of a Map counts with the level of the value",
     file: "src/values/structured.ts",
     find: "if (hasObjectKeys && isTooDeep(JSON.parse(text))) throw tooDeep();",
     replace: "",
@@ -89,7 +90,7 @@ export default [
   {
     name: "levels-read-without-end",
     breaks: "hostile",
-    what: "text of any depth is read, up to the end of the stack",
+    what: "structured text with any number of levels is read",
     file: "src/values/structured.ts",
     find: "if (isTooDeep(entries)) throw",
     replace: "if (entries === undefined) throw",
@@ -98,7 +99,7 @@ export default [
   {
     name: "levels-of-json-uncounted",
     breaks: "hostile",
-    what: "JSON of any depth is read",
+    what: "JSON with any number of levels is read",
     file: "src/values/json.ts",
     find: "if (text.length > 2 * DEEPEST) checkDepth",
     replace: "if (text.length > 2 ** 30) checkDepth",
@@ -107,34 +108,34 @@ export default [
   {
     name: "prototype-in-escapes",
     breaks: "hostile",
-    what: "a property named __proto__ comes through when its name is escaped",
+    what: "a property named __proto__ is read if its name is escaped",
     file: "src/values/json.ts",
     find: ' || text.includes("\\\\u")',
     replace: "",
     first: CODEC,
   },
   {
-    name: "kind-by-its-name",
+    name: "class-by-its-name",
     breaks: "outside",
-    what: "an object is what its prototype or Symbol.toStringTag says",
+    what: "the class of an object is what its prototype or its Symbol.toStringTag says",
     file: "src/values/describe.ts",
-    find: 'return kind === "Error" || holds(value, contents.get(kind) ?? contentOfTemporal(kind)) ? kind : "Object";',
-    replace: 'return holds(value, contents.get(kind) ?? contentOfTemporal(kind)) || kind !== "Error" ? kind : "Error";',
+    find: 'return name === "Error" || holds(value, contents.get(name) ?? contentOfTemporal(name)) ? name : "Object";',
+    replace: 'return holds(value, contents.get(name) ?? contentOfTemporal(name)) || name !== "Error" ? name : "Error";',
     first: OUTSIDE,
   },
   {
     name: "polyfill-decides",
     breaks: "outside",
-    what: "a Map becomes what a toJSON of its prototype returns",
+    what: "a Map with a toJSON on its prototype becomes what that returns",
     file: "src/values/structured.ts",
-    find: 'return kind === "Object" || kind === "Array" ? toJSON.call(value, String(key)) : value;',
-    replace: 'return kind === "Date" ? value : toJSON.call(value, String(key));',
+    find: 'return name === "Object" || name === "Array" ? toJSON.call(value, String(key)) : value;',
+    replace: 'return name === "Date" ? value : toJSON.call(value, String(key));',
     first: OUTSIDE,
   },
   {
     name: "promise-is-data",
     breaks: "outside",
-    what: "an object with a method named then is stored as what else it has",
+    what: "an object with a method named then is stored",
     file: "src/values/structured.ts",
     find: "  isThenable,\n",
     replace: "  isThenable: () => false,\n",
@@ -143,25 +144,25 @@ export default [
   {
     name: "expression-is-frozen",
     breaks: "outside",
-    what: "an expression that has to note how far it has got is frozen and shared",
+    what: "a regular expression with the flag g or y is frozen and shared",
     file: "src/values/freeze.ts",
-    find: "if (notes || UNFREEZABLE",
-    replace: "if ((notes && kind === undefined) || UNFREEZABLE",
+    find: "if (hasPosition || UNFREEZABLE",
+    replace: "if ((hasPosition && name === undefined) || UNFREEZABLE",
     first: OUTSIDE,
   },
   {
-    name: "mark-of-a-tag-swallowed",
+    name: "mark-of-a-text-swallowed",
     breaks: "outside",
-    what: "a tag loses the U+FEFF that it begins with",
-    file: "src/values/tags.ts",
+    what: "without Buffer, a text loses the U+FEFF that it begins with",
+    file: "src/values/runtime.ts",
     find: 'newDecoder("utf-8", { ignoreBOM: true })',
-    replace: "newDecoder()",
-    first: OUTSIDE,
+    replace: 'newDecoder("utf-8", {})',
+    first: CODEC,
   },
   {
     name: "prefix-shows-in-tags",
     breaks: "outside",
-    what: "tags of a namespace come back with its prefix, and are cut at their end",
+    what: "tags of a namespace come back with its prefix and without their last characters",
     file: "src/values/tags.ts",
     find: "area[2] = tagPrefix.length & 0xff;",
     replace: "area[2] = 0;",
@@ -170,7 +171,7 @@ export default [
   {
     name: "prototype-is-asked",
     breaks: "outside",
-    what: "a property that Object.prototype has, too, is assigned to it",
+    what: "a property whose name Object.prototype has is assigned instead of defined",
     file: "src/values/structured.ts",
     find: "if (key in target) define(target, key, value, true);\n      else ",
     replace: "",
@@ -179,18 +180,18 @@ export default [
   {
     name: "error-is-its-json",
     breaks: "outside",
-    what: "an error with a toJSON has its own properties as well",
+    what: "an error with a toJSON keeps its own properties, too",
     file: "src/values/structured.ts",
     find: '...((typeof json === "object" && json) || error)',
     replace: "...(json === undefined ? error : error)",
     first: OUTSIDE,
   },
 
-  // ---- operations
+  // ---- namespaces
   {
     name: "namespaces-meet",
     breaks: "I1",
-    what: "namespaces whose nested names read alike are one",
+    what: "two paths whose names give the same text are one namespace",
     file: "src/values/scope.ts",
     find: "{name.length}",
     replace: '{""}',
@@ -199,19 +200,19 @@ export default [
   {
     name: "namespace-tags-left-out",
     breaks: "I2",
-    what: "clearing a namespace does not reach those within it",
+    what: "clearing a namespace does not clear the namespaces within it",
     file: "src/values/scope.ts",
     find: "const hidden = ids.map((outer)",
     replace: "const hidden = ids.slice(-1).map((outer)",
     first: CONFORMANCE,
   },
 
-  // ---- the places of a thread, and the application
+  // ---- hashes of text
   {
     name: "near-hash-anybody-knows",
     breaks: "policy",
-    what: "the near cache's hash has no secret",
-    file: "src/values/runtime.ts",
+    what: "the hash of the near cache has no secret numbers",
+    file: "src/values/text.ts",
     find: "crypto.getRandomValues(new Int32Array(4)).map((random) => random | 1)",
     replace: "Int32Array.of(0x9e3779b1, 0x85ebca6b, 0xc2b2ae35, 0x27d4eb2f)",
     first: ["test/unit/near.test.ts"],

@@ -1,43 +1,44 @@
 /**
- * What must be in a cache: a plain map of all namespaces, with expiry. A cache may forget, and an answer that it has
- * forgotten is final: who is missed once must not come back.
+ * The model that a cache is compared with: a plain Map with the entries of all namespaces, their expiry, tags and versions. A
+ * cache may evict an entry. Then the model removes it, so an entry that was missed once must not come back.
  */
 
 import type { Key } from "cache-machine";
 import { ok } from "../contract/assert.ts";
 
-/** What is known of an entry. */
+/** An entry of the model. */
 export interface Known {
   readonly key: Key;
   readonly path: readonly string[];
-  /** Makes the value anew. */
+  /** Makes the value, a new one with each call. */
   value: () => unknown;
   expiresAt: number;
   tags: readonly string[];
-  /** Unknown after a change, until it is read. */
+  /** `undefined` after a change, until the version is read. */
   version: number | undefined;
   /**
-   * It had expired. Nothing tells whether its memory was taken back since; so when the clock steps back it may be there
-   * or not. The first answer decides.
+   * Whether the entry has ever expired. The cache may have reclaimed its memory since then. So when the clock steps back, the
+   * entry may be present or absent, and the first answer of the cache decides.
    */
   doubtful: boolean;
 }
 
 export class Model {
   readonly #known = new Map<string, Known>();
-  /** All versions that a key has had. */
+  /** For each key all versions that it ever had. */
   readonly #versions = new Map<string, Set<number>>();
   readonly #lossy: boolean;
-  /** How often something was forgotten that the clock did not end. */
+  /** How many entries were missed although they had not expired. */
   forgotten = 0;
+  /** The clock of the run, in milliseconds. */
   now = 1_700_000_000_000;
 
-  /** @param lossy whether any entry may be missed */
+  /** @param lossy - whether the cache may evict entries, so that any entry may be missed. */
   constructor(lossy: boolean) {
     this.#lossy = lossy;
   }
 
-  /** Moves the clock. */
+  /** Moves the clock by milliseconds, forward or back. */
   wait(by: number): void {
     this.now += by;
     this.#doubt();
@@ -47,17 +48,22 @@ export class Model {
     for (const entry of this.#known.values()) if (entry.expiresAt <= this.now) entry.doubtful = true;
   }
 
-  /** The entry, if it may be there. */
+  /** The entry of a key, if it may be present. */
   at(path: readonly string[], key: Key): Known | undefined {
     const entry = this.#known.get(name(path, key));
     return entry !== undefined && entry.expiresAt > this.now ? entry : undefined;
   }
 
-  /** The cache says whether the entry is there: fails when that cannot be, and remembers it. */
-  settle(path: readonly string[], key: Key, there: boolean, what: string): Known | undefined {
+  /**
+   * Takes an answer of the cache: whether the entry is present. Throws if the answer cannot be right, and otherwise remembers
+   * it.
+   * @param what - the operation that answered, for the error.
+   * @returns the entry if it is present.
+   */
+  settle(path: readonly string[], key: Key, present: boolean, what: string): Known | undefined {
     const entry = this.at(path, key);
-    if (there) {
-      ok(entry !== undefined, `${what}: there is an entry where none can be`);
+    if (present) {
+      ok(entry !== undefined, `${what}: found an entry that cannot be present`);
       entry.doubtful = false;
       return entry;
     }
@@ -69,49 +75,58 @@ export class Model {
     return undefined;
   }
 
+  /** Whether a miss of the entry is allowed. */
   mayMiss(entry: Known): boolean {
     return this.#lossy || entry.doubtful;
   }
 
+  /** Stores an entry. */
   put(path: readonly string[], key: Key, value: () => unknown, expiresAt: number, tags: readonly string[] = []): void {
     this.#known.set(name(path, key), { key, path, value, expiresAt, tags, version: undefined, doubtful: false });
     this.#doubt();
   }
 
-  /** Another value, with the expiry and the tags it has. */
+  /** Gives an entry another value. Its expiry and tags stay. */
   revalue(entry: Known, value: unknown): void {
     entry.value = () => value;
     entry.version = undefined;
   }
 
+  /** Gives an entry another expiry. */
   expire(entry: Known, expiresAt: number): void {
     entry.expiresAt = expiresAt;
     this.#doubt();
   }
 
-  /** The cache tells the version: the one it had if nothing changed, and otherwise one that it never had. */
+  /**
+   * Takes the version that the cache tells. It must be the same as before if the entry has not changed, and otherwise one that
+   * its key never had.
+   */
   checkVersion(entry: Known, version: number, what: string): void {
     const id = name(entry.path, entry.key);
     const had = this.#versions.get(id) ?? new Set();
     this.#versions.set(id, had);
     if (entry.version === undefined) {
-      ok(Number.isSafeInteger(version) && version > 0 && !had.has(version), `${what}: version ${version} came back`);
+      ok(
+        Number.isSafeInteger(version) && version > 0 && !had.has(version),
+        `${what}: version ${version} was used before`,
+      );
     } else ok(version === entry.version, `${what}: version ${version} instead of ${entry.version}`);
     entry.version = version;
     had.add(version);
   }
 
-  /** Removed, whether it had expired or not. */
+  /** Removes an entry, expired or not. */
   remove(path: readonly string[], key: Key): void {
     this.#known.delete(name(path, key));
   }
 
-  /** Removes what is in a namespace and in those within it. */
+  /** Removes the entries of a namespace, and of the namespaces within it. */
   clear(path: readonly string[]): void {
     this.#removeIf((entry) => path.every((part, depth) => entry.path[depth] === part));
   }
 
-  /** Removes what is in just this namespace and has the tag. */
+  /** Removes the entries with this tag from a namespace, but not from the namespaces within it. */
   invalidate(path: readonly string[], tag: string): void {
     this.#removeIf((entry) => String(entry.path) === String(path) && entry.tags.includes(tag));
   }
@@ -120,14 +135,14 @@ export class Model {
     for (const [id, entry] of this.#known) if (condition(entry)) this.#known.delete(id);
   }
 
-  /** What may be there, in one namespace or everywhere. */
+  /** The entries that may be present, in one namespace or in the whole cache. */
   live(path?: readonly string[]): Known[] {
     return [...this.#known.values()].filter(
       (entry) => entry.expiresAt > this.now && (path === undefined || String(entry.path) === String(path)),
     );
   }
 
-  /** Checks a number of entries against what may be and what must be there. */
+  /** Checks a number of entries: at least those that must be present, at most those that may be. */
   checkCount(count: number, path: readonly string[] | undefined, what: string): void {
     const live = this.live(path);
     const certain = live.filter((entry) => !this.mayMiss(entry)).length;
@@ -135,7 +150,7 @@ export class Model {
   }
 }
 
-/** Different for each key of each namespace; what the names of namespaces are made of does not have a slash. */
+/** A text for a key of a namespace, different for each. It relies on names of namespaces without slashes. */
 export function name(path: readonly string[], key: Key): string {
   return `${path.join("/")}|${typeof key === "string" ? `text ${key}` : `bytes ${String([...key])}`}`;
 }

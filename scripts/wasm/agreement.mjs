@@ -1,0 +1,238 @@
+/**
+ * Whether a module does what src/engine/contract.ts says. This needs no Rust, so it also notices a module and a contract that
+ * come from different commits. It calls the module as one participant and looks for each answer where the contract says.
+ */
+import { BuildError } from "./toolchain.mjs";
+
+function demand(condition, message) {
+  if (!condition) throw new BuildError(`the contract and the module do not agree: ${message}`);
+}
+
+/**
+ * Throws unless the module agrees with the contract, as far as that shows from outside.
+ *
+ * @param {Record<string, any>} contract the constants by name
+ * @param {Uint8Array} wasm
+ */
+export function checkAgreement(contract, wasm) {
+  const participant = new Participant(contract, wasm);
+  checkSizes(contract, participant);
+  checkHeader(contract, participant);
+  checkNumbers(contract, participant);
+  checkKeys(contract, participant);
+  checkResults(contract, participant);
+  checkProof(contract, participant);
+  checkSeat(contract, participant);
+  checkSegments(contract, participant);
+}
+
+/** One participant of a region of the smallest size, with the views of its area. */
+class Participant {
+  time = 0;
+  /** `inside` and the hazard, whenever the module asked for the time. */
+  inside = [];
+  hazards = [];
+
+  constructor(contract, wasm) {
+    const { PAGE, MIN_SIZE, AREAS_AT, AREA_BYTES, AREA_OUT, OUT_BYTES } = contract;
+    this.area = AREAS_AT;
+    this.base = AREAS_AT + Math.ceil(AREA_BYTES / PAGE) * PAGE;
+    const pages = (this.base + MIN_SIZE) / PAGE;
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    const now = () => {
+      this.inside.push(this.out32[contract.OUT_INSIDE]);
+      this.hazards.push(this.memory32[this.seat / 4 + contract.SEAT_HAZARD]);
+      return this.time;
+    };
+    const host = { memory, now, take: () => 0, release: () => {}, pause: () => 0 };
+    this.exports = new WebAssembly.Instance(new WebAssembly.Module(wasm), { host }).exports;
+    const { buffer } = memory;
+    this.memory32 = new Int32Array(buffer);
+    this.bytes = new Uint8Array(buffer);
+    this.out32 = new Int32Array(buffer, AREAS_AT + AREA_OUT, OUT_BYTES / 4);
+    this.out64 = new Float64Array(buffer, AREAS_AT + AREA_OUT, OUT_BYTES / 8);
+    this.key = new Uint8Array(buffer, AREAS_AT + contract.AREA_KEY, contract.MAX_KEY);
+    this.tags = new Uint8Array(buffer, AREAS_AT + contract.AREA_TAGS, contract.TAGS_BYTES);
+    this.value = new Float64Array(buffer, AREAS_AT + contract.AREA_VALUE, contract.VALUE_BYTES / 8);
+
+    const x = this.exports;
+    demand(x.__heap_base.value <= AREAS_AT, "the data of the module reaches into the areas");
+    demand(x.format(this.base, MIN_SIZE, 1, 2, 3, 4), "the smallest region cannot be formatted");
+    x.__stack_pointer.value = AREAS_AT + AREA_BYTES;
+    demand(x.attach(AREAS_AT, this.base, MIN_SIZE, 0), "the smallest region cannot be joined");
+    this.seat = x.seat_at(AREAS_AT);
+  }
+
+  /** Stores the double `value` as a number, with the tag `t` or without tags. */
+  set(word, value, { type, expiry = Number.POSITIVE_INFINITY, tagged = 0, expect = 0, version = 0 }) {
+    if (tagged) this.tags.set([1, 0, 0, 0, 1, 0, 116]);
+    this.value[0] = value;
+    return this.exports.set(this.area, word, type, 8, expiry, tagged, expect, version);
+  }
+}
+
+function checkSizes({ PAGE, MIN_SIZE, MAX_SIZE, MIN_SEATS, MAX_SEATS }, { exports: x }) {
+  for (const size of [MIN_SIZE, MAX_SIZE]) demand(x.max_value(size) > 0, `no region has ${size} bytes`);
+  for (const size of [MIN_SIZE - PAGE, MAX_SIZE + PAGE]) demand(x.max_value(size) === 0, `a region has ${size} bytes`);
+  // As src/engine/plan.ts computes it.
+  for (let size = MIN_SIZE; size <= MAX_SIZE; size += PAGE) {
+    const seats = Math.min(Math.max(size / PAGE, MIN_SEATS), MAX_SEATS);
+    demand(x.seats_of(size) === seats, `a region of ${size} bytes has ${x.seats_of(size)} seats, not ${seats}`);
+  }
+}
+
+function checkHeader(contract, { bytes, base }) {
+  const header = new BigUint64Array(bytes.slice(base, base + contract.INSPECTED_BYTES).buffer);
+  demand(header[contract.HEADER_MAGIC] === contract.MAGIC, "the magic is another, or lies elsewhere");
+  demand(header[contract.HEADER_VERSION] === BigInt(contract.LAYOUT_VERSION), "so does the layout version");
+  demand(header[contract.HEADER_SIZE] === BigInt(contract.MIN_SIZE), "so does the size");
+}
+
+/** A number with tags and an expiry is stored, raised and read. */
+function checkNumbers(contract, me) {
+  const { exports: x, area, out32, out64 } = me;
+  const { DONE, NUMBER_TYPE, WANT_VALUE, WANT_TAGS, OUT_NUMBER } = contract;
+  const word = (1 << contract.KEY_KIND_BITS) | contract.KEY_BYTES;
+  me.key.fill(7);
+  demand(me.set(word, 41, { type: NUMBER_TYPE, expiry: 1e9, tagged: 1 }) === DONE, "a number cannot be stored");
+  demand(x.increment(area, word, 1, 0, 0, 0) === DONE && out64[OUT_NUMBER] === 42, "a number cannot be raised");
+  me.value.fill(0);
+  me.tags.fill(0);
+  demand(x.get(area, word, WANT_VALUE) === 8 && me.value[0] === 42 && me.tags[0] === 0, "the value is read wrongly");
+  demand(out32[contract.OUT_TYPE] === NUMBER_TYPE, "the value type is put out elsewhere");
+  demand(out64[OUT_NUMBER] === 1e9, "the expiry is put out elsewhere");
+  me.value.fill(0);
+  demand(x.get(area, word, WANT_TAGS) === 8 && me.value[0] === 0 && me.tags[0] === 24, "the tags are read wrongly");
+  demand(out32[contract.OUT_WORD] === 24, "the length of the tags is put out elsewhere");
+  demand(out32[contract.OUT_INSIDE] === 0, "a call is under way");
+  demand(me.inside.length > 0 && me.inside.every((each) => each === 1), "no call is under way");
+  demand(
+    me.hazards.some((each) => each !== 0),
+    "the hazard lies elsewhere",
+  );
+}
+
+/** What a key is: its length and its kind in one word, its bytes in the key part. */
+function checkKeys(contract, me) {
+  const { exports: x, area, key } = me;
+  const { KEY_KIND_BITS, NUMBER_TYPE, WANT_QUIET, OUT_WORD } = contract;
+  x.clear(area);
+  const kinds = [contract.KEY_STRING, contract.KEY_BYTES, contract.KEY_ILL_FORMED, contract.KEY_NAMESPACED];
+  for (const kind of kinds) {
+    const word = (3 << KEY_KIND_BITS) | kind;
+    key.fill(9);
+    me.set(word, kind, { type: NUMBER_TYPE });
+    key.fill(8, 3);
+    demand(x.get(area, word, WANT_QUIET) === 8, `a key of three bytes and of kind ${kind} has other bytes`);
+  }
+  demand(x.census(area) === 4 && me.out32[OUT_WORD] === 1, "keys in a namespace are of another kind");
+  key.fill(0);
+  demand(x.next(area, 0) >= 0 && key[2] === 9, "the next key is put elsewhere");
+  demand(me.out32[OUT_WORD] >> KEY_KIND_BITS === 3, "the next key has another length");
+}
+
+/** What a change expects to find, and what comes of it. */
+function checkResults(contract, me) {
+  const { exports: x, area, key, out64 } = me;
+  const { ANYTHING, ABSENT, PRESENT, VERSION, DONE, UNEXPECTED, TOO_LARGE, NOT_A_NUMBER } = contract;
+  const word = (1 << contract.KEY_KIND_BITS) | contract.KEY_STRING;
+  const set = (expect, version = 0) => me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expect, version });
+  key.fill(1);
+  demand(set(PRESENT) === UNEXPECTED && set(ABSENT) === DONE && set(ABSENT) === UNEXPECTED, "ABSENT is another number");
+  demand(set(PRESENT) === DONE && set(ANYTHING) === DONE, "PRESENT or ANYTHING is another number");
+  x.get(area, word, 0);
+  const version = out64[contract.OUT_VERSION];
+  demand(
+    set(VERSION, version + 2) === UNEXPECTED && set(VERSION, version) === DONE,
+    "the version is put out elsewhere",
+  );
+  demand(x.increment(area, word, 1, 0, 0, 0) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
+  const { VALUE_BYTES } = contract;
+  const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, ANYTHING, 0);
+  demand(large === TOO_LARGE, "TOO_LARGE is another number");
+}
+
+/** The stamp of an entry, and the proof that it is true. */
+function checkProof(contract, me) {
+  const { exports: x, area, out32, memory32 } = me;
+  const { OUT_STAMP, STAMP_WORDS, OUT_CLEAR_EPOCH, OUT_CHANGES_AT, OUT_CHANGES, CLEAR_EPOCH_AT } = contract;
+  const word = (1 << contract.KEY_KIND_BITS) | contract.KEY_STRING;
+  const counter = (number) => x.counter(area, number);
+  x.clear(area);
+  me.key.fill(2);
+  me.set(word, 1, { type: contract.NUMBER_TYPE + 1 });
+  me.value.fill(0);
+  const hits = counter(contract.COUNTER_HITS);
+  // The entry is at its highest heat after three reads.
+  for (let reads = 0; reads < 3; reads++) x.get(area, word, 0);
+  x.get(area, word, contract.WANT_QUIET);
+  const stamp = out32.slice(OUT_STAMP, OUT_STAMP + STAMP_WORDS);
+  demand(x.find(area, word) === 1, "the key is not found");
+  x.get(area, word, contract.WANT_AFTER_FIND);
+  x.find(area, word);
+  demand(counter(contract.COUNTER_HITS) === hits + 5, "hits are counted elsewhere");
+  demand(me.value[0] === 0, "a read brings a value that was not asked for");
+  // The entry, low and high, and the generation of a segment in its first life.
+  demand(stamp.length === 3 && stamp[0] !== 0 && stamp[1] !== 0 && stamp[2] === 1, "the stamp lies elsewhere");
+  demand(
+    stamp.every((each, i) => each === out32[OUT_STAMP + i]),
+    "`get` and `find` put out different stamps",
+  );
+  const changes = () => memory32[out32[OUT_CHANGES_AT]];
+  demand(changes() === out32[OUT_CHANGES], "the changes of the bucket are counted elsewhere");
+  me.set(word, 2, { type: contract.NUMBER_TYPE + 1 });
+  demand(changes() === out32[OUT_CHANGES] + 1, "a change of the bucket is not counted");
+  const epoch = out32[OUT_CLEAR_EPOCH];
+  demand(memory32[(me.base + CLEAR_EPOCH_AT) / 4] === epoch && epoch === 2, "the clear epoch lies elsewhere");
+  x.clear(area);
+  demand(memory32[(me.base + CLEAR_EPOCH_AT) / 4] === epoch + 1, "`clear` does not raise the clear epoch");
+  const misses = counter(contract.COUNTER_MISSES);
+  x.find(area, word);
+  demand(x.get(area, word, contract.WANT_AFTER_FIND) === -1, "a cleared entry is there");
+  demand(counter(contract.COUNTER_MISSES) === misses + 1, "a miss after `find` is counted twice");
+}
+
+/** The words of a seat that JavaScript writes, and the counters. */
+function checkSeat(contract, me) {
+  const { exports: x, area, memory32 } = me;
+  const { seat } = me;
+  const word = (number) => memory32[seat / 4 + number];
+  const { SEAT_INCARNATION, SEAT_HAZARD, SEAT_PENDING, SEAT_NEAR_HITS } = contract;
+  const incarnation = word(SEAT_INCARNATION);
+  memory32.fill(5, seat / 4 + SEAT_HAZARD, seat / 4 + SEAT_PENDING + 2);
+  x.recover(area);
+  demand(word(SEAT_INCARNATION) === incarnation + 1, "the incarnation lies elsewhere");
+  const held = [SEAT_HAZARD, SEAT_PENDING, SEAT_PENDING + 1].map(word);
+  demand(
+    held.every((each) => each === 0),
+    "the hazard or the version of a large value lies elsewhere",
+  );
+  const hits = x.counter(area, contract.COUNTER_HITS);
+  new Float64Array(memory32.buffer, seat + SEAT_NEAR_HITS, 1)[0] = 1000;
+  demand(x.counter(area, contract.COUNTER_HITS) === hits + 1000, "hits of the near cache are counted elsewhere");
+
+  const before = [contract.COUNTER_SETS, contract.COUNTER_DELETES].map((number) => x.counter(area, number));
+  const key = (1 << contract.KEY_KIND_BITS) | contract.KEY_STRING;
+  me.set(key, 1, { type: 1 });
+  demand(x.counter(area, contract.COUNTER_SETS) === before[0] + 1, "stores are counted elsewhere");
+  demand(x.remove(area, key, contract.ANYTHING, 0) === 1, "an entry cannot be removed");
+  demand(x.counter(area, contract.COUNTER_DELETES) === before[1] + 1, "removals are counted elsewhere");
+}
+
+function checkSegments(contract, me) {
+  const { exports: x, area } = me;
+  const { SEGMENT_WORDS, SEGMENT_STATE, SEGMENT_USED, SEGMENT_LIVE, SEGMENT_GENERATION, PHASE_FREE, PHASE_OPEN } =
+    contract;
+  me.set((1 << contract.KEY_KIND_BITS) | contract.KEY_STRING, 1, { type: 1 });
+  const words = new Uint32Array(me.bytes.buffer, area + contract.AREA_VALUE, x.segments(area) * SEGMENT_WORDS);
+  const column = (number) => words.filter((_, i) => i % SEGMENT_WORDS === number);
+  const open = PHASE_OPEN | (contract.CLASS_SMALL << contract.CLASS_SHIFT);
+  const states = column(SEGMENT_STATE);
+  const of = (number) => column(number)[states.indexOf(open)];
+  demand(states.filter((state) => state === PHASE_FREE).length === states.length - 1, "segments are in other phases");
+  demand(of(SEGMENT_USED) > of(SEGMENT_LIVE) && of(SEGMENT_LIVE) >= 32, "the bytes of a segment lie elsewhere");
+  demand(
+    column(SEGMENT_GENERATION).filter((generation) => generation === 1).length === states.length,
+    "the generation of a segment lies elsewhere",
+  );
+}

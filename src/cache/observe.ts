@@ -1,0 +1,66 @@
+/** What a cache tells about itself: numbers for monitoring, a look into the memory, and a line for logs. */
+
+import { CLASS_SMALL, PHASE_FREE, PHASE_OPEN, PHASE_RECLAIM, PHASE_SEALED } from "../engine/contract.ts";
+import { ROOT } from "../values/scope.ts";
+import type { CacheSummary, Inspection, Segment, Stats } from "./types.ts";
+import type { View } from "./view.ts";
+
+const SEGMENT_STATES: Record<number, Segment["state"]> = {
+  [PHASE_FREE]: "free",
+  [PHASE_OPEN]: "open",
+  [PHASE_SEALED]: "sealed",
+  [PHASE_RECLAIM]: "reclaim",
+};
+/** Parts of the index in an {@link Inspection}; no index has fewer buckets. */
+const INDEX_PARTS = 256;
+
+/** How many entries of the view's scope can be read now, without those of namespaces. */
+export function sizeOf(view: View): number {
+  if (view.scope === ROOT) return view.census().own;
+  let size = 0;
+  for (const _ of view.keys()) size++;
+  return size;
+}
+
+/** Numbers about the whole cache. */
+export function statsOf(view: View): Stats {
+  const { entries, bytes } = view.census();
+  const { engine, opening } = view;
+  const { participants, capacity, used } = engine.usage();
+  const near = opening.near?.usage ?? { entries: 0, bytes: 0 };
+  return { entries, bytes, capacity, used, size: engine.region.size, participants, ...engine.counts(), near };
+}
+
+/** The memory of the whole cache as it is now. */
+export function inspectionOf({ engine, opening }: View): Inspection {
+  opening.checkOpen();
+  const segments: Segment[] = engine.segments().map(({ phase, class: queue, ...rest }) => {
+    const state = SEGMENT_STATES[phase] as Segment["state"];
+    return { state, class: queue === CLASS_SMALL ? "small" : "main", ...rest };
+  });
+  const { room, counts } = engine.occupancy(INDEX_PARTS);
+  const part = (_: unknown, i: number) => ({ live: counts[2 * i] as number, ghosts: counts[2 * i + 1] as number });
+  return {
+    segments,
+    segmentBytes: engine.usage().capacity / segments.length,
+    index: Array.from({ length: INDEX_PARTS }, part),
+    indexPartEntries: room,
+  };
+}
+
+/** What the view is, without its entries. */
+export function summaryOf({ engine, opening, scope }: View): CacheSummary {
+  const { reach, size } = engine.region;
+  const { name, closed } = opening;
+  const summary: CacheSummary = { reach, ...(name !== undefined && { name }), size };
+  if (scope.path.length > 0) summary.namespace = scope.path.join("/");
+  if (closed) summary.closed = true;
+  else {
+    try {
+      summary.participants = engine.usage().participants;
+    } catch {
+      // Within a clock, and at the end of the stack, the engine cannot be asked. Whoever logs a cache must not get an error.
+    }
+  }
+  return summary;
+}

@@ -1,0 +1,348 @@
+/**
+ * The floor below `Cache`: one participant's view of one scope, the cache itself or a namespace. Every operation of a cache
+ * stands on it. It writes keys, tags and values to the scratch area, calls the engine, and turns results into values or
+ * errors. It takes arguments that are checked, and does not know where the memory is or what is in it.
+ *
+ * The order within each operation is always the same: read options, ask the clock, encode the value (all of them may run the
+ * user's code, and that code may use the cache), then write tags and key to the area, then make one call into the engine.
+ */
+
+import {
+  ABSENT,
+  BUSY,
+  DONE,
+  KEY_KIND_BITS,
+  KEY_NAMESPACED,
+  NOT_A_NUMBER,
+  TOO_LARGE,
+  VERSION,
+  WANT_AFTER_FIND,
+  WANT_QUIET,
+  WANT_TAGS,
+  WANT_VALUE,
+} from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
+import { BUSY_MS } from "../engine/waiting.ts";
+import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
+import type { Near, Source } from "../near/near.ts";
+import type { ValueCodec } from "../values/codec.ts";
+import { deepFreeze } from "../values/freeze.ts";
+import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
+import { ROOT, type Scope } from "../values/scope.ts";
+import { readTags, writeTags } from "../values/tags.ts";
+import type { Opening } from "./opening.ts";
+import { checkStore, type SetOptions } from "./options.ts";
+import type { Entry, Key } from "./types.ts";
+
+/** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
+const READS = 16;
+/** Attempts of {@link View.retry} beyond its time, so that a slow machine does not turn into an error. */
+const MIN_ATTEMPTS = 100;
+/** The most attempts within its time, in case the clock stands still because a test has replaced it. */
+const MAX_ATTEMPTS = 100_000;
+/** What an attempt of {@link View.retry} returns when another participant was faster. */
+export const AGAIN: unique symbol = Symbol("again");
+
+/** One participant's view of one scope. */
+export class View implements Source {
+  readonly opening: Opening;
+  readonly engine: Engine;
+  readonly scope: Scope;
+  readonly #near: Near | undefined;
+  readonly #codec: ValueCodec;
+  readonly #keys: KeyCodec = new KeyCodec();
+  /** The key part of the area behind the scope's prefix. */
+  readonly #keyArea: Uint8Array;
+  /** The bytes of a large value that {@link View.#lookup} has found, until they are decoded. */
+  #large: Uint8Array | undefined;
+
+  constructor(opening: Opening, scope: Scope) {
+    this.opening = opening;
+    this.engine = opening.engine;
+    this.scope = scope;
+    this.#near = opening.near;
+    this.#codec = opening.options.codec;
+    this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
+  }
+
+  // ---- reading
+
+  /** The value of a key, from the near cache where it can be; `undefined` for a miss. */
+  get(key: Key): unknown {
+    const near = this.#near;
+    if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
+    return near.get(key, this);
+  }
+
+  /** The value of a key, decoded anew; `want` are flags of the engine's `get`. */
+  read(key: Key, want: number): unknown {
+    const written = this.writeKey(key);
+    return written < 0 ? undefined : this.fetch(key, written, want);
+  }
+
+  /** The value of the key in the area. With `near`, that near cache may keep it. */
+  fetch(key: Key, written: number, want: number, near?: Near): unknown {
+    // The near cache keeps the counters of the tags.
+    const length = this.#lookup(written, near === undefined ? want : want | WANT_TAGS);
+    if (length < 0) return undefined;
+    if (near === undefined || this.#large !== undefined) return this.#decode(length);
+    return near.keep(key as string, this.scope, length);
+  }
+
+  /** The entry of a key. */
+  entry(key: Key): Entry<unknown> | undefined {
+    const { engine } = this;
+    const written = this.writeKey(key);
+    if (written < 0) return undefined;
+    const length = this.#lookup(written, WANT_VALUE | WANT_TAGS);
+    if (length < 0) return undefined;
+    // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
+    const { version, expiry: expiresAt } = engine;
+    const tags = readTags(engine.tags, engine.tagBytes);
+    return { value: this.#decode(length), version, expiresAt, tags };
+  }
+
+  /** When the entry of a key expires, in milliseconds of the cache's clock; `undefined` when it is absent. Does not count as a read. */
+  expiry(key: Key): number | undefined {
+    const written = this.writeKey(key);
+    return written < 0 || this.engine.get(written, WANT_QUIET) < 0 ? undefined : this.engine.expiry;
+  }
+
+  /** Looks up the key in the area: the length of its value, or -1. A large value is in {@link View.#large} then. */
+  #lookup(written: number, want: number): number {
+    const { engine } = this;
+    let wanted = want;
+    for (let reads = 0; reads < READS; reads++) {
+      const length = engine.get(written, wanted);
+      if (length < 0 || !engine.isChunked) return length;
+      const bytes = allocate(length);
+      if (engine.readLarge(written, bytes)) {
+        this.#large = bytes;
+        return length;
+      }
+      // The read was counted.
+      if ((want & WANT_QUIET) === 0) wanted |= WANT_AFTER_FIND;
+    }
+    return -1;
+  }
+
+  /** Decodes the value that {@link View.#lookup} has found. */
+  #decode(length: number): unknown {
+    const { engine } = this;
+    const large = this.#large;
+    if (large !== undefined) this.#large = undefined;
+    const value = this.#codec.decode(engine.valueType, large ?? engine.value, 0, length, large !== undefined);
+    if (this.opening.options.frozenObjects) deepFreeze(value);
+    return value;
+  }
+
+  // ---- changing
+
+  /** Stores a value if the entry is as `expect` says; whether it did. When it throws, what was there is still there. */
+  store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
+    const { engine, opening } = this;
+    let { ttl } = opening.options;
+    let tags: readonly string[] | undefined;
+    if (options !== undefined) {
+      const checked = checkStore(options);
+      if (checked.ttl !== undefined) ttl = checked.ttl;
+      tags = checked.tags;
+    }
+    const expiry = this.expiryIn(ttl);
+    // After the user's code that options and clock may be, and before anything is written to the area.
+    if (opening.closed || engine.asking) opening.checkOpen();
+    const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
+    const { bytes, type } = this.#codec;
+    if (length > opening.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
+    const written = this.writeNewKey(key);
+    const tagBytes = this.#writeTags(tags);
+    const tagged = tagBytes > 0;
+    const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
+    const result = inline
+      ? engine.set(written, type, length, expiry, tagged, expect, version)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
+    if (result === TOO_LARGE) this.#tooLarge(length);
+    if (result === BUSY) throw busy("another participant is in the way");
+    return result === DONE;
+  }
+
+  /** Removes an entry if it is as `expect` says; whether it did. */
+  remove(key: Key, expect: number, version: number): boolean {
+    const written = this.writeKey(key);
+    if (written < 0) return false;
+    const removed = this.engine.remove(written, expect, version);
+    if (removed < 0) throw busy("another participant is in the way");
+    return removed === 1;
+  }
+
+  /**
+   * Repeats an attempt to change what it has read until no other participant was faster.
+   *
+   * @throws {CacheError} `ERR_BUSY` when others are faster all the time.
+   */
+  retry<T>(attempt: () => T | typeof AGAIN): T {
+    const deadline = performance.now() + BUSY_MS;
+    for (let tries = 0; tries < MAX_ATTEMPTS && (tries < MIN_ATTEMPTS || performance.now() < deadline); tries++) {
+      const result = attempt();
+      if (result !== AGAIN) return result;
+    }
+    throw busy("others change this key all the time");
+  }
+
+  /** Replaces the value by what `change` makes of it, and returns the new value. */
+  update(key: Key, change: (value: unknown) => unknown, options: SetOptions | undefined): unknown {
+    // `change` must not run for a key that no entry can have.
+    this.writeNewKey(key);
+    return this.retry(() => {
+      const entry = this.entry(key);
+      const value = change(entry?.value);
+      // Not by compareAndSet, which refuses versions that nobody was given: damaged memory may hold any.
+      const version = entry?.version ?? 0;
+      return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;
+    });
+  }
+
+  /** Removes an entry and returns its value; `undefined` when it is absent. */
+  take(key: Key): unknown {
+    return this.retry(() => {
+      const entry = this.entry(key);
+      if (entry === undefined) return undefined;
+      return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;
+    });
+  }
+
+  /** Adds to a number, or to `initial` where there is none, which then expires at `expiry`; the sum. */
+  increment(key: Key, by: number, initial: number, expiry: number): number {
+    const written = this.writeNewKey(key);
+    const tagged = this.#writeTags(undefined) > 0;
+    const result = this.engine.increment(written, by, initial, expiry, tagged);
+    if (result === NOT_A_NUMBER) {
+      throw new TypeError("the value of this key is not a number; increment cannot add to it");
+    }
+    if (result !== DONE) throw busy("another participant is in the way");
+    return this.engine.sum;
+  }
+
+  /** Gives an entry another expiry; whether it was there. */
+  touch(key: Key, expiry: number): boolean {
+    const written = this.writeKey(key);
+    if (written < 0) return false;
+    const result = this.engine.touch(written, expiry);
+    if (result === BUSY) throw busy("another participant is in the way");
+    if (result === TOO_LARGE) throw noRoomForExpiry();
+    return result === DONE;
+  }
+
+  /** Makes every entry of the scope with this tag a miss. */
+  invalidate(tag: string): void {
+    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
+    this.engine.invalidate();
+  }
+
+  /** Makes every entry of the scope a miss. */
+  clear(): void {
+    this.opening.checkOpen();
+    if (this.scope === ROOT) {
+      this.engine.clear();
+      this.#near?.clear();
+    } else {
+      // The hidden tag of this namespace.
+      writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
+      this.engine.invalidate();
+    }
+  }
+
+  #tooLarge(length: number): never {
+    throw tooLarge(length, Math.min(this.opening.options.maxEntrySize, this.engine.maxValue));
+  }
+
+  // ---- the clock
+
+  /** The time of this cache's own clock, in milliseconds. */
+  now(): number {
+    const { engine } = this;
+    engine.clock = this.opening.options.now;
+    return engine.now();
+  }
+
+  /** The expiry of what is stored now with this time to live. */
+  expiryIn(ttl: number): number {
+    return ttl === Infinity ? Infinity : this.now() + ttl;
+  }
+
+  // ---- walking
+
+  /** The keys of the scope, in no order. */
+  *keys(): Generator<Key, void, undefined> {
+    const { engine, opening } = this;
+    for (let cursor = 0; ; ) {
+      opening.checkOpen();
+      engine.clock = opening.options.now;
+      const way = engine.next(cursor);
+      if (way < 0) return;
+      cursor = way + 1;
+      const { keyWord } = engine;
+      const key = this.#ownKey(keyKind(keyWord), keyLength(keyWord));
+      if (key !== undefined) yield key;
+    }
+  }
+
+  /** The key in the area without the scope's prefix; `undefined` when it is in another scope. */
+  #ownKey(kind: number, length: number): Key | undefined {
+    const { prefix } = this.scope;
+    const area = this.engine.key;
+    const own = length - prefix.length;
+    if (own < 0 || own > KEY_LIMIT) return undefined;
+    // A key of a namespace has a kind that this `read` does not know.
+    if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
+    if (kind !== KEY_NAMESPACED) return undefined;
+    // The first byte is the kind of the key behind the prefix.
+    for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
+    return this.#keys.read(area[0] as number, area, prefix.length, own);
+  }
+
+  /** Live entries of the cache itself, live entries with those of namespaces, and their bytes in the log. */
+  census(): ReturnType<Engine["census"]> {
+    this.opening.checkOpen();
+    this.engine.clock = this.opening.options.now;
+    return this.engine.census();
+  }
+
+  // ---- the area
+
+  /** Writes a key to the area: its kind and length in one number, as the engine takes them; negative when it is too long. */
+  writeKey(key: Key): number {
+    const { engine, opening, scope } = this;
+    if (opening.closed || engine.asking) opening.checkOpen();
+    const written = this.#keys.write(key, this.#keyArea);
+    // The call that follows may ask for the time.
+    engine.clock = opening.options.now;
+    if (scope === ROOT || written < 0) return written;
+    const { prefix } = scope;
+    engine.key.set(prefix);
+    engine.key[0] = keyKind(written);
+    return ((keyLength(written) + prefix.length) << KEY_KIND_BITS) | KEY_NAMESPACED;
+  }
+
+  /** Writes the key of an entry that is to be stored. @throws {CacheError} `ERR_TOO_LARGE` when it is too long. */
+  writeNewKey(key: Key): number {
+    const written = this.writeKey(key);
+    if (written < 0) throw this.#keys.tooLong(key);
+    return written;
+  }
+
+  /** Writes tags, and those of the scope, to the area; the most bytes that they take in a record. */
+  #writeTags(tags: readonly string[] | undefined): number {
+    if (tags === undefined && this.scope === ROOT) return 0;
+    return writeTags(this.engine.tags, tags ?? [], this.scope.tagPrefix, this.scope.hidden);
+  }
+}
+
+/** A copy of the first `length` bytes. (`slice` of a `Buffer` would be a view.) */
+function copyOf(bytes: Uint8Array, length: number): Uint8Array {
+  return new Uint8Array(bytes.subarray(0, length));
+}
+
+function allocate(length: number): Uint8Array {
+  return typeof Buffer === "function" ? Buffer.allocUnsafeSlow(length) : new Uint8Array(length);
+}

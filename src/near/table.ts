@@ -1,0 +1,515 @@
+/**
+ * The table of the near cache: values that this thread has decoded, each beside the proof that the shared cache still holds it.
+ *
+ * The proof lies in shared memory: the count of changes of the key's bucket, and the clear epoch. While both are what they
+ * were, nobody in any process has stored, removed or moved anything in that bucket. So a read of such a value makes no call
+ * into the engine. After a change in the bucket, the engine's `find` tells whether the entry of this key changed, and gives
+ * a new proof. The proof says nothing about expiry and about tags: see {@link Extra}.
+ *
+ * A read here does not raise the heat of the entry in the shared cache. So the first reads of a key go through the engine,
+ * which raises its heat, and proves only entries whose heat is the highest.
+ *
+ * A page has 256 sets of four slots, and the hash of a key names one set. Reads are bound by memory latency: fields that every
+ * read uses are adjacent, and a slot that does not match costs one byte. `slots.ts` draws a page. Beside its words lie, for
+ * each slot, the key and the value, or the {@link Extra} that holds the value.
+ *
+ * The table grows by a page at a time (linear hashing): half of what one page holds moves to the new one, so no call waits for
+ * more than that. It grows while there is budget (`budget.ts`). In a full table CLOCK decides which values stay: one that was
+ * read since another key last wanted its slot keeps it. Admission: a new key gets a slot only when it comes a second time, so
+ * that keys that are read once do not drive out those that are read often.
+ *
+ * Hashing a whole key takes about as long as the rest of a read. So only the last characters are hashed, more of them when
+ * that gives too many collisions, and at last all. The hash is keyed by a secret of this thread, so nobody can aim keys at
+ * one set. Somebody who could would only cause misses here, which the engine answers.
+ */
+
+import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../engine/contract.ts";
+import type { Engine } from "../engine/engine.ts";
+import { KEY_LIMIT } from "../values/key.ts";
+import type { Scope } from "../values/scope.ts";
+import { flatCopy, hashText } from "../values/text.ts";
+import { Budget } from "./budget.ts";
+import { Cooldown } from "./cooldown.ts";
+import { textBytes } from "./heap.ts";
+import { type Packed, Shapes, unpack } from "./pack.ts";
+import {
+  BYTES,
+  CANDIDATES_AT,
+  CHANGES,
+  CHANGES_AT,
+  coldAt,
+  EXTRA,
+  FINGERPRINTS_AT,
+  FLAGS,
+  fingerprintOf,
+  firstOf,
+  HASH,
+  HOT_AT,
+  hotAt,
+  matches,
+  PACKED,
+  PAGE,
+  PAGE_LOG,
+  PAGE_WORDS,
+  REFERENCED,
+  SET,
+  SET_LOG,
+  SETS_LOG,
+  setFingerprint,
+  WORDS_LOG,
+} from "./slots.ts";
+
+/** Bytes of a page: its words, and key and value of each slot. */
+const PAGE_BYTES = PAGE_WORDS * 4 + PAGE * 16 + 250;
+/** The table grows when this part of its slots is taken. */
+const LOAD = 1 / 2;
+/** A value that takes more than this part of the budget is not kept. */
+const LARGEST = 1 / 4;
+/** The table is full when it takes this part of its budget, so that one large value does not decide it. */
+const FULL = 15 / 16;
+/** Slots that are looked at to make room for one value. */
+const MAX_ADVANCES = 64;
+/** Bytes of an {@link Extra}, and of the counters of its tags. */
+const EXTRA_BYTES = 72;
+const COUNTERS_BYTES = 200;
+/** How many of a key's last characters are hashed: at first, after too many collisions, and after too many again. */
+const HASHED = 8;
+const HASHED_THEN = 32;
+const HASHED_AT_MOST = KEY_LIMIT;
+/** Hash more characters once collisions exceed this many per thousand slots. */
+const MAX_COLLISIONS = 20;
+/** A full table looks at one of this many new keys: what is hot comes often. */
+const CANDIDATES = 4;
+
+/** What belongs to a value whose proof is not all that has to be checked, with the value itself. Most values have none. */
+export interface Extra {
+  /** The id of the namespace; empty for the cache itself. */
+  readonly scope: string;
+  /** Milliseconds of the cache's clock, `Infinity` without expiry. */
+  readonly expiry: number;
+  /** The counters of its tags, as `Engine.tagCounters` gives them. */
+  readonly tags: Int32Array | undefined;
+  /** The value that is kept, packed or not. */
+  value: unknown;
+}
+
+/** The extra of a value; `undefined` for one outside of namespaces, without expiry and without tags. */
+export function extraOf(scope: string, expiry: number, tags: Int32Array | undefined): Extra | undefined {
+  if (scope === "" && expiry === Infinity && tags === undefined) return undefined;
+  return { scope, expiry, tags, value: undefined };
+}
+
+/** Stands where the first page will be. */
+const NO_PAGE: Int32Array = new Int32Array(PAGE_WORDS);
+const NOTHING: readonly unknown[] = [];
+
+/** The decoded values of one thread, for a cache and its namespaces. */
+export class Table {
+  /** The shapes of the objects that were met. */
+  shapes: Shapes = new Shapes();
+  readonly #cooldown: Cooldown;
+  /** Reads for which the table is not asked. */
+  #pause = 0;
+  readonly #engine: Engine;
+  /** The memory of the engine. Reading words of it needs no atomics: see {@link Table.isCurrent}. */
+  readonly #memory32: Int32Array;
+  readonly #memory64: Float64Array;
+  readonly #clearEpochAt: number;
+  readonly #hitsAt: number;
+  /** The most values. */
+  readonly #most: number;
+  readonly #budget: Budget;
+  #words: Int32Array[] = [NO_PAGE];
+  #kept: unknown[][] = [NOTHING as unknown[]];
+  /** These bits of a hash, above those of the set, name a page; all but the highest do when there is no such page yet. */
+  #mask = 0;
+  /** The clear epoch in which all values here were read. */
+  #clearEpoch = 0;
+  #taken = 0;
+  /** The hand of CLOCK: the slot that is looked at next when room is needed. */
+  #hand = 0;
+  /** How many of a key's last characters are hashed. */
+  #hashed = HASHED;
+  /** How often a key found another key with the same hash in its set. */
+  #collisions = 0;
+  /** The slot that {@link Table.read} has found instead of a current value, or -1. */
+  #found = -1;
+  /** The hash of the key that {@link Table.place} was asked about last. */
+  #hash = 0;
+  /** New keys that came while the table was full. */
+  #candidates = 0;
+  #closed = false;
+
+  /**
+   * @param entries the most values
+   * @param bytes the most bytes of heap, by estimate; an eighth of the cache's size by default
+   */
+  constructor(entries: number, engine: Engine, bytes?: number) {
+    this.#engine = engine;
+    const { buffer } = engine.region.memory;
+    this.#memory32 = new Int32Array(buffer);
+    this.#memory64 = new Float64Array(buffer);
+    this.#clearEpochAt = engine.clearEpochAt / 4;
+    this.#hitsAt = engine.nearHitsAt / 8;
+    this.#most = entries;
+    this.#budget = new Budget(bytes, engine.region.size, () => this.#advance());
+    this.#cooldown = new Cooldown(
+      () => this.#memory64[this.#hitsAt] as number,
+      () => this.#reset(this.#clearEpoch),
+    );
+  }
+
+  /** Values that are kept, and the bytes of heap that they and the table take, by estimate. */
+  get usage(): { entries: number; bytes: number } {
+    return { entries: this.#taken, bytes: this.#budget.bytes };
+  }
+
+  /** Whether the next read goes to the engine at once, as the table helped too little lately. Call it once before each read. */
+  isCooling(): boolean {
+    if (this.#pause === 0) return false;
+    this.#pause--;
+    return true;
+  }
+
+  /** Counts a read that found no current value here, but one in the engine: see {@link Cooldown.missed}. */
+  missed(weight = 1): void {
+    this.#pause = this.#cooldown.missed(weight);
+  }
+
+  /**
+   * The value of a key in a namespace, counted as a hit, when it is here, is proved current, and has no {@link Extra}; of an
+   * object a copy. Otherwise `undefined`, and {@link Table.found} tells whether there is a slot to look at.
+   *
+   * Most reads need nothing else, so this is one function, which looks each array up once.
+   */
+  read(key: string, scope: Scope): unknown {
+    const hash = hashText(key, this.#hashed) ^ scope.salt;
+    const page = this.#pageOf(hash);
+    const words = this.#words[page] as Int32Array;
+    const set = hash & ((1 << SETS_LOG) - 1);
+    for (let same = matches(words[FINGERPRINTS_AT + set] as number, hash); same !== 0; same &= same - 1) {
+      const slot = (set << SET_LOG) | firstOf(same);
+      const kept = this.#kept[page] as unknown[];
+      if (kept[slot << 1] !== key) continue;
+      const at = HOT_AT + (slot << WORDS_LOG);
+      const flags = words[at + FLAGS] as number;
+      if ((flags & EXTRA) !== 0 || scope.id !== "") {
+        if (!this.#holds((page << PAGE_LOG) | slot, key, scope.id)) continue;
+        this.#found = (page << PAGE_LOG) | slot;
+        return undefined;
+      }
+      if (!this.#isProved(words, at)) {
+        this.#found = (page << PAGE_LOG) | slot;
+        return undefined;
+      }
+      this.#countHit(words, at, flags);
+      const value = kept[(slot << 1) | 1];
+      return (flags & PACKED) === 0 ? value : unpack(value as Packed);
+    }
+    this.#found = -1;
+    return undefined;
+  }
+
+  /**
+   * After {@link Table.read} gave nothing: the slot of the key, or -1. Its value may be old: see {@link Table.isCurrent} and
+   * {@link Table.renew}.
+   */
+  get found(): number {
+    return this.#found;
+  }
+
+  /**
+   * Whether the count of changes and the clear epoch are what they were. Plain loads suffice: each is of one word, and a load
+   * in this call sees whatever was stored before the call began. Only the low half of the count is compared: 2³² changes of
+   * one bucket between two reads would bring it back.
+   */
+  #isProved(words: Int32Array, at: number): boolean {
+    const memory32 = this.#memory32;
+    return (
+      words[at + CHANGES] === memory32[words[at + CHANGES_AT] as number] &&
+      this.#clearEpoch === memory32[this.#clearEpochAt]
+    );
+  }
+
+  #countHit(words: Int32Array, at: number, flags: number): void {
+    if ((flags & REFERENCED) === 0) words[at + FLAGS] = flags | REFERENCED;
+    // The store also keeps optimisers from moving the loads of the proof out of a loop of reads.
+    (this.#memory64[this.#hitsAt] as number)++;
+  }
+
+  /** The slot of a key, or -1. */
+  #find(hash: number, key: string, scope: string): number {
+    const page = this.#pageOf(hash);
+    const set = hash & ((1 << SETS_LOG) - 1);
+    const fingerprints = (this.#words[page] as Int32Array)[FINGERPRINTS_AT + set] as number;
+    for (let same = matches(fingerprints, hash); same !== 0; same &= same - 1) {
+      const slot = (page << PAGE_LOG) | (set << SET_LOG) | firstOf(same);
+      if (this.#holds(slot, key, scope)) return slot;
+    }
+    return -1;
+  }
+
+  #pageOf(hash: number): number {
+    const page = (hash >>> SETS_LOG) & this.#mask;
+    return page < this.#words.length ? page : page & (this.#mask >>> 1);
+  }
+
+  #holds(slot: number, key: string, scope: string): boolean {
+    const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
+    return kept[(slot & (PAGE - 1)) << 1] === key && scope === (this.extra(slot)?.scope ?? "");
+  }
+
+  /**
+   * Whether the value in the slot {@link Table.found} is still what the shared cache holds, apart from what its
+   * {@link Extra} tells. If so, it counts as a hit.
+   */
+  isCurrent(slot: number): boolean {
+    const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
+    const at = hotAt(slot);
+    if (!this.#isProved(words, at)) return false;
+    this.#countHit(words, at, words[at + FLAGS] as number);
+    return true;
+  }
+
+  /**
+   * After the engine's `find` has looked the key up: whether the stamp in {@link Engine.out} is that of the value in the slot.
+   * If so, the proof in `out` proves the value from now on.
+   */
+  renew(slot: number): boolean {
+    const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
+    const { out } = this.#engine;
+    const cold = coldAt(slot);
+    for (let i = 0; i < STAMP_WORDS; i++) if (words[cold + i] !== out[OUT_STAMP + i]) return false;
+    if (this.#clearEpoch !== out[OUT_CLEAR_EPOCH]) return false;
+    const at = hotAt(slot);
+    words[at + CHANGES] = out[OUT_CHANGES] as number;
+    words[at + FLAGS] = (words[at + FLAGS] as number) | REFERENCED;
+    return true;
+  }
+
+  /** The value in a slot, or its {@link Extra}; packed when {@link Table.isPacked} says so. */
+  value(slot: number): unknown {
+    return (this.#kept[slot >>> PAGE_LOG] as unknown[])[((slot & (PAGE - 1)) << 1) | 1];
+  }
+
+  /** Whether readers get a copy of the value in a slot, by `unpack`. */
+  isPacked(slot: number): boolean {
+    return (this.#flags(slot) & PACKED) !== 0;
+  }
+
+  /** What has to be checked before the value in a slot is returned; the value is in there. */
+  extra(slot: number): Extra | undefined {
+    return (this.#flags(slot) & EXTRA) === 0 ? undefined : (this.value(slot) as Extra);
+  }
+
+  #flags(slot: number): number {
+    return (this.#words[slot >>> PAGE_LOG] as Int32Array)[hotAt(slot) + FLAGS] as number;
+  }
+
+  /**
+   * The slot for a value that was just read, or -1 when it gets none. Call {@link Table.put} for it before anything else.
+   *
+   * @param out the stamp of the value's entry, as the engine's `get` has put it there
+   */
+  place(key: string, scope: Scope, out: Int32Array): number {
+    // An entry that can change in place, such as a counter, has no stamp, because no stamp could prove its value.
+    if (this.#closed || (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0)) return -1;
+    const epoch = out[OUT_CLEAR_EPOCH] as number;
+    if (epoch !== this.#clearEpoch) this.#reset(epoch);
+    if (this.#words[0] === NO_PAGE) {
+      if (!this.#budget.hasRoomFor(PAGE_BYTES)) return -1;
+      this.#addPage([], []);
+    }
+    if (this.#hashed < HASHED_AT_MOST && this.#collisions > (this.#words.length * PAGE * MAX_COLLISIONS) / 1000) {
+      // This is rare, so the values are read again, instead of a second way of moving them.
+      this.#reset(epoch);
+      this.#hashed = this.#hashed === HASHED ? HASHED_THEN : HASHED_AT_MOST;
+      return -1;
+    }
+    const isFull = this.#taken >= this.#most || this.#budget.bytes > this.#budget.most * FULL;
+    // Most new keys are turned away before they are hashed. A key whose value is here, but old, is no new key.
+    if (isFull && this.#found < 0 && ++this.#candidates % CANDIDATES !== 0) return -1;
+    if (!isFull && this.#taken > this.#words.length * PAGE * LOAD && this.#budget.hasRoomFor(PAGE_BYTES)) this.#split();
+    const hash = hashText(key, this.#hashed) ^ scope.salt;
+    this.#hash = hash;
+    const found = this.#find(hash, key, scope.id);
+    return found >= 0 ? found : this.#newPlace(hash, isFull);
+  }
+
+  /** A slot for a key that has none: an empty one, or for a candidate that comes again one whose value was not read lately. */
+  #newPlace(hash: number, isFull: boolean): number {
+    const page = this.#pageOf(hash);
+    const words = this.#words[page] as Int32Array;
+    const set = hash & ((1 << SETS_LOG) - 1);
+    const first = (page << PAGE_LOG) | (set << SET_LOG);
+    let empty = -1;
+    for (let slot = first; slot < first + SET; slot++) {
+      if (!this.#isTaken(slot)) empty = slot;
+      else if (words[hotAt(slot) + HASH] === hash) this.#collisions++;
+    }
+    if (!isFull) {
+      this.#cooldown.filled();
+      if (empty >= 0) return empty;
+    }
+    if (words[CANDIDATES_AT + set] !== hash) {
+      words[CANDIDATES_AT + set] = hash;
+      return -1;
+    }
+    this.#cooldown.replaced();
+    if (empty >= 0) return empty;
+    for (let slot = first; slot < first + SET; slot++) if (!this.#isReferenced(slot)) return slot;
+    for (let slot = first; slot < first + SET; slot++) this.#clearReference(slot);
+    return -1;
+  }
+
+  /**
+   * Keeps a value in the slot that {@link Table.place} gave, unless there is no room for it.
+   *
+   * @param out its stamp, as for {@link Table.place}
+   * @param heap bytes of heap that the value takes
+   */
+  put(
+    slot: number,
+    key: string,
+    out: Int32Array,
+    value: unknown,
+    extra: Extra | undefined,
+    heap: number,
+    isPacked: boolean,
+  ): void {
+    this.drop(slot);
+    const own = flatCopy(key);
+    let bytes = heap + textBytes(own);
+    if (extra !== undefined) bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES);
+    if (bytes > this.#budget.most * LARGEST || !this.#makeRoom(bytes)) return;
+    const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
+    const at = hotAt(slot);
+    const cold = coldAt(slot);
+    this.#budget.take(bytes);
+    this.#taken++;
+    const changesAt = out[OUT_CHANGES_AT] as number;
+    words[at + CHANGES_AT] = changesAt;
+    // This count has been and will not come back, so the value is not proved yet: the next read brings the proof.
+    words[at + CHANGES] = (this.#memory32[changesAt] as number) - 1;
+    words[at + FLAGS] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
+    words[at + HASH] = this.#hash;
+    for (let i = 0; i < STAMP_WORDS; i++) words[cold + i] = out[OUT_STAMP + i] as number;
+    words[cold + BYTES] = bytes;
+    const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
+    const place = (slot & (PAGE - 1)) << 1;
+    kept[place] = own;
+    if (extra !== undefined) extra.value = value;
+    kept[place | 1] = extra ?? value;
+    setFingerprint(words, slot, fingerprintOf(this.#hash));
+  }
+
+  /** Drops all values. */
+  clear(): void {
+    this.#reset(this.#clearEpoch);
+  }
+
+  /** Drops all values, and keeps none from now on. */
+  close(): void {
+    this.#reset(this.#clearEpoch);
+    this.#closed = true;
+    this.#budget.close();
+  }
+
+  /** Empties the table, whose next values are read in this clear epoch. */
+  #reset(epoch: number): void {
+    // What can fail comes first: the stack may end in any call.
+    const shapes = new Shapes();
+    this.#budget.take(-this.#budget.bytes);
+    this.shapes = shapes;
+    this.#clearEpoch = epoch;
+    this.#taken = 0;
+    this.#hand = 0;
+    this.#collisions = 0;
+    this.#mask = 0;
+    this.#words = [NO_PAGE];
+    this.#kept = [NOTHING as unknown[]];
+  }
+
+  /** Adds a page to these, which are the table from then on. The stack may end in any call, so there is none in between. */
+  #addPage(words: Int32Array[], kept: unknown[][]): void {
+    const page = new Int32Array(PAGE_WORDS);
+    const slots = new Array(PAGE * 2).fill(undefined);
+    this.#budget.take(PAGE_BYTES);
+    words.push(page);
+    kept.push(slots);
+    this.#words = words;
+    this.#kept = kept;
+  }
+
+  /** Adds a page and moves half of another page there. Each value keeps its slot within the page, so none is in the way. */
+  #split(): void {
+    const to = this.#words.length;
+    if (to > this.#mask) this.#mask = this.#mask * 2 + 1;
+    const from = to & (this.#mask >>> 1);
+    this.#addPage(this.#words, this.#kept);
+    const [words, kept] = [this.#words[from] as Int32Array, this.#kept[from] as unknown[]];
+    const [otherWords, otherKept] = [this.#words[to] as Int32Array, this.#kept[to] as unknown[]];
+    for (let slot = 0; slot < PAGE; slot++) {
+      const at = hotAt(slot);
+      const hash = words[at + HASH] as number;
+      if (kept[slot * 2] === undefined || this.#pageOf(hash) !== to) continue;
+      for (let i = 0; i < 1 << WORDS_LOG; i++) {
+        otherWords[at + i] = words[at + i] as number;
+        otherWords[coldAt(slot) + i] = words[coldAt(slot) + i] as number;
+      }
+      otherKept[slot * 2] = kept[slot * 2];
+      otherKept[slot * 2 + 1] = kept[slot * 2 + 1];
+      kept[slot * 2] = undefined;
+      kept[slot * 2 + 1] = undefined;
+      setFingerprint(otherWords, slot, fingerprintOf(hash));
+      setFingerprint(words, slot, 0);
+    }
+  }
+
+  #isTaken(slot: number): boolean {
+    return this.#kept[slot >>> PAGE_LOG]?.[(slot & (PAGE - 1)) << 1] !== undefined;
+  }
+
+  /** Whether the value was read since another key last wanted its slot. */
+  #isReferenced(slot: number): boolean {
+    return (this.#flags(slot) & REFERENCED) !== 0;
+  }
+
+  #clearReference(slot: number): void {
+    const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
+    const at = hotAt(slot) + FLAGS;
+    words[at] = (words[at] as number) & ~REFERENCED;
+  }
+
+  /** Drops values that were not read lately until there is room; false when too few were found. */
+  #makeRoom(bytes: number): boolean {
+    for (let advances = 0; advances < MAX_ADVANCES; advances++) {
+      if (this.#taken < this.#most && this.#budget.hasRoomFor(bytes)) return true;
+      if (this.#taken >= this.#most || !this.#budget.allows(bytes)) this.#advance();
+      else this.#budget.releaseFromLargest();
+    }
+    return this.#taken < this.#most && this.#budget.hasRoomFor(bytes);
+  }
+
+  /** Moves the hand of CLOCK by one slot: drops its value, unless it was read since the hand last passed. */
+  #advance(): void {
+    if (this.#isTaken(this.#hand)) {
+      if (this.#isReferenced(this.#hand)) this.#clearReference(this.#hand);
+      else this.drop(this.#hand);
+    }
+    this.#hand = (this.#hand + 1) % (this.#words.length * PAGE);
+  }
+
+  /** Drops the value in a slot, if there is one. */
+  drop(slot: number): void {
+    if (!this.#isTaken(slot)) return;
+    const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
+    this.#budget.take(-(words[coldAt(slot) + BYTES] as number));
+    this.#taken--;
+    const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
+    const place = (slot & (PAGE - 1)) << 1;
+    kept[place] = undefined;
+    kept[place | 1] = undefined;
+    setFingerprint(words, slot, 0);
+  }
+}

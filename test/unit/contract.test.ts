@@ -1,0 +1,90 @@
+/**
+ * The generated numbers of `src/engine/contract.ts`: the committed module does what they say, the limits of TypeScript fit
+ * them, and the bundles have them as numbers, not as variables.
+ */
+
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { checkAgreement } from "../../scripts/wasm/agreement.mjs";
+import * as contract from "../../src/engine/contract.ts";
+import { PAGE } from "../../src/size.ts";
+import { KEY_LIMIT } from "../../src/values/key.ts";
+import { scopeOf } from "../../src/values/scope.ts";
+import { writeTags } from "../../src/values/tags.ts";
+
+const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url));
+const wasm = read("wasm/cache_machine.wasm");
+
+test("the committed module agrees with the contract", () => {
+  expect(() => checkAgreement(contract, wasm)).not.toThrow();
+});
+
+/** What cannot be seen from outside: sizes of parts that only TypeScript uses, limits, and what only happens under load. */
+const UNSEEN = new Set([
+  "AREA_BYTES",
+  "STACK_BYTES",
+  "OUT_BYTES",
+  "TAGS_BYTES",
+  "VALUE_BYTES",
+  "MAX_TAG",
+  "MAX_TAG_NAME",
+  "MAX_TAGS",
+  "MAX_KEY",
+  "TAG_HIDDEN",
+  "CHUNKED",
+  "BUSY",
+  "COUNTER_EVICTIONS",
+  "COUNTER_EXPIRATIONS",
+  "COUNTER_RECLAIMS",
+  "COUNTER_COMPACTIONS",
+  "CLASS_MAIN",
+  "CLASS_SHIFT",
+  "PHASE_SEALED",
+  "PHASE_RECLAIM",
+]);
+/** By how much a number is changed; 1 where nothing else is said. */
+const steps: Record<string, number> = { MAX_SIZE: contract.PAGE };
+
+test.each(Object.entries(contract).filter(([name]) => !UNSEEN.has(name)))(
+  "a contract in which %s is not %d does not agree with the module",
+  (name, value) => {
+    const other = typeof value === "bigint" ? value + 1n : value + (steps[name] ?? 1);
+    expect(() => checkAgreement({ ...contract, [name]: other }, wasm)).toThrow();
+  },
+);
+
+describe("the limits of TypeScript fit those of the engine", () => {
+  // The longest names of namespaces, in as many levels as there can be.
+  const names = Array.from({ length: 16 }, (_, level) => "n".repeat(level === 0 ? 206 : 1));
+  const scope = scopeOf(names);
+
+  test("a longer name and one more level are refused", () => {
+    expect(() => scopeOf([...names, "n"])).toThrow(RangeError);
+    expect(() => scopeOf(["n".repeat(207), ...names.slice(1)])).toThrow(RangeError);
+  });
+
+  test("the longest key, in the namespace with the longest prefix", () => {
+    expect(scope.prefix.length + KEY_LIMIT).toBeLessThanOrEqual(contract.MAX_KEY);
+  });
+
+  test("the most and longest tags, in the deepest namespace", () => {
+    const area = new Uint8Array(contract.TAGS_BYTES);
+    const tags = Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(contract.MAX_TAG_NAME, "t"));
+    writeTags(area, tags, scope.tagPrefix, scope.hidden);
+    expect(area[0]).toBe(tags.length + scope.hidden.length);
+    expect(area[0]).toBeLessThanOrEqual(contract.MAX_TAGS);
+    expect(scope.tagPrefix.length + contract.MAX_TAG_NAME).toBeLessThanOrEqual(contract.MAX_TAG);
+    for (const hidden of scope.hidden) expect(hidden.length).toBeLessThanOrEqual(contract.MAX_TAG);
+  });
+
+  test("a page of memory", () => {
+    expect(PAGE).toBe(contract.PAGE);
+  });
+});
+
+test.each(["dist/index.js", "dist/browser.js"])("%s has the numbers in place of their names", (file) => {
+  const bundle = read(file).toString();
+  const numbers = Object.entries(contract).filter(([, value]) => typeof value === "number");
+  expect(numbers.length).toBeGreaterThan(50);
+  expect(numbers.map(([name]) => name).filter((name) => new RegExp(`[ ,]${name} = `).test(bundle))).toEqual([]);
+});

@@ -1,0 +1,209 @@
+//! The area of a thread: where a call finds its arguments that are not numbers, and leaves results that are not one number.
+//!
+//! ```text
+//! area  0                                                                               128 KiB        160 KiB
+//!       │ participant │ tag block │ out │ key │ tags │ list of chunks │ value │ unused  │ ◄── stack    │
+//!
+//! out   0 u32   bits 0–7 value type, bit 8 in chunks      32 u32   generation ─────────┘
+//!       4 u32   word: tag bytes, key word …               36 u32   clear epoch
+//!       8 f64   version                                   40 u32   address of the changes / 4
+//!      16 f64   number: expiry, sum …                     44 u32   changes, low half
+//!      24 u64   entry at its highest heat ─── stamp ─┐    48 u32   inside: a call has begun and not returned
+//! ```
+//!
+//! The stack grows down towards the thread's own area. So a stack that grew too deep would not reach the area of another
+//! thread.
+//!
+//! A call can be cut off anywhere: the JavaScript stack may end within it, or the host may terminate the script that made
+//! it. Then `inside` stays 1. The host reads `inside` before each call, and calls [`recover`](super::join::recover) when it
+//! is not 0.
+
+use core::mem::{MaybeUninit, offset_of, size_of};
+use core::slice;
+
+use crate::entries::read::Stamp;
+use crate::entries::tags::{Block, MAX_BLOCK};
+use crate::format::layout::{MAX_KEY, MAX_RECORD, MAX_VALUE};
+use crate::index::key::Key;
+use crate::participant::participant::{Host, Participant};
+
+/// Bytes of an area.
+pub const AREA_BYTES: usize = 160 << 10;
+/// Bytes of the stack, at the end of the area. A test measures what the deepest call needs.
+pub const STACK_BYTES: usize = 32 << 10;
+/// Bytes of the tags part: the most tags of the deepest namespace, each with its prefix.
+pub const TAGS_BYTES: usize = 12 << 10;
+/// Words of `{total, place …}` for the largest value in the smallest chunks that a region of its size has.
+const LIST_WORDS: usize = 4 + (MAX_VALUE / (MAX_RECORD - 64)) as usize;
+
+/// A key is passed as `length << KEY_KIND_BITS | key kind`; its bytes are in the key part.
+pub const KEY_KIND_BITS: u32 = 2;
+
+#[link(wasm_import_module = "host")]
+unsafe extern "C" {
+    /// Milliseconds.
+    safe fn now() -> f64;
+    /// 1 is proof that nobody living owns the seat; the seat is the caller's until `release`.
+    safe fn take(seat: u32) -> u32;
+    safe fn release(seat: u32);
+    /// Waits a little; 0 when the time for waiting is over.
+    safe fn pause(attempt: u32) -> u32;
+}
+
+/// What JavaScript gives the engine.
+pub struct Javascript;
+
+impl Host for Javascript {
+    fn now(&self) -> f64 {
+        now()
+    }
+
+    fn take(&self, seat: u32) -> bool {
+        take(seat) != 0
+    }
+
+    fn release(&self, seat: u32) {
+        release(seat)
+    }
+
+    fn pause(&self, attempt: u32) -> bool {
+        pause(attempt) != 0
+    }
+}
+
+/// Results beside the one number that a call returns; drawn above. What each call writes is told in `contract.rs`.
+#[repr(C, align(8))]
+pub struct Out {
+    pub value_type: u32,
+    pub word: u32,
+    pub version: f64,
+    pub number: f64,
+    pub stamp: OutStamp,
+    pub inside: u32,
+}
+
+/// A stamp, and where its proof is. The entry, the generation and the clear epoch lie in this order without a gap: near
+/// caches compare them word by word.
+#[repr(C)]
+pub struct OutStamp {
+    pub entry: u64,
+    pub generation: u32,
+    pub clear_epoch: u32,
+    pub changes_at: u32,
+    pub changes: u32,
+}
+
+#[repr(C, align(8))]
+pub struct Area {
+    pub participant: MaybeUninit<Participant<Javascript>>,
+    pub block: Block,
+    pub out: Out,
+    pub key: [u64; MAX_KEY as usize / 8 + 1],
+    pub tags: [u64; TAGS_BYTES / 8],
+    pub list: [u64; LIST_WORDS],
+    pub value: [u64; MAX_RECORD as usize / 8 + 2],
+}
+
+const _: () = assert!(STACK_BYTES + size_of::<Area>() <= AREA_BYTES);
+const _: () = assert!(MAX_BLOCK as usize <= TAGS_BYTES);
+/// The out part is as drawn.
+const _: () = {
+    assert!(offset_of!(Out, value_type) == 0 && offset_of!(Out, word) == 4);
+    assert!(offset_of!(Out, version) == 8 && offset_of!(Out, number) == 16 && offset_of!(Out, stamp) == 24);
+    assert!(offset_of!(OutStamp, entry) == 0 && offset_of!(OutStamp, generation) == 8);
+    assert!(offset_of!(OutStamp, clear_epoch) == 12);
+    assert!(offset_of!(OutStamp, changes_at) == 16 && offset_of!(OutStamp, changes) == 20);
+    assert!(offset_of!(Out, inside) == 48);
+};
+
+/// The parts of an area that one call works with, borrowed separately.
+///
+/// While it lives, `inside` is 1.
+pub struct Call<'a> {
+    pub me: &'a Participant<Javascript>,
+    pub block: &'a mut Block,
+    pub out: &'a mut Out,
+    pub key: *mut u64,
+    pub tags: *mut u64,
+    pub list: &'a mut [u64; LIST_WORDS],
+    pub value: *mut u8,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a reference is valid. Volatile, so that the compiler does not merge it with the store of 1: it may see
+        // nothing between the two that needs memory, but a call between them may run out of stack.
+        unsafe { (&raw mut self.out.inside).write_volatile(0) }
+    }
+}
+
+/// The area at `address`.
+pub fn area(address: u32) -> *mut Area {
+    address as usize as *mut Area
+}
+
+/// Begins a call of the participant whose area lies at `address`.
+pub fn call<'a>(address: u32) -> Call<'a> {
+    let area = area(address);
+    // SAFETY: the host passes the address of an area that it has attached and that belongs to the calling thread alone.
+    // Calls never nest, as the imported functions do not call back.
+    unsafe {
+        // Before anything is called; the partner of the store in `drop`.
+        (&raw mut (*area).out.inside).write_volatile(1);
+        Call {
+            me: (*area).participant.assume_init_ref(),
+            block: &mut (*area).block,
+            out: &mut (*area).out,
+            key: (&raw mut (*area).key).cast(),
+            tags: (&raw mut (*area).tags).cast(),
+            list: &mut (*area).list,
+            value: (&raw mut (*area).value).cast(),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// The key in the area, its last word filled up with zeros.
+    #[inline(always)]
+    pub fn key(&self, key: u32) -> Key<'static> {
+        let length = (key >> KEY_KIND_BITS).min(MAX_KEY);
+        // SAFETY: the key part has a spare word behind the longest key, and stays as it is during the call.
+        let words = unsafe {
+            self.key.cast::<u8>().add(length as usize).cast::<u64>().write_unaligned(0);
+            slice::from_raw_parts(self.key, length.div_ceil(8) as usize)
+        };
+        Key::new(words, length, key & ((1 << KEY_KIND_BITS) - 1), self.me.seed)
+    }
+
+    /// The first `length` bytes of the value part.
+    pub fn value(&self, length: u32) -> &'static [u8] {
+        // SAFETY: within the value part, which has a spare word for copies in whole words.
+        unsafe { slice::from_raw_parts(self.value, length.min(MAX_RECORD) as usize) }
+    }
+
+    /// The whole tags part.
+    pub fn tags(&self) -> &'static [u8] {
+        // SAFETY: the whole tags part is initialised memory, and stays as it is during the call.
+        unsafe { slice::from_raw_parts(self.tags.cast::<u8>(), TAGS_BYTES) }
+    }
+
+    /// Builds the tag block from the tags part, an empty one without `tagged`.
+    pub fn take_tags(&mut self, tagged: bool) {
+        let given = if tagged { self.tags() } else { &[] };
+        self.me.tag_block(given, self.block);
+    }
+
+    /// Puts out the stamp, and where its proof is: as long as the bucket's changes count `changes`, the stamp is true.
+    #[inline(always)]
+    pub fn put_stamp(&mut self, stamp: &Stamp, changes: u64) {
+        let region = &self.me.region;
+        self.out.stamp = OutStamp {
+            entry: stamp.entry,
+            generation: stamp.generation,
+            clear_epoch: stamp.clear_epoch,
+            // Little-endian: the low half comes first.
+            changes_at: region.word(region.geometry.changes(stamp.bucket())) as *const _ as u32 / 4,
+            changes: changes as u32,
+        };
+    }
+}

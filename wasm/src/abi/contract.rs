@@ -1,0 +1,258 @@
+//! Every number that both sides of the interface need. `scripts/build-wasm.mjs` turns this file into
+//! `src/engine/contract.ts`, so no such number is written down twice.
+//!
+//! The compiler computes the values, and puts them with their names and doc comments into a custom section of the linked
+//! module. The build script reads that section; the module that is shipped has no custom sections.
+//!
+//! ```text
+//! section "contract"   for each number: value u64, little-endian │ group, NUL │ name, NUL │ doc comment, lines, NUL
+//! ```
+
+use core::mem::{offset_of, size_of};
+
+use crate::abi::area::{self, Area, Out, OutStamp};
+use crate::entries::{change, read, tags};
+use crate::format::layout::{self, Class, Counter};
+use crate::format::segment::Phase;
+use crate::index::key;
+
+/// Defines constants, and the text about them for the custom section.
+macro_rules! contract {
+    ($($group:literal { $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $value:expr;)+ })+) => {
+        $($(
+            $(#[doc = $doc])+
+            #[allow(dead_code)]
+            pub const $name: $type = $value;
+        )+)+
+
+        const NUMBERS: &[(u64, &str)] = &[$($(
+            ($name as u64, concat!($group, "\0", stringify!($name), "\0", $($doc, "\n",)+ "\0")),
+        )+)+];
+    };
+}
+
+contract! {
+    "The layout of a region" {
+        /// Version of the layout: raised whenever two builds could not share a region.
+        LAYOUT_VERSION: u32 = layout::LAYOUT_VERSION;
+        /// Bytes of a WebAssembly page: sizes of regions are multiples of it.
+        PAGE: u32 = layout::PAGE;
+        /// Smallest region, in bytes.
+        MIN_SIZE: u32 = layout::MIN_SIZE;
+        /// Largest region, in bytes.
+        MAX_SIZE: u32 = layout::MAX_SIZE;
+        /// Seats of the smallest region. A larger region has a seat for each page, but not more than `MAX_SEATS`.
+        MIN_SEATS: u32 = layout::participants(layout::MIN_SIZE);
+        /// Seats of the largest region.
+        MAX_SEATS: u32 = layout::participants(layout::MAX_SIZE);
+        /// The first word of every region.
+        MAGIC: u64 = layout::MAGIC;
+        /// Bytes at the start of a region that hold the three words below.
+        INSPECTED_BYTES: u32 = layout::INSPECTED_BYTES;
+        /// Where `MAGIC` lies, in words of eight bytes.
+        HEADER_MAGIC: u32 = layout::MAGIC_AT / 8;
+        /// Where `LAYOUT_VERSION` lies, in words of eight bytes.
+        HEADER_VERSION: u32 = layout::VERSION_AT / 8;
+        /// Where the size of the region lies, in words of eight bytes.
+        HEADER_SIZE: u32 = layout::SIZE_AT / 8;
+        /// Where the clear epoch lies in a region, in bytes: it counts `clear`, in four bytes.
+        CLEAR_EPOCH_AT: u32 = layout::CLEAR_EPOCH_AT;
+    }
+    "A seat in the region" {
+        /// The incarnation of the participant, in words of four bytes.
+        SEAT_INCARNATION: u32 = layout::SEAT_INCARNATION / 4;
+        /// The segment that the participant writes into, and one more, in words of four bytes; 0 for none.
+        SEAT_HAZARD: u32 = layout::SEAT_HAZARD / 4;
+        /// The version of the large value that the participant is writing, in words of four bytes: low half, high half.
+        SEAT_PENDING: u32 = layout::SEAT_PENDING / 4;
+        /// Hits of the participant's near cache, in bytes: a double, written by JavaScript only.
+        SEAT_NEAR_HITS: u32 = layout::SEAT_NEAR_HITS;
+    }
+    "The area of a thread" {
+        /// Where the areas begin in the memory, in bytes: behind the module's own data.
+        AREAS_AT: u32 = layout::PAGE;
+        /// Bytes of an area. The stack of the thread begins at its end and grows down.
+        AREA_BYTES: u32 = area::AREA_BYTES as u32;
+        /// Bytes of an area that are kept for the stack.
+        STACK_BYTES: u32 = area::STACK_BYTES as u32;
+        /// Where the out part lies in an area, in bytes.
+        AREA_OUT: u32 = offset_of!(Area, out) as u32;
+        /// Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes.
+        AREA_KEY: u32 = offset_of!(Area, key) as u32;
+        /// Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`.
+        AREA_TAGS: u32 = offset_of!(Area, tags) as u32;
+        /// Where the value part lies in an area, in bytes; it has `VALUE_BYTES`.
+        AREA_VALUE: u32 = offset_of!(Area, value) as u32;
+        /// Bytes of the out part.
+        OUT_BYTES: u32 = size_of::<Out>() as u32;
+        /// Bytes of the tags part: the most tags of the deepest namespace, each with its prefix.
+        TAGS_BYTES: u32 = area::TAGS_BYTES as u32;
+        /// Bytes of the value part: the longest record.
+        VALUE_BYTES: u32 = layout::MAX_RECORD;
+    }
+    "The out part" {
+        /// After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes.
+        OUT_TYPE: u32 = offset_of!(Out, value_type) as u32 / 4;
+        /// After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
+        /// namespaces. In words of four bytes.
+        OUT_WORD: u32 = offset_of!(Out, word) as u32 / 4;
+        /// After `get` and `begin_large`: the version. In units of eight bytes.
+        OUT_VERSION: u32 = offset_of!(Out, version) as u32 / 8;
+        /// After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes.
+        OUT_NUMBER: u32 = offset_of!(Out, number) as u32 / 8;
+        /// After `get` and `find`: the stamp, which identifies the record. The entry at its highest heat, low half and high
+        /// half, both zero when the entry can change in place; then the generation of its segment. In words of four bytes.
+        OUT_STAMP: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, entry)) as u32 / 4;
+        /// Words of the stamp.
+        STAMP_WORDS: u32 = (offset_of!(OutStamp, clear_epoch) - offset_of!(OutStamp, entry)) as u32 / 4;
+        /// After `get` and `find`: the clear epoch. In words of four bytes.
+        OUT_CLEAR_EPOCH: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, clear_epoch)) as u32 / 4;
+        /// After `get` and `find`: where the changes of the entry's bucket are counted, as an index in the memory in units of
+        /// four bytes. In words of four bytes.
+        OUT_CHANGES_AT: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes_at)) as u32 / 4;
+        /// After `find`: the stamp is true as long as the changes of the bucket count as many. In words of four bytes.
+        OUT_CHANGES: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes)) as u32 / 4;
+        /// Not zero while a call is under way, and after a call that was cut off. In words of four bytes.
+        OUT_INSIDE: u32 = offset_of!(Out, inside) as u32 / 4;
+        /// Flag in `OUT_TYPE`: the value is in chunks.
+        CHUNKED: u32 = 1 << 8;
+    }
+    "Keys, tags and values" {
+        /// Longest key in bytes, with the prefix of its namespace.
+        MAX_KEY: u32 = layout::MAX_KEY;
+        /// A key is passed as `length << KEY_KIND_BITS | key kind`.
+        KEY_KIND_BITS: u32 = area::KEY_KIND_BITS;
+        /// Key kind of a string, as UTF-8.
+        KEY_STRING: u32 = key::KEY_STRING;
+        /// Key kind of bytes.
+        KEY_BYTES: u32 = key::KEY_BYTES;
+        /// Key kind of a string with lone surrogates, as UTF-16.
+        KEY_ILL_FORMED: u32 = key::KEY_ILL_FORMED;
+        /// Key kind of every key in a namespace.
+        KEY_NAMESPACED: u32 = key::KEY_NAMESPACED;
+        /// Most tags of one entry; one of them is kept for each namespace that the entry is in.
+        MAX_TAGS: u32 = layout::MAX_TAGS;
+        /// Longest tag in bytes, with the prefix of its namespace.
+        MAX_TAG: u32 = layout::MAX_TAG;
+        /// Longest name of a tag in bytes: what the record keeps of it.
+        MAX_TAG_NAME: u32 = layout::MAX_TAG_NAME;
+        /// Flag in the length of a tag: the record does not keep the name.
+        TAG_HIDDEN: u32 = tags::HIDDEN as u32;
+        /// Value type of a number, a double: the one type that the engine understands, because `increment` adds to it.
+        NUMBER_TYPE: u32 = change::NUMBER as u32;
+    }
+    "What a change expects to find" {
+        /// Whatever is there.
+        ANYTHING: u32 = 0;
+        /// No entry.
+        ABSENT: u32 = 1;
+        /// An entry.
+        PRESENT: u32 = 2;
+        /// The entry of the version that is passed along.
+        VERSION: u32 = 3;
+    }
+    "Results of calls that change something" {
+        /// It was done.
+        DONE: i32 = 0;
+        /// The entry is not what was expected.
+        UNEXPECTED: i32 = 1;
+        /// The record does not fit a segment, or the value does not fit the cache.
+        TOO_LARGE: i32 = 2;
+        /// The value is no number.
+        NOT_A_NUMBER: i32 = 3;
+        /// Another participant was in the way until the time for waiting was over.
+        BUSY: i32 = 4;
+    }
+    "What `get` is asked for; these flags are added" {
+        /// The value is copied to the value part.
+        WANT_VALUE: u32 = read::WANT_VALUE;
+        /// The tag block is copied to the tags part.
+        WANT_TAGS: u32 = read::WANT_TAGS;
+        /// The read is not counted and does not raise the heat.
+        WANT_QUIET: u32 = read::WANT_QUIET;
+        /// `find` has counted the read as a hit already.
+        WANT_AFTER_FIND: u32 = read::WANT_AFTER_FIND;
+    }
+    "What `counter` is asked for" {
+        /// Reads that found a value.
+        COUNTER_HITS: u32 = Counter::Hits as u32;
+        /// Reads that found none.
+        COUNTER_MISSES: u32 = Counter::Misses as u32;
+        /// Values stored.
+        COUNTER_SETS: u32 = Counter::Sets as u32;
+        /// Entries removed by request.
+        COUNTER_DELETES: u32 = Counter::Deletes as u32;
+        /// Entries that had to make room for others.
+        COUNTER_EVICTIONS: u32 = Counter::Evictions as u32;
+        /// Expired entries whose memory was taken back.
+        COUNTER_EXPIRATIONS: u32 = Counter::Expirations as u32;
+        /// Segments that were emptied.
+        COUNTER_RECLAIMS: u32 = Counter::Reclaims as u32;
+        /// Segments that were emptied by moving the records that lived in them.
+        COUNTER_COMPACTIONS: u32 = Counter::Compactions as u32;
+    }
+    "What `segments` writes to the value part for each segment, in words of four bytes" {
+        /// Words for each segment.
+        SEGMENT_WORDS: u32 = 4;
+        /// The phase in the low byte, and the class above it.
+        SEGMENT_STATE: u32 = 0;
+        /// Bytes appended.
+        SEGMENT_USED: u32 = 1;
+        /// Those of them that belong to live records.
+        SEGMENT_LIVE: u32 = 2;
+        /// The generation.
+        SEGMENT_GENERATION: u32 = 3;
+        /// The class is shifted by this many bits.
+        CLASS_SHIFT: u32 = 8;
+        /// Class of segments whose entries are on probation.
+        CLASS_SMALL: u32 = Class::Small as u32;
+        /// Class of segments whose entries were read again.
+        CLASS_MAIN: u32 = Class::Main as u32;
+        /// Phase of a segment that is not in use.
+        PHASE_FREE: u32 = Phase::Free as u32;
+        /// Phase of a segment that takes records.
+        PHASE_OPEN: u32 = Phase::Open as u32;
+        /// Phase of a segment that is full.
+        PHASE_SEALED: u32 = Phase::Sealed as u32;
+        /// Phase of a segment that is being emptied.
+        PHASE_RECLAIM: u32 = Phase::Reclaim as u32;
+    }
+}
+
+/// All counters are told.
+const _: () = assert!(COUNTER_COMPACTIONS + 1 == layout::COUNTERS);
+
+/// Bytes of the custom section.
+const fn length(numbers: &[(u64, &str)]) -> usize {
+    let (mut i, mut bytes) = (0, 0);
+    while i < numbers.len() {
+        bytes += 8 + numbers[i].1.len();
+        i += 1;
+    }
+    bytes
+}
+
+/// The custom section, as drawn above.
+const fn section<const N: usize>(numbers: &[(u64, &str)]) -> [u8; N] {
+    let mut bytes = [0; N];
+    let (mut at, mut i) = (0, 0);
+    while i < numbers.len() {
+        let (value, text) = numbers[i];
+        let mut shift = 0;
+        while shift < 64 {
+            bytes[at] = (value >> shift) as u8;
+            (at, shift) = (at + 1, shift + 8);
+        }
+        let mut j = 0;
+        while j < text.len() {
+            bytes[at] = text.as_bytes()[j];
+            (at, j) = (at + 1, j + 1);
+        }
+        i += 1;
+    }
+    bytes
+}
+
+/// Public and not `#[used]`, which would put the bytes into the module's data as well.
+#[unsafe(link_section = "contract")]
+pub static SECTION: [u8; length(NUMBERS)] = section(NUMBERS);

@@ -1,0 +1,139 @@
+//! Reading and changing entries.
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use crate::abi::area::{KEY_KIND_BITS, call};
+use crate::abi::contract::{
+    ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION,
+};
+use crate::entries::draft::Draft;
+use crate::entries::store::{Expect, Refused};
+use crate::format::layout::MAX_VALUE;
+
+/// What a change expects to find, from its number.
+pub fn expectation(expect: u32, version: f64) -> Expect {
+    match expect {
+        ABSENT => Expect::Absent,
+        PRESENT => Expect::Present,
+        VERSION => Expect::Version(version as u64),
+        _ => Expect::Anything,
+    }
+}
+
+/// The number of a result.
+pub fn code(result: Result<(), Refused>) -> i32 {
+    match result {
+        Ok(()) => DONE,
+        Err(Refused::Unexpected) => UNEXPECTED,
+        Err(Refused::TooLarge) => TOO_LARGE,
+        Err(Refused::NotANumber) => NOT_A_NUMBER,
+        Err(Refused::Busy) => BUSY,
+    }
+}
+
+/// Looks the key up in the index alone: whether it seems to be there. The stamp of the entry that is probably the key's is
+/// in the out part.
+#[wasm_bindgen]
+pub fn find(address: u32, key: u32) -> bool {
+    let mut call = call(address);
+    let sight = call.me.find(&call.key(key));
+    if let Some(sight) = &sight {
+        call.put_stamp(&sight.stamp, sight.changes);
+    }
+    sight.is_some()
+}
+
+/// Looks the key up: the length of its value, or -1 for a miss. What `want` names is in the area.
+#[wasm_bindgen]
+pub fn get(address: u32, key: u32, want: u32) -> i32 {
+    let mut call = call(address);
+    // SAFETY: both parts of the area are large enough and aligned.
+    match unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) } {
+        Some(found) => {
+            call.out.value_type = found.value_type as u32 | if found.chunked { CHUNKED } else { 0 };
+            call.out.word = found.tags;
+            call.out.version = found.version as f64;
+            call.out.number = found.expiry;
+            call.put_stamp(&found.stamp, 0);
+            found.length.min(MAX_VALUE as u64) as i32
+        }
+        None => -1,
+    }
+}
+
+/// Stores the first `length` bytes of the value part; `tagged` with the tags in the tags part.
+#[wasm_bindgen]
+#[allow(clippy::too_many_arguments)]
+pub fn set(
+    address: u32,
+    key: u32,
+    value_type: u32,
+    length: u32,
+    expiry: f64,
+    tagged: bool,
+    expect: u32,
+    version: f64,
+) -> i32 {
+    let mut call = call(address);
+    call.take_tags(tagged);
+    let draft = Draft {
+        value_type: value_type as u8,
+        flags: 0,
+        version: call.me.version(),
+        expiry,
+        tags: call.block,
+        value: call.value(length),
+    };
+    code(call.me.set(&call.key(key), &draft, expectation(expect, version)))
+}
+
+/// Removes the key if its entry is as expected: 1 when it was, 0 when not, -1 busy.
+#[wasm_bindgen]
+pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
+    let call = call(address);
+    call.me.remove(&call.key(key), expectation(expect, version)).map_or(-1, |removed| removed as i32)
+}
+
+/// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
+#[wasm_bindgen]
+pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tagged: bool) -> i32 {
+    let mut call = call(address);
+    call.take_tags(tagged);
+    code(call.me.increment(&call.key(key), by, initial, expiry, call.block).map(|sum| call.out.number = sum))
+}
+
+/// Gives the entry another expiry; `UNEXPECTED` when the key is absent.
+#[wasm_bindgen]
+pub fn touch(address: u32, key: u32, expiry: f64) -> i32 {
+    let call = call(address);
+    let touched = call.me.touch(&call.key(key), expiry);
+    code(touched.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) }))
+}
+
+/// Makes every entry a miss.
+#[wasm_bindgen]
+pub fn clear(address: u32) {
+    call(address).me.clear()
+}
+
+/// Makes every entry with one of the tags in the tags part a miss.
+#[wasm_bindgen]
+pub fn invalidate(address: u32) {
+    let call = call(address);
+    call.me.invalidate(call.tags())
+}
+
+/// The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
+/// in the out part.
+#[wasm_bindgen]
+pub fn next(address: u32, cursor: u32) -> i32 {
+    let call = call(address);
+    // SAFETY: the key part has room for any key.
+    match unsafe { call.me.next(cursor, call.key.cast()) } {
+        Some((way, length, kind)) => {
+            call.out.word = length << KEY_KIND_BITS | kind;
+            way as i32
+        }
+        None => -1,
+    }
+}
