@@ -3,9 +3,7 @@
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::{KEY_KIND_BITS, call};
-use crate::abi::contract::{
-    ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION,
-};
+use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION};
 use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;

@@ -133,7 +133,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Whether the stamp that was seen is still true. A near cache asks this with each read; there JavaScript makes these two
-    /// loads itself (`isCurrent` in `src/near/near.ts`).
+    /// loads itself (`Table.isCurrent` in `src/near/table.ts`).
     pub fn is_still(&self, sight: &Sight) -> bool {
         let load = |at| self.region.word(at).load(Relaxed);
         // Relaxed: a load sees what others had stored when this call began.
