@@ -153,13 +153,13 @@ export const KEY_ILL_FORMED = 2;
 /** Key kind of every key in a namespace. */
 export const KEY_NAMESPACED = 3;
 
-/** Most tags of one entry; one of them is kept for each namespace that the entry is in. */
+/** Most tags of one entry, with a hidden one for each namespace that the entry is in. */
 export const MAX_TAGS = 32;
 
 /** Longest tag in bytes, with the prefix of its namespace. */
 export const MAX_TAG = 520;
 
-/** Longest name of a tag in bytes: what the record keeps of it. */
+/** Longest name of a tag in bytes, without that prefix: the record keeps the name. */
 export const MAX_TAG_NAME = 256;
 
 /** Flag in the length of a tag: the record does not keep the name. */

@@ -1,6 +1,6 @@
 /**
  * The compiled engine as one participant uses it: typed calls of its exports, and the scratch area through which keys and
- * values pass. No other file calls the exports of an attached engine. Arguments must be valid: `cache.ts` checks them.
+ * values pass. No other file calls the exports of an attached engine. Arguments must be valid: src/cache/ checks them.
  */
 
 import type { Region } from "../memory/memory.ts";

@@ -1,20 +1,20 @@
 /**
- * A participant that does a bit of everything to a cache, and checks all that it sees. It may be killed at any
- * instruction; a later incarnation with the same number then goes on where the journal says it was.
+ * An actor: a participant of the crash tests that uses all operations of a cache, and checks every result. It may be killed at any
+ * instruction. Its successor with the same number continues with the state in the journal (journal.mjs).
  *
- * In a *roomy* cache nothing is ever evicted, so there nothing that was stored may be missing either, and every counter
- * is exact. In a tight one space is reclaimed all the time, and a miss is always allowed.
+ * A *roomy* cache never evicts, so a stored entry must be found, and every counter is exact. A *tight* cache reclaims memory all
+ * the time, so a miss is always allowed.
  */
 
 import { Stalls } from "../linearizability/stalls.mjs";
 import { checkValue, generator, makeValue, promise, Violation } from "./checked-values.mjs";
 import { ACTORS, COUNTERS, OWN_KEYS } from "./journal.mjs";
 
-/** Keys that all actors write. The first few are large. */
+/** Number of keys that all actors write, and how many of them, the first ones, have large values. */
 const SHARED_KEYS = 40;
 const LARGE_SHARED = 4;
 const LARGE_OWN = 2;
-/** Of an actor's own keys: the one that is also removed by its tag. */
+/** The number of the own key that is also removed by its tag. */
 const TAGGED_OWN = 3;
 const BRIEF_KEYS = 16;
 const MINUTE = 60_000;
@@ -36,13 +36,13 @@ export class Actor {
     this.report = { steps: 0, busy: 0, misses: 0, hits: 0 };
   }
 
-  /** The clock to give to the cache, so that a value can tell exactly when it expires. */
+  /** The clock for the cache; it can be fixed, so that a value can contain the exact time of its expiry. */
   static clock = {
     fixed: 0,
     now: () => Actor.clock.fixed || Date.now(),
   };
 
-  /** What an incarnation that died has left must be what it last did, or what it was about to do. */
+  /** Checks that each own key has the state after the last operation of the dead predecessor, or the one before it. */
   inherit() {
     const { journal, id } = this;
     for (let key = 0; key < OWN_KEYS; key++) {
@@ -66,7 +66,7 @@ export class Actor {
     }
   }
 
-  /** Whether an own key may be gone without having been removed; a tag may share its counter with another one. */
+  /** Whether an own key may be missing although it was not removed. A tag may share its counter with another tag. */
   #mayMiss(key) {
     return !this.roomy || key === TAGGED_OWN;
   }
@@ -113,7 +113,7 @@ export class Actor {
     this.journal.stepped(this.id);
   }
 
-  /** Changes a key that nobody else changes. */
+  /** Changes an own key: no other actor changes it. */
   own() {
     const { cache, journal, id } = this;
     const key = this.#key(LARGE_OWN, OWN_KEYS);
@@ -130,7 +130,7 @@ export class Actor {
     const mayMiss = this.#mayMiss(key);
     const told = () => ({ name, verb, before, sequence });
     this.what = `${name} ${verb} ${size}`;
-    // What was there before, as it has to be while nothing else happens.
+    // The state before must be the last one, because no other actor changes the key.
     const known = this.#readOwn(id, key);
     promise(
       known === before || (known < 0 && (!there || mayMiss)) || (before === 0 && known < 0),
@@ -195,7 +195,7 @@ export class Actor {
     );
   }
 
-  /** The state in which an actor's own key is found, -1 for a miss. Everybody may call this. */
+  /** Reads an actor's own key and checks the value: its state, -1 for a miss. Any actor may call this. */
   #readOwn(actor, key) {
     const { cache, journal } = this;
     const name = ownKey(actor, key);
@@ -205,7 +205,7 @@ export class Actor {
     const value = this.random.below(4) === 0 ? cache.getEntry(name)?.value : cache.get(name);
     if (value === undefined) {
       this.report.misses++;
-      // Only if it was there all the time is a miss wrong.
+      // A miss is wrong only if the entry was there during the whole read.
       const stays = done > 0 && done % 2 === 0 && journal.begun(actor, key) === done;
       promise(!stays || this.#mayMiss(key), "what was stored is found", () => ({ name, done, has: cache.has(name) }));
       return -1;
@@ -221,7 +221,7 @@ export class Actor {
     return state;
   }
 
-  /** Counts. No increment that has returned may get lost. */
+  /** Changes a counter. An increment that has returned must not get lost. */
   count() {
     const { cache, journal, id } = this;
     const counter = this.random.below(COUNTERS);
@@ -249,7 +249,7 @@ export class Actor {
     promise(Number.isInteger(sum) && sum <= most, "nothing is counted twice", () => ({ name, sum, most }));
   }
 
-  /** Changes a key that everybody changes. */
+  /** Changes a shared key: all actors change it. */
   share() {
     const { cache, id } = this;
     const key = this.#key(LARGE_SHARED, SHARED_KEYS);
@@ -273,12 +273,12 @@ export class Actor {
     } else cache.invalidateTag(name);
   }
 
-  /** Fills the log with entries of little use. */
+  /** Fills the log with entries that are hardly ever read. */
   churn() {
     const name = `w${this.random.below(this.roomy ? 300 : 20_000)}`;
     const now = Date.now();
     this.what = name;
-    // A few are empty, always: that is all they can say of themselves.
+    // The keys that end with 7 always have an empty value, which cannot contain a checksum.
     const empty = name.endsWith("7");
     const old = this.cache.get(name);
     if (empty) promise(old === undefined || old.length === 0, "authentic: an empty value is empty", () => ({ name }));
@@ -289,7 +289,7 @@ export class Actor {
     this.cache.set(name, value);
   }
 
-  /** Stores what lives for a few milliseconds. */
+  /** Stores an entry that expires after a few milliseconds. */
   brief() {
     const name = `b${this.random.below(BRIEF_KEYS)}`;
     const now = Date.now();
@@ -309,7 +309,7 @@ export class Actor {
     }
   }
 
-  /** Reads what others write. */
+  /** Reads keys that other actors write. */
   peek() {
     const actor = this.random.below(ACTORS);
     this.what = `${actor}`;
@@ -320,7 +320,7 @@ export class Actor {
     if (value !== undefined) checkValue(name, value, now);
   }
 
-  /** A key's number; the first ones, which are large and slow, come up rarely. */
+  /** The number of a random key. The first keys are large and slow, and are chosen rarely. */
   #key(large, all) {
     return this.random.below(16) ? large + this.random.below(all - large) : this.random.below(large);
   }
@@ -338,7 +338,7 @@ function ownKey(actor, key) {
   return `o${actor}:${key}`;
 }
 
-/** Runs the body of a participant, and tells a broken promise in one line on the way out. */
+/** The text of an error; one line for a violation. */
 export function explain(error) {
   return error instanceof Violation ? `violation: ${error.message}` : `${error?.stack ?? error}`;
 }

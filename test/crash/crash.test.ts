@@ -1,9 +1,9 @@
 /**
- * Participants that are killed, terminated or stopped at any instant do no harm to the others. Everything that the
- * survivors read is checked; see `actor.mjs` for what exactly.
+ * Tests that participants which are killed, terminated or stopped at any moment do no harm to the others. The driver (driver.mjs)
+ * starts and kills them. The survivors check everything that they read (actor.mjs).
  *
- * What is random follows from a seed, which is printed and can be given back: `CRASH_SEED=7 npx vitest run test/crash`.
- * The instants of death are the scheduler's, so a failure may need a few runs to come again; `npm run soak` makes many.
+ * A seed determines all random choices. It is printed, and `CRASH_SEED=7 npx vitest run test/crash` uses it again. The moments of
+ * death also depend on the scheduler, so a failure may need several runs to appear again; `npm run soak` makes many.
  * `CRASH_ROUNDS` is the number of deaths of each kind, 200 by default.
  */
 
@@ -16,7 +16,7 @@ const seed = Number(process.env.CRASH_SEED ?? Math.floor(Math.random() * 1e9));
 const rounds = Number(process.env.CRASH_ROUNDS ?? 200);
 console.log(`CRASH_SEED=${seed} CRASH_ROUNDS=${rounds}`);
 
-/** Far more than any operation may wait (50 ms), and less than what a stuck one would. */
+/** Longer than any operation may wait (50 ms), and shorter than an operation that is stuck. */
 const LONGEST_MS = 2_000;
 const MINUTES = 60_000;
 
@@ -25,12 +25,14 @@ function tell(what: string, result: Record<string, unknown>): void {
 }
 
 const caches = [
-  { roomy: true, what: "a roomy cache, where nothing may be missing" },
-  { roomy: false, what: "a small cache, where space is reclaimed all the time" },
+  { roomy: true, what: "a roomy cache, which evicts nothing" },
+  { roomy: false, what: "a small cache, which reclaims memory all the time" },
 ];
 
-describe.each(caches)("in $what", ({ roomy }) => {
-  it(`survives ${rounds / 2} processes killed in the middle of writing`, { timeout: 5 * MINUTES }, async () => {
+describe.each(caches)("$what", ({ roomy }) => {
+  it(`a cache survives ${rounds / 2} processes that are killed while they write`, {
+    timeout: 5 * MINUTES,
+  }, async () => {
     const result = await crash({ how: "kill", reach: "processes", roomy, deaths: rounds / 2, seed });
     tell("kill -9", result);
     expect(result.deaths).toBe(rounds / 2);
@@ -39,7 +41,7 @@ describe.each(caches)("in $what", ({ roomy }) => {
   });
 
   it.each(["processes", "threads"])(
-    `survives ${rounds / 4} threads terminated in the middle of writing, reach: %s`,
+    `a cache of reach %s survives ${rounds / 4} threads that are terminated while they write`,
     { timeout: 5 * MINUTES },
     async (reach) => {
       const result = await crash({ how: "terminate", reach, roomy, deaths: rounds / 4, seed });
@@ -51,20 +53,22 @@ describe.each(caches)("in $what", ({ roomy }) => {
   );
 });
 
-it("goes on while a process is stopped, and is whole when it wakes up", { timeout: 3 * MINUTES }, async () => {
+it("a cache works while a process is frozen by SIGSTOP, and is sound after the process goes on", {
+  timeout: 3 * MINUTES,
+}, async () => {
   const result = await freeze({ rounds: rounds / 10, seed });
   tell("SIGSTOP", result);
   expect(result.frozen).toBe(rounds / 10);
   expect(result.longestMs).toBeLessThan(LONGEST_MS);
 });
 
-describe("a participant that stops while it holds a bucket or a segment", () => {
+describe("a participant that stops while it holds the lock of a bucket, or reclaims a segment", () => {
   const changes = ["set", "setLarge", "add", "compareAndSet", "delete", "touch", "touchLarge", "increment", "reclaim"];
   const hour = { ttl: 3_600_000 };
-  /** Moments at which a change asks for the time; more than any change but reclaiming has. */
+  /** Upper limit for the calls of the clock in one change; only reclaiming has more. */
   const MOMENTS = 40;
 
-  /** Stops a participant at its n-th look at the clock; undefined when its change has no such moment. */
+  /** Stops a participant at its n-th call of the clock; undefined when its change calls the clock less often. */
   async function stopped(
     change: string,
     nth: number,
@@ -73,7 +77,7 @@ describe("a participant that stops while it holds a bucket or a segment", () => 
     cache.set("k", "kept", hour);
     cache.set("large", Buffer.alloc(100_000, "A"), hour);
     cache.increment("counter", 5, hour);
-    // Warm, so that nothing evicts them.
+    // Reads make these entries hot, so that they are not evicted.
     for (let reads = 0; reads < 4; reads++) for (const key of ["k", "large", "counter"]) cache.get(key);
     const gate = new Int32Array(new SharedArrayBuffer(8));
     const workerData = { handle: cache.handle, gate, nth, change };
@@ -97,7 +101,7 @@ describe("a participant that stops while it holds a bucket or a segment", () => 
     return { cache, worker, wake };
   }
 
-  /** Fills the cache more than three times over: how long that took at most, and what it was refused. */
+  /** Writes more than three times the size of the cache: the longest write, and the number of ERR_BUSY. */
   function fill(cache: Cache): { busy: number; longestMs: number } {
     let busy = 0;
     let longestMs = 0;
@@ -114,29 +118,32 @@ describe("a participant that stops while it holds a bucket or a segment", () => 
     return { busy, longestMs };
   }
 
-  it.each(changes)("delays only the keys of one bucket, in: %s", async (change) => {
-    let moments = 0;
-    for (let nth = 0; nth < MOMENTS; nth += change === "reclaim" ? 9 : 1, moments++) {
-      const here = await stopped(change, nth);
-      if (here === undefined) break;
-      const { cache, worker, wake } = here;
-      expect(cache.get("k")).toBe("kept");
-      expect(cache.get("counter")).toBe(5);
-      const { busy, longestMs } = fill(cache);
-      // One bucket of a thousand, of which each key is tried once.
-      expect(busy).toBeLessThan(10);
-      expect(longestMs).toBeLessThan(LONGEST_MS);
-      await wake();
-      cache.set("k", "anew");
-      cache.set("large", "anew");
-      expect([cache.get("k"), cache.get("large"), cache.validate()]).toEqual(["anew", "anew", 0]);
-      await worker.terminate();
-      cache.close();
-    }
-    expect(moments).toBeGreaterThan(0);
-  });
+  it.each(changes)(
+    "a participant that stops in the middle of %s blocks only the keys of one bucket",
+    async (change) => {
+      let moments = 0;
+      for (let nth = 0; nth < MOMENTS; nth += change === "reclaim" ? 9 : 1, moments++) {
+        const here = await stopped(change, nth);
+        if (here === undefined) break;
+        const { cache, worker, wake } = here;
+        expect(cache.get("k")).toBe("kept");
+        expect(cache.get("counter")).toBe(5);
+        const { busy, longestMs } = fill(cache);
+        // The locked bucket is one of a thousand, and each key is written once.
+        expect(busy).toBeLessThan(10);
+        expect(longestMs).toBeLessThan(LONGEST_MS);
+        await wake();
+        cache.set("k", "anew");
+        cache.set("large", "anew");
+        expect([cache.get("k"), cache.get("large"), cache.validate()]).toEqual(["anew", "anew", 0]);
+        await worker.terminate();
+        cache.close();
+      }
+      expect(moments).toBeGreaterThan(0);
+    },
+  );
 
-  it.each(changes)("leaves everything usable when it dies there, in: %s", async (change) => {
+  it.each(changes)("a participant that dies in the middle of %s leaves every key usable", async (change) => {
     for (let nth = 0; nth < MOMENTS; nth += change === "reclaim" ? 9 : 1) {
       const here = await stopped(change, nth);
       if (here === undefined) break;

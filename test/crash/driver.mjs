@@ -1,6 +1,6 @@
 /**
- * The crash test itself: writers that are killed at random instants, one after the other, while survivors in other
- * processes and threads go on reading and writing; and then a look at what is left.
+ * Drives the crash tests: starts writers and kills them at random moments, one after the other, while survivors in other processes
+ * and threads read and write. Then checks what is left. Also starts and ends the participants of other tests.
  */
 import { fork, spawn } from "node:child_process";
 import { fstatSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -14,28 +14,30 @@ import { checkValue, generator, makeValue, promise } from "./checked-values.mjs"
 import { COUNTERS, Journal, mapJournal } from "./journal.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
-/** Nothing here takes longer unless it hangs. */
+/** Time limit for each step; only a step that hangs takes longer. */
 const PATIENCE_MS = 60_000;
 const MAX_STEPS = 1_000;
 
-let arenas = 0;
+let runs = 0;
 
 /**
- * @param plan.how `"kill"` for processes with SIGKILL, `"terminate"` for threads
+ * Kills writers while others use the same cache, and checks the cache afterwards.
+ *
+ * @param plan.how `"kill"` kills processes with SIGKILL, `"terminate"` terminates threads
  * @param plan.reach `"processes"` or `"threads"`
- * @param plan.roomy a cache in which nothing is evicted, or one in which space is reclaimed all the time
- * @param plan.deaths how many writers are killed
- * @param plan.width how many writers live at once
- * @param plan.maxSteps steps that a writer does before it is killed, at most
- * @param plan.pauseMs rest of the survivors between their batches, so that on few processors more writers can die
- * @param plan.progress is told the number of deaths
- * @param plan.until is asked whether to end early
+ * @param plan.roomy whether the cache is so large that it evicts nothing; otherwise it reclaims memory all the time
+ * @param plan.deaths number of writers to kill
+ * @param plan.width number of writers that live at the same time
+ * @param plan.maxSteps maximum number of steps of a writer before it is killed
+ * @param plan.pauseMs pause of the survivors between batches, so that a machine with few processors can start more writers
+ * @param plan.progress called with the number of deaths so far
+ * @param plan.until called to ask whether to end early
  */
 export async function crash(plan) {
   const { how, reach, roomy, deaths, width = 4, maxSteps = MAX_STEPS, pauseMs, seed, progress, until } = plan;
   const size = roomy ? 16 << 20 : how === "kill" ? 4 << 20 : 2 << 20;
   const large = roomy ? 200_000 : size / 10;
-  const name = `t-${process.pid}-crash-${++arenas}`;
+  const name = `t-${process.pid}-crash-${++runs}`;
   const file = `/dev/shm/${name}.journal`;
   const random = generator(seed);
   const before = resources();
@@ -48,7 +50,7 @@ export async function crash(plan) {
     const journal = new Journal(memory);
     const common = { roomy, large };
     const inThread = { ...common, handle: witness.handle, journal: memory };
-    // By name, as an application would: the worker finds the mapping of this process, or makes one.
+    // Half of the runs open the cache by name, like an application; then the worker has to find the mapping of this process.
     if (reach === "processes" && seed % 2 === 0) Object.assign(inThread, { handle: undefined, name });
     const inProcess = { ...common, name, journal: file };
 
@@ -63,7 +65,7 @@ export async function crash(plan) {
     const here = new Actor(witness, journal, { ...common, id: 13, seed: random.next() });
     here.inherit();
 
-    // One writer per number lives at a time: its successor starts when it is provably gone.
+    // Only one writer with the same number lives at a time: its successor starts when it is gone.
     let dead = 0;
     let begun = 0;
     const failed = Promise.race(survivors.map((survivor) => survivor.failed));
@@ -114,12 +116,12 @@ export async function crash(plan) {
 }
 
 /**
- * The other half of the story: a writer that is stopped at random instants and woken up again, after the others have
- * filled the whole cache several times over.
+ * Stops a writer (SIGSTOP) at random moments, fills the whole cache several times, and lets the writer go on; then checks the
+ * cache.
  */
 export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, progress, until }) {
   const size = 2 << 20;
-  const name = `t-${process.pid}-freeze-${++arenas}`;
+  const name = `t-${process.pid}-freeze-${++runs}`;
   const file = `/dev/shm/${name}.journal`;
   const random = generator(seed);
   const children = new Set();
@@ -202,7 +204,7 @@ function summary(reports) {
   };
 }
 
-/** What must be true of a cache after all the deaths, with nobody else in it. */
+/** Checks a cache after all the deaths; nobody else may have it open. */
 export function aftermath(cache, journal, { name, size, reach, roomy, random }) {
   const stats = cache.stats();
   const sound = (when) => {
@@ -230,7 +232,7 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
   }
   promise(unreadable === 0, "what is listed can be read", () => ({ unreadable, entries: stats.entries }));
 
-  // All of it can be written anew, twice over.
+  // Writes twice the size of the cache.
   const block = 4_000;
   const blocks = Math.ceil((2 * size) / block);
   for (let i = 0; i < blocks; i++) cache.set(`r${i}`, makeValue(0, `r${i}`, 0, i, block));
@@ -246,23 +248,23 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
   sound("after it was written anew");
 
   const { handle } = cache;
-  const slots = handle.seats ?? handle.board.byteLength / 8;
+  const seats = handle.seats ?? handle.board.byteLength / 8;
   const guests = [];
   try {
-    if (reach === "processes") while (guests.length < slots - 1) guests.push(apart.openCache(name, { nearCache: 0 }));
-    promise(cache.stats().participants === guests.length + 1, "every slot can be claimed again", () => ({ slots }));
+    if (reach === "processes") while (guests.length < seats - 1) guests.push(apart.openCache(name, { nearCache: 0 }));
+    promise(cache.stats().participants === guests.length + 1, "every seat can be claimed again", () => ({ seats }));
   } finally {
     for (const guest of guests) guest.close();
   }
   random.next();
   const { evictions, reclaims, compactions } = stats;
-  return { evictions, reclaims, compactions, entries: stats.entries, slots };
+  return { evictions, reclaims, compactions, entries: stats.entries, seats };
 }
 
 /**
- * Descriptors and mappings of this process; of all, and of the file with that identity (device and inode). Private
- * anonymous mappings are not counted: from V8's heap come hundreds of them for worker threads (on Node.js 26 about 700 for
- * fifty idle ones), which come and go as it likes. Ours are shared, or show a file.
+ * Counts the descriptors and mappings of this process: all of them, and those of the file with this identity (device and inode).
+ * Private anonymous mappings are not counted, because V8 creates hundreds for worker threads (Node.js 26 about 700 for fifty idle
+ * ones) at any time. The package's mappings are shared, or are mappings of a file.
  */
 export function resources(identity = "") {
   const inode = identity.split(":")[1];
@@ -288,7 +290,7 @@ async function reached(condition, victim) {
   while (!condition() && victim.alive()) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-/** A watchdog around what cannot hang, unless it does. */
+/** Waits for a promise with a time limit; `what` is part of the error message. */
 export function patient(promised, what) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -297,24 +299,24 @@ export function patient(promised, what) {
   return Promise.race([promised, late]).finally(() => clearTimeout(timer));
 }
 
-/** A participant as a thread, in `children` until it is gone. */
+/** Starts a participant as a thread; it is in `children` until it has ended. */
 export function thread(setup, children, script = PARTICIPANT) {
   return child(new Worker(script, { workerData: setup, stderr: true }), setup, children, (worker) =>
     worker.terminate(),
   );
 }
 
-/** A program that ends when this process does: however this ends, and even while that one is stopped. */
+/** The beginning of a command line: the program is killed when this process ends, even if the program is stopped. */
 export const MORTAL = ["setpriv", "--pdeathsig", "KILL"];
 
-/** A participant as a process that one can talk to. */
+/** Starts a participant as a process with an IPC channel. */
 export function forked(setup, children, script = PARTICIPANT) {
   const [execPath, ...execArgv] = [...MORTAL, process.execPath, ...process.execArgv];
   const started = fork(script, [told(setup)], { execPath, execArgv, stdio: ["ignore", "ignore", "pipe", "ipc"] });
   return child(started, setup, children, (process) => process.kill("SIGKILL"));
 }
 
-/** A participant as a process that is only there to be killed, or stopped. */
+/** Starts a participant as a process without an IPC channel, to be killed or stopped. */
 export function spawned(setup, children, script = PARTICIPANT) {
   const stdio = ["ignore", "ignore", "pipe"];
   const [command, ...args] = [...MORTAL, process.execPath, script, told(setup)];
@@ -322,12 +324,12 @@ export function spawned(setup, children, script = PARTICIPANT) {
   return child(started, setup, children, (process) => process.kill("SIGKILL"));
 }
 
-/** A setup as a process gets it. */
+/** The setup of a process, as an argument of its command line. */
 function told(setup) {
   return JSON.stringify({ ...setup, parent: process.pid });
 }
 
-/** One shape for processes and threads. Whatever ends without being told to has failed. */
+/** The same interface for processes and threads. A participant that ends without being told to has failed. */
 function child(started, { id, survivor }, children, end) {
   let told = false;
   let said = "";
@@ -357,12 +359,12 @@ function child(started, { id, survivor }, children, end) {
       await end(started);
       await closed;
       children.delete(self);
-      // It may have found something in its last moments.
+      // It may have found a violation before it ended.
       if (said.includes("violation: ")) throw new Error(said);
     },
     async stopNow() {
       started.kill("SIGSTOP");
-      // The signal is on its way until the kernel says so.
+      // Waits until the kernel shows the process as stopped.
       while (!/\) T /.test(readFileSync(`/proc/${started.pid}/stat`, "latin1"))) await new Promise(setImmediate);
     },
     wake: () => started.kill("SIGCONT"),

@@ -1,6 +1,6 @@
 /**
- * A participant of a crash test as a process or as a thread: a writer that works until it is killed, or a survivor
- * that works until it is told to stop and then tells what it has seen.
+ * A participant of a crash test, as a process or a thread. A writer works until it is killed. A survivor works until it is told to
+ * stop, and then sends its report.
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { attachCache, openCache } from "cache-machine";
@@ -18,9 +18,9 @@ const memory = typeof journal === "string" ? mapJournal(journal) : journal;
 const actor = new Actor(cache, new Journal(memory), setup);
 
 if (isMainThread) {
-  // Ctrl-C is meant for whoever started this; it ends its participants itself, unless it was killed.
+  // Ctrl-C is for the parent process, which ends its participants itself.
   process.on("SIGINT", () => {});
-  // The parent's death ends it, unless that was gone before the system knew.
+  // The kernel kills this process when its parent dies, but not if the parent had died before that was set.
   if (process.ppid !== setup.parent) process.exit(1);
 }
 

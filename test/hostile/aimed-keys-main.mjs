@@ -1,9 +1,10 @@
 /**
- * A limiter of three beside a thread that stores keys aimed at the limiter's own, and that is terminated again and again.
+ * A program for `npm run soak`: a rate limiter with a limit of three runs beside a thread that counts colliding keys
+ * (aimed-keys.mjs). That thread is terminated again and again.
  *
  *     node aimed-keys-main.mjs '{"name":"…","seed":1,"rounds":20}'
  *
- * Prints `{ terminations, operations }`, or fails when a limit of three lets through more or fewer.
+ * Prints `{ terminations, operations }`, or fails when the limiter allows more or fewer than three.
  */
 import { fileURLToPath } from "node:url";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
@@ -21,7 +22,7 @@ function aim({ name, seed, ready }) {
   const words = new Int32Array(ready);
   Atomics.store(words, 0, 1);
   Atomics.notify(words, 0);
-  // Each as often as makes its entry as hot as any.
+  // Each key four times in a row, which makes its entry as hot as possible.
   for (let n = 0; ; n++) {
     try {
       cache.increment(keys[(n >> 2) % keys.length]);
@@ -49,10 +50,10 @@ async function limit({ name, seed, rounds }) {
       const words = new Int32Array(ready);
       for (let tries = 0; tries < TRIES; tries++, operations++) {
         if (cache.increment(victim) <= 3) passed++;
-        // The other thread does so much between two tries.
+        // Waits until the other thread has counted some keys.
         for (const until = Atomics.load(words, 1) + BETWEEN; Atomics.load(words, 1) < until; );
       }
-      if (passed !== 3) throw new Error(`seed ${seed}, round ${round}: a limit of three let ${passed} through`);
+      if (passed !== 3) throw new Error(`seed ${seed}, round ${round}: a limit of three allowed ${passed}`);
       await Promise.race([worker.terminate(), failed]);
     }
     const broken = cache.validate();

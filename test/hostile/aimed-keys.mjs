@@ -1,6 +1,6 @@
 /**
- * Keys that cancel in XXH64's round without the outer accumulator, whatever its seed: what an attacker of the first version
- * would have sent. For `hashing.test.ts` and `npm run soak`.
+ * Families of keys that collide for every seed, in a hash that uses XXH64's round without the outer accumulator: the difference in
+ * one word is undone by the next word. For hashing.test.ts and `npm run soak`.
  */
 import { generator } from "../crash/checked-values.mjs";
 
@@ -11,7 +11,7 @@ const P4 = 0x85eb_ca77_c2b2_ae63n;
 const times = (a, b) => BigInt.asUintN(64, a * b);
 const rotate = (word, by) => BigInt.asUintN(64, (word << by) | (word >> (64n - by)));
 
-/** Of an odd number, modulo 2⁶⁴: each step doubles the bits that are right. */
+/** The inverse of an odd number modulo 2⁶⁴, by Newton's method: each step doubles the number of correct bits. */
 function inverse(odd) {
   let found = odd;
   for (let step = 0; step < 6; step++) found = times(found, 2n + WORD - times(odd, found));
@@ -19,13 +19,13 @@ function inverse(odd) {
 }
 
 const [P1_BACK, P2_BACK] = [inverse(P1), inverse(P2)];
-/** What XXH64 makes of a word before it goes into the state, and back. */
+/** How XXH64 mixes a word before it goes into the state, and the inverse. */
 const mixed = (word) => times(rotate(times(word, P2), 31n), P1);
 const unmixed = (word) => times(rotate(times(word, P1_BACK), 33n), P2_BACK);
 const twin = (word, bit) => unmixed(mixed(word) ^ (1n << bit));
 const bytesOf = (words) => Buffer.from(BigUint64Array.from(words).buffer);
 
-/** What the old round makes of a key, from any state: the same for all of a family. */
+/** The state of the weak hash after all words of a key; the same for all keys of a family. */
 export function oldRounds(key) {
   let state = 0x1234_5678_9abc_def0n;
   for (const word of new BigUint64Array(Uint8Array.from(key).buffer)) {
@@ -34,7 +34,7 @@ export function oldRounds(key) {
   return state;
 }
 
-/** The families of one seed. */
+/** The families of keys for one seed. */
 export class AimedKeys {
   #next;
 
@@ -46,7 +46,7 @@ export class AimedKeys {
     return (BigInt(this.#next()) << 32n) | BigInt(this.#next());
   }
 
-  /** All keys that differ from one of `count` words in pairs of neighbours: 2ⁿ⁻¹ of them. */
+  /** A family of 2ⁿ⁻¹ keys of n = `count` words, which differ in pairs of neighbouring words. */
   siblings(count) {
     const words = Array.from({ length: count }, () => this.#word());
     return Array.from({ length: 2 ** (count - 1) }, (_, changed) => {
@@ -60,7 +60,7 @@ export class AimedKeys {
     });
   }
 
-  /** The same of ten pairs that do not overlap, found by trying so that all of it is ASCII: 1,024 texts of 160 characters. */
+  /** A family of 1,024 ASCII texts of 160 characters, which differ in ten pairs of words; found by trying random words. */
   asciiSiblings() {
     const TOP_BITS = 0x8080_8080_8080_8080n;
     const alternatives = (bit) => {

@@ -1,10 +1,10 @@
 /**
- * Somebody who writes whatever bytes into the region of a cache of 1 MiB: where its parts lie, and what is done to them.
- * Plans follow from a seed. Half of what is written is senseless, the other half nearly makes sense: a word that stood
- * somewhere else, a length one too large, a record of another type.
+ * Damages the region of a cache of 1 MiB. Has the offsets of its parts, and the changes for each part, which a seed determines. Half
+ * of the changes are random bytes. The other half nearly makes sense: a word from another place, a length that is one too large, a
+ * record of another type.
  *
- * The places are what `Geometry::of` in `wasm/src/format/layout.rs` computes, told once more here because nobody but a test has a
- * use for them; `hostile.test.ts` compares them with what the engine does, so they cannot drift apart.
+ * The offsets are those that `Geometry::of` in `wasm/src/format/layout.rs` computes. They are repeated here because only these tests
+ * need them. hostile.test.ts compares them with the engine, so they cannot drift apart.
  */
 
 export const SIZE = 1 << 20;
@@ -24,7 +24,7 @@ const CHANGES_AT = Math.ceil((METAS_AT + SEGMENTS * 32) / 64) * 64;
 const INDEX_AT = Math.ceil((CHANGES_AT + BUCKETS * 8) / 128) * 128;
 const SEGMENTS_AT = INDEX_AT + BUCKETS * BUCKET;
 
-/** From where to where each part reaches. */
+/** The beginning and the end of each part. */
 export const PLACES = {
   identity: [0, 64],
   counters: [64, 320],
@@ -40,10 +40,10 @@ export const PLACES = {
 };
 export const SEGMENT_BYTES = SEGMENT;
 
-// Fields of the header that are one word each.
+// The fields of the header; each has one word.
 const COUNTERS = [64, 128, 192, 256];
 
-// A record, as `wasm/src/format/record.rs` draws it.
+// Offsets in a record, see `wasm/src/format/record.rs`.
 const TYPE = 10;
 const FLAGS = 11;
 const VERSION = 24;
@@ -52,7 +52,7 @@ const [EXPIRES, TAGGED, CHUNKED] = [1, 2, 4];
 const TEXT = 2;
 const STRUCTURED = 32;
 
-/** Words that are the end of something. */
+/** Words at the limits of number types. */
 const EXTREMES = [
   0n,
   1n,
@@ -72,7 +72,7 @@ const EXTREMES = [
   0xbff0000000000000n,
 ];
 
-/** Text that becomes an object, or should not, once the type of its record says that it is one. */
+/** Texts that are decoded as objects once the type of their record is changed; most are malformed. */
 export const GRENADES = [
   "-1",
   "[]",
@@ -101,9 +101,9 @@ export const GRENADES = [
   "123456789012345678901234567890",
 ];
 
-/** One attacker: reads and writes through `memory`, which has `read(at, length)` and `write(at, bytes)`. */
+/** An attacker. Its `memory` has `read(at, length)` and `write(at, bytes)`. */
 export class Attacker {
-  /** How often each part was changed. @type {Record<string, number>} */
+  /** Number of changes in each part. @type {Record<string, number>} */
   hits = {};
   /** The last changes, for the report of a failure. */
   recent = [];
@@ -133,7 +133,7 @@ export class Attacker {
     "slack",
   ];
 
-  /** Changes something in the part. */
+  /** Makes one change in the part. */
   attack(part) {
     const { below } = this.#random;
     const within = (place) => PLACES[place][0] + below(PLACES[place][1] - PLACES[place][0]);
@@ -142,7 +142,7 @@ export class Attacker {
         this.#change(part, this.#pick(COUNTERS) + below(8));
         break;
       case "participants":
-        // Slots that are in use, mostly.
+        // Mostly seats that are in use.
         this.#change(part, PLACES.participants[0] + below(below(4) === 0 ? 64 * 128 : 8 * 128));
         break;
       case "entries":
@@ -187,7 +187,7 @@ export class Attacker {
     this.#write(part, at, bytes, how);
   }
 
-  /** Does something that knows nothing of formats to the bytes at `at`. */
+  /** Changes the bytes at `at` without regard to their format. */
   #change(part, at) {
     const { below, next } = this.#random;
     const word = at & ~7;
@@ -207,12 +207,12 @@ export class Attacker {
       case 4:
         return this.#writeWord(part, word, this.#word(word) + BigInt(below(65) - 32), "near");
       default:
-        // A word of the same part, or of any other.
+        // Copies another word, of the same part or of another one.
         return this.#writeWord(part, word, this.#word((word + 8 * (below(64) - 32) + SIZE) % SIZE), "copy");
     }
   }
 
-  /** Where live entries stand, and the entries. */
+  /** The offsets of live entries, and the entries. */
   #entries() {
     const [from, to] = PLACES.index;
     const index = this.#memory.read(from, to - from);
@@ -220,8 +220,8 @@ export class Attacker {
     for (let at = 0; at < index.length; at += 8) {
       if (at % BUCKET === CONTROL) continue;
       const high = index.readUInt32LE(at + 4);
-      const kind = (high >>> 12) & 3;
-      if (kind === 1 || kind === 2) found.push([from + at, index.readBigUInt64LE(at)]);
+      const state = (high >>> 12) & 3;
+      if (state === 1 || state === 2) found.push([from + at, index.readBigUInt64LE(at)]);
     }
     return found;
   }
@@ -240,30 +240,30 @@ export class Attacker {
       case 1:
         return this.#writeWord(part, at, entry + BigInt(below(9) - 4), "of a place nearby");
       case 2:
-        return this.#writeWord(part, at, entry ^ (3n << 44n), "of another kind");
+        return this.#writeWord(part, at, entry ^ (3n << 44n), "of another state");
       case 3:
         return this.#writeWord(part, at, entry ^ (1n << BigInt(28 + below(16))), "of another generation");
       case 4:
-        // The same entry once more in its bucket: one key twice.
+        // The same entry again in its bucket, so that a key is there twice.
         return this.#writeWord(part, at - (at % BUCKET) + 8 * below(15), entry, "twice");
       default:
         return this.#change(part, at);
     }
   }
 
-  /** A lock that belongs to a participant which is there, or to one that never was. */
+  /** Locks a bucket in the name of a living participant, or of one that never existed. */
   #attackLock(part) {
     const { below } = this.#random;
     const entries = this.#entries();
     const bucket = below(3) === 0 || entries.length === 0 ? below(BUCKETS) : (this.#pick(entries)[0] - INDEX_AT) >>> 7;
     const at = INDEX_AT + bucket * BUCKET + CONTROL;
-    const slot = below(5) === 0 ? below(65_536) : below(8);
-    const epoch = this.#word(PLACES.participants[0] + (slot % PARTICIPANTS) * 128) & 0xffffffffn;
+    const seat = below(5) === 0 ? below(65_536) : below(8);
+    const incarnation = this.#word(PLACES.participants[0] + (seat % PARTICIPANTS) * 128) & 0xffffffffn;
     if (below(3) === 0) return this.#change(part, at);
-    this.#writeWord(part, at, (BigInt(slot + 1) << 48n) | (epoch << 16n), `held by ${slot}`);
+    this.#writeWord(part, at, (BigInt(seat + 1) << 48n) | (incarnation << 16n), `held by ${seat}`);
   }
 
-  /** Where a record lies of which `wanted` says yes to its flags. */
+  /** The offset and the first bytes of a random record that `wanted` accepts. */
   #record(wanted) {
     const entries = this.#entries();
     for (let tries = 0; tries < 50 && entries.length > 0; tries++) {
@@ -305,7 +305,7 @@ export class Attacker {
       case 5:
         return this.#writeWord(part, at + VERSION, this.#pick(EXTREMES), "version");
       case 6:
-        // Perhaps an expiry, perhaps the sizes of the tags, perhaps the key.
+        // This word is an expiry, the sizes of the tags, or the key.
         return this.#writeWord(part, at + OPTIONAL, this.#pick(EXTREMES), "first optional word");
       case 7: {
         const sizes = at + OPTIONAL + (flags & EXPIRES ? 8 : 0);
@@ -315,7 +315,7 @@ export class Attacker {
       case 8:
         return this.#write(part, at + OPTIONAL + below(64), Buffer.of(below(256)), "key or value");
       case 9: {
-        // The total of a large value, when it has neither expiry nor tags.
+        // The total length of a large value without tags.
         const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
         return this.#writeWord(
           part,
@@ -335,7 +335,7 @@ export class Attacker {
     }
   }
 
-  /** Text is taken for an object, and bytes for other bytes. */
+  /** Makes a text an object, or bytes a value of another binary type. */
   #attackType(part) {
     const { below } = this.#random;
     const isText = below(2) === 0;

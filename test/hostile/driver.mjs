@@ -1,6 +1,6 @@
 /**
- * A hostile test itself: users of one cache in several processes and threads, somebody who writes whatever bytes into its
- * memory meanwhile, and a watchdog that can say which operation never ended.
+ * Drives the hostile tests: starts users of one cache in processes and threads, damages the memory of the cache meanwhile, and has a
+ * watchdog that tells which operation did not end.
  */
 import { fork } from "node:child_process";
 import { closeSync, openSync, readSync, rmSync, writeSync } from "node:fs";
@@ -15,16 +15,16 @@ import { PrivateMemory } from "./private-memory.mjs";
 import { USE_NAMES, User } from "./user.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
-/** Nothing moves for so long only if it hangs. */
+/** A user that makes no progress for this long is stuck. */
 const PATIENCE_MS = 30_000;
-/** Operations of all users together between two changes, so that each change meets some. */
+/** Minimum number of operations of all users between two changes of the memory. */
 const STEPS_BETWEEN = 20;
-/** Changes after which the memory is what it was in the beginning: otherwise soon nothing is found any more. */
+/** Number of changes after which the memory is restored; otherwise soon no entry would be found. */
 const CHANGES_BEFORE_WHOLE = 70;
 
-let arenas = 0;
+let runs = 0;
 
-/** Damages a cache at rest, `images` times, and uses it in between. */
+/** Damages a cache while nobody uses it, `images` times, and uses it after each time. */
 export async function images(plan) {
   const progress = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
   const user = start({ ...plan, role: "images", id: 0, progress }, undefined);
@@ -36,9 +36,9 @@ export async function images(plan) {
   }
 }
 
-/** Damages a cache while others use it, `changes` times; what they tell, and what the cache is good for afterwards. */
+/** Damages a cache while others use it, `changes` times; the reports of the users, and the state of the cache afterwards. */
 export async function siege({ reach, changes, seed }) {
-  const name = `t-${process.pid}-hostile-${++arenas}`;
+  const name = `t-${process.pid}-hostile-${++runs}`;
   const file = `/dev/shm/${name}.progress`;
   const random = generator(seed);
   const users = [];
@@ -80,7 +80,7 @@ export async function siege({ reach, changes, seed }) {
     }
     const watch = new Watch(progress, users);
     await watch.until(Promise.all(users.map((user) => user.ready)), seed);
-    // Of this process: its own, those of its threads, and those that are opened again and again.
+    // The seats of this process: its own, those of its threads, and those that are opened repeatedly.
     const below = new PrivateMemory(cache.handle, 64, [0, 1, 2, 3, 4, 5, 6, 7]);
     const whole = target.read(0, SIZE);
     const attacker = new Attacker(random, target);
@@ -99,7 +99,7 @@ export async function siege({ reach, changes, seed }) {
     const reports = await watch.until(Promise.all(users.map((user) => user.reported)), seed);
     const ends = await watch.until(Promise.all(users.map((user) => user.ended)), seed);
 
-    // The memory is as the last changes left it.
+    // The memory still has the last damage.
     const refused = {};
     cache.clear();
     for (let i = 0; i < 200; i++) {
@@ -130,7 +130,7 @@ export async function siege({ reach, changes, seed }) {
   }
 }
 
-/** Sees that every user goes on. */
+/** Watches that every user makes progress. */
 class Watch {
   #words;
   #users;
@@ -144,12 +144,12 @@ class Watch {
     return Atomics.load(this.#words, user.id * 16 + word);
   }
 
-  /** Operations begun by all users. */
+  /** Number of operations that all users have begun. */
   steps() {
     return this.#users.reduce((sum, user) => sum + this.#word(user, 0), 0);
   }
 
-  /** What is promised, unless a user fails or is stuck before. */
+  /** Waits for a promise; rejects if a user fails or is stuck before. */
   async until(promised, seed) {
     const seen = new Map();
     let stuck;
@@ -175,7 +175,7 @@ class Watch {
   }
 }
 
-/** Starts a participant; whatever it does that it was not told to is a failure. */
+/** Starts a participant. It has failed if it ends before it was told to. */
 function start(setup, inProcess) {
   const started = inProcess
     ? fork(PARTICIPANT, [JSON.stringify(setup)], { execArgv: [], stdio: ["ignore", "ignore", "pipe", "ipc"] })
@@ -220,7 +220,7 @@ function start(setup, inProcess) {
   };
 }
 
-/** As `Promise.withResolvers`, which Node.js 20 does not have. */
+/** `Promise.withResolvers`, which Node.js 20 does not have. */
 function withResolvers() {
   let resolve;
   let reject;

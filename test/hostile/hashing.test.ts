@@ -1,7 +1,7 @@
 /**
- * Clients that choose their own keys and tags, and know all but the seed of the cache, against what an application builds of
- * it: a limiter keeps counting, an invalidation takes nobody else's entries, with the families of keys that cancel in XXH64's
- * round without the outer accumulator, as with any others. `wasm/tests/engine/hashing.rs` looks at the hash itself.
+ * Tests a cache against clients that choose their own keys and tags, and know everything but the seed of the cache. A rate limiter
+ * counts correctly, and an invalidation does not affect other entries, also with keys that would collide in a weaker hash
+ * (aimed-keys.mjs). `wasm/tests/engine/hashing.rs` tests the hash itself.
  */
 import { type Cache, createCache } from "cache-machine";
 import { describe, expect, test } from "vitest";
@@ -12,13 +12,13 @@ console.log(`hashing: SEED=${SEED}`);
 const aimed = new AimedKeys(SEED);
 const siblings = (count: number): Buffer[] => aimed.siblings(count);
 
-/** How many of the tries of the first key a limit of three lets through, with those of another key between each and the next. */
+/** Number of requests of the first key that a limit of three allows, with requests of another key between any two. */
 function letThrough(cache: Pick<Cache, "increment">, keys: readonly (string | Uint8Array)[]): number {
   const [victim, ...neighbours] = keys as [string, ...string[]];
   let passed = 0;
   for (const neighbour of neighbours) {
     if (cache.increment(victim) <= 3) passed++;
-    // As often as makes its entry as hot as any.
+    // Often enough to make its entry as hot as possible.
     for (let i = 0; i < 4; i++) cache.increment(neighbour);
   }
   return passed;
@@ -26,21 +26,21 @@ function letThrough(cache: Pick<Cache, "increment">, keys: readonly (string | Ui
 
 const ASCII: string[] = aimed.asciiSiblings();
 const families: [string, (string | Uint8Array)[]][] = [
-  ["any keys", Array.from({ length: 1024 }, (_, i) => `client:${i}`)],
+  ["ordinary keys", Array.from({ length: 1024 }, (_, i) => `client:${i}`)],
   ["ids of 48 bytes", siblings(6)],
-  ["ids of 48 bytes, sent as hex and kept so", siblings(6).map((id) => id.toString("hex"))],
+  ["ids of 48 bytes, as hexadecimal text", siblings(6).map((id) => id.toString("hex"))],
   ["ids of 88 bytes", siblings(11)],
   ["texts of 160 characters", ASCII],
 ];
 
-test("the families are what they are said to be: the old round makes the same of all", () => {
+test("all keys of a family have the same hash in the round that they are aimed at", () => {
   for (const keys of [siblings(6), siblings(11), ASCII.map((key) => Buffer.from(key))]) {
     expect(new Set(keys.map((key) => key.toString("hex"))).size).toBe(keys.length);
     expect(new Set(keys.map(oldRounds)).size).toBe(1);
   }
 });
 
-test("each cache has 128 bits of its own, and nothing else stands there", () => {
+test("each cache has a random seed of 128 bits in its header", () => {
   const words = [1, 2].flatMap(() => {
     const cache = createCache({ size: "1mb" });
     const { memory, base } = cache.handle as unknown as { memory: WebAssembly.Memory; base: number };
@@ -49,23 +49,23 @@ test("each cache has 128 bits of its own, and nothing else stands there", () => 
   expect(new Set(words).size).toBe(8);
 });
 
-describe("a limit of three lets three through, whoever else is counted", () => {
-  test.each(families)("%s", (_, keys) => {
+describe("a rate limiter beside keys that attackers choose", () => {
+  test.each(families)("a limit of three allows exactly three requests, whoever else is counted: %s", (_, keys) => {
     const cache = createCache({ size: "16mb" });
     expect(letThrough(cache, keys)).toBe(3);
-    // What stands before a key there is five bytes and the name, so that its words stay whole.
+    // The prefix of this namespace is five bytes and the name, so that the words of the key keep their alignment.
     expect(letThrough(cache.namespace("abc"), keys)).toBe(3);
     expect(cache.stats().evictions).toBe(0);
     cache.close();
   });
 });
 
-test("an invalidation takes those of its tag, and others only by chance", () => {
+test("an invalidation affects other entries only by chance, also with tags that attackers choose", () => {
   const cache = createCache({ size: "16mb" });
   for (const [i, tag] of ASCII.entries()) cache.set(i.toString(), i, { tags: [tag] });
   for (const tag of ASCII.slice(0, 32)) cache.invalidateTag(tag);
   const lost = ASCII.filter((_, i) => !cache.has(i.toString())).length;
-  // One of 8,192 counters for each of 32 × 992 pairs: four in the mean.
+  // Each of 32 × 992 pairs of tags shares one of 8,192 counters by chance: four pairs on average.
   expect(lost).toBeGreaterThanOrEqual(32);
   expect(lost).toBeLessThan(32 + 32);
   cache.close();

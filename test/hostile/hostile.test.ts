@@ -1,11 +1,12 @@
 /**
- * Whatever stands in the shared memory: no crash, no endless loop, and no error but the documented ones. What is read
- * then may be anything that somebody could have stored, so nothing is said here about *which* value comes back; only that
- * it has the shape of one, and that no byte outside of the shared region is touched.
+ * Tests a cache whose shared memory is damaged: whatever its bytes are, there is no crash, no endless loop, and no error except the
+ * documented ones. A read may then return any value that could have been stored. So the tests check only the type of the results,
+ * and that no byte outside of the shared region is changed. attacker.mjs damages the memory, user.mjs uses the cache, and driver.mjs
+ * runs both.
  *
- * What is written where follows from a seed, which is printed and can be given back: `HOSTILE_SEED=7 npx vitest run
- * test/hostile`. A cache damaged at rest fails again at the same image; one damaged while others use it may need a few
- * runs. `HOSTILE_ROUNDS` is the number of images, 300 by default.
+ * A seed determines what is written where. It is printed, and `HOSTILE_SEED=7 npx vitest run test/hostile` uses it again. A cache
+ * that is damaged at rest fails again at the same image. A cache that is damaged while others use it may need several runs.
+ * `HOSTILE_ROUNDS` is the number of images, 300 by default.
  */
 
 import { type Cache, type CacheHandle, createCache } from "cache-machine";
@@ -21,7 +22,7 @@ const rounds = Number(process.env.HOSTILE_ROUNDS ?? 300);
 console.log(`HOSTILE_SEED=${seed} HOSTILE_ROUNDS=${rounds}`);
 
 const MINUTES = 60_000;
-/** Each part is changed so often at least. */
+/** The minimum number of changes in each part. */
 const timesAtLeast = (changes: number): number => Math.floor((0.9 * changes) / Attacker.parts.length);
 
 type Report = Record<string, { runs: number; found: number; errors: Record<string, number> }>;
@@ -41,7 +42,7 @@ function isPart(part: string, at: number): boolean {
   return at >= from && at < to;
 }
 
-/** The parts in which two images differ, with the number of words. */
+/** The number of words in which two images differ, by part. */
 function changesBetween(before: Buffer, after: Buffer): Record<string, number> {
   const changes: Record<string, number> = {};
   for (let at = 0; at < SIZE; at += 8) {
@@ -67,8 +68,8 @@ function tell(what: string, reports: Report[], more: object): void {
   console.log(what, JSON.stringify({ steps, errors, ...more }));
 }
 
-describe("what is looked for is where it is looked for", () => {
-  it("the parts of the region lie where the engine has them", () => {
+describe("the tools of these tests", () => {
+  it("the parts of the region are where attacker.mjs expects them", () => {
     const cache = createCache({ size: SIZE });
     const region = regionOf(cache);
     const image = (): Buffer => Buffer.from(region);
@@ -80,13 +81,13 @@ describe("what is looked for is where it is looked for", () => {
       "participants",
       "states",
     ]);
-    // Every segment has a state from the beginning, and nothing else is near.
+    // Every segment has a state from the beginning, and there are no other states.
     const [from, to] = PLACES.states as [number, number];
     for (let at = from; at < to; at += 8) expect(fresh.readBigUInt64LE(at)).not.toBe(0n);
     expect(cache.stats().capacity).toBe(((to - from) / 8) * SEGMENT_BYTES);
     expect(PLACES.segments[1] as number).toBe((PLACES.segments[0] as number) + cache.stats().capacity);
-    const slots = handleOf(cache).board.byteLength / 8;
-    expect(PLACES.tags[0] as number).toBe((PLACES.participants[0] as number) + slots * 128);
+    const seats = handleOf(cache).board.byteLength / 8;
+    expect(PLACES.tags[0] as number).toBe((PLACES.participants[0] as number) + seats * 128);
 
     cache.clear();
     const cleared = image();
@@ -105,7 +106,7 @@ describe("what is looked for is where it is looked for", () => {
     for (let i = 0; i < 3_000; i++) cache.set(`filler ${i % 900}`, Buffer.alloc(2_000, 1));
     const after = image();
     expect(Object.keys(changesBetween(before, after)).sort()).not.toContain("slack");
-    // Both ends of the two large parts are in use; the last segments are only for those that have to move.
+    // Both ends of the two large parts are in use, except the last segments, which are reserved for records that move.
     for (const [part, bytes] of [
       ["index", 512],
       ["segments", 4 * SEGMENT_BYTES],
@@ -117,7 +118,7 @@ describe("what is looked for is where it is looked for", () => {
     cache.close();
   });
 
-  it("one byte too many below the region is noticed", () => {
+  it("a changed byte below the region is noticed", () => {
     const cache = createCache({ size: SIZE });
     const { memory, base } = handleOf(cache);
     const below = new PrivateMemory(handleOf(cache), 64, [0]);
@@ -128,8 +129,8 @@ describe("what is looked for is where it is looked for", () => {
     const areaBytes = Math.floor((base - 65_536) / 64);
     for (const [at, what] of [
       [65_535, "the module's data"],
-      [65_536 + areaBytes, "the area of slot 1"],
-      [65_536 + 64 * areaBytes - 1, "the area of slot 63"],
+      [65_536 + areaBytes, "the area of seat 1"],
+      [65_536 + 64 * areaBytes - 1, "the area of seat 63"],
     ] as const) {
       (bytes[at] as number)++;
       expect(below.damage()).toBe(what);
@@ -139,7 +140,7 @@ describe("what is looked for is where it is looked for", () => {
     cache.close();
   });
 
-  it("results and errors that must not be are noticed", () => {
+  it("wrong results and undocumented errors of a cache are noticed", () => {
     function* endless(): Generator<string> {
       for (;;) yield "key";
     }
@@ -183,9 +184,9 @@ describe("what is looked for is where it is looked for", () => {
 describe("any bytes in the shared memory", () => {
   it.each([
     ["with a near cache", {}],
-    ["without", { near: 0, frozenObjects: true }],
+    ["without a near cache", { near: 0, frozenObjects: true }],
   ])(
-    "at rest, %s: every operation ends, with a result or a documented error",
+    "every operation %s on a cache damaged at rest ends with a result or a documented error",
     { timeout: 10 * MINUTES },
     async (_, kind) => {
       const result = await images({ ...kind, images: Math.ceil(rounds / 2), seed });
@@ -199,7 +200,7 @@ describe("any bytes in the shared memory", () => {
       for (const part of Attacker.parts)
         expect(result.hits[part], part).toBeGreaterThanOrEqual(timesAtLeast(7.5 * rounds));
       for (const name of USE_NAMES) expect(result.report[name].runs, name).toBeGreaterThanOrEqual(rounds / 2);
-      // It was neither so little that nobody noticed nor so much that nothing was found.
+      // The damage was neither too small to be noticed, nor so large that no entry was found.
       expect(sum([result.report], "get", (use) => use.found)).toBeGreaterThan(rounds / 4);
       const unreadable = USE_NAMES.map((name) => sum([result.report], name, (use) => use.errors.ERR_DATA ?? 0));
       expect(unreadable.reduce((all, one) => all + one)).toBeGreaterThan(rounds / 60);
@@ -207,7 +208,7 @@ describe("any bytes in the shared memory", () => {
   );
 
   it.each(["processes", "threads"])(
-    "while others use it, reach %s: all of them go on, and a new cache is as good as ever",
+    "participants of reach %s go on while their cache is damaged, and a new cache works",
     { timeout: 10 * MINUTES },
     async (reach) => {
       const changes = 3 * rounds;
@@ -224,7 +225,7 @@ describe("any bytes in the shared memory", () => {
           name,
         ).toBeGreaterThan(0);
       expect(sum(reports, "get", (use) => use.found)).toBeGreaterThan(changes);
-      // After clear() sets work, or say why not.
+      // After a clear, sets work, or fail with a documented error.
       for (const code of Object.keys(result.refused)) expect(["ERR_BUSY", "ERR_TOO_LARGE"]).toContain(code);
       expect(result.painted).toBe(56);
       expect(result.damage).toBeUndefined();
@@ -239,7 +240,7 @@ describe("any bytes in the shared memory", () => {
 describe("one damaged record", () => {
   const [EXPIRES, CHUNKED] = [1, 4];
 
-  /** A cache with one entry `k`, and where its record lies. */
+  /** A cache with one entry `k`, and the offset of its record. */
   function withRecord(value: unknown, options?: { ttl?: number }): { cache: Cache; region: Buffer; at: number } {
     const cache = createCache({ size: SIZE });
     const region = regionOf(cache);
@@ -255,7 +256,7 @@ describe("one damaged record", () => {
     throw new Error("no entry");
   }
 
-  it("a large value of whatever length: a miss, and no memory is taken for it", () => {
+  it("a large value with a wrong length is a miss, and no memory is allocated for it", () => {
     const { cache, region, at } = withRecord(Buffer.alloc(50_000));
     expect((region[at + 11] as number) & (CHUNKED | EXPIRES)).toBe(CHUNKED);
     const total = at + 32 + 8;
@@ -281,7 +282,7 @@ describe("one damaged record", () => {
   });
 
   it.each([0n, 1n, 2n ** 53n - 2n, 2n ** 53n + 1n, 2n ** 63n, 2n ** 64n - 1n])(
-    "a version of %s: reads find the value, and changes work or say ERR_BUSY",
+    "an entry with a version of %s can be read, and changes work or fail with ERR_BUSY",
     (version) => {
       const { cache, region, at } = withRecord("value");
       region.writeBigUInt64LE(version, at + 24);
@@ -306,12 +307,12 @@ describe("one damaged record", () => {
     ["minus infinity", 0xfff0000000000000n, undefined],
     ["zero", 0n, undefined],
     ["the largest number", 0x7fefffffffffffffn, [Number.MAX_VALUE, expect.any(Number)]],
-  ])("an expiry that is %s: the value or a miss, never an error", (_, bits, expected) => {
+  ])("an entry with an expiry that is %s is a hit or a miss, and never an error", (_, bits, expected) => {
     const { cache, region, at } = withRecord("value", { ttl: 60_000 });
     expect(cache.get("k")).toBe("value");
     region.writeBigUInt64LE(bits, at + 32);
     for (const use of [() => cache.get("k"), () => cache.get(Buffer.from("x")) ?? cache.get("k")]) {
-      // What was decoded before may be served as long as its own expiry says so: the entry is the same.
+      // The near cache may return the value until its own copy of the expiry, because the entry has not changed.
       expect(["value", undefined]).toContain(use());
     }
     const entry = cache.getEntry("k");
@@ -321,13 +322,13 @@ describe("one damaged record", () => {
   });
 
   it.each([
-    ["a type that there is not", 200],
-    ["a number of another length", 1],
-    ["digits that are none", 8],
-    ["an object that is none", 34],
-    ["a part of an element", 26],
-    ["a codec's", 48],
-  ])("a value that is %s: an error from reads that says so; the entry can be replaced and removed", (_, type) => {
+    ["an unknown value type", 200],
+    ["the type of a number, and another length", 1],
+    ["the type of a bigint, and no digits", 8],
+    ["the type of an object, and other bytes", 34],
+    ["the type of a typed array, and a length that is no multiple of its elements", 26],
+    ["the type of a codec's value", 48],
+  ])("reads of a value with %s fail with ERR_DATA, and the entry can be replaced and removed", (_, type) => {
     const { cache, region, at } = withRecord("value");
     cache.set("other", "whole");
     region[at + 10] = type;
@@ -338,7 +339,7 @@ describe("one damaged record", () => {
       () => cache.update("k", () => 1),
     ];
     for (const read of reads) expect(read).toThrow(expect.objectContaining({ name: "CacheError", code: "ERR_DATA" }));
-    // Whoever reads many gets the others.
+    // Operations that read several entries return the other ones.
     expect([cache.getMany(["k", "other"]), [...cache]]).toEqual([[undefined, "whole"], [["other", "whole"]]]);
     expect([cache.has("k"), cache.get("other"), cache.size]).toEqual([true, "whole", 2]);
     expect(cache.set("k", "anew").get("k")).toBe("anew");
@@ -348,18 +349,18 @@ describe("one damaged record", () => {
     cache.close();
   });
 
-  it("lengths beyond what a thread has room for: nothing is written beside its own area", () => {
-    // Its segments are larger than an area, which those of a small cache are not.
+  it("a record that is longer than the area of a seat makes reads write nothing outside of that area", () => {
+    // In a cache of this size, a segment is larger than an area.
     const [size, segment] = [256 << 20, 256 << 10];
     const cache = createCache({ size, nearCache: 0 });
     const { memory, base, board } = handleOf(cache);
     const region = Buffer.from(memory.buffer, base, size);
-    const slots = board.byteLength / 8;
-    // Three areas are enough, and little beside a thousand.
-    const used = Array.from({ length: slots }, (_, slot) => slot).filter((slot) => slot === 0 || slot > 3);
-    const below = new PrivateMemory(handleOf(cache), slots, used);
+    const seats = board.byteLength / 8;
+    // Painting three of a thousand areas is enough, and takes little time.
+    const used = Array.from({ length: seats }, (_, seat) => seat).filter((seat) => seat === 0 || seat > 3);
+    const below = new PrivateMemory(handleOf(cache), seats, used);
     expect(below.painted).toBe(3);
-    // The value of a record with a key of one byte begins 40 bytes behind it, and so does that of a chunk.
+    // The value of a record with a key of one byte begins at offset 40, and so do the bytes of a chunk.
     const markers = ["of the value", "of the chunk"];
     cache.set("k", markers[0]);
     cache.set("l", Buffer.alloc(300_000, "-").fill(markers[1] as string, 0, 12));
@@ -385,7 +386,7 @@ describe("one damaged record", () => {
       const record = Buffer.from(region.subarray(from, from + 48));
       region.writeUInt32LE(length & ~15, from);
       check(`length ${length}`);
-      // Tags, a list of chunks, a key: each as long as the record.
+      // Tags, a list of chunks, and a key with lengths up to that of the record.
       for (const [flags, word] of [
         [2, 100_000n],
         [2, (17n << 32n) | 65_528n],
@@ -407,13 +408,13 @@ describe("one damaged record", () => {
     cache.close();
   });
 
-  it("a key that is not the one it was stored under: a miss for that, and iteration still ends", () => {
+  it("an entry whose key was damaged is a miss, and iteration still ends", () => {
     const { cache, region, at } = withRecord("value");
     const key = at + 32;
     expect(region.toString("latin1", key, key + 1)).toBe("k");
     region[key] = 0xff;
     expect([cache.get("k"), cache.has("k"), [...cache.keys()]]).toEqual([undefined, false, ["\ufffd"]]);
-    // In a namespace the first byte is the kind of the key behind its prefix.
+    // In a namespace, the first byte behind the prefix is the key kind.
     for (const flags of [1, 2, 3]) {
       region[at + 11] = flags << 4;
       expect(() => [...cache.entries()], `key kind ${flags}`).not.toThrow();

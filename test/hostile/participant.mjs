@@ -1,7 +1,7 @@
 /**
- * A participant of a hostile test, as a process or as a thread. `use`: works on the cache while somebody else damages it,
- * until it is told to stop. `images`: damages a cache of its own at rest and then uses it, again and again, so that
- * what happens follows from the seed alone.
+ * A participant of a hostile test, as a process or a thread. With the role `use` it uses the cache while the driver damages it, until
+ * it is told to stop. With the role `images` it damages a cache of its own and then uses it, again and again; what happens depends
+ * only on the seed.
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { attachCache, createCache, openCache } from "cache-machine";
@@ -15,7 +15,7 @@ const setup = isMainThread ? JSON.parse(process.argv[2]) : workerData;
 const port = isMainThread ? process : parentPort;
 const send = (message) => (isMainThread ? process.send(message) : port.postMessage(message));
 const memory = typeof setup.progress === "string" ? mapJournal(setup.progress) : setup.progress;
-/** {steps, use, image} of each participant. */
+/** The progress of this participant: {steps, use, image}. */
 const progress = new Int32Array(memory.buffer, setup.id * 64, 16);
 const note = (use) => {
   Atomics.store(progress, 1, use);
@@ -31,9 +31,9 @@ function tell(user, more) {
 function use() {
   const open = () => (setup.handle ? attachCache(setup.handle, options) : openCache(setup.name, options));
   const cache = open();
-  const slots = cache.stats().size >>> 14;
-  // Whoever opens the cache again and again uses areas of its process that nobody can know before.
-  const below = isMainThread && !setup.reopens ? new PrivateMemory(cache.handle, slots) : undefined;
+  const seats = cache.stats().size >>> 14;
+  // A participant that opens the cache repeatedly uses areas that are not known in advance.
+  const below = isMainThread && !setup.reopens ? new PrivateMemory(cache.handle, seats) : undefined;
   const user = new User(cache, { random: generator(setup.seed), reopen: setup.reopens ? open : undefined, note });
   let stopped = false;
   port.on("message", () => (stopped = true));
@@ -62,14 +62,14 @@ function images() {
   const user = new User(cache, { random, reopen: () => attachCache(cache.handle, options), note });
   user.fill();
   const whole = Buffer.from(region);
-  // Two areas for itself and the guest that `reopen` makes.
+  // The areas of this participant and of the one that `reopen` opens.
   const below = new PrivateMemory(cache.handle, 64, [0, 1]);
   const hits = {};
   let refused = 0;
   let hostile;
   for (let image = setup.from ?? 0; image < setup.images; image++) {
     Atomics.store(progress, 2, image);
-    // Of its own, so that one image can be looked at alone.
+    // Each image has a seed of its own, so that it can be repeated alone.
     user.random = generator(setup.seed + image * 7919);
     region.set(whole);
     hostile = new Attacker(user.random, attacker);
@@ -86,14 +86,14 @@ function images() {
           refused++;
         }
       }
-      if (image % 16 === 0 && below.damage()) throw new Error(`harmed: ${below.damage()}`);
+      if (image % 16 === 0 && below.damage()) throw new Error(`changed private memory: ${below.damage()}`);
     } catch (error) {
       error.message += `\n  in image ${image} of seed ${setup.seed}, after\n  ${hostile.recent.join("\n  ")}`;
       throw error;
     }
     for (const [part, times] of Object.entries(hostile.hits)) hits[part] = (hits[part] ?? 0) + times;
   }
-  // Nothing that happened was kept outside of the region.
+  // With its first bytes restored, the cache must work: no state is kept outside of the region.
   region.set(whole);
   cache.clear();
   const works = cache.set("after", "all").get("after") === "all";

@@ -1,6 +1,6 @@
 /**
- * Every operation of a cache as somebody uses it whose memory is being damaged. Values may be anybody's then, so what is
- * checked is the shape: each operation ends, with a result of its type, or with one of the errors that it may have.
+ * A user of a cache whose memory is being damaged. It uses every operation. The values may be wrong then, so it checks only that each
+ * operation ends in time, with a result of the right type or with one of its documented errors.
  */
 import { GRENADES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
 
@@ -12,25 +12,25 @@ function demand(holds, what, found) {
   if (!holds) throw new Violation(`${what}, but found ${typeof found} ${String(found).slice(0, 200)}`);
 }
 
-/** No operation may last longer. Most end within microseconds and waiting within 50 ms; the rest is other processes. */
+/** Maximum time of an operation. Most take microseconds, waiting takes at most 50 ms; the rest is for a busy machine. */
 const LONGEST_MS = 5_000;
 
-/** More than the index of 1 MiB has entries: a walk that goes on is endless. */
+/** The number of entries in the index of a cache of 1 MiB; an iteration with more results does not end. */
 const MAX_ENTRIES = 15 * 1024;
-/** Longest key in bytes, and so the most characters. */
+/** Maximum length of a key in bytes, and so also in characters. */
 const MAX_KEY = 4096;
 const MAX_TAGS = 16;
 
-// Undecodable, or stored with a codec that this participant does not have.
+// The value cannot be decoded, or needs a codec that this participant does not have.
 const DECODING = ["ERR_DATA"];
 const WAITING = ["ERR_BUSY"];
-// A segment of the log that cannot be had looks like a value without room.
+// If no segment is free because of the damage, a set fails as if the value were too large.
 const STORING = ["ERR_BUSY", "ERR_TOO_LARGE"];
 
 const LARGE_TEXT = "0123456789".repeat(6_000);
 const DEEP = Array.from({ length: 900 }, (_, i) => `[${i + 1}]`).join(",");
 
-/** Values of every kind; a function each, so that sizes can differ. */
+/** Functions that make values of every type and of random size. */
 const VALUES = [
   () => "short",
   ({ below }) => "latin ÿ ".repeat(1 + below(300)),
@@ -67,10 +67,10 @@ const KEYS = [
   ...Array.from({ length: 4 }, (_, i) => `é${i}`.repeat(200)),
 ];
 
-/** What `get` may bring: nothing, or what some `set` could have stored. */
+/** A result of `get` must be undefined, or a value that some `set` could have stored. */
 function checkValue(value) {
   demand(["undefined", "string", "number", "bigint", "boolean", "object"].includes(typeof value), "a value", value);
-  // Reading it must not reach into the shared memory.
+  // Bytes must be a copy, and not a view of the shared memory.
   if (ArrayBuffer.isView(value)) demand(!(value.buffer instanceof SharedArrayBuffer), "bytes of its own", value);
 }
 
@@ -103,13 +103,13 @@ const checkStats = ({ near, ...stats }) => {
     demand(typeof value === "number" && value >= 0, name, value);
   }
   demand(stats.entries <= MAX_ENTRIES, "a number of entries", stats.entries);
-  // A record is no longer than its segment, and a large value at most an eighth of the cache.
+  // A record is not longer than its segment, and a large value at most an eighth of the cache.
   demand(stats.bytes <= stats.entries * (SEGMENT_BYTES + SIZE / 8), "bytes of entries", stats.bytes);
   demand(stats.used <= stats.capacity && stats.capacity < stats.size, "bytes in use", stats.used);
   demand(stats.participants <= 64, "participants", stats.participants);
 };
 
-/** Each operation: the codes of its errors, what it does, and what its result must be. `often` is its share. */
+/** The operations: the codes of their errors, the call, and the check of its result. `often` is the relative frequency. */
 const USES = {
   get: { often: 20, codes: DECODING, run: (u) => u.cache.get(u.key()), check: checkValue },
   getEntry: { often: 5, codes: DECODING, run: (u) => u.cache.getEntry(u.key()), check: checkEntry },
@@ -153,7 +153,7 @@ const USES = {
     run: (u) => {
       const key = u.key();
       const version = u.cache.getEntry(key)?.version ?? 0;
-      // Versions that damage made are refused, as everybody's who gives one that no entry has.
+      // The damage may have made a version that is no valid argument.
       return u.cache.compareAndSet(key, Number.isSafeInteger(version) ? version : 1, u.value());
     },
     check: checkBoolean,
@@ -182,7 +182,7 @@ const USES = {
   },
   entries: {
     often: 0.3,
-    // What cannot be read is left out.
+    // Iteration leaves out values that cannot be decoded.
     codes: [],
     run: (u) => u.cache.entries(),
     check: (entries) =>
@@ -233,9 +233,9 @@ const USES = {
 
 export const USE_NAMES = Object.keys(USES);
 
-/** One user of one cache. `note(use)` is told what begins, so that a watchdog can say what never ended. */
+/** One user of one cache. It calls `note(use)` before each operation, so that a watchdog can tell which one did not end. */
 export class User {
-  /** Of each operation: how often, how often it brought something, and its errors by code. */
+  /** For each operation: number of calls, number of calls with a result, and number of errors by code. */
   report = Object.fromEntries(USE_NAMES.map((name) => [name, { runs: 0, found: 0, errors: {} }]));
   longestMs = 0;
   longestUse = "";
@@ -264,7 +264,7 @@ export class User {
     };
   };
 
-  /** Stores of everything something. */
+  /** Stores values of all types under all keys. */
   fill() {
     for (const key of KEYS) this.cache.set(key, this.value(), this.options());
     for (let i = 0; i < 8; i++) this.cache.increment(`c${i}`, i);
@@ -272,13 +272,13 @@ export class User {
     for (let i = 0; i < 10; i++) view.set(`k${i}`, this.value(), { tags: ["tag 1"] });
   }
 
-  /** An operation by chance, in proportion to how often each is used. */
+  /** Calls a random operation. */
   step() {
     let left = this.random.random() * SHARES;
     this.use(USE_NAMES.find((name) => (left -= USES[name].often) < 0));
   }
 
-  /** The operation of that name. */
+  /** Calls the operation of that name. */
   use(name) {
     if (name === "reopen" && this.reopen === undefined) return;
     const { codes, errors = [], run, check } = USES[name];

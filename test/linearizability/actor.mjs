@@ -1,6 +1,6 @@
 /**
- * A participant that works on a few keys that all others work on as well, and records every operation. It may be killed,
- * terminated or stopped at any instruction. What it did is judged later, from the records of all.
+ * An actor of a test of linearizability: changes a few keys that all actors change, and records every operation. It may be killed,
+ * terminated or stopped at any instruction. The operations are checked later, from the records of all actors.
  */
 import { checkValue, generator, makeValue, Violation } from "../crash/checked-values.mjs";
 import { ALL_KEYS, ALL_TAGGED, BUSY, DONE, NO, OP, PENDING, Recorder, YES } from "./recorder.mjs";
@@ -11,10 +11,10 @@ export const PLAIN = 6;
 export const LARGE = 2;
 export const COUNTERS = 4;
 export const KEYS = PLAIN + LARGE + COUNTERS;
-/** Those with a tag, all but the counters: `increment` gives none. */
+/** Number of keys with a tag: all but the counters, because `increment` sets no tags. */
 export const TAGGED = PLAIN + LARGE;
 const MINUTE = 60_000;
-/** Events that one step writes at most. */
+/** Maximum number of events that one step records. */
 const EVENTS_PER_STEP = 4;
 
 export class FireActor {
@@ -29,9 +29,9 @@ export class FireActor {
   report = { steps: 0, busy: 0 };
 
   /**
-   * @param setup.place where it records
+   * @param setup.place the place in the log where it records
    * @param setup.large bytes of the largest value
-   * @param setup.clears whether it clears the cache now and then
+   * @param setup.clears whether it sometimes clears the cache
    * @param setup.roomy whether nothing may be evicted
    */
   constructor(cache, log, setup) {
@@ -50,7 +50,7 @@ export class FireActor {
     const from = this.stalls.begin();
     const dice = this.#random.below(100);
     const key = this.#random.below(KEYS);
-    // Whoever has no room to tell what it does to the keys must not do anything to them.
+    // Without room to record its operations, an actor must not change the keys.
     if (dice < 8 || !this.#pen.room(EVENTS_PER_STEP)) this.#churn();
     else if (this.#setup.clears && dice === 8 && this.#random.below(4) === 0) this.#clear();
     else if (dice < 14) this.#many(key);
@@ -62,8 +62,8 @@ export class FireActor {
   }
 
   /**
-   * Does one recorded operation: `act` and nothing else lies between its stamps. What `act` returned, `explain` turns
-   * into `[outcome, result?, version?]`.
+   * Executes and records one operation: nothing but `act` happens between its two stamps. `explain` turns the result of `act` into
+   * `[outcome, result?, version?]`.
    */
   #do(op, key, argument, expected, act, explain) {
     this.#what = `${op} ${name(key)}`;
@@ -82,7 +82,7 @@ export class FireActor {
     this.#pen.end(at, outcome, result, version, stamp);
   }
 
-  /** What a value that was read is called; throws when it is none that could have been stored. */
+  /** The name of a value that was read; throws if no actor can have stored it. */
   #nameOf(key, value) {
     if (value === undefined) return undefined;
     if (!isCounter(key)) return checkValue(name(key), value, 0).sequence;
@@ -99,12 +99,12 @@ export class FireActor {
     const size = large
       ? this.#random.below(this.#setup.large)
       : this.#random.below(this.#random.below(8) ? 200 : 4_000);
-    // Text is what near caches keep.
+    // Mostly text, because near caches keep it.
     const kind = [1, 1, 1, 2, 0, 3][this.#random.below(6)];
     return makeValue(kind, name(key), this.#setup.place, stamp, size);
   }
 
-  /** A number that hardly ever comes again, so that sums name states. */
+  /** A random number that hardly ever repeats, so that each sum identifies a state. */
   #amount() {
     return (this.#random.next() * 256 + this.#random.below(256)) * (this.#random.below(2) ? 1 : -1) + 1;
   }
@@ -127,7 +127,7 @@ export class FireActor {
     this.#do("getEntry", key, undefined, undefined, () => this.#cache.getEntry(name(key)), found);
   }
 
-  /** A value to store and its name: a counter's next number, or the next stamp. */
+  /** The next value to store and its name: for a counter a number, otherwise the next stamp. */
   #next(key) {
     const id = isCounter(key) ? this.#amount() : this.#log.stamp();
     return [id, isCounter(key) ? id : this.#value(key, id)];
@@ -210,7 +210,7 @@ export class FireActor {
     else this.#touch(key);
   }
 
-  /** Several keys at once: each key's part is an operation of its own, all of them as long as the whole. */
+  /** Several keys in one call: recorded as one operation for each key, all with the stamps of the whole call. */
   #many(first) {
     const keys = [first, (first + 1) % KEYS, (first + 5) % KEYS];
     if (this.#random.below(3)) this.#getMany(keys);
@@ -243,7 +243,7 @@ export class FireActor {
     } catch (error) {
       if (error?.code !== "ERR_BUSY") throw error;
       this.report.busy++;
-      // The first ones may have been stored: as if this participant had been cut off here.
+      // The first entries may have been stored, as if this participant had been cut off here.
       outcome = PENDING;
     }
     const now = this.#log.stamp();
@@ -272,7 +272,7 @@ export class FireActor {
     }
   }
 
-  /** Fills the log: with entries of little use in a tight cache, with the same few ones in a roomy one. */
+  /** Fills the log: with entries that are hardly ever read in a tight cache, with the same few entries in a roomy one. */
   #churn() {
     const key = `f${this.#random.below(this.#setup.roomy ? 16 : 2_000)}`;
     this.#what = key;

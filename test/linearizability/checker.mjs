@@ -1,30 +1,30 @@
 /**
- * Is there an order of these operations, each somewhere between its call and its return, that explains all results?
+ * Checks linearizability: whether there is an order of the operations, each at a moment between its call and its return, that
+ * explains all results.
  *
- * The history of one key is walked in the order of stamps with the set of all configurations that are still possible:
- * which of the open operations have taken effect, and what the key holds then (Wing & Gong's search in the
- * just-in-time form of Lowe, "Testing for linearizability", with configurations remembered). When an operation returns,
- * only configurations in which it has taken effect go on; when none is left, no order explains its result. Keys are
- * independent of each other, and so linearizable together when each is (Herlihy & Wing).
+ * The checker walks the history of one key in the order of stamps, with the set of all configurations that are still possible. A
+ * configuration says which of the open operations have taken effect, and what the key holds then. This is the search of Wing & Gong
+ * in the just-in-time form of Lowe, "Testing for linearizability", with remembered configurations. When an operation returns, only
+ * the configurations in which it has taken effect remain; if none remains, no order explains its result. Keys are independent of
+ * each other, so all keys together are linearizable if each key is (Herlihy & Wing).
  *
- * A key is `ABSENT` or holds a value. Every stored value has a number of its own, and counters are changed by random
- * amounts, so "the same value" means "the same state". In a *tight* cache a value may be forgotten at any moment; in a
- * *roomy* one never.
+ * A key is `ABSENT` or holds a value. Every stored value has a number of its own, and counters are changed by random amounts, so the
+ * same value means the same state. A *tight* cache may evict a value at any moment, a *roomy* one never does.
  */
 import { ABSENT, BUSY, NO, PENDING, YES } from "./recorder.mjs";
 
-/** What the key held before the window that is looked at. */
+/** The unknown state of the key before a window of the history. */
 const ANY = Symbol("anything");
-/** More configurations than this are no test of a cache any more, but one of this checker. */
+/** Maximum number of configurations; more would only test this checker. */
 const MAX_CONFIGURATIONS = 100_000;
 const READS = new Set(["get", "getEntry", "getMany"]);
 const WINDOW = 24;
 
 /**
  * @param history events of one key, as `Log.read` gives them
- * @param model.roomy nothing may be forgotten
- * @param model.counter the key holds a number that is counted
- * @returns undefined, or why there is no such order: `{ why, window, lines }`
+ * @param model.roomy whether values are never evicted
+ * @param model.counter whether the key holds a counter
+ * @returns undefined if an order explains the history, otherwise why none does: `{ why, window, lines }`
  */
 export function contradiction(history, model = {}) {
   const operations = prepare(history, model);
@@ -42,27 +42,27 @@ export function contradiction(history, model = {}) {
   );
 }
 
-/** Leaves out what had no effect, and notes what the rules for each operation depend on. */
+/** Leaves out operations without effect, and adds to each operation what its rules depend on. */
 function prepare(history, { counter, roomy }) {
   const operations = history.filter(
     (event) => event.outcome !== BUSY && (event.outcome !== PENDING || !(READS.has(event.op) || event.op === "touch")),
   );
   operations.sort((a, b) => a.invoked - b.invoked);
-  // A writer that died while counting leaves a version that the next change replaces, number and all else unchanged.
+  // A writer that died while counting leaves an odd version, which the next change makes even without changing the number.
   const cutOff = operations
     .filter(({ op, outcome }) => counter && op === "increment" && outcome === PENDING)
     .reduce((first, { invoked }) => Math.min(first, invoked), Infinity);
   const clears = operations.filter(({ op }) => op === "clear");
   for (const operation of operations) {
     operation.unsettled = counter && (cutOff < operation.returned || operation.version % 2 === 1);
-    // What is stored while everything is cleared may be stored and be gone at once.
+    // A value that is stored during a clear may be gone at once.
     operation.struck =
       roomy && clears.some((clear) => clear.invoked < operation.returned && operation.invoked < clear.returned);
   }
   return operations;
 }
 
-/** A value that nobody can have stored before it was read, which says more than "no order". */
+/** Finds a value that was read before anybody stored it; a clearer reason than "no order". */
 function impossibleRead(operations, { counter }) {
   if (counter) return undefined;
   const stored = new Map();
@@ -71,7 +71,7 @@ function impossibleRead(operations, { counter }) {
   return operation && { operation, why: `nobody had stored ${name(operation.result)} when it was read` };
 }
 
-/** A version belongs to one state; and a value that is only stored once keeps its version. */
+/** Finds a version that belongs to two values, or a value with two versions. */
 function impossibleVersion(operations, { counter }) {
   const values = new Map();
   const versions = new Map();
@@ -93,9 +93,8 @@ function impossibleVersion(operations, { counter }) {
 const STORES = new Set(["set", "setMany", "add", "replace", "compareAndSet", "update"]);
 
 /**
- * What the key may hold after `operation` when it held `state` before; empty when the operation cannot have had that
- * result. Forgetting happens only where it is needed, because a key that holds a value can still do all that an absent
- * one can.
+ * The states that the key may have after `operation`, if it had `state` before; empty if the operation cannot have had its result.
+ * An eviction is assumed only where it is needed, because a key with a value may still turn out to be absent later.
  */
 function after(state, operation, { roomy }) {
   const { op, outcome, argument, expected, result } = operation;
@@ -132,7 +131,7 @@ function after(state, operation, { roomy }) {
     case "touch":
       return outcome === YES ? when(mayBePresent, [state]) : when(mayBeAbsent, [ABSENT]);
     case "update":
-      // It read the value it replaces at a moment that a pending one does not tell.
+      // A pending update did not record which value it replaced.
       if (outcome === PENDING) return store;
       return when(any || state === expected || (expected === ABSENT && mayBeAbsent), store);
     case "compareAndSet": {
@@ -153,7 +152,7 @@ function after(state, operation, { roomy }) {
   }
 }
 
-/** Undefined, or the operation that no order explains, and what the key may have held before. */
+/** Searches for an order: undefined if there is one, otherwise the operation that none explains, and the states before it. */
 function search(operations, initial, model) {
   const moments = operations.flatMap((operation) => [
     { stamp: operation.invoked, operation, call: true },
@@ -184,7 +183,7 @@ function search(operations, initial, model) {
     for (const { taken, state } of configurations.values()) {
       if (taken & bit) put(next, taken & ~bit, state);
       else {
-        // It died without having taken effect.
+        // An operation that was cut off may not have taken effect.
         if (operation.outcome === PENDING) put(next, taken, state);
         if (put(seen, taken, state)) waiting.push({ taken, state });
       }
@@ -193,8 +192,8 @@ function search(operations, initial, model) {
       const { taken, state } = waiting.pop();
       const results = after(state, operation, model);
       for (const result of results) put(next, taken, result);
-      // What only looks can as well look first: the others may follow later. Not so what was cut off: it may have removed
-      // nothing now, or what one of the others stores.
+      // An operation that does not change the state can come first; the others may follow later. This does not hold for an
+      // operation that was cut off: it may have removed a value that one of the others stores.
       if (results.length === 1 && results[0] === state && operation.outcome !== PENDING) continue;
       for (let place = 0; place < 31; place++) {
         const other = open[place];
@@ -213,7 +212,7 @@ function search(operations, initial, model) {
   return undefined;
 }
 
-/** The last operations that contradict each other, whatever the key held before them, without reads that do not matter. */
+/** The smallest window of operations that contradict each other, whatever the key held before, without reads that do not matter. */
 function smallest(operations, failed, model) {
   const until = operations.filter(({ invoked }) => invoked < failed.returned);
   const fails = (window) => search(window, new Set([ANY]), model) !== undefined;
@@ -226,12 +225,12 @@ function smallest(operations, failed, model) {
     break;
   }
   for (let i = window.length <= 400 ? 0 : window.length; i < window.length; ) {
-    // Only what is sure to change nothing may go: without a store, the rest would contradict itself.
+    // Only reads may be left out: without a store, the rest would always contradict itself.
     const rest = window.filter((_, at) => at !== i);
     if (window[i] !== failed && READS.has(window[i].op) && fails(rest)) window = rest;
     else i++;
   }
-  // From the front, one by one, as long as the rest still contradicts itself.
+  // Leaves out operations from the front, as long as the rest still contradicts itself.
   const byEnd = [...window].sort((a, b) => a.returned - b.returned);
   for (const first of byEnd.slice(0, 400)) {
     const rest = window.filter((operation) => operation !== first);
@@ -253,7 +252,7 @@ function told(why, window, marked) {
 
 const name = (value) => (value === ABSENT ? "nothing" : typeof value === "symbol" ? "anything" : `#${value}`);
 
-/** One operation, for people. */
+/** One operation as a line of text. */
 export function line(operation) {
   const { invoked, returned, place, incarnation, op, outcome, argument, expected, result, version, near } = operation;
   const given = STORES.has(op) || op === "increment" ? name(argument) : "";

@@ -1,6 +1,6 @@
 /**
- * A thread that does what the others do, values made, copied and checked, but never touches a cache: what it is kept
- * waiting for is the machine's doing, or the process's, and the measure for what the others are kept waiting for.
+ * A control: a thread that makes, copies and checks values like the participants, but never uses a cache. Its delays are caused by
+ * the machine or by the process, and the delays of the participants are compared with them.
  */
 import { parentPort, workerData } from "node:worker_threads";
 import { checkValue, generator, makeValue } from "../crash/checked-values.mjs";

@@ -1,6 +1,6 @@
 /**
- * One fire in a process of its own, where V8 can be told to do without helper threads: `fork` it with a plan, and it
- * answers with the result or with what was broken. Ends early and tidily when whoever started it is gone.
+ * Runs the driver in a process of its own, so that V8 can run without helper threads. `fork` it with a plan as its argument; it sends
+ * the result or the violation. It ends early and cleans up when its parent has ended.
  */
 import { fire } from "./driver.mjs";
 

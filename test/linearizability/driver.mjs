@@ -1,7 +1,6 @@
 /**
- * Operations on a few keys of one cache under fire: processes are killed, threads terminated, a process is stopped
- * while the others write the log around several times; and then all that anybody did is checked against an order that
- * explains it.
+ * Drives a test of linearizability: participants change a few keys of one cache, while processes are killed, threads are terminated,
+ * and a process is stopped while others fill the log several times. Then the recorded operations of all are checked.
  */
 import { rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,31 +18,33 @@ import { Stalls, sumOfStalls } from "./stalls.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
 const CONTROL = new URL("control-thread.mjs", import.meta.url);
-/** Steps that a victim does before it dies, at most, counted from its first. */
+/** Maximum number of steps of a victim before it is killed. */
 const MAX_STEPS = 200;
 const FILLING = 4_000;
-/** Operations between two pauses, so that on few processors the others have their turn as well. */
+/** Operations between two pauses, so that all participants make progress on a machine with few processors. */
 const BATCH = 32;
 const PAUSE_MS = 3;
 
-let arenas = 0;
+let runs = 0;
 
 /**
- * @param plan.roomy a cache in which nothing may be forgotten, or one in which space is reclaimed all the time
- * @param plan.clears whether participants clear the cache and invalidate a tag now and then
- * @param plan.kills processes to kill
- * @param plan.terminations threads to terminate
- * @param plan.freezes times that a process is stopped and woken up
- * @param plan.width victims of each kind that live at once, up to 4
- * @param plan.capacity events that each participant may record; the round ends when one has no room left
- * @param plan.progress is told what happened: `"kills"`, `"terminations"` or `"freezes"`
- * @param plan.until is asked whether to end early
- * @throws {Violation} when no order explains what happened
+ * Runs one round, and checks its operations.
+ *
+ * @param plan.roomy whether the cache is so large that it evicts nothing; otherwise it reclaims memory all the time
+ * @param plan.clears whether participants sometimes clear the cache or invalidate a tag
+ * @param plan.kills number of processes to kill
+ * @param plan.terminations number of threads to terminate
+ * @param plan.freezes number of times that a process is stopped and continued
+ * @param plan.width number of victims of each kind that live at the same time, at most 4
+ * @param plan.capacity number of events that each participant can record; the round ends when the log of one is full
+ * @param plan.progress called with the kind of each death or freeze: `"kills"`, `"terminations"` or `"freezes"`
+ * @param plan.until called to ask whether to end early
+ * @throws {Violation} when no order of the operations explains their results
  */
 export async function fire(plan) {
   const { roomy, clears = false, kills = 0, terminations = 0, freezes = 0, width = 3, seed, progress, until } = plan;
   const { capacity = 1 << 16 } = plan;
-  const name = `t-${process.pid}-fire-${++arenas}`;
+  const name = `t-${process.pid}-fire-${++runs}`;
   const file = `/dev/shm/${name}.log`;
   const random = generator(seed);
   const children = new Set();
@@ -88,7 +89,7 @@ export async function fire(plan) {
       await patient(Promise.race([victim.failed, failed, reached()]), `participant ${place} works`);
     };
 
-    /** One victim after the other in a place: its successor starts when it is provably gone. */
+    /** Kills one victim after the other in a place of the log; the next one starts when the last one is gone. */
     const injector = async (kind, place, start) => {
       const mine = generator(random.next());
       for (let events = 0; begun[kind] < wanted[kind] && !over(); ) {
@@ -174,7 +175,7 @@ export async function fire(plan) {
   }
 }
 
-/** A thread without a cache, as a measure for the machine. */
+/** Starts a thread without a cache, whose delays show those that the machine causes. */
 function controlThread({ batch, pauseMs, large }) {
   const gate = new Int32Array(new SharedArrayBuffer(4));
   const worker = new Worker(CONTROL, { workerData: { gate, batch, pauseMs, large } });
@@ -199,13 +200,13 @@ function controlThread({ batch, pauseMs, large }) {
   };
 }
 
-/** Checks what everybody recorded; how many operations that were. */
+/** Checks the recorded operations of all participants; their number. */
 function judge(log, { roomy, seed }) {
   const histories = log.read(KEYS, TAGGED);
   for (const [key, history] of histories.entries()) {
     const found = contradiction(history, { roomy, counter: isCounter(key) });
     if (found === undefined) continue;
-    const path = join(tmpdir(), `cache-machine-fire-${process.pid}-${arenas}.txt`);
+    const path = join(tmpdir(), `cache-machine-fire-${process.pid}-${runs}.txt`);
     const all = histories.map((events, number) => [
       `── ${nameOf(number)}`,
       ...events.sort((a, b) => a.invoked - b.invoked).map(line),

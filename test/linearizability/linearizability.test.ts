@@ -1,10 +1,11 @@
 /**
- * Linearizability under fire: what processes and threads did to a few keys of one cache, while some of them were killed,
- * terminated and stopped at random instants, is explained by some order of whole operations. First the judge itself:
- * histories written by hand, and random ones of which the truth is known.
+ * Tests linearizability under fire: processes and threads change a few keys of one cache, while some of them are killed, terminated
+ * and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs) must find
+ * an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
+ * with random ones that are known to be right or wrong.
  *
- * `FIRE_SEED=7 npx vitest run test/linearizability` repeats a plan; the instants of death are the scheduler's.
- * `FIRE_ROUNDS` scales the number of deaths, 1 by default.
+ * `FIRE_SEED=7 npx vitest run test/linearizability` repeats a plan; the moments of death also depend on the scheduler.
+ * `FIRE_ROUNDS` multiplies the number of deaths, 1 by default.
  */
 import { execFileSync, fork } from "node:child_process";
 import fc from "fast-check";
@@ -35,7 +36,7 @@ const event = (invoked: number, returned: number, op: string, outcome: number, r
   argument: invoked,
   ...rest,
 });
-/** The value that is stored is called by the moment of the call. */
+/** The name of a stored value is the stamp of its call. */
 const set = (from: number, to: number, outcome = DONE): Event => event(from, to, "set", outcome);
 const got = (from: number, to: number, result: number): Event => event(from, to, "get", YES, { result });
 const missed = (from: number, to: number): Event => event(from, to, "get", NO);
@@ -47,12 +48,12 @@ const swap = (from: number, to: number, expected: number | undefined, outcome: n
 const add = (from: number, to: number, by: number, result: number | undefined, outcome = DONE): Event =>
   event(from, to, "increment", outcome, { argument: by, expected: 0, result });
 
-describe("the judge accepts", () => {
+describe("histories that an order explains", () => {
   it.each<[string, Event[], Model]>([
-    ["nothing at all", [], roomy],
+    ["an empty history", [], roomy],
     ["a read of what was stored", [set(1, 2), got(3, 4, 1)], roomy],
     ["either value while one is replaced", [set(1, 2), set(3, 8), got(4, 5, 1), got(6, 7, 3)], roomy],
-    ["two stores at once, read in an order of their own", [set(1, 4), set(2, 3), got(5, 6, 2), got(7, 8, 2)], roomy],
+    ["two stores that overlap, in either order", [set(1, 4), set(2, 3), got(5, 6, 2), got(7, 8, 2)], roomy],
     ["a pending store that happened", [set(1, 2), set(3, 9, PENDING), got(4, 5, 3)], roomy],
     ["a pending store that never happened", [set(1, 2), set(3, 9, PENDING), got(10, 11, 1)], roomy],
     ["a pending store that happened late", [set(1, 2), set(3, 9, PENDING), got(4, 5, 1), got(10, 11, 3)], roomy],
@@ -60,9 +61,13 @@ describe("the judge accepts", () => {
     ["a busy store that did nothing", [set(1, 2), set(3, 4, BUSY), got(5, 6, 1)], roomy],
     ["a value that is forgotten, in a tight cache", [set(1, 2), missed(3, 4), did("add", 5, 6)], tight],
     ["a swap that fails because the value was forgotten", [set(1, 2), swap(3, 4, 1, NO), missed(5, 6)], tight],
-    ["increments at once", [add(1, 6, 5, 7), add(2, 5, 2, 2), add(7, 8, 1, 8)], counters],
-    ["an increment that was cut off, either way", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 7)], counters],
-    ["… or the other", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 2)], counters],
+    ["increments that overlap", [add(1, 6, 5, 7), add(2, 5, 2, 2), add(7, 8, 1, 8)], counters],
+    ["an increment that was cut off and took effect", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 7)], counters],
+    [
+      "an increment that was cut off and did not take effect",
+      [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 2)],
+      counters,
+    ],
     ["a counter that starts again, in a tight cache", [add(1, 2, 5, 5), add(3, 4, 2, 2)], { counter: true }],
     [
       "a swap refused after a writer died while counting",
@@ -70,30 +75,34 @@ describe("the judge accepts", () => {
       counters,
     ],
     [
-      "a store that is gone because all was cleared meanwhile",
+      "a store that is gone because a clear overlapped it",
       [set(1, 2), did("clear", 3, 8), did("add", 4, 9), missed(10, 11)],
       roomy,
     ],
-    ["a take and what follows", [set(1, 2), event(3, 4, "take", YES, { result: 1 }), did("replace", 5, 6, NO)], roomy],
-    ["an update of what is there", [set(1, 2), event(3, 4, "update", YES, { expected: 1 }), got(5, 6, 3)], roomy],
+    [
+      "a replace that fails after a take",
+      [set(1, 2), event(3, 4, "take", YES, { result: 1 }), did("replace", 5, 6, NO)],
+      roomy,
+    ],
+    ["an update of the stored value", [set(1, 2), event(3, 4, "update", YES, { expected: 1 }), got(5, 6, 3)], roomy],
     ["a touch that keeps the version", [set(1, 2), entry(3, 4, 1, 8), did("touch", 5, 6), entry(7, 8, 1, 8)], roomy],
-  ])("%s", (_, history, model) => {
+  ])("the checker accepts %s", (_, history, model) => {
     expect(contradiction(history, model)).toBeUndefined();
   });
 });
 
-describe("the judge refuses", () => {
+describe("histories that no order explains", () => {
   it.each<[string, Event[], Model]>([
     ["a stale read after a set returned", [set(1, 2), set(3, 4), got(5, 6, 1)], tight],
     ["a value that comes back after another was read", [set(1, 2), set(3, 8), got(4, 5, 3), got(6, 7, 1)], tight],
-    ["resurrection after delete", [set(1, 2), did("delete", 3, 4), got(5, 6, 1)], tight],
-    ["resurrection after clear", [set(1, 2), did("clear", 3, 4), got(5, 6, 1)], tight],
-    ["resurrection after a miss", [set(1, 2), missed(3, 4), got(5, 6, 1)], tight],
+    ["a value that comes back after a delete", [set(1, 2), did("delete", 3, 4), got(5, 6, 1)], tight],
+    ["a value that comes back after a clear", [set(1, 2), did("clear", 3, 4), got(5, 6, 1)], tight],
+    ["a value that comes back after a miss", [set(1, 2), missed(3, 4), got(5, 6, 1)], tight],
     ["a lost increment", [add(1, 2, 5, 5), add(3, 4, 2, 7), add(5, 6, 1, 6)], { counter: true }],
     ["an increment that counted twice", [add(1, 2, 5, 5), add(3, 4, 2, 9)], { counter: true }],
     ["two increments with one sum", [add(1, 5, 5, 5), add(2, 6, 5, 5)], counters],
-    ["two swaps of one version", [set(1, 2), swap(3, 6, 1, YES), swap(4, 7, 1, YES)], tight],
-    ["two adds", [did("add", 1, 4), did("add", 2, 3)], roomy],
+    ["two swaps of the same version", [set(1, 2), swap(3, 6, 1, YES), swap(4, 7, 1, YES)], tight],
+    ["two successful adds of the same key", [did("add", 1, 4), did("add", 2, 3)], roomy],
     ["a value that nobody stored", [set(1, 2), got(3, 4, 77)], tight],
     ["a value that was read before it was stored", [got(1, 2, 3), set(3, 4)], tight],
     ["a busy store that took effect", [set(1, 2), set(3, 4, BUSY), got(5, 6, 3)], tight],
@@ -107,40 +116,40 @@ describe("the judge refuses", () => {
     ["a value that is forgotten, in a roomy cache", [set(1, 2), missed(3, 4)], roomy],
     ["a counter that starts again, in a roomy cache", [add(1, 2, 5, 5), add(3, 4, 2, 2)], counters],
     ["a swap refused without reason", [set(1, 2), swap(3, 4, 1, NO), got(5, 6, 1)], tight],
-    ["a swap of what was not there any more", [set(1, 2), set(3, 4), swap(5, 6, 1, YES)], tight],
+    ["a swap of a value that had been replaced", [set(1, 2), set(3, 4), swap(5, 6, 1, YES)], tight],
     [
-      "an update of what was not there any more",
+      "an update of a value that had been replaced",
       [set(1, 2), set(3, 4), event(5, 6, "update", YES, { expected: 1 })],
       tight,
     ],
     [
-      "an update that lost another one",
+      "an update that took a stored value for absent",
       [set(1, 2), set(3, 4), event(5, 6, "update", YES, { expected: ABSENT }), missed(7, 8)],
       roomy,
     ],
-    ["a delete that found nothing", [set(1, 2), did("delete", 3, 4, NO)], roomy],
-    ["a delete of nothing", [did("delete", 1, 2)], tight],
+    ["a delete that fails for a stored value", [set(1, 2), did("delete", 3, 4, NO)], roomy],
+    ["a delete that succeeds for an absent key", [did("delete", 1, 2)], tight],
     [
-      "two takes of one value",
+      "two takes that return the same value",
       [set(1, 2), ...[3, 4].map((at) => event(at, at + 4, "take", YES, { result: 1 }))],
       tight,
     ],
-    ["a replace of nothing", [did("replace", 1, 2)], tight],
-    ["a replace refused", [set(1, 2), did("replace", 3, 4, NO)], roomy],
-    ["an add refused where nothing was", [did("add", 1, 2, NO)], tight],
-    ["a touch of nothing", [did("touch", 1, 2)], tight],
+    ["a replace that succeeds for an absent key", [did("replace", 1, 2)], tight],
+    ["a replace that fails for a stored value", [set(1, 2), did("replace", 3, 4, NO)], roomy],
+    ["an add that fails for an absent key", [did("add", 1, 2, NO)], tight],
+    ["a touch that succeeds for an absent key", [did("touch", 1, 2)], tight],
     [
-      "a touch that brings back what was deleted",
+      "a touch that brings back a deleted value",
       [set(1, 2), did("delete", 3, 4), did("touch", 5, 6), got(7, 8, 1)],
       tight,
     ],
-    ["a value whose version changes", [set(1, 2), entry(3, 4, 1, 8), entry(5, 6, 1, 10)], tight],
-    ["a version that comes back", [set(1, 2), entry(3, 4, 1, 8), set(5, 6), entry(7, 8, 5, 8)], tight],
-  ])("%s", (_, history, model) => {
+    ["a value whose version changes without a store", [set(1, 2), entry(3, 4, 1, 8), entry(5, 6, 1, 10)], tight],
+    ["a version that two values have", [set(1, 2), entry(3, 4, 1, 8), set(5, 6), entry(7, 8, 5, 8)], tight],
+  ])("the checker refuses %s", (_, history, model) => {
     expect(contradiction(history, model)).toBeDefined();
   });
 
-  it("and shows nothing but what contradicts itself", () => {
+  it("the checker shows only the operations that contradict each other", () => {
     const before = Array.from({ length: 50 }, (_, i) => [
       set(10 * i + 1, 10 * i + 2),
       got(10 * i + 3, 10 * i + 4, 10 * i + 1),
@@ -158,14 +167,14 @@ describe("the judge refuses", () => {
   });
 });
 
-it("what was cut off may have removed what was stored at the same time", () => {
+it("the checker accepts that a delete or take which was cut off removed a value that was stored at the same time", () => {
   for (const op of ["take", "delete"]) {
     const history = [event(19, 41, "set", DONE), event(39, 40, op, PENDING, { result: ABSENT }), missed(119, 120)];
     expect(contradiction(history, roomy)).toBeUndefined();
   }
 });
 
-/** What really happened one after the other, told as if it had happened at once. */
+/** Random histories: operations that happened one after the other, recorded as if they had overlapped. */
 function random(model: Model): fc.Arbitrary<{ history: Event[]; replaced: [number, number][] }> {
   const names = ["get", "set", "delete", "take", "add", "replace", "compareAndSet", "update", "increment", "touch"];
   const step = fc.record({
@@ -181,7 +190,7 @@ function random(model: Model): fc.Arbitrary<{ history: Event[]; replaced: [numbe
   return fc.array(step, { minLength: 5, maxLength: 60 }).map((steps) => {
     const history: Event[] = [];
     const free = new Map<number, number>();
-    /** Values, and when they were certainly gone: replaced by an operation that began when the value was there. */
+    /** Values, and when they were certainly gone: each was replaced by an operation that began while it was stored. */
     const replaced: [number, number][] = [];
     let state: number | undefined;
     let seen: number | undefined;
@@ -256,8 +265,8 @@ describe.each<[string, Model]>([
   ["tight", tight],
   ["counters", counters],
   ["tight counters", { counter: true }],
-])("of random histories that really happened, %s, the judge", (_, model) => {
-  it("accepts every one", () => {
+])("random histories, %s", (_, model) => {
+  it("the checker accepts every random history that happened", () => {
     fc.assert(
       fc.property(random(model), ({ history }) => {
         expect(contradiction(history, model)).toBeUndefined();
@@ -266,7 +275,7 @@ describe.each<[string, Model]>([
     );
   });
 
-  it("refuses every one in which a later read finds what was replaced before", () => {
+  it("the checker refuses every random history in which a read returns a value that had been replaced before", () => {
     let refused = 0;
     fc.assert(
       fc.property(random(model), fc.nat(), ({ history, replaced }, pick) => {
@@ -285,13 +294,13 @@ describe.each<[string, Model]>([
   });
 });
 
-describe("the record", () => {
+describe("recording", () => {
   const memory = (): WebAssembly.Memory => {
     const pages = pagesOf(10);
     return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
   };
 
-  it("keeps what a participant had begun when it died, until its death was seen", () => {
+  it("the log keeps an operation of a dead participant open until its death is recorded", () => {
     const log = new Log(memory(), 10);
     const pen = new Recorder(log, 3, 1, { near: true });
     pen.end(pen.begin(OP.set, 1, 7), DONE);
@@ -306,14 +315,14 @@ describe("the record", () => {
     expect(after).toMatchObject([{ returned: 2 }, { invoked: 3, returned: 4, outcome: PENDING }]);
   });
 
-  it("has an end, and says so", () => {
+  it("the log reports when it is full", () => {
     const log = new Log(memory(), 10);
     const pen = new Recorder(log, 0, 1, { near: false });
     for (let i = 0; i < 10; i++) pen.end(pen.begin(OP.get, 0), NO);
     expect([log.full, pen.room(1), log.full]).toEqual([false, false, true]);
   });
 
-  it("counts what runs and sleeps for too long, and what is kept waiting", () => {
+  it("stalls count operations that run or sleep too long, apart from those that other work blocks", () => {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
     const during = (act: () => void) => {
       const stalls = new Stalls();
@@ -330,20 +339,20 @@ describe("the record", () => {
     expect(during(() => {})).toEqual([0, 0]);
     expect(during(() => Atomics.wait(sleeper, 0, 0, 130))).toEqual([1, 1]);
     expect(during(spin)).toEqual([1, 1]);
-    // Blocked by something else, which is told apart.
+    // Blocked by another program: unexplained, but not by the cache.
     expect(during(() => execFileSync("sleep", ["0.2"]))).toEqual([1, 0]);
   });
 });
 
-describe("under fire", () => {
+describe("a cache whose participants are killed, terminated and stopped", () => {
   const plans = [
-    { what: "a tight cache, which forgets", roomy: false, clears: false },
-    { what: "a roomy cache, which forgets nothing", roomy: true, clears: false },
+    { what: "a tight cache", roomy: false, clears: false },
+    { what: "a roomy cache", roomy: true, clears: false },
     { what: "a tight cache that is cleared now and then", roomy: false, clears: true },
     { what: "a roomy cache that is cleared now and then", roomy: true, clears: true },
   ];
 
-  /** In a process of its own; see `fire-stalls.mjs` for why. */
+  /** Runs a plan in a process of its own, with flags of V8 that the measurements need (stalls.mjs). */
   function burn(plan: object): Promise<Record<string, any>> {
     const main = fork(new URL("driver-process.mjs", import.meta.url), [JSON.stringify(plan)], {
       execArgv: MEASURED,
@@ -353,19 +362,23 @@ describe("under fire", () => {
         if (message.result) resolve(message.result);
         else reject(new Error(message.broken));
       });
-      main.once("exit", (...how) => reject(new Error(`the fire went out without a result: ${how}`)));
+      main.once("exit", (...how) => reject(new Error(`the driver ended without a result: ${how}`)));
     });
   }
 
-  it.each(plans)("$what is linearizable", { timeout: 180_000 }, async ({ what, ...plan }) => {
-    const [kills, terminations, freezes] = [8 * rounds, 12 * rounds, 5 * rounds];
-    const result = await burn({ ...plan, kills, terminations, freezes, seed });
-    console.log(what, JSON.stringify(result));
-    expect(result).toMatchObject({ kills, terminations, freezes });
-    expect(result.operations).toBeGreaterThan(2_000);
-    // All but what waits in the bucket of a stopped process.
-    expect(result.busy).toBeLessThan(result.survivorSteps / 50);
-    // How long a survivor ran and slept, whatever the machine did to it beyond that. One step may wait 50 ms twice.
-    expect(result.ours).toBeLessThanOrEqual(1);
-  });
+  it.each(plans)(
+    "the operations on $what are linearizable while participants die",
+    { timeout: 180_000 },
+    async ({ what, ...plan }) => {
+      const [kills, terminations, freezes] = [8 * rounds, 12 * rounds, 5 * rounds];
+      const result = await burn({ ...plan, kills, terminations, freezes, seed });
+      console.log(what, JSON.stringify(result));
+      expect(result).toMatchObject({ kills, terminations, freezes });
+      expect(result.operations).toBeGreaterThan(2_000);
+      // Only operations on the locked bucket of a stopped process may be busy.
+      expect(result.busy).toBeLessThan(result.survivorSteps / 50);
+      // Operations that took too long by running or sleeping, which the cache is responsible for. One step may wait 50 ms twice.
+      expect(result.ours).toBeLessThanOrEqual(1);
+    },
+  );
 });

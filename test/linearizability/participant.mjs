@@ -1,5 +1,5 @@
 /**
- * A participant of the fire as a process or as a thread: works until the log says stop, or until it is killed.
+ * A participant of a test of linearizability, as a process or a thread. It works until the log says stop, or until it is killed.
  */
 import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { attachCache, openCache } from "cache-machine";
@@ -13,9 +13,9 @@ const { name, handle, survivor, batch, pauseMs, capacity, near } = setup;
 const send = (message) => (isMainThread ? process.send(message) : parentPort.postMessage(message));
 
 if (isMainThread) {
-  // Ctrl-C is meant for whoever started this; it ends its participants itself, unless it was killed.
+  // Ctrl-C is for the parent process, which ends its participants itself.
   process.on("SIGINT", () => {});
-  // The parent's death ends it, unless that was gone before the system knew.
+  // The kernel kills this process when its parent dies, but not if the parent had died before that was set.
   if (process.ppid !== setup.parent) process.exit(1);
 }
 

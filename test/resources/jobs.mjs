@@ -1,6 +1,6 @@
 /**
- * Jobs for a process of its own, so that what is counted there is nobody else's, and so that limits hold for nobody else:
- * `node --expose-gc resources-jobs.mjs <job> '{"name": …}'` prints what it found as JSON.
+ * The jobs of resources.test.ts. Each runs in a process of its own, so that nobody else's resources are counted, and limits affect
+ * nobody else: `node --expose-gc jobs.mjs <job> '{"name": …}'` prints its results as JSON.
  */
 import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readdirSync, readFileSync, statfsSync } from "node:fs";
@@ -16,14 +16,14 @@ const { attachCache, createCache, destroyCache, openCache } = apart;
 
 const GUEST = fileURLToPath(new URL("opening-worker.mjs", import.meta.url));
 
-/** Limits this process, as `ulimit` would; only the soft limit, so that it can be raised again. */
+/** Limits a resource of this process, like `ulimit`; only the soft limit, so that it can be raised again. */
 function limit(resource, value) {
   execFileSync("prlimit", ["--pid", String(process.pid), `--${resource}=${value}:`]);
 }
 
 const addressSpace = () => Number(readFileSync("/proc/self/statm", "latin1").split(" ")[0]) * 4096;
 
-/** Name, code and message of what is thrown; what is returned otherwise. */
+/** Calls a function: name, code and message of its error, or its result. */
 function outcome(run) {
   try {
     return { returned: run() };
@@ -32,10 +32,10 @@ function outcome(run) {
   }
 }
 
-/** How many mappings of caches this process has; a file that it made itself has no name there. */
+/** Number of mappings of named cache files in this process; a file that it has created itself shows no name there. */
 const mappings = () => readFileSync("/proc/self/maps", "latin1").match(/ \/dev\/shm\/.*$/gm)?.length ?? 0;
 
-/** What this process has open once everything has settled. */
+/** The resources of this process after garbage collection. */
 async function settled() {
   for (let i = 0; i < 3; i++) {
     gc();
@@ -44,7 +44,7 @@ async function settled() {
   return resources();
 }
 
-/** How `files` and `maps` grew during `run`, after a first time that fills what is kept for good. */
+/** How much `files` and `maps` grew during `times` calls of `run`. A first call is not counted, because it allocates what is kept for good. */
 async function growth(run, times) {
   await run(0);
   const before = await settled();
@@ -61,8 +61,8 @@ const works = (cache, i) => {
 
 const jobs = {
   /**
-   * Opens and closes one name. `held`: somebody else in this process has it open all the time. `oneSeat`: all that is
-   * opened has one seat, as usual.
+   * Opens and closes one cache. `held`: another participant in this process has it open all the time. `oneSeat`: all Cache objects
+   * share one seat, as usual.
    */
   async openAndClose({ name, times, held, leaks = false, oneSeat = false }) {
     const openCache = oneSeat ? together.openCache : apart.openCache;
@@ -86,7 +86,7 @@ const jobs = {
     const grown = await growth((i) => {
       const cache = openCache(name, { size: "1mb", nearCache: 16 });
       works(cache, i);
-      // In both orders.
+      // Closes before and after destroying, in turns.
       if (i % 2 === 0) cache.close();
       if (!destroyCache(name)) throw new Error(`gone in round ${i}`);
       if (i % 2 === 1) cache.close();
@@ -94,7 +94,7 @@ const jobs = {
     return { ...grown, mapped: mappings() };
   },
 
-  /** Caches of thread reach in an address space that has room for a few at a time. */
+  /** Creates caches of reach `threads` in an address space that has room for only a few at a time. */
   async threadCaches({ times, size, room }) {
     gc();
     limit("as", addressSpace() + room);
@@ -106,7 +106,7 @@ const jobs = {
     return grown;
   },
 
-  /** The same with files: the mapping of each ends with its last user. */
+  /** Creates caches of reach `processes` in such an address space; each mapping ends with its last user. */
   async files({ name, times, size, room }) {
     gc();
     limit("as", addressSpace() + room);
@@ -118,7 +118,7 @@ const jobs = {
     }, times);
   },
 
-  /** `tracked`: whether Node.js closes what a worker has opened when that ends. */
+  /** Terminates workers that have opened the cache. `tracked`: whether Node.js closes a worker's descriptors when it ends. */
   async workers({ name, times, width = 4, tracked = true }) {
     const cache = openCache(name, { size: "1mb" });
     let serial = 0;
@@ -139,8 +139,8 @@ const jobs = {
   },
 
   /**
-   * Workers that end without close(), of caches that are destroyed: what is free in the file system after each, nothing
-   * having been collected. `who` maps the file: this thread before the worker, which joins by `by`, or the worker alone.
+   * Ends workers without close(), and destroys their caches: the free blocks of the file system after each, without garbage
+   * collection. `who` maps the file: this thread before the worker, which joins by `by`, or the worker alone.
    */
   async leavers({ path, size, endings }) {
     const free = [];
@@ -165,7 +165,7 @@ const jobs = {
     return { free };
   },
 
-  /** Terminates workers that open and close, and create and destroy, at whatever instant. */
+  /** Terminates workers at random moments while they open, close, create and destroy caches. */
   async terminatedWhileOpening({ name, times, seed, width = 3 }) {
     const random = generator(seed);
     const cache = openCache(name, { size: "1mb" });
@@ -203,7 +203,7 @@ const jobs = {
     return { ...grown, opened, interrupted, participants, broken, full, tooMany, mapped, others };
   },
 
-  /** No address space: errors, and what is there goes on. */
+  /** Opens caches without free address space: this fails, and open caches still work. */
   async noAddressSpace({ name }) {
     const cache = openCache(name, { size: "1mb" });
     gc();
@@ -213,7 +213,7 @@ const jobs = {
       outcome(() => openCache(`${name}-other`, { size: "1mb" })),
     ];
     works(cache, 1);
-    // In this process the mapping is there already.
+    // This process has the mapping already.
     const again = openCache(name);
     works(again, 2);
     again.close();
@@ -226,7 +226,7 @@ const jobs = {
     return { refused };
   },
 
-  /** No descriptors: errors, and what is there goes on, in this thread and in a worker. */
+  /** Opens caches without free descriptors, in this thread and in a worker: this fails, and open caches still work. */
   async noDescriptors({ name }) {
     const cache = openCache(name, { size: "1mb" });
     const local = createCache({ size: "1mb" });
@@ -260,7 +260,7 @@ const jobs = {
     const after = answer();
     worker.postMessage("open");
     const inWorkerAfter = await after;
-    // One that came while there were no descriptors is proved dead as well.
+    // A worker that joined while no descriptor was free is also found dead after its end.
     const localBefore = local.stats().participants;
     await worker.terminate();
     const localAfter = local.stats().participants;
@@ -276,7 +276,7 @@ const jobs = {
     };
   },
 
-  /** Writes the whole cache several times over, and reads what was written last. */
+  /** Writes several times the size of the cache, and reads the last values. */
   async fill({ name, path, times = 3 }) {
     const cache = openCache(name, { path });
     const { capacity } = cache.stats();
@@ -292,5 +292,5 @@ const jobs = {
 
 const [job, options] = process.argv.slice(2);
 console.log(JSON.stringify(await jobs[job](JSON.parse(options))));
-// A worker that was not ended keeps nobody waiting.
+// Ends the process although a worker may still run.
 process.exit(0);

@@ -1,4 +1,4 @@
-/** A process that is many participants: told how many, it opens the cache so often, each with an entry of its own. */
+/** A process with many participants: opens the cache as often as it is told to, and stores an entry by each participant. */
 import { openCache } from "../host/apart.mjs";
 
 const name = process.argv[2];

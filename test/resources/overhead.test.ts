@@ -1,6 +1,6 @@
 /**
- * What must not drift unnoticed: the bytes that an entry costs and where they go, the size and the face of the compiled
- * engine, and what is installed with the package. A change here is fine when it is meant.
+ * Pins numbers that must not change unnoticed: the memory that an entry takes, the size, imports and exports of the compiled engine,
+ * and the dependencies of the package. An intended change is made here too.
  */
 
 import { readFileSync } from "node:fs";
@@ -11,7 +11,7 @@ const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta
 const MIB = 1 << 20;
 const INDEX_WORD = 8;
 
-/** Bytes in the log of one entry. */
+/** The bytes that one entry takes in the log. */
 function cost(key: string | Uint8Array, value: unknown, options?: { ttl?: number; tags?: string[] }): number {
   const cache = createCache({ size: "1mb" });
   cache.set(key, value, options);
@@ -23,7 +23,7 @@ function cost(key: string | Uint8Array, value: unknown, options?: { ttl?: number
 
 const up = (bytes: number, to: number) => Math.ceil(bytes / to) * to;
 
-describe("an entry costs", () => {
+describe("the memory of an entry", () => {
   it.each([
     [1, 0],
     [8, 8],
@@ -32,33 +32,36 @@ describe("an entry costs", () => {
     [20, 100],
     [20, 1_000],
     [250, 7_000],
-  ])("32 bytes beside a key of %i and a value of %i, in steps of 16", (keyLength, valueLength) => {
-    const expected = up(32 + up(keyLength, 8) + valueLength, 16);
-    expect(cost("k".repeat(keyLength), "v".repeat(valueLength))).toBe(expected);
-    expect(cost("k".repeat(keyLength), Buffer.alloc(valueLength))).toBe(expected);
-    expect(cost(Buffer.alloc(keyLength), Buffer.alloc(valueLength))).toBe(expected);
-  });
+  ])(
+    "an entry with a key of %i and a value of %i bytes takes 32 bytes more, rounded up to 16",
+    (keyLength, valueLength) => {
+      const expected = up(32 + up(keyLength, 8) + valueLength, 16);
+      expect(cost("k".repeat(keyLength), "v".repeat(valueLength))).toBe(expected);
+      expect(cost("k".repeat(keyLength), Buffer.alloc(valueLength))).toBe(expected);
+      expect(cost(Buffer.alloc(keyLength), Buffer.alloc(valueLength))).toBe(expected);
+    },
+  );
 
   it.each([
     ["a number", 1.5, 8],
     ["a boolean", true, 0],
     ["null", null, 0],
-    ["a text of two-byte characters, as UTF-16", "Ω€Ω€", 8],
-  ])("no more for %s than its bytes", (_, value, bytes) => {
+    ["a text of two-byte characters, in UTF-16", "Ω€Ω€", 8],
+  ])("an entry with %s takes no more than the bytes of the value", (_, value, bytes) => {
     expect(cost("12345678", value)).toBeLessThanOrEqual(up(32 + 8 + bytes + 4, 16));
   });
 
-  it("8 bytes more when it expires", () => {
+  it("an entry that expires takes 8 bytes more", () => {
     expect(cost("12345678", "v".repeat(8), { ttl: 1_000 })).toBe(48 + 16);
     expect(cost("12345678", "", { ttl: 1_000 })).toBe(48);
   });
 
-  it("8 bytes more for its tags, and 10 for each beside the name", () => {
+  it("an entry with tags takes 8 bytes more, and 10 bytes and the name for each tag", () => {
     const tags = ["news", "sport"];
     expect(cost("12345678", "", { tags })).toBe(up(32 + 8 + up(8 + 2 * 10 + 9, 8), 16));
   });
 
-  it("8 bytes and 40 for each chunk when it is large", () => {
+  it("a large entry takes less than 0.5 % more for its chunks", () => {
     const cache = createCache({ size: "64mb" });
     cache.set("large", Buffer.alloc(8 * MIB));
     const { bytes } = cache.stats();
@@ -66,7 +69,7 @@ describe("an entry costs", () => {
     expect(bytes / (8 * MIB)).toBeLessThan(1.005);
   });
 
-  it("64 bytes at most beside key and value, on average, with two words of the index", () => {
+  it("an entry takes on average at most 64 bytes beside key and value, with two words of the index", () => {
     const cache = createCache({ size: "64mb", nearCache: 0 });
     const count = 20_000;
     let payload = 0;
@@ -97,11 +100,11 @@ describe("the compiled engine", () => {
   const bytes = read("wasm/cache_machine.wasm");
   const module = new WebAssembly.Module(bytes);
 
-  it("has less than 56 KiB", () => {
+  it("the compiled engine has less than 56 KiB", () => {
     expect(bytes.length).toBeLessThan(56 * 1024);
   });
 
-  it("imports its memory and four functions", () => {
+  it("the compiled engine imports its memory and four functions", () => {
     const imports = WebAssembly.Module.imports(module).map(({ module, name, kind }) => `${kind} ${module}.${name}`);
     expect(imports.sort()).toEqual([
       "function host.now",
@@ -112,7 +115,7 @@ describe("the compiled engine", () => {
     ]);
   });
 
-  it("exports these functions and no others", () => {
+  it("the compiled engine exports these functions and no others", () => {
     const names = WebAssembly.Module.exports(module).map(({ name }) => name);
     expect(names.sort().join(" ")).toMatchInlineSnapshot(
       `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes clear commit_large counter detach find format get increment invalidate max_inline max_value next occupancy participants read_chunk recover remove seat_at seats_of segments set tag_counters tag_counters_at touch used validate write_chunk"`,
@@ -123,13 +126,13 @@ describe("the compiled engine", () => {
 describe("the package", () => {
   const manifest = JSON.parse(read("package.json").toString());
 
-  it("has one dependency, and none that may be missing", () => {
+  it("the package has one dependency, and no optional or peer dependencies", () => {
     expect(Object.keys(manifest.dependencies ?? {})).toEqual(["devalue"]);
     expect(manifest.optionalDependencies).toBeUndefined();
     expect(manifest.peerDependencies).toBeUndefined();
   });
 
-  it("runs nothing when it is installed", () => {
+  it("the package runs no script when it is installed", () => {
     expect(Object.keys(manifest.scripts).filter((name) => /install|^prepare$/.test(name))).toEqual([]);
   });
 });

@@ -1,9 +1,9 @@
 /**
- * What happens when something runs out (memory, address space, descriptors, places), and that nothing is left behind by
- * those who come and go. Counted in processes of their own, in which nobody else opens anything.
+ * Tests that participants leave no resources behind, and what happens when a resource runs out: memory, address space, descriptors
+ * or seats. Each job runs in a process of its own (jobs.mjs), in which only the test opens files.
  *
- * `RESOURCES_ROUNDS` multiplies the number of rounds, 1 by default. A full table of open files (ENFILE) is the whole
- * machine's, so it is not tested; the code treats it as EMFILE.
+ * `RESOURCES_ROUNDS` multiplies the number of rounds, 1 by default. A full table of open files (ENFILE) would affect the whole
+ * machine, so it is not tested; the code treats it like EMFILE.
  */
 
 import { type ChildProcess, execFileSync, fork, spawn, spawnSync } from "node:child_process";
@@ -22,13 +22,13 @@ const seed = Number(process.env.RESOURCES_SEED ?? Math.floor(Math.random() * 1e9
 console.log(`RESOURCES_SEED=${seed} RESOURCES_ROUNDS=${rounds}`);
 
 const MINUTES = 60_000;
-/** No job takes longer unless it hangs. */
+/** Time limit of a job. */
 const PATIENCE_MS = 3 * MINUTES * rounds;
 vi.setConfig({ testTimeout: PATIENCE_MS + MINUTES });
 const MIB = 1 << 20;
 const JOBS = fileURLToPath(new URL("jobs.mjs", import.meta.url));
 const CROWD = fileURLToPath(new URL("many-participants.mjs", import.meta.url));
-/** What a runtime may open for itself meanwhile: a few mappings of its own code, a descriptor for an event loop. */
+/** Number of mappings and descriptors that Node.js may open for itself meanwhile. */
 const FEW = 8;
 
 const isMountable = process.geteuid?.() === 0 && canMount();
@@ -56,7 +56,7 @@ function canMount(): boolean {
   }
 }
 
-/** How a job ends; `[0, null]` when nothing went wrong. */
+/** Runs a job to its end: exit code and signal, and its output. */
 async function end(job: string, options: object): Promise<{ exit: unknown[]; said: string; printed: string }> {
   const child = spawn(process.execPath, ["--expose-gc", JOBS, job, JSON.stringify(options)], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -74,7 +74,7 @@ async function end(job: string, options: object): Promise<{ exit: unknown[]; sai
   return { exit, said, printed };
 }
 
-/** What a job has found. */
+/** Runs a job, which must succeed; its results. */
 async function run<T = any>(job: string, options: object): Promise<T> {
   const { exit, said, printed } = await end(job, options);
   expect([said, exit]).toEqual(["", [0, null]]);
@@ -82,25 +82,28 @@ async function run<T = any>(job: string, options: object): Promise<T> {
   return JSON.parse(printed) as T;
 }
 
-describe("nothing is left behind", () => {
-  test("a leak would be noticed", async () => {
+describe("participants that come and go", () => {
+  test("a leak of descriptors and mappings is noticed", async () => {
     const found = await run("openAndClose", { name, times: 20, held: true, leaks: true });
     expect(found.files).toBe(20);
     expect(found.mapped).toBe(1);
   });
 
-  test("a place that is lost would be noticed", async () => {
+  test("a leak of seats is noticed", async () => {
     const found = await run("workers", { name, times: 3, width: 2, tracked: false });
     expect(found).toMatchObject({ terminated: 6, participants: 7, files: 4 });
   });
 
-  test.each([true, false])("by opening and closing thousands of times, held open by another: %s", async (held) => {
-    const found = await run("openAndClose", { name, times: 3_000 * rounds, held });
-    expect(found).toMatchObject({ files: 0, mapped: held ? 1 : 0, participants: 1 });
-    expect(found.maps).toBeLessThanOrEqual(FEW);
-  });
+  test.each([true, false])(
+    "opening and closing a cache thousands of times leaks nothing, held open by another participant: %s",
+    async (held) => {
+      const found = await run("openAndClose", { name, times: 3_000 * rounds, held });
+      expect(found).toMatchObject({ files: 0, mapped: held ? 1 : 0, participants: 1 });
+      expect(found.maps).toBeLessThanOrEqual(FEW);
+    },
+  );
 
-  test("by opening it many times in one thread: that is one place, however often", async () => {
+  test("opening a cache many times in one thread takes one seat, and leaks nothing", async () => {
     const kept = await run("openAndClose", { name, times: 500, held: false, leaks: true, oneSeat: true });
     expect(kept).toMatchObject({ files: 0, mapped: 1, participants: 1 });
     const held = await run("openAndClose", { name, times: 1_000 * rounds, held: true, oneSeat: true });
@@ -108,42 +111,42 @@ describe("nothing is left behind", () => {
     expect(held.maps).toBeLessThanOrEqual(FEW);
   });
 
-  test("by creating and destroying a thousand times", async () => {
+  test("creating and destroying a cache a thousand times leaks nothing", async () => {
     const found = await run("createAndDestroy", { name, times: 1_000 * rounds });
     expect(found).toMatchObject({ files: 0, mapped: 0 });
     expect(found.maps).toBeLessThanOrEqual(FEW);
     expect(fs.readdirSync("/dev/shm").filter((file) => file.includes(name))).toEqual([]);
   });
 
-  test("by workers that are terminated, one after the other", async () => {
+  test("workers that are terminated with the cache open leak nothing", async () => {
     const found = await run("workers", { name, times: 80 * rounds });
     expect(found).toMatchObject({ participants: 1, mapped: 1 });
     expect(found.files).toBeLessThanOrEqual(0);
     expect(found.maps).toBeLessThanOrEqual(FEW);
   });
 
-  test("by workers that are terminated while they open and close", async () => {
+  test("workers that are terminated while they open and close caches leak nothing", async () => {
     const found = await run("terminatedWhileOpening", { name, times: 80 * rounds, seed });
-    // No place is lost, nobody counts who is not there, and the next one too many is still told.
+    // All seats are free, terminated workers are not counted, and one participant too many gets ERR_BUSY.
     expect(found).toMatchObject({ participants: 1, broken: 0, full: 64, tooMany: "ERR_BUSY", mapped: 1, others: [] });
     expect(found.files).toBeLessThanOrEqual(0);
     expect(found.maps).toBeLessThanOrEqual(FEW);
-    // Otherwise it was not what the test is about.
+    // Enough workers were terminated in the middle of a call.
     expect(found.interrupted).toBeGreaterThan(20 * rounds);
   });
 
   test.each([
     ["threadCaches", "64mb"],
     ["files", "1mb"],
-  ])("address space comes back: %s of %s in a space for a few", async (job, size) => {
+  ])("closed caches free their address space: %s of %s in a space with room for a few", async (job, size) => {
     const found = await run(job, { name, times: 200 * rounds, size, room: 64 * 2 ** 30 });
     expect(found.files).toBe(0);
     expect(found.maps).toBeLessThanOrEqual(FEW);
   });
 });
 
-describe("without", () => {
-  test("address space: an error that says so, and what is open goes on", async () => {
+describe("resources that run out", () => {
+  test("without address space, opening a cache fails with ERR_NO_SPACE, and open caches work", async () => {
     const { refused } = await run("noAddressSpace", { name });
     expect(refused).toHaveLength(2);
     for (const { name, code, message } of refused) {
@@ -153,7 +156,7 @@ describe("without", () => {
     expect(fs.readdirSync("/dev/shm").filter((file) => file.includes(`${name}-other`))).toEqual([]);
   });
 
-  test("descriptors: an error that says so, also in a worker, and what is open goes on", async () => {
+  test("without descriptors, opening a cache fails with ERR_NO_SPACE, also in a worker, and open caches work", async () => {
     const found = await run("noDescriptors", { name });
     expect(found.refused).toHaveLength(3);
     for (const { name, code, message } of [...found.refused, found.inWorker[0]]) {
@@ -162,14 +165,14 @@ describe("without", () => {
     }
     expect(found.participants).toBe(1);
     expect(found.inWorkerAfter).toEqual([{ returned: 1 }, { returned: 1 }]);
-    // Whoever joined meanwhile, or was refused, is proved dead like everybody else.
+    // A worker that joined meanwhile, or was refused, is found dead after its end like any other.
     if (found.inWorker[1].returned === undefined) expect(found.inWorker[1].code).toBe("ERR_NO_SPACE");
     expect(found.localAfter).toBe(1);
     expect(found.processesAfter).toBe(2);
   });
 
   test.skipIf(!isMountable)(
-    "blocks: errors for new caches, and the ones there take all they can (needs root)",
+    "on a full file system, creating a cache fails with ERR_NO_SPACE, and existing caches can be filled (needs root)",
     async () => {
       const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-full-"));
       execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "none", place]);
@@ -182,7 +185,7 @@ describe("without", () => {
         expect([fs.readdirSync(place), free()]).toEqual([[], empty]);
         const cache = openCache("app", { path: place, size: "1mb" });
         cache.set("before", 1);
-        // Of the same bytes, but without blocks behind them: what a cache would be that did not reserve them.
+        // A sparse file with the same bytes: a cache that did not reserve its blocks.
         const file = (cache.handle as CacheHandle & { path: string }).path;
         const sparse = file.replace("-app.", "-sparse.");
         fs.writeFileSync(sparse, fs.readFileSync(file).subarray(0, 256 << 10), { mode: 0o600 });
@@ -203,7 +206,7 @@ describe("without", () => {
         const found = await run("fill", { name: "app", path: place });
         expect(found.read).toEqual([true, 0]);
         expect(found.share).toBeGreaterThan(0.85);
-        // Another process has written all of it; this one sees it and goes on.
+        // Another process has filled the cache; this one reads its entries.
         expect(cache.get("large")).toHaveLength(100_000);
         cache.set("after", 1);
         cache.close();
@@ -218,7 +221,7 @@ describe("without", () => {
 
 describe("threads that end without close()", () => {
   test.skipIf(!isMountable)(
-    "give up the memory of destroyed caches at once, however they end (needs root)",
+    "threads that end without close() free the memory of destroyed caches at once, however they end (needs root)",
     async () => {
       const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-leave-"));
       execFileSync("mount", ["-t", "tmpfs", "-o", "size=64m", "none", place]);
@@ -231,7 +234,7 @@ describe("threads that end without close()", () => {
           { ending, who: "worker", by: "name", last: false },
         ]);
         const empty = fs.statfsSync(place).bfree;
-        // Two of them fit: one that stayed would be noticed by the second one after it, if not by what is free.
+        // The file system has room for two caches: if one stayed, the second one after it could not be created.
         const { free } = await run("leavers", { path: place, size: "24mb", endings });
         expect(free).toEqual(endings.map(() => empty));
         expect(fs.readdirSync(place)).toEqual([]);
@@ -244,7 +247,7 @@ describe("threads that end without close()", () => {
 });
 
 describe("1,024 participants", () => {
-  const SLOTS = 1_024;
+  const SEATS = 1_024;
   const crowds: ChildProcess[] = [];
 
   afterAll(() => {
@@ -263,16 +266,16 @@ describe("1,024 participants", () => {
     return crowd;
   }
 
-  test("all have a place, one more has none, and all can leave and come again", async () => {
+  test("1,024 participants have seats, one more gets ERR_BUSY, and all can leave and come back", async () => {
     const cache = openCache(name, { size: "64mb", nearCache: 0 });
     try {
       cache.set("kept", "value");
       const three = await Promise.all([start(), start(), start()]);
       const [closing, dying, staying] = three as [ChildProcess, ChildProcess, ChildProcess];
-      // All at once, so that they meet.
+      // All at once, so that they compete for seats.
       const opened = await Promise.all(three.map((crowd) => ask(crowd, { open: 341 })));
       expect(opened).toEqual(three.map(() => ({ open: 341 })));
-      expect(cache.stats().participants).toBe(SLOTS);
+      expect(cache.stats().participants).toBe(SEATS);
       const tooMany = expect.objectContaining({ code: "ERR_BUSY", message: expect.stringContaining("1024") });
       for (let i = 0; i < 5; i++) expect(() => openCache(name)).toThrow(tooMany);
       expect((await ask(staying, { open: 1 })).error).toEqual(tooMany);
@@ -283,8 +286,8 @@ describe("1,024 participants", () => {
       const died = once(dying, "exit");
       dying.kill("SIGKILL");
       await died;
-      expect(cache.stats().participants).toBe(SLOTS - 2 * 341);
-      // In the places of those who left and of some who died.
+      expect(cache.stats().participants).toBe(SEATS - 2 * 341);
+      // Takes the seats of those who left and of some who died.
       expect(await ask(closing, { open: 400 })).toEqual({ open: 400 });
       expect(cache.stats().participants).toBe(1 + 341 + 400);
       expect([cache.get("kept"), cache.validate()]).toEqual(["by a full house", 0]);

@@ -1,6 +1,6 @@
 /**
- * A cache keeps its word when it is full, when one key is written for ever, and for values of any size; and it takes
- * exactly the memory that was asked for, and gives it back.
+ * Tests large caches: a full cache, ten million writes of one key, and values of every size up to the largest. A cache takes exactly
+ * the memory that was asked for, and gives it back. scale-mirror.mjs is the other process.
  */
 
 import { type ChildProcess, fork } from "node:child_process";
@@ -15,7 +15,7 @@ import { bytesOf, textOf } from "./scale-bytes.mjs";
 const MIB = 1 << 20;
 const MINUTE = 60_000;
 
-/** Run at the end of a test, whatever becomes of it. */
+/** Functions that run at the end of a test, also after a failure. */
 const cleanups: (() => void)[] = [];
 afterEach(() => {
   for (const cleanup of cleanups.splice(0).reverse()) cleanup();
@@ -29,7 +29,7 @@ function freshName(): string {
 }
 
 describe("a full cache", () => {
-  it("takes 1,000,000 distinct keys in 64 MiB, and keeps the latest", { timeout: 2 * MINUTE }, () => {
+  it("a cache of 64 MiB takes 1,000,000 distinct keys, and keeps the latest ones", { timeout: 2 * MINUTE }, () => {
     const keys = 1_000_000;
     const cache = createCache<string>({ size: "64mb", nearCache: 0 });
     const textFor = (i: number) => `value of ${i}, ${"x".repeat(40 + (i % 40))}`;
@@ -48,12 +48,12 @@ describe("a full cache", () => {
       if (value !== textFor(i)) expect(value).toBe(textFor(i));
     }
     expect(found).toBe(entries);
-    // A bucket that overflows may take one of them.
+    // A bucket of the index that overflows may have evicted some of them.
     expect(latest).toBeGreaterThan(19_900);
     cache.close();
   });
 
-  it("evicts nothing while one key is overwritten 10,000,000 times", { timeout: 2 * MINUTE }, () => {
+  it("a cache evicts nothing while one key is overwritten 10,000,000 times", { timeout: 2 * MINUTE }, () => {
     const cache = createCache<string>({ size: "64mb", nearCache: 0 });
     const others = 10_000;
     const textFor = (i: number) => `${i} `.repeat(20);
@@ -71,7 +71,7 @@ describe("a full cache", () => {
   });
 });
 
-describe("values of every size come back from another process as they were", () => {
+describe("values of every size", () => {
   const max = 8 * MIB;
   const sizes = [0];
   for (let power = 1; power <= max; power *= 2) sizes.push(power - 1, power, power + 1);
@@ -91,7 +91,7 @@ describe("values of every size come back from another process as they were", () 
     return message;
   }
 
-  it("bytes, from none to 8 MiB in 64 MiB", async () => {
+  it("bytes of every size up to 8 MiB come back from another process unchanged, in a cache of 64 MiB", async () => {
     const name = freshName();
     const cache = openCache(name, { size: "64mb" });
     cleanups.push(() => cache.close());
@@ -108,20 +108,23 @@ describe("values of every size come back from another process as they were", () 
     expect(cache.validate()).toBe(0);
   });
 
-  it.each(["text", "wide"])("%s, to 2 Mi characters", async (kind) => {
-    const name = freshName();
-    const cache = openCache(name, { size: "64mb" });
-    cleanups.push(() => cache.close());
-    const child = await mirror(name);
-    for (const size of inLimit.filter((size) => size <= 2 * MIB)) {
-      const text = textOf(size, kind === "wide");
-      cache.set(kind, text);
-      expect(await ask(child, kind, size)).toEqual({ same: true, length: text.length });
-      if (cache.get("back") !== text) expect.fail(`text of ${size} came back as another`);
-    }
-  });
+  it.each(["text", "wide"])(
+    "strings of every size up to 2 Mi characters come back from another process unchanged: %s",
+    async (kind) => {
+      const name = freshName();
+      const cache = openCache(name, { size: "64mb" });
+      cleanups.push(() => cache.close());
+      const child = await mirror(name);
+      for (const size of inLimit.filter((size) => size <= 2 * MIB)) {
+        const text = textOf(size, kind === "wide");
+        cache.set(kind, text);
+        expect(await ask(child, kind, size)).toEqual({ same: true, length: text.length });
+        if (cache.get("back") !== text) expect.fail(`text of ${size} came back as another`);
+      }
+    },
+  );
 
-  it.each([1, 2, 16])("the largest of a cache of %i MiB is an eighth of it", (mib) => {
+  it.each([1, 2, 16])("the largest value of a cache of %i MiB is an eighth of its size", (mib) => {
     const cache = createCache({ size: mib * MIB });
     const largest = bytesOf((mib * MIB) / 8);
     for (let i = 0; i < 50; i++) {
@@ -145,20 +148,20 @@ describe("the memory", () => {
     ["1mb", MIB],
     ["64mb", 64 * MIB],
     [5_000_000, Math.ceil(5_000_000 / 65_536) * 65_536],
-  ])("of a cache of %s is what /dev/shm shows", (size, bytes) => {
+  ])("the file of a cache of %s in /dev/shm has exactly the size of the cache", (size, bytes) => {
     const name = freshName();
     const cache = openCache(name, { size });
     cleanups.push(() => cache.close());
     const stat = statSync(cache.handle.path);
     expect(cache.stats().size).toBe(bytes);
     expect(stat.size).toBe(bytes);
-    // Reserved from the start, and nothing beside it.
+    // All blocks are reserved from the start, and no others.
     expect(stat.blocks * 512).toBe(bytes);
     for (let i = 0; i < bytes / 4_000; i++) cache.set(`key ${i}`, bytesOf(4_000));
     expect(statSync(cache.handle.path).blocks * 512).toBe(bytes);
   });
 
-  it("is given back when a cache was destroyed and everybody has left", () => {
+  it("the memory of a destroyed cache is free after its last participant has closed it", () => {
     const name = freshName();
     const free = () => {
       const { bfree, bsize } = statfsSync("/dev/shm");
@@ -175,7 +178,7 @@ describe("the memory", () => {
     expect(cache.get("key")).toBe("value");
     cache.close();
     expect(resources(id)).toMatchObject({ cacheFiles: 0, cacheMaps: 0 });
-    // Others use the machine too.
+    // Other programs use the file system too.
     expect(before - free()).toBeLessThan(100);
   });
 });

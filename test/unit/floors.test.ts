@@ -17,8 +17,13 @@ const FLOORS = {
 };
 /** Files at the top of each tree: they name what is inside, and nobody inside needs them. */
 const TOP = { "wasm/src": ["lib.rs"], src: ["index.ts", "browser.ts"] };
-/** Space for a record may have to be made first, and making room moves records, which needs space. */
-const RINGS = { "wasm/src": [["log/append.rs", "log/reclaim.rs"]], src: [] as string[][] };
+/**
+ * Rings: files that call each other in a circle, in the order of the calls. The last one calls the first.
+ *
+ * Appending a record may have to reclaim a segment first, reclaiming walks the segment, and the walk appends copies of the
+ * records that are kept.
+ */
+const RINGS = { "wasm/src": [["log/append.rs", "log/reclaim.rs", "log/walk.rs"]], src: [] as string[][] };
 
 type Tree = keyof typeof FLOORS;
 /** For each file those that it calls or imports. */
@@ -81,7 +86,7 @@ const folderOf = (file: string): string => path.dirname(file);
 /** What goes up, or round in a circle. */
 function faults(tree: Tree, uses: Uses): string[] {
   const floors: string[] = FLOORS[tree];
-  const isRing = (from: string, to: string) => RINGS[tree].some((ring) => ring.includes(from) && ring.includes(to));
+  const closesRing = (from: string, to: string) => RINGS[tree].some((ring) => from === ring.at(-1) && to === ring[0]);
   const wrong: string[] = [];
   for (const [from, found] of uses) {
     if (!floors.includes(folderOf(from))) wrong.push(`${from} is on no floor`);
@@ -93,7 +98,7 @@ function faults(tree: Tree, uses: Uses): string[] {
   const visit = (file: string, way: string[]): void => {
     if (way.includes(file)) wrong.push([...way.slice(way.indexOf(file)), file].join(" → "));
     else if (!done.has(file)) {
-      for (const to of uses.get(file) ?? []) if (to !== file && !isRing(file, to)) visit(to, [...way, file]);
+      for (const to of uses.get(file) ?? []) if (to !== file && !closesRing(file, to)) visit(to, [...way, file]);
       done.add(file);
     }
   };
@@ -130,8 +135,8 @@ describe.each([
   });
 
   test("has each ring that is named", () => {
-    for (const [a, b] of RINGS[tree] as [string, string][]) {
-      expect([uses.get(a)?.has(b), uses.get(b)?.has(a)]).toEqual([true, true]);
+    for (const ring of RINGS[tree]) {
+      expect(ring.filter((file, i) => !uses.get(file)?.has(ring[(i + 1) % ring.length] as string))).toEqual([]);
     }
   });
 });

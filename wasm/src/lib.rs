@@ -1,15 +1,21 @@
 //! The core of cache-machine: a lock-free hash table over memory that threads and processes share.
 //!
-//! A segmented log with an index of single 64-bit words. Readers take no lock and validate by generation; writers
-//! announce themselves with a hazard word; a lock exists only where writers of one bucket meet. Any participant can
-//! vanish or freeze between any two instructions, and any bytes can stand in the shared memory: the worst that comes of
-//! it is a miss. Relatives: MICA (NSDI '14), Segcache (NSDI '21), S3-FIFO (SOSP '23), Memshare (ATC '17).
+//! The structure is a segmented log with an index of single 64-bit words. Readers take no lock, and validate what they read
+//! by generations. Writers announce themselves with a hazard word. A lock exists only for writers of the same bucket. Any
+//! participant can vanish or freeze between any two instructions, and the shared memory can hold any bytes: the worst
+//! result is a miss. Relatives: MICA (NSDI '14), Segcache (NSDI '21), S3-FIFO (SOSP '23), Memshare (ATC '17).
 //!
-//! The same code is a WebAssembly module ([`abi`], built with wasm-bindgen) and a native crate for its tests. Calls go
-//! down only:
+//! The same code is a WebAssembly module (`abi`, built with wasm-bindgen) and a native crate for its tests. Calls go down
+//! only, from floor to floor and within a floor without a circle. `log` names the one ring there is:
 //!
 //! ```text
-//! abi ─► change, large ─► read, store, tags, validate ─► evict, alloc, chunk ─► recover, lock ─► index, segment, record ─► region ─► layout, sync
+//! abi           what JavaScript calls: numbers in, numbers out
+//!  └► entries      reading, storing, changing and removing entries
+//!      └► log          space in segments: appending, reclaiming, large values' chunks
+//!          └► participant  one thread: its seat, locks, and what the living do for the dead
+//!              └► index        entries, keys, probing a bucket
+//!                  └► format       the layout of the region, and the words that it is made of
+//!                      └► sync         the only access to atomics
 //! ```
 #![cfg_attr(target_arch = "wasm32", no_std)]
 
@@ -25,8 +31,9 @@ mod sync;
 #[cfg(feature = "faults")]
 pub use entries::audit::Audited;
 pub use entries::change::NUMBER;
+pub use entries::draft::Draft;
 pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
-pub use entries::store::{Draft, Expect, Refused};
+pub use entries::store::{Expect, Refused};
 pub use entries::tags::{Block, MAX_BLOCK};
 pub use entries::validate::Broken;
 pub use format::hash::Seed;
@@ -36,7 +43,7 @@ pub use format::layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_
 pub use format::record::Place;
 pub use format::region::Region;
 pub use format::segment::Phase;
-pub use index::probe::Key;
+pub use index::key::Key;
 pub use participant::lock::Busy;
 pub use participant::participant::{Host, Participant};
 pub use participant::recover::{Mismatch, format, inspect};
@@ -45,18 +52,18 @@ pub use sync::faults;
 #[cfg(loom)]
 pub use sync::model;
 
-/// A panic is a bug; under WebAssembly it becomes a trap, which the caller turns into an error and recovers from.
+/// A panic is a bug. Under WebAssembly it becomes a trap; JavaScript turns the trap into an error and recovers.
 #[cfg(target_arch = "wasm32")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// The engine never allocates; wasm-bindgen links `alloc`, which asks for an allocator to exist.
+/// The engine never allocates. An allocator has to exist, because wasm-bindgen links `alloc`.
 #[cfg(target_arch = "wasm32")]
 struct NoHeap;
 
-// SAFETY: a null answer is how an allocator says that it has no memory.
+// SAFETY: null is the answer of an allocator that has no memory.
 #[cfg(target_arch = "wasm32")]
 unsafe impl core::alloc::GlobalAlloc for NoHeap {
     unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 {

@@ -4,25 +4,25 @@ export default [
   {
     name: "life-not-looked-at-again",
     breaks: "M2",
-    what: "after a copy only the entry is looked at again, whose generation wraps around",
+    what: "after a copy only the entry is checked, whose generation wraps around",
     file: "wasm/src/index/probe.rs",
-    find: ".is_same(hit.entry) && same_life(region, hit)",
-    replace: ".is_same(hit.entry) && (same_life(region, hit) || true)",
+    find: ".is_same(hit.entry) && is_same_life(region, hit)",
+    replace: ".is_same(hit.entry) && (is_same_life(region, hit) || true)",
     first: ["models::m2_the_same"],
   },
   {
     name: "entry-not-looked-at-again",
     breaks: "I1",
-    what: "after a copy only the segment's generation is looked at again",
+    what: "after a copy only the segment's generation is checked",
     file: "wasm/src/index/probe.rs",
-    find: "Entry(region.word(hit.entry_at).load(SeqCst)).is_same(hit.entry) && same_life(region, hit)",
-    replace: "same_life(region, hit)",
+    find: "Entry(region.word(hit.entry_at).load(SeqCst)).is_same(hit.entry) && is_same_life(region, hit)",
+    replace: "is_same_life(region, hit)",
     first: ["models::m2_the_same"],
   },
   {
     name: "record-of-another-life",
     breaks: "M2",
-    what: "a record is taken without asking in which life of its segment it was written",
+    what: "a record is accepted from another life of its segment",
     file: "wasm/src/index/probe.rs",
     find: "if record.generation != state.generation() {",
     replace: "if false {",
@@ -31,18 +31,18 @@ export default [
   {
     name: "heat-in-the-way-of-a-move",
     breaks: "I1",
-    what: "a read that warms an entry keeps it from being moved, and its segment is given back all the same",
+    what: "a read that raises the heat keeps an entry from being moved, and its segment is freed nevertheless",
     file: "wasm/src/index/probe.rs",
-    find: "for _ in 0..2 * MAX_FREQ + 2 {",
+    find: "for _ in 0..2 * MAX_HEAT + 2 {",
     replace: "for _ in 0..1 {",
     first: ["frozen::the_frozen_hold_up", "models::i2_", "models::i1_"],
   },
 
-  // ---- one word at a time
+  // ---- changes of one word at a time
   {
     name: "entries-stored-blindly",
     breaks: "I2",
-    what: "an entry is replaced whatever stands there by now",
+    what: "an entry is replaced even if another one stands there meanwhile",
     file: "wasm/src/index/probe.rs",
     find: `region.word(entry_at).compare_exchange(from.0, to.0, SeqCst, Relaxed).is_ok()
 }`,
@@ -54,8 +54,8 @@ export default [
   {
     name: "key-not-compared",
     breaks: "I1",
-    what: "sixteen bits of the hash stand for the key",
-    file: "wasm/src/index/probe.rs",
+    what: "keys with the same bucket and fingerprint are not compared",
+    file: "wasm/src/index/key.rs",
     find: "&& record.key_equals(region, self.words)",
     replace: "",
     first: ["promises::keys_that", "promises::a_million"],
@@ -63,19 +63,18 @@ export default [
   {
     name: "key-length-not-compared",
     breaks: "I1",
-    what: "a key and the same key with zeros behind it are one",
-    file: "wasm/src/index/probe.rs",
-    find: `record.key_length == self.length
-            && record`,
+    what: "a key and the same key with zeros behind it are the same key",
+    file: "wasm/src/index/key.rs",
+    find: "record.key_length == self.length && record",
     replace: "record",
     first: ["promises::keys_that"],
   },
   {
     name: "key-kind-not-compared",
     breaks: "I1",
-    what: "a text and its bytes are one key",
-    file: "wasm/src/index/probe.rs",
-    find: "&& record.flags >> KEY_KIND_SHIFT & 3 == self.kind",
+    what: "a text and the same bytes are the same key",
+    file: "wasm/src/index/key.rs",
+    find: "&& record.key_kind() == self.kind",
     replace: "",
     first: ["promises::keys_that"],
   },
@@ -84,7 +83,7 @@ export default [
   {
     name: "changes-not-counted",
     breaks: "I2",
-    what: "nobody hears that an entry was changed",
+    what: "changes are not counted",
     file: "wasm/src/index/probe.rs",
     find: "fetch_add(1, AcqRel)",
     replace: "fetch_add(0, AcqRel)",
@@ -112,10 +111,10 @@ export default [
     breaks: "P1",
     what: "every read writes to its entry",
     file: "wasm/src/index/probe.rs",
-    find: `if entry.freq() < MAX_FREQ {
-        let warmer = entry.with_freq(entry.freq() + 1);`,
+    find: `if entry.heat() < MAX_HEAT {
+        let warmer = entry.with_heat(entry.heat() + 1);`,
     replace: `if entry.is_live() {
-        let warmer = entry.with_freq((entry.freq() + 1).min(MAX_FREQ));`,
+        let warmer = entry.with_heat((entry.heat() + 1).min(MAX_HEAT));`,
     first: ["promises::a_hot_key"],
   },
 ];

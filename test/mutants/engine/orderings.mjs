@@ -1,10 +1,10 @@
 /** @type {import("../index.mjs").EngineMutant[]} */
 export default [
-  // ---- orderings: asked under loom, in the scenes named
+  // ---- orderings, tested under loom in the named scenes
   {
     name: "copied-without-a-fence",
     breaks: "I1",
-    what: "the second look of a reader may come before its copy",
+    what: "the validating load of a reader may come before its copy",
     file: "wasm/src/format/region.rs",
     find: `            #[cfg(not(target_arch = "wasm32"))]
             sync::fence(SeqCst);
@@ -16,17 +16,17 @@ export default [
   {
     name: "announced-with-release",
     breaks: "M1",
-    what: "a writer may look at its segment before others see the announcement",
+    what: "a writer may load the state of its segment before others see its announcement",
     file: "wasm/src/participant/participant.rs",
-    find: ".store(segment as u64 + 1, SeqCst)",
-    replace: ".store(segment as u64 + 1, Release)",
+    find: ".store(hazard(segment), SeqCst)",
+    replace: ".store(hazard(segment), Release)",
     first: ["scenes::append_while_it_is_reclaimed"],
     loom: true,
   },
   {
     name: "appended-without-order",
     breaks: "M1",
-    what: "the look at the segment may come before the announcement",
+    what: "the load of the segment's state may come before the announcement",
     file: "wasm/src/log/append.rs",
     find: "let state = State(self.region.word(geometry.state(segment)).load(SeqCst));",
     replace: "let state = State(self.region.word(geometry.state(segment)).load(Relaxed));",
@@ -36,10 +36,10 @@ export default [
   {
     name: "hazards-read-without-order",
     breaks: "M1",
-    what: "the look at the hazards may come before the segment is claimed",
-    file: "wasm/src/log/evict.rs",
-    find: "self.hazard_of(slot).load(SeqCst)",
-    replace: "self.hazard_of(slot).load(Relaxed)",
+    what: "the loads of the hazards may come before the segment is claimed",
+    file: "wasm/src/participant/participant.rs",
+    find: "self.hazard_of(seat).load(SeqCst)",
+    replace: "self.hazard_of(seat).load(Relaxed)",
     first: ["scenes::append_while_it_is_reclaimed_by_a_third", "scenes::storing_a_large_value"],
     loom: true,
   },
@@ -88,16 +88,17 @@ export default [
     breaks: "I1",
     what: "a record may be read as it was before its entry",
     file: "wasm/src/index/probe.rs",
-    find: `// Acquire: meets the CAS that published the record.
-        let entry = Entry(region.word(entry_at).load(Acquire));`,
-    replace: "let entry = Entry(region.word(entry_at).load(Relaxed));",
+    find: `let entry = load_entry(region, entry_at);
+        if entry.fingerprint() != fingerprint`,
+    replace: `let entry = Entry(region.word(entry_at).load(Relaxed));
+        if entry.fingerprint() != fingerprint`,
     first: ["scenes::get_while_its_bytes_are_reused"],
     loom: true,
   },
   {
     name: "changes-counted-without-order",
     breaks: "I2",
-    what: "who sees a change counted may see its bucket unlocked and unchanged",
+    what: "a reader that sees a change counted may see the bucket unlocked and unchanged",
     file: "wasm/src/index/probe.rs",
     find: "fetch_add(1, AcqRel)",
     replace: "fetch_add(1, Relaxed)",
@@ -107,7 +108,7 @@ export default [
   {
     name: "changes-read-without-order",
     breaks: "I2",
-    what: "an entry may be looked at before the count that proves it",
+    what: "an entry may be loaded before the change counter that proves it",
     file: "wasm/src/entries/read.rs",
     find: "let changes = self.region.word(geometry.changes(bucket)).load(Acquire);",
     replace: "let changes = self.region.word(geometry.changes(bucket)).load(Relaxed);",
@@ -117,10 +118,10 @@ export default [
   {
     name: "lock-looked-at-without-order",
     breaks: "I2",
-    what: "the second look at an entry may come before the look at its lock",
+    what: "the second load of an entry may come before the load of its lock",
     file: "wasm/src/participant/lock.rs",
-    find: "+ BUCKET_CONTROL).load(Acquire)",
-    replace: "+ BUCKET_CONTROL).load(Relaxed)",
+    find: "control_at(bucket)).load(Acquire)",
+    replace: "control_at(bucket)).load(Relaxed)",
     first: ["scenes::near_and_delete"],
     loom: true,
   },
@@ -139,10 +140,10 @@ export default [
   {
     name: "counted-without-order",
     breaks: "I1",
-    what: "a number and its version may be seen in another order",
+    what: "a number and its version may become visible in another order",
     file: "wasm/src/entries/change.rs",
-    find: "version.store(next | 1, SeqCst)",
-    replace: "version.store(next | 1, Relaxed)",
+    find: "version.store(next | CHANGING, SeqCst)",
+    replace: "version.store(next | CHANGING, Relaxed)",
     also: [
       ["value.store(sum.to_bits(), SeqCst)", "value.store(sum.to_bits(), Relaxed)"],
       [
@@ -158,7 +159,7 @@ export default [
   {
     name: "chunk-not-looked-at-again",
     breaks: "I1",
-    what: "a chunk is copied without a second look",
+    what: "a chunk is copied and not validated",
     file: "wasm/src/entries/large.rs",
     find: "if self.chunk_at(place).is_some_and(|(_, now)| now.length == chunk.length) {",
     replace: "if true {",
@@ -168,10 +169,10 @@ export default [
   {
     name: "no-second-look",
     breaks: "I1",
-    what: "a reader looks at neither the entry nor the segment again",
+    what: "a reader validates neither the entry nor the segment",
     file: "wasm/src/index/probe.rs",
-    find: "    Entry(region.word(hit.entry_at).load(SeqCst)).is_same(hit.entry) && same_life(region, hit)",
-    replace: "    same_life(region, hit) || true",
+    find: "    Entry(region.word(hit.entry_at).load(SeqCst)).is_same(hit.entry) && is_same_life(region, hit)",
+    replace: "    is_same_life(region, hit) || true",
     first: ["scenes::get_while_its_bytes_are_reused"],
     loom: true,
   },
@@ -179,11 +180,9 @@ export default [
     name: "counter-moved-while-it-is-counted",
     breaks: "P4",
     what: "a counter is copied without its lock",
-    file: "wasm/src/log/evict.rs",
-    find: `if entry.kind() == Kind::Mutable {
-            self.lock_briefly`,
-    replace: `if false {
-            self.lock_briefly`,
+    file: "wasm/src/log/walk.rs",
+    find: "if entry.is_mutable() { self.lock_briefly",
+    replace: "if false { self.lock_briefly",
     first: ["scenes::increment_while_it_is_moved"],
     loom: true,
   },

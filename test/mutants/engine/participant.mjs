@@ -1,13 +1,24 @@
 /** @type {import("../index.mjs").EngineMutant[]} */
 export default [
-  // ---- who does not know the seed cannot aim
+  // ---- expiry, tags, clear
+  {
+    name: "expired-still-expected",
+    breaks: "P2",
+    what: "an entry that has expired this millisecond counts as present for writers",
+    file: "wasm/src/participant/validity.rs",
+    find: "record.expiry(&self.region) <= self.host.now())",
+    replace: "record.expiry(&self.region) < self.host.now())",
+    first: ["model::few"],
+  },
+
+  // ---- keys cannot be aimed without knowing the seed
   {
     name: "half-a-seed",
     breaks: "policy",
     what: "half of the seed is lost",
     file: "wasm/src/participant/recover.rs",
-    find: "region.word(SEED_AT + 8).store(seed[1], Relaxed);",
-    replace: "region.word(SEED_AT + 8).store(0, Relaxed);",
+    find: "region.word(SEED_AT[1]).store(seed[1], Relaxed);",
+    replace: "region.word(SEED_AT[1]).store(0, Relaxed);",
     first: ["hashing::everybody"],
   },
 
@@ -15,19 +26,19 @@ export default [
   {
     name: "stolen-for-impatience",
     breaks: "L3",
-    what: "a lock is taken from its living holder after some spinning",
+    what: "a lock is stolen from its living holder after some spinning",
     file: "wasm/src/participant/lock.rs",
-    find: "self.is_gone(owner, seen.epoch())",
-    replace: "self.is_gone(owner, seen.epoch()) || spins >= SPINS",
+    find: "self.is_gone(owner, seen.incarnation())",
+    replace: "self.is_gone(owner, seen.incarnation()) || spins >= SPINS",
     first: ["models::i3_", "models::l3_", "frozen"],
   },
   {
     name: "stolen-without-the-epoch",
     breaks: "L3",
-    what: "a lock names its holder without the incarnation, so it looks as if left behind",
+    what: "a lock names its holder without the incarnation, so it looks abandoned",
     file: "wasm/src/participant/lock.rs",
-    find: "seen.held_by(self.slot, self.epoch.get())",
-    replace: "seen.held_by(self.slot, 0)",
+    find: "seen.held_by(self.seat, self.incarnation.get())",
+    replace: "seen.held_by(self.seat, 0)",
     first: ["models::i3_", "frozen"],
   },
   {
@@ -35,15 +46,15 @@ export default [
     breaks: "L3",
     what: "a participant is reaped without asking whether it is dead",
     file: "wasm/src/participant/recover.rs",
-    find: `|| !self.host.take(slot) {
+    find: `|| !self.host.take(seat) {
             return false;
         }
-        self.reap(slot);
-        self.host.release(slot);`,
+        self.reap(seat);
+        self.host.release(seat);`,
     replace: `{
             return false;
         }
-        self.reap(slot);`,
+        self.reap(seat);`,
     first: ["models::l3_"],
   },
   {
@@ -51,34 +62,34 @@ export default [
     breaks: "L2",
     what: "the locks of the dead stay for ever",
     file: "wasm/src/participant/lock.rs",
-    find: "if spins == SPINS && !holder.is_some_and(|holder| self.bury(holder)) {",
+    find: "if spins == SPINS && !holder.is_some_and(|holder| self.reap_if_dead(holder)) {",
     replace: "if spins == SPINS {",
     first: ["crash"],
   },
   {
     name: "reaped-in-the-same-epoch",
     breaks: "L2",
-    what: "who was reaped still counts as the holder of its locks",
+    what: "a participant that was reaped still counts as the holder of its locks",
     file: "wasm/src/participant/recover.rs",
-    find: "word.store(slot_word(FREE, (seen as u32).wrapping_add(1)), Release);",
-    replace: "word.store(slot_word(FREE, seen as u32), Release);",
+    find: "word.store(Seat::free(seen.next_incarnation()).0, Release);",
+    replace: "word.store(Seat::free(seen.incarnation()).0, Release);",
     first: ["crash"],
   },
   {
     name: "attached-in-the-same-epoch",
     breaks: "L2",
-    what: "who comes into a dead one's slot looks like the holder of its locks",
+    what: "the new owner of a dead participant's seat counts as the holder of its locks",
     file: "wasm/src/participant/recover.rs",
-    find: "(word.load(Relaxed) as u32).wrapping_add(1);",
-    replace: "(word.load(Relaxed) as u32).wrapping_add(0);",
+    find: "Seat(word.load(Relaxed)).next_incarnation();",
+    replace: "Seat(word.load(Relaxed)).incarnation();",
     first: ["promises::a_new_owner", "crash"],
   },
   {
     name: "attached-with-the-hazard-of-the-dead",
     breaks: "M3",
-    what: "who comes into a dead one's slot pins the segment that one wrote into",
+    what: "the new owner of a dead participant's seat pins the segment that it wrote into",
     file: "wasm/src/participant/recover.rs",
-    find: `participant.hazard_of(slot).store(0, SeqCst);
+    find: `participant.hazard_of(seat).store(0, SeqCst);
         participant`,
     replace: "participant",
     first: ["promises::a_new_owner", "crash"],
@@ -86,9 +97,9 @@ export default [
   {
     name: "attached-with-the-large-value-of-the-dead",
     breaks: "M3",
-    what: "who comes into a dead one's slot keeps the chunks of what that one was writing",
+    what: "the new owner of a dead participant's seat keeps the chunks of the value that it was writing",
     file: "wasm/src/participant/recover.rs",
-    find: `participant.pending_of(slot).store(0, Relaxed);
+    find: `participant.pending_of(seat).store(0, Relaxed);
         participant`,
     replace: "participant",
     first: ["promises::a_new_owner", "crash"],
@@ -96,7 +107,7 @@ export default [
   {
     name: "locked-by-a-store",
     breaks: "I3",
-    what: "two can take the same lock",
+    what: "two participants can take the same lock",
     file: "wasm/src/participant/lock.rs",
     find: "if word.compare_exchange_weak(seen.0, mine.0, AcqRel, Relaxed).is_ok() {",
     replace: "word.store(mine.0, Release);\n                if mine != seen {",
@@ -105,7 +116,7 @@ export default [
   {
     name: "lock-waited-for-without-end",
     breaks: "L2",
-    what: "a writer waits for a frozen one for ever",
+    what: "a writer waits for a frozen holder for ever",
     file: "wasm/src/participant/lock.rs",
     find: `if !self.host.pause(attempt) {
                 return Err(Busy);
@@ -118,7 +129,7 @@ export default [
   {
     name: "more-slots-than-there-are",
     breaks: "I4",
-    what: "the count of slots ever used is believed",
+    what: "the number of seats ever used is used unchecked",
     file: "wasm/src/participant/recover.rs",
     find: ".load(SeqCst) as u32).min(self.region.geometry.participants)",
     replace: ".load(SeqCst) as u32)",
@@ -127,10 +138,10 @@ export default [
   {
     name: "holder-out-of-the-table",
     breaks: "I4",
-    what: "the slot of a lock's holder is believed",
+    what: "the seat of a lock's holder is used unchecked",
     file: "wasm/src/participant/recover.rs",
-    find: "slot >= self.region.geometry.participants\n            || self",
-    replace: "self",
+    find: "seat >= self.region.geometry.participants\n            || Seat(self",
+    replace: "Seat(self",
     first: ["hostile"],
   },
 

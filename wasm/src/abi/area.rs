@@ -24,7 +24,7 @@ use core::slice;
 use crate::entries::read::Stamp;
 use crate::entries::tags::{Block, MAX_BLOCK};
 use crate::format::layout::{MAX_KEY, MAX_RECORD, MAX_VALUE};
-use crate::index::probe::Key;
+use crate::index::key::Key;
 use crate::participant::participant::{Host, Participant};
 
 /// Bytes of an area.
@@ -200,7 +200,7 @@ impl Call<'_> {
         self.out.stamp = OutStamp {
             entry: stamp.entry,
             generation: stamp.generation,
-            clear_epoch: stamp.epoch,
+            clear_epoch: stamp.clear_epoch,
             // Little-endian: the low half comes first.
             changes_at: region.word(region.geometry.changes(stamp.bucket())) as *const _ as u32 / 4,
             changes: changes as u32,

@@ -1,8 +1,8 @@
-//! Every number that both sides of the interface need. `scripts/build-wasm.mjs` turns this file into
+//! Every number that both sides of the interface need. `scripts/build-wasm.mjs` turns these constants into
 //! `src/engine/contract.ts`, so no such number is written down twice.
 //!
 //! The compiler computes the values, and puts them with their names and doc comments into a custom section of the linked
-//! module. The build script reads that section; the module that is shipped has no custom sections.
+//! module. The build script reads that section. The module that is shipped has no custom sections.
 //!
 //! ```text
 //! section "contract"   for each number: value u64, little-endian │ group, NUL │ name, NUL │ doc comment, lines, NUL
@@ -14,8 +14,9 @@ use crate::abi::area::{self, Area, Out, OutStamp};
 use crate::entries::{change, read, tags};
 use crate::format::layout::{self, Class, Counter};
 use crate::format::segment::Phase;
+use crate::index::key;
 
-/// Defines constants, and the text about them for the custom section.
+/// Defines constants, and lists each with its group, its name and its doc comment.
 macro_rules! contract {
     ($($group:literal { $($(#[doc = $doc:literal])+ $name:ident: $type:ty = $value:expr;)+ })+) => {
         $($(
@@ -59,13 +60,13 @@ contract! {
     }
     "A seat in the region" {
         /// The incarnation of the participant, in words of four bytes.
-        SEAT_INCARNATION: u32 = 0;
+        SEAT_INCARNATION: u32 = layout::SEAT_INCARNATION / 4;
         /// The segment that the participant writes into, and one more, in words of four bytes; 0 for none.
-        SEAT_HAZARD: u32 = layout::PARTICIPANT_HAZARD / 4;
+        SEAT_HAZARD: u32 = layout::SEAT_HAZARD / 4;
         /// The version of the large value that the participant is writing, in words of four bytes: low half, high half.
-        SEAT_PENDING: u32 = layout::PARTICIPANT_PENDING / 4;
+        SEAT_PENDING: u32 = layout::SEAT_PENDING / 4;
         /// Hits of the participant's near cache, in bytes: a double, written by JavaScript only.
-        SEAT_NEAR_HITS: u32 = layout::PARTICIPANT_NEAR_HITS;
+        SEAT_NEAR_HITS: u32 = layout::SEAT_NEAR_HITS;
     }
     "The area of a thread" {
         /// Where the areas begin in the memory, in bytes: behind the module's own data.
@@ -122,18 +123,18 @@ contract! {
         /// A key is passed as `length << KEY_KIND_BITS | key kind`.
         KEY_KIND_BITS: u32 = area::KEY_KIND_BITS;
         /// Key kind of a string, as UTF-8.
-        KEY_STRING: u32 = 0;
+        KEY_STRING: u32 = key::KEY_STRING;
         /// Key kind of bytes.
-        KEY_BYTES: u32 = 1;
+        KEY_BYTES: u32 = key::KEY_BYTES;
         /// Key kind of a string with lone surrogates, as UTF-16.
-        KEY_ILL_FORMED: u32 = 2;
+        KEY_ILL_FORMED: u32 = key::KEY_ILL_FORMED;
         /// Key kind of every key in a namespace.
-        KEY_NAMESPACED: u32 = read::KEY_NAMESPACED;
-        /// Most tags of one entry; one of them is kept for each namespace that the entry is in.
+        KEY_NAMESPACED: u32 = key::KEY_NAMESPACED;
+        /// Most tags of one entry, with a hidden one for each namespace that the entry is in.
         MAX_TAGS: u32 = layout::MAX_TAGS;
         /// Longest tag in bytes, with the prefix of its namespace.
         MAX_TAG: u32 = layout::MAX_TAG;
-        /// Longest name of a tag in bytes: what the record keeps of it.
+        /// Longest name of a tag in bytes, without that prefix: the record keeps the name.
         MAX_TAG_NAME: u32 = layout::MAX_TAG_NAME;
         /// Flag in the length of a tag: the record does not keep the name.
         TAG_HIDDEN: u32 = tags::HIDDEN as u32;
@@ -218,7 +219,7 @@ contract! {
     }
 }
 
-/// All counters are told.
+/// All counters are in the contract.
 const _: () = assert!(COUNTER_COMPACTIONS + 1 == layout::COUNTERS);
 
 /// Bytes of the custom section.
@@ -252,6 +253,7 @@ const fn section<const N: usize>(numbers: &[(u64, &str)]) -> [u8; N] {
     bytes
 }
 
-/// Public and not `#[used]`, which would put the bytes into the module's data as well.
+/// Not `#[used]`, which would put the bytes into the module's data as well.
+#[allow(dead_code)]
 #[unsafe(link_section = "contract")]
-pub static SECTION: [u8; length(NUMBERS)] = section(NUMBERS);
+static SECTION: [u8; length(NUMBERS)] = section(NUMBERS);

@@ -3,10 +3,9 @@
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::{KEY_KIND_BITS, call};
-use crate::abi::contract::{
-    ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION,
-};
-use crate::entries::store::{Draft, Expect, Refused};
+use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION};
+use crate::entries::draft::Draft;
+use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
 
 /// What a change expects to find, from its number.
@@ -49,7 +48,7 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
     // SAFETY: both parts of the area are large enough and aligned.
     match unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) } {
         Some(found) => {
-            call.out.value_type = found.kind as u32 | if found.chunked { CHUNKED } else { 0 };
+            call.out.value_type = found.value_type as u32 | if found.chunked { CHUNKED } else { 0 };
             call.out.word = found.tags;
             call.out.version = found.version as f64;
             call.out.number = found.expiry;
@@ -76,7 +75,7 @@ pub fn set(
     let mut call = call(address);
     call.take_tags(tagged);
     let draft = Draft {
-        kind: value_type as u8,
+        value_type: value_type as u8,
         flags: 0,
         version: call.me.version(),
         expiry,

@@ -72,7 +72,7 @@ pub fn recover(address: u32) {
 pub fn seat_at(address: u32) -> u32 {
     let call = call(address);
     let me = call.me;
-    me.region.word(me.region.geometry.participant(me.slot)) as *const _ as u32
+    me.region.word(me.region.geometry.seat(me.seat)) as *const _ as u32
 }
 
 /// Address of the counters of the region's tags: eight bytes each, of which the first four count.
@@ -80,11 +80,11 @@ pub fn seat_at(address: u32) -> u32 {
 pub fn tag_counters_at(address: u32) -> u32 {
     let call = call(address);
     let region = &call.me.region;
-    region.word(region.geometry.tag(0)) as *const _ as u32
+    region.word(region.geometry.tag_counter(0)) as *const _ as u32
 }
 
 /// How many counters of tags the region has, a power of two.
 #[wasm_bindgen]
 pub fn tag_counters(address: u32) -> u32 {
-    call(address).me.region.geometry.tags
+    call(address).me.region.geometry.tag_counters
 }

@@ -6,7 +6,7 @@ use crate::abi::area::call;
 use crate::abi::contract::{CLASS_SHIFT, SEGMENT_GENERATION, SEGMENT_LIVE, SEGMENT_STATE, SEGMENT_USED, SEGMENT_WORDS};
 use crate::format::layout::{BUCKET_BYTES, MAX_RECORD, MAX_SEGMENTS, META_BUMP, WAYS};
 use crate::format::segment::{Phase, State};
-use crate::index::probe::{Entry, Kind};
+use crate::index::entry::{Entry, EntryState};
 use crate::sync::Relaxed;
 
 /// The words of all segments fit the value part.
@@ -91,7 +91,7 @@ pub fn occupancy(address: u32, parts: u32) -> u32 {
             if way % BUCKET_WORDS < WAYS {
                 let entry = Entry(region.word(geometry.bucket(0) + way * 8).load(Relaxed));
                 counts[0] += entry.is_live() as u32;
-                counts[1] += (entry.kind() == Kind::Ghost) as u32;
+                counts[1] += (entry.state() == EntryState::Ghost) as u32;
             }
         }
         // SAFETY: the value part has room for that many parts.

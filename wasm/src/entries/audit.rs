@@ -1,16 +1,15 @@
-//! Compares the books with the truth, for tests: what the segments are said to hold with what the index finds in them.
-//! Only meaningful while nobody writes.
+//! Compares the live bytes of each segment with what the index finds in it. For tests; only meaningful while nobody writes.
 
 use std::vec::Vec;
 
-use crate::index::probe::{Entry, resolve};
-use crate::format::layout::{Class, WAYS};
-use crate::participant::participant::{Host, Participant};
-use crate::format::record::{CHUNKED, Place};
+use crate::format::layout::Class;
+use crate::format::record::CHUNKED;
 use crate::format::segment::{Phase, State};
+use crate::index::probe::{entries_of, load_entry, resolve};
+use crate::participant::participant::{Host, Participant};
 use crate::sync::Acquire;
 
-/// One segment, as booked and as found.
+/// One segment, as accounted for and as found.
 #[derive(Clone, Copy, Debug)]
 pub struct Audited {
     pub segment: u32,
@@ -34,16 +33,14 @@ impl<H: Host> Participant<H> {
                 Audited { segment, phase, class, generation, booked, found: 0 }
             })
             .collect();
-        for way in (0..geometry.buckets * 16).filter(|way| way % 16 < WAYS) {
-            let entry_at = geometry.bucket(0) + way * 8;
-            let entry = Entry(self.region.word(entry_at).load(Acquire));
+        for entry_at in (0..geometry.buckets).flat_map(|bucket| entries_of(geometry, bucket)) {
+            let entry = load_entry(&self.region, entry_at);
             let Some(hit) = entry.is_live().then(|| resolve(&self.region, entry_at, entry)).flatten() else {
                 continue;
             };
             audit[hit.segment as usize].found += hit.record.length as i64;
             for i in 0..if hit.record.has(CHUNKED) { hit.record.chunks() } else { 0 } {
-                let place = Place(self.region.word(hit.record.chunk_place_at(i)).load(Acquire));
-                if let Some((segment, chunk)) = self.chunk_at(place) {
+                if let Some((segment, chunk)) = self.chunk_at(hit.record.chunk_place(&self.region, i)) {
                     audit[segment as usize].found += chunk.length as i64;
                 }
             }

@@ -1,18 +1,27 @@
-//! Changing what is there: counting, and another expiry. Numbers that are counted change in place; everything else is
-//! copied with the change, because a record does not change.
+//! Changing entries: incrementing numbers, and setting another expiry. Numbers that are incremented change in place. Every
+//! other entry is copied with the change, because its record is immutable.
 
-use crate::log::append::Purpose;
-use crate::index::probe::{Entry, Hit, Key, Kind, Probe, probe, replace_any_heat, still, warm};
+use crate::entries::draft::Draft;
+use crate::entries::locked::ATTEMPTS;
+use crate::entries::store::Refused;
+use crate::entries::tags::Block;
 use crate::format::layout::Counter;
+use crate::format::record::{
+    CHANGING, CHUNKED, EXPIRES, HEADER, HEADER_WITH_EXPIRY, LengthField, Record, SecondWord, Space, words,
+};
+use crate::index::entry::{Entry, EntryState};
+use crate::index::key::Key;
+use crate::index::probe::{Hit, Probe, is_valid, probe, replace_any_heat, warm};
+use crate::log::append::Purpose;
 use crate::participant::lock::Busy;
 use crate::participant::participant::{Host, Participant};
-use crate::format::record::{CHUNKED, EXPIRES, HEADER, Record, Space, first_word, length_field, words};
-use crate::entries::store::{Draft, Refused, TRIES};
-use crate::sync::{Acquire, Relaxed, SeqCst};
-use crate::entries::tags::Block;
+use crate::sync::{Relaxed, SeqCst};
 
-/// The type byte of a number: the one type the engine itself understands, because it counts.
+/// The value type of a number: the only value type that the engine itself reads, because it adds to numbers.
 pub const NUMBER: u8 = 1;
+
+/// More than a copy with an expiry can need beyond the original: the expiry, rounded up.
+const GROWTH: u32 = 16;
 
 /// Why nothing was written into the space reserved for it.
 enum Unfit {
@@ -34,30 +43,31 @@ impl From<Busy> for Unfit {
 }
 
 impl<H: Host> Participant<H> {
-    /// Adds to the number at `key`, or makes it `initial + by`. Numbers that are counted live in mutable records, where
-    /// adding is one store; a number that was `set` becomes one with its first increment.
+    /// Adds `by` to the number at `key`, or makes it `initial + by`. Returns the sum. Numbers that are incremented live in
+    /// mutable records, where adding is one store. A number that was `set` moves to a mutable record with its first
+    /// increment.
     pub fn increment(&self, key: &Key, by: f64, initial: f64, expiry: f64, tags: &Block) -> Result<f64, Refused> {
         if let Some(sum) = self.increment_in_place(key, by)? {
             return Ok(sum);
         }
-        let fresh = Draft { kind: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
+        let fresh = Draft { value_type: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
         let sum =
             self.rewrite(key, fresh.bytes(key), |space| self.increment_locked(key, by, initial, &fresh, space))?;
         self.count(Counter::Sets, 1);
         Ok(sum)
     }
 
-    /// Does `act` under the lock of `key`'s bucket with space for a copy of the entry's record, with an expiry more than it
-    /// has, or for `bytes`. Tried again with more space when another participant makes the entry longer meanwhile.
+    /// Calls `act` under the lock of `key`'s bucket, with reserved space: for `bytes`, or for a copy of the entry's record
+    /// with an expiry, whichever is more. Reserves more space when another participant makes the entry longer meanwhile.
     fn rewrite<T>(&self, key: &Key, bytes: u64, act: impl Fn(&Space) -> Result<T, Unfit>) -> Result<T, Refused> {
         let max_record = self.region.geometry.max_record;
         let mut bytes = bytes;
         if let Probe::Hit(hit) = probe(&self.region, key) {
-            bytes = bytes.max((hit.record.length + 16).min(max_record) as u64);
+            bytes = bytes.max((hit.record.length + GROWTH).min(max_record) as u64);
         }
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             self.check_size(bytes)?;
-            let space = self.reserve(self.class_for(key), length_field(bytes as u32), Purpose::Write)?;
+            let space = self.reserve(self.class_for(key), LengthField::of(bytes as u32), Purpose::Write)?;
             let result = self.lock(key.hash).map_err(Unfit::from).and_then(|held| {
                 let result = act(&space);
                 self.unlock(held);
@@ -73,11 +83,12 @@ impl<H: Host> Participant<H> {
         Err(Refused::Busy)
     }
 
+    /// Adds to the number at `key` if it is in a mutable record; `None` when there is no live number in one.
     fn increment_in_place(&self, key: &Key, by: f64) -> Result<Option<f64>, Refused> {
-        // Without a live counter there is nothing to lock for.
+        // Without a live counter there is no reason to lock.
         match probe(&self.region, key) {
             Probe::Absent => return Ok(None),
-            Probe::Hit(hit) if hit.entry.kind() == Kind::Plain && is_number(&hit.record) => return Ok(None),
+            Probe::Hit(hit) if !hit.entry.is_mutable() && is_number(&hit.record) => return Ok(None),
             _ => {}
         }
         let held = self.lock(key.hash)?;
@@ -85,7 +96,7 @@ impl<H: Host> Participant<H> {
             Ok(Some(hit)) if self.is_live(&hit.record) => {
                 if !is_number(&hit.record) {
                     Err(Refused::NotANumber)
-                } else if hit.entry.kind() == Kind::Mutable {
+                } else if hit.entry.is_mutable() {
                     Ok(Some(self.add(&hit, by)))
                 } else {
                     Ok(None)
@@ -101,13 +112,16 @@ impl<H: Host> Participant<H> {
         result
     }
 
-    /// Adds to a counter whose bucket is locked. The version is odd while the number changes, so that nobody takes the
-    /// old number for the new version's; dying in between leaves it odd, and [`Participant::settle_version`] mends that.
+    /// Adds to a counter whose bucket is locked. The version says CHANGING while the number changes, so that no reader takes
+    /// the old number for the new version's. A participant that dies in between leaves the version so, and
+    /// [`Participant::settle_version`] corrects it.
     fn add(&self, hit: &Hit, by: f64) -> f64 {
         let value = self.region.word(hit.record.value_at);
         let version = self.region.word(hit.record.version_at());
         let next = self.version();
-        version.store(next | 1, SeqCst);
+        // The three stores are seen in this order: they pair with the Acquire loads of version, value and version in
+        // `lookup`.
+        version.store(next | CHANGING, SeqCst);
         let sum = f64::from_bits(value.load(Relaxed)) + by;
         value.store(sum.to_bits(), SeqCst);
         version.store(next, SeqCst);
@@ -115,18 +129,8 @@ impl<H: Host> Participant<H> {
         sum
     }
 
-    /// Gives a counter an even version when its last writer died while counting. Needs the bucket's lock.
-    pub(crate) fn settle_version(&self, hit: Option<&Hit>) {
-        if let Some(hit) = hit.filter(|hit| hit.entry.kind() == Kind::Mutable) {
-            let version = self.region.word(hit.record.version_at());
-            if version.load(Acquire) & 1 == 1 {
-                version.store(self.version(), SeqCst);
-            }
-        }
-    }
-
     fn increment_locked(&self, key: &Key, by: f64, initial: f64, fresh: &Draft, space: &Space) -> Result<f64, Unfit> {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             let existing = self.find_locked(key)?;
             let live = existing.filter(|hit| self.is_live(&hit.record));
             let sum = match &live {
@@ -135,68 +139,54 @@ impl<H: Host> Participant<H> {
                     let value = sum.to_bits().to_le_bytes();
                     let draft = Draft { value: &value, ..*fresh };
                     self.write(space, key, &draft);
-                    self.fit(space, draft.bytes(key) as u32);
+                    space.shrink(&self.region, draft.bytes(key) as u32);
                     self.renew(space);
                     sum
                 }
                 Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),
-                // Somebody else made it a counter meanwhile; the reserved space stays dead.
-                Some(hit) if hit.entry.kind() == Kind::Mutable => return Ok(self.add(hit, by)),
+                // Another participant has made it a counter meanwhile. The reserved space stays dead.
+                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(hit, by)),
                 Some(hit) => {
                     let sum = f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)) + by;
                     let copy = self.copy_record(hit, space, hit.record.expiry(&self.region), fresh.version)?;
                     self.region.fill(copy.value_at, sum.to_bits());
-                    if !still(&self.region, hit) {
+                    if !is_valid(&self.region, hit) {
                         continue;
                     }
                     sum
                 }
             };
-            if self.put(key, space, Kind::Mutable, existing.as_ref()) {
+            if self.put(key, space, EntryState::Mutable, existing.as_ref()) {
                 return Ok(sum);
             }
         }
         Err(Refused::Busy.into())
     }
 
-    /// Writes a copy of a record with another expiry into reserved space, if it fits. The caller validates the source
-    /// afterwards.
+    /// Writes a copy of a record with another expiry and version into reserved space, if it fits. The caller validates the
+    /// source afterwards.
     fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Result<Record, Unfit> {
         let (region, record) = (&self.region, &hit.record);
         let (tags_at, _) = record.tags();
         let rest = record.value_at + record.value_length - tags_at;
         let expires = if expiry == f64::INFINITY { 0 } else { EXPIRES };
-        let start = if expires == 0 { HEADER } else { HEADER + 8 };
+        let start = if expires == 0 { HEADER } else { HEADER_WITH_EXPIRY };
         if start + words(rest) > space.room {
             return Err(Unfit::Needs(start + words(rest)));
         }
         if expires != 0 {
-            region.fill(space.at + HEADER, expiry.to_bits());
+            space.fill_optional(region, expiry.to_bits());
         }
         region.copy_within(tags_at, space.at + start, words(rest));
         let flags = record.flags & !EXPIRES | expires;
-        region.fill(space.at + 8, Record::second_word(record.key_length, record.kind, flags, record.epoch));
-        region.fill(space.at + 16, record.hash(region));
-        region.fill(space.at + 24, version);
-        self.fit(space, start + rest);
-        // A copy of what was no record is none either; that cannot be mended by waiting, but it is not this caller's fault.
-        Record::read(region, space.at, region.geometry.segment(space.segment + 1)).ok_or(Refused::Busy.into())
+        space.fill_second(region, SecondWord::new(record.key_length, record.value_type, flags, record.clear_epoch));
+        space.fill_hash_and_version(region, record.hash(region), version);
+        space.shrink(region, start + rest);
+        // A copy of foreign bytes may be no record. Waiting does not help, but it is not an error of this caller either.
+        space.record(region).ok_or(Refused::Busy.into())
     }
 
-    /// Shortens reserved space to `bytes`; the rest becomes a dead record, so that walks go on behind it.
-    fn fit(&self, space: &Space, bytes: u32) {
-        let field = length_field(bytes);
-        let rest = space.room - (field & !15);
-        if rest > 0 {
-            let rest_at = space.at + (field & !15);
-            self.region.fill(rest_at + 8, 0);
-            self.region.word(rest_at).store(first_word(rest, space.generation), Relaxed);
-        }
-        // Last: until now a walker sees one record of the full length.
-        self.region.word(space.at).store(first_word(field, space.generation), SeqCst);
-    }
-
-    /// Gives the entry of `key` another expiry, by a copy, because a record does not change. False when it is absent.
+    /// Gives the entry of `key` another expiry; false when the entry is absent.
     pub fn touch(&self, key: &Key, expiry: f64) -> Result<bool, Refused> {
         if matches!(probe(&self.region, key), Probe::Absent) {
             return Ok(false);
@@ -205,15 +195,16 @@ impl<H: Host> Participant<H> {
     }
 
     fn touch_locked(&self, key: &Key, expiry: f64, space: &Space) -> Result<bool, Unfit> {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             let Some(hit) = self.find_locked(key)?.filter(|hit| self.is_live(&hit.record)) else {
                 return Ok(false);
             };
             let version = hit.record.version(&self.region);
             let copy = self.copy_record(&hit, space, expiry, version)?;
-            // The chunks of a large value stay where they are and change hands; only the head's own bytes are retired.
+            // The chunks of a large value stay where they are, and the copy of the head lists them. Only the bytes of the old
+            // head are taken off the live bytes.
             let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
-                Entry::live(entry.kind(), key.hash, space.generation, space.at, entry.freq())
+                Entry::live(entry.state(), key.hash, space.generation, space.at, entry.heat())
             });
             if moved.is_some() {
                 self.add_live(space, copy.length);
@@ -226,5 +217,5 @@ impl<H: Host> Participant<H> {
 }
 
 fn is_number(record: &Record) -> bool {
-    record.kind == NUMBER && record.value_length == 8 && !record.has(CHUNKED)
+    record.value_type == NUMBER && record.value_length == 8 && !record.has(CHUNKED)
 }

@@ -1,62 +1,57 @@
 //! Values too large for one record: chunks anywhere in the log, and a head that lists them.
 //!
-//! No contiguous space is ever needed, so a large value evicts no more than its own size. The chunks are written first
-//! and belong to nobody until the head is published; a writer that dies before leaves dead chunks, which go when their
-//! segments are reclaimed. A reader copies chunk by chunk and validates each: the generation in the head says which life
-//! of the segment, the version in the chunk says which value.
+//! No contiguous space is needed, so a large value evicts no more than its own size. The chunks are written first, and
+//! nothing lists them until the head is published. A writer that dies before leaves dead chunks, which go when their
+//! segments are reclaimed. A reader copies chunk by chunk and validates each: the generation in the head says which life of
+//! the segment the chunk was written in, the version in the chunk says which value it belongs to.
 
-use crate::log::append::Purpose;
-use crate::index::probe::{Key, Probe, probe, still};
+use crate::entries::draft::Draft;
+use crate::entries::store::{Expect, Refused};
+use crate::entries::tags::Block;
 use crate::format::layout::Class;
+use crate::format::record::{CHUNK, CHUNK_HEADER, CHUNKED, LengthField, Place, SecondWord};
+use crate::index::key::Key;
+use crate::index::probe::{Probe, is_valid, probe};
+use crate::log::append::Purpose;
 use crate::participant::lock::Busy;
 use crate::participant::participant::{Host, Participant};
-use crate::format::record::{CHUNK, CHUNK_HEADER, CHUNKED, HEADER, Place, Record, Space, length_field};
-use crate::format::segment::{Phase, State};
-use crate::entries::store::{Draft, Expect, Refused};
-use crate::sync::{Acquire, Relaxed, SeqCst};
-use crate::entries::tags::Block;
+use crate::sync::Relaxed;
 
-/// Looks at a chunk before its reader starts the whole value again.
-const LOOKS: u32 = 8;
+/// Attempts to read a chunk before its reader starts the whole value again.
+const ATTEMPTS: u32 = 8;
 
 impl<H: Host> Participant<H> {
-    /// Bytes of a value in each of its chunks but the last.
-    pub fn chunk_bytes(&self) -> u32 {
-        self.region.geometry.max_record - CHUNK_HEADER
-    }
-
     /// Writes chunk `number` of the value that will be `version` of `key`.
     pub fn write_chunk(&self, key: &Key, version: u64, number: u32, bytes: &[u8]) -> Result<Place, Busy> {
-        self.pending_of(self.slot).store(version, Relaxed);
+        self.pending_of(self.seat).store(version, Relaxed);
         let length = CHUNK_HEADER + bytes.len() as u32;
-        let space = self.reserve(self.class_of_chunk(key, number), length_field(length), Purpose::Write)?;
+        let space = self.reserve(self.class_of_chunk(key, number), LengthField::of(length), Purpose::Write)?;
         let region = &self.region;
-        region.fill(space.at + 16, key.hash);
-        region.fill(space.at + 24, version);
-        region.fill(space.at + HEADER, number as u64);
+        space.fill_hash_and_version(region, key.hash, version);
+        space.fill_optional(region, number as u64);
         // SAFETY: a slice is readable.
         unsafe { region.copy_in(bytes.as_ptr(), space.at + CHUNK_HEADER, bytes.len() as u32) };
-        region.fill(space.at + 8, Record::second_word(0, 0, CHUNK, 0));
-        // Counted from now on, or the segment would look empty and be reclaimed before the head is there.
+        space.fill_second(region, SecondWord::new(0, 0, CHUNK, 0));
+        // Live from now on, although no head lists it: otherwise the segment would look empty and be reclaimed first.
         self.add_live(&space, space.room);
         self.withdraw();
-        Ok(Place::new(space.at, space.generation))
+        Ok(space.place())
     }
 
-    /// What is not read yet belongs on probation; but probation is a tenth of the region, and of a value that is larger
-    /// the first chunks would be gone before the last were written.
+    /// The class of a chunk. A value that was not read yet belongs to the small queue. But the small queue has only a tenth
+    /// of the region: of a larger value, the first chunks would be gone before the last were written.
     fn class_of_chunk(&self, key: &Key, number: u32) -> Class {
         let before = number as u64 * self.chunk_bytes() as u64;
         if before > self.region.geometry.size as u64 / 32 { Class::Main } else { self.class_for(key) }
     }
 
-    /// Stores the head over chunks written before, `list` being `{total, place …}`. Refused like [`Participant::set`],
+    /// Stores the head that lists chunks written before; `list` is `{total, place …}`. Refused like [`Participant::set`],
     /// and with `Busy` when so much was written meanwhile that a chunk is gone already.
     #[allow(clippy::too_many_arguments)]
     pub fn set_large(
         &self,
         key: &Key,
-        kind: u8,
+        value_type: u8,
         version: u64,
         expiry: f64,
         tags: &Block,
@@ -65,44 +60,25 @@ impl<H: Host> Participant<H> {
     ) -> Result<(), Refused> {
         // SAFETY: any initialised words are bytes.
         let value = unsafe { core::slice::from_raw_parts(list.as_ptr().cast::<u8>(), size_of_val(list)) };
-        let stored = self.set(key, &Draft { kind, flags: CHUNKED, version, expiry, tags, value }, expect);
-        self.pending_of(self.slot).store(0, Relaxed);
+        let stored = self.set(key, &Draft { value_type, flags: CHUNKED, version, expiry, tags, value }, expect);
+        self.pending_of(self.seat).store(0, Relaxed);
         stored
     }
 
-    /// Gives chunks up that no head will list.
+    /// Gives up chunks that no head will list.
     pub fn abandon_chunks(&self, places: &[u64]) {
-        self.pending_of(self.slot).store(0, Relaxed);
+        self.pending_of(self.seat).store(0, Relaxed);
         for place in places.iter().copied().map(Place) {
-            if let Some((segment, chunk)) = self.chunk_at(place) {
-                self.take_live(segment, place.generation(), chunk.length);
-            }
+            self.retire_chunk(place);
         }
     }
 
-    /// Whether the chunks that the head in `space` lists are there and stay: a reclaimer that is at work on the segment of
-    /// one may have passed it already, when it belonged to nobody.
-    pub(crate) fn has_its_chunks(&self, space: &Space) -> bool {
-        let geometry = &self.region.geometry;
-        let head = Record::read(&self.region, space.at, geometry.segment(space.segment + 1));
-        head.is_some_and(|head| {
-            (0..head.chunks()).all(|i| {
-                let place = Place(self.region.word(head.chunk_place_at(i)).load(Acquire));
-                self.chunk_at(place).is_some_and(|(segment, _)| {
-                    // Sequentially consistent: meets `index::replace`.
-                    let state = State(self.region.word(geometry.state(segment)).load(SeqCst));
-                    matches!(state.phase(), Phase::Open | Phase::Sealed) && state.generation() == place.generation()
-                })
-            })
-        })
-    }
-
-    /// Copies chunk `number` of `version` of `key`; its length, or `None` when that version is gone.
+    /// Copies chunk `number` of `version` of `key`. Returns the bytes of the chunk; `None` when that version is gone.
     ///
     /// # Safety
     /// `to` must be aligned to eight with room for `max_record` bytes.
     pub unsafe fn read_chunk(&self, key: &Key, version: u64, number: u32, to: *mut u8) -> Option<u32> {
-        for _ in 0..LOOKS {
+        for _ in 0..ATTEMPTS {
             let hit = match probe(&self.region, key) {
                 Probe::Hit(hit) => hit,
                 Probe::Absent => return None,
@@ -110,13 +86,12 @@ impl<H: Host> Participant<H> {
             };
             let head = &hit.record;
             if !head.has(CHUNKED) || head.version(&self.region) != version || number >= head.chunks() {
-                if still(&self.region, &hit) {
+                if is_valid(&self.region, &hit) {
                     return None;
                 }
                 continue;
             }
-            // Acquire: meets the store that moved the chunk, after its copy was complete.
-            let place = Place(self.region.word(head.chunk_place_at(number)).load(Acquire));
+            let place = head.chunk_place(&self.region, number);
             let Some((_, chunk)) = self.chunk_at(place) else {
                 continue;
             };
@@ -126,7 +101,7 @@ impl<H: Host> Participant<H> {
             let length = chunk.value_length.min(self.chunk_bytes());
             // SAFETY: by contract.
             unsafe { self.region.copy_out(chunk.value_at, to, length) };
-            // The place says which life of the segment the chunk belongs to: still that one, still the chunk.
+            // The place names the life of the segment: in the same life the same chunk lies there.
             if self.chunk_at(place).is_some_and(|(_, now)| now.length == chunk.length) {
                 return Some(length);
             }

@@ -3,7 +3,10 @@
 #[cfg(feature = "faults")]
 pub mod audit;
 pub mod change;
+pub mod draft;
 pub mod large;
+pub mod locked;
+pub mod placement;
 pub mod read;
 pub mod store;
 pub mod tags;

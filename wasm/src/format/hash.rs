@@ -1,28 +1,29 @@
 //! The hash of keys and tags: SipHash-1-3 (Aumasson and Bernstein, INDOCRYPT 2012), a pseudo-random function keyed with 128
-//! random bits of the region. Nobody who does not know them can aim keys at one bucket, or a tag at another one's counter: not
-//! by trying, and not by differences between keys that cancel out whatever the key of the function is.
+//! random bits of the region. An attacker who does not know these bits cannot aim keys at one bucket, nor a tag at the counter
+//! of another tag: neither by trying keys, nor by differences between keys that cancel out under every seed.
 //!
-//! Bucket and tag of an entry are taken from opposite ends of the hash; were they to share bits, entries of one bucket would
-//! have similar tags.
+//! The bucket of an entry and its fingerprint are taken from opposite ends of the hash. If they shared bits, the entries of
+//! one bucket would have similar fingerprints.
 
-/// What a region's hashes are keyed with.
+/// What the hashes of a region are keyed with.
 pub type Seed = [u64; 2];
 
-/// What is hashed, beside the kinds of keys, which are below it: nothing else shares its hashes.
+/// The domain of tags. The other domains are the key kinds, which are smaller numbers.
 pub const TAG: u32 = 4;
 
-/// Hashes the first `length` bytes of `words`, which are zero behind them, as being of one `kind`.
+/// Hashes the first `length` bytes of `words` in a domain: the same bytes have unrelated hashes in different domains. The
+/// bytes of `words` behind `length` are zero.
 ///
-/// The blocks are those of SipHash, but for the highest byte of the last one. SipHash puts the length modulo 256 there;
-/// the number of blocks and three bits tell lengths apart as well, so that there is room for the kind.
+/// The blocks are those of SipHash except for the highest byte of the last block. SipHash puts the length modulo 256 there.
+/// The number of blocks and three bits also tell lengths apart, which leaves room for the domain.
 #[inline]
-pub fn hash(words: &[u64], length: u32, kind: u32, seed: Seed) -> u64 {
+pub fn hash(words: &[u64], length: u32, domain: u32, seed: Seed) -> u64 {
     let (blocks, rest) = words.split_at(words.len().min(length as usize / 8));
     let last = if length % 8 == 0 { 0 } else { rest.first().copied().unwrap_or(0) };
-    siphash(blocks, last | ((kind << 3 | length % 8) as u64) << 56, seed)
+    siphash(blocks, last | ((domain << 3 | length % 8) as u64) << 56, seed)
 }
 
-/// SipHash-1-3 of whole blocks and a last one: one round for each block, three at the end.
+/// SipHash-1-3 of whole blocks and a last block: one round for each block, three rounds at the end.
 #[inline(always)]
 fn siphash(blocks: &[u64], last: u64, seed: Seed) -> u64 {
     let [k0, k1] = seed;

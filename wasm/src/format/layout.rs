@@ -1,40 +1,49 @@
-//! Where everything lies in the shared region. Offsets, field widths and sizes have their home here and nowhere else:
-//! not in another Rust module, and not in TypeScript.
+//! Where everything lies in the shared region. Offsets, field widths and sizes are defined here and nowhere else: not in
+//! another Rust module, and not in TypeScript.
 //!
-//! The geometry is a pure function of the region's size and is never read from the region itself, so damaged bytes
-//! cannot move a bound.
+//! The geometry is a pure function of the region's size. It is never read from the region itself, so damaged bytes cannot
+//! move a bound.
 //!
 //! ```text
 //! region   0        4 KiB                                                                              size
-//!          ├ header ┤ participants │ tags │ states │ metas │ changes │ index  │ segments … │ (slack)    ┤
+//!          ├ header ┤ seats │ tag counters │ states │ metas │ changes │ index  │ segments … │ (unused)  ┤
 //!
-//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits │ 40 boot id, 16 bytes, written by the host
+//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits │ 40 boot id, 16 bytes, written by the embedder
 //!         64 next version        (fetch_add, one block of versions at a time)
 //!        128 clear epoch         u32, read by every get
 //!        192 seal sequence       (fetch_add, one per sealed segment)
 //!        200 ghost clock         (fetch_add, one per sealed segment of the small queue)
-//!        256 high-water mark     participants ever used, so that scans stay short
-//!       1024 lanes               16 × 64 B, each {segment + 1 u32 │ generation u32}: where writers append
+//!        256 high-water mark     seats that were ever used, so that scans stay short
+//!       1024 lanes               16 × 64 B, each a lane word: where writers append, see `format/segment.rs`
 //!
-//! participant (128 B)            line one: 0 {state u32 │ epoch u32} │ 8 hazard (segment + 1, or 0)
-//!                                          16 version of the large value it is writing, or 0
-//!                                          24 hits of its near cache, f64
-//!                                line two: eight counters, written by their owner only
+//! seat (128 B)   first cache line    0 {incarnation u32 │ claimed u32}
+//!                                    8 hazard: segment + 1, or 0
+//!                                   16 version of the large value that the participant is writing, or 0
+//!                                   24 hits of the participant's near cache, f64
+//!                second cache line  64 eight statistics, u64 each, written by the participant only
 //!
-//! changes  one u64 for each bucket: raised before any entry of it changes, other than by its heat. Apart from the buckets,
-//!          so that what the near caches look at is sixteen times denser than the index.
+//! meta (32 B)    0 bump u64 │ 8 live bytes, see `Live` │ 16 seal sequence u64 │ 24 see `Sealing`
+//!
+//! changes  one u64 for each bucket: the number of changes to its entries, raised before each change that is more than
+//!          heat. The change counters lie apart from the buckets, so that one cache line holds those of eight buckets:
+//!          near caches read only these.
 //! ```
+
+use core::mem::size_of;
 
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
 pub const LAYOUT_VERSION: u32 = 5;
 
+/// Bytes of a word: the unit of every atomic access.
+pub const WORD: u32 = size_of::<u64>() as u32;
+
 pub const MAGIC_AT: u32 = 0;
 pub const VERSION_AT: u32 = 8;
 pub const SIZE_AT: u32 = 16;
-/// Sixteen bytes.
-pub const SEED_AT: u32 = 24;
+/// The two words of the hash seed.
+pub const SEED_AT: [u32; 2] = [24, 32];
 pub const NEXT_VERSION_AT: u32 = 64;
 pub const CLEAR_EPOCH_AT: u32 = 128;
 pub const SEAL_SEQUENCE_AT: u32 = 192;
@@ -44,18 +53,20 @@ const LANES_AT: u32 = 1024;
 const LANE_BYTES: u32 = 64;
 const MAX_LANES: u32 = 8;
 const HEADER_BYTES: u32 = 4096;
-/// Bytes at the start of a file that `inspect` wants to see.
+/// Bytes at the start of a file that `inspect` reads.
 #[cfg(target_arch = "wasm32")]
 pub const INSPECTED_BYTES: u32 = 64;
 
-pub const PARTICIPANT_BYTES: u32 = 128;
-pub const PARTICIPANT_HAZARD: u32 = 8;
-pub const PARTICIPANT_PENDING: u32 = 16;
-/// What the owner read without asking the engine. As a double, because JavaScript counts it.
-pub const PARTICIPANT_NEAR_HITS: u32 = 24;
-pub const PARTICIPANT_COUNTERS: u32 = 64;
+pub const SEAT_BYTES: u32 = 128;
+/// The incarnation, and whether the seat is claimed.
+pub const SEAT_INCARNATION: u32 = 0;
+pub const SEAT_HAZARD: u32 = 8;
+pub const SEAT_PENDING: u32 = 16;
+/// Hits of the near cache, which the engine never sees. A double, because JavaScript counts them.
+pub const SEAT_NEAR_HITS: u32 = 24;
+pub const SEAT_COUNTERS: u32 = 64;
 
-/// What a participant counts; the order of the words in its second line.
+/// The statistics of a participant, in the order of their words in its seat.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum Counter {
@@ -68,31 +79,40 @@ pub enum Counter {
     Reclaims,
     Compactions,
 }
-/// How many counters a participant has.
+/// How many statistics a participant has.
 pub const COUNTERS: u32 = 8;
 
-/// Records start at multiples of this, so that 28 bits of an index word reach 4 GiB.
+/// Records start at multiples of this, so that 28 bits of an entry reach 4 GiB.
 pub const GRAIN: u32 = 16;
-/// A bucket is two cache lines: fifteen entry words and the control word.
+/// A bucket is two cache lines: fifteen entries and the control word.
 pub const BUCKET_BYTES: u32 = 128;
-pub const WAYS: u32 = 15;
-pub const BUCKET_CONTROL: u32 = WAYS * 8;
+/// Words of a bucket: its ways and the control word.
+pub const BUCKET_WORDS: u32 = BUCKET_BYTES / WORD;
+/// Places for entries in a bucket.
+pub const WAYS: u32 = BUCKET_WORDS - 1;
+pub const BUCKET_CONTROL: u32 = WAYS * WORD;
 
-const STATE_BYTES: u32 = 8;
-const CHANGES_BYTES: u32 = 8;
-/// `{bump u64 │ live bytes + 2³¹ u32, generation u32 │ seal sequence u64 │ clear epoch when it was sealed u32, progress of
-/// its reclaiming u32}`; the progress is the offset that was reached, its lowest bit says that all is kept.
+const STATE_BYTES: u32 = WORD;
+const CHANGES_BYTES: u32 = WORD;
+const TAG_COUNTER_BYTES: u32 = WORD;
 pub const META_BYTES: u32 = 32;
+/// Bytes that were appended to the segment; larger than the segment once an append did not fit.
 pub const META_BUMP: u32 = 0;
 pub const META_LIVE: u32 = 8;
-pub const META_SEALED: u32 = 16;
-pub const META_EPOCH: u32 = 24;
+/// The seal sequence at which the segment was sealed: its age.
+pub const META_SEQUENCE: u32 = 16;
+pub const META_SEALING: u32 = 24;
+
+const _: () = assert!(COUNTERS == Counter::Compactions as u32 + 1);
+const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_NEAR_HITS + WORD <= SEAT_COUNTERS);
+const _: () = assert!(META_SEALING + WORD <= META_BYTES);
+const _: () = assert!(HIGH_WATER_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
 
 /// Regions are whole WebAssembly pages.
 pub const PAGE: u32 = 64 * 1024;
 pub const MIN_SIZE: u32 = 1 << 20;
-/// The size that stands for a region so small that a model checker can go through all that happens in it: two buckets
-/// and ten segments of a few records each. Only for tests.
+/// The size that stands for the region of the model checkers: two buckets and ten segments of a few records each, so
+/// that a checker can explore everything that happens in it. Only for tests.
 #[cfg(feature = "faults")]
 pub const MODEL_SIZE: u32 = PAGE;
 pub const MAX_SIZE: u32 = 3840 << 20;
@@ -100,20 +120,20 @@ pub const MAX_SIZE: u32 = 3840 << 20;
 /// More segments than any region has.
 pub const MAX_SEGMENTS: u32 = 2048;
 
-/// Longest key in bytes: 4096, and in front of them the prefix of a namespace.
+/// Longest key in bytes: 4096 of the user's, behind the prefix of a namespace.
 pub const MAX_KEY: u32 = 4360;
-/// Most tags that one entry can carry: 16, and a hidden one for each namespace that it is in.
+/// Most tags of one entry: 16 of the user's, and a hidden one for each namespace that the entry is in.
 pub const MAX_TAGS: u32 = 32;
-/// Longest tag in bytes, with the prefix of its namespace.
+/// Longest tag in bytes, including the prefix of its namespace.
 pub const MAX_TAG: u32 = 520;
-/// Longest name of a tag in bytes of UTF-8: what is kept in the record.
+/// Longest name of a tag in bytes of UTF-8: the part of a tag that records keep.
 pub const MAX_TAG_NAME: u32 = 256;
-/// The largest record, whatever the size of the region: it has to fit a thread's scratch area.
+/// The largest record in bytes in a region of any size: it has to fit a thread's area.
 pub const MAX_RECORD: u32 = 64 * 1024;
-/// The largest value in bytes, whatever the size of the region.
+/// The largest value in bytes in a region of any size.
 pub const MAX_VALUE: u32 = 256 << 20;
 
-/// The two queues of S3-FIFO: entries on probation, and entries that proved themselves.
+/// The two queues of S3-FIFO: new entries on probation, and entries that were read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Class {
@@ -121,30 +141,30 @@ pub enum Class {
     Main = 1,
 }
 
-/// The places of everything in a region of one size.
+/// The geometry of a region of one size: how much there is of everything, and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     pub size: u32,
-    /// Threads that can have the cache open at once.
+    /// Seats: the threads that can have the cache open at once.
     pub participants: u32,
-    /// Counters in the tag table, a power of two.
-    pub tags: u32,
+    /// Counters of tags, a power of two.
+    pub tag_counters: u32,
     /// Buckets of the index, a power of two.
     pub buckets: u32,
     pub segments: u32,
     /// log2 of the bytes in a segment.
     pub segment_shift: u32,
     lanes: [u32; 2],
-    /// Free segments that only relocation may use, so that reclaiming can always finish.
+    /// Free segments that only relocation may use, so that a reclaim always finds room for what it keeps.
     pub reserve: u32,
-    /// Bytes that a step of reclaiming goes through for each byte that is appended. While the last quarter of a segment is
-    /// filled, that is two segments: up to half of what is reclaimed may have to be moved.
+    /// Bytes that a step of reclaiming walks for each byte that is appended. While the last quarter of a segment is filled,
+    /// the steps walk two segments: up to half of what is reclaimed may have to be moved.
     pub pace: u32,
-    /// Largest record in bytes, header included.
+    /// Largest record in bytes, including its header.
     pub max_record: u32,
     /// Largest value in bytes.
     pub max_value: u32,
-    tags_at: u32,
+    tag_counters_at: u32,
     states_at: u32,
     metas_at: u32,
     changes_at: u32,
@@ -186,14 +206,14 @@ impl Geometry {
             return None;
         }
         let participants = participants(size);
-        let tags = clamp(floor_power_of_two(size / 2048), 512, 65536);
-        // An eighth of the region at the most: two words for each live entry of about 130 bytes.
+        let tag_counters = clamp(floor_power_of_two(size / 2048), 512, 65536);
+        // At most an eighth of the region: two words for each live entry of about 130 bytes.
         let buckets = floor_power_of_two(size / 8 / BUCKET_BYTES);
         let wanted = clamp(floor_power_of_two(size / 1024), 64 << 10, 4 << 20);
         let segment = if wanted > floor_power_of_two(size / 64) { floor_power_of_two(size / 64) } else { wanted };
 
-        let tags_at = HEADER_BYTES + participants * PARTICIPANT_BYTES;
-        let states_at = tags_at + tags * 8;
+        let tag_counters_at = HEADER_BYTES + participants * SEAT_BYTES;
+        let states_at = tag_counters_at + tag_counters * TAG_COUNTER_BYTES;
         let index_bytes = buckets * BUCKET_BYTES;
         let room = size - states_at - buckets * CHANGES_BYTES - index_bytes - 4096;
         let segments = room / (segment + STATE_BYTES + META_BYTES);
@@ -207,7 +227,7 @@ impl Geometry {
         Some(Geometry {
             size,
             participants,
-            tags,
+            tag_counters,
             buckets,
             segments,
             segment_shift: segment.ilog2(),
@@ -216,7 +236,7 @@ impl Geometry {
             pace: 8,
             max_record: clamp(segment / 4, 8 << 10, MAX_RECORD),
             max_value: if size / 8 < MAX_VALUE { size / 8 } else { MAX_VALUE },
-            tags_at,
+            tag_counters_at,
             states_at,
             metas_at,
             changes_at,
@@ -227,26 +247,26 @@ impl Geometry {
 
     #[cfg(feature = "faults")]
     const fn model() -> Geometry {
-        let (participants, tags, buckets, segments, segment) = (6, 4, 2, 10, 256u32);
-        let tags_at = HEADER_BYTES + participants * PARTICIPANT_BYTES;
-        let states_at = tags_at + tags * 8;
+        let (participants, tag_counters, buckets, segments, segment) = (6, 4, 2, 10, 256u32);
+        let tag_counters_at = HEADER_BYTES + participants * SEAT_BYTES;
+        let states_at = tag_counters_at + tag_counters * TAG_COUNTER_BYTES;
         let metas_at = align(states_at + segments * STATE_BYTES, 64);
         let changes_at = align(metas_at + segments * META_BYTES, 64);
         let index_at = align(changes_at + buckets * CHANGES_BYTES, BUCKET_BYTES);
         Geometry {
             size: MODEL_SIZE,
             participants,
-            tags,
+            tag_counters,
             buckets,
             segments,
             segment_shift: segment.ilog2(),
             lanes: [1, 1],
             reserve: 3,
-            // A step is shorter than a segment there, too.
+            // Low enough that a step is shorter than one of these small segments.
             pace: 2,
             max_record: 128,
             max_value: 384,
-            tags_at,
+            tag_counters_at,
             states_at,
             metas_at,
             changes_at,
@@ -259,27 +279,29 @@ impl Geometry {
         1 << self.segment_shift
     }
 
-    /// Bytes in a segment from where on its lane will soon need another one.
+    /// Fill level in bytes from which on the lane of a segment will soon need another one.
     pub const fn nearly_full(&self) -> u32 {
         self.segment_bytes() / 4 * 3
     }
 
-    /// Whether `length` bytes more in a segment reach one of the last sixteenths of it. Whoever passes one of those sees to
-    /// it that there are free segments; more than one, as it may pause for ever.
+    /// Whether appending `length` bytes at `offset` in a segment crosses a mark. The marks are the last sixteenths of the
+    /// segment. Crossing a mark obliges the writer to reclaim. There are several marks, because the writer that crossed one
+    /// may freeze.
     #[inline(always)]
     pub const fn passes_a_mark(&self, offset: u32, length: u32) -> bool {
         let to = offset + length;
         to >= self.nearly_full() && (offset ^ to) >> (self.segment_shift - 4) != 0
     }
 
-    /// Where participant `slot` has its two lines.
-    pub const fn participant(&self, slot: u32) -> u32 {
-        HEADER_BYTES + slot * PARTICIPANT_BYTES
+    /// Where seat number `seat` lies.
+    pub const fn seat(&self, seat: u32) -> u32 {
+        HEADER_BYTES + seat * SEAT_BYTES
     }
 
-    /// Where the counter of tag slot `tag` lies.
-    pub const fn tag(&self, tag: u32) -> u32 {
-        self.tags_at + tag * 8
+    /// Where counter number `counter` of the tags lies. Any number is taken: foreign bytes cannot lead out of the table.
+    #[inline(always)]
+    pub const fn tag_counter(&self, counter: u32) -> u32 {
+        self.tag_counters_at + (counter & (self.tag_counters - 1)) * TAG_COUNTER_BYTES
     }
 
     /// Where the state word of a segment lies.
@@ -287,27 +309,39 @@ impl Geometry {
         self.states_at + segment * STATE_BYTES
     }
 
-    /// Where the bump offset, live bytes and seal sequence of a segment lie.
+    /// Where the four meta words of a segment lie.
     pub const fn meta(&self, segment: u32) -> u32 {
         self.metas_at + segment * META_BYTES
     }
 
-    /// Where the changes of a bucket are counted.
+    /// Where the change counter of a bucket lies.
     pub const fn changes(&self, bucket: u32) -> u32 {
         self.changes_at + bucket * CHANGES_BYTES
     }
 
-    /// Where bucket `bucket` lies.
+    /// Where a bucket lies.
     pub const fn bucket(&self, bucket: u32) -> u32 {
         self.index_at + bucket * BUCKET_BYTES
     }
 
-    /// Where the bytes of a segment begin.
+    /// Where a way of a bucket lies: the entry in it.
+    #[inline(always)]
+    pub const fn entry(&self, bucket: u32, way: u32) -> u32 {
+        self.bucket(bucket) + way * WORD
+    }
+
+    /// The bucket that the entry at `entry_at` belongs to.
+    #[inline(always)]
+    pub const fn bucket_at(&self, entry_at: u32) -> u32 {
+        (entry_at - self.index_at) / BUCKET_BYTES
+    }
+
+    /// Where the bytes of a segment begin. The number of segments gives the end of the last one.
     pub const fn segment(&self, segment: u32) -> u32 {
         self.segments_at + (segment << self.segment_shift)
     }
 
-    /// The segment that the byte at `at` belongs to, `None` when it lies outside all of them.
+    /// The segment that holds the byte at `at`; `None` when `at` lies outside of all segments.
     #[inline(always)]
     pub const fn segment_of(&self, at: u32) -> Option<u32> {
         if at < self.segments_at {
@@ -317,12 +351,12 @@ impl Geometry {
         if segment < self.segments { Some(segment) } else { None }
     }
 
-    /// Lanes of a class.
+    /// How many lanes a class has.
     pub const fn lanes(&self, class: Class) -> u32 {
         self.lanes[class as usize]
     }
 
-    /// Where the lane word `lane` of a class lies.
+    /// Where the word of a lane lies.
     pub const fn lane(&self, class: Class, lane: u32) -> u32 {
         LANES_AT + (class as u32 * MAX_LANES + lane) * LANE_BYTES
     }

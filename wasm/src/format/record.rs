@@ -1,68 +1,172 @@
-//! A record: one entry, or one chunk of a large value, as it lies in a segment. Immutable once published, except for
-//! the two things named below.
+//! A record: one entry, or one chunk of a large value, as it lies in a segment. A record is immutable once published, with
+//! the exceptions named below.
 //!
 //! ```text
-//!   0  length u32 (a multiple of 16, its low four bits count the unused bytes at the end) │ generation u32
-//!   8  key length u16 │ type u8 │ flags u8 │ clear epoch u32
+//!   0  length u32 (a multiple of 16; its low four bits count the unused bytes at the end) │ generation u32
+//!   8  key length u16 │ value type u8 │ flags u8 │ clear epoch u32
 //!  16  hash of the key
 //!  24  version
 //!  32  [expiry, f64 milliseconds]                 if EXPIRES
-//!      [tags: bytes u32 │ count u32 │ {slot u32 │ snapshot u32} × count │ names]    if TAGGED
+//!      [tags: bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names]    if TAGGED
 //!      key, zero-padded to 8
 //!      value
+//!
+//! flags    7    6 5        4 3     2       1      0
+//!          │      │ key kind │ CHUNK │ CHUNKED │ TAGGED │ EXPIRES │
 //! ```
 //!
-//! The first word is written before anything else, so that a walker can skip what was never finished; its generation
-//! tells the walker where the records of an earlier life of the segment begin.
+//! The first word is written before anything else, so that a walk can skip a record that was never finished. Its generation
+//! tells the walk where the records of an earlier life of the segment begin.
 //!
-//! A **large value** is a head record with CHUNKED whose value is `{total bytes u64 │ place of each chunk …}`, and
-//! chunk records with CHUNK: at 32 the chunk's number, at 40 its bytes. A chunk carries the version of its head, so it
-//! can never be taken for a chunk of another value.
+//! A **large value** is a head record with CHUNKED, whose value is `{total bytes u64 │ place of each chunk …}`, and chunk
+//! records with CHUNK: at 32 the chunk's number, at 40 its bytes. A chunk has the version of its head, so it cannot be taken
+//! for a chunk of another value.
 //!
-//! *Mutable* records (counters, and heads of large values whose chunks move) change one word at a time, and only under
-//! the lock of their bucket.
+//! *Mutable* records change one word at a time, and only under the lock of their bucket: counters change their number and
+//! version, heads of large values the places of chunks that are moved.
 
-use crate::format::layout::{GRAIN, MAX_KEY, MAX_TAGS};
+use crate::format::layout::{GRAIN, Geometry, MAX_KEY, MAX_TAGS, WORD};
 use crate::format::region::Region;
-use crate::sync::Acquire;
+use crate::sync::{Acquire, Relaxed, SeqCst};
 
+/// The record has an expiry.
 pub const EXPIRES: u32 = 1;
+/// The record has tags.
 pub const TAGGED: u32 = 2;
+/// The record is the head of a large value.
 pub const CHUNKED: u32 = 4;
+/// The record is a chunk of a large value.
 pub const CHUNK: u32 = 8;
-/// Two bits that tell keys of different kinds apart: text, bytes, ill-formed text.
-pub const KEY_KIND_SHIFT: u32 = 4;
+const KEY_KIND_SHIFT: u32 = 4;
+const KEY_KIND_MASK: u32 = 3;
+
+/// The lowest bit of a version: set while the number of a counter changes.
+pub const CHANGING: u64 = 1;
 
 /// Bytes before the optional parts.
 pub const HEADER: u32 = 32;
+/// Bytes that a record with an expiry has before its other optional parts.
+pub const HEADER_WITH_EXPIRY: u32 = HEADER + WORD;
 /// Bytes before the payload of a chunk.
-pub const CHUNK_HEADER: u32 = 40;
-/// The length field of the record that marks the end of a segment.
-pub const END: u32 = 0xFFFF_FFF0;
+pub const CHUNK_HEADER: u32 = HEADER + WORD;
 
-const HASH: u32 = 16;
-const VERSION: u32 = 24;
+const SECOND: u32 = WORD;
+const HASH: u32 = 2 * WORD;
+const VERSION: u32 = 3 * WORD;
+/// The first optional part: an expiry, or the number of a chunk.
+const OPTIONAL: u32 = HEADER;
 
-/// Rounds up to whole words.
+const _: () = assert!(VERSION + WORD == HEADER && HEADER % GRAIN == 0 && GRAIN == 2 * WORD);
+const _: () = assert!((EXPIRES | TAGGED | CHUNKED | CHUNK) >> KEY_KIND_SHIFT == 0);
+
+/// Rounds bytes up to whole words.
 #[inline(always)]
 pub const fn words(bytes: u32) -> u32 {
-    (bytes + 7) & !7
+    (bytes + WORD - 1) & !(WORD - 1)
 }
 
-/// The length field of a record with `bytes` used bytes.
+/// The flags of a key kind.
 #[inline(always)]
-pub const fn length_field(bytes: u32) -> u32 {
-    let length = (bytes + GRAIN - 1) & !(GRAIN - 1);
-    length | (length - bytes)
+pub const fn key_kind_flags(key_kind: u32) -> u32 {
+    key_kind << KEY_KIND_SHIFT
+}
+
+/// The length of a record as its first word holds it: a multiple of sixteen, and how many bytes at the end are unused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LengthField(pub u32);
+
+impl LengthField {
+    /// For a record that uses this many bytes.
+    #[inline(always)]
+    pub const fn of(bytes: u32) -> LengthField {
+        let length = (bytes + GRAIN - 1) & !(GRAIN - 1);
+        LengthField(length | (length - bytes))
+    }
+
+    /// Bytes that the record takes in the log.
+    #[inline(always)]
+    pub const fn length(self) -> u32 {
+        self.0 & !(GRAIN - 1)
+    }
+
+    #[inline(always)]
+    pub const fn unused(self) -> u32 {
+        self.0 & (GRAIN - 1)
+    }
 }
 
 /// The first word of a record.
-#[inline(always)]
-pub const fn first_word(length_field: u32, generation: u32) -> u64 {
-    (generation as u64) << 32 | length_field as u64
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FirstWord(pub u64);
+
+impl FirstWord {
+    /// The length of the mark behind the last record of a segment.
+    const END: LengthField = LengthField(0xFFFF_FFF0);
+
+    #[inline(always)]
+    pub const fn new(length: LengthField, generation: u32) -> FirstWord {
+        FirstWord((generation as u64) << 32 | length.0 as u64)
+    }
+
+    /// The mark behind the last record of a segment.
+    #[inline(always)]
+    pub const fn end(generation: u32) -> FirstWord {
+        FirstWord::new(FirstWord::END, generation)
+    }
+
+    /// A gap that is too short for a record.
+    #[inline(always)]
+    pub const fn gap(generation: u32) -> FirstWord {
+        FirstWord::new(LengthField(GRAIN), generation)
+    }
+
+    #[inline(always)]
+    pub const fn length(self) -> LengthField {
+        LengthField(self.0 as u32)
+    }
+
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
 
-/// Space that a participant has reserved; its hazard names the segment until it says otherwise.
+/// The second word of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SecondWord(pub u64);
+
+impl SecondWord {
+    pub const fn new(key_length: u32, value_type: u8, flags: u32, clear_epoch: u32) -> SecondWord {
+        SecondWord((clear_epoch as u64) << 32 | (flags as u64) << 24 | (value_type as u64) << 16 | key_length as u64)
+    }
+
+    #[inline(always)]
+    const fn key_length(self) -> u32 {
+        self.0 as u32 & 0xFFFF
+    }
+
+    #[inline(always)]
+    const fn value_type(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    #[inline(always)]
+    const fn flags(self) -> u32 {
+        (self.0 >> 24) as u32 & 0xFF
+    }
+
+    #[inline(always)]
+    pub const fn clear_epoch(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub const fn is_tagged(self) -> bool {
+        self.flags() & TAGGED != 0
+    }
+}
+
+/// Space for a record that a participant has reserved. The participant's hazard names the segment until it is withdrawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
     pub at: u32,
@@ -72,7 +176,76 @@ pub struct Space {
     pub generation: u32,
 }
 
-/// What the first two words of a record say, checked against the bounds of its segment. Each was read once.
+impl Space {
+    /// Where the optional parts of the record begin.
+    #[inline(always)]
+    pub const fn body(&self) -> u32 {
+        self.at + HEADER
+    }
+
+    pub fn place(&self) -> Place {
+        Place::new(self.at, self.generation)
+    }
+
+    /// Writes the first optional word: an expiry, or the number of a chunk.
+    #[inline(always)]
+    pub fn fill_optional(&self, region: &Region, word: u64) {
+        region.fill(self.at + OPTIONAL, word)
+    }
+
+    #[inline(always)]
+    pub fn fill_second(&self, region: &Region, second: SecondWord) {
+        region.fill(self.at + SECOND, second.0)
+    }
+
+    #[inline(always)]
+    pub fn fill_hash_and_version(&self, region: &Region, hash: u64, version: u64) {
+        region.fill(self.at + HASH, hash);
+        region.fill(self.at + VERSION, version);
+    }
+
+    /// Copies everything but the first word from a record of the same length.
+    pub fn fill_from(&self, region: &Region, record: &Record) {
+        region.copy_within(record.at + SECOND, self.at + SECOND, record.length - SECOND);
+    }
+
+    /// Shortens the record to `bytes`. The rest of the space becomes a dead record, so that a walk can go on behind it.
+    pub fn shrink(&self, region: &Region, bytes: u32) {
+        let field = LengthField::of(bytes);
+        let rest = self.room - field.length();
+        if rest > 0 {
+            let rest_at = self.at + field.length();
+            region.fill(rest_at + SECOND, 0);
+            region.word(rest_at).store(FirstWord::new(LengthField(rest), self.generation).0, Relaxed);
+        }
+        // Last: until now a walk sees one record of the full length.
+        region.word(self.at).store(FirstWord::new(field, self.generation).0, SeqCst);
+    }
+
+    #[inline(always)]
+    pub fn second(&self, region: &Region) -> SecondWord {
+        SecondWord(region.word(self.at + SECOND).load(Acquire))
+    }
+
+    /// The record that was written here; `None` when foreign bytes have made it unreadable.
+    pub fn record(&self, region: &Region) -> Option<Record> {
+        Record::read(region, self.at, end_of_segment(&region.geometry, self.segment))
+    }
+
+    /// The length that the first word of the record claims.
+    #[inline(always)]
+    pub fn claimed_length(&self, region: &Region) -> u32 {
+        FirstWord(region.word(self.at).load(Acquire)).length().length().min(self.room)
+    }
+}
+
+/// Where a segment ends.
+#[inline(always)]
+pub const fn end_of_segment(geometry: &Geometry, segment: u32) -> u32 {
+    geometry.segment(segment + 1)
+}
+
+/// What the first two words of a record say, checked against the bounds of its segment. Each word was read once.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     pub at: u32,
@@ -80,10 +253,10 @@ pub struct Record {
     pub length: u32,
     pub generation: u32,
     pub key_length: u32,
-    pub kind: u8,
+    pub value_type: u8,
     pub flags: u32,
-    /// Clear epoch at which it was written.
-    pub epoch: u32,
+    /// The clear epoch in which the record was written.
+    pub clear_epoch: u32,
     tags_at: u32,
     pub key_at: u32,
     pub value_at: u32,
@@ -91,36 +264,37 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record at `at` in a segment that ends at `end`; `None` when the bytes there are no record.
+    /// The record at `at` in a segment that ends at `end`; `None` when the bytes there are not a record.
     ///
-    /// Whatever this returns lies between `at` and `end`: reads through it cannot leave the segment.
+    /// Every part of the record lies between `at` and `end`: reads through it cannot leave the segment. All loads of a record
+    /// are Acquire, so that they are ordered before the load that validates the record (`is_valid`).
     #[inline]
     pub fn read(region: &Region, at: u32, end: u32) -> Option<Record> {
         if at % GRAIN != 0 || at + HEADER > end {
             return None;
         }
-        let first = region.word(at).load(Acquire);
-        let field = first as u32;
-        let (length, unused) = (field & !(GRAIN - 1), field & (GRAIN - 1));
+        let first = FirstWord(region.word(at).load(Acquire));
+        let field = first.length();
+        let (length, unused) = (field.length(), field.unused());
         if length < HEADER || length > end - at {
             return None;
         }
         let used = length - unused;
-        let second = region.word(at + 8).load(Acquire);
-        let flags = (second >> 24) as u32 & 0xFF;
-        let key_length = second as u32 & 0xFFFF;
+        let second = SecondWord(region.word(at + SECOND).load(Acquire));
+        let flags = second.flags();
+        let key_length = second.key_length();
         let mut next = HEADER;
         if flags & (EXPIRES | CHUNK) != 0 {
-            next += 8;
+            next += WORD;
         }
         let tags_at = next;
         if flags & TAGGED != 0 {
-            if next + 8 > used {
+            if next + WORD > used {
                 return None;
             }
             let sizes = region.word(at + next).load(Acquire);
             let (bytes, count) = (sizes as u32, (sizes >> 32) as u32);
-            if bytes % 8 != 0 || bytes > used - next || count > MAX_TAGS || bytes < 8 + count * 8 {
+            if bytes % WORD != 0 || bytes > used - next || count > MAX_TAGS || bytes < WORD + count * WORD {
                 return None;
             }
             next += bytes;
@@ -130,17 +304,17 @@ impl Record {
         }
         let value = next + words(key_length);
         // The head of a large value has at least its total.
-        if flags & CHUNKED != 0 && used - value < 8 {
+        if flags & CHUNKED != 0 && used - value < WORD {
             return None;
         }
         Some(Record {
             at,
             length,
-            generation: (first >> 32) as u32,
+            generation: first.generation(),
             key_length,
-            kind: (second >> 16) as u8,
+            value_type: second.value_type(),
             flags,
-            epoch: (second >> 32) as u32,
+            clear_epoch: second.clear_epoch(),
             tags_at: at + tags_at,
             key_at: at + next,
             value_at: at + value,
@@ -148,31 +322,24 @@ impl Record {
         })
     }
 
-    /// The length that the first word of a record in this space claims.
-    #[inline(always)]
-    pub fn claimed_length(region: &Region, space: &Space) -> u32 {
-        (region.word(space.at).load(Acquire) as u32 & !(GRAIN - 1)).min(space.room)
+    /// The length field of a copy: that of the original, unless foreign bytes have changed it since it was checked.
+    pub fn length_field(&self, region: &Region) -> LengthField {
+        let field = FirstWord(region.word(self.at).load(Acquire)).length();
+        if field.length() == self.length { field } else { LengthField(self.length) }
     }
 
-    /// The clear epoch in the second word of a record, when it has no tags.
-    #[inline(always)]
-    pub const fn untagged_epoch(second: u64) -> Option<u32> {
-        if (second >> 24) as u32 & TAGGED == 0 { Some((second >> 32) as u32) } else { None }
-    }
-
-    /// The second word of a record with these fields.
-    pub const fn second_word(key_length: u32, kind: u8, flags: u32, epoch: u32) -> u64 {
-        (epoch as u64) << 32 | (flags as u64) << 24 | (kind as u64) << 16 | key_length as u64
-    }
-
-    /// The length field to give a copy: the original's, unless foreign bytes changed it since it was checked.
-    pub fn length_field(&self, region: &Region) -> u32 {
-        let field = region.word(self.at).load(Acquire) as u32;
-        if field & !(GRAIN - 1) == self.length { field } else { self.length }
+    /// The second word again, in another clear epoch.
+    pub fn second_in(&self, clear_epoch: u32) -> SecondWord {
+        SecondWord::new(self.key_length, self.value_type, self.flags, clear_epoch)
     }
 
     pub fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+
+    #[inline(always)]
+    pub fn key_kind(&self) -> u32 {
+        self.flags >> KEY_KIND_SHIFT & KEY_KIND_MASK
     }
 
     pub fn hash(&self, region: &Region) -> u64 {
@@ -180,64 +347,76 @@ impl Record {
     }
 
     pub fn version(&self, region: &Region) -> u64 {
-        region.word(self.at + VERSION).load(Acquire)
+        region.word(self.version_at()).load(Acquire)
     }
 
-    /// Where the version lies; it changes only in counters, under the bucket's lock.
+    /// Where the version lies. Only the versions of counters change, under the lock of the bucket.
     pub fn version_at(&self) -> u32 {
         self.at + VERSION
     }
 
-    /// Milliseconds at which it expires, infinity when it does not.
+    /// Milliseconds at which the record expires; infinity when it does not.
     pub fn expiry(&self, region: &Region) -> f64 {
-        if self.has(EXPIRES) { f64::from_bits(region.word(self.at + HEADER).load(Acquire)) } else { f64::INFINITY }
+        if self.has(EXPIRES) { f64::from_bits(region.word(self.at + OPTIONAL).load(Acquire)) } else { f64::INFINITY }
     }
 
-    /// The bytes of the tag block: where it lies and how long it is, `(_, 0)` without tags.
+    /// Where the tag block lies, and its length in bytes: zero without tags.
     pub fn tags(&self) -> (u32, u32) {
         (self.tags_at, self.key_at - self.tags_at)
     }
 
-    /// The tag slots and the snapshots of their counters taken when the record was written.
+    /// Where the counter and the snapshot of tag number `i` lie.
+    pub fn tag_snapshot_at(&self, i: u32) -> u32 {
+        self.tags_at + WORD + i * WORD
+    }
+
+    /// For each tag the number of its counter and the snapshot of it, taken when the record was written.
     pub fn tag_snapshots<'a>(&self, region: &'a Region) -> impl Iterator<Item = (u32, u32)> + use<'a> {
         let (at, bytes) = self.tags();
-        let count = if bytes == 0 { 0 } else { ((region.word(at).load(Acquire) >> 32) as u32).min((bytes - 8) / 8) };
+        let claimed = |at| (region.word(at).load(Acquire) >> 32) as u32;
+        let count = if bytes == 0 { 0 } else { claimed(at).min((bytes - WORD) / WORD) };
+        let first = self.tag_snapshot_at(0);
         (0..count).map(move |i| {
-            let word = region.word(at + 8 + i * 8).load(Acquire);
+            let word = region.word(first + i * WORD).load(Acquire);
             (word as u32, (word >> 32) as u32)
         })
     }
 
-    /// Whether the key is `words`; the lengths and kinds are compared by the caller.
+    /// Whether the key is `words`. The caller compares length and key kind.
     #[inline(always)]
     pub fn key_equals(&self, region: &Region, words: &[u64]) -> bool {
-        // Acquire, so that the load that validates comes after.
-        words.iter().enumerate().all(|(i, &word)| region.word(self.key_at + i as u32 * 8).load(Acquire) == word)
+        // Acquire: ordered before the load that validates the record.
+        words.iter().enumerate().all(|(i, &word)| region.word(self.key_at + i as u32 * WORD).load(Acquire) == word)
     }
 
-    /// Total bytes of a large value, from its head.
+    /// Total bytes of a large value, as its head says.
     pub fn total(&self, region: &Region) -> u64 {
         region.word(self.value_at).load(Acquire)
     }
 
-    /// How many chunks a head lists.
+    /// How many chunks the head of a large value lists.
     pub fn chunks(&self) -> u32 {
-        (self.value_length / 8).saturating_sub(1)
+        (self.value_length / WORD).saturating_sub(1)
     }
 
-    /// Where the head keeps the place of chunk `i`.
+    /// Where the head of a large value keeps the place of chunk `i`.
     pub fn chunk_place_at(&self, i: u32) -> u32 {
         debug_assert!(i < self.chunks());
-        self.value_at + 8 + i * 8
+        self.value_at + WORD + i * WORD
+    }
+
+    /// The place of chunk `i` of a large value. Acquire: pairs with the store in `move_chunk`, which comes after the copy.
+    pub fn chunk_place(&self, region: &Region, i: u32) -> Place {
+        Place(region.word(self.chunk_place_at(i)).load(Acquire))
     }
 
     /// The number of a chunk.
     pub fn chunk_number(&self, region: &Region) -> u32 {
-        region.word(self.at + HEADER).load(Acquire) as u32
+        region.word(self.at + OPTIONAL).load(Acquire) as u32
     }
 }
 
-/// The place of a chunk: where it lies and in which life of its segment.
+/// The place of a chunk: where it lies, and in which life of its segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place(pub u64);
 

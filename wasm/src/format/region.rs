@@ -1,16 +1,16 @@
 //! The shared region as words and bytes at offsets: the only module that does pointer arithmetic on it.
 //!
-//! Every offset that reaches this module was either computed from the [`Geometry`] or checked against it (records are
-//! checked by `record::Record::read`); nothing read from the region is used as an offset unchecked.
+//! Every offset that reaches this module was either computed from the [`Geometry`] or checked against it. Records are
+//! checked by `Record::read`. Nothing that was read from the region is used as an offset unchecked.
 
-use crate::format::layout::{Geometry, PAGE};
+use crate::format::layout::{Geometry, PAGE, WORD};
 use crate::sync::{self, Relaxed, SeqCst, Word};
 
-/// Below this many bytes a copy out of the region goes word by word with atomic loads, which the validating load
-/// cannot overtake; above, a bulk copy and one fence are cheaper.
+/// Up to this many bytes are copied word by word with atomic accesses, which need no fence under WebAssembly. Above, a bulk
+/// copy and one fence are cheaper.
 const ATOMIC_COPY: u32 = 256;
 
-/// A mapped region. Copyable: it is a base address and its geometry.
+/// A mapped region: a base address and a geometry.
 #[derive(Clone, Copy)]
 pub struct Region {
     // Invariant: valid for reads and writes of `geometry.size` bytes, aligned to 64, for as long as the value lives.
@@ -32,43 +32,43 @@ impl Region {
     #[inline(always)]
     fn pointer(&self, at: u32, bytes: u32) -> *mut u8 {
         debug_assert!(at as u64 + bytes as u64 <= self.geometry.size as u64, "{at} + {bytes} is outside of the region");
-        // SAFETY: inside of the region by the module's rule, checked in debug builds and by the fuzz tests.
+        // SAFETY: inside of the region by the module's rule, which debug builds and the fuzz tests check.
         unsafe { self.base.add(at as usize) }
     }
 
     /// The word at `at`, a multiple of eight.
     #[inline(always)]
     pub fn word(&self, at: u32) -> &Word {
-        debug_assert!(at % 8 == 0);
-        // Under loom a word is larger than what it stands for, and the region an array of them.
+        debug_assert!(at % WORD == 0);
+        // loom's words are larger than eight bytes, so under loom the region is an array of them.
         let word = if cfg!(loom) {
-            self.base.cast::<Word>().wrapping_add(at as usize / 8)
+            self.base.cast::<Word>().wrapping_add((at / WORD) as usize)
         } else {
-            self.pointer(at, 8).cast()
+            self.pointer(at, WORD).cast()
         };
-        // SAFETY: inside of the region and aligned; shared words are only ever accessed as atomics.
+        // SAFETY: inside of the region and aligned. Shared words are only accessed as atomics.
         unsafe { &*word }
     }
 
-    /// A bit for each of the sixteen words from `at` on whose highest sixteen bits are `tag`.
+    /// Which of the sixteen words from `at` on have `top` as their highest sixteen bits: a bit for each.
     ///
-    /// The loads are no atomics. A word whose highest bits are the same all the time is told right, however it is torn; of
-    /// any other, what was there at some time of the call.
+    /// The loads are not atomic. The answer is right for a word whose highest bits do not change during the call, even if
+    /// the load tears. For any other word it is what was there at some time of the call.
     #[cfg(target_feature = "simd128")]
     #[inline(always)]
-    pub fn tagged(&self, at: u32, tag: u16) -> u32 {
+    pub fn words_with_top(&self, at: u32, top: u16) -> u32 {
         use core::arch::wasm32::*;
         let words = self.pointer(at, 128).cast::<v128>();
         // SAFETY: inside of the region.
         let pair = |i| unsafe { v128_load(words.add(i)) };
-        // The upper half of each of four words, and of that the upper half.
+        // The highest sixteen bits of each of four words.
         let four = |i| u32x4_shr(i32x4_shuffle::<1, 3, 5, 7>(pair(i), pair(i + 1)), 16);
-        let eight = |i| u16x8_eq(u16x8_narrow_i32x4(four(i), four(i + 2)), u16x8_splat(tag));
+        let eight = |i| u16x8_eq(u16x8_narrow_i32x4(four(i), four(i + 2)), u16x8_splat(top));
         i8x16_bitmask(i8x16_narrow_i16x8(eight(0), eight(4))) as u32
     }
 
-    /// Copies `bytes` (rounded up to eight) from `at` to `to`. The caller must validate afterwards that the source was
-    /// not recycled; every load made here is ordered before a later atomic load.
+    /// Copies `bytes`, rounded up to eight, from `at` to `to`. Afterwards the caller must validate that the source was not
+    /// recycled. Every load made here is ordered before the later loads of the caller.
     ///
     /// # Safety
     /// `to` must be aligned to eight and have room for `bytes` rounded up to eight.
@@ -77,25 +77,27 @@ impl Region {
         if bytes <= ATOMIC_COPY || cfg!(not(target_arch = "wasm32")) {
             let mut i = 0;
             while i < bytes {
-                // Relaxed suffices before the fence below; under WebAssembly it is sequentially consistent anyway.
+                // Relaxed: ordered by the fence below. Under WebAssembly it is sequentially consistent anyway.
                 let word = self.word(at + i).load(Relaxed);
                 // SAFETY: within `to` by this function's contract.
                 unsafe { (to.add(i as usize) as *mut u64).write(word) };
-                i += 8;
+                i += WORD;
             }
+            // Pairs with the fence in `open_lane`, as the fence below.
             #[cfg(not(target_arch = "wasm32"))]
             sync::fence(SeqCst);
         } else {
-            // SAFETY: source inside of the region, target by contract; a racing writer makes the bytes garbage, never
-            // the copy unsound, because it is one opaque `memory.copy`.
+            // SAFETY: the source is inside of the region, the target has room by this function's contract. A writer that
+            // races with the copy makes the bytes garbage, but not the copy unsound: it is one opaque `memory.copy`.
             unsafe { core::ptr::copy_nonoverlapping(self.pointer(at, bytes), to, bytes as usize) };
-            // Orders the plain loads of the copy before the caller's validating load; an acquire load would not.
+            // Orders the plain loads of the copy before the caller's validating load; an acquire load would not. Pairs with
+            // the fence in `open_lane`, which comes between the new generation and the first byte of a recycled segment.
             sync::fence(SeqCst);
         }
     }
 
-    /// Copies `bytes` from `from` into space that this participant has reserved and nobody reads yet; the publishing
-    /// CAS makes them visible. The last word is filled with zeros.
+    /// Copies `bytes` from `from` into space that this participant has reserved and nobody reads yet. The compare-and-swap
+    /// that publishes the record makes the bytes visible. The last word is padded with zeros.
     ///
     /// # Safety
     /// `from` must be valid for `bytes`.
@@ -115,10 +117,10 @@ impl Region {
                     }
                 };
                 self.fill(at + i, word);
-                i += 8;
+                i += WORD;
             }
         } else {
-            // SAFETY: as above; the target was reserved by this participant alone.
+            // SAFETY: the source is valid by contract, the target inside of the region and reserved by this participant.
             unsafe { core::ptr::copy_nonoverlapping(from, self.pointer(at, bytes), bytes as usize) };
         }
     }
@@ -129,11 +131,11 @@ impl Region {
         sync::store_own(self.word(at), value)
     }
 
-    /// Copies `bytes`, a multiple of eight, between two places of the region; the target is reserved space.
+    /// Copies `bytes`, a multiple of eight, from one record to another, whose space this participant has reserved.
     pub fn copy_within(&self, from: u32, to: u32, bytes: u32) {
-        debug_assert!(bytes % 8 == 0);
+        debug_assert!(bytes % WORD == 0);
         if cfg!(target_arch = "wasm32") {
-            // SAFETY: both inside of the region; they lie in different records, so they do not overlap.
+            // SAFETY: both are inside of the region. They do not overlap, because they lie in different records.
             unsafe {
                 core::ptr::copy_nonoverlapping(self.pointer(from, bytes), self.pointer(to, bytes), bytes as usize)
             };
@@ -142,7 +144,7 @@ impl Region {
             let mut i = 0;
             while i < bytes {
                 self.fill(to + i, self.word(from + i).load(Relaxed));
-                i += 8;
+                i += WORD;
             }
             sync::fence(SeqCst);
         }

@@ -1,3 +1,5 @@
 //! The index: buckets of one-word entries.
 
+pub mod entry;
+pub mod key;
 pub mod probe;

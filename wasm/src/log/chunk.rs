@@ -1,17 +1,21 @@
-//! The chunks of large values in the log: who they belong to, and how they move. They stand in no index; what keeps a
-//! chunk is the head that lists it, or, before there is one, the participant that is still writing the value.
+//! The chunks of large values in the log, and what keeps them. Chunks stand in no index. A chunk is kept by the head that
+//! lists it, or, before there is a head, by the participant that is still writing the value.
 
-use crate::log::append::Purpose;
-use crate::index::probe::{Entry, Hit, Kind, bucket_of, resolve, still};
-use crate::format::layout::{Class, WAYS};
-use crate::participant::lock::Busy;
-use crate::participant::participant::{Host, Participant};
-use crate::format::record::{CHUNK, CHUNKED, Place, Record};
+use crate::format::record::{CHUNK, CHUNK_HEADER, CHUNKED, Place, Record, Space, end_of_segment};
 use crate::format::segment::{Phase, State};
+use crate::index::entry::Entry;
+use crate::index::key::bucket_of;
+use crate::index::probe::{Hit, entries_of, is_valid, load_entry, resolve};
+use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed, SeqCst};
 
 impl<H: Host> Participant<H> {
-    /// The chunk record at a place, if its segment is still in that life, and the segment.
+    /// Bytes of a large value in each of its chunks but the last.
+    pub fn chunk_bytes(&self) -> u32 {
+        self.region.geometry.max_record - CHUNK_HEADER
+    }
+
+    /// The segment and the record of the chunk at a place; `None` when the segment is in another life.
     pub(crate) fn chunk_at(&self, place: Place) -> Option<(u32, Record)> {
         let geometry = &self.region.geometry;
         let segment = geometry.segment_of(place.at())?;
@@ -19,18 +23,17 @@ impl<H: Host> Participant<H> {
         if state.generation() != place.generation() || state.phase() == Phase::Free {
             return None;
         }
-        let chunk = Record::read(&self.region, place.at(), geometry.segment(segment + 1))?;
+        let chunk = Record::read(&self.region, place.at(), end_of_segment(geometry, segment))?;
         (chunk.has(CHUNK) && chunk.generation == place.generation()).then_some((segment, chunk))
     }
 
-    /// The head that lists this chunk, and where it does. Needs the bucket's lock.
+    /// The head that lists this chunk, and where in the head the place of the chunk lies. Needs the bucket's lock.
     pub(crate) fn head_of(&self, chunk: &Record, hash: u64) -> Option<(Hit, u32)> {
         let geometry = &self.region.geometry;
-        let bucket = geometry.bucket(bucket_of(geometry, hash));
         let version = chunk.version(&self.region);
-        (0..WAYS).map(|way| bucket + way * 8).find_map(|entry_at| {
-            let entry = Entry(self.region.word(entry_at).load(Acquire));
-            if entry.kind() != Kind::Mutable {
+        entries_of(geometry, bucket_of(geometry, hash)).find_map(|entry_at| {
+            let entry = load_entry(&self.region, entry_at);
+            if !entry.is_mutable() {
                 return None;
             }
             let head = resolve(&self.region, entry_at, entry)?;
@@ -41,61 +44,64 @@ impl<H: Host> Participant<H> {
             {
                 return None;
             }
-            let place_at = head.record.chunk_place_at(number);
-            let place = Place(self.region.word(place_at).load(Acquire));
-            (place == Place::new(chunk.at, chunk.generation)).then_some((head, place_at))
+            let listed = head.record.chunk_place(&self.region, number);
+            (listed == Place::new(chunk.at, chunk.generation)).then_some((head, head.record.chunk_place_at(number)))
         })
     }
 
-    /// Looks without the lock whether a chunk can belong to an entry: a frozen writer who holds the lock of a bucket must
-    /// not keep the dead chunks of all its large values. A head that is published meanwhile is its writer's business.
+    /// Whether an entry may list this chunk. Checked without the lock, because a frozen writer that holds the lock of a
+    /// bucket must not keep the dead chunks of all large values in it. A head that is published meanwhile is checked by its
+    /// writer (`has_its_chunks`).
     pub(crate) fn may_be_listed(&self, chunk: &Record, hash: u64) -> bool {
-        let bucket = self.region.geometry.bucket(bucket_of(&self.region.geometry, hash));
-        (0..WAYS).map(|way| bucket + way * 8).any(|entry_at| {
-            // Sequentially consistent: meets `index::replace`.
+        let geometry = &self.region.geometry;
+        entries_of(geometry, bucket_of(geometry, hash)).any(|entry_at| {
+            // Sequentially consistent: pairs with `replace` in `index/probe.rs`.
             let entry = Entry(self.region.word(entry_at).load(SeqCst));
-            entry.kind() == Kind::Mutable
+            entry.is_mutable()
                 && resolve(&self.region, entry_at, entry).is_none_or(|head| {
-                    head.record.version(&self.region) == chunk.version(&self.region) || !still(&self.region, &head)
+                    head.record.version(&self.region) == chunk.version(&self.region) || !is_valid(&self.region, &head)
                 })
         })
     }
 
-    /// Whether a living participant is still writing the large value of this version; of any version, if none is given.
+    /// Whether a living participant is still writing the large value of this version; of any version when `None` is given.
     pub(crate) fn is_pending(&self, version: Option<u64>) -> bool {
         let is_meant = |pending: u64| pending != 0 && version.is_none_or(|version| version == pending);
-        (0..self.used_slots())
-            .any(|slot| is_meant(self.pending_of(slot).load(Relaxed)) && (slot == self.slot || !self.bury(slot)))
+        (0..self.used_seats()).any(|seat| {
+            is_meant(self.pending_of(seat).load(Relaxed)) && (seat == self.seat || !self.reap_if_dead(seat))
+        })
     }
 
-    /// Copies a chunk to the open segment of another class and lets its head point there, whose bucket is locked.
-    pub(crate) fn move_chunk(&self, chunk: &Record, place_at: u32, class: Class) -> Result<(), Busy> {
-        if chunk.length > self.region.geometry.max_record {
-            // Foreign bytes.
-            return Err(Busy);
-        }
-        let space = self.reserve(class, chunk.length_field(&self.region), Purpose::Relocate)?;
-        self.region.copy_within(chunk.at + 8, space.at + 8, chunk.length - 8);
-        // Release: publishes the copy; meets the acquire load of whoever reads the chunk.
-        self.region.word(place_at).store(Place::new(space.at, space.generation).0, SeqCst);
-        self.add_live(&space, chunk.length);
-        if let Some(segment) = self.region.geometry.segment_of(chunk.at) {
-            self.take_live(segment, chunk.generation, chunk.length);
-        }
-        self.withdraw();
-        Ok(())
+    /// Whether the chunks that the head in `space` lists exist and stay. A reclaimer that is walking the segment of a chunk
+    /// may already have passed the chunk, when nothing kept it.
+    pub(crate) fn has_its_chunks(&self, space: &Space) -> bool {
+        let geometry = &self.region.geometry;
+        space.record(&self.region).is_some_and(|head| {
+            (0..head.chunks()).all(|i| {
+                let place = head.chunk_place(&self.region, i);
+                self.chunk_at(place).is_some_and(|(segment, _)| {
+                    // Sequentially consistent: comes after `replace` in `index/probe.rs`, pairs with `transfer`.
+                    let state = State(self.region.word(geometry.state(segment)).load(SeqCst));
+                    matches!(state.phase(), Phase::Open | Phase::Sealed) && state.generation() == place.generation()
+                })
+            })
+        })
     }
 
-    /// Takes the chunks of a large value off the books, just before its head leaves the index: afterwards nothing keeps
-    /// the list where it is. Its bucket is locked, so nobody else can take the head away meanwhile.
+    /// Takes the chunks of a large value off the live bytes, just before its head leaves the index: afterwards nothing keeps
+    /// the list in place. The caller holds the bucket's lock, so nobody else can remove the head meanwhile.
     pub(crate) fn retire_chunks(&self, hit: &Hit) {
-        if hit.record.has(CHUNKED) && hit.entry.kind() == Kind::Mutable {
+        if hit.record.has(CHUNKED) && hit.entry.is_mutable() {
             for i in 0..hit.record.chunks() {
-                let place = Place(self.region.word(hit.record.chunk_place_at(i)).load(Acquire));
-                if let Some((segment, chunk)) = self.chunk_at(place) {
-                    self.take_live(segment, place.generation(), chunk.length);
-                }
+                self.retire_chunk(hit.record.chunk_place(&self.region, i));
             }
+        }
+    }
+
+    /// Takes the chunk at a place off the live bytes.
+    pub(crate) fn retire_chunk(&self, place: Place) {
+        if let Some((segment, chunk)) = self.chunk_at(place) {
+            self.take_live(segment, place.generation(), chunk.length);
         }
     }
 }

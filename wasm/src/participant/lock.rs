@@ -1,25 +1,26 @@
-//! The lock of a bucket: one word, taken by one compare-and-swap that also says who took it and in which incarnation.
-//! Readers never look at it, but for those that want a proof for their near cache.
+//! The lock of a bucket: one word, taken by one compare-and-swap that also says who took it, and in which incarnation.
+//! Only writers take it. Lookups ignore it, except for those that want a proof for a near cache (`Participant::find`).
 //!
 //! ```text
-//! control  63       48 47             16 15      0
-//!          │ owner + 1 │ owner's epoch   │ ticket │        owner 0 is free
+//! control  63       48 47                  16 15      0
+//!          │ owner + 1 │ owner's incarnation │ ticket │        owner + 1 = 0: the lock is free
 //! ```
 //!
-//! When the holder vanishes, its lock is stolen by whoever needs it next, and only with proof: either the holder's slot
-//! has another epoch by now (it was reaped, or left), or the host proves its death here and it is reaped. A holder that
-//! is alive but frozen is never robbed: that would be memory-safe, but when it woke up its compare-and-swap could bring
-//! an old value back. Everything done under the lock is one word at a time, so the thief finds a valid bucket.
+//! When the holder vanishes, the next participant that needs the lock steals it, and only with proof: either the holder's
+//! seat has another incarnation (the holder left, or was reaped), or the host proves the death and the holder is reaped now.
+//! The lock of a holder that is alive but frozen is never stolen. That would be memory-safe, but the compare-and-swap of the
+//! holder could bring an old value back when it wakes up. Everything done under the lock changes one word at a time, so the
+//! thief finds a valid bucket.
 
-use crate::index::probe::bucket_of;
 use crate::format::layout::BUCKET_CONTROL;
+use crate::index::key::bucket_of;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{AcqRel, Acquire, Relaxed, Release, spin};
 
-/// Polls before asking whether the holder is alive; a critical section is well under a microsecond.
+/// Polls before asking whether the holder is alive. A critical section takes well under a microsecond.
 const SPINS: u32 = if cfg!(feature = "faults") { 4 } else { 200 };
 
-/// Another participant holds what is needed and did not let go in time.
+/// A living participant holds what is needed, and did not let go in time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -27,24 +28,34 @@ pub struct Busy;
 struct Control(u64);
 
 impl Control {
+    const OWNER_SHIFT: u32 = 48;
+    const INCARNATION_SHIFT: u32 = 16;
+    const TICKET_MASK: u64 = 0xFFFF;
+
+    /// The seat of the holder; `None` when the lock is free.
     fn owner(self) -> Option<u32> {
-        ((self.0 >> 48) as u32).checked_sub(1)
+        ((self.0 >> Control::OWNER_SHIFT) as u32).checked_sub(1)
     }
 
-    fn epoch(self) -> u32 {
-        (self.0 >> 16) as u32
+    fn incarnation(self) -> u32 {
+        (self.0 >> Control::INCARNATION_SHIFT) as u32
     }
 
-    fn held_by(self, slot: u32, epoch: u32) -> Control {
-        Control((slot as u64 + 1) << 48 | (epoch as u64) << 16 | (self.0.wrapping_add(1) & 0xFFFF))
+    /// The same lock held, with the next ticket: the word of a holder is another one each time.
+    fn held_by(self, seat: u32, incarnation: u32) -> Control {
+        Control(
+            (seat as u64 + 1) << Control::OWNER_SHIFT
+                | (incarnation as u64) << Control::INCARNATION_SHIFT
+                | (self.0.wrapping_add(1) & Control::TICKET_MASK),
+        )
     }
 
     fn free(self) -> Control {
-        Control(self.0 & 0xFFFF)
+        Control(self.0 & Control::TICKET_MASK)
     }
 }
 
-/// A held bucket lock. Deliberately no destructor: a participant that dies runs none, so nothing may depend on one.
+/// A held bucket lock. It has no destructor on purpose: a participant that dies runs none, so nothing may depend on one.
 #[must_use = "a lock that is not unlocked stays held until its owner leaves"]
 pub struct Held {
     control_at: u32,
@@ -52,6 +63,10 @@ pub struct Held {
 }
 
 impl<H: Host> Participant<H> {
+    fn control_at(&self, bucket: u32) -> u32 {
+        self.region.geometry.bucket(bucket) + BUCKET_CONTROL
+    }
+
     /// Locks the bucket of `hash`. Ends because the host limits the waiting.
     pub(crate) fn lock(&self, hash: u64) -> Result<Held, Busy> {
         let mut attempt = 0;
@@ -66,29 +81,29 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Locks the bucket of `hash` if its holder lets go at once, or is dead: for whoever has something else to do.
+    /// Locks the bucket of `hash` if its holder unlocks it at once or is dead. For callers that can do something else
+    /// instead.
     pub(crate) fn lock_briefly(&self, hash: u64) -> Result<Held, Busy> {
-        let geometry = &self.region.geometry;
-        let control_at = geometry.bucket(bucket_of(geometry, hash)) + BUCKET_CONTROL;
+        let control_at = self.control_at(bucket_of(&self.region.geometry, hash));
         let word = self.region.word(control_at);
         let mut holder = None;
         for spins in 0..2 * SPINS {
             let seen = Control(word.load(Relaxed));
             let free = match seen.owner() {
                 None => true,
-                // Left over from an operation of this thread that was cut short: a thread never waits for itself.
-                Some(owner) => owner == self.slot || self.is_gone(owner, seen.epoch()),
+                // A lock of this thread was left by an operation that was cut short: a thread never waits for itself.
+                Some(owner) => owner == self.seat || self.is_gone(owner, seen.incarnation()),
             };
             if free {
-                let mine = seen.held_by(self.slot, self.epoch.get());
-                // Acquire: meets the release of `unlock`.
+                let mine = seen.held_by(self.seat, self.incarnation.get());
+                // Acquire: pairs with the Release in `unlock`.
                 if word.compare_exchange_weak(seen.0, mine.0, AcqRel, Relaxed).is_ok() {
                     return Ok(Held { control_at, control: mine });
                 }
             }
             holder = seen.owner().or(holder);
-            // In the middle, so that there is another try after the funeral.
-            if spins == SPINS && !holder.is_some_and(|holder| self.bury(holder)) {
+            // In the middle of the polls, so that the lock is tried again after its holder was reaped.
+            if spins == SPINS && !holder.is_some_and(|holder| self.reap_if_dead(holder)) {
                 break;
             }
             spin();
@@ -99,13 +114,14 @@ impl<H: Host> Participant<H> {
     /// Whether nobody holds the lock of a bucket.
     #[inline(always)]
     pub(crate) fn is_unlocked(&self, bucket: u32) -> bool {
-        // Acquire: meets the release of `unlock`.
-        Control(self.region.word(self.region.geometry.bucket(bucket) + BUCKET_CONTROL).load(Acquire)).owner().is_none()
+        // Acquire: pairs with the Release in `unlock`.
+        Control(self.region.word(self.control_at(bucket)).load(Acquire)).owner().is_none()
     }
 
     #[inline(always)]
     pub(crate) fn unlock(&self, held: Held) {
-        // Release: everything done under the lock comes first. A plain store, as nobody robs the living.
+        // Release: pairs with the Acquire in `lock_briefly` and `is_unlocked`; everything done under the lock comes before.
+        // A plain store is enough, because the lock of a living holder is never stolen.
         self.region.word(held.control_at).store(held.control.free().0, Release)
     }
 }

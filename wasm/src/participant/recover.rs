@@ -1,54 +1,77 @@
-//! Coming, leaving, and what the living do for the dead. Three local rules and no global pass:
+//! Formatting a region, attaching to it and leaving it, and what the living do for the dead. Three local rules and no global
+//! pass:
 //!
-//! 1. reap a dead slot: clear its hazard, raise its epoch, free it ([`Participant::reap`]);
-//! 2. adopt its segments: open ones in no lane are sealed, half-reclaimed ones walked again (`evict`);
-//! 3. steal its bucket locks one by one, when they are needed (`lock`).
+//! 1. reap a dead seat: clear its hazard, begin its next incarnation, free it ([`Participant::reap`]);
+//! 2. adopt its segments: seal open ones that are in no lane, reclaim half-reclaimed ones again (`log/policy.rs`);
+//! 3. steal its bucket locks one by one, when they are needed (`lock.rs`).
 //!
-//! Raising the epoch is the one step that the other two rules look at, and it happens only with the proof of death in
-//! hand, by the owner itself, or never.
+//! The other two rules depend on one step only: the next incarnation. It is begun by the owner of the seat itself, or by a
+//! participant that holds the proof of death.
 
 use crate::format::hash::Seed;
-use crate::format::layout::{HIGH_WATER_AT, LAYOUT_VERSION, MAGIC, MAGIC_AT, NEXT_VERSION_AT, SEED_AT, SIZE_AT, VERSION_AT};
-use crate::participant::participant::{Host, Participant};
+use crate::format::layout::{
+    HIGH_WATER_AT, LAYOUT_VERSION, MAGIC, MAGIC_AT, NEXT_VERSION_AT, SEAT_INCARNATION, SEED_AT, SIZE_AT, VERSION_AT,
+    WORD,
+};
 use crate::format::region::Region;
 use crate::format::segment::State;
-use crate::sync::{Acquire, Relaxed, Release, SeqCst};
+use crate::participant::participant::{Host, Participant};
+use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word};
 
-const FREE: u64 = 0;
-const CLAIMED: u64 = 1;
+/// The first word of a seat: `│ claimed u32 │ incarnation u32 │`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seat(u64);
 
-fn slot_word(claimed: u64, epoch: u32) -> u64 {
-    claimed << 32 | epoch as u64
+impl Seat {
+    fn free(incarnation: u32) -> Seat {
+        Seat(incarnation as u64)
+    }
+
+    fn claimed(incarnation: u32) -> Seat {
+        Seat(1 << 32 | incarnation as u64)
+    }
+
+    fn is_claimed(self) -> bool {
+        self.0 >> 32 != 0
+    }
+
+    fn incarnation(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn next_incarnation(self) -> u32 {
+        self.incarnation().wrapping_add(1)
+    }
 }
 
 /// Why a region cannot be attached to.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum Mismatch {
-    /// Not a cache at all.
+    /// The region is not a cache.
     Foreign,
-    /// A cache of another layout version.
+    /// The region has another layout version.
     Version(u32),
-    /// Its header names another size than it has.
+    /// The header names another size than the region has.
     Size(u64),
 }
 
-/// Makes an empty cache of zeroed memory. Nobody else may see the region yet.
+/// Makes an empty cache of zeroed memory that nobody else sees yet.
 pub fn format(region: &Region, seed: Seed) {
     for segment in 0..region.geometry.segments {
         region.word(region.geometry.state(segment)).store(State::free(1).0, Relaxed);
     }
     region.word(NEXT_VERSION_AT).store(2, Relaxed);
-    region.word(SEED_AT).store(seed[0], Relaxed);
-    region.word(SEED_AT + 8).store(seed[1], Relaxed);
+    region.word(SEED_AT[0]).store(seed[0], Relaxed);
+    region.word(SEED_AT[1]).store(seed[1], Relaxed);
     region.word(SIZE_AT).store(region.geometry.size as u64, Relaxed);
     region.word(VERSION_AT).store(LAYOUT_VERSION as u64, Relaxed);
-    // Last, so that a half-made region is recognised as none.
+    // Last, so that a region whose creator died here is not taken for a cache.
     region.word(MAGIC_AT).store(MAGIC, Release);
 }
 
-/// Checks the first words of a region or of a file: `header` is what they hold, `size` what the file has.
+/// Checks the header of a region: `header` is its first words, `size` the size in bytes that the region really has.
 pub fn inspect(header: &[u64], size: u64) -> Result<(), Mismatch> {
-    let word = |at: u32| header.get(at as usize / 8).copied().unwrap_or(0);
+    let word = |at: u32| header.get((at / WORD) as usize).copied().unwrap_or(0);
     if word(MAGIC_AT) != MAGIC {
         Err(Mismatch::Foreign)
     } else if word(VERSION_AT) != LAYOUT_VERSION as u64 {
@@ -61,94 +84,103 @@ pub fn inspect(header: &[u64], size: u64) -> Result<(), Mismatch> {
 }
 
 impl<H: Host> Participant<H> {
-    /// Joins the region in `slot`, which the caller owns by proof; whatever an earlier owner left there is cleared.
-    pub fn attach(region: Region, host: H, slot: u32) -> Participant<H> {
-        let participant = Participant::new(region, host, slot, 0);
-        participant.hazard_of(slot).store(0, SeqCst);
-        participant.pending_of(slot).store(0, Relaxed);
-        participant.raise_epoch(CLAIMED);
-        // Sequentially consistent, like the hazards that are only looked at up to here.
-        participant.region.word(HIGH_WATER_AT).fetch_max(slot as u64 + 1, SeqCst);
+    /// Attaches to the region in `seat`, which the caller owns by proof. What an earlier owner left in the seat is cleared.
+    pub fn attach(region: Region, host: H, seat: u32) -> Participant<H> {
+        let participant = Participant::new(region, host, seat, 0);
+        participant.hazard_of(seat).store(0, SeqCst);
+        participant.pending_of(seat).store(0, Relaxed);
+        participant.begin_incarnation(Seat::claimed);
+        // Sequentially consistent: pairs with `used_seats`. A reclaimer that still loads the old mark, and so skips the
+        // hazard of this seat, has changed the state of its segment before. This participant sees that in `append`.
+        participant.region.word(HIGH_WATER_AT).fetch_max(seat as u64 + 1, SeqCst);
         participant.participants();
         participant
     }
 
-    /// Leaves. The caller gives the slot itself back afterwards.
+    /// Leaves the region. The caller gives the seat itself back afterwards.
     pub fn detach(&self) {
         self.withdraw();
-        self.pending_of(self.slot).store(0, Relaxed);
-        self.raise_epoch(FREE);
+        self.pending_of(self.seat).store(0, Relaxed);
+        self.begin_incarnation(Seat::free);
     }
 
-    /// Makes this participant usable again after an operation that was cut short inside of it (a stack overflow, a
-    /// trap): as if it had died and come back, so its locks can be taken and its segments adopted.
+    /// Makes this participant usable again after one of its operations was cut short by a stack overflow or a trap. As if
+    /// the participant had died and come back, its locks can be taken and its segments adopted.
     pub fn recover(&self) {
         self.withdraw();
-        self.pending_of(self.slot).store(0, Relaxed);
-        self.raise_epoch(CLAIMED);
+        self.pending_of(self.seat).store(0, Relaxed);
+        self.begin_incarnation(Seat::claimed);
     }
 
-    fn raise_epoch(&self, claimed: u64) {
-        let word = self.region.word(self.region.geometry.participant(self.slot));
-        let epoch = (word.load(Relaxed) as u32).wrapping_add(1);
-        self.epoch.set(epoch);
-        word.store(slot_word(claimed, epoch), Release);
+    /// The first word of a seat.
+    fn seat_word(&self, seat: u32) -> &Word {
+        self.region.word(self.region.geometry.seat(seat) + SEAT_INCARNATION)
     }
 
-    /// Clears a dead participant's slot. The caller owns the slot by proof of death. May be cut short at any step and
-    /// done again by another.
-    fn reap(&self, slot: u32) {
-        let word = self.region.word(self.region.geometry.participant(slot));
-        let seen = word.load(Acquire);
-        if seen != slot_word(FREE, seen as u32) {
-            self.hazard_of(slot).store(0, SeqCst);
-            self.pending_of(slot).store(0, Relaxed);
-            word.store(slot_word(FREE, (seen as u32).wrapping_add(1)), Release);
+    fn begin_incarnation(&self, seat: fn(u32) -> Seat) {
+        let word = self.seat_word(self.seat);
+        let incarnation = Seat(word.load(Relaxed)).next_incarnation();
+        self.incarnation.set(incarnation);
+        // Release: pairs with the Acquire in `is_gone`. Who sees the next incarnation sees everything done in the last one.
+        word.store(seat(incarnation).0, Release);
+    }
+
+    /// Clears a dead participant's seat, which the caller owns by proof of death. May be cut short after any step, and done
+    /// again by another participant.
+    fn reap(&self, seat: u32) {
+        let word = self.seat_word(seat);
+        let seen = Seat(word.load(Acquire));
+        if seen != Seat::free(seen.incarnation()) {
+            self.hazard_of(seat).store(0, SeqCst);
+            self.pending_of(seat).store(0, Relaxed);
+            word.store(Seat::free(seen.next_incarnation()).0, Release);
         }
     }
 
-    /// Reaps the owner of a slot if it is provably dead. True when nobody living owns the slot now.
-    pub fn bury(&self, slot: u32) -> bool {
-        if slot == self.slot || slot >= self.region.geometry.participants || !self.host.take(slot) {
+    /// Reaps the participant in a seat if it is provably dead. Whether nobody living owns the seat now.
+    pub fn reap_if_dead(&self, seat: u32) -> bool {
+        if seat == self.seat || seat >= self.region.geometry.participants || !self.host.take(seat) {
             return false;
         }
-        self.reap(slot);
-        self.host.release(slot);
+        self.reap(seat);
+        self.host.release(seat);
         true
     }
 
-    fn is_claimed(&self, slot: u32) -> bool {
-        self.region.word(self.region.geometry.participant(slot)).load(Acquire) >> 32 != FREE
+    fn is_claimed(&self, seat: u32) -> bool {
+        Seat(self.seat_word(seat).load(Acquire)).is_claimed()
     }
 
-    /// Whether the incarnation `epoch` of a slot is over.
+    /// Whether this incarnation of a seat is over.
     #[inline]
-    pub(crate) fn is_gone(&self, slot: u32, epoch: u32) -> bool {
-        slot >= self.region.geometry.participants
-            || self.region.word(self.region.geometry.participant(slot)).load(Acquire) as u32 != epoch
+    pub(crate) fn is_gone(&self, seat: u32, incarnation: u32) -> bool {
+        seat >= self.region.geometry.participants
+            || Seat(self.seat_word(seat).load(Acquire)).incarnation() != incarnation
     }
 
-    /// The same for the owner of a segment, of whose epoch only sixteen bits are known; asks for proof when they agree.
+    /// Whether the owner of a segment is gone. The state holds only sixteen bits of the incarnation: when they agree, this
+    /// asks for proof of death.
     pub(crate) fn owner_is_gone(&self, state: State) -> bool {
-        let slot = state.owner();
-        if slot == self.slot {
-            // This thread is not inside of another reclaim: what it owns was left by an operation cut short.
+        let seat = state.owner();
+        if seat == self.seat {
+            // This thread is not within another reclaim: an operation that was cut short has left the segment.
             return true;
         }
-        if slot >= self.region.geometry.participants {
+        if seat >= self.region.geometry.participants {
             return true;
         }
-        let word = self.region.word(self.region.geometry.participant(slot)).load(Acquire);
-        word as u16 != state.owner_epoch() || self.bury(slot)
+        let incarnation = Seat(self.seat_word(seat).load(Acquire)).incarnation();
+        incarnation as u16 != state.owner_incarnation() || self.reap_if_dead(seat)
     }
 
-    /// Slots that were ever used; the others need no look.
-    pub(crate) fn used_slots(&self) -> u32 {
+    /// How many seats, from the first on, were ever used. The others need not be scanned.
+    pub(crate) fn used_seats(&self) -> u32 {
+        // Sequentially consistent: pairs with `attach`.
         (self.region.word(HIGH_WATER_AT).load(SeqCst) as u32).min(self.region.geometry.participants)
     }
 
-    /// Participants attached now; the dead are reaped on the way.
+    /// How many participants are attached. Reaps the dead on the way.
     pub fn participants(&self) -> u32 {
-        (0..self.used_slots()).filter(|&slot| self.is_claimed(slot) && !self.bury(slot)).count() as u32
+        (0..self.used_seats()).filter(|&seat| self.is_claimed(seat) && !self.reap_if_dead(seat)).count() as u32
     }
 }

@@ -1,15 +1,14 @@
-//! The one door to the atomics, so that the same code can run under a model checker.
+//! The only access to atomics in this crate, so that the same code can run under a model checker.
 //!
-//! Shared memory is an array of 64-bit words; nothing in this crate touches an atomic type except through this module.
-//! Under WebAssembly every atomic access is sequentially consistent whatever its ordering says; the orderings are
-//! written for the native build, for ARM64, and for the reader.
+//! Shared memory is an array of 64-bit words. Under WebAssembly every atomic access is sequentially consistent, whatever its
+//! ordering says. The orderings are written for the native build, for ARM64, and for the reader.
 //!
-//! With the feature `faults`, which only tests turn on, the door has a bell: a test can have itself called before every
-//! access that its thread makes to shared memory, and there die, freeze or let another thread go first. A scheduler such
-//! as shuttle's would be called at the same place.
+//! With the feature `faults`, which only tests turn on, a test can install a hook that is called before every access of its
+//! thread to shared memory. In the hook the test can kill or freeze the thread, or let another thread go first. A scheduler
+//! such as shuttle's is called at the same place.
 //!
-//! With `--cfg loom` the words are loom's (Norris and Demsky, CDSChecker, OOPSLA 2013), which also explores what the
-//! orderings allow beyond interleaving: late stores and early loads. See `model` below.
+//! With `--cfg loom` the words are loom's (Norris and Demsky, CDSChecker, OOPSLA 2013). loom also explores what the orderings
+//! allow beyond interleaving: late stores and early loads. See `model` below.
 
 pub use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 #[cfg(not(loom))]
@@ -26,14 +25,15 @@ pub use model::Word;
 #[cfg(not(any(feature = "faults", loom)))]
 pub type Word = core::sync::atomic::AtomicU64;
 
-/// Stores to a word that only this participant ever writes, and whose readers accept a late value (statistics).
+/// Stores to a word that only this participant writes, and whose readers accept a late value: statistics, and reserved space
+/// before its record is published.
 ///
-/// Under WebAssembly this is a plain store, about ten times cheaper than an atomic one; 64-bit aligned stores do not
-/// tear on any engine that supports shared memory.
+/// Under WebAssembly this is a plain store, about ten times cheaper than an atomic one. Aligned 64-bit stores do not tear in
+/// any JavaScript engine that supports shared memory.
 #[inline(always)]
 pub fn store_own(word: &Word, value: u64) {
     #[cfg(target_arch = "wasm32")]
-    // SAFETY: `as_ptr` is valid and aligned; volatile keeps the compiler from merging or moving it across calls.
+    // SAFETY: `as_ptr` is valid and aligned. Volatile, so that the compiler neither merges stores nor moves them across calls.
     unsafe {
         word.as_ptr().write_volatile(value)
     }
@@ -50,7 +50,7 @@ pub fn spin() {
     loom::hint::spin_loop();
 }
 
-/// The bell at the door.
+/// Hooks that are called before accesses to shared memory.
 #[cfg(feature = "faults")]
 pub mod faults {
     use core::sync::atomic::{AtomicU64, Ordering};
@@ -58,76 +58,76 @@ pub mod faults {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
-    type Bell = Rc<dyn Fn()>;
+    type Hook = Rc<dyn Fn()>;
 
     std::thread_local! {
-        static BELL: RefCell<Option<Bell>> = const { RefCell::new(None) };
-        static ARMED: Cell<bool> = const { Cell::new(false) };
+        static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+        static HAS_HOOK: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Has `bell` called before each of this thread's accesses to shared memory, until it is called with `None`. It may
-    /// unwind: then that access and all after it never happened, as if the thread had been killed there.
-    pub fn ring(bell: Option<Box<dyn FnMut()>>) {
-        hang(bell.map(|bell| {
-            let bell = RefCell::new(bell);
-            Rc::new(move || bell.borrow_mut()()) as Bell
+    /// Installs a hook that is called before each access of this thread to shared memory; `None` removes it. The hook may
+    /// unwind: then neither that access nor any later one has happened, as if the thread had been killed there.
+    pub fn before_access(hook: Option<Box<dyn FnMut()>>) {
+        before_access_shared(hook.map(|hook| {
+            let hook = RefCell::new(hook);
+            Rc::new(move || hook.borrow_mut()()) as Hook
         }));
     }
 
-    /// The same for a bell that may be called while it is being called: by coroutines, which share a thread.
-    pub fn hang(bell: Option<Bell>) {
-        ARMED.set(bell.is_some());
-        BELL.set(bell);
+    /// Like `before_access`, for a hook that may be called while it is running: by coroutines, which share a thread.
+    pub fn before_access_shared(hook: Option<Hook>) {
+        HAS_HOOK.set(hook.is_some());
+        HOOK.set(hook);
     }
 
     #[inline(always)]
-    pub(super) fn knock() {
-        if ARMED.get() {
-            let bell = BELL.with_borrow(Clone::clone);
-            if let Some(bell) = bell {
-                bell();
+    pub(super) fn call_hook() {
+        if HAS_HOOK.get() {
+            let hook = HOOK.with_borrow(Clone::clone);
+            if let Some(hook) = hook {
+                hook();
             }
         }
     }
 
-    /// An `AtomicU64` behind the bell.
+    /// An `AtomicU64` that calls the hook before each access.
     #[repr(transparent)]
     pub struct Word(AtomicU64);
 
     impl Word {
         #[inline(always)]
         pub fn load(&self, order: Ordering) -> u64 {
-            knock();
+            call_hook();
             self.0.load(order)
         }
 
         #[inline(always)]
         pub fn store(&self, value: u64, order: Ordering) {
-            knock();
+            call_hook();
             self.0.store(value, order)
         }
 
         #[inline(always)]
         pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-            knock();
+            call_hook();
             self.0.fetch_add(value, order)
         }
 
         #[inline(always)]
         pub fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
-            knock();
+            call_hook();
             self.0.fetch_max(value, order)
         }
 
         #[inline(always)]
         pub fn compare_exchange(&self, from: u64, to: u64, done: Ordering, failed: Ordering) -> Result<u64, u64> {
-            knock();
+            call_hook();
             self.0.compare_exchange(from, to, done, failed)
         }
 
         #[inline(always)]
         pub fn compare_exchange_weak(&self, from: u64, to: u64, done: Ordering, failed: Ordering) -> Result<u64, u64> {
-            knock();
+            call_hook();
             self.0.compare_exchange_weak(from, to, done, failed)
         }
     }
@@ -135,16 +135,16 @@ pub mod faults {
 
 /// The words of a region in loom's memory model.
 ///
-/// loom's atomics are large, and each access to one is a place where the search branches. So a word is one of loom's only
-/// between [`Word::enter`] and [`Word::leave`], and only those words are that somebody writes to meanwhile; the others do
-/// not change, so that reading them needs no model. Which words those are is found out by trying: an execution in which
-/// [`Word::is_missed`] becomes true for a word does not count, and the search starts again with that word among loom's.
-/// All of them are made before the threads start, as their first values happened before everything.
+/// loom's atomics are large, and the search branches at each access to one. So a word is modelled by loom only between
+/// [`Word::enter`] and [`Word::leave`], and only if a thread writes to it meanwhile. The other words do not change, so reading
+/// them needs no model. Which words are written to is found by trying: when [`Word::is_missed`] becomes true for a word in an
+/// execution, that execution does not count, and the search starts again with that word modelled. All modelled words are
+/// made before the threads start, because their first values happened before everything else.
 ///
-/// loom takes sequentially consistent accesses for acquire and release only; fences it models fully. So a thread that wrote
-/// a word with sequential consistency owes a fence, which comes before its next access of that kind: what it writes first
-/// and reads second is in order, as in the handshake of writers and reclaimers, and accesses that ask for less in between
-/// are not.
+/// loom treats sequentially consistent accesses as acquire and release only, but models fences fully. So a thread that has
+/// written a word with sequential consistency owes a fence, which is executed before its next sequentially consistent
+/// access. This orders a write before a later read, as the handshake of writers and reclaimers needs. Weaker accesses in
+/// between are not ordered by it.
 #[cfg(loom)]
 pub mod model {
     use core::cell::{Cell, UnsafeCell};
@@ -156,7 +156,7 @@ pub mod model {
         static OWES: Cell<bool> = Cell::new(false);
     }
 
-    /// What loom is to make of an ordering: sequential consistency becomes `less`, after the fence if one is owed.
+    /// The ordering that loom gets: sequential consistency becomes `less`, after the fence if one is owed.
     fn weaker(order: Ordering, less: Ordering) -> Ordering {
         if order != SeqCst {
             return order;
@@ -167,45 +167,45 @@ pub mod model {
         less
     }
 
-    /// A word; see the module's description.
+    /// A word; see the description of this module.
     #[derive(Default)]
     pub struct Word {
         plain: AtomicU64,
-        // Invariant: only changed while there is one thread.
+        // Invariant: changed only while there is one thread.
         modelled: UnsafeCell<Option<loom::sync::atomic::AtomicU64>>,
         missed: AtomicBool,
     }
 
-    // SAFETY: loom's threads take turns on one thread of the system.
+    // SAFETY: loom's threads take turns on one thread of the operating system.
     unsafe impl Sync for Word {}
 
     impl Word {
-        /// From here on the word is in loom's hands if it is one of those `written` to, else it is to be left alone.
+        /// Begins an execution: the word is modelled if it is `written` to, else nobody may write to it.
         pub fn enter(&self, written: bool) {
             self.missed.store(false, Relaxed);
             if written {
                 let word = loom::sync::atomic::AtomicU64::new(self.plain.load(Relaxed));
-                // SAFETY: there is one thread, and no reference to what is inside.
+                // SAFETY: there is one thread, and no reference to the content.
                 unsafe { *self.modelled.get() = Some(word) };
             }
         }
 
-        /// The end of that, with the last value that this thread can see.
+        /// Ends an execution: the word keeps the last value that this thread can see.
         pub fn leave(&self) {
-            // SAFETY: as above.
+            // SAFETY: there is one thread, and no reference to the content.
             if let Some(word) = unsafe { (*self.modelled.get()).take() } {
                 self.plain.store(word.load(Relaxed), Relaxed);
             }
         }
 
-        /// Whether somebody wrote to the word although it was not in loom's hands.
+        /// Whether a thread wrote to the word although it was not modelled.
         pub fn is_missed(&self) -> bool {
             self.missed.load(Relaxed)
         }
 
         fn modelled(&self) -> Option<&loom::sync::atomic::AtomicU64> {
             #[cfg(feature = "faults")]
-            super::faults::knock();
+            super::faults::call_hook();
             // SAFETY: by the field's invariant.
             unsafe { (*self.modelled.get()).as_ref() }
         }

@@ -1,4 +1,4 @@
-//! What participants do in the models, to four keys of which everything is logged, and the regions they do it in.
+//! What participants do in the models, and the regions in which they do it. Operations on four keys are logged.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Act {
     pub act: fn(&mut Cache, usize),
 }
 
-/// Lets a cache act, and notes if it dies between an eviction and its count.
+/// Lets a cache act, and notes whether it dies between an eviction and its count.
 pub fn attended(cache: &mut Cache, act: impl FnOnce(&mut Cache)) {
     if let Err(death) = catch_unwind(AssertUnwindSafe(|| act(cache))) {
         let stage = stage();
@@ -24,7 +24,8 @@ pub fn attended(cache: &mut Cache, act: impl FnOnce(&mut Cache)) {
     }
 }
 
-/// Logs an operation on a key: `died` is what it was about to do, should it die. `None` is `Busy`, which changes nothing.
+/// Logs an operation on a key. `died` is logged instead if the participant dies: what it was about to do. The answer `None`
+/// stands for `Busy`, which changes nothing.
 pub fn log(key: &'static str, died: Change, act: impl FnOnce() -> Option<Did>) {
     let stage = stage();
     let start = stage.tick();
@@ -34,7 +35,7 @@ pub fn log(key: &'static str, died: Change, act: impl FnOnce() -> Option<Did>) {
     let end = stage.tick();
     let event = match did {
         Some(did) => Event { start, end, did },
-        // Like a change that died before it did anything.
+        // Like a change whose participant died before it did anything.
         None => {
             stage.refused.set(stage.refused.get() + 1);
             Event { start, end: NO_END, did: Did::Died(Change::Nothing) }
@@ -47,9 +48,9 @@ pub fn got(cache: &mut Cache, key: &'static str, get: fn(&mut Cache, &[u8]) -> O
     log(key, Change::Nothing, || Some(Did::Got(get(cache, key.as_bytes()).map(|got| (got.value, got.version)))));
 }
 
-pub fn put(cache: &mut Cache, key: &'static str, value: Vec<u8>, kind: u8, expect: Expect) {
+pub fn put(cache: &mut Cache, key: &'static str, value: Vec<u8>, value_type: u8, expect: Expect) {
     log(key, Change::Put { expect, value: value.clone() }, || {
-        match cache.store(key.as_bytes(), &value, &With { kind, expect, tags: tags_of(key), ..PLAIN }) {
+        match cache.store(key.as_bytes(), &value, &With { value_type, expect, tags: tags_of(key), ..PLAIN }) {
             Ok(version) => Some(Did::Set { expect, value, version: Some(version) }),
             Err(Refused::Unexpected) => Some(Did::Set { expect, value, version: None }),
             Err(Refused::Busy) => None,
@@ -84,7 +85,7 @@ pub fn dropped(keys: &[&'static str], act: impl FnOnce()) {
     }
 }
 
-/// A value that says whose it is, and whose words all differ.
+/// A value that names its writer, and whose words all differ.
 pub fn short(who: usize) -> Vec<u8> {
     (0..3u64).flat_map(|word| ((who as u64 + 1) << 32 | word).to_le_bytes()).collect()
 }
@@ -93,7 +94,7 @@ pub fn long(who: usize) -> Vec<u8> {
     (0..25u64).flat_map(|word| ((who as u64 + 1) << 40 | word).to_le_bytes()).collect()
 }
 
-/// The keys that the acts are about.
+/// The keys that are logged.
 pub const KEYS: [&str; 4] = ["a", "n", "large", "x"];
 
 pub const GET: Act = Act { name: "get", act: |cache, _| got(cache, "a", Cache::get) };
@@ -104,7 +105,7 @@ pub const GET_NEAR: Act = Act {
         got(cache, "a", Cache::get_near);
     },
 };
-/// The name of what is done by one who has the key near, and proved.
+/// The name of the acts of a participant that has the key in its near cache, with a proof.
 pub const PROVED: &str = "get near, proved";
 pub const GET_LARGE: Act = Act { name: "get large", act: |cache, _| got(cache, "large", Cache::get) };
 pub const GET_COUNTER: Act = Act { name: "get counter", act: |cache, _| got(cache, "n", Cache::get) };
@@ -140,7 +141,7 @@ pub const TOUCH_COUNTER: Act = Act { name: "touch counter", act: |cache, _| touc
 pub const TOUCH_LARGE: Act = Act { name: "touch large", act: |cache, _| touched(cache, "large") };
 pub const INVALIDATE: Act = Act { name: "invalidate", act: |cache, _| dropped(&["a"], || cache.invalidate(&["t"])) };
 pub const CLEAR: Act = Act { name: "clear", act: |cache, _| dropped(&KEYS, || cache.me.clear()) };
-/// A few new keys: in a full region they make room.
+/// Stores a few new keys, which makes a full region reclaim.
 pub const RECLAIM: Act = Act {
     name: "reclaim",
     act: |cache, me| {
@@ -149,7 +150,7 @@ pub const RECLAIM: Act = Act {
         }
     },
 };
-/// One key again and again: what is dead makes room.
+/// Overwrites one key again and again, which makes the region compact.
 pub const COMPACT: Act = Act {
     name: "compact",
     act: |cache, me| {
@@ -158,7 +159,7 @@ pub const COMPACT: Act = Act {
         }
     },
 };
-/// So much that every segment goes through more than four lives.
+/// Stores so much that every segment begins more than four lives.
 pub const WRAP: Act = Act {
     name: "wrap",
     act: |cache, me| {
@@ -175,15 +176,15 @@ pub const COME_AND_GO: Act = Act {
         cache.me.recover();
     },
 };
-/// Somebody else of the same thread comes, stores something, and leaves.
+/// Another participant of the same thread attaches, stores a value, and detaches.
 pub const ATTACH: Act = Act {
     name: "attach",
     act: |cache, me| {
-        stage().slots.borrow_mut()[me].push(cache.world.next_slot());
+        stage().seats.borrow_mut()[me].push(cache.world.next_seat());
         let mut other = Cache::join(&cache.world);
         attended(&mut other, |other| put(other, "x", short(me), TEXT, Expect::Anything));
         other.leave();
-        stage().slots.borrow_mut()[me].pop();
+        stage().seats.borrow_mut()[me].pop();
     },
 };
 pub const WALK: Act = Act {
@@ -191,7 +192,7 @@ pub const WALK: Act = Act {
     act: |cache, _| {
         for key in cache.keys() {
             let known = KEYS.iter().any(|it| it.as_bytes() == key) || b"rcwfp".contains(&key[0]);
-            assert!(known, "a key that nobody stored: {key:?}");
+            assert!(known, "the walk found a key that nobody stored: {key:?}");
         }
         cache.me.census();
     },
@@ -224,14 +225,14 @@ pub const ACTS: &[Act] = &[
     WALK,
 ];
 
-// ---- where it happens ------------------------------------------------------------------------------------------------
+// ---- the regions ------------------------------------------------------------------------------------------------
 
 pub struct Scene {
     pub name: &'static str,
     pub bytes: Vec<u8>,
 }
 
-/// Does `act` until the next time would make room: what the region held before that.
+/// Repeats `act` until the next repetition would reclaim. Returns the region as it was before that.
 pub fn until_reclaim(cache: &mut Cache, mut act: impl FnMut(&mut Cache, u8)) -> Vec<u8> {
     for i in 0..200 {
         let before = (cache.world.bytes().to_vec(), cache.count(Counter::Reclaims));
@@ -262,11 +263,11 @@ pub fn furnished(name: &'static str, heat: u32, expiry: f64, fill: Option<fn(&mu
         Some(fill) => until_reclaim(&mut cache, fill),
         None => world.bytes().to_vec(),
     };
-    // The furnisher is still registered in there: whoever comes next takes its slot over, as after a crash.
+    // The participant that furnished the region is still registered: the next one takes over its seat, as after a crash.
     Scene { name, bytes }
 }
 
-/// A region with room, one that has to be compacted next, and full ones in which the keys are kept, or go.
+/// A region with free segments, one that will be compacted next, and full ones in which the keys are kept, or evicted.
 pub fn scenes() -> Vec<Arc<Scene>> {
     let dead = |cache: &mut Cache, i: u8| assert!(cache.set(b"f", &[i; 24]).is_ok());
     let live = |cache: &mut Cache, i: u8| assert!(cache.set(&[b'p', i], &[i; 24]).is_ok());

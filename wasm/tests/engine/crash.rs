@@ -1,5 +1,5 @@
-//! Participants that vanish before an access to shared memory: any access, of any operation. The survivor finds a valid
-//! structure, old values or new ones and nothing else, no lock that stays, and gets all the memory back.
+//! Participants that die before an access to shared memory: any access, of any operation. The survivor finds a valid
+//! structure, each key with its old or its new value or none, and no lock that stays, and gets all segments back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use cache_machine_core::{Expect, NUMBER, Phase};
 use crate::harness::*;
 
 type Shadow = HashMap<Vec<u8>, Vec<u8>>;
-/// Keys, and what they hold afterwards.
+/// Keys, and the values that they hold.
 type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// A region in the midst of life: everything is used, the free segments are down to the reserve, and the next lane that
-/// fills up makes its writer reclaim. Holds plain records, counters, large values, heat, garbage and ghosts.
+/// A region in use: only the reserve of segments is free, and the next lane that is full makes its writer reclaim. The region
+/// holds plain records, counters, large values, heat, dead records and ghosts.
 struct Furnished {
     bytes: Vec<u8>,
     shadow: Shadow,
@@ -74,12 +74,12 @@ impl Furnished {
     }
 }
 
-/// What an operation does to the keys it names: each may have the old or the new value afterwards, or none.
+/// An operation, and what it does to the keys it names: afterwards each may have the old or the new value, or none.
 struct Deed {
     name: &'static str,
     act: fn(&mut Cache),
     changes: fn() -> Changes,
-    /// It makes room, so other keys may be evicted.
+    /// Whether the operation reclaims, so that other keys may be evicted.
     reclaims: bool,
 }
 
@@ -210,15 +210,15 @@ const DEEDS: &[Deed] = &[
     },
 ];
 
-/// Writes `times` the region's size in other keys; everything has to be accepted.
+/// Writes `times` the region's size in other keys. Every write has to be accepted.
 fn flood(cache: &mut Cache, times: u32, name: u64) {
     for i in 0..times * MIB / 4000 {
         cache.set(format!("flood {name} {i}").as_bytes(), &[i as u8; 4000]).unwrap();
     }
 }
 
-/// No segment is lost: after everything was cleared and written over, all of them have begun a new life, but for those
-/// that were open in a lane and so were sealed late or never.
+/// Checks that no segment is lost: after a `clear` and many writes all segments have begun a new life, except for those that
+/// were open in a lane, and so were sealed late or never.
 pub fn assert_no_leak(cache: &mut Cache) {
     let before = cache.audit();
     cache.me.clear();
@@ -233,7 +233,8 @@ pub fn assert_no_leak(cache: &mut Cache) {
     cache.check_structure();
 }
 
-/// The keys of `changes` have their old or their new values, and all the others what they had; how many are missing.
+/// Checks that the keys of `changes` have their old or their new values, and all other keys their values. Returns how many of
+/// the other keys are missing.
 fn assert_authentic(cache: &mut Cache, shadow: &Shadow, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> usize {
     let mut missing = 0;
     for (key, value) in shadow {
@@ -253,7 +254,7 @@ fn assert_authentic(cache: &mut Cache, shadow: &Shadow, changes: &[(Vec<u8>, Opt
     missing
 }
 
-/// Lets a participant die before its `n`th access and sees what the survivor makes of it. False when there is no `n`th.
+/// Lets a participant die before its `n`th access, and checks what the survivor finds. False when there is no `n`th access.
 fn die_and_survive(furnished: &Furnished, deed: &Deed, n: u64) -> bool {
     let world = furnished.world();
     let mut survivor = Cache::join(&world);
@@ -263,15 +264,15 @@ fn die_and_survive(furnished: &Furnished, deed: &Deed, n: u64) -> bool {
     survivor.check_structure();
     let changes = (deed.changes)();
     let missing = assert_authentic(&mut survivor, &furnished.shadow, &changes);
-    assert!(deed.reclaims || missing == 0, "{missing} bystanders are gone");
-    // Whatever the dead one held, nobody waits for it: a single pause would fail.
+    assert!(deed.reclaims || missing == 0, "{missing} other keys are gone");
+    // Nobody waits for what the dead one held: the first pause would fail.
     world.patience.store(0, std::sync::atomic::Ordering::SeqCst);
     for (key, _) in &changes {
         survivor.set(key, b"after").unwrap();
         assert_eq!(survivor.get(key).unwrap().value, b"after");
     }
     survivor.touch(b"large 1", 1e10).unwrap();
-    survivor.store(b"counter 3", &number(1.0), &With { kind: NUMBER, ..PLAIN }).unwrap();
+    survivor.store(b"counter 3", &number(1.0), &With { value_type: NUMBER, ..PLAIN }).unwrap();
     assert_eq!(survivor.increment(b"counter 3", 2.0, 0.0, &PLAIN), Ok(3.0));
     flood(&mut survivor, 1, 1);
     survivor.check_structure();
@@ -291,7 +292,7 @@ fn any_access_can_be_the_last() {
     for deed in DEEDS {
         let mut cache = Cache::join(&furnished.world());
         let total = accesses(|| (deed.act)(&mut cache));
-        // All of them, but of the long operations, which copy a lot, a sample.
+        // All accesses; of the long operations, which copy much, a sample.
         let step = (total / scaled(150).max(1)).max(1);
         let mut n = random.below(step);
         let mut deaths = 0;
@@ -304,8 +305,8 @@ fn any_access_can_be_the_last() {
     }
 }
 
-/// Deaths upon deaths: who cleans up dies as well. What a key can hold is followed exactly: a death leaves the old or the
-/// new value, and whichever was seen first stays.
+/// Many deaths, also of participants that clean up after the dead. The possible values of each key are followed exactly: a
+/// death leaves the old or the new value, and the one that is seen first stays.
 #[test]
 fn deaths_do_not_add_up() {
     let _watchdog = Watchdog::new("deaths_do_not_add_up", 120);
@@ -313,13 +314,13 @@ fn deaths_do_not_add_up() {
     let world = World::new(MIB);
     let mut survivor = Cache::join(&world);
     world.patience.store(0, std::sync::atomic::Ordering::SeqCst);
-    // What each key may hold: nothing is always allowed.
+    // The values that each key may hold. Holding none is always allowed.
     let mut may: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
     let (mut deaths, mut stamp) = (0, 0u64);
     for round in 0..scaled(15_000) {
         let mut victim = Cache::join(&world);
         let (first, count) = (random.below(600), 1 + random.below(12));
-        // Of the operations of one round each is known to have happened, or not, or to have been the last.
+        // Each operation of a round is known to have happened, not to have happened, or to have been cut short by the death.
         let doing = std::cell::Cell::new(None);
         let bits = random.below(14);
         let limit = if random.chance(8) { u64::MAX } else { random.below(1 << bits) };
@@ -367,7 +368,7 @@ fn deaths_do_not_add_up() {
             victim.leave();
         }
         if let Some((counter, Some(stamp))) = doing.get().filter(|(key, _)| *key >= 1_000) {
-            // One more, or started anew, or not at all.
+            // Incremented, started anew, or unchanged.
             let values = may.entry(counter).or_default();
             let more: Vec<_> = values.iter().map(|it| f64::from_le_bytes(it[..].try_into().unwrap()) + 1.0).collect();
             values.extend(more.into_iter().chain([stamp as f64 * 1e6 + 1.0]).map(|it| number(it).to_vec()));
@@ -390,8 +391,8 @@ fn deaths_do_not_add_up() {
     assert_no_leak(&mut survivor);
 }
 
-/// What a dead writer left may read as a chunk of version zero, which is also what the slots of those say who write
-/// nothing large. It belongs to nobody all the same.
+/// A record that a dead writer left unfinished can read as a chunk of version zero. A seat whose participant writes no large
+/// value has version zero too. Such a chunk is not kept.
 #[test]
 fn an_unfinished_chunk_is_nobodys() {
     let mut cache = Cache::join(&World::new(MIB));

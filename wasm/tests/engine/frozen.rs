@@ -1,6 +1,6 @@
-//! Participants that stop for a long time before an access to shared memory, and then go on as if nothing had happened.
-//! Nobody may rob them. Reads never wait, writers get `Busy` at most for the bucket that is held, and when the frozen one
-//! wakes up it neither damages anything nor brings an old value back.
+//! Participants that freeze for a long time before an access to shared memory, and then go on. Their locks are not stolen.
+//! Reads never wait, and writers get `Busy` only for the bucket that is held. When the frozen participant wakes up, it
+//! damages nothing and brings no old value back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ fn bucket(cache: &Cache, key: &[u8]) -> u64 {
     OwnedKey::of(key).with(cache.me.seed).hash & (cache.me.region.geometry.buckets as u64 - 1)
 }
 
-/// Freezes `act` in a thread of its own before its `n`th access, lets `meanwhile` happen, thaws it, and waits for its end.
-/// False when it was over before its `n`th access.
+/// Runs `act` in another thread, freezes it before its `n`th access, runs `meanwhile`, thaws the thread, and waits for its
+/// end. False when the thread ended before its `n`th access.
 fn freeze(world: &Arc<World>, n: u64, act: fn(&mut Cache), meanwhile: impl FnOnce()) -> bool {
     let ice = Ice::new();
     let over = Arc::new(AtomicBool::new(false));
@@ -26,7 +26,7 @@ fn freeze(world: &Arc<World>, n: u64, act: fn(&mut Cache), meanwhile: impl FnOnc
             ice.at(n);
             act(&mut cache);
             over.store(true, SeqCst);
-            cache_machine_core::faults::ring(None);
+            cache_machine_core::faults::before_access(None);
             cache.leave();
         })
     };
@@ -63,7 +63,7 @@ fn furnish(cache: &mut Cache) {
 struct Deed {
     name: &'static str,
     act: fn(&mut Cache),
-    /// The keys whose buckets it may hold.
+    /// The keys whose buckets the operation may hold.
     holds: &'static [&'static str],
 }
 
@@ -106,7 +106,7 @@ const DEEDS: &[Deed] = &[
 ];
 
 #[test]
-fn the_frozen_hold_up_nobody_but_their_bucket() {
+fn the_frozen_hold_up_only_their_bucket() {
     let _watchdog = Watchdog::new("the_frozen_hold_up_nobody_but_their_bucket", 300);
     let mut random = Random::new(seed("the_frozen_hold_up_nobody_but_their_bucket"));
     let furnished = World::new(MIB);
@@ -134,12 +134,12 @@ fn the_frozen_hold_up_nobody_but_their_bucket() {
                 break;
             }
             frozen += 1;
-            // The zombie is gone: what was stored while it slept is what counts, and everything works again.
+            // The zombie has finished: the values stored while it slept stay, and every bucket can be changed again.
             cache.check();
             afterwards(&mut cache, deed, &stored);
             n += if step == 1 { 1 } else { 1 + random.below(2 * step - 1) };
         }
-        assert!(frozen > 0, "{}: nobody froze", deed.name);
+        assert!(frozen > 0, "{}: no thread froze", deed.name);
         eprintln!("{}: {total} accesses, frozen {frozen} times", deed.name);
     }
 }
@@ -149,13 +149,13 @@ fn accesses_of(world: &Arc<World>, act: fn(&mut Cache)) -> u64 {
     accesses(|| act(&mut cache))
 }
 
-/// What the others do meanwhile; the plain keys they stored.
+/// What another participant does meanwhile. Returns the plain keys that it stored.
 fn go_on(cache: &mut Cache, deed: &Deed) -> Vec<u32> {
     let held: Vec<u64> = deed.holds.iter().map(|key| bucket(cache, key.as_bytes())).collect();
-    // Any bucket may be held by one that reclaims, but only one of them.
+    // A participant that reclaims may hold any bucket, but only one.
     let mut busy: HashMap<u64, u32> = HashMap::new();
     let mut stored = Vec::new();
-    // New values for all that was there: none of the old ones may come back.
+    // New values for all keys: no old one may come back.
     for i in 0..250u32 {
         let key = format!("plain {i}").into_bytes();
         match cache.set(&key, b"meanwhile") {
@@ -164,7 +164,7 @@ fn go_on(cache: &mut Cache, deed: &Deed) -> Vec<u32> {
             Err(refused) => panic!("{refused:?}"),
         }
     }
-    // Twice the region through other keys.
+    // Other keys, twice the size of the region.
     for i in 0..2 * MIB / 4000 {
         let key = format!("flood {i}").into_bytes();
         match cache.set(&key, &[i as u8; 4000]) {
@@ -176,7 +176,7 @@ fn go_on(cache: &mut Cache, deed: &Deed) -> Vec<u32> {
     let allowed = if held.is_empty() { 1 } else { 0 };
     let elsewhere: Vec<_> = busy.keys().filter(|bucket| !held.contains(bucket)).collect();
     assert!(elsewhere.len() <= allowed, "{}: busy buckets {busy:?}, of which {held:?} may be", deed.name);
-    // Reads do not wait, whatever is held; the values are whole.
+    // Reads do not wait, whatever is held, and their values are whole.
     for i in 0..250 {
         if let Some(got) = cache.get(format!("plain {i}").as_bytes()) {
             let whole = got.value == b"meanwhile" || got.value == [i as u8; 500] || got.value == b"frozen";
@@ -195,7 +195,7 @@ fn afterwards(cache: &mut Cache, deed: &Deed, stored: &[u32]) {
     for i in stored {
         let key = format!("plain {i}").into_bytes();
         if let Some(got) = cache.peek(&key) {
-            // Its own set may come late.
+            // The set of the frozen participant may come late.
             let own = deed.holds.iter().any(|held| held.as_bytes() == key);
             assert!(got.value == b"meanwhile" || own && got.value == b"frozen", "{}: plain {i} is back", deed.name);
         }
@@ -209,10 +209,10 @@ fn afterwards(cache: &mut Cache, deed: &Deed, stored: &[u32]) {
     cache.check();
 }
 
-/// Writers who stop in the middle of large values, all together as large as the region: what they have written is kept
-/// for them as long as there is other room, and no longer.
+/// Writers freeze in the middle of large values that together are as large as the region. Their chunks are kept as long as
+/// there is other room, and no longer.
 #[test]
-fn the_unfinished_do_not_fill_the_cache() {
+fn the_unfinished_large_values_do_not_fill_the_cache() {
     let world = World::new(MIB);
     let mut cache = Cache::join(&world);
     furnish(&mut cache);
@@ -238,7 +238,7 @@ fn the_unfinished_do_not_fill_the_cache() {
     for i in 0..2 * MIB / 4000 {
         cache.set(format!("flood {i}").as_bytes(), &[i as u8; 4000]).unwrap();
     }
-    // Wherever in a segment its first chunk comes to lie.
+    // The first chunk may lie anywhere in its segment.
     for i in 0..6 {
         assert!(cache.set(b"large", &vec![3; whole as usize]).is_ok());
         cache.set(format!("between {i}").as_bytes(), &[i; 2000]).unwrap();
@@ -246,7 +246,7 @@ fn the_unfinished_do_not_fill_the_cache() {
     assert!(cache.set(b"large", &vec![3; whole as usize]).is_ok());
     assert_eq!(cache.get(b"large").unwrap().value.len(), whole as usize);
     for (i, mut writer) in unfinished.into_iter().enumerate() {
-        // Too late for most; whoever is told that it is stored finds it.
+        // Too late for most writers. A value that is reported as stored is found.
         let (name, list) = (format!("unfinished {i}").into_bytes(), &lists[i]);
         let key = OwnedKey::of(&name);
         let block = Participant::<TestHost>::no_tags();
@@ -264,7 +264,8 @@ fn the_unfinished_do_not_fill_the_cache() {
     }
 }
 
-/// A writer that sleeps between looking up its lane and writing finds its segment open again, but in another life.
+/// A writer that sleeps between reading its lane and appending finds the segment open again, in another life: it appends
+/// nothing there.
 #[test]
 fn a_zombie_does_not_write_into_another_life() {
     let _watchdog = Watchdog::new("a_zombie_does_not_write_into_another_life", 120);
@@ -282,7 +283,7 @@ fn a_zombie_does_not_write_into_another_life() {
         let mut flood = 0;
         let go_on = || {
             for i in 0..4 * MIB / 2000 {
-                // The bucket of the sleeper's key may be held, or be the one of a key here.
+                // Busy is allowed: the sleeper may hold the bucket of this key.
                 flood = i;
                 let _ = cache.set(format!("flood {i}").as_bytes(), &[i as u8; 2000]);
                 let after = open_segment(&cache);
@@ -305,10 +306,10 @@ fn a_zombie_does_not_write_into_another_life() {
         assert_eq!(cache.get(b"next").unwrap().value, [8; 300]);
         cache.check();
     }
-    assert!(met > 3, "the segment came round only {met} times");
+    assert!(met > 3, "the segment was opened again only {met} times");
 }
 
-/// One who sleeps with the lock of a large value's bucket does not keep the chunks of its older versions.
+/// A participant that sleeps with the lock of a large value's bucket does not keep the chunks of its older versions alive.
 #[test]
 fn dead_chunks_do_not_wait_for_their_lock() {
     let _watchdog = Watchdog::new("dead_chunks_do_not_wait_for_their_lock", 120);
@@ -334,7 +335,7 @@ fn dead_chunks_do_not_wait_for_their_lock() {
     }
 }
 
-/// Reads need no lock: those of a bucket that somebody holds for hours find what is there, and wait for nobody.
+/// Reads need no lock: in a bucket that a frozen participant holds, they find the entries without waiting.
 #[test]
 fn reads_go_on_in_a_held_bucket() {
     let _watchdog = Watchdog::new("reads_go_on_in_a_held_bucket", 120);
@@ -356,7 +357,7 @@ fn reads_go_on_in_a_held_bucket() {
                 assert!(cache.get(b"large").is_some_and(|got| got.value == [1; 20_000]));
             };
             let usual = accesses(|| reads(&mut cache));
-            // A single pause would fail.
+            // The first pause would fail.
             world.patience.store(0, SeqCst);
             let go_on = || assert!(accesses(|| reads(&mut cache)) <= usual + 16);
             if !freeze(&world, n, deed, go_on) {

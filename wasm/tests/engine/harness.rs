@@ -1,5 +1,5 @@
-//! What the tests share: a region on the heap, a host whose clock and dead are under the test's control, and a cache over
-//! them that speaks in keys and values, in the way `src/engine/engine.ts` does.
+//! What the tests share: a region on the heap, a host whose clock and proofs of death the test controls, and a cache over
+//! them that takes keys and values, as `src/engine/engine.ts` does.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
@@ -16,27 +16,27 @@ use cache_machine_core::{
 };
 
 pub const MIB: u32 = 1 << 20;
-/// Any type byte but [`NUMBER`].
+/// Any value type but [`NUMBER`].
 pub const TEXT: u8 = 2;
 pub const NEVER: f64 = f64::INFINITY;
 
-/// Whose a slot is.
+/// Who owns a seat.
 const NOBODY: u32 = 0;
 const LIVING: u32 = 1;
-/// Taken by the owner of slot `n`: `TAKEN + n`.
+/// Taken by the owner of seat `n`: `TAKEN + n`.
 const TAKEN: u32 = 2;
 
-/// A region and the world around it.
+/// A region, who owns its seats, and the clock.
 pub struct World {
     base: *mut u8,
     pub size: u32,
-    slots: Vec<AtomicU32>,
+    seats: Vec<AtomicU32>,
     clock: AtomicU64,
-    /// Pauses that the host grants before it says that the time for waiting is over.
+    /// Pauses that the host grants before the time for waiting is over.
     pub patience: AtomicU32,
 }
 
-// SAFETY: the engine shares the region's bytes through atomics; the rest is atomic.
+// SAFETY: the engine accesses the region through atomics, and the other fields are atomic.
 unsafe impl Send for World {}
 // SAFETY: as above.
 unsafe impl Sync for World {}
@@ -50,8 +50,8 @@ impl World {
         let geometry = Geometry::of(size).unwrap();
         // SAFETY: the layout is not empty.
         let base = unsafe { alloc_zeroed(World::layout(size)) };
-        let slots = (0..geometry.participants).map(|_| AtomicU32::new(NOBODY)).collect();
-        let world = World { base, size, slots, clock: AtomicU64::new(0f64.to_bits()), patience: AtomicU32::new(2000) };
+        let seats = (0..geometry.participants).map(|_| AtomicU32::new(NOBODY)).collect();
+        let world = World { base, size, seats, clock: AtomicU64::new(0f64.to_bits()), patience: AtomicU32::new(2000) };
         format(&world.region(), [seed, 0]);
         Arc::new(world)
     }
@@ -80,24 +80,24 @@ impl World {
         self.clock.store(milliseconds.to_bits(), SeqCst)
     }
 
-    /// A region with these bytes, in which nobody lives.
+    /// A region with these bytes, and nobody attached.
     pub fn holding(bytes: &[u8]) -> Arc<World> {
         let world = World::new(bytes.len() as u32);
         world.bytes().copy_from_slice(bytes);
         world
     }
 
-    /// The slot that the next one to join will have.
-    pub fn next_slot(&self) -> u32 {
-        self.slots.iter().position(|slot| slot.load(SeqCst) == NOBODY).expect("a free slot") as u32
+    /// The seat that the next participant will have.
+    pub fn next_seat(&self) -> u32 {
+        self.seats.iter().position(|seat| seat.load(SeqCst) == NOBODY).expect("a free seat") as u32
     }
 
-    /// Declares the owner of a slot dead: from now on its death can be proved, and what it had taken can be taken again.
-    pub fn kill(&self, slot: u32) {
-        for taken in &self.slots {
-            let _ = taken.compare_exchange(TAKEN + slot, NOBODY, SeqCst, SeqCst);
+    /// Declares the owner of a seat dead: from now on its death can be proved, and the seats it had taken can be taken again.
+    pub fn kill(&self, seat: u32) {
+        for taken in &self.seats {
+            let _ = taken.compare_exchange(TAKEN + seat, NOBODY, SeqCst, SeqCst);
         }
-        self.slots[slot as usize].store(NOBODY, SeqCst);
+        self.seats[seat as usize].store(NOBODY, SeqCst);
     }
 }
 
@@ -110,7 +110,7 @@ impl Drop for World {
 
 pub struct TestHost {
     world: Arc<World>,
-    slot: u32,
+    seat: u32,
 }
 
 impl Host for TestHost {
@@ -118,13 +118,13 @@ impl Host for TestHost {
         self.world.now()
     }
 
-    fn take(&self, slot: u32) -> bool {
-        self.world.slots[slot as usize].compare_exchange(NOBODY, TAKEN + self.slot, SeqCst, SeqCst).is_ok()
+    fn take(&self, seat: u32) -> bool {
+        self.world.seats[seat as usize].compare_exchange(NOBODY, TAKEN + self.seat, SeqCst, SeqCst).is_ok()
     }
 
-    fn release(&self, slot: u32) {
-        let was = self.world.slots[slot as usize].swap(NOBODY, SeqCst);
-        assert_eq!(was, TAKEN + self.slot, "released a slot that was not taken");
+    fn release(&self, seat: u32) {
+        let was = self.world.seats[seat as usize].swap(NOBODY, SeqCst);
+        assert_eq!(was, TAKEN + self.seat, "released a seat that was not taken");
     }
 
     fn pause(&self, attempt: u32) -> bool {
@@ -136,21 +136,21 @@ impl Host for TestHost {
     }
 }
 
-/// What a store says beside key and value.
+/// What a store says, other than key and value.
 #[derive(Clone, Debug)]
 pub struct With<'a> {
-    pub kind: u8,
+    pub value_type: u8,
     pub expiry: f64,
     pub tags: &'a [&'a str],
     pub expect: Expect,
 }
 
-pub const PLAIN: With = With { kind: TEXT, expiry: NEVER, tags: &[], expect: Expect::Anything };
+pub const PLAIN: With = With { value_type: TEXT, expiry: NEVER, tags: &[], expect: Expect::Anything };
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Got {
     pub value: Vec<u8>,
-    pub kind: u8,
+    pub value_type: u8,
     pub version: u64,
     pub expiry: f64,
     pub tagged: bool,
@@ -163,7 +163,7 @@ impl Got {
     }
 }
 
-/// A large value was gone before it was read to its end.
+/// The error of a large value that was gone before all of it was read.
 struct Replaced;
 
 /// One participant.
@@ -172,7 +172,7 @@ pub struct Cache {
     pub world: Arc<World>,
     value: Vec<u64>,
     tags: Vec<u64>,
-    /// Like `src/near/near.ts`: what was read last, with its key and the stamp that proves it unchanged.
+    /// A near cache of one value, like `src/near/near.ts`: what was read last, its key, and the stamp that proves it unchanged.
     near: HashMap<u64, Kept>,
     pub near_hits: u64,
 }
@@ -181,13 +181,13 @@ pub struct Cache {
 struct Kept {
     key: Vec<u8>,
     got: Got,
-    /// What proves it.
+    /// Proves that the value is unchanged.
     sight: Sight,
-    /// Places and snapshots of the counters of its tags.
+    /// For each tag the number of its counter, and the snapshot of it.
     tags: Vec<(u32, u32)>,
 }
 
-/// A key as the engine wants it, with the words it borrows.
+/// A key with the words that the engine's [`Key`] borrows.
 pub struct OwnedKey {
     words: Vec<u64>,
     length: u32,
@@ -211,10 +211,10 @@ impl OwnedKey {
 
 impl Cache {
     pub fn join(world: &Arc<World>) -> Cache {
-        let free = |slot: &usize| world.slots[*slot].compare_exchange(NOBODY, LIVING, SeqCst, SeqCst).is_ok();
-        let slot = (0..world.slots.len()).find(free).expect("a free slot") as u32;
-        let me = Participant::attach(world.region(), TestHost { world: world.clone(), slot }, slot);
-        // No larger than a thread's scratch area has to be.
+        let free = |seat: &usize| world.seats[*seat].compare_exchange(NOBODY, LIVING, SeqCst, SeqCst).is_ok();
+        let seat = (0..world.seats.len()).find(free).expect("a free seat") as u32;
+        let me = Participant::attach(world.region(), TestHost { world: world.clone(), seat }, seat);
+        // As large as a thread's area, so that an overflow is noticed.
         let value = vec![0; world.region().geometry.max_record as usize / 8];
         let tags = vec![0; MAX_BLOCK as usize / 8];
         Cache { me, world: world.clone(), value, tags, near: HashMap::new(), near_hits: 0 }
@@ -222,19 +222,19 @@ impl Cache {
 
     pub fn leave(self) {
         self.me.detach();
-        self.world.kill(self.me.slot);
+        self.world.kill(self.me.seat);
     }
 
-    /// Vanishes without a word.
+    /// Dies: the seat stays claimed, and its death can be proved.
     pub fn die(self) {
-        self.world.kill(self.me.slot);
+        self.world.kill(self.me.seat);
     }
 
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<u64, Refused> {
         self.store(key, value, &PLAIN)
     }
 
-    /// Stores a value, in chunks when it has to be; its version.
+    /// Stores a value, in chunks if it is too large for one record. Returns its version.
     pub fn store(&mut self, key: &[u8], value: &[u8], with: &With) -> Result<u64, Refused> {
         let geometry = self.me.region.geometry;
         if value.len() > geometry.max_value as usize {
@@ -249,7 +249,7 @@ impl Cache {
         if inline <= geometry.max_record {
             let padded = padded(value);
             let draft = Draft {
-                kind: with.kind,
+                value_type: with.value_type,
                 flags: 0,
                 version,
                 expiry: with.expiry,
@@ -271,7 +271,7 @@ impl Cache {
             }
         }
         if result.is_ok() {
-            result = self.me.set_large(&key, with.kind, version, with.expiry, &block, &list, with.expect);
+            result = self.me.set_large(&key, with.value_type, version, with.expiry, &block, &list, with.expect);
         }
         if result.is_err() {
             self.me.abandon_chunks(&list[1..]);
@@ -280,14 +280,14 @@ impl Cache {
     }
 
     pub fn set_number(&mut self, key: &[u8], number: f64) -> Result<u64, Refused> {
-        self.store(key, &number.to_le_bytes(), &With { kind: NUMBER, ..PLAIN })
+        self.store(key, &number.to_le_bytes(), &With { value_type: NUMBER, ..PLAIN })
     }
 
     pub fn get(&mut self, key: &[u8]) -> Option<Got> {
         self.look(key, WANT_VALUE)
     }
 
-    /// What [`Cache::get`] gives, by way of the near cache.
+    /// Reads like [`Cache::get`], but through the near cache.
     pub fn get_near(&mut self, key: &[u8]) -> Option<Got> {
         let owned = OwnedKey::of(key);
         let hash = owned.with(self.me.seed).hash;
@@ -298,8 +298,8 @@ impl Cache {
         }
         if let Some(kept) = near {
             let region = &self.me.region;
-            let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
-            let has_its_tags = kept.tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot);
+            let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst) as u32;
+            let has_its_tags = kept.tags.iter().all(|(number, snapshot)| counter(*number) == *snapshot);
             if has_its_tags && kept.got.expiry > self.world.now() {
                 self.near_hits += 1;
                 let got = kept.got.clone();
@@ -309,7 +309,7 @@ impl Cache {
         }
         let got = self.look(key, WANT_VALUE | WANT_AFTER_FIND)?;
         if got.stamp.entry != 0 {
-            // The tag block: its length, the number of tags, and for each the slot and the snapshot of its counter.
+            // The tag block: its length, the number of tags, and for each the number of its counter and the snapshot of it.
             let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
             let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
             let tags = words.take(count).collect();
@@ -324,13 +324,13 @@ impl Cache {
         self.near.clear();
     }
 
-    /// A look that leaves no trace in the heat of the entry.
+    /// Reads without raising the heat of the entry.
     pub fn peek(&mut self, key: &[u8]) -> Option<Got> {
         self.look(key, WANT_VALUE | WANT_QUIET)
     }
 
     fn look(&mut self, key: &[u8], want: u32) -> Option<Got> {
-        // A large value that is replaced while it is read is looked up again.
+        // A large value that was replaced while it was read is read again.
         for _ in 0..16 {
             if let Ok(found) = self.look_once(key, want) {
                 return found;
@@ -346,11 +346,11 @@ impl Cache {
         // SAFETY: both buffers are large enough and aligned.
         let found = unsafe { self.me.get(&key, want | WANT_TAGS, value, self.tags.as_mut_ptr().cast()) };
         let Some(found) = found else { return Ok(None) };
-        // SAFETY: initialised, and the engine never says more than `max_record` for a value in one piece.
+        // SAFETY: initialised, and a value in one record is never longer than `max_record`.
         let scratch = unsafe { std::slice::from_raw_parts(value, 8 * self.value.len()) };
         let got = |value| Got {
             value,
-            kind: found.kind,
+            value_type: found.value_type,
             version: found.version,
             expiry: found.expiry,
             tagged: found.tags > 0,
@@ -416,15 +416,15 @@ impl Cache {
         self.me.sum(counter as u32)
     }
 
-    /// Checks the structure, and that the books are right to the byte. For runs without deaths, while nobody writes.
+    /// Checks the structure, and that the live bytes are exact. For runs without deaths, while nobody writes.
     pub fn check(&self) {
         self.check_structure();
         for each in self.me.audit() {
-            assert!(each.booked == each.found || each.phase == Phase::Free, "the books are wrong: {each:?}");
+            assert!(each.booked == each.found || each.phase == Phase::Free, "the live bytes are wrong: {each:?}");
         }
     }
 
-    /// Checks the structure only: the dead take what they knew of live bytes with them.
+    /// Checks the structure only: a participant that dies can leave wrong live bytes.
     pub fn check_structure(&self) {
         assert_eq!(self.me.validate(), Ok(()), "the structure is broken");
     }
@@ -454,16 +454,16 @@ fn given(tags: &[&str]) -> Vec<u8> {
 /// The payload of a simulated death.
 struct Death;
 
-/// Runs `act` and lets the thread die before its `n`th access to shared memory, counted from zero; whether it did.
+/// Runs `act`, and lets the thread die before its `n`th access to shared memory, counted from zero. Whether it died.
 pub fn dies_at<R>(n: u64, act: impl FnOnce() -> R) -> bool {
     let left = Rc::new(Cell::new(n));
-    faults::ring(Some(Box::new(move || match left.get() {
-        // Unwinding past the engine is what a kill is to it: it has no destructors.
+    faults::before_access(Some(Box::new(move || match left.get() {
+        // Unwinding through the engine has the effect of a kill, because the engine has no destructors.
         0 => resume_unwind(Box::new(Death)),
         n => left.set(n - 1),
     })));
     let result = catch_unwind(AssertUnwindSafe(act));
-    faults::ring(None);
+    faults::before_access(None);
     match result {
         Ok(_) => false,
         Err(payload) if payload.is::<Death>() => true,
@@ -475,13 +475,13 @@ pub fn dies_at<R>(n: u64, act: impl FnOnce() -> R) -> bool {
 pub fn accesses<R>(act: impl FnOnce() -> R) -> u64 {
     let count = Rc::new(Cell::new(0));
     let counter = count.clone();
-    faults::ring(Some(Box::new(move || counter.set(counter.get() + 1))));
+    faults::before_access(Some(Box::new(move || counter.set(counter.get() + 1))));
     act();
-    faults::ring(None);
+    faults::before_access(None);
     count.get()
 }
 
-/// Stops its thread before the `n`th access until it is thawed.
+/// Stops a thread before its `n`th access until it is thawed.
 pub struct Ice {
     frozen: AtomicBool,
     thawed: AtomicBool,
@@ -492,11 +492,11 @@ impl Ice {
         Arc::new(Ice { frozen: AtomicBool::new(false), thawed: AtomicBool::new(false) })
     }
 
-    /// For the thread that is to freeze.
+    /// Called in the thread that will freeze.
     pub fn at(self: &Arc<Ice>, n: u64) {
         let ice = self.clone();
         let mut left = n;
-        faults::ring(Some(Box::new(move || {
+        faults::before_access(Some(Box::new(move || {
             if left == 0 {
                 ice.frozen.store(true, SeqCst);
                 while !ice.thawed.load(SeqCst) {
@@ -507,7 +507,8 @@ impl Ice {
         })));
     }
 
-    /// For the others: waits until the thread is frozen, or `finished` says that it never got so far.
+    /// Called in another thread: waits until the thread is frozen, or until `finished` says that it ended before its `n`th
+    /// access.
     pub fn await_frozen(&self, finished: impl Fn() -> bool) -> bool {
         while !self.frozen.load(SeqCst) {
             if finished() {
@@ -525,7 +526,7 @@ impl Ice {
 
 // ---- chance and time -------------------------------------------------------------------------------------------------
 
-/// splitmix64: small, and good enough to choose what to do next.
+/// splitmix64, to choose what to do next.
 #[derive(Clone)]
 pub struct Random(u64);
 
@@ -564,7 +565,7 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
-/// How much of the usual work to do: `SCALE` from the environment, 1 without.
+/// How much of the usual work to do: `SCALE` from the environment, by default 1.
 pub fn scale() -> f64 {
     std::env::var("SCALE").ok().and_then(|scale| scale.parse().ok()).unwrap_or(1.0)
 }
@@ -573,7 +574,7 @@ pub fn scaled(n: u64) -> u64 {
     (n as f64 * scale()) as u64
 }
 
-/// Ends the process loudly when a test does not end.
+/// Aborts the process with a message when a test does not end.
 pub struct Watchdog(Arc<AtomicBool>);
 
 impl Watchdog {

@@ -1,9 +1,9 @@
-//! The hash of keys and tags: that it is SipHash-1-3, that whoever does not know the seed cannot aim keys or tags, and what a
-//! full bucket does to a newcomer.
+//! The hash of keys and tags: it is SipHash-1-3, keys and tags cannot be aimed without knowing the seed, and what happens to a
+//! new entry in a full bucket.
 //!
-//! The families of keys differ in ways that cancel out in many a fast hash, whatever its seed. For those of [`siblings`] this
-//! is XXH64's round without the outer accumulator: one bit of a word after its multiplications is undone by one bit of the
-//! next word.
+//! The families of keys differ in ways that cancel out in many fast hashes, whatever their seed. For the keys of [`siblings`]
+//! such a hash is XXH64's round without the outer accumulator: one bit of a word after its multiplications is undone by one
+//! bit of the next word.
 
 use std::hash::Hasher;
 
@@ -11,7 +11,7 @@ use cache_machine_core::{Counter, Key, Seed, format};
 
 use crate::harness::{Cache, MIB, OwnedKey, PLAIN, Random, With, World, scaled, seed};
 
-/// SipHash with `c` rounds for each block and `d` at the end, of bytes, as its authors describe it.
+/// SipHash of bytes with `c` rounds for each block and `d` rounds at the end, as its authors describe it.
 fn reference(c: usize, d: usize, bytes: &[u8], [k0, k1]: Seed) -> u64 {
     let mut v = [0x736f6d6570736575u64 ^ k0, 0x646f72616e646f6d ^ k1, 0x6c7967656e657261 ^ k0, 0x7465646279746573 ^ k1];
     let round = |v: &mut [u64; 4]| {
@@ -34,7 +34,7 @@ fn reference(c: usize, d: usize, bytes: &[u8], [k0, k1]: Seed) -> u64 {
     v.into_iter().fold(0, |a, b| a ^ b)
 }
 
-/// What the engine makes of the same bytes: SipHash's own last block, when the kind says the rest of the length.
+/// The engine's hash of the same bytes. With the higher bits of the length as domain, its last block is SipHash's own.
 fn ours(bytes: &[u8], seed: Seed) -> u64 {
     let words = words_of(bytes);
     let length = bytes.len() as u32;
@@ -80,7 +80,7 @@ fn the_hash_is_siphash() {
         let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         let seed = seeds(&mut random);
         assert_eq!(ours(&bytes, seed), reference(1, 3, &bytes, seed), "{length} bytes");
-        // Two others who know it: of Rust's `std`, which has this one with no key, and SipHash-2-4 with any.
+        // Two other implementations: SipHash-1-3 of Rust's `std`, without a key, and SipHash-2-4 with any key.
         let mut unkeyed = std::hash::DefaultHasher::new();
         unkeyed.write(&bytes);
         assert_eq!(ours(&bytes, [0, 0]), unkeyed.finish());
@@ -91,7 +91,7 @@ fn the_hash_is_siphash() {
     }
 }
 
-/// All that open a region hash with all of its seed, which lies there and reaches no further.
+/// All participants of a region hash with all bits of its seed, and regions with other seeds hash differently.
 #[test]
 fn everybody_has_the_seed_of_the_region() {
     let world = World::new(MIB);
@@ -105,9 +105,9 @@ fn everybody_has_the_seed_of_the_region() {
     assert!(key(seed) != key([seed[0], 0]) && key(seed) != key([0, seed[1]]));
 }
 
-/// Lengths, kinds and padding are told apart: no two keys give SipHash the same blocks.
+/// Keys that differ in length, key kind or padding give SipHash different blocks.
 #[test]
-fn no_two_keys_are_one() {
+fn no_two_keys_are_hashed_alike() {
     let mut random = Random::new(seed("no_two_keys_are_one"));
     let zeros = [0u64; 513];
     let mut seen = std::collections::HashSet::new();
@@ -115,7 +115,7 @@ fn no_two_keys_are_one() {
     for length in 0..=4096u32 {
         for kind in 0..4 {
             let key = Key::new(&zeros[..length.div_ceil(8) as usize], length, kind, seed);
-            assert!(seen.insert(key.hash), "zeros: {length} bytes of kind {kind}");
+            assert!(seen.insert(key.hash), "zeros: {length} bytes of key kind {kind}");
         }
     }
 }
@@ -124,7 +124,7 @@ fn no_two_keys_are_one() {
 struct Flips {
     of: u32,
     bits: [u32; 64],
-    /// How often all that the index looks at stayed the same, with 1,024 buckets.
+    /// How often bucket and fingerprint both stayed the same, with 1,024 buckets.
     unseen: u32,
 }
 
@@ -141,11 +141,11 @@ fn flips(count: u64, mut pair: impl FnMut() -> (u64, u64)) -> Flips {
     flips
 }
 
-/// Bucket and tag in a region of 1 MiB.
+/// Bucket and fingerprint in a region of 1 MiB.
 const SEEN: u64 = 0xFFFF << 48 | 1023;
 
 impl Flips {
-    /// Each bit with probability one half: within seven standard deviations, of which one of 10¹¹ bits would be out.
+    /// Each bit changes with probability one half: within seven standard deviations, which one of 10¹¹ bits would exceed.
     fn check(&self, what: &str) {
         let (half, bound) = (self.of as f64 / 2.0, 7.0 * (self.of as f64).sqrt() / 2.0);
         for (bit, flipped) in self.bits.iter().enumerate() {
@@ -179,7 +179,7 @@ fn every_bit_of_a_key_changes_every_bit_of_its_hash() {
         }
         for other in 1..4 {
             flips(samples, || hash(&mut random, &|_, kind| *kind ^= other))
-                .check(&format!("the kind of {length} bytes by {other}"));
+                .check(&format!("the key kind of {length} bytes by {other}"));
         }
     }
     let mut seed_of = |bit: usize| {
@@ -202,12 +202,12 @@ fn mixed(word: u64) -> u64 {
     word.wrapping_mul(P2).rotate_left(31).wrapping_mul(P1)
 }
 
-/// The word that becomes this.
+/// The word that `mixed` turns into this.
 fn unmixed(mixed: u64) -> u64 {
     mixed.wrapping_mul(inverse(P1)).rotate_right(31).wrapping_mul(inverse(P2))
 }
 
-/// Of an odd number, modulo 2⁶⁴: each step doubles the bits that are right.
+/// The inverse of an odd number modulo 2⁶⁴. Each step doubles the number of correct bits.
 fn inverse(odd: u64) -> u64 {
     (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))))
 }
@@ -235,8 +235,8 @@ fn differences_of_neighbours_do_not_cancel() {
     }
 }
 
-/// All keys of these words, each pair of neighbours changed or not in the way that XXH64's round undoes: of `n` words
-/// 2ⁿ⁻¹ keys.
+/// All keys made of these words by changing pairs of neighbours in the way that XXH64's round undoes, or not: 2ⁿ⁻¹ keys of `n`
+/// words.
 fn siblings(words: &[u64]) -> Vec<Vec<u8>> {
     let all = (0..1usize << (words.len() - 1)).map(|changed| {
         let mut mixed: Vec<u64> = words.iter().map(|word| mixed(*word)).collect();
@@ -249,10 +249,10 @@ fn siblings(words: &[u64]) -> Vec<Vec<u8>> {
     all.collect()
 }
 
-/// What ASCII leaves zero.
+/// The bits that are zero in ASCII.
 const TOP_BITS: u64 = 0x8080_8080_8080_8080;
 
-/// The same of pairs that do not overlap, found by trying so that all keys are ASCII: of `n` pairs 2ⁿ keys.
+/// Siblings of pairs that do not overlap, found by trying so that all keys are ASCII: 2ⁿ keys of `n` pairs.
 fn ascii_siblings(random: &mut Random, pairs: usize) -> Vec<String> {
     let mut twins = |bit: u32| loop {
         let word = random.next() & !TOP_BITS;
@@ -269,7 +269,7 @@ fn ascii_siblings(random: &mut Random, pairs: usize) -> Vec<String> {
     (0..1 << pairs.len()).map(key).collect()
 }
 
-/// Families of 1,024 keys: what a hash that only looks random puts into few buckets.
+/// Families of 1,024 keys that a hash which only looks random puts into few buckets.
 fn families(random: &mut Random) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let numbers = |from: fn(u64) -> Vec<u8>| (0..1024).map(from).collect::<Vec<_>>();
     let mut all = vec![
@@ -298,13 +298,13 @@ fn families_of_keys_spread_like_random_ones() {
         for _ in 0..scaled(50).max(20) {
             let seed = seeds(&mut random);
             let hashes: Vec<u64> = keys.iter().map(|key| OwnedKey::of(key).with(seed).hash).collect();
-            // By the bits of the bucket, by those of the tag, and by both.
+            // By the bits of the bucket, by those of the fingerprint, and by both.
             let parts: [fn(u64) -> u64; 4] =
                 [|hash| hash & 1023, |hash| hash >> 54, |hash| hash >> 48 & 1023, |hash| hash & 31 | hash >> 59 << 5];
             for (part, of) in parts.into_iter().enumerate() {
                 let mut counts = [0u32; 1024];
                 hashes.iter().for_each(|hash| counts[of(*hash) as usize] += 1);
-                // One is expected in each, so this is chi-square: 1,023 in the mean, with a deviation of 45.
+                // One key is expected in each bin, so this is chi-square with a mean of 1,023 and a deviation of 45.
                 let squares: f64 = counts.iter().map(|count| (*count as f64 - 1.0).powi(2)).sum();
                 assert!(
                     (700.0..1350.0).contains(&squares),
@@ -321,7 +321,7 @@ fn families_of_keys_spread_like_random_ones() {
     }
 }
 
-/// A limiter counts for one key what others, who choose theirs, do at the same time.
+/// A rate limiter's counter survives while an attacker sets keys that were chosen against the hash.
 #[test]
 fn a_counter_survives_the_keys_that_are_aimed_at_it() {
     let mut random = Random::new(seed("a_counter_survives_the_keys_that_are_aimed_at_it"));
@@ -337,9 +337,9 @@ fn a_counter_survives_the_keys_that_are_aimed_at_it() {
     }
 }
 
-/// What an invalidation costs others by chance stays chance.
+/// An attacker cannot choose tags so that an invalidation hits more entries than by chance.
 #[test]
-fn tags_cannot_be_aimed_either() {
+fn tags_cannot_be_aimed_at_a_counter() {
     let mut random = Random::new(seed("tags_cannot_be_aimed_either"));
     let names = ascii_siblings(&mut random, 10);
     let mut cache = Cache::join(&World::seeded(4 * MIB, random.next()));
@@ -350,14 +350,14 @@ fn tags_cannot_be_aimed_either() {
     assert!(keys.iter().all(|key| cache.peek(key).is_some()));
     names[..32].iter().for_each(|name| cache.invalidate(&[name]));
     let lost = keys.iter().filter(|key| cache.peek(key).is_none()).count();
-    // Besides the 32 themselves one of 2,048 for each of 32 × 992: 16 in the mean, with a deviation of four.
+    // Beside the 32 themselves one of 2,048 for each of 32 × 992: a mean of 16, with a deviation of four.
     assert!((32..=76).contains(&lost), "{lost} of {} entries are gone", keys.len());
 }
 
-/// What the guide says of a newcomer in a bucket full of hot entries: it is stored in the place of one of them, and the next
-/// newcomer in the place of this one, so that the others stay.
+/// As the guide says: in a bucket full of hot entries a new entry replaces one of them, and the next new entry replaces that
+/// one, so that the others stay.
 #[test]
-fn a_bucket_of_hot_entries_gives_newcomers_one_place() {
+fn a_bucket_of_hot_entries_gives_new_ones_one_way() {
     let mut cache = Cache::join(&World::new(MIB));
     let (buckets, seed) = (cache.me.region.geometry.buckets as u64, cache.me.seed);
     let in_one = (0..).map(|i| format!("key {i}").into_bytes());
@@ -375,7 +375,7 @@ fn a_bucket_of_hot_entries_gives_newcomers_one_place() {
         assert_eq!(there(&mut cache, hot), 14);
         assert_eq!(there(&mut cache, &newcomers[..i]), 0);
         assert!(cache.peek(key).is_some());
-        // As hot as they are, from the second half on: there still is only one place.
+        // From the second half on as hot as the others: there still is only one way for new entries.
         (0..if i < 8 { 0 } else { 3 }).for_each(|_| assert!(cache.get(key).is_some()));
     }
     assert_eq!(cache.count(Counter::Evictions), 15);

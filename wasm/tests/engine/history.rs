@@ -1,12 +1,12 @@
-//! What operations answered, and whether a cache can have answered so: there must be an order of the operations on a key,
-//! in keeping with their times, in which a plain map would have answered the same (Herlihy & Wing, 1990). The map may forget
-//! at any moment, if evicting is allowed. An operation whose participant died may have happened, or not.
+//! Linearizability (Herlihy & Wing, 1990): the operations on a key must have an order that agrees with their times, and in
+//! which a plain map would have given the same answers. If eviction is allowed, the map may forget the key at any moment. An
+//! operation whose participant died may have happened, or not.
 
 use cache_machine_core::Expect;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Did {
-    /// `version` is `None` when it was refused.
+    /// `version` is `None` when the store was refused.
     Set {
         expect: Expect,
         value: Vec<u8>,
@@ -14,39 +14,42 @@ pub enum Did {
     },
     Got(Option<(Vec<u8>, u64)>),
     Removed(bool),
-    /// Gone, whatever was there: cleared, or invalidated.
+    /// Cleared or invalidated, whatever the key held.
     Dropped,
-    /// `sum` is `None` when it was refused.
+    /// `sum` is `None` when the increment was refused.
     Incremented {
         by: f64,
         sum: Option<f64>,
     },
     Touched(bool),
-    /// It died on the way; what it was about to do.
+    /// The participant died; what it was about to do.
     Died(Change),
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Nothing,
-    Put { expect: Expect, value: Vec<u8> },
+    Put {
+        expect: Expect,
+        value: Vec<u8>,
+    },
     Remove,
     Add(f64),
-    /// Whoever died while it counted left an odd version: the next one makes another even one of it.
+    /// A participant that died while it incremented a counter left an odd version; the next one settles it.
     Renumber,
 }
 
 #[derive(Clone, Debug)]
 pub struct Event {
     pub start: u64,
-    /// [`NO_END`] when it died.
+    /// [`NO_END`] when the participant died.
     pub end: u64,
     pub did: Did,
 }
 
 pub const NO_END: u64 = u64::MAX;
 
-/// What a map holds for the key. The version of a counter is unknown until it is read.
+/// What the map holds for the key. The version of a counter is unknown until it is read.
 type State = Option<(Vec<u8>, Option<u64>)>;
 
 fn number(value: &[u8]) -> f64 {
@@ -61,7 +64,7 @@ fn is(state: &State, expect: &Expect) -> bool {
     }
 }
 
-/// Whether a map that holds `state` can have answered so, and what it holds then.
+/// What a map that holds `state` holds after the operation; `None` when it would have answered differently.
 fn after(state: &State, did: &Did) -> Option<State> {
     match did {
         Did::Set { expect, value, version: Some(version) } => {
@@ -75,7 +78,7 @@ fn after(state: &State, did: &Did) -> Option<State> {
         Did::Set { expect, version: None, .. } => (!is(state, expect)).then(|| state.clone()),
         Did::Got(None) => state.is_none().then_some(None),
         Did::Got(Some((value, version))) => match state {
-            // While another thread counts, the version is odd and says nothing.
+            // While another thread changes the number, the version is odd and proves nothing.
             Some((held, known)) if held == value && version & 1 == 1 => Some(Some((held.clone(), *known))),
             Some((held, known)) if held == value && known.is_none_or(|known| known == *version) => {
                 Some(Some((held.clone(), Some(*version))))
@@ -102,7 +105,7 @@ fn after(state: &State, did: &Did) -> Option<State> {
     }
 }
 
-/// Whether the events of one key, at most 64, have such an order; the first one says what the key held before.
+/// Whether the events of one key, at most 64, are linearizable. The first event says what the key held before.
 pub fn linearizable(events: &[Event], may_forget: bool) -> bool {
     let counting = events.iter().filter(|event| matches!(event.did, Did::Died(Change::Add(_))));
     let renumbering = counting.map(|event| Event { did: Did::Died(Change::Renumber), ..event.clone() });
@@ -112,7 +115,7 @@ pub fn linearizable(events: &[Event], may_forget: bool) -> bool {
     search(&events, must, 0, &None, may_forget, &mut Vec::new())
 }
 
-/// `must` and `done` are sets of bits.
+/// `must` and `done` are sets of events, a bit for each.
 fn search(
     events: &[Event],
     must: u64,
@@ -130,7 +133,7 @@ fn search(
     let left = || (0..events.len()).filter(|i| done >> i & 1 == 0);
     let first_end = left().map(|i| events[i].end).min().unwrap();
     for i in left().filter(|i| events[*i].start < first_end) {
-        // As it is, or forgotten just before.
+        // With the state as it is, or forgotten just before.
         for state in [Some(state), may_forget.then_some(&None)].into_iter().flatten() {
             if let Some(next) = after(state, &events[i].did)
                 && search(events, must, done | 1 << i, &next, may_forget, dead_ends)
@@ -143,7 +146,7 @@ fn search(
     false
 }
 
-/// The checker itself: histories that can have happened, and some that cannot.
+/// Tests the checker itself, with histories that are possible and histories that are not.
 #[test]
 fn a_history_can_be_impossible() {
     let event = |start, end, did| Event { start, end, did };
@@ -153,28 +156,28 @@ fn a_history_can_be_impossible() {
     };
     let got = |start, end, value: u8| event(start, end, Did::Got(Some((vec![value], value as u64 * 2))));
     let miss = |start, end| event(start, end, Did::Got(None));
-    // Overlapping: either order.
+    // Overlapping stores: either order is possible.
     assert!(linearizable(&[set(0, 1, 1), set(2, 5, 2), got(3, 4, 1), got(6, 7, 2)], false));
     assert!(linearizable(&[set(0, 1, 1), set(2, 5, 2), got(3, 4, 2), got(6, 7, 2)], false));
-    // An old value, after the new one was stored; and one that came back.
+    // Reading the old value after the new one was stored, and reading it again after the new one, is impossible.
     assert!(!linearizable(&[set(0, 1, 1), set(2, 3, 2), got(4, 5, 1)], true));
     assert!(!linearizable(&[set(0, 1, 1), set(2, 9, 2), got(3, 4, 2), got(5, 6, 1)], true));
     assert!(!linearizable(&[set(0, 1, 1), event(2, 3, Did::Removed(true)), got(4, 5, 1)], true));
-    // Forgetting, where it is allowed, and for ever.
+    // Forgetting is possible only where it is allowed, and a forgotten value stays forgotten.
     assert!(linearizable(&[set(0, 1, 1), miss(2, 3)], true));
     assert!(!linearizable(&[set(0, 1, 1), miss(2, 3)], false));
     assert!(!linearizable(&[set(0, 1, 1), miss(2, 3), got(4, 5, 1)], true));
-    // Only one can be the first.
+    // Only one store that expects an absent key can succeed.
     let add = |start, end, value: u8| {
         let did = Did::Set { expect: Expect::Absent, value: vec![value], version: Some(value as u64 * 2) };
         event(start, end, did)
     };
     assert!(!linearizable(&[add(0, 5, 1), add(1, 4, 2), got(6, 7, 2)], false));
-    // Counting.
+    // Increments.
     let count = |start, end, sum: f64| event(start, end, Did::Incremented { by: 1.0, sum: Some(sum) });
     assert!(linearizable(&[count(0, 5, 2.0), count(1, 4, 1.0)], false));
     assert!(!linearizable(&[count(0, 5, 1.0), count(1, 4, 1.0)], false));
-    // Who died may have stored its value at any time since, or never.
+    // A participant that died may have stored its value at any time since, or never.
     let died = event(2, NO_END, Did::Died(Change::Put { expect: Expect::Anything, value: vec![9] }));
     for last in [1, 9] {
         assert!(linearizable(&[set(0, 1, 1), died.clone(), got(3, 4, 1), got(5, 6, last)], false));

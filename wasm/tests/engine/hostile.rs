@@ -1,5 +1,5 @@
-//! Foreign bytes anywhere in the region, between operations: the engine may miss, refuse and lose, but never panic, hang
-//! or leave the region. Debug assertions are on, so an offset out of range is a panic here.
+//! Foreign bytes anywhere in the region, written between operations: the engine may miss, refuse and lose entries, but never
+//! panic, hang or leave the region. Debug assertions are on, so an offset out of range is a panic here.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,14 +8,14 @@ use cache_machine_core::{Expect, Place, faults};
 
 use crate::harness::*;
 
-/// Changes a few bytes somewhere; the small tables at the beginning as often as all the segments.
+/// Changes a few bytes somewhere: in the small tables at the beginning as often as in all the segments.
 fn damage(world: &World, random: &mut Random) {
     let geometry = world.region().geometry;
     let borders = [
         0,
         512,
         4096,
-        geometry.tag(0),
+        geometry.tag_counter(0),
         geometry.state(0),
         geometry.meta(0),
         geometry.bucket(0),
@@ -40,7 +40,7 @@ fn damage(world: &World, random: &mut Random) {
     world.bytes()[at as usize..at as usize + 8].copy_from_slice(&new.to_le_bytes());
 }
 
-/// Records are where damage finds the most to be misread, so it is aimed at them: at the first words of live ones.
+/// Damages the first words of live records, because most of what the engine reads from the region is there.
 fn damage_a_record(world: &World, random: &mut Random) {
     let geometry = world.region().geometry;
     let way = random.below(geometry.buckets as u64 * 16);
@@ -106,9 +106,9 @@ fn hostile_bytes_stay_bytes() {
     }
 }
 
-/// A region of nothing but noise, with a proper header.
+/// A region that holds random bytes behind a valid header is harmless.
 #[test]
-fn noise_is_no_cache_but_no_danger() {
+fn noise_behind_a_header_is_harmless() {
     let _watchdog = Watchdog::new("noise_is_no_cache_but_no_danger", 60);
     let mut random = Random::new(seed("noise_is_no_cache_but_no_danger"));
     for _ in 0..scaled(20) {
@@ -124,12 +124,12 @@ fn noise_is_no_cache_but_no_danger() {
     }
 }
 
-/// An entry that points nowhere looks as if it were being moved. Readers give up on it, and the next writer removes it.
+/// An entry that points nowhere looks as if it were being moved. Readers miss it, and the next writer removes it.
 #[test]
-fn an_entry_that_points_nowhere_is_mended() {
+fn an_entry_that_points_nowhere_is_removed() {
     let world = World::new(MIB);
     let geometry = world.region().geometry;
-    // A bit of its place, or of the two of its generation that count in tests.
+    // A bit of the place, or of the two generation bits that count in tests.
     for bit in 0..30 {
         let mut cache = Cache::join(&world);
         cache.set(b"key", b"old").unwrap();
@@ -146,7 +146,7 @@ fn an_entry_that_points_nowhere_is_mended() {
     }
 }
 
-/// A record that was not written in the life its segment is in is none, even where an entry points to it.
+/// A record from another life of its segment is a miss, even if an entry points to it.
 #[test]
 fn a_record_of_another_life_is_a_miss() {
     let world = World::new(MIB);
@@ -173,9 +173,10 @@ fn record_of(cache: &Cache, key: &[u8]) -> usize {
     (entry & 0xFFF_FFFF) as usize * 16
 }
 
-/// Longer than any real one, but not than its segment: its value is cut off, and it is evicted rather than moved, however hot.
+/// A record longer than any real one, but not longer than its segment: its value is cut off, and it is evicted rather than
+/// moved, however hot it is.
 #[test]
-fn a_record_longer_than_any_is_not_moved() {
+fn a_record_longer_than_any_real_one_is_not_moved() {
     let world = World::new(MIB);
     let mut cache = Cache::join(&world);
     cache.set(b"key", b"value").unwrap();
@@ -189,9 +190,9 @@ fn a_record_longer_than_any_is_not_moved() {
     assert!(cache.get(b"key").is_none());
 }
 
-/// Also where adding it up would begin at zero again.
+/// A tag block that claims more bytes than its record has makes the record a miss, also where the sum of lengths wraps around.
 #[test]
-fn a_tag_block_longer_than_its_record_is_none() {
+fn a_tag_block_longer_than_its_record_is_a_miss() {
     let world = World::new(MIB);
     let mut cache = Cache::join(&world);
     cache.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
@@ -205,9 +206,9 @@ fn a_tag_block_longer_than_its_record_is_none() {
     }
 }
 
-/// While a participant makes a number a counter, the number is moved away, another record lies there for a while, and when
-/// the number is moved again it comes to the same place, as many lives of the segment later as an entry can tell apart. The
-/// other participants are played: nobody could do all that in the time of a test.
+/// A participant turns a number into a counter. Meanwhile the number is moved away, another record lies in its place for a
+/// while, and then the number is moved back to the same place, so many lives of the segment later that the entry is the same
+/// again. The test itself writes what the other participants would have written.
 #[test]
 fn m2_a_number_comes_back_to_its_place() {
     const LIVES: u32 = 4;
@@ -219,14 +220,14 @@ fn m2_a_number_comes_back_to_its_place() {
             let geometry = world.region().geometry;
             let (key, value) = (OwnedKey::of(b"n"), 5.0f64.to_le_bytes());
             cache.set_number(b"n", 5.0).unwrap();
-            // So that the segment is full, and no writer holds it.
+            // Fills the segment, so that no writer appends to it.
             for i in 0..40u32 {
                 cache.set(&i.to_le_bytes(), &[1; 1000]).unwrap();
             }
             let way = cache.me.find(&key.with(cache.me.seed)).unwrap().stamp.way;
             let entry_at = (geometry.bucket(0) + way * 8) as usize;
             let at = record_of(&cache, b"n");
-            // Where it is while it is away: the record of another number, which is forgotten, with its key.
+            // Where the number is meanwhile: the record of another number, which then is forgotten, with the key of this one.
             cache.set_number(b"m", 5.0).unwrap();
             let elsewhere = record_of(&cache, b"m");
             cache.remove(b"m", Expect::Anything).unwrap();
@@ -236,7 +237,7 @@ fn m2_a_number_comes_back_to_its_place() {
             let there = here & !0xFFF_FFFF | elsewhere as u64 / 16;
             let state_at = geometry.state(geometry.segment_of(at as u32).unwrap()) as usize;
             let base = world.bytes().as_mut_ptr() as usize;
-            // SAFETY: within the region, which outlives this; the only other user is in the call that rings.
+            // SAFETY: within the region, which outlives this. Its only other user is the call that runs this hook.
             let change = move |at: usize, bytes: &[u8]| unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), (base + at) as *mut u8, bytes.len())
             };
@@ -244,7 +245,7 @@ fn m2_a_number_comes_back_to_its_place() {
             let entry = move || unsafe { ((base + entry_at) as *const u64).read() };
             let (accesses, back) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
             let (count, is_back) = (accesses.clone(), back.clone());
-            faults::ring(Some(Box::new(move || {
+            faults::before_access(Some(Box::new(move || {
                 count.set(count.get() + 1);
                 if count.get() == leaves && entry() == here {
                     change(entry_at, &there.to_le_bytes());
@@ -259,7 +260,7 @@ fn m2_a_number_comes_back_to_its_place() {
                 }
             })));
             let sum = cache.increment(b"n", 1.0, 0.0, &PLAIN);
-            faults::ring(None);
+            faults::before_access(None);
             if accesses.get() < leaves {
                 break 'every;
             }

@@ -1,6 +1,6 @@
-//! Schedules: a few threads of which only one runs at a time, chosen anew at random accesses to shared memory, so that a
-//! seed replays a run exactly and windows of a few instructions are hit often. What each operation answered is then
-//! checked for linearizability.
+//! Random schedules: a few threads of which only one runs at a time. At random accesses to shared memory another thread is
+//! chosen. So a seed replays a run exactly, and windows of a few instructions are hit often. Afterwards the answers of all
+//! operations are checked for linearizability.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ impl Baton {
         Arc::new(Baton { state: Mutex::new((0, vec![true; threads], random)), changed: Condvar::new() })
     }
 
-    /// Gives the turn to anybody who still runs, and waits until it is `me`'s again.
+    /// Gives the turn to any thread that still runs, and waits until it is the turn of `me` again.
     fn pass(&self, me: usize) {
         let mut state = self.state.lock().unwrap();
         Baton::choose(&mut state);
@@ -55,11 +55,11 @@ impl Baton {
         }
     }
 
-    /// Makes this thread one of the schedule.
-    fn ring(self: &Arc<Baton>, me: usize, mut random: Random, patience: u64) {
+    /// Adds this thread to the schedule.
+    fn join(self: &Arc<Baton>, me: usize, mut random: Random, patience: u64) {
         let baton = self.clone();
         let mut left = random.below(patience);
-        faults::ring(Some(Box::new(move || {
+        faults::before_access(Some(Box::new(move || {
             if left == 0 {
                 left = 1 + random.below(patience);
                 baton.pass(me);
@@ -96,7 +96,7 @@ fn furnish(random: &mut Random) -> Vec<u8> {
     world.bytes().to_vec()
 }
 
-/// What one thread does: operations on a few keys, and sets of other keys, which make it reclaim.
+/// Runs one thread: operations on a few keys, and sets of other keys, which make it reclaim.
 fn act(cache: &mut Cache, random: &mut Random, keys: &[u32], clock: &AtomicU64, log: &RefCell<Vec<(u32, Event)>>) {
     let mut version = 2;
     for i in 0..3 + random.below(3) {
@@ -106,7 +106,7 @@ fn act(cache: &mut Cache, random: &mut Random, keys: &[u32], clock: &AtomicU64, 
         let number = keys[random.below(keys.len() as u64) as usize];
         let key = format!("key {number}").into_bytes();
         let start = clock.fetch_add(1, SeqCst);
-        // Eight bytes, so that a counter can be read as one; large ones now and then.
+        // Eight bytes, so that the value can be read as a number; sometimes a large value.
         let mut value = (1e6 + (random.below(1 << 30) * 8 + i) as f64).to_le_bytes().to_vec();
         let did = match random.below(12) {
             0..4 => {
@@ -135,7 +135,8 @@ fn act(cache: &mut Cache, random: &mut Random, keys: &[u32], clock: &AtomicU64, 
                 if number % 4 == 3 && random.chance(2) {
                     value = value.repeat(1_100);
                 }
-                let with = With { kind: if counter { cache_machine_core::NUMBER } else { TEXT }, expect, ..PLAIN };
+                let with =
+                    With { value_type: if counter { cache_machine_core::NUMBER } else { TEXT }, expect, ..PLAIN };
                 match cache.store(&key, &value, &with) {
                     Ok(version) => Did::Set { expect, value, version: Some(version) },
                     Err(Refused::Unexpected) => Did::Set { expect, value, version: None },
@@ -168,7 +169,7 @@ fn every_schedule_is_linearizable() {
         let clock = AtomicU64::new(0);
         let mut log: HashMap<u32, Vec<Event>> = HashMap::new();
         {
-            // What the keys hold at first is an event as well.
+            // What the keys hold at first is an event too.
             let mut cache = Cache::join(&world);
             for key in &keys {
                 let got = cache.peek(format!("key {key}").as_bytes()).map(|got| (got.value, got.version));
@@ -189,12 +190,12 @@ fn every_schedule_is_linearizable() {
                     scope.spawn(move || {
                         baton.begin(me);
                         let mut cache = Cache::join(world);
-                        baton.ring(me, random.clone(), patience);
+                        baton.join(me, random.clone(), patience);
                         let log = RefCell::new(Vec::new());
                         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                             act(&mut cache, &mut random, keys, clock, &log)
                         }));
-                        faults::ring(None);
+                        faults::before_access(None);
                         cache.leave();
                         baton.end(me);
                         result.map(|()| log.into_inner())
@@ -216,7 +217,7 @@ fn every_schedule_is_linearizable() {
             events.sort_by_key(|event| event.start);
             if !linearizable(&events, true) {
                 for event in &mut events {
-                    // Large values only fill the screen.
+                    // Large values would only make the output long.
                     if let Did::Set { value, .. } | Did::Got(Some((value, _))) = &mut event.did {
                         value.truncate(8);
                     }

@@ -1,4 +1,4 @@
-//! The engine's tests. They run natively, on a region on the heap: `cargo test --features faults`.
+//! The tests of the engine. They run natively, on a region on the heap: `cargo test --features faults`.
 //!
 //! `SEED=… cargo test …` replays a run, `SCALE=10 cargo test …` does ten times the work.
 #![cfg(feature = "faults")]

@@ -1,7 +1,7 @@
-//! One participant against a plain map: the same operations on both, and after each the same answers.
+//! One participant and a plain map get the same operations, and have to give the same answers.
 //!
-//! A cache may forget, so in the lossy runs a miss where the map has a value makes the map forget as well; coming back
-//! later is then as wrong as a wrong value. In the exact runs everything fits and nothing may be forgotten.
+//! A cache may forget. In the lossy runs a miss makes the map forget the value too; a value that comes back later is then as
+//! wrong as a wrong value. In the exact runs everything fits, and nothing may be forgotten.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,14 +35,14 @@ pub enum Op {
     Wait { by: u8 },
 }
 
-/// What the map knows of a key.
+/// What the map holds for a key.
 #[derive(Clone, Debug)]
 struct Known {
     value: Vec<u8>,
-    kind: u8,
+    value_type: u8,
     expiry: f64,
     tags: u8,
-    /// Unknown after an increment, until it is read.
+    /// `None` after an increment, until the version is read.
     version: Option<u64>,
 }
 
@@ -55,7 +55,7 @@ pub struct Model {
 }
 
 fn name(key: u8) -> Vec<u8> {
-    // All lengths, the empty key included.
+    // Keys of all lengths, including the empty key.
     (0..key as usize % 37).map(|i| key.wrapping_add(i as u8)).chain((key >= 37).then_some(key)).collect()
 }
 
@@ -81,7 +81,7 @@ impl Model {
         if ttl == 0 { NEVER } else { self.now() + ttl as f64 }
     }
 
-    /// A value that says when it was made, so that no two are alike.
+    /// A value that names the moment it was made, so that no two are equal.
     fn value(&mut self, size: u32) -> Vec<u8> {
         self.stamp += 1;
         let stamp = self.stamp.to_le_bytes();
@@ -113,11 +113,11 @@ impl Model {
         };
         match (known, got) {
             (None, None) => {}
-            (None, Some(got)) => panic!("key {key} came back from the dead as {} bytes", got.value.len()),
+            (None, Some(got)) => panic!("key {key} came back as {} bytes", got.value.len()),
             (Some(_), None) => self.forget(key, "a miss"),
             (Some(known), Some(got)) => {
                 assert!(got.value == known.value, "key {key} has a wrong value");
-                assert_eq!((got.kind, got.expiry), (known.kind, known.expiry), "key {key}");
+                assert_eq!((got.value_type, got.expiry), (known.value_type, known.expiry), "key {key}");
                 assert!(known.version.is_none_or(|version| version == got.version), "key {key} has a wrong version");
                 self.map.get_mut(&key).unwrap().version = Some(got.version);
             }
@@ -135,7 +135,7 @@ impl Model {
         }
     }
 
-    /// Whether a change with this expectation should be made, as far as the map knows.
+    /// Whether a change with this expectation should succeed, as far as the map knows.
     fn met(&mut self, key: u8, expect: Expect) -> bool {
         match (expect, self.known(key)) {
             (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
@@ -149,14 +149,14 @@ impl Model {
             Op::Set { key, size, ttl, tags, wants } => {
                 let (expect, expiry) = (self.expect(key, wants), self.expiry(ttl));
                 let value = self.value(size);
-                let with = With { kind: TEXT, expiry, tags: &tags_of(tags), expect };
+                let with = With { value_type: TEXT, expiry, tags: &tags_of(tags), expect };
                 let result = self.cache.store(&name(key), &value, &with);
-                self.stored(key, expect, result, Known { value, kind: TEXT, expiry, tags, version: None });
+                self.stored(key, expect, result, Known { value, value_type: TEXT, expiry, tags, version: None });
             }
             Op::SetNumber { key, number } => {
                 let result = self.cache.set_number(&name(key), number as f64);
                 let value = (number as f64).to_le_bytes().to_vec();
-                let known = Known { value, kind: NUMBER, expiry: NEVER, tags: 0, version: None };
+                let known = Known { value, value_type: NUMBER, expiry: NEVER, tags: 0, version: None };
                 self.stored(key, Expect::Anything, result, known);
             }
             Op::Get { key } => self.compare(key, false),
@@ -212,7 +212,7 @@ impl Model {
         match result {
             Ok(version) => {
                 if !should {
-                    // Only one that expected nothing can meet what the map does not know of.
+                    // Only a store that expected an absent key can succeed where the map has a value: the cache forgot it.
                     assert_eq!(expect, Expect::Absent, "stored key {key}");
                     self.forget(key, "absent for a store");
                 }
@@ -231,9 +231,10 @@ impl Model {
         let expiry = self.expiry(ttl);
         let with = With { expiry, tags: &tags_of(tags), ..PLAIN };
         let result = self.cache.increment(&name(key), by, 10.0, &with);
-        let fresh = |sum: f64| Known { value: sum.to_le_bytes().to_vec(), kind: NUMBER, expiry, tags, version: None };
+        let fresh =
+            |sum: f64| Known { value: sum.to_le_bytes().to_vec(), value_type: NUMBER, expiry, tags, version: None };
         match (result, self.known(key)) {
-            (Ok(sum), Some(known)) if known.kind == NUMBER => {
+            (Ok(sum), Some(known)) if known.value_type == NUMBER => {
                 let before = f64::from_le_bytes(known.value[..].try_into().unwrap());
                 if sum == before + by {
                     self.map.insert(key, Known { value: sum.to_le_bytes().to_vec(), version: None, ..known });
@@ -250,12 +251,12 @@ impl Model {
                 }
                 self.map.insert(key, fresh(sum));
             }
-            (Err(Refused::NotANumber), Some(known)) if known.kind != NUMBER => {}
+            (Err(Refused::NotANumber), Some(known)) if known.value_type != NUMBER => {}
             (result, known) => panic!("increment of key {key}: {result:?} for {known:?}"),
         }
     }
 
-    /// Everything is as the map says, and the structure and the books are right.
+    /// Checks that every key is as the map says, and that the structure and the live bytes are right.
     pub fn compare_all(&mut self) {
         self.cache.check();
         for key in self.map.keys().copied().collect::<Vec<_>>() {
@@ -271,7 +272,7 @@ impl Model {
     }
 }
 
-/// Sizes around every boundary of a region of 1 MiB, whose records have up to 8 KiB.
+/// Sizes around every boundary in a region of 1 MiB, whose records have at most 8 KiB.
 fn any_size() -> impl Strategy<Value = u32> {
     prop_oneof![
         4 => 0..200u32,
@@ -332,13 +333,13 @@ proptest! {
         cases: scaled(48) as u32, max_shrink_iters: 4096, failure_persistence: None, ..ProptestConfig::default()
     })]
 
-    /// Far more than fits: reclaiming, promotion, ghosts and compaction run all the time.
+    /// Far more keys than fit: reclaiming, promotion, ghosts and compaction happen all the time.
     #[test]
     fn many_keys_agree_with_a_map_that_forgets(ops in prop::collection::vec(op(250, any_size()), 1..1200)) {
         run(&mut Model::new(MIB, true), &ops);
     }
 
-    /// A third of the region at the most: the segments are recycled all the time, and nothing gets lost.
+    /// Keys that fill at most a third of the region: segments are recycled all the time, and nothing is lost.
     #[test]
     fn few_keys_agree_with_a_map_exactly(ops in prop::collection::vec(op(40, 0..6000u32), 1..1200)) {
         run(&mut Model::new(MIB, false), &ops);
@@ -369,7 +370,7 @@ fn any_op(random: &mut Random, keys: u64, sizes: fn(&mut Random) -> u32) -> Op {
     }
 }
 
-/// The same over a long time, where proptest's cases end too early.
+/// The lossy run over a longer time than the cases of proptest.
 #[test]
 fn a_long_life_agrees_with_a_map_that_forgets() {
     let _watchdog = Watchdog::new("a_long_life_agrees_with_a_map_that_forgets", 60);
@@ -392,7 +393,7 @@ fn a_long_life_agrees_with_a_map_that_forgets() {
     assert!(model.forgotten > 0, "nothing was ever evicted: the region is too large for this test");
 }
 
-/// The same where everything fits, with values in chunks.
+/// The exact run over a longer time, with values in chunks.
 #[test]
 fn a_long_life_agrees_with_a_map_exactly() {
     let _watchdog = Watchdog::new("a_long_life_agrees_with_a_map_exactly", 60);
@@ -413,8 +414,8 @@ fn a_long_life_agrees_with_a_map_exactly() {
     assert!(model.cache.count(cache_machine_core::Counter::Reclaims) > 100, "no segment was ever recycled");
 }
 
-/// Counters at the ends of their ranges: generations of sixteen and of thirty-two bits, the clear epoch,
-/// versions, and the sequence by which segments age.
+/// Numbers that wrap around change nothing: generations of sixteen and of thirty-two bits, the clear epoch, versions, and the
+/// seal sequence.
 #[test]
 fn nothing_happens_when_a_counter_wraps() {
     let _watchdog = Watchdog::new("nothing_happens_when_a_counter_wraps", 60);

@@ -1,20 +1,20 @@
-//! Models: the real engine on a region so small that everything in it happens within a few hundred accesses, and the places
-//! where a participant can stop are gone through one by one. Each participant is a task of shuttle's (AWS Labs), which also
-//! brings the random and the probabilistic schedules (PCT: Burckhardt et al., ASPLOS 2010).
+//! Models: the real engine on a region so small that everything in it happens within a few hundred accesses. The accesses at
+//! which a participant can stop are tried one by one. Each participant is a task of shuttle (AWS Labs), which also has the
+//! random and the probabilistic schedules (PCT: Burckhardt et al., ASPLOS 2010).
 //!
 //! A *plan* says who runs, for how many accesses to shared memory, and whether it dies then:
 //!
 //! ```text
-//! A i │ B to its end │ A to its end        A sleeps before its i-th access, for as long as B likes: the zombie
+//! A i │ B to its end │ A to its end        A sleeps before its i-th access until B has finished: A is a zombie
 //! A i † │ B to its end                     A dies there
-//! A i │ B j │ A to its end │ B …           both are in the middle; B may die there, too
-//! A i │ B j │ C … │ A … │ B …              and a third one comes by
+//! A i │ B j │ A to its end │ B …           both sleep; B may die there too
+//! A i │ B j │ C … │ A … │ B …              a third one runs meanwhile
 //! ```
 //!
-//! After each plan: what was answered is linearizable for each key, forgetting only if something was evicted; the structure is
-//! valid and, unless somebody died, the books are right to the byte; nobody living was reaped; a newcomer can change
-//! every key without waiting, and gets every segment back. In tests the generation in an index word has two bits, so
-//! that it is the same again after four lives of a segment (M2).
+//! After each plan is checked: the answers are linearizable for each key, and a key is forgotten only if something was
+//! evicted; the structure is valid; unless a participant died, the live bytes are exact; no living participant was reaped; a
+//! new participant can change every key without waiting, and gets every segment back. In tests the generation in an entry has
+//! two bits, so that it is the same again after four lives of a segment (M2).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -27,7 +27,7 @@ use crate::harness::*;
 use crate::play::*;
 use crate::stage::*;
 
-// ---- everything with everything --------------------------------------------------------------------------------------
+// ---- all pairs of acts --------------------------------------------------------------------------------------
 
 #[test]
 fn every_pair_with_one_asleep_or_dead() {
@@ -46,7 +46,7 @@ fn every_pair_with_one_asleep_or_dead() {
     told("one asleep or dead", &tally);
 }
 
-/// Two sleep, or one of them dies, at random places of both.
+/// Both sleep, or one of them dies, at random accesses of both.
 #[test]
 fn every_pair_with_both_on_the_way() {
     let _watchdog = Watchdog::new("every_pair_with_both_on_the_way", 300);
@@ -66,7 +66,7 @@ fn every_pair_with_both_on_the_way() {
                         0 => vec![turn(0, i), turn(1, j), turn(0, TO_THE_END), turn(1, TO_THE_END)],
                         1 => vec![turn(0, i), death(1, j), turn(0, TO_THE_END)],
                         2 => vec![turn(0, i), turn(1, j), death(0, 1 + i), turn(1, TO_THE_END)],
-                        // Back and forth.
+                        // Both take several turns.
                         _ => (0..8)
                             .flat_map(|_| [turn(0, 1 + random.below(20)), turn(1, 1 + random.below(20))])
                             .collect(),
@@ -108,7 +108,7 @@ fn three_at_once() {
     told("three", &tally);
 }
 
-/// Schedules as shuttle chooses them, at every single access.
+/// Schedules that shuttle chooses, which can switch at every access.
 #[test]
 fn random_and_probabilistic_schedules() {
     let _watchdog = Watchdog::new("random_and_probabilistic_schedules", 300);
@@ -129,9 +129,9 @@ fn random_and_probabilistic_schedules() {
     told("shuttle's schedules", &tally);
 }
 
-// ---- invariants by name, every place of each ------------------------------------------------------------------------
+// ---- invariants by name, at every access ------------------------------------------------------------------------
 
-/// Both sleep: the first at every place, the second at some forty of its places for each of those.
+/// Both sleep: the first at every access, and for each of these the second at about forty of its accesses.
 fn both_on_the_way(play: &Play) {
     let lengths = play.lengths();
     let (step, mut i, mut j) = ((lengths[1] / scaled(40).max(1)).max(1), 0, 0);
@@ -144,7 +144,7 @@ fn both_on_the_way(play: &Play) {
     });
 }
 
-/// What a reader gets is one whole value of that key, even if its segment begins another life under it.
+/// A reader gets one whole value of its key, even if the segment begins another life meanwhile.
 #[test]
 fn i1_authentic() {
     everywhere(
@@ -155,7 +155,7 @@ fn i1_authentic() {
     );
 }
 
-/// An even version stands for one number only, for whoever reads it, and an odd one for none: its writer may be on the way.
+/// An even version belongs to one number only, for every reader. An odd version proves nothing: the number may be changing.
 #[test]
 fn i1_a_version_stands_for_one_number() {
     const TWICE: Act = Act {
@@ -181,7 +181,7 @@ fn i1_a_version_stands_for_one_number() {
     everywhere("i1, twice", &scenes(), &[TWICE], &[INCREMENT, TOUCH_COUNTER, SET_NUMBER, COMPACT]);
     let tally = Arc::default();
     both_on_the_way(&play(&scenes()[0], &[INCREMENT, TWICE], &tally));
-    // One counts, and dies of it while the other is between its looks.
+    // One increments, and dies while the other is between its two reads.
     let play = play(&scenes()[0], &[INCREMENT, COMPARED], &tally);
     let lengths = play.lengths();
     let mut left = lengths[0] * lengths[1] * 3;
@@ -193,7 +193,7 @@ fn i1_a_version_stands_for_one_number() {
     told("a version", &tally);
 }
 
-/// What was replaced or removed does not come back: not by a copy that was on its way, not by a writer that slept.
+/// A value that was replaced or removed does not come back: neither by a copy that was under way, nor by a writer that slept.
 #[test]
 fn i2_no_resurrection() {
     let changes = [SET, REMOVE, COMPARE_AND_SET, TOUCH, INVALIDATE, RECLAIM, COMPACT];
@@ -204,7 +204,7 @@ fn i2_no_resurrection() {
 fn i3_one_live_entry_per_key() {
     let changes = [SET, ADD, REMOVE, SET_NUMBER, INCREMENT, SHRINK, COMPACT];
     everywhere("i3", &scenes(), &changes, &changes);
-    // Two who take the same lock.
+    // Two that take the same lock.
     let tally = Arc::default();
     for act in [ADD, SHRINK, REMOVE, INCREMENT] {
         both_on_the_way(&play(&scenes()[0], &[act, act], &tally));
@@ -212,7 +212,7 @@ fn i3_one_live_entry_per_key() {
     told("i3, both on the way", &tally);
 }
 
-/// Every word of the region, with every kind of nonsense in it: nothing is worse than a miss or a refusal.
+/// Every word of the region gets many wrong values: the worst result is a miss or a refusal.
 #[test]
 fn i4_any_bit_pattern_parses() {
     let _watchdog = Watchdog::new("i4", 300);
@@ -224,7 +224,7 @@ fn i4_any_bit_pattern_parses() {
             let word = |at: u32| u64::from_le_bytes(scene.bytes[at as usize..at as usize + 8].try_into().unwrap());
             let other = random.below(geometry.segment(geometry.segments) as u64 / 8) as u32 * 8;
             let (was, chance) = (word(at), random.next());
-            // The empty parts of the header are many and alike.
+            // The empty parts of the header are large, and all alike.
             if was == 0 && at < 4096 && !at.is_multiple_of(64) {
                 continue;
             }
@@ -259,7 +259,7 @@ fn i4_any_bit_pattern_parses() {
     eprintln!("i4: {words} words");
 }
 
-/// What a near cache holds for proved is what is there: both sleep on the way, and the one that reads asks the engine as well.
+/// A value that a near cache holds with a proof is what the cache holds. Both sleep, and the reader also asks the engine.
 #[test]
 fn i2_a_proof_is_of_what_is_there() {
     const READ: Act = Act {
@@ -270,7 +270,7 @@ fn i2_a_proof_is_of_what_is_there() {
             }
         },
     };
-    // Keeps it anew, and has it proved while the other one is at work.
+    // The reader keeps the value anew, with a proof, while the other one is working.
     const KEEP: Act = Act {
         name: PROVED,
         act: |cache, me| {
@@ -288,18 +288,18 @@ fn i2_a_proof_is_of_what_is_there() {
             both_on_the_way(&play);
         }
     }
-    // The one that reads comes first, and the other one has done all of its work in between.
+    // The reader comes first, and the other one does all of its work in between.
     play(&scenes[0], &[KEEP, SET], &tally).at_every(0, 1, sleeps);
     told("proofs", &tally);
 }
 
-/// A writer that sleeps while its segment goes through many lives writes into nobody else's bytes when it wakes up.
+/// A writer that sleeps while segments begin many lives does not write into the bytes of others when it wakes up.
 #[test]
 fn m1_bytes_are_exclusive() {
     everywhere("m1", &scenes()[1..], &[SET, SET_LARGE, INCREMENT, TOUCH, TOUCH_LARGE, ADD], &[WRAP]);
 }
 
-/// Index words with the same two bits of generation as four lives ago prove nothing.
+/// An entry with the same two bits of generation as four lives ago is not taken for the old one.
 #[test]
 fn m2_generation_aliasing_is_harmless() {
     let scenes = scenes();
@@ -307,12 +307,12 @@ fn m2_generation_aliasing_is_harmless() {
     let mut cache = Cache::join(&world);
     (WRAP.act)(&mut cache, 0);
     let lives = cache.audit().iter().filter(|each| each.generation > 5).count();
-    assert!(lives >= 7, "the segments have to begin more lives than the hint can tell apart");
+    assert!(lives >= 7, "the segments have to begin more lives than two bits can tell apart");
     everywhere("m2", &scenes[1..], &[GET, GET_NEAR, GET_LARGE, GET_COUNTER, WALK, COMPARE_AND_SET], &[WRAP]);
 }
 
-/// The very same index word again, four lives of its segment later, for another value of the same key. One who slept since it
-/// read the word, or in the middle of its copy, takes neither what is being written there nor a mixture for a value.
+/// The same entry word comes back four lives of its segment later, for another value of the same key. A reader that slept
+/// since it read the word, or in the middle of its copy, returns neither an unfinished value nor a mixture.
 #[test]
 fn m2_the_same_entry_comes_back() {
     const READ: Act = Act {
@@ -348,7 +348,7 @@ fn m2_the_same_entry_comes_back() {
     let tally = Arc::default();
     let play = play(&scene, &[READ, COME_BACK], &tally);
     play.at_every(0, 1, sleeps);
-    // The other one is in the middle of its last set.
+    // The other one sleeps in its last set.
     let lengths = play.lengths();
     let (mut i, mut before_the_end) = (0, 0);
     play.plans(move |_| {
@@ -362,22 +362,24 @@ fn m2_the_same_entry_comes_back() {
     told("the same entry", &tally);
 }
 
-/// Whoever dies while it opens, seals, reclaims or frees: no segment is lost. (Every execution here ends with that check.)
+/// A participant dies while it opens, seals, reclaims or frees a segment: no segment is lost. (Every execution ends with that
+/// check.)
 #[test]
 fn m3_segments_are_conserved() {
     let tally = everywhere("m3", &scenes(), &[RECLAIM, COMPACT, SET_LARGE, CLEAR], &[REAP, ADD, RECLAIM]);
     assert!(tally.deaths > 1_000);
 }
 
-/// One who dies before the segment it opened got into a lane leaves one that nobody appends to.
+/// A participant that dies after it opened a segment, and before the segment is in a lane, leaves a segment that nobody
+/// appends to: it is sealed and reclaimed.
 #[test]
-fn m3_what_was_opened_for_no_lane_comes_back() {
+fn m3_what_was_opened_for_no_lane_is_reclaimed() {
     for scene in &scenes()[1..] {
         for n in 0.. {
             let world = World::holding(&scene.bytes);
             let mut victim = Cache::join(&world);
             let died = dies_at(n, || (RECLAIM.act)(&mut victim, 0));
-            world.kill(victim.me.slot);
+            world.kill(victim.me.seat);
             let mut survivor = Cache::join(&world);
             for i in 0..100u8 {
                 survivor.set(&[b'z', i], &[i; 24]).unwrap();
@@ -391,7 +393,7 @@ fn m3_what_was_opened_for_no_lane_comes_back() {
     }
 }
 
-/// All sealed segments but one are pinned, each by another participant who sleeps.
+/// All sealed segments except one are pinned, each by another participant that sleeps: the one is reclaimed.
 #[test]
 fn m4_reclaim_progresses_with_one_unpinned() {
     for spare in 0..3 {
@@ -402,7 +404,7 @@ fn m4_reclaim_progresses_with_one_unpinned() {
         let sleepers: Vec<Cache> = (0..3).map(|_| Cache::join(&world)).collect();
         let geometry = world.region().geometry;
         for (i, sleeper) in sleepers.iter().enumerate().filter(|(i, _)| *i != spare) {
-            let at = geometry.participant(sleeper.me.slot) as usize + 8;
+            let at = geometry.seat(sleeper.me.seat) as usize + 8;
             world.bytes()[at..at + 8].copy_from_slice(&(sealed[i] as u64 + 1).to_le_bytes());
         }
         let lives = cache.audit();
@@ -418,7 +420,7 @@ fn m4_reclaim_progresses_with_one_unpinned() {
     }
 }
 
-/// Four sleep while they make room and have used up the reserve for what they move; a fifth makes room, too.
+/// Four participants sleep while they reclaim, and have used up the reserve for what they move. A fifth one can reclaim too.
 #[test]
 fn m4_a_crowd_of_reclaimers() {
     let mut random = Random::new(seed("m4_a_crowd_of_reclaimers"));
@@ -437,11 +439,11 @@ fn m4_a_crowd_of_reclaimers() {
     told("a crowd", &tally);
 }
 
-/// The most accesses that any `get` may make, however often it is disturbed: sixteen looks at a bucket, and one at each
-/// chunk eight times.
+/// The most accesses that a `get` may make, however often it is disturbed: sixteen attempts at a bucket, and eight at each
+/// chunk.
 const GET_LIMIT: u64 = 3_000;
 
-/// One who reads is disturbed by changes again and again, at all its accesses in turn.
+/// A reader is disturbed by changes again and again, at each of its accesses in turn.
 #[test]
 fn l1_gets_are_bounded() {
     let _watchdog = Watchdog::new("l1", 300);
@@ -453,14 +455,14 @@ fn l1_gets_are_bounded() {
                 let _ = cache.set(b"a", &[i, me as u8]);
                 let _ = cache.set(b"large", &[i; 200]);
             }
-            // What it stored is not followed here.
+            // The values that this stores are not checked here.
             dropped(&KEYS, || cache.me.clear());
         },
     };
     let tally = Arc::default();
     for scene in scenes() {
         for get in [GET, GET_NEAR, GET_LARGE] {
-            // The reader looks at other keys' answers than the ones it logs, so only the steps are of interest.
+            // The reader reads keys that are not logged, so only the number of accesses is checked.
             let quiet =
                 Act { act: |cache, _| drop((cache.get(b"a"), cache.get_near(b"a"), cache.get(b"large"))), ..get };
             let play = play(&scene, &[quiet, CHURN], &tally);
@@ -477,24 +479,24 @@ fn l1_gets_are_bounded() {
     assert!(longest.iter().all(|(name, steps)| *name == "churn" || *steps < 3 * GET_LIMIT), "{longest:?}");
 }
 
-/// Whoever holds whatever, and sleeps for ever: a change ends, if only with `Busy`. (That a refused change changed nothing is
-/// part of every history: P3.)
+/// A change ends, at worst with `Busy`, whatever another participant holds while it sleeps for ever. (Every history checks that
+/// a refused change changed nothing: P3.)
 #[test]
 fn l2_changes_are_bounded() {
     let changes = [SET, SET_LARGE, SHRINK, ADD, REMOVE, REMOVE_LARGE, INCREMENT, TOUCH, TOUCH_COUNTER, TOUCH_LARGE];
     let tally = everywhere("l2", &scenes(), &changes, &changes);
-    assert!(tally.busy > 100, "nobody was in the way");
+    assert!(tally.busy > 100, "no change met a lock that was held");
     assert!(tally.longest.values().all(|steps| *steps < 50_000), "{:?}", tally.longest);
 }
 
-/// Looking for the dead finds none among those who sleep, wherever they sleep. (Every execution ends with that check.)
+/// A participant that sleeps is not reaped, wherever it sleeps. (Every execution ends with that check.)
 #[test]
 fn l3_the_living_are_not_reaped() {
     let tally = everywhere("l3", &scenes()[..2], ACTS, &[REAP, ATTACH, COME_AND_GO]);
     assert!(tally.executions > 1_000);
 }
 
-/// Deaths upon deaths in one region.
+/// Many participants die in one region, one after the other.
 #[test]
 fn l4_damage_does_not_accumulate() {
     let _watchdog = Watchdog::new("l4", 300);
@@ -508,12 +510,12 @@ fn l4_damage_does_not_accumulate() {
         for round in 0..scaled(4_000) {
             let mut victim = Cache::join(&world);
             let act = any(&mut random, ACTS);
-            stage().slots.borrow_mut().resize(2, vec![]);
-            stage().slots.borrow_mut()[1] = vec![victim.me.slot];
+            stage().seats.borrow_mut().resize(2, vec![]);
+            stage().seats.borrow_mut()[1] = vec![victim.me.seat];
             let bits = random.below(11);
             deaths += dies_at(random.below(1 << bits), || (act.act)(&mut victim, 1)) as u64;
-            // Dead in either case, and whom it brought along.
-            stage().slots.borrow()[1].iter().for_each(|slot| world.kill(*slot));
+            // It is dead in either case, and so is the participant that it attached.
+            stage().seats.borrow()[1].iter().for_each(|seat| world.kill(*seat));
             stage().log.borrow_mut().clear();
             if round % 16 == 0 {
                 survivor.check_structure();
@@ -537,7 +539,7 @@ fn l4_damage_does_not_accumulate() {
     assert!(deaths > 0);
 }
 
-/// One dies while it makes room, the next one while it goes on from there, and the third one makes it.
+/// One participant dies while it reclaims, the next one dies while it goes on with that, and the third one finishes.
 #[test]
 fn l5_reclaim_and_reap_can_be_done_again() {
     let _watchdog = Watchdog::new("l5", 300);
@@ -561,7 +563,7 @@ fn l5_reclaim_and_reap_can_be_done_again() {
     told("l5", &tally);
 }
 
-/// A key that was read often is read without a single write, in the near cache and without.
+/// A key that was read often is read without a single write, with a near cache and without.
 #[test]
 fn p1_a_hot_key_stops_writing() {
     let world = World::holding(&scenes()[2].bytes);
@@ -570,7 +572,7 @@ fn p1_a_hot_key_stops_writing() {
         cache.get(b"a");
         cache.get_near(b"a");
     }
-    let own = world.region().geometry.participant(cache.me.slot) as usize;
+    let own = world.region().geometry.seat(cache.me.seat) as usize;
     let but_its_own_counters = || {
         let mut bytes = world.bytes().to_vec();
         bytes[own + 64..own + 128].fill(0);
@@ -583,7 +585,7 @@ fn p1_a_hot_key_stops_writing() {
     assert!(before == but_its_own_counters(), "reading a hot key wrote to the region");
 }
 
-/// Time passes while somebody reads: what had expired when the read began is not returned.
+/// Time passes during a read: a value that had expired when the read began is not returned.
 #[test]
 fn p2_expired_is_never_returned() {
     const TIME_PASSES: Act =
@@ -592,7 +594,7 @@ fn p2_expired_is_never_returned() {
     everywhere("p2", &[mortal], &[GET, GET_NEAR, GET_LARGE, TIME_PASSES], &[TIME_PASSES, GET, GET_NEAR, GET_LARGE]);
 }
 
-/// Refused as too large or as unexpected, or because somebody sleeps in the way: what was there is still there.
+/// A set is refused as too large, as unexpected, or because a participant sleeps with the lock: the old value stays.
 #[test]
 fn p3_a_refused_set_keeps_the_old() {
     const REFUSED: Act = Act {
@@ -607,7 +609,7 @@ fn p3_a_refused_set_keeps_the_old() {
     everywhere("p3", &scenes(), &[REFUSED, SET, SET_LARGE], &[REFUSED, SET, SET_LARGE]);
 }
 
-/// Counting while the counter is moved, touched, replaced, and counted by others.
+/// Increments while others move, touch, replace and increment the counter.
 #[test]
 fn p4_no_increment_is_lost() {
     let acts = [INCREMENT, TOUCH_COUNTER, COMPACT, RECLAIM, SET_NUMBER];
@@ -618,7 +620,7 @@ fn p4_no_increment_is_lost() {
     told("p4", &tally);
 }
 
-/// What names an owner (a lock, a segment, a value half written) is void when its owner is dead.
+/// A lock, a segment or an unfinished value of a dead participant blocks nobody.
 #[test]
 fn p5_what_the_dead_own_blocks_nobody() {
     let _watchdog = Watchdog::new("p5", 300);
@@ -635,13 +637,13 @@ fn p5_what_the_dead_own_blocks_nobody() {
     assert_eq!(tally.lock().unwrap().busy, 0, "changes were refused because of the dead");
 }
 
-/// Coming, next to others who come, and after one who died while it came.
+/// Attaching while others attach, and after a participant died while it attached.
 #[test]
 fn a1_attach() {
     everywhere("a1", &scenes(), &[ATTACH, COME_AND_GO], &[ATTACH, COME_AND_GO, REAP, SET, RECLAIM]);
 }
 
-/// Whoever dies while it makes a region leaves none; and nobody takes the half of one for a whole.
+/// A participant that dies while it formats a region leaves no region: nobody takes the unfinished one for a cache.
 #[test]
 fn a1_create() {
     let world = World::new(MODEL_SIZE);
@@ -660,8 +662,8 @@ fn a1_create() {
     Cache::join(&world).check();
 }
 
-/// One who dies between reserving its space and saying how long it is leaves a hole, behind which nobody can walk. What
-/// lies there is found by way of the index, moved and kept: overwriting one key for ever costs nobody anything.
+/// A participant that dies between reserving space and writing its first word leaves a hole, which no walk can pass. The
+/// records behind the hole are found by way of the index, and kept: overwriting one key for ever evicts nothing.
 #[test]
 fn l5_a_hole_costs_its_neighbours_nothing() {
     const GO_ROUND: Act = Act {
@@ -669,7 +671,7 @@ fn l5_a_hole_costs_its_neighbours_nothing() {
         act: |cache, me| {
             // The first of these lies behind the hole.
             put(cache, "x", short(me), TEXT, Expect::Anything);
-            // In the other bucket than `large`, with the seed of these regions: who sleeps may hold that one.
+            // With the seed of these regions this key is not in the bucket of `large`, which the sleeper may hold.
             for i in 0..150u8 {
                 assert!(cache.set(&[b'c', me as u8], &[i; 24]).is_ok());
             }
@@ -680,7 +682,7 @@ fn l5_a_hole_costs_its_neighbours_nothing() {
     let scenes = [&scenes()[..2], &[Arc::new(cold)]].concat();
     let tally = everywhere("holes", &scenes, &changes, &[GO_ROUND]);
     assert_eq!(tally.evicting, 0, "what fits was evicted");
-    // A hole is made at one access only.
+    // Only a death at one certain access makes a hole.
     let tally = Arc::default();
     for scene in &scenes {
         play(scene, &[SET, GO_ROUND], &tally).at_every(0, 1, dies);
@@ -688,7 +690,7 @@ fn l5_a_hole_costs_its_neighbours_nothing() {
     assert_eq!(tally.lock().unwrap().evicting, 0, "what fits was evicted");
 }
 
-/// A large value that is being written while others overwrite a key of theirs is finished, however long its writer sleeps.
+/// A large value that is being written while others overwrite a key can be finished, however long its writer sleeps.
 #[test]
 fn l2_a_large_value_is_finished() {
     const OVERWRITE: Act = Act {
@@ -704,5 +706,5 @@ fn l2_a_large_value_is_finished() {
         play(scene, &[SET_LARGE, OVERWRITE], &tally).at_every(0, 1, sleeps);
     }
     told("a large value", &tally);
-    assert_eq!(tally.lock().unwrap().busy, 0, "its chunks were taken away");
+    assert_eq!(tally.lock().unwrap().busy, 0, "its chunks were reclaimed");
 }

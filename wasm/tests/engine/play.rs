@@ -1,4 +1,4 @@
-//! One execution of a model, with all that is checked after it, and many of them.
+//! Plays one execution of a model and checks its result, and plays many of them.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,7 +15,7 @@ use crate::harness::*;
 use crate::history::{Did, Event, linearizable};
 use crate::stage::*;
 
-/// Whatever shuttle wants to be sent between its tasks stays on one thread.
+/// Makes a value `Send` that shuttle moves between its tasks. It stays in one thread.
 pub struct Here<T>(T);
 // SAFETY: shuttle's tasks are coroutines of one thread.
 unsafe impl<T> Send for Here<T> {}
@@ -28,18 +28,18 @@ impl<T> Here<T> {
     }
 }
 
-/// What was seen over many executions.
+/// Statistics over many executions.
 #[derive(Default)]
 pub struct Tally {
     pub executions: u64,
     pub deaths: u64,
     pub evicting: u64,
     pub busy: u64,
-    /// The longest that each act took, in accesses.
+    /// The most accesses that each act made.
     pub longest: BTreeMap<&'static str, u64>,
 }
 
-/// Plays the plan that the stage holds, and checks what came of it.
+/// Plays the plan that the stage holds, and checks the result.
 pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     let stage = stage();
     let plan = stage.plan.borrow().clone();
@@ -51,18 +51,18 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
 
     let mut caches: Vec<Cache> = acts.iter().map(|_| Cache::join(&world)).collect();
     for (cache, act) in caches.iter_mut().zip(acts) {
-        // Once to have it near, and so often that it is proved.
+        // So often that the key is in the near cache, with a proof.
         let times = [(GET_NEAR.name, 1), (PROVED, 6)].iter().find(|(name, _)| act.name == *name).map_or(0, |it| it.1);
         for _ in 0..times {
             cache.get_near(b"a");
         }
     }
-    *stage.slots.borrow_mut() = caches.iter().map(|cache| vec![cache.me.slot]).collect();
-    let epoch = |slot: u32| {
-        let at = world.region().geometry.participant(slot) as usize;
+    *stage.seats.borrow_mut() = caches.iter().map(|cache| vec![cache.me.seat]).collect();
+    let incarnation = |seat: u32| {
+        let at = world.region().geometry.seat(seat) as usize;
         u32::from_le_bytes(world.bytes()[at..at + 4].try_into().unwrap())
     };
-    let epochs: Vec<u32> = stage.slots.borrow().iter().map(|slots| epoch(slots[0])).collect();
+    let incarnations: Vec<u32> = stage.seats.borrow().iter().map(|seats| incarnation(seats[0])).collect();
     let before = caches[0].count(Counter::Evictions);
     for key in KEYS {
         let did = match caches[0].peek(key.as_bytes()) {
@@ -74,7 +74,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     }
 
     let bell = stage.clone();
-    faults::hang(Some(Rc::new(move || bell.access())));
+    faults::before_access_shared(Some(Rc::new(move || bell.access())));
     let tasks: Vec<_> = caches
         .into_iter()
         .enumerate()
@@ -90,7 +90,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
                     && !payload.is::<Death>()
                 {
                     eprintln!("{told}: {} failed", act.name);
-                    faults::hang(None);
+                    faults::before_access_shared(None);
                     resume_unwind(payload);
                 }
             })
@@ -99,19 +99,22 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     for task in tasks {
         task.join().unwrap();
     }
-    faults::hang(None);
+    faults::before_access_shared(None);
 
-    // Nobody living was reaped.
+    // No living participant was reaped.
     let dead = stage.dead.borrow().clone();
-    for (me, slots) in stage.slots.borrow().iter().enumerate().filter(|(me, _)| !dead[*me]) {
+    for (me, seats) in stage.seats.borrow().iter().enumerate().filter(|(me, _)| !dead[*me]) {
         let own = if acts[me].name == COME_AND_GO.name { 2 } else { 0 };
-        assert_eq!(epoch(slots[0]), epochs[me] + own, "{told}: participant {me} was reaped alive");
+        assert_eq!(incarnation(seats[0]), incarnations[me] + own, "{told}: participant {me} was reaped alive");
     }
     let mut after = Cache::join(&world);
     assert_eq!(after.me.validate(), Ok(()), "{told}: the structure is broken");
     if !dead.contains(&true) {
         for each in after.audit() {
-            assert!(each.booked == each.found || each.phase == Phase::Free, "{told}: the books are wrong: {each:?}");
+            assert!(
+                each.booked == each.found || each.phase == Phase::Free,
+                "{told}: the live bytes are wrong: {each:?}"
+            );
         }
     }
     let evicted = after.count(Counter::Evictions) != before;
@@ -125,7 +128,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
         events.sort_by_key(|event| event.start);
         assert!(linearizable(&events, may_forget), "{told}: {key} is not linearizable:\n{}", shown(&events));
     }
-    // Whatever the dead held, a newcomer waits for nobody, and gets all the memory back.
+    // Whatever the dead held, a new participant waits for nobody, and gets all segments back.
     world.patience.store(0, SeqCst);
     for key in KEYS {
         let set = after.set(key.as_bytes(), b"after");
@@ -142,7 +145,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
         let recycled = before.generation != after.generation || matches!(before.phase, Phase::Free | Phase::Open);
         assert!(recycled && after.phase != Phase::Reclaim, "{told}: a segment leaked: {before:?} is now {after:?}");
     }
-    assert_eq!(after.me.validate(), Ok(()), "{told}: the structure is broken in the end");
+    assert_eq!(after.me.validate(), Ok(()), "{told}: the structure is broken at the end");
 
     let mut tally = tally.lock().unwrap();
     tally.executions += 1;
@@ -166,12 +169,12 @@ pub fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = 512 << 10;
     config.silence_warnings = true;
-    // What failed is told with its plan, or with the seed of the whole run.
+    // A failure is reported with its plan, or with the seed of the whole run.
     config.failure_persistence = FailurePersistence::None;
     config
 }
 
-/// A scene, who does what in it, and what was seen.
+/// A scene, the acts of each participant in it, and the statistics.
 #[derive(Clone)]
 pub struct Play {
     pub scene: Arc<Scene>,
@@ -188,7 +191,7 @@ impl Play {
         });
     }
 
-    /// Plays all the plans that `next` gives; it is told which turns of the last one were as long as they were meant to be.
+    /// Plays all the plans that `next` gives. `next` gets the turns of the last plan that were as long as the plan said.
     pub fn plans(&self, mut next: impl FnMut(Option<&[bool]>) -> Option<Plan> + 'static) {
         let mut first = true;
         self.run(Planned {
@@ -199,7 +202,7 @@ impl Play {
         });
     }
 
-    /// Plays a plan for every `step`th access that the first one makes, from `start`.
+    /// Plays a plan for every `step`th access of the first participant, beginning with access `start`.
     pub fn at_every(&self, start: u64, step: u64, plan: impl Fn(u64) -> Plan + 'static) {
         let mut at = start;
         self.plans(move |reached| {
@@ -211,14 +214,14 @@ impl Play {
         });
     }
 
-    /// The accesses of each, one after the other.
+    /// How many accesses each participant makes when they run one after the other.
     pub fn lengths(&self) -> Vec<u64> {
         let mut once = Some((0..self.acts.len()).map(|who| turn(who, TO_THE_END)).collect());
         self.plans(move |_| once.take());
         stage().steps.borrow().clone()
     }
 
-    /// A sample of about `points` places; all of them, when there are no more.
+    /// A sample of about `points` accesses; all of them, when there are not more.
     pub fn sample(&self, points: u64, random: &mut Random, plan: impl Fn(u64) -> Plan + 'static) {
         let step = (self.lengths()[0] / points.max(1)).max(1);
         self.at_every(random.below(step), step, plan);
@@ -247,8 +250,8 @@ pub fn any<T: Clone>(random: &mut Random, from: &[T]) -> T {
     from[random.below(from.len() as u64) as usize].clone()
 }
 
-/// Every place at which the firsts can sleep or die, whatever the seconds do meanwhile. Without a `SCALE` of 3 it is every
-/// third one, with another beginning in each run.
+/// Plays all pairs of acts: the first participant sleeps or dies at every access, and the second one runs meanwhile. With a
+/// `SCALE` below 3 only every third access is played, beginning with another one in each run.
 pub fn everywhere(name: &'static str, scenes: &[Arc<Scene>], firsts: &[Act], seconds: &[Act]) -> Tally {
     let _watchdog = Watchdog::new(name, 300);
     let mut random = Random::new(seed(name));

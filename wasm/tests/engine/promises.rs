@@ -1,4 +1,4 @@
-//! What a user is told about keeping, refusing and the price of an entry.
+//! Promises of the documentation: what is kept, what is refused, and how many bytes an entry costs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, MODEL_SIZE, Mismatch, Participant,
-    Phase, Refused, WANT_VALUE, faults, inspect,
+    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, MODEL_SIZE, Mismatch,
+    Participant, Phase, Refused, WANT_VALUE, faults, inspect,
 };
 
 use crate::harness::*;
@@ -36,7 +36,7 @@ fn overwriting_one_key_evicts_no_other() {
     overwrite_one_among(&mut Cache::join(&World::new(8 * MIB)), 10_000, 1_000_000);
 }
 
-/// The promise in full; by hand: `cargo test --features faults -- --ignored --nocapture ten_million`.
+/// The full promise, run by hand: `cargo test --features faults -- --ignored --nocapture ten_million`.
 #[test]
 #[ignore = "ten times the work of the test above"]
 fn ten_million_overwrites_evict_no_other() {
@@ -52,13 +52,13 @@ fn a_million_keys_pass_through() {
     for i in 0..1_000_000 {
         cache.set(&name("key", i), &[i as u8; 64]).unwrap();
     }
-    // The last tenth is there.
+    // The last tenth is still there.
     let there = (900_000..1_000_000).filter(|i| cache.peek(&name("key", *i)).is_some()).count();
     assert!(there > 99_000, "{there} of the last 100,000");
     cache.check();
 }
 
-/// Counts hits of a trace, setting what is missed, and what a plain FIFO of as many bytes would have had.
+/// The hit ratio of a trace in which misses are set, and the hit ratio of a FIFO queue with as many bytes.
 fn hits(cache: &mut Cache, trace: impl Iterator<Item = u64>, bytes: usize, capacity: usize) -> (f64, f64) {
     let (mut hits, mut fifo_hits, mut length) = (0, 0, 0);
     let (mut fifo, mut held) = (VecDeque::new(), HashSet::new());
@@ -81,7 +81,7 @@ fn hits(cache: &mut Cache, trace: impl Iterator<Item = u64>, bytes: usize, capac
     (hits as f64 / length as f64, fifo_hits as f64 / length as f64)
 }
 
-/// Entries of a size that the segments of an empty region have room for.
+/// How many entries of a size fit into the segments of an empty region.
 fn capacity(cache: &Cache, bytes: usize) -> usize {
     let geometry = cache.me.region.geometry;
     let record = (32 + 16 + bytes).next_multiple_of(16);
@@ -95,11 +95,11 @@ fn a_scan_does_not_wash_the_hot_out() {
     let room = capacity(&cache, 200);
     let hot = room as u64 / 3;
     let mut random = Random::new(seed("a_scan_does_not_wash_the_hot_out"));
-    // Two of three accesses scan keys that never come again.
+    // Two of three accesses scan keys that are never read again.
     let trace: Vec<u64> = (0..300_000).map(|i| if i % 3 == 0 { random.below(hot) } else { 1_000_000 + i }).collect();
     let (ours, fifo) = hits(&mut cache, trace.into_iter(), 200, room);
     eprintln!("scan: {ours:.3} against {fifo:.3} of a FIFO");
-    // A third of the accesses, less the first ones: 0.319 at the best.
+    // A third of the accesses, without the first of each key: at best 0.319.
     assert!(ours > 0.29, "the hot third has to stay: {ours}");
     assert!(ours > fifo + 0.05);
     cache.check();
@@ -113,7 +113,7 @@ fn a_skewed_load_hits_more_than_a_fifo() {
         let room = capacity(&cache, 200);
         let keys = (room * part / 10) as f64;
         let mut random = Random::new(seed("a_skewed_load_hits_more_than_a_fifo"));
-        // Zipf with exponent one, near enough.
+        // Approximately Zipf with exponent one.
         let trace: Vec<u64> = (0..400_000).map(|_| keys.powf(random.fraction()) as u64).collect();
         let (ours, fifo) = hits(&mut cache, trace.into_iter(), 200, room);
         let saved = 1.0 - (1.0 - ours) / (1.0 - fifo);
@@ -142,7 +142,7 @@ fn every_size_comes_back() {
     }
 }
 
-/// The largest values get in while the region is full of entries that are worth more than they are.
+/// The largest values are stored while the region is full of entries that are hotter.
 #[test]
 fn the_largest_value_finds_room() {
     let _watchdog = Watchdog::new("the_largest_value_finds_room", 60);
@@ -190,7 +190,7 @@ fn what_is_refused_changes_nothing() {
         assert_eq!(cache.increment(key, 1.0, 0.0, &PLAIN), Err(Refused::NotANumber));
         assert_eq!(cache.get(key).unwrap().value, b"old");
     }
-    // A record cannot be longer than half a segment of so small a region, and tags and keys cannot be cut in pieces.
+    // A record cannot be longer than half a segment of such a small region, and tags and keys are not split.
     let with = With { tags: &tags, ..PLAIN };
     assert_eq!(cache.store(&long_key, b"new", &with), Err(Refused::TooLarge));
     assert_eq!(cache.store(&long_key, &[0; 100_000], &with), Err(Refused::TooLarge));
@@ -204,7 +204,7 @@ fn what_is_refused_changes_nothing() {
     cache.check();
 }
 
-/// The odd version that a counter keeps when its writer died is no dead end for compare-and-set.
+/// A counter whose writer died in an increment has an odd version: compare-and-set can still succeed afterwards.
 #[test]
 fn a_counter_left_odd_is_settled() {
     let world = World::new(MIB);
@@ -218,8 +218,8 @@ fn a_counter_left_odd_is_settled() {
         if !died {
             break;
         }
-        // The version that was read before still stands only if the number does.
-        let with = With { kind: cache_machine_core::NUMBER, expect: Expect::Version(before.version), ..PLAIN };
+        // The version that was read before is still valid only if the number is unchanged.
+        let with = With { value_type: cache_machine_core::NUMBER, expect: Expect::Version(before.version), ..PLAIN };
         let number = cache.get(b"counter").unwrap().number();
         if cache.store(b"counter", &number.to_le_bytes(), &with).is_ok() {
             assert_eq!(number, before.number());
@@ -227,7 +227,7 @@ fn a_counter_left_odd_is_settled() {
         let mut tries = 0;
         loop {
             let seen = cache.get(b"counter").unwrap();
-            let with = With { kind: cache_machine_core::NUMBER, expect: Expect::Version(seen.version), ..PLAIN };
+            let with = With { value_type: cache_machine_core::NUMBER, expect: Expect::Version(seen.version), ..PLAIN };
             match cache.store(b"counter", &seen.number().to_le_bytes(), &with) {
                 Ok(_) => break,
                 Err(refused) => assert_eq!(refused, Refused::Unexpected),
@@ -243,15 +243,15 @@ fn a_counter_left_odd_is_settled() {
 #[test]
 fn the_price_of_an_entry() {
     let _watchdog = Watchdog::new("the_price_of_an_entry", 60);
-    // Sizes are spread a little, so that rounding to sixteen bytes costs what it costs on average.
+    // Sizes vary a little, so that rounding to sixteen bytes costs the average.
     for (bytes, most) in [(8, 64.0), (32, 64.0), (100, 68.0), (300, 110.0), (1000, 230.0)] {
         let mut cache = Cache::join(&World::new(32 * MIB));
         for i in 0..32 * MIB as u64 / (bytes + 20) {
             cache.set(&name("key", i), &vec![1; (bytes + i * 7 % 16 - 8) as usize]).unwrap();
         }
         let kept = cache.me.census().entries as f64;
-        // All of the region, with its index, its tables and its reserve, per entry that it keeps: an eighth of the region
-        // is the index, however few the entries.
+        // The whole region, with its index, tables and reserve, divided by the entries that it keeps. The index is an eighth
+        // of the region, however few entries there are.
         let overhead = 32.0 * MIB as f64 / kept - (16 + bytes) as f64;
         eprintln!("{bytes} B values: {overhead:.1} B overhead with {kept} entries");
         assert!(overhead < most, "{overhead} bytes for an entry of {bytes} bytes");
@@ -265,7 +265,7 @@ fn the_price_of_an_entry() {
     );
 }
 
-/// What was cleared makes room at once, wherever it lay.
+/// After a `clear` all the room is available at once.
 #[test]
 fn after_a_clear_everything_is_free() {
     let mut cache = Cache::join(&World::new(4 * MIB));
@@ -279,7 +279,7 @@ fn after_a_clear_everything_is_free() {
         }
         let lost = (0..keys * 7 / 10).filter(|i| cache.get(&name("key", *i)).is_none()).count();
         assert_eq!(lost, 0, "in round {round}");
-        // Makes the policy move things to main.
+        // Makes the policy move entries to main.
         for i in 0..keys {
             cache.set(&name("scan", i), &[1; 500]).unwrap();
         }
@@ -291,7 +291,7 @@ fn after_a_clear_everything_is_free() {
     cache.check();
 }
 
-/// What was cleared makes room before anything that was stored since, also before what nobody has read yet.
+/// Cleared entries make room before any entry that was stored since, even one that was never read.
 #[test]
 fn after_a_clear_the_cold_have_room() {
     let mut cache = Cache::join(&World::new(4 * MIB));
@@ -300,7 +300,7 @@ fn after_a_clear_the_cold_have_room() {
         cache.set(&name("key", i), &[1; 500]).unwrap();
         (0..3).for_each(|_| drop(cache.get(&name("key", i))));
     }
-    // Moves them to main.
+    // Moves the entries to main.
     for i in 0..keys {
         cache.set(&name("scan", i), &[1; 500]).unwrap();
     }
@@ -313,7 +313,7 @@ fn after_a_clear_the_cold_have_room() {
     cache.check();
 }
 
-/// Without ever being set again.
+/// An entry that was read twice survives a scan, without being set again.
 #[test]
 fn what_was_read_twice_outlives_a_scan() {
     let mut cache = Cache::join(&World::new(4 * MIB));
@@ -330,7 +330,7 @@ fn what_was_read_twice_outlives_a_scan() {
     cache.check();
 }
 
-/// A bucket full of hot entries that are invalid does not keep new ones out.
+/// In a bucket full of hot entries that are invalid, new entries replace these first.
 #[test]
 fn the_invalid_are_replaced_first() {
     let mut cache = Cache::join(&World::new(MIB));
@@ -354,7 +354,7 @@ fn the_invalid_are_replaced_first() {
     cache.check();
 }
 
-/// A region in which everything is hot still takes new entries, in a bounded number of steps.
+/// A region in which every entry is hot still takes new entries, in a bounded number of accesses.
 #[test]
 fn full_of_hot_entries_still_takes_more() {
     let mut cache = Cache::join(&World::new(MIB));
@@ -379,12 +379,12 @@ fn full_of_hot_entries_still_takes_more() {
         most = most.max(accesses);
     }
     eprintln!("at most {most} accesses for one set");
-    // Seventeen segments of 16 KiB at the most, each looked at and moved.
+    // At most seventeen segments of 16 KiB are walked and moved.
     assert!(most < 100_000, "{most} accesses for one set");
     cache.check();
 }
 
-/// Room is made in steps: hardly ever does one write empty a whole segment, which is six hundred records here.
+/// Reclaiming goes in steps: hardly any single write reclaims a whole segment, which has six hundred records here.
 #[test]
 fn writes_share_the_work_of_making_room() {
     let mut cache = Cache::join(&World::new(4 * MIB));
@@ -410,8 +410,8 @@ fn writes_share_the_work_of_making_room() {
     cache.check();
 }
 
-/// A segment that one began to compact is finished by whoever writes next, and nothing that fits is evicted on the way:
-/// not when a participant stops in the middle for good, nor when it dies there.
+/// A segment that one participant began to compact is finished by the next writer, and nothing that fits is evicted: neither
+/// when the participant stops there for ever, nor when it dies there.
 #[test]
 fn what_one_began_others_finish() {
     let world = World::new(4 * MIB);
@@ -436,7 +436,7 @@ fn what_one_began_others_finish() {
                 if died {
                     std::mem::replace(&mut caches[at], Cache::join(&world)).die();
                 }
-                // Overwritten at once, as nobody knows whether it was stored.
+                // Overwritten at once, because nobody knows whether it was stored.
                 let value = round * 1000 + 999;
                 caches[at].set(&name("key", key), &value.to_le_bytes().repeat(4)).unwrap();
                 values[key as usize] = value;
@@ -452,8 +452,8 @@ fn what_one_began_others_finish() {
     caches[0].check_structure();
 }
 
-/// The writer of a large value makes no room ahead of need, and takes several segments one after the other. Nevertheless
-/// it leaves some for what has to be moved before the next one is free.
+/// The writer of a large value does not reclaim ahead, and takes several segments one after the other. It still leaves free
+/// segments for the records that have to be moved before the next segment is free.
 #[test]
 fn large_values_leave_room_to_move() {
     let world = World::new(MIB);
@@ -465,7 +465,7 @@ fn large_values_leave_room_to_move() {
     }
     let large = cache.me.region.geometry.max_value as usize;
     for i in 0..scaled(100) {
-        // Overwriting at random leaves something alive in every segment.
+        // Overwriting at random leaves live records in every segment.
         for _ in 0..2 * keys {
             cache.set(&name("key", random.below(keys)), &[1; 32]).unwrap();
         }
@@ -476,15 +476,15 @@ fn large_values_leave_room_to_move() {
     cache.check();
 }
 
-/// Whoever dies while it begins to compact a segment, between any two accesses: another goes on, and nothing that fits is
-/// evicted, although nobody knows what the dead one had in mind.
+/// A participant dies at any access while it begins to compact a segment. Another goes on, and nothing that fits is evicted,
+/// although the plan of the dead one is stored nowhere.
 #[test]
 fn a_death_at_the_beginning_of_a_compaction() {
     let keys = capacity(&Cache::join(&World::seeded(MIB, 7)), 96) as u64 * 2 / 5;
     let overwrite = |(cache, random): &mut (Cache, Random)| {
         cache.set(&name("key", random.below(keys)), &[1; 32]).unwrap();
     };
-    // Overwriting at random leaves something alive in every segment.
+    // Overwriting at random leaves live records in every segment.
     let prepare = |writes: u64| {
         let world = World::seeded(MIB, 7);
         let mut run = (Cache::join(&world), Random::new(7));
@@ -514,7 +514,7 @@ fn a_death_at_the_beginning_of_a_compaction() {
     }
 }
 
-/// As many participants as a small region takes, all of them writing: there are hardly more segments than writers.
+/// As many participants as a small region takes, all writing, with hardly more segments than writers.
 #[test]
 fn a_crowd_in_a_small_region() {
     let _watchdog = Watchdog::new("a_crowd_in_a_small_region", 60);
@@ -539,7 +539,7 @@ fn a_crowd_in_a_small_region() {
     Cache::join(&world).check();
 }
 
-/// A hot key stops writing: its cache line can stay with every core that reads it.
+/// Reading a hot key writes nothing: its cache line can stay in the cache of every core that reads it.
 #[test]
 fn a_hot_key_is_only_read() {
     let world = World::new(MIB);
@@ -549,10 +549,10 @@ fn a_hot_key_is_only_read() {
     for _ in 0..2 {
         cache.get(b"key");
     }
-    // Not even the same bytes are written again.
+    // A write of the same bytes would be noticed too.
     assert_eq!(accesses(|| cache.get(b"key")), warming - 1);
-    // Behind the header and the participants, where the counters are.
-    let shared = world.region().geometry.tag(0) as usize..;
+    // Behind the header and the seats, where the statistics are.
+    let shared = world.region().geometry.tag_counter(0) as usize..;
     let before = world.bytes()[shared.clone()].to_vec();
     cache.get(b"key").unwrap();
     cache.peek(b"key").unwrap();
@@ -577,7 +577,7 @@ fn only_a_region_of_this_layout_is_attached_to() {
     assert_eq!(inspect(&other, MIB as u64), Err(Mismatch::Version(LAYOUT_VERSION + 1)));
 }
 
-/// Keys that the index cannot tell apart, as they share a bucket and a tag, are different keys all the same.
+/// Keys that the index cannot tell apart, because they share a bucket and a fingerprint, are different keys.
 #[test]
 fn keys_that_hash_alike_are_different() {
     let world = World::new(MIB);
@@ -585,7 +585,7 @@ fn keys_that_hash_alike_are_different() {
     let buckets = world.region().geometry.buckets as u64;
     let seen_by_the_index = |key: &Key| key.hash & (buckets - 1) | key.hash >> 48 << 48;
     let seed = cache.me.seed;
-    // Found by trying, for the seed of these regions: differing in nothing but their kind, and but their length.
+    // Found by trying, for the seed of these regions: one pair differs only in the key kind, the other only in the length.
     let kinds = ([35_444_012], [(7, 0), (7, 1)]);
     let lengths = ([82_008_995], [(7, 0), (8, 0)]);
     for (words, shapes) in [kinds, lengths] {
@@ -595,7 +595,7 @@ fn keys_that_hash_alike_are_different() {
             assert_eq!(look(&cache, key), None);
             let value = [i as u8; 8];
             let draft = Draft {
-                kind: TEXT,
+                value_type: TEXT,
                 flags: 0,
                 version: cache.me.version(),
                 expiry: NEVER,
@@ -606,7 +606,7 @@ fn keys_that_hash_alike_are_different() {
         }
         assert_eq!(keys.map(|key| look(&cache, &key)), [Some([0; 8]), Some([1; 8])]);
     }
-    // Of so many keys of equal length some are alike.
+    // Among so many keys of equal length some share a bucket and a fingerprint.
     let mut alike = HashMap::new();
     let found = (0..100_000u64).find_map(|i| {
         let key = OwnedKey::of(&i.to_le_bytes());
@@ -630,24 +630,24 @@ fn look(cache: &Cache, key: &Key) -> Option<[u8; 8]> {
     found.map(|_| value[0].to_le_bytes())
 }
 
-/// Does `act`, and `meanwhile` before its `n`th access to shared memory. False when it makes no more than `n`.
+/// Runs `act`, and `meanwhile` before its `n`th access to shared memory. False when there is no such access.
 fn interrupted(n: u64, act: impl FnOnce(), meanwhile: impl FnOnce() + 'static) -> bool {
     let happened = Rc::new(Cell::new(false));
     let (mark, mut left, mut meanwhile) = (happened.clone(), n, Some(meanwhile));
-    faults::ring(Some(Box::new(move || {
+    faults::before_access(Some(Box::new(move || {
         if left == 0 {
-            faults::ring(None);
+            faults::before_access(None);
             mark.set(true);
             meanwhile.take().unwrap()();
         }
         left = left.wrapping_sub(1);
     })));
     act();
-    faults::ring(None);
+    faults::before_access(None);
     happened.get()
 }
 
-/// What a near cache takes in while something is invalidated is not served once that has returned.
+/// A value that a near cache takes in during an invalidation is not served after the invalidation has returned.
 #[test]
 fn near_caches_hear_of_every_invalidation() {
     let invalidations: [fn(&mut Cache); 2] = [|cache| cache.me.clear(), |cache| cache.invalidate(&["another", "tag"])];
@@ -659,7 +659,7 @@ fn near_caches_hear_of_every_invalidation() {
                 writer.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
                 assert!(reader.get_near(b"key").is_some() && reader.get_near(b"key").is_some());
                 assert_eq!(reader.near_hits, 1);
-                // One that knows nothing yet.
+                // A near cache that is still empty.
                 let reader = Rc::new(RefCell::new(Cache::join(&world)));
                 let other = reader.clone();
                 let happened = if reader_first {
@@ -678,22 +678,22 @@ fn near_caches_hear_of_every_invalidation() {
     }
 }
 
-/// A key that is near is not read in the shared cache any more, so it is as hot there as it gets.
+/// A key that a near cache holds is not read in the shared cache any more. So its entry has the most heat before that.
 #[test]
-fn what_is_near_is_hot() {
+fn what_is_near_is_hot_in_the_shared_cache() {
     let world = World::new(MIB);
     let mut cache = Cache::join(&world);
     cache.set(b"key", b"value").unwrap();
     while accesses(|| assert!(cache.get_near(b"key").is_some())) > 2 {}
-    // Nothing is written any more: there is nothing to make hotter.
+    // Nothing is written any more, because the heat cannot rise further.
     let before = world.bytes()[world.region().geometry.bucket(0) as usize..].to_vec();
     cache.get(b"key").unwrap();
     assert!(world.bytes()[world.region().geometry.bucket(0) as usize..] == before);
 }
 
-/// Somebody reads a key again and again while it is being evicted: once it is gone for one, it is gone for him, too.
+/// A participant reads a key again and again while another evicts it: once the other one misses the key, the reader does too.
 #[test]
-fn what_was_evicted_is_near_nobody() {
+fn what_was_evicted_is_in_no_near_cache() {
     let furnish = |sets: u64| {
         let world = World::seeded(MODEL_SIZE, 7);
         let mut writer = Cache::join(&world);
@@ -725,7 +725,7 @@ fn what_was_evicted_is_near_nobody() {
     assert!(evicted > 10, "evicted {evicted} times");
 }
 
-/// What is changed while the cache is cleared is gone like all that was there.
+/// An entry that is changed while the cache is cleared is gone like all others.
 #[test]
 fn a_clear_in_between_clears() {
     let changes: [fn(&mut Cache); 2] =
@@ -739,13 +739,13 @@ fn a_clear_in_between_clears() {
                 assert!(n > 20);
                 break;
             }
-            // An increment that came after it counts from the beginning.
+            // An increment that came after the clear starts anew.
             assert!(cache.get(b"number").is_none_or(|got| got.number() == 1.0), "before access {n}");
         }
     }
 }
 
-/// A stamp that comes back means that nothing has changed, however often the generation in an entry has wrapped around.
+/// The same stamp never stands for two values, however often the generation in the entry has wrapped around.
 #[test]
 fn no_stamp_stands_for_two_values() {
     let mut cache = Cache::join(&World::new(MIB));
@@ -756,15 +756,15 @@ fn no_stamp_stands_for_two_values() {
             cache.set(&name("other", j), &[0; 2000]).unwrap();
         }
         let stamp = cache.me.find(&OwnedKey::of(b"key").with(cache.me.seed)).unwrap().stamp;
-        let earlier = stamps.insert((stamp.way, stamp.entry, stamp.generation, stamp.epoch), i);
+        let earlier = stamps.insert((stamp.way, stamp.entry, stamp.generation, stamp.clear_epoch), i);
         assert_eq!(earlier, None, "value {i} has the stamp of an earlier one");
     }
 }
 
-/// A participant that gets the slot of a dead one gets nothing else: not its locks, not its segment, not the chunks of the
-/// large value it was writing. The newcomer does nothing at all here, so nothing is put right in passing.
+/// A participant that gets the seat of a dead one inherits nothing else: neither its locks, nor its segment, nor the chunks of
+/// the large value that it was writing. The new participant does nothing else here, so it repairs nothing in passing.
 #[test]
-fn a_new_owner_of_a_slot_inherits_nothing() {
+fn a_new_owner_of_a_seat_inherits_nothing() {
     let _watchdog = Watchdog::new("a_new_owner_of_a_slot_inherits_nothing", 60);
     let deeds: [fn(&mut Cache); 3] = [
         |cache| drop(cache.set(b"key", b"value")),
@@ -778,11 +778,11 @@ fn a_new_owner_of_a_slot_inherits_nothing() {
         for n in (0..total).step_by((total / scaled(40).max(1)).max(1) as usize) {
             let world = World::new(MIB);
             let (mut survivor, mut victim) = (Cache::join(&world), Cache::join(&world));
-            let slot = victim.me.slot;
+            let seat = victim.me.seat;
             dies_at(n, || deed(&mut victim));
             victim.die();
             let newcomer = Cache::join(&world);
-            assert_eq!(newcomer.me.slot, slot);
+            assert_eq!(newcomer.me.seat, seat);
             world.patience.store(0, SeqCst);
             survivor.set(b"key", b"after").unwrap();
             for i in 0..2 * MIB as u64 / 4000 {
@@ -794,7 +794,7 @@ fn a_new_owner_of_a_slot_inherits_nothing() {
     }
 }
 
-/// What has expired makes room for what has not, however often it was read.
+/// Expired entries make room for others, however often they were read.
 #[test]
 fn the_expired_make_room() {
     let world = World::new(4 * MIB);
@@ -821,7 +821,7 @@ fn bytes_in_main(cache: &Cache) -> i64 {
     cache.audit().iter().filter(|each| each.class == Class::Main).map(|each| each.found).sum()
 }
 
-/// A key that comes back soon after it was evicted has proved itself.
+/// A key that is set again soon after it was evicted goes to main.
 #[test]
 fn ghosts_bring_keys_to_main() {
     let mut cache = Cache::join(&World::new(4 * MIB));
@@ -836,7 +836,7 @@ fn ghosts_bring_keys_to_main() {
     assert!(bytes_in_main(&cache) > 500, "its ghost was forgotten");
 }
 
-/// How long a ghost is remembered goes by what passes through probation, not by what is written in main.
+/// A ghost is remembered by how much goes through the small queue, not by how much is written in main.
 #[test]
 fn ghosts_outlive_what_main_writes() {
     let mut cache = Cache::join(&World::new(4 * MIB));
@@ -845,18 +845,18 @@ fn ghosts_outlive_what_main_writes() {
         cache.set(&name("key", i), &[1; 500]).unwrap();
     }
     let first = (0..keys).find(|i| cache.peek(&name("key", *i)).is_some()).unwrap();
-    // Each time in main, as its entry lives there; what it leaves is dead, and reclaimed before anything else.
+    // Written to main each time, because its entry is there. The old records are dead, and reclaimed before all others.
     for _ in 0..2 * keys {
         cache.set(&name("key", first - 1), &[2; 500]).unwrap();
     }
     let before = bytes_in_main(&cache);
     assert!((500..1_000).contains(&before), "{before}");
-    assert!(cache.peek(&name("key", first + 1_000)).is_some(), "probation was disturbed");
+    assert!(cache.peek(&name("key", first + 1_000)).is_some(), "the small queue was reclaimed");
     cache.set(&name("key", first - 2), &[3; 500]).unwrap();
     assert!(bytes_in_main(&cache) > before + 500, "the other ghost was forgotten");
 }
 
-/// Entries that were hot and are not read any more go in the end, when others are read.
+/// Entries that were hot and are not read any more are evicted in the end, when others are read.
 #[test]
 fn what_was_hot_cools() {
     let mut cache = Cache::join(&World::new(MIB));
@@ -875,7 +875,7 @@ fn what_was_hot_cools() {
     assert_eq!(old, 0, "of {} that were hot once", keys / 2);
 }
 
-/// A full bucket gives away what is cold.
+/// In a full bucket new entries replace cold ones.
 #[test]
 fn a_full_bucket_keeps_the_hot() {
     let mut cache = Cache::join(&World::new(MIB));

@@ -1,4 +1,4 @@
-//! Who runs, for how long, and whether it dies: the plans of the models, and how shuttle's tasks keep to them.
+//! The plans of the models (who runs, for how long, and whether it dies), and how shuttle's tasks follow them.
 
 use std::cell::{Cell, RefCell};
 use std::panic::resume_unwind;
@@ -12,7 +12,7 @@ use shuttle::sync::atomic::AtomicBool;
 use crate::harness::World;
 use crate::history::Event;
 
-/// Runs a participant for some accesses; `dies` at the end of them.
+/// A turn: a participant runs for some accesses. `dies`: at the end of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     pub who: usize,
@@ -32,27 +32,27 @@ pub fn death(who: usize, steps: u64) -> Turn {
 
 pub type Plan = Vec<Turn>;
 
-/// What the tasks of one execution, which share a thread, know of it.
+/// The state of one execution, which its tasks share. All tasks run in one thread.
 #[derive(Default)]
 pub struct Stage {
-    /// Whose code is running; `None` for what is not part of the play.
+    /// The participant whose code is running; `None` while code runs that is not part of the play.
     pub current: Cell<Option<usize>>,
     pub plan: RefCell<Plan>,
     pub turn: Cell<usize>,
     /// Accesses left in this turn.
     pub left: Cell<u64>,
-    /// Turns that lasted as long as they were meant to.
+    /// Turns that lasted as long as the plan says.
     pub reached: RefCell<Vec<bool>>,
     pub steps: RefCell<Vec<u64>>,
     pub dead: RefCell<Vec<bool>>,
-    /// Somebody died between an eviction and its count.
+    /// A participant died between an eviction and its count.
     pub cut_off: Cell<bool>,
     pub clock: Cell<u64>,
     pub log: RefCell<Vec<(&'static str, Event)>>,
-    /// The slots of each participant, and the world in which its death can be proved.
-    pub slots: RefCell<Vec<Vec<u32>>>,
+    /// The seats of each participant, and the world in which its death can be proved.
+    pub seats: RefCell<Vec<Vec<u32>>>,
     pub world: RefCell<Option<Arc<World>>>,
-    /// What shuttle's own schedulers see of the accesses, when they choose instead of a plan.
+    /// Lets shuttle's own schedulers see the accesses, when they choose the order instead of a plan.
     pub chosen: RefCell<Option<Arc<AtomicBool>>>,
     pub probing: Cell<bool>,
     /// Changes that were refused as `Busy` in the last execution.
@@ -84,7 +84,7 @@ impl Stage {
         self.refused.set(0);
         *self.chosen.borrow_mut() = self.probing.get().then(|| Arc::new(AtomicBool::new(false)));
         self.log.borrow_mut().clear();
-        self.slots.borrow_mut().clear();
+        self.seats.borrow_mut().clear();
         *self.world.borrow_mut() = Some(world.clone());
     }
 
@@ -119,12 +119,12 @@ impl Stage {
         if now.dies {
             self.dead.borrow_mut()[me] = true;
             let world = self.world.borrow().clone().unwrap();
-            self.slots.borrow()[me].iter().for_each(|slot| world.kill(*slot));
-            // Unwinding past the engine is what a kill is to it: it has no destructors.
+            self.seats.borrow()[me].iter().for_each(|seat| world.kill(*seat));
+            // Unwinding through the engine has the effect of a kill, because the engine has no destructors.
             resume_unwind(Box::new(Death));
         }
         self.switch(me);
-        // It may be the first of this participant's accesses in its next turn, too.
+        // When the turn ended here, this access is also the first one of the participant's next turn.
         let again = self.plan.borrow().get(self.turn.get()).copied();
         if again.is_some_and(|turn| turn.who == me && turn.steps != TO_THE_END) {
             self.left.set(self.left.get().saturating_sub(1));
@@ -137,7 +137,7 @@ impl Stage {
     }
 }
 
-/// Lets the plan say who is next. Task 0 only starts the others and waits for them.
+/// A scheduler that follows the plan. Task 0 only starts the others and waits for them.
 pub struct Planned<F> {
     pub next: F,
 }
@@ -159,7 +159,7 @@ impl<F: FnMut() -> Option<Plan>> Scheduler for Planned<F> {
             let turn = stage.plan.borrow().get(stage.turn.get()).copied();
             match turn {
                 Some(turn) if can(TaskId::from(turn.who + 1)) => return Some(TaskId::from(turn.who + 1)),
-                // It is over already.
+                // The participant has already finished.
                 Some(_) => stage.next_turn(),
                 None => return runnable.first().map(|task| task.id()),
             }

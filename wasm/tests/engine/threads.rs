@@ -1,5 +1,5 @@
-//! Many threads on one region. Every value says what it is, so that whatever a reader gets can be checked by itself; every
-//! thread is made to stumble at random accesses, because two cores alone meet too seldom.
+//! Many threads on one region. Every value names its key, so that each read can be checked by itself. Every thread yields at
+//! random accesses, because threads on two cores alone would interleave too seldom.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -10,7 +10,7 @@ use crate::harness::*;
 
 const THREADS: u64 = 4;
 
-/// `{key, writer, sequence, bytes that follow from them …}`.
+/// `{key, writer, sequence, bytes computed from these …}`.
 fn value_of(key: u64, writer: u64, sequence: u64, bytes: u64) -> Vec<u8> {
     let mut random = Random::new(key << 40 ^ writer << 32 ^ sequence);
     let mut value: Vec<u8> = [key, writer, sequence].iter().flat_map(|part| part.to_le_bytes()).collect();
@@ -18,7 +18,7 @@ fn value_of(key: u64, writer: u64, sequence: u64, bytes: u64) -> Vec<u8> {
     value
 }
 
-/// Checks that a value is whole and belongs to `key`; its writer and sequence.
+/// Checks that a value is whole and belongs to `key`. Returns its writer and sequence.
 fn authentic(key: u64, value: &[u8]) -> (u64, u64) {
     let part = |i: usize| u64::from_le_bytes(value[i * 8..i * 8 + 8].try_into().unwrap());
     let (writer, sequence) = (part(1), part(2));
@@ -35,10 +35,10 @@ fn size(random: &mut Random) -> u64 {
     }
 }
 
-/// Lets this thread give way at random before accesses to shared memory.
-fn stumble(mut random: Random) {
+/// Makes this thread yield before random accesses to shared memory.
+fn yield_at_random(mut random: Random) {
     let mut steady = 0;
-    faults::ring(Some(Box::new(move || {
+    faults::before_access(Some(Box::new(move || {
         if steady == 0 {
             steady = 1 + random.below(3_000);
             std::thread::yield_now();
@@ -47,7 +47,7 @@ fn stumble(mut random: Random) {
     })));
 }
 
-/// Runs `act` in `THREADS` threads, each with a participant of its own.
+/// Runs `act` in `THREADS` threads, each with its own participant.
 fn together<T: Send>(world: &Arc<World>, seed: u64, act: impl Fn(u64, Cache, Random) -> T + Sync) -> Vec<T> {
     let start = std::sync::Barrier::new(THREADS as usize);
     std::thread::scope(|scope| {
@@ -58,9 +58,9 @@ fn together<T: Send>(world: &Arc<World>, seed: u64, act: impl Fn(u64, Cache, Ran
                     let cache = Cache::join(world);
                     start.wait();
                     let random = Random::new(seed ^ thread << 48);
-                    stumble(random.clone());
+                    yield_at_random(random.clone());
                     let result = act(thread, cache, random);
-                    faults::ring(None);
+                    faults::before_access(None);
                     result
                 })
             })
@@ -69,9 +69,9 @@ fn together<T: Send>(world: &Arc<World>, seed: u64, act: impl Fn(u64, Cache, Ran
     })
 }
 
-/// Every key has one writer, who tells after each change how far it is: nobody may see anything older than that.
+/// Every key has one writer, which publishes its sequence after each change: no reader may see an older value.
 #[test]
-fn nothing_torn_nothing_back_from_the_dead() {
+fn nothing_torn_and_nothing_resurrected() {
     let _watchdog = Watchdog::new("nothing_torn_nothing_back_from_the_dead", 120);
     let seed = seed("nothing_torn_nothing_back_from_the_dead");
     for size_mib in [1, 4] {
@@ -99,7 +99,7 @@ fn nothing_torn_nothing_back_from_the_dead() {
                     }
                     4 => drop(cache.touch(&own.to_le_bytes(), 1e9)),
                     _ => {
-                        // Some keys are wanted more than others.
+                        // Some keys are read more often than others.
                         let key = random.below(keys).min(random.below(keys));
                         let floor = done[key as usize].load(SeqCst).max(seen[key as usize]);
                         let name = key.to_le_bytes();
@@ -123,7 +123,7 @@ fn nothing_torn_nothing_back_from_the_dead() {
     }
 }
 
-/// Counters among values that are overwritten all the time: they are moved again and again, and nothing is lost.
+/// Counters among values that are overwritten all the time: the counters are moved again and again, and no increment is lost.
 #[test]
 fn no_increment_is_lost() {
     let _watchdog = Watchdog::new("no_increment_is_lost", 120);
@@ -162,18 +162,18 @@ fn at_most_one_wins() {
     let _watchdog = Watchdog::new("at_most_one_wins", 120);
     let seed = seed("at_most_one_wins");
     let world = World::new(MIB);
-    // More do not fit: none may be evicted.
+    // As many as fit, so that none is evicted.
     let rounds = scaled(3_000).min(4_000);
     let wins = together(&world, seed, |me, mut cache, mut random| {
         let mut wins = Vec::new();
         for round in 0..rounds {
-            // Whoever is first to fill a key.
+            // The first to fill a key wins.
             let with = With { expect: Expect::Absent, ..PLAIN };
             match cache.store(format!("prize {round}").as_bytes(), &[me as u8], &with) {
                 Ok(_) => wins.push(round),
                 Err(refused) => assert_eq!(refused, Refused::Unexpected),
             }
-            // Counting by compare-and-set: every success is one.
+            // Counts by compare-and-set: every success adds one.
             let mut tries = 0;
             while tries < 100 {
                 tries += 1;
@@ -190,7 +190,7 @@ fn at_most_one_wins() {
                     }
                 }
             }
-            assert!(tries < 100, "nobody gets anywhere");
+            assert!(tries < 100, "no compare-and-set succeeds");
             cache.set(format!("value {}", random.below(8)).as_bytes(), &[0; 2000]).unwrap();
         }
         cache.leave();
@@ -204,12 +204,12 @@ fn at_most_one_wins() {
     all.sort();
     let twice: Vec<u64> = all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
     assert_eq!(twice, [], "won more than once");
-    assert_eq!(all.len() as u64, rounds, "some were won by nobody");
+    assert_eq!(all.len() as u64, rounds, "some keys were won by nobody");
     let tally = u64::from_le_bytes(cache.get(b"tally").unwrap().value[..].try_into().unwrap());
     assert_eq!(tally, THREADS * rounds);
 }
 
-/// Threads that die at random accesses, at the same time as others go on; whoever reads checks what it gets.
+/// Threads die at random accesses while others go on. Readers check what they get.
 #[test]
 fn the_living_go_on_among_the_dying() {
     let _watchdog = Watchdog::new("the_living_go_on_among_the_dying", 120);
@@ -239,7 +239,7 @@ fn the_living_go_on_among_the_dying() {
                             }
                         });
                         deaths += died as u64;
-                        // Dead in either case.
+                        // It is dead in either case.
                         cache.die();
                     }
                     deaths
@@ -280,7 +280,7 @@ fn the_living_go_on_among_the_dying() {
     crate::crash::assert_no_leak(&mut cache);
 }
 
-/// Many writers overwrite what fits easily: the compactions of all of them together evict nothing.
+/// Many writers overwrite keys that fit easily: their compactions, all at the same time, evict nothing.
 #[test]
 fn overwriting_together_evicts_nothing() {
     let _watchdog = Watchdog::new("overwriting_together_evicts_nothing", 120);

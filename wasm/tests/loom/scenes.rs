@@ -1,4 +1,4 @@
-//! The scenes: each furnishes a region so that what it is about happens at once.
+//! The scenes: each furnishes a region so that the situation it tests arises within few accesses.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,19 +10,19 @@ use loom::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use crate::stage::*;
 
-/// The key that a scene is about, and others.
+/// The key that a scene tests, and others.
 const KEY: u64 = 1;
 const OTHER: u64 = 2;
 const THIRD: u64 = 3;
 
-/// A message from one participant to the other, beside the cache.
+/// A message from one participant to the other that does not go through the cache.
 fn message() -> (Rc<AtomicU64>, Rc<AtomicU64>) {
     let message = Rc::new(AtomicU64::new(0));
     (message.clone(), message)
 }
 
-/// Six segments full of fillers, the seventh open, and none free but the reserve. Slot 3 opens segments from 1 on; the
-/// seventh is 7, which is also the first that slot 1 opens when it is free again.
+/// A region with six segments full of fillers, the seventh open, and only the reserve free. Seat 3 opens segments from 1 on;
+/// the seventh is segment 7, which is also the first that seat 1 opens when it is free again.
 fn brimful(world: &Rc<World>) -> Rc<Cache> {
     let cache = Cache::join(world, 3);
     cache.fill(6);
@@ -31,7 +31,7 @@ fn brimful(world: &Rc<World>) -> Rc<Cache> {
 
 // ---- reading ---------------------------------------------------------------------------------------------------------
 
-/// A region in which the next `set` of slot 0 reclaims the segment that KEY lies in, and writes to its first bytes.
+/// A region in which the next `set` of seat 0 reclaims the segment of KEY, and writes to its first bytes.
 fn doomed(world: &Rc<World>) -> (Rc<Cache>, Rc<Cache>) {
     let (writer, reader) = (Cache::join(world, 0), Cache::join(world, 1));
     writer.set(KEY, 1, 2).unwrap();
@@ -66,7 +66,7 @@ fn get_while_its_bytes_are_reused() {
     });
 }
 
-/// I1: the same by another key.
+/// I1: the bytes that a reader copies are reclaimed meanwhile, and written again by a `set` of another key.
 #[test]
 fn get_while_another_takes_its_bytes() {
     explore("get_while_another_takes_its_bytes", |world| {
@@ -86,7 +86,7 @@ fn get_while_another_takes_its_bytes() {
     });
 }
 
-/// I2: an entry that is moved is there all the time.
+/// I2: an entry that is being moved is found all the time.
 #[test]
 fn get_while_it_is_moved() {
     explore("get_while_it_is_moved", |world| {
@@ -106,7 +106,7 @@ fn get_while_it_is_moved() {
     });
 }
 
-/// I2: whoever learns that a `set` has returned never sees what was before.
+/// I2: a reader that knows that a `set` has returned does not see an older value.
 #[test]
 fn get_after_set() {
     explore("get_after_set", |world| {
@@ -122,7 +122,7 @@ fn get_after_set() {
             },
             move || {
                 let known = told.load(Acquire);
-                let got = reader.peek(KEY).expect("it is there all the time");
+                let got = reader.peek(KEY).expect("the key is there all the time");
                 assert!(got > known, "{known} {got}");
                 assert!(reader.peek(KEY).unwrap() >= got);
             },
@@ -134,7 +134,7 @@ fn get_after_set() {
     });
 }
 
-/// I2 for `delete`.
+/// I2: a reader that knows that a `delete` has returned does not see the value.
 #[test]
 fn get_after_delete() {
     explore("get_after_delete", |world| {
@@ -162,7 +162,7 @@ fn get_after_delete() {
 
 // ---- the log ---------------------------------------------------------------------------------------------------------
 
-/// The same with an open segment that is dead, three quarters of it.
+/// Like `brimful`, with an open segment of which three quarters are dead.
 fn brimful_of_dead(world: &Rc<World>) -> Rc<Cache> {
     let cache = brimful(world);
     for _ in 0..3 {
@@ -189,10 +189,10 @@ fn append_while_it_is_reclaimed() {
     });
 }
 
-/// M1 when neither of the two has sealed the segment: that one has died since.
+/// M1: the segment was sealed by a third participant, which has died since.
 #[test]
 fn append_while_it_is_reclaimed_by_a_third() {
-    // Accesses after which it is sealed.
+    // Accesses after which the segment is sealed.
     static STEPS: OnceLock<u64> = OnceLock::new();
     let sealing = |cache: &Cache| {
         let _ = cache.set(KEY, 4, 11);
@@ -224,7 +224,7 @@ fn append_while_it_is_reclaimed_by_a_third() {
     });
 }
 
-/// M1 for one who has only just joined.
+/// M1: the writer has only just attached.
 #[test]
 fn join_and_append_while_it_is_reclaimed() {
     explore("join_and_append_while_it_is_reclaimed", |world| {
@@ -241,7 +241,7 @@ fn join_and_append_while_it_is_reclaimed() {
     });
 }
 
-/// Two open the same lane: no segment is lost, and no record.
+/// Two participants open the same lane: no segment is lost, and no record.
 #[test]
 fn opening_a_lane() {
     explore("opening_a_lane", |world| {
@@ -258,7 +258,7 @@ fn opening_a_lane() {
     });
 }
 
-/// One appends the last record that fits, the other seals.
+/// One appends the last record that fits, the other seals the segment.
 #[test]
 fn sealing_a_segment() {
     explore("sealing_a_segment", |world| {
@@ -343,7 +343,7 @@ impl TakeOk for Cell<Result<bool, cache_machine_core::Refused>> {
     }
 }
 
-/// Counts the increments that were done.
+/// Increments, and counts the increments that succeeded.
 fn increments(cache: Rc<Cache>, done: &Rc<Cell<u32>>) -> impl FnOnce() + 'static {
     let done = done.clone();
     move || {
@@ -353,7 +353,7 @@ fn increments(cache: Rc<Cache>, done: &Rc<Cell<u32>>) -> impl FnOnce() + 'static
     }
 }
 
-/// P4: two count.
+/// P4: two increment a counter.
 #[test]
 fn increment_and_increment() {
     explore("increment_and_increment", |world| {
@@ -367,7 +367,7 @@ fn increment_and_increment() {
     });
 }
 
-/// P4: two count what is not there yet, or no counter yet.
+/// P4: two increment a key that is absent, or a number that is not a counter yet.
 #[test]
 fn first_increments() {
     explore("first_increments", |world| {
@@ -381,7 +381,7 @@ fn first_increments() {
     });
 }
 
-/// A version of a counter is the version of one number only.
+/// I1: a version of a counter belongs to one number only.
 #[test]
 fn get_while_it_is_counted() {
     explore("get_while_it_is_counted", |world| {
@@ -399,7 +399,7 @@ fn get_while_it_is_counted() {
                 let known = told.load(Acquire);
                 let got = two.peek_version(KEY).unwrap();
                 assert!(known == 0 || got.0 == 2f64.to_bits(), "{got:?}");
-                // Odd while it changes, and then it proves nothing.
+                // The version is odd while the number changes. Then it proves nothing.
                 assert!(got.1 % 2 == 1 || (got == before) == (got.1 == before.1), "{before:?} {got:?}");
             },
             move || assert_eq!(again.peek(KEY), Some(2f64.to_bits())),
@@ -407,7 +407,7 @@ fn get_while_it_is_counted() {
     });
 }
 
-/// P4: one counts what the other moves.
+/// P4: one increments a counter that the other moves.
 #[test]
 fn increment_while_it_is_moved() {
     explore("increment_while_it_is_moved", |world| {
@@ -422,7 +422,7 @@ fn increment_while_it_is_moved() {
             increments(two, &done),
             move || one.set(OTHER, 2, 11).unwrap(),
             move || {
-                // A counter whose lock the reclaimer does not get pins its segment, and another one is taken.
+                // When the reclaimer does not get the lock of the counter, it reclaims another segment.
                 assert_eq!(last.peek(KEY), Some((done.get() as f64).to_bits()));
                 assert_eq!(last.peek(OTHER), Some(2));
                 last.check();
@@ -433,8 +433,8 @@ fn increment_while_it_is_moved() {
 
 // ---- the near cache --------------------------------------------------------------------------------------------------
 
-/// What was kept with a stamp is only given as long as it is what the cache holds: one changes KEY by `change` and tells
-/// so, the other asks twice, for what it has kept or for the first time.
+/// A value in a near cache is served only as long as it is what the cache holds. One participant changes KEY by `change` and
+/// sends a message; the other reads twice, with the value in its near cache or without.
 fn near(name: &str, tag: Option<&'static str>, after: Option<u64>, change: fn(&Cache)) {
     near_kept(name, true, tag, after, change);
     near_kept(&format!("{name}, first"), false, tag, after, change);
@@ -444,7 +444,7 @@ fn near_kept(name: &str, kept: bool, tag: Option<&'static str>, after: Option<u6
     explore_for(name, 2, move |world| {
         let (one, two, last) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 3));
         last.store(KEY, 1, 1, tag).unwrap();
-        // So hot that nobody warms it any more.
+        // So hot that no read raises the heat any more.
         for _ in 0..6 {
             assert_eq!(if kept { two.get_near(KEY) } else { last.get(KEY) }, Some(1));
         }
@@ -491,7 +491,7 @@ fn near_and_invalidate() {
     near("near_and_invalidate", Some("tag"), None, |cache| cache.invalidate("tag"));
 }
 
-/// A stamp outlives the record it was taken from: the place is reused by another value of the key.
+/// The place of a record is reused by another value of the same key, while a near cache has the stamp of the old one.
 #[test]
 fn near_while_its_bytes_are_reused() {
     explore("near_while_its_bytes_are_reused", |world| {
@@ -516,8 +516,8 @@ fn near_while_its_bytes_are_reused() {
 
 // ---- large values ----------------------------------------------------------------------------------------------------
 
-/// Fills what the segment that was begun gives, so that the next `set` reclaims another one.
-fn finish_what_was_begun(cache: &Cache) {
+/// Fills the room that the segment under reclaim gives, so that the next `set` reclaims another one.
+fn finish_begun_segment(cache: &Cache) {
     cache.set(OTHER, 2, 11).unwrap();
     cache.set(THIRD, 3, 11).unwrap();
 }
@@ -531,7 +531,7 @@ fn get_while_its_chunk_is_moved() {
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
         let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
-        finish_what_was_begun(&one);
+        finish_begun_segment(&one);
         play(
             move || one.set(OTHER, 4, 11).unwrap(),
             move || assert_eq!(two.peek(KEY), Some(1)),
@@ -552,7 +552,7 @@ fn get_while_the_bytes_of_its_chunk_are_reused() {
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
         let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
-        finish_what_was_begun(&one);
+        finish_begun_segment(&one);
         play(
             move || {
                 one.set(THIRD, 4, 11).unwrap();
@@ -577,14 +577,14 @@ fn storing_a_large_value_while_its_chunk_is_reclaimed() {
         last.set(THIRD, 0, 2).unwrap();
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
-        finish_what_was_begun(&one);
+        finish_begun_segment(&one);
         let stored = Rc::new(Cell::new(false));
         let storing = stored.clone();
         play(
             move || one.set(OTHER, 4, 11).unwrap(),
             move || storing.set(two.end_large(KEY, chunk).is_ok()),
             move || {
-                // The engine gives a value up that lost a chunk; a head without its chunk must not stay.
+                // The engine evicts a value that lost a chunk: a head without its chunk must not stay.
                 let got = last.peek(KEY);
                 assert!(got.is_none() || stored.get() && got == Some(1), "{} {got:?}", stored.get());
                 assert_eq!(last.has(KEY), got.is_some());
@@ -594,9 +594,9 @@ fn storing_a_large_value_while_its_chunk_is_reclaimed() {
     });
 }
 
-// ---- those who die ---------------------------------------------------------------------------------------------------
+// ---- deaths ---------------------------------------------------------------------------------------------------
 
-/// One dies before its `n`th access and the other goes on, for some `n` and all that they can see of each other then.
+/// One dies before its `n`th access and the other goes on, for some `n`, with all orders of what they can see of each other.
 fn dying<const N: usize>(name: &str, steps: [u64; N], furnish: fn(&Rc<World>) -> Rc<Cache>, act: fn(&Cache)) {
     for n in steps {
         let deaths = Arc::new(AtomicBool::new(false));
@@ -616,7 +616,7 @@ fn dying<const N: usize>(name: &str, steps: [u64; N], furnish: fn(&Rc<World>) ->
                 },
                 move || {
                     last.check_structure();
-                    // Whatever the dead one held, nobody has to wait for it now.
+                    // Nobody has to wait for what the dead one held.
                     last.set(KEY, 4, 2).unwrap();
                     assert_eq!(last.peek(KEY), Some(4));
                     last.check_structure();

@@ -1,4 +1,4 @@
-//! What the scenes stand on: a region whose words loom takes over when it is furnished, participants that speak in keys and
+//! What the scenes share: a region whose words are modelled by loom once it is furnished, participants that take keys and
 //! numbers, and the search.
 
 use std::cell::{Cell, RefCell};
@@ -15,17 +15,17 @@ use cache_machine_core::{
 };
 use loom::thread;
 
-/// Any type byte but [`NUMBER`].
+/// Any value type but [`NUMBER`].
 const TEXT: u8 = 2;
 /// Words of the stack of a thread.
 const STACK: usize = 0x4000;
 
-/// Whose a slot is.
+/// Who owns a seat.
 const NOBODY: u64 = 0;
 const LIVING: u64 = 1;
 const TAKEN: u64 = 2;
 
-/// A region, and behind it who is alive.
+/// The words of a region, and behind them one word for the owner of each seat.
 pub struct World {
     words: Vec<Word>,
     geometry: Geometry,
@@ -42,12 +42,12 @@ impl World {
     }
 
     fn region(&self) -> Region {
-        // SAFETY: under loom an array of words, which lives as long as the world.
+        // SAFETY: under loom a region is an array of words, which lives as long as the world.
         unsafe { Region::new(self.words.as_ptr() as *mut u8, MODEL_SIZE) }.unwrap()
     }
 
-    fn slot(&self, slot: u32) -> &Word {
-        &self.words[(self.geometry.segment(self.geometry.segments) / 8 + slot) as usize]
+    fn seat(&self, seat: u32) -> &Word {
+        &self.words[(self.geometry.segment(self.geometry.segments) / 8 + seat) as usize]
     }
 }
 
@@ -61,13 +61,13 @@ impl Host for TestHost {
     }
 
     // A system call is a full barrier on both sides.
-    fn take(&self, slot: u32) -> bool {
-        let word = self.world.slot(slot);
+    fn take(&self, seat: u32) -> bool {
+        let word = self.world.seat(seat);
         word.load(SeqCst) == NOBODY && word.compare_exchange(NOBODY, TAKEN, SeqCst, Relaxed).is_ok()
     }
 
-    fn release(&self, slot: u32) {
-        self.world.slot(slot).store(NOBODY, SeqCst)
+    fn release(&self, seat: u32) {
+        self.world.seat(seat).store(NOBODY, SeqCst)
     }
 
     fn pause(&self, attempt: u32) -> bool {
@@ -79,9 +79,9 @@ impl Host for TestHost {
 /// A value in the near cache.
 struct Kept {
     value: u64,
-    /// What proves it.
+    /// Proves that the value is unchanged.
     sight: Sight,
-    /// Of each tag the slot and the snapshot of its counter.
+    /// For each tag the number of its counter, and the snapshot of it.
     tags: Vec<(u32, u32)>,
 }
 
@@ -95,12 +95,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub fn join(world: &Rc<World>, slot: u32) -> Rc<Cache> {
-        world.slot(slot).store(LIVING, SeqCst);
-        let me = Participant::attach(world.region(), TestHost { world: world.clone() }, slot);
+    pub fn join(world: &Rc<World>, seat: u32) -> Rc<Cache> {
+        world.seat(seat).store(LIVING, SeqCst);
+        let me = Participant::attach(world.region(), TestHost { world: world.clone() }, seat);
         let scratch = RefCell::new(vec![0; (MAX_BLOCK / 8 + world.geometry.max_record / 8) as usize]);
         let none = Participant::<TestHost>::no_tags();
-        // So that the first version is not fetched in the play.
+        // Fetches the first block of versions before the play.
         me.version();
         Rc::new(Cache { me, world: world.clone(), scratch, none, near: RefCell::new(None) })
     }
@@ -109,7 +109,7 @@ impl Cache {
         Key::new(key, 8, 0, self.me.seed)
     }
 
-    /// Stores `words` words that all say `value`.
+    /// Stores a value of `words` words that all are `value`.
     pub fn set(&self, key: u64, value: u64, words: usize) -> Result<(), Refused> {
         self.store(key, value, words, None)
     }
@@ -122,15 +122,21 @@ impl Cache {
             self.me.tag_block(&given(tag), block);
         }
         let tags = block.as_ref().unwrap_or(&self.none);
-        let draft =
-            Draft { kind: TEXT, flags: 0, version: self.me.version(), expiry: f64::INFINITY, tags, value: &bytes };
+        let draft = Draft {
+            value_type: TEXT,
+            flags: 0,
+            version: self.me.version(),
+            expiry: f64::INFINITY,
+            tags,
+            value: &bytes,
+        };
         self.me.set(&self.key(&[key]), &draft, Expect::Anything)
     }
 
     pub fn set_number(&self, key: u64, number: f64) -> Result<(), Refused> {
         let bytes = number.to_le_bytes();
         let draft = Draft {
-            kind: NUMBER,
+            value_type: NUMBER,
             flags: 0,
             version: self.me.version(),
             expiry: f64::INFINITY,
@@ -146,7 +152,7 @@ impl Cache {
         self.end_large(key, chunk)
     }
 
-    /// Writes the chunk; its version and place.
+    /// Writes the chunk. Returns its version and place.
     pub fn begin_large(&self, key: u64, value: u64) -> (u64, Place) {
         let version = self.me.version();
         let bytes = value.to_le_bytes().repeat(2);
@@ -177,12 +183,12 @@ impl Cache {
         self.me.invalidate(&given(tag))
     }
 
-    /// The value of `key`, without counting and warming.
+    /// The value of `key`, without counting the read or raising the heat.
     pub fn peek(&self, key: u64) -> Option<u64> {
         self.look(key, WANT_VALUE | WANT_QUIET).map(|(value, _)| value)
     }
 
-    /// The same with its version.
+    /// The value of `key` and its version, without counting the read or raising the heat.
     pub fn peek_version(&self, key: u64) -> Option<(u64, u64)> {
         self.look(key, WANT_VALUE | WANT_QUIET).map(|(value, found)| (value, found.version))
     }
@@ -210,7 +216,7 @@ impl Cache {
                 // SAFETY: as above.
                 match unsafe { self.me.read_chunk(&key, found.version, 0, value.as_mut_ptr().cast()) } {
                     Some(length) => length as u64,
-                    // Replaced while it was read.
+                    // The value was replaced while it was read.
                     None => continue,
                 }
             } else {
@@ -223,7 +229,7 @@ impl Cache {
         None
     }
 
-    /// What [`Cache::get`] gives, by way of a near cache of one value, as `src/near/near.ts` does.
+    /// Reads like [`Cache::get`], but through a near cache of one value, as `src/near/near.ts` does.
     pub fn get_near(&self, key: u64) -> Option<u64> {
         let mut near = self.near.take();
         if !near.as_ref().is_some_and(|kept| self.me.is_still(&kept.sight)) {
@@ -231,15 +237,16 @@ impl Cache {
             near = near.filter(|kept| kept.sight.stamp == seen.stamp).map(|kept| Kept { sight: seen, ..kept });
         }
         let region = &self.me.region;
-        let counter = |slot: u32| region.word(region.geometry.tag(slot % region.geometry.tags)).load(SeqCst) as u32;
-        if let Some(kept) = near.filter(|kept| kept.tags.iter().all(|(slot, snapshot)| counter(*slot) == *snapshot)) {
+        let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst) as u32;
+        if let Some(kept) = near.filter(|kept| kept.tags.iter().all(|(number, snapshot)| counter(*number) == *snapshot))
+        {
             let value = kept.value;
             *self.near.borrow_mut() = Some(kept);
             return Some(value);
         }
         let (value, found) = self.look(key, WANT_VALUE | WANT_TAGS | WANT_AFTER_FIND)?;
         if found.stamp.entry != 0 {
-            // The tag block: its length and the number of tags, then what is kept of each.
+            // The tag block: its length and the number of tags, then for each the number of its counter and the snapshot.
             let block = &self.scratch.borrow()[(self.world.geometry.max_record / 8) as usize..];
             let count = if found.tags > 0 { (block[0] >> 32) as usize } else { 0 };
             let tags = block[1..1 + count].iter().map(|word| (*word as u32, (*word >> 32) as u32)).collect();
@@ -250,7 +257,7 @@ impl Cache {
         Some(value)
     }
 
-    /// Fills segments with entries that nobody asks for, two each.
+    /// Fills segments with entries that nobody reads, two each.
     pub fn fill(&self, segments: u64) {
         for i in 0..2 * segments {
             self.set(1000 + i, 7, 11).unwrap();
@@ -261,11 +268,11 @@ impl Cache {
         self.me.audit().iter().filter(|each| each.phase == phase).count()
     }
 
-    /// Checks the structure and the books. Nobody writes now.
+    /// Checks the structure and the live bytes. Nobody writes meanwhile.
     pub fn check(&self) {
         self.check_structure();
         for each in self.me.audit() {
-            assert!(each.booked == each.found || each.phase == Phase::Free, "the books are wrong: {each:?}");
+            assert!(each.booked == each.found || each.phase == Phase::Free, "the live bytes are wrong: {each:?}");
         }
     }
 
@@ -273,27 +280,27 @@ impl Cache {
         assert_eq!(self.me.validate(), Ok(()), "the structure is broken");
     }
 
-    /// Does `act` and vanishes before its `n`th access to shared memory; whether it came to that.
+    /// Runs `act`, and dies before its `n`th access to shared memory. Whether there was such an access.
     pub fn dies_at(&self, n: u64, act: impl FnOnce(&Cache)) -> bool {
         struct Death;
         let me = thread::current().id();
         let left = Cell::new(n);
-        // loom's threads share a thread of the system, and the bell.
-        faults::hang(Some(Rc::new(move || {
+        // loom's threads share a thread of the operating system, and so the hook.
+        faults::before_access_shared(Some(Rc::new(move || {
             if thread::current().id() == me {
                 if left.get() == 0 {
-                    faults::hang(None);
+                    faults::before_access_shared(None);
                     resume_unwind(Box::new(Death));
                 }
                 left.set(left.get() - 1);
             }
         })));
         let result = catch_unwind(AssertUnwindSafe(|| act(self)));
-        faults::hang(None);
+        faults::before_access_shared(None);
         match result {
             Ok(()) => false,
             Err(payload) if payload.is::<Death>() => {
-                self.world.slot(self.me.slot).store(NOBODY, SeqCst);
+                self.world.seat(self.me.seat).store(NOBODY, SeqCst);
                 true
             }
             Err(payload) => resume_unwind(payload),
@@ -310,7 +317,7 @@ fn given(tag: &str) -> Vec<u8> {
 
 // ---- the search ------------------------------------------------------------------------------------------------------
 
-/// One execution: what the threads do at the same time, and what must hold afterwards.
+/// A play: what the threads do at the same time, and what must hold afterwards.
 pub struct Play {
     pub acts: Vec<Box<dyn FnOnce()>>,
     pub end: Box<dyn FnOnce()>,
@@ -322,14 +329,14 @@ pub fn play(one: impl FnOnce() + 'static, two: impl FnOnce() + 'static, end: imp
 }
 
 impl Play {
-    /// And a third one, who comes first where the search begins.
+    /// Adds a third participant, which runs first where the search begins.
     pub fn and(mut self, third: impl FnOnce() + 'static) -> Play {
         self.acts.insert(0, Box::new(third));
         self
     }
 }
 
-/// The execution touched words that loom did not know of.
+/// The panic of an execution that wrote to words which are not modelled.
 struct Again;
 
 std::thread_local! {
@@ -340,7 +347,7 @@ fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect(name))
 }
 
-/// Adds the words that were missed; whether there were any.
+/// Adds the words that were missed to the modelled ones. Whether there were any.
 fn learn(words: &Mutex<BTreeSet<usize>>) -> bool {
     let Some(world) = WORLD.take() else { return false };
     let mut words = words.lock().unwrap();
@@ -349,12 +356,13 @@ fn learn(words: &Mutex<BTreeSet<usize>>) -> bool {
     words.len() > before
 }
 
-/// Searches the executions of a scene with more and more preemptions. The furnishing in `scene` is not part of the play.
+/// Searches the executions of a scene with more and more preemptions. What `scene` does before it returns the play is not
+/// searched.
 pub fn explore(name: &str, scene: impl Fn(&Rc<World>) -> Play + Send + Sync + 'static) {
     explore_for(name, 1, scene);
 }
 
-/// The same for one of so many `parts` of a scene, which share its time.
+/// Like `explore`, for one of `parts` parts of a scene, which share its time.
 pub fn explore_for(name: &str, parts: u32, scene: impl Fn(&Rc<World>) -> Play + Send + Sync + 'static) {
     let scene = Arc::new(scene);
     let words: Arc<Mutex<BTreeSet<usize>>> = Arc::default();
@@ -375,7 +383,7 @@ pub fn explore_for(name: &str, parts: u32, scene: impl Fn(&Rc<World>) -> Play + 
             let result = catch_unwind(AssertUnwindSafe(|| builder.check(move || execute(&*scene, &known, &counted))));
             match result {
                 Ok(()) => break,
-                // Whatever failed, failed for want of words.
+                // This failure does not count: not all words were modelled.
                 Err(_) if learn(&words) => {}
                 Err(failure) => {
                     println!("{name}: fails with {bound} preemptions in execution {}", count.load(Relaxed));
@@ -395,7 +403,7 @@ pub fn explore_for(name: &str, parts: u32, scene: impl Fn(&Rc<World>) -> Play + 
 
 fn execute(scene: &dyn Fn(&Rc<World>) -> Play, known: &Mutex<BTreeSet<usize>>, count: &AtomicU64) {
     count.fetch_add(1, Relaxed);
-    faults::hang(None);
+    faults::before_access_shared(None);
     let world = World::new();
     let Play { acts, end } = scene(&world);
     {
@@ -413,10 +421,10 @@ fn execute(scene: &dyn Fn(&Rc<World>) -> Play, known: &Mutex<BTreeSet<usize>>, c
     end();
 }
 
-/// loom asks for what can be sent, although its threads take turns on one.
+/// Makes a closure `Send`, which loom asks for although its threads take turns on one thread.
 struct Local(Box<dyn FnOnce()>);
 
-// SAFETY: it stays on its thread of the system.
+// SAFETY: the closure stays on its thread of the operating system.
 unsafe impl Send for Local {}
 
 impl Local {

@@ -1,0 +1,23 @@
+//! Whether a record still counts: it has not expired, and neither a `clear` nor an invalidation of one of its tags came
+//! after it was written. How the tag block of a record is made is told in `entries/tags.rs`.
+
+use crate::format::record::{EXPIRES, Record};
+use crate::participant::participant::{Host, Participant};
+use crate::sync::Acquire;
+
+impl<H: Host> Participant<H> {
+    /// Whether nothing has invalidated the record since it was written.
+    #[inline]
+    pub(crate) fn is_current(&self, record: &Record) -> bool {
+        record.clear_epoch == self.clear_epoch()
+            && record.tag_snapshots(&self.region).all(|(counter, snapshot)| {
+                // Acquire: pairs with the increment in `invalidate`.
+                self.region.word(self.region.geometry.tag_counter(counter)).load(Acquire) as u32 == snapshot
+            })
+    }
+
+    /// Whether a lookup of the record is a hit: nothing has invalidated it, and it has not expired.
+    pub(crate) fn is_live(&self, record: &Record) -> bool {
+        self.is_current(record) && !(record.has(EXPIRES) && record.expiry(&self.region) <= self.host.now())
+    }
+}
