@@ -2,8 +2,8 @@
 
 use std::vec::Vec;
 
+use crate::format::header::CHUNKED;
 use crate::format::layout::Class;
-use crate::format::record::CHUNKED;
 use crate::format::segment::{Phase, State};
 use crate::index::probe::{entries_of, load_entry, resolve};
 use crate::participant::participant::{Host, Participant};
@@ -17,7 +17,7 @@ pub struct Audited {
     pub class: Class,
     pub generation: u32,
     /// Live bytes as accounted for.
-    pub booked: i64,
+    pub accounted: i64,
     /// Bytes of the records and chunks there that the index leads to.
     pub found: i64,
 }
@@ -29,8 +29,8 @@ impl<H: Host> Participant<H> {
             .map(|segment| {
                 let state = State(self.region.word(geometry.state(segment)).load(Acquire));
                 let (phase, class, generation) = (state.phase(), state.class(), state.generation());
-                let booked = self.live_bytes(segment, generation);
-                Audited { segment, phase, class, generation, booked, found: 0 }
+                let accounted = self.live_bytes(segment, generation);
+                Audited { segment, phase, class, generation, accounted, found: 0 }
             })
             .collect();
         for entry_at in (0..geometry.buckets).flat_map(|bucket| entries_of(geometry, bucket)) {

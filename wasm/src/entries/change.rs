@@ -5,10 +5,9 @@ use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
 use crate::entries::store::Refused;
 use crate::entries::tags::Block;
+use crate::format::header::{CHUNKED, EXPIRES, LengthField, SecondWord};
 use crate::format::layout::Counter;
-use crate::format::record::{
-    CHANGING, CHUNKED, EXPIRES, HEADER, HEADER_WITH_EXPIRY, LengthField, Record, SecondWord, Space, words,
-};
+use crate::format::record::{CHANGING, HEADER, HEADER_WITH_EXPIRY, Record, Space, words};
 use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, is_valid, probe, replace_any_heat, warm};

@@ -2,8 +2,9 @@
 //! an invalidation comes before the record is published.
 
 use crate::entries::tags::Block;
+use crate::format::header::{EXPIRES, SecondWord, TAGGED, key_kind_flags};
 use crate::format::layout::WORD;
-use crate::format::record::{EXPIRES, HEADER, SecondWord, Space, TAGGED, key_kind_flags, words};
+use crate::format::record::{HEADER, Space, words};
 use crate::index::key::Key;
 use crate::participant::participant::{Host, Participant};
 

@@ -8,8 +8,9 @@
 use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
 use crate::entries::tags::Block;
+use crate::format::header::{CHUNK, CHUNKED, LengthField, SecondWord};
 use crate::format::layout::Class;
-use crate::format::record::{CHUNK, CHUNK_HEADER, CHUNKED, LengthField, Place, SecondWord};
+use crate::format::record::{CHUNK_HEADER, Place};
 use crate::index::key::Key;
 use crate::index::probe::{Probe, is_valid, probe};
 use crate::log::append::Purpose;

@@ -28,7 +28,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Removes the entries of a bucket that point nowhere. By the invariant of the index, an entry that still stands after
-    /// its segment was seen in another life was written by somebody else: foreign bytes.
+    /// its segment was seen in another life was not written by the engine: it is foreign bytes.
     #[cold]
     fn remove_dangling(&self, hash: u64) {
         let geometry = &self.region.geometry;

@@ -1,8 +1,9 @@
 //! Lookups: find the entry, copy the record, and check that the entry still stands and its segment is still in the same
 //! life. A lookup takes no lock, never waits, and ends after a bounded number of attempts.
 
+use crate::format::header::{CHUNKED, EXPIRES};
 use crate::format::layout::{BUCKET_WORDS, CLEAR_EPOCH_AT, Counter, MAX_KEY, WAYS, WORD};
-use crate::format::record::{CHUNKED, EXPIRES, Record};
+use crate::format::record::Record;
 use crate::format::segment::Phase;
 use crate::index::entry::{Entry, EntryState, MAX_HEAT};
 use crate::index::key::{KEY_NAMESPACED, Key, bucket_of};

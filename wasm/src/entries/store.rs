@@ -4,8 +4,9 @@
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
+use crate::format::header::{CHUNKED, LengthField};
 use crate::format::layout::{Class, Counter};
-use crate::format::record::{CHANGING, CHUNKED, LengthField, Space};
+use crate::format::record::{CHANGING, Space};
 use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, find_place, is_valid, probe, replace_any_heat, resolve};

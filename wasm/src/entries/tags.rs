@@ -7,7 +7,7 @@
 //! ```text
 //! given by the caller   count u16 │ bytes of the namespace's prefix u16, then for each tag: length u16 (highest bit: keep the
 //!                       name out of the record) │ prefix and UTF-8
-//! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names as above without the prefix,
+//! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ the given names without the prefix,
 //!                       zero-padded
 //! ```
 
@@ -120,8 +120,7 @@ impl<H: Host> Participant<H> {
     pub(crate) fn renew_tags(&self, record: &Record) {
         for (i, (counter, _)) in (0u32..).zip(record.tag_snapshots(&self.region)) {
             let at = self.region.geometry.tag_counter(counter);
-            let snapshot = self.region.word(at).load(SeqCst) << 32;
-            self.region.fill(record.tag_snapshot_at(i), snapshot | counter as u64);
+            record.fill_tag_snapshot(&self.region, i, counter, self.region.word(at).load(SeqCst) as u32);
         }
     }
 

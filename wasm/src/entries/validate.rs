@@ -1,8 +1,9 @@
 //! Walks the whole structure and checks every invariant that can be checked while nobody else writes. For tests, fuzzing,
 //! and for users who suspect damage.
 
+use crate::format::header::{CHUNK, CHUNKED};
 use crate::format::layout::{GRAIN, META_BUMP, WORD};
-use crate::format::record::{CHUNK, CHUNKED, Record};
+use crate::format::record::Record;
 use crate::format::segment::{Lane, Phase, State};
 use crate::index::entry::fingerprint_of;
 use crate::index::key::bucket_of;

@@ -1,6 +1,7 @@
 //! What lies where in the shared memory, and the words that it is made of.
 
 pub mod hash;
+pub mod header;
 pub mod layout;
 pub mod record;
 pub mod region;

@@ -2,7 +2,7 @@
 //! the exceptions named below.
 //!
 //! ```text
-//!   0  length u32 (a multiple of 16; its low four bits count the unused bytes at the end) │ generation u32
+//!   0  length u32 │ generation u32               see `header.rs`
 //!   8  key length u16 │ value type u8 │ flags u8 │ clear epoch u32
 //!  16  hash of the key
 //!  24  version
@@ -10,9 +10,6 @@
 //!      [tags: bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names]    if TAGGED
 //!      key, zero-padded to 8
 //!      value
-//!
-//! flags    7    6 5        4 3     2       1      0
-//!          │      │ key kind │ CHUNK │ CHUNKED │ TAGGED │ EXPIRES │
 //! ```
 //!
 //! The first word is written before anything else, so that a walk can skip a record that was never finished. Its generation
@@ -25,20 +22,10 @@
 //! *Mutable* records change one word at a time, and only under the lock of their bucket: counters change their number and
 //! version, heads of large values the places of chunks that are moved.
 
+use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord, LengthField, SecondWord, TAGGED, key_kind_of};
 use crate::format::layout::{GRAIN, Geometry, MAX_KEY, MAX_TAGS, WORD};
 use crate::format::region::Region;
 use crate::sync::{Acquire, Relaxed, SeqCst};
-
-/// The record has an expiry.
-pub const EXPIRES: u32 = 1;
-/// The record has tags.
-pub const TAGGED: u32 = 2;
-/// The record is the head of a large value.
-pub const CHUNKED: u32 = 4;
-/// The record is a chunk of a large value.
-pub const CHUNK: u32 = 8;
-const KEY_KIND_SHIFT: u32 = 4;
-const KEY_KIND_MASK: u32 = 3;
 
 /// The lowest bit of a version: set while the number of a counter changes.
 pub const CHANGING: u64 = 1;
@@ -57,113 +44,11 @@ const VERSION: u32 = 3 * WORD;
 const OPTIONAL: u32 = HEADER;
 
 const _: () = assert!(VERSION + WORD == HEADER && HEADER % GRAIN == 0 && GRAIN == 2 * WORD);
-const _: () = assert!((EXPIRES | TAGGED | CHUNKED | CHUNK) >> KEY_KIND_SHIFT == 0);
 
 /// Rounds bytes up to whole words.
 #[inline(always)]
 pub const fn words(bytes: u32) -> u32 {
     (bytes + WORD - 1) & !(WORD - 1)
-}
-
-/// The flags of a key kind.
-#[inline(always)]
-pub const fn key_kind_flags(key_kind: u32) -> u32 {
-    key_kind << KEY_KIND_SHIFT
-}
-
-/// The length of a record as its first word holds it: a multiple of sixteen, and how many bytes at the end are unused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LengthField(pub u32);
-
-impl LengthField {
-    /// For a record that uses this many bytes.
-    #[inline(always)]
-    pub const fn of(bytes: u32) -> LengthField {
-        let length = (bytes + GRAIN - 1) & !(GRAIN - 1);
-        LengthField(length | (length - bytes))
-    }
-
-    /// Bytes that the record takes in the log.
-    #[inline(always)]
-    pub const fn length(self) -> u32 {
-        self.0 & !(GRAIN - 1)
-    }
-
-    #[inline(always)]
-    pub const fn unused(self) -> u32 {
-        self.0 & (GRAIN - 1)
-    }
-}
-
-/// The first word of a record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FirstWord(pub u64);
-
-impl FirstWord {
-    /// The length of the mark behind the last record of a segment.
-    const END: LengthField = LengthField(0xFFFF_FFF0);
-
-    #[inline(always)]
-    pub const fn new(length: LengthField, generation: u32) -> FirstWord {
-        FirstWord((generation as u64) << 32 | length.0 as u64)
-    }
-
-    /// The mark behind the last record of a segment.
-    #[inline(always)]
-    pub const fn end(generation: u32) -> FirstWord {
-        FirstWord::new(FirstWord::END, generation)
-    }
-
-    /// A gap that is too short for a record.
-    #[inline(always)]
-    pub const fn gap(generation: u32) -> FirstWord {
-        FirstWord::new(LengthField(GRAIN), generation)
-    }
-
-    #[inline(always)]
-    pub const fn length(self) -> LengthField {
-        LengthField(self.0 as u32)
-    }
-
-    #[inline(always)]
-    pub const fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
-
-/// The second word of a record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SecondWord(pub u64);
-
-impl SecondWord {
-    pub const fn new(key_length: u32, value_type: u8, flags: u32, clear_epoch: u32) -> SecondWord {
-        SecondWord((clear_epoch as u64) << 32 | (flags as u64) << 24 | (value_type as u64) << 16 | key_length as u64)
-    }
-
-    #[inline(always)]
-    const fn key_length(self) -> u32 {
-        self.0 as u32 & 0xFFFF
-    }
-
-    #[inline(always)]
-    const fn value_type(self) -> u8 {
-        (self.0 >> 16) as u8
-    }
-
-    #[inline(always)]
-    const fn flags(self) -> u32 {
-        (self.0 >> 24) as u32 & 0xFF
-    }
-
-    #[inline(always)]
-    pub const fn clear_epoch(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    #[inline(always)]
-    pub const fn is_tagged(self) -> bool {
-        self.flags() & TAGGED != 0
-    }
 }
 
 /// Space for a record that a participant has reserved. The participant's hazard names the segment until it is withdrawn.
@@ -339,7 +224,7 @@ impl Record {
 
     #[inline(always)]
     pub fn key_kind(&self) -> u32 {
-        self.flags >> KEY_KIND_SHIFT & KEY_KIND_MASK
+        key_kind_of(self.flags)
     }
 
     pub fn hash(&self, region: &Region) -> u64 {
@@ -366,8 +251,13 @@ impl Record {
     }
 
     /// Where the counter and the snapshot of tag number `i` lie.
-    pub fn tag_snapshot_at(&self, i: u32) -> u32 {
+    fn tag_snapshot_at(&self, i: u32) -> u32 {
         self.tags_at + WORD + i * WORD
+    }
+
+    /// Writes the counter and the snapshot of tag number `i` of a record that is not published yet.
+    pub fn fill_tag_snapshot(&self, region: &Region, i: u32, counter: u32, snapshot: u32) {
+        region.fill(self.tag_snapshot_at(i), (snapshot as u64) << 32 | counter as u64)
     }
 
     /// For each tag the number of its counter and the snapshot of it, taken when the record was written.

@@ -23,7 +23,7 @@ impl Region {
     ///
     /// # Safety
     /// `base` must be aligned to 64 bytes and stay valid for reads and writes of `size` bytes while the value (or a
-    /// copy of it) is used, and everybody else who uses those bytes must do so through this crate.
+    /// copy of it) is used, and all other uses of those bytes must go through this crate.
     pub unsafe fn new(base: *mut u8, size: u32) -> Option<Region> {
         debug_assert!((cfg!(loom) || base.addr() % 64 == 0) && size % PAGE == 0);
         Some(Region { base, geometry: Geometry::of(size)? })

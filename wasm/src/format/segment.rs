@@ -14,8 +14,8 @@
 //!                     └───────────┘  pinned by a living participant, or walked a step further: put back
 //! ```
 //!
-//! One compare-and-swap moves a segment to its next phase. Owner and generation are in the same word, so whoever finds a
-//! segment between two phases knows who was changing it.
+//! One compare-and-swap moves a segment to its next phase. Owner and generation are in the same word, so a participant that
+//! finds a segment in RECLAIM knows which incarnation of which seat reclaims it.
 
 use crate::format::layout::Class;
 

@@ -182,8 +182,8 @@ fn replace(region: &Region, entry_at: u32, from: Entry, to: Entry) -> bool {
 /// The caller holds the lock of the bucket, or has the entry's segment in RECLAIM. The change is counted before it is made,
 /// for near caches: see `Participant::find`. A participant that dies between the two has changed nothing.
 pub fn replace_any_heat(region: &Region, entry_at: u32, from: Entry, to: impl Fn(Entry) -> Entry) -> Option<Entry> {
-    // Release: pairs with the Acquire load of the change counter in `Participant::find`. Who sees the count also sees the
-    // lock held, the segment in RECLAIM, or what was done under it. `replace` is a release too, so everybody sees the count
+    // Release: pairs with the Acquire load of the change counter in `Participant::find`. A reader that sees the count also
+    // sees the lock held, the segment in RECLAIM, or what was done under it. `replace` is a release too, so everybody sees the count
     // before the change.
     let bucket = region.geometry.bucket_at(entry_at);
     region.word(region.geometry.changes(bucket)).fetch_add(1, AcqRel);

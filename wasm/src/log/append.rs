@@ -4,8 +4,9 @@
 //! published. A reclaimer changes the segment's state first, and reads the hazards second. Both do so with sequential
 //! consistency, so one of them sees the other: bytes are never recycled under a writer, however long it is descheduled.
 
+use crate::format::header::{FirstWord, LengthField};
 use crate::format::layout::{Class, GRAIN, META_BUMP};
-use crate::format::record::{FirstWord, LengthField, Space};
+use crate::format::record::Space;
 use crate::format::segment::{Lane, Phase, State};
 use crate::log::policy::Pressure;
 use crate::log::reclaim::{Reclaimed, WHOLE};

@@ -1,7 +1,8 @@
 //! The chunks of large values in the log, and what keeps them. Chunks stand in no index. A chunk is kept by the head that
 //! lists it, or, before there is a head, by the participant that is still writing the value.
 
-use crate::format::record::{CHUNK, CHUNK_HEADER, CHUNKED, Place, Record, Space, end_of_segment};
+use crate::format::header::{CHUNK, CHUNKED};
+use crate::format::record::{CHUNK_HEADER, Place, Record, Space, end_of_segment};
 use crate::format::segment::{Phase, State};
 use crate::index::entry::Entry;
 use crate::index::key::bucket_of;

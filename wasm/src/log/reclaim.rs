@@ -1,7 +1,7 @@
 //! Reclaiming: SEALED → RECLAIM → FREE, in steps.
 //!
 //! Each write walks a few records of a segment, so that no write has to wait for a whole segment. Between two steps the
-//! segment is sealed as before, and nobody owns it. Its progress is stored beside it, for whoever goes on. What lies before
+//! segment is sealed as before, and nobody owns it. Its progress is stored beside it, so that any participant can go on. What lies before
 //! the progress is in no entry, and cannot be in one again at the same place: entries are made only for records that were
 //! appended while the segment was open, by writers whose hazards have been read.
 //!

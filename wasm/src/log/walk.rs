@@ -2,8 +2,9 @@
 
 use core::cell::OnceCell;
 
+use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord};
 use crate::format::layout::{Class, Counter, GRAIN, META_BUMP};
-use crate::format::record::{CHUNK, CHUNKED, EXPIRES, FirstWord, HEADER, Record, end_of_segment};
+use crate::format::record::{HEADER, Record, end_of_segment};
 use crate::format::segment::{Phase, State};
 use crate::index::entry::Entry;
 use crate::index::probe::{Hit, entries_of, find_place, load_entry, replace_any_heat, resolve};
@@ -97,7 +98,7 @@ impl<H: Host> Participant<H> {
             return Ok(());
         };
         let held = self.lock_if_mutable(entry, hash)?;
-        // The entry is looked for again under the lock: the last holder may have replaced it.
+        // The entry is searched again under the lock: the last holder may have replaced it.
         let still_there = held.is_none() || find_place(&self.region, hash, record.at, record.generation).is_some();
         let mut result = Ok(());
         if let Some(hit) = resolve(&self.region, entry_at, entry).filter(|_| still_there) {

@@ -133,7 +133,7 @@ impl<H: Host> Participant<H> {
         self.evicting.set(_evicting);
     }
 
-    /// The sum of a statistic over all seats, whoever had them.
+    /// The sum of a statistic over all participants that ever had a seat.
     pub fn sum(&self, counter: u32) -> u64 {
         let geometry = &self.region.geometry;
         (0..geometry.participants)

@@ -121,7 +121,8 @@ impl<H: Host> Participant<H> {
         let word = self.seat_word(self.seat);
         let incarnation = Seat(word.load(Relaxed)).next_incarnation();
         self.incarnation.set(incarnation);
-        // Release: pairs with the Acquire in `is_gone`. Who sees the next incarnation sees everything done in the last one.
+        // Release: pairs with the Acquire in `is_gone`. A participant that sees the next
+        // incarnation sees everything that was done in the last one.
         word.store(seat(incarnation).0, Release);
     }
 

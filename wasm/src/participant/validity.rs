@@ -1,7 +1,8 @@
 //! Whether a record still counts: it has not expired, and neither a `clear` nor an invalidation of one of its tags came
 //! after it was written. How the tag block of a record is made is told in `entries/tags.rs`.
 
-use crate::format::record::{EXPIRES, Record};
+use crate::format::header::EXPIRES;
+use crate::format::record::Record;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::Acquire;
 

@@ -38,7 +38,7 @@ pub struct World {
 
 // SAFETY: the engine accesses the region through atomics, and the other fields are atomic.
 unsafe impl Send for World {}
-// SAFETY: as above.
+// SAFETY: the engine accesses the region through atomics, and the other fields are atomic.
 unsafe impl Sync for World {}
 
 impl World {
@@ -68,7 +68,7 @@ impl World {
     /// The bytes of the region, for hostile tests that have no other thread running.
     #[allow(clippy::mut_from_ref)]
     pub fn bytes(&self) -> &mut [u8] {
-        // SAFETY: as above; the caller is alone.
+        // SAFETY: allocated with this size, and no other thread uses the region meanwhile.
         unsafe { std::slice::from_raw_parts_mut(self.base, self.size as usize) }
     }
 
@@ -284,7 +284,7 @@ impl Cache {
     }
 
     pub fn get(&mut self, key: &[u8]) -> Option<Got> {
-        self.look(key, WANT_VALUE)
+        self.lookup(key, WANT_VALUE)
     }
 
     /// Reads like [`Cache::get`], but through the near cache.
@@ -307,7 +307,7 @@ impl Cache {
                 return Some(got);
             }
         }
-        let got = self.look(key, WANT_VALUE | WANT_AFTER_FIND)?;
+        let got = self.lookup(key, WANT_VALUE | WANT_AFTER_FIND)?;
         if got.stamp.entry != 0 {
             // The tag block: its length, the number of tags, and for each the number of its counter and the snapshot of it.
             let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
@@ -326,10 +326,10 @@ impl Cache {
 
     /// Reads without raising the heat of the entry.
     pub fn peek(&mut self, key: &[u8]) -> Option<Got> {
-        self.look(key, WANT_VALUE | WANT_QUIET)
+        self.lookup(key, WANT_VALUE | WANT_QUIET)
     }
 
-    fn look(&mut self, key: &[u8], want: u32) -> Option<Got> {
+    fn lookup(&mut self, key: &[u8], want: u32) -> Option<Got> {
         // A large value that was replaced while it was read is read again.
         for _ in 0..16 {
             if let Ok(found) = self.look_once(key, want) {
@@ -364,7 +364,7 @@ impl Cache {
         let mut whole = Vec::new();
         while (whole.len() as u64) < total {
             let number = whole.len() as u64 / chunk_bytes;
-            // SAFETY: as above.
+            // SAFETY: initialised, and the buffer is large enough and aligned.
             let length = unsafe { self.me.read_chunk(&key, found.version, number as u32, value) }.ok_or(Replaced)?;
             if length as u64 != chunk_bytes.min(total - whole.len() as u64) {
                 return Err(Replaced);
@@ -420,7 +420,7 @@ impl Cache {
     pub fn check(&self) {
         self.check_structure();
         for each in self.me.audit() {
-            assert!(each.booked == each.found || each.phase == Phase::Free, "the live bytes are wrong: {each:?}");
+            assert!(each.accounted == each.found || each.phase == Phase::Free, "the live bytes are wrong: {each:?}");
         }
     }
 

@@ -317,7 +317,10 @@ fn families_of_keys_spread_like_random_ones() {
             unseen += keys.len() - seen.len();
         }
         // One of 128 rounds has such a pair.
-        assert!(unseen <= 5 + scaled(1) as usize, "{name}: {unseen} keys look like another one to the index");
+        assert!(
+            unseen <= 5 + scaled(1) as usize,
+            "{name}: {unseen} keys have the bucket and the fingerprint of another key"
+        );
     }
 }
 
@@ -363,17 +366,17 @@ fn a_bucket_of_hot_entries_gives_new_ones_one_way() {
     let in_one = (0..).map(|i| format!("key {i}").into_bytes());
     let in_one = in_one.filter(|key| OwnedKey::of(key).with(seed).hash & (buckets - 1) == 5);
     let keys: Vec<Vec<u8>> = in_one.take(30).collect();
-    let (hot, newcomers) = keys.split_at(15);
+    let (hot, new_entries) = keys.split_at(15);
     for key in hot {
         cache.set(key, b"value").unwrap();
         (0..3).for_each(|_| assert!(cache.get(key).is_some()));
     }
     assert_eq!(cache.count(Counter::Evictions), 0);
-    for (i, key) in newcomers.iter().enumerate() {
+    for (i, key) in new_entries.iter().enumerate() {
         cache.set(key, b"value").unwrap();
         let there = |cache: &mut Cache, keys: &[Vec<u8>]| keys.iter().filter(|key| cache.peek(key).is_some()).count();
         assert_eq!(there(&mut cache, hot), 14);
-        assert_eq!(there(&mut cache, &newcomers[..i]), 0);
+        assert_eq!(there(&mut cache, &new_entries[..i]), 0);
         assert!(cache.peek(key).is_some());
         // From the second half on as hot as the others: there still is only one way for new entries.
         (0..if i < 8 { 0 } else { 3 }).for_each(|_| assert!(cache.get(key).is_some()));

@@ -241,7 +241,7 @@ fn m2_a_number_comes_back_to_its_place() {
             let change = move |at: usize, bytes: &[u8]| unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), (base + at) as *mut u8, bytes.len())
             };
-            // SAFETY: as above, and aligned.
+            // SAFETY: within the region, and aligned. Its only other user is the call that runs this hook.
             let entry = move || unsafe { ((base + entry_at) as *const u64).read() };
             let (accesses, back) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
             let (count, is_back) = (accesses.clone(), back.clone());

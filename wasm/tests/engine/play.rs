@@ -19,7 +19,7 @@ use crate::stage::*;
 pub struct Here<T>(T);
 // SAFETY: shuttle's tasks are coroutines of one thread.
 unsafe impl<T> Send for Here<T> {}
-// SAFETY: as above.
+// SAFETY: shuttle's tasks are coroutines of one thread.
 unsafe impl<T> Sync for Here<T> {}
 
 impl<T> Here<T> {
@@ -112,7 +112,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     if !dead.contains(&true) {
         for each in after.audit() {
             assert!(
-                each.booked == each.found || each.phase == Phase::Free,
+                each.accounted == each.found || each.phase == Phase::Free,
                 "{told}: the live bytes are wrong: {each:?}"
             );
         }

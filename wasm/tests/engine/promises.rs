@@ -259,7 +259,7 @@ fn the_price_of_an_entry() {
     let mut cache = Cache::join(&World::new(MIB));
     cache.set(&[b'k'; 16], &[0; 64]).unwrap();
     assert_eq!(
-        cache.audit().iter().map(|each| each.booked).sum::<i64>(),
+        cache.audit().iter().map(|each| each.accounted).sum::<i64>(),
         32 + 16 + 64,
         "bytes of one entry in the log"
     );
@@ -590,9 +590,9 @@ fn keys_that_hash_alike_are_different() {
     let lengths = ([82_008_995], [(7, 0), (8, 0)]);
     for (words, shapes) in [kinds, lengths] {
         let keys = shapes.map(|(length, kind)| Key::new(&words, length, kind, seed));
-        assert_eq!(seen_by_the_index(&keys[0]), seen_by_the_index(&keys[1]), "look for other keys");
+        assert_eq!(seen_by_the_index(&keys[0]), seen_by_the_index(&keys[1]), "find other keys for this seed");
         for (i, key) in keys.iter().enumerate() {
-            assert_eq!(look(&cache, key), None);
+            assert_eq!(lookup(&cache, key), None);
             let value = [i as u8; 8];
             let draft = Draft {
                 value_type: TEXT,
@@ -604,7 +604,7 @@ fn keys_that_hash_alike_are_different() {
             };
             cache.me.set(key, &draft, Expect::Absent).unwrap();
         }
-        assert_eq!(keys.map(|key| look(&cache, &key)), [Some([0; 8]), Some([1; 8])]);
+        assert_eq!(keys.map(|key| lookup(&cache, &key)), [Some([0; 8]), Some([1; 8])]);
     }
     // Among so many keys of equal length some share a bucket and a fingerprint.
     let mut alike = HashMap::new();
@@ -623,7 +623,7 @@ fn keys_that_hash_alike_are_different() {
     cache.check();
 }
 
-fn look(cache: &Cache, key: &Key) -> Option<[u8; 8]> {
+fn lookup(cache: &Cache, key: &Key) -> Option<[u8; 8]> {
     let (mut value, mut tags) = (vec![0u64; 8192], vec![0u64; MAX_BLOCK as usize / 8]);
     // SAFETY: room for any record and any tag block.
     let found = unsafe { cache.me.get(key, WANT_VALUE, value.as_mut_ptr().cast(), tags.as_mut_ptr().cast()) };
@@ -781,15 +781,15 @@ fn a_new_owner_of_a_seat_inherits_nothing() {
             let seat = victim.me.seat;
             dies_at(n, || deed(&mut victim));
             victim.die();
-            let newcomer = Cache::join(&world);
-            assert_eq!(newcomer.me.seat, seat);
+            let next = Cache::join(&world);
+            assert_eq!(next.me.seat, seat);
             world.patience.store(0, SeqCst);
             survivor.set(b"key", b"after").unwrap();
             for i in 0..2 * MIB as u64 / 4000 {
                 survivor.set(&name("flood", i), &[1; 4000]).unwrap();
             }
             crate::crash::assert_no_leak(&mut survivor);
-            drop(newcomer);
+            drop(next);
         }
     }
 }

@@ -23,7 +23,7 @@ fn message() -> (Rc<AtomicU64>, Rc<AtomicU64>) {
 
 /// A region with six segments full of fillers, the seventh open, and only the reserve free. Seat 3 opens segments from 1 on;
 /// the seventh is segment 7, which is also the first that seat 1 opens when it is free again.
-fn brimful(world: &Rc<World>) -> Rc<Cache> {
+fn full_region(world: &Rc<World>) -> Rc<Cache> {
     let cache = Cache::join(world, 3);
     cache.fill(6);
     cache
@@ -32,7 +32,7 @@ fn brimful(world: &Rc<World>) -> Rc<Cache> {
 // ---- reading ---------------------------------------------------------------------------------------------------------
 
 /// A region in which the next `set` of seat 0 reclaims the segment of KEY, and writes to its first bytes.
-fn doomed(world: &Rc<World>) -> (Rc<Cache>, Rc<Cache>) {
+fn about_to_be_reclaimed(world: &Rc<World>) -> (Rc<Cache>, Rc<Cache>) {
     let (writer, reader) = (Cache::join(world, 0), Cache::join(world, 1));
     writer.set(KEY, 1, 2).unwrap();
     writer.fill(6);
@@ -45,7 +45,7 @@ fn doomed(world: &Rc<World>) -> (Rc<Cache>, Rc<Cache>) {
 #[test]
 fn get_while_its_bytes_are_reused() {
     explore("get_while_its_bytes_are_reused", |world| {
-        let (writer, reader) = doomed(world);
+        let (writer, reader) = about_to_be_reclaimed(world);
         let (tell, told) = message();
         let last = reader.clone();
         play(
@@ -70,7 +70,7 @@ fn get_while_its_bytes_are_reused() {
 #[test]
 fn get_while_another_takes_its_bytes() {
     explore("get_while_another_takes_its_bytes", |world| {
-        let (writer, reader) = doomed(world);
+        let (writer, reader) = about_to_be_reclaimed(world);
         let last = reader.clone();
         play(
             move || writer.set(OTHER, 2, 2).unwrap(),
@@ -90,7 +90,7 @@ fn get_while_another_takes_its_bytes() {
 #[test]
 fn get_while_it_is_moved() {
     explore("get_while_it_is_moved", |world| {
-        let last = brimful(world);
+        let last = full_region(world);
         last.set(KEY, 0, 2).unwrap();
         last.set(KEY, 0, 2).unwrap();
         last.set(KEY, 1, 2).unwrap();
@@ -162,9 +162,9 @@ fn get_after_delete() {
 
 // ---- the log ---------------------------------------------------------------------------------------------------------
 
-/// Like `brimful`, with an open segment of which three quarters are dead.
-fn brimful_of_dead(world: &Rc<World>) -> Rc<Cache> {
-    let cache = brimful(world);
+/// Like `full_region`, with an open segment of which three quarters are dead.
+fn full_of_dead_records(world: &Rc<World>) -> Rc<Cache> {
+    let cache = full_region(world);
     for _ in 0..3 {
         cache.set(KEY, 0, 2).unwrap();
     }
@@ -176,7 +176,7 @@ fn brimful_of_dead(world: &Rc<World>) -> Rc<Cache> {
 #[test]
 fn append_while_it_is_reclaimed() {
     explore("append_while_it_is_reclaimed", |world| {
-        let last = brimful_of_dead(world);
+        let last = full_of_dead_records(world);
         let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
         play(
             move || one.set(OTHER, 2, 11).unwrap(),
@@ -201,14 +201,14 @@ fn append_while_it_is_reclaimed_by_a_third() {
         let steps = *STEPS.get_or_init(|| {
             let sealed = |steps: &u64| {
                 let world = World::new();
-                let (last, one) = (brimful_of_dead(&world), Cache::join(&world, 2));
+                let (last, one) = (full_of_dead_records(&world), Cache::join(&world, 2));
                 let before = last.in_phase(Phase::Sealed);
                 one.dies_at(*steps, sealing);
                 last.in_phase(Phase::Sealed) > before
             };
             (0..).find(sealed).unwrap()
         });
-        let last = brimful_of_dead(world);
+        let last = full_of_dead_records(world);
         let (one, two, third) = (Cache::join(world, 1), Cache::join(world, 0), Cache::join(world, 2));
         let both = play(
             move || one.set(OTHER, 2, 11).unwrap(),
@@ -228,7 +228,7 @@ fn append_while_it_is_reclaimed_by_a_third() {
 #[test]
 fn join_and_append_while_it_is_reclaimed() {
     explore("join_and_append_while_it_is_reclaimed", |world| {
-        let last = brimful_of_dead(world);
+        let last = full_of_dead_records(world);
         let (one, joined) = (Cache::join(world, 1), world.clone());
         play(
             move || one.set(OTHER, 2, 11).unwrap(),
@@ -411,7 +411,7 @@ fn get_while_it_is_counted() {
 #[test]
 fn increment_while_it_is_moved() {
     explore("increment_while_it_is_moved", |world| {
-        let last = brimful(world);
+        let last = full_region(world);
         last.increment(KEY).unwrap();
         last.set(THIRD, 0, 2).unwrap();
         last.set(THIRD, 0, 2).unwrap();
@@ -495,7 +495,7 @@ fn near_and_invalidate() {
 #[test]
 fn near_while_its_bytes_are_reused() {
     explore("near_while_its_bytes_are_reused", |world| {
-        let (writer, reader) = doomed(world);
+        let (writer, reader) = about_to_be_reclaimed(world);
         assert_eq!(reader.get_near(KEY), Some(1));
         let (tell, told) = message();
         let last = reader.clone();
@@ -526,7 +526,7 @@ fn finish_begun_segment(cache: &Cache) {
 #[test]
 fn get_while_its_chunk_is_moved() {
     explore("get_while_its_chunk_is_moved", |world| {
-        let last = brimful(world);
+        let last = full_region(world);
         last.set_large(KEY, 1).unwrap();
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
@@ -547,7 +547,7 @@ fn get_while_its_chunk_is_moved() {
 #[test]
 fn get_while_the_bytes_of_its_chunk_are_reused() {
     explore("get_while_the_bytes_of_its_chunk_are_reused", |world| {
-        let last = brimful(world);
+        let last = full_region(world);
         last.set_large(KEY, 1).unwrap();
         last.set(THIRD, 0, 2).unwrap();
         last.remove(THIRD).unwrap();
@@ -571,7 +571,7 @@ fn get_while_the_bytes_of_its_chunk_are_reused() {
 #[test]
 fn storing_a_large_value_while_its_chunk_is_reclaimed() {
     explore("storing_a_large_value_while_its_chunk_is_reclaimed", |world| {
-        let last = brimful(world);
+        let last = full_region(world);
         let (one, two) = (Cache::join(world, 1), Cache::join(world, 0));
         let chunk = two.begin_large(KEY, 1);
         last.set(THIRD, 0, 2).unwrap();
@@ -642,7 +642,7 @@ fn dying_in_a_set() {
 #[test]
 fn dying_while_reclaiming() {
     let furnish = |world: &Rc<World>| {
-        let last = brimful(world);
+        let last = full_region(world);
         last.set(KEY, 0, 2).unwrap();
         last.set(KEY, 0, 2).unwrap();
         last.set(KEY, 1, 2).unwrap();

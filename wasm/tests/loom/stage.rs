@@ -185,16 +185,16 @@ impl Cache {
 
     /// The value of `key`, without counting the read or raising the heat.
     pub fn peek(&self, key: u64) -> Option<u64> {
-        self.look(key, WANT_VALUE | WANT_QUIET).map(|(value, _)| value)
+        self.lookup(key, WANT_VALUE | WANT_QUIET).map(|(value, _)| value)
     }
 
     /// The value of `key` and its version, without counting the read or raising the heat.
     pub fn peek_version(&self, key: u64) -> Option<(u64, u64)> {
-        self.look(key, WANT_VALUE | WANT_QUIET).map(|(value, found)| (value, found.version))
+        self.lookup(key, WANT_VALUE | WANT_QUIET).map(|(value, found)| (value, found.version))
     }
 
     pub fn get(&self, key: u64) -> Option<u64> {
-        self.look(key, WANT_VALUE).map(|(value, _)| value)
+        self.lookup(key, WANT_VALUE).map(|(value, _)| value)
     }
 
     /// Whether there is an entry for `key`, readable or not.
@@ -204,7 +204,7 @@ impl Cache {
         unsafe { self.me.get(&self.key(&[key]), WANT_QUIET, tags.as_mut_ptr().cast(), std::ptr::null_mut()) }.is_some()
     }
 
-    fn look(&self, key: u64, want: u32) -> Option<(u64, Found)> {
+    fn lookup(&self, key: u64, want: u32) -> Option<(u64, Found)> {
         let mut scratch = self.scratch.borrow_mut();
         let (value, tags) = scratch.split_at_mut((self.world.geometry.max_record / 8) as usize);
         let words = [key];
@@ -213,7 +213,7 @@ impl Cache {
             // SAFETY: both buffers are large enough and aligned.
             let found = unsafe { self.me.get(&key, want, value.as_mut_ptr().cast(), tags.as_mut_ptr().cast()) }?;
             let length = if found.chunked {
-                // SAFETY: as above.
+                // SAFETY: the buffer is large enough and aligned.
                 match unsafe { self.me.read_chunk(&key, found.version, 0, value.as_mut_ptr().cast()) } {
                     Some(length) => length as u64,
                     // The value was replaced while it was read.
@@ -244,7 +244,7 @@ impl Cache {
             *self.near.borrow_mut() = Some(kept);
             return Some(value);
         }
-        let (value, found) = self.look(key, WANT_VALUE | WANT_TAGS | WANT_AFTER_FIND)?;
+        let (value, found) = self.lookup(key, WANT_VALUE | WANT_TAGS | WANT_AFTER_FIND)?;
         if found.stamp.entry != 0 {
             // The tag block: its length and the number of tags, then for each the number of its counter and the snapshot.
             let block = &self.scratch.borrow()[(self.world.geometry.max_record / 8) as usize..];
@@ -272,7 +272,7 @@ impl Cache {
     pub fn check(&self) {
         self.check_structure();
         for each in self.me.audit() {
-            assert!(each.booked == each.found || each.phase == Phase::Free, "the live bytes are wrong: {each:?}");
+            assert!(each.accounted == each.found || each.phase == Phase::Free, "the live bytes are wrong: {each:?}");
         }
     }
 
