@@ -12,7 +12,7 @@
  *   --seed 1             of the traces
  *   --cpu                by CPU time instead of the clock: for a busy machine, and only for speed without servers
  *   --out folder         where the report goes: report.md, report.json, speed.svg (bench/results; not with --quick)
- *   --from report.json   measures nothing, and makes the report anew from that one
+ *   --from report.json   measures nothing, and writes the report from this file
  *   --write-readme       puts the table into README.md, between its markers
  */
 

@@ -1,6 +1,6 @@
 /**
- * One cache for all workers of `node:cluster`. The first worker computes, the others read; then one is killed, and
- * the one that takes its place finds everything.
+ * One cache for all workers of `node:cluster`. The first worker loads the settings, and the others read them from the cache. Then
+ * one worker is killed, and its successor finds the settings in the cache too.
  *
  *     node examples/03-cluster.mjs
  */

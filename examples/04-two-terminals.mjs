@@ -1,6 +1,5 @@
 /**
- * Two programs that know nothing of each other but the name of a cache. Run this in two terminals at the same time: they
- * count together.
+ * Two programs that share a cache by its name. Run this in two terminals at the same time: both increment the same counter.
  *
  *     node examples/04-two-terminals.mjs
  */
@@ -24,7 +23,7 @@ for (let i = 0; i < 20; i++) {
 
 leave();
 
-/** Whoever is the last one removes the cache; otherwise it would stay until the machine restarts. */
+/** The last program removes the cache, which would otherwise stay until the machine restarts. */
 function leave() {
   if (cache.decrement("running") === 0) destroyCache("example-terminals");
   process.exit();

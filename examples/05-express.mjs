@@ -1,5 +1,5 @@
 /**
- * Express with cached responses: what one process has answered, all answer. Start it twice, with another PORT:
+ * Express with cached responses: a response of one process is used by all processes. Start it twice, with different ports:
  *
  *     PORT=3000 node examples/05-express.mjs
  */
@@ -9,7 +9,7 @@ import express from "express";
 
 const cache = openCache("example-express", { size: "8mb" });
 
-/** Keeps answers to GET requests that are the same for everybody: nothing that depends on cookies or on who asks. */
+/** Caches responses to GET requests. They must be the same for everybody, and not depend on cookies or on the user. */
 function cached(ttl) {
   return (request, response, next) => {
     if (request.method !== "GET") return next();
@@ -18,7 +18,7 @@ function cached(ttl) {
 
     const send = response.send.bind(response);
     response.send = (body) => {
-      // Objects come here once more, as text.
+      // Express calls `send` again with an object's JSON text.
       if (response.statusCode === 200 && (typeof body === "string" || Buffer.isBuffer(body))) {
         store(request.originalUrl, { type: response.get("content-type") ?? "html", body }, ttl);
       }
@@ -32,7 +32,7 @@ function store(key, value, ttl) {
   try {
     cache.set(key, value, { ttl });
   } catch (error) {
-    // An answer that finds no place, being too large or its URL too long for instance, is still an answer.
+    // A response that cannot be stored, for example because it is too large, is still sent.
     if (!(error instanceof CacheError)) throw error;
   }
 }

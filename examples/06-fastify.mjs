@@ -1,5 +1,5 @@
 /**
- * Fastify with cached responses, by two hooks. Start it twice, with another PORT:
+ * Fastify with cached responses, by two hooks. Start it twice, with different ports:
  *
  *     PORT=3000 node examples/06-fastify.mjs
  */
@@ -10,7 +10,7 @@ import fastify from "fastify";
 const cache = openCache("example-fastify", { size: "8mb" });
 const app = fastify();
 
-// Routes with `config: { cache: milliseconds }` are cached; they must not depend on cookies or on who asks.
+// Caches routes with `config: { cache: milliseconds }`. Their responses must not depend on cookies or on the user.
 app.addHook("onRequest", async (request, reply) => {
   if (request.routeOptions.config.cache === undefined) return;
   const hit = cache.get(request.url);
@@ -23,7 +23,7 @@ app.addHook("onSend", async (request, reply, body) => {
   try {
     cache.set(request.url, { type: reply.getHeader("content-type"), body }, { ttl });
   } catch (error) {
-    // An answer that finds no place, being too large or its URL too long for instance, is still an answer.
+    // A response that cannot be stored, for example because it is too large, is still sent.
     if (!(error instanceof CacheError)) throw error;
   }
 });

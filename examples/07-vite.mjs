@@ -1,6 +1,6 @@
 /**
- * A server that renders pages with Vite, and keeps them for all of its processes. A page carries a tag for what it was
- * made of, so that a change throws away what depends on it, in every process at once. Start it twice, with another PORT:
+ * A server that renders pages with Vite, and caches them for all of its processes. Each page has a tag for its source, so that a
+ * change of the source invalidates the pages made of it, in every process at once. Start it twice, with different ports:
  *
  *     PORT=3000 node examples/07-vite.mjs
  */
@@ -12,14 +12,14 @@ const cache = openCache("example-vite", { size: "8mb" });
 
 const PAGE = "export const render = (url) => '<h1>' + encodeURI(url) + '</h1> rendered by ' + process.pid";
 
-/** Stands for the source of an application, so that one file suffices. */
+/** A plugin in place of an application's sources, so that this example is one file. */
 const application = {
   name: "application",
   resolveId: (id) => (id === "virtual:page" ? id : undefined),
   load: (id) => (id === "virtual:page" ? PAGE : undefined),
 };
 
-/** Answers with rendered pages from the cache, or renders them. */
+/** A plugin that sends pages from the cache, and renders those that are missing. */
 const cachedPages = {
   name: "cached-pages",
   configureServer(vite) {
@@ -49,7 +49,7 @@ function keep(url, page) {
   try {
     cache.set(url, page, { ttl: 3_600_000, tags: ["source"] });
   } catch (error) {
-    // A page that finds no place, as its address is too long for a key for instance, is still a page.
+    // A page that cannot be stored, for example because its URL is too long for a key, is still sent.
     if (!(error instanceof CacheError)) throw error;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * A large table that every process looks things up in: once for all instead of a copy in each. Says what that saves.
+ * A large lookup table for several processes: one shared table instead of a copy in each process. Prints how much memory that saves.
  *
  *     node examples/08-lookup-table.mjs
  */
@@ -28,7 +28,7 @@ if (process.argv[2] === undefined) {
   console.log(`a Map in each process    ${Math.round(copies)} MB`);
   console.log(`one cache for all        ${Math.round(shared)} MB`);
   console.log(`saved                    ${Math.round(copies - shared)} MB`);
-  // A full cache evicts: leave room to spare, and know where to find a row that is not there.
+  // A full cache evicts: make it large enough, and know where to read a row that is missing.
   console.log(`evicted                  ${cache.stats().evictions} rows`);
   destroyCache("example-table");
 } else {
@@ -41,7 +41,7 @@ if (process.argv[2] === undefined) {
   process.disconnect();
 }
 
-/** Megabytes that all processes use together while they have the table. */
+/** The memory of all processes together while they have the table, in megabytes. */
 async function measure(kind) {
   const children = Array.from({ length: PROCESSES }, () => {
     return fork(new URL(import.meta.url), [kind], { execArgv: ["--expose-gc"] });
@@ -52,7 +52,7 @@ async function measure(kind) {
   return (await Promise.all(answers)).reduce((sum, [megabytes]) => sum + megabytes, 0);
 }
 
-/** Of this process, with its fair part of what it shares with others. */
+/** The memory of this process, including its share of the memory that several processes use, in megabytes. */
 function memory() {
   return Number(/^Pss: +(\d+) kB$/m.exec(readFileSync("/proc/self/smaps_rollup", "utf8"))[1]) / 1024;
 }

@@ -1,8 +1,8 @@
 /**
  * A rate limit for all processes together: 100 requests a minute, whichever process gets them.
  *
- * Its limits: it counts in fixed windows, so two windows that meet can let twice as many through. It counts on this
- * machine only. And a counter can be evicted when the cache is too small, which lets more through, never fewer.
+ * Its limits: it counts in fixed windows, so it may allow twice as many requests around the border of two windows. It counts only
+ * on this machine. If the cache is too small, a counter can be evicted, and then more requests are allowed, never fewer.
  *
  *     node examples/09-rate-limit.mjs
  */
@@ -23,7 +23,7 @@ if (process.argv[2] === undefined) {
 } else {
   const cache = openCache("example-rate-limit", { size: "1mb" });
 
-  // The first request of a window creates the counter with its ttl; later ones do not prolong it.
+  // The first request of a window creates the counter with its ttl; later requests do not extend it.
   const allow = (client) => cache.increment(`requests:${client}`, 1, { ttl: WINDOW_MS }) <= LIMIT;
 
   const asked = 60;

@@ -1,10 +1,9 @@
 /**
- * A job that one process is to run although all of them could: `add` stores only if the key is absent, so of all that
- * try one wins. Here the first winner is killed; its claim expires, and another one does the job.
+ * A job that only one of several processes should run. `add` stores only if the key is absent, so exactly one process gets the
+ * claim. Here the first owner is killed; its claim expires, and another process runs the job.
  *
- * Its limits: an owner that takes longer than the ttl, or stands still, is overtaken while it still believes to own the
- * job; and a claim can be evicted when the cache is too small. So this saves work that is done twice, and no more: let
- * nothing depend on it that must not happen twice.
+ * Its limits: an owner that takes longer than the ttl, or is stopped, loses its claim without knowing it. A claim can be evicted if
+ * the cache is too small. So this avoids most double work, but not all: do not use it for work that must never run twice.
  *
  *     node examples/10-run-once.mjs
  */
@@ -37,7 +36,7 @@ if (process.argv[2] === undefined) {
     console.log(`${process.pid} runs the job`);
     if (cache.increment("runs") === 1) process.kill(process.pid, "SIGKILL");
     await sleep(CLAIM_MS / 8);
-    // Stored only if the claim is still this process's own.
+    // Stores the result only if this process still has the claim.
     const stored = cache.compareAndSet(
       "report",
       claim.version,

@@ -1,6 +1,6 @@
 /**
- * Types: a cache that says what is in it, and namespaces with types of their own. Node.js 22.18 and later run this file as
- * it is, earlier ones after a compiler.
+ * Types: a cache and namespaces with the types of their values. Node.js 22.18 and later run this file directly; earlier versions
+ * need a compiler.
  *
  *     node examples/11-typescript.ts
  */

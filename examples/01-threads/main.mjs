@@ -1,5 +1,5 @@
 /**
- * One cache for all threads of a piscina pool: what one thread has computed, no thread computes again.
+ * One cache for all threads of a piscina pool. A result that one thread has computed is not computed again by any thread.
  *
  *     node examples/01-threads/main.mjs
  */
@@ -28,5 +28,5 @@ for (const round of ["first", "second"]) {
   );
 }
 
-// The cache needs no cleaning up: it is gone with the last thread that uses it.
+// The cache needs no cleanup: its memory is freed with the last thread that uses it.
 await pool.destroy();

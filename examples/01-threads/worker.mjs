@@ -1,4 +1,4 @@
-/** A task of the pool: the smallest factor of a number, from the cache if any thread knows it. */
+/** A task of the pool: finds the smallest factor of a number, in the cache if a thread has computed it before. */
 
 import { threadId } from "node:worker_threads";
 import { attachCache } from "cache-machine";

@@ -1,6 +1,6 @@
 /**
- * Two processes under pm2 with one cache. A pm2 of its own, so that yours is left alone; with yours it would be
- * `pm2 start server.mjs -i 2`.
+ * Two processes under pm2 share one cache. This example starts a pm2 of its own, so that yours is not affected. With yours, the
+ * command would be `pm2 start server.mjs -i 2`.
  *
  *     node examples/02-pm2/main.mjs
  */
@@ -14,7 +14,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { destroyCache } from "cache-machine";
 
-// pm2 reads its environment when it is loaded.
+// pm2 reads this variable when it is loaded.
 const home = (process.env.PM2_HOME = mkdtempSync(join(tmpdir(), "example-pm2-")));
 const { default: pm2 } = await import("pm2");
 const call = (method, ...args) => promisify(pm2[method]).call(pm2, ...args);
@@ -26,7 +26,7 @@ try {
   const env = { PORT: String(port) };
   await call("start", { name: "pages", script, exec_mode: "cluster", instances: 2, wait_ready: true, pmx: false, env });
 
-  // pm2 hands each connection to the next process.
+  // pm2 gives each connection to the next process.
   const ask = async () => (await fetch(`http://127.0.0.1:${port}/a`, { headers: { connection: "close" } })).text();
   for (let i = 0; i < 4; i++) process.stdout.write(await ask());
 
@@ -41,7 +41,7 @@ try {
   rmSync(home, { recursive: true, force: true });
   destroyCache("example-pm2");
 }
-// The client of pm2 would keep this process waiting.
+// The client of pm2 would keep this process running.
 process.exit();
 
 async function freePort() {

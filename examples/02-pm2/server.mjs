@@ -1,4 +1,4 @@
-/** A plain HTTP server. pm2 runs it in several processes, and they all have this one cache. */
+/** An HTTP server. pm2 runs it in several processes, which share this cache. */
 
 import { createServer } from "node:http";
 import { openCache } from "cache-machine";

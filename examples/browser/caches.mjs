@@ -1,4 +1,4 @@
-/** One cache for the page and all workers, or, to compare, one for each worker, of which the page does not make use. */
+/** One cache for the page and all workers, or, for comparison, one cache for each worker, which the page does not use. */
 
 import { createCache } from "cache-machine";
 
@@ -15,24 +15,24 @@ export class Caches {
     this.#shared = createCache({ size: sizeMib * MIB, nearCache: 0 });
   }
 
-  /** The cache that a worker is to use, and whether others use it too. */
+  /** The cache for a worker, and whether it is shared. */
   of(number, workers) {
     if (this.isShared) return { cache: this.#shared, shared: true };
     if (!this.#own.has(number)) {
-      // Together as much as the one that all share.
+      // All these caches together have the size of the shared one.
       const size = Math.max(MIB, Math.floor((this.sizeMib * MIB) / workers));
       this.#own.set(number, createCache({ size, nearCache: 0 }));
     }
     return { cache: this.#own.get(number), shared: false };
   }
 
-  /** Lets go of what only a terminated worker had. */
+  /** Closes the cache of a terminated worker, if it had its own. */
   forget(number) {
     this.#own.get(number)?.close();
     this.#own.delete(number);
   }
 
-  /** A tile, if the page may read it. */
+  /** Reads a tile from the shared cache. */
   read(key) {
     return this.isShared ? this.#shared.get(key) : undefined;
   }
@@ -46,8 +46,8 @@ export class Caches {
   }
 
   /**
-   * A cache has one size for its whole life, so another size is another cache. It gets the entries of the old one; those
-   * for which it has no room it evicts like any others.
+   * Changes the size. The size of a cache is fixed, so this creates another cache and copies the entries; it evicts those for
+   * which it has no room.
    */
   resize(sizeMib) {
     this.sizeMib = sizeMib;
@@ -58,7 +58,7 @@ export class Caches {
     old.close();
   }
 
-  /** Begins anew, with one cache for all or one for each. */
+  /** Starts again with empty caches: one for all, or one for each worker. */
   share(isShared) {
     this.isShared = isShared;
     this.#start();
@@ -70,7 +70,7 @@ export class Caches {
     this.#shared = this.isShared ? createCache({ size: this.sizeMib * MIB, nearCache: 0 }) : undefined;
   }
 
-  /** All caches there are, by name. */
+  /** All caches by name. */
   get all() {
     return new Map(this.#shared === undefined ? this.#own : [["shared", this.#shared]]);
   }

@@ -1,4 +1,4 @@
-/** All colours that canvases need: those of the style sheet, and the wheel of the fractal in light and dark. */
+/** The colours for canvases: those of the style sheet, and the colour wheels of the fractal for the light and the dark theme. */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let current;
@@ -6,12 +6,12 @@ dark.addEventListener("change", () => {
   current = undefined;
 });
 
-/** Calls back when light becomes dark or the other way round. */
+/** Calls back when the theme changes between light and dark. */
 export function onColoursChange(callback) {
   dark.addEventListener("change", callback);
 }
 
-/** Of the worker with this number; there are eight, then they begin again. */
+/** The colour of a worker; there are eight, which repeat. */
 export function workerColour(number) {
   return colours().workers[(number - 1) % 8];
 }
@@ -34,11 +34,11 @@ export function colours() {
   return current;
 }
 
-/** The set itself, then stops around the wheel. */
+/** The colour of the set itself, then the stops of the colour wheel. */
 const LIGHT = ["#23303f", "#f3efe4", "#d9dccb", "#9db9ae", "#4f8790", "#2c5a72", "#7c8b8d", "#d8a36a", "#f0d9b0"];
 const DARK = ["#0b0e12", "#8d4a35", "#2c2330", "#10202e", "#17405a", "#2f7a8a", "#8fb9a4", "#efe3bd", "#dc9c56"];
 
-/** Pixels for the bytes of a tile: the set, then 255 colours around the wheel. */
+/** The pixels for the bytes of a tile: 0 for the set, then 255 colours around the wheel. */
 function wheel([set, ...stops]) {
   const pixel = ([r, g, b]) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
   const pixels = new Uint32Array(256);

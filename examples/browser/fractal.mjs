@@ -1,23 +1,23 @@
 /**
- * The work that is worth caching: tiles of the Mandelbrot set. It knows nothing of caches.
+ * Renders tiles of the Mandelbrot set: the work that is worth caching. It does not use the cache.
  *
  * One unit of the map is one unit of the complex plane, and a tile of level 0; each level halves its tiles.
  */
 
 /** Pixels along the edge of a tile. */
 export const TILE = 96;
-/** Levels that 64-bit numbers can still tell apart. */
+/** The highest level at which 64-bit numbers can still distinguish neighbouring pixels. */
 export const MAX_LEVEL = 42;
-/** Bytes around the colour wheel for each doubling of the iterations. */
+/** Steps on the colour wheel for each doubling of the iterations. */
 const SHADES = 44;
-/** Each pixel is the mean of this many samples squared. */
+/** Each pixel is the mean of SAMPLES × SAMPLES samples. */
 const SAMPLES = 2;
 
 export const keyOf = ({ level, x, y }) => `${level}/${x}/${y}`;
 
 /**
- * A tile as bytes: first the number of the worker who made it, then one byte per pixel, 0 for the set itself and 1 to 255
- * around the colour wheel outside of it.
+ * Renders a tile as bytes: first the number of the worker, then one byte per pixel, 0 for the set itself and 1 to 255 around the
+ * colour wheel outside of it.
  */
 export function renderTile({ level, x, y }, worker) {
   const bytes = new Uint8Array(1 + TILE * TILE);
@@ -45,10 +45,10 @@ export function renderTile({ level, x, y }, worker) {
   return bytes;
 }
 
-/** Iterations until a point is far away, with a fraction; `limit` when it stays. */
+/** The number of iterations until a point escapes, with a fraction; `limit` if it does not. */
 function escapeTime(re, im, limit) {
   const q = (re - 0.25) ** 2 + im * im;
-  // The heart and the largest circle, where every point would take all iterations.
+  // Points in the main cardioid and the largest circle never escape, and would take all iterations.
   if (q * (q + re - 0.25) <= 0.25 * im * im || (re + 1) ** 2 + im * im <= 0.0625) return limit;
   let [a, b, aa, bb] = [0, 0, 0, 0];
   for (let n = 0; n < limit; n++) {

@@ -1,4 +1,4 @@
-/** Mouse, fingers, keys and buttons that move the map, and the tour, which goes on until somebody else takes over. */
+/** Moves the map by mouse, touch, keys and buttons, and by the tour, which any other input ends. */
 
 const KEY_PIXELS = 96;
 const FLY_MS = 350;
@@ -20,7 +20,7 @@ export function steer(map, find) {
   };
   const zoom = (levels) => {
     takeOver();
-    // To whole levels, where a pixel of a tile is a pixel of the screen.
+    // Zooms to whole levels, at which a pixel of a tile is a pixel of the screen.
     void map.fly({ ...map.target, zoom: Math.round(map.target.zoom + levels) }, FLY_MS);
   };
   const home = () => {
@@ -92,7 +92,7 @@ export function steer(map, find) {
   });
 }
 
-/** A point of the page, from the corner of the canvas. */
+/** The position of an event relative to the canvas. */
 function within(canvas, { clientX, clientY }) {
   const { left, top } = canvas.getBoundingClientRect();
   return { x: clientX - left, y: clientY - top };

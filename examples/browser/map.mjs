@@ -1,6 +1,5 @@
 /**
- * The map: a canvas over tiles that somebody else brings. It keeps only what is in view, so that what comes into view
- * again is asked for again.
+ * The map: a canvas that shows tiles. It keeps only the tiles in view, so that a tile that comes into view again is requested again.
  */
 
 import { colours, workerColour } from "./colours.mjs";
@@ -8,17 +7,17 @@ import { keyOf, MAX_LEVEL, TILE } from "./fractal.mjs";
 
 const HOME = { x: -0.62, y: 0 };
 const FLASH_MS = 700;
-/** Tiles beyond the edge of the view that are rendered before anybody sees them. */
+/** Number of tiles around the view that are rendered in advance. */
 const MARGIN = 1;
 const MAX_DENSITY = 2;
 
 export class FractalMap {
-  /** The view: the middle of the canvas on the map, and log2 of pixels per unit over the size of a tile. */
+  /** The view: the point in the middle of the canvas, and the zoom as log2 of (pixels per unit / pixels per tile). */
   view = { ...HOME, zoom: 1 };
   #canvas;
   #context;
   #tiles = new Map();
-  /** What was looked for in vain and has been asked for. */
+  /** Keys of tiles that were missing and have been requested. */
   #missing = new Set();
   #flight;
   #dirty = true;
@@ -28,8 +27,8 @@ export class FractalMap {
   #still = matchMedia("(prefers-reduced-motion: reduce)");
 
   /**
-   * @param read the bytes of a tile, or undefined; told whether this is only to fetch what a worker has just brought
-   * @param want told which tiles are missing, the most urgent first
+   * @param read returns the bytes of a tile, or undefined; its second argument says whether a worker has just answered
+   * @param want called with the missing tiles, most urgent first
    */
   constructor(canvas, read, want) {
     this.#canvas = canvas;
@@ -47,13 +46,13 @@ export class FractalMap {
     return { ...HOME, zoom };
   }
 
-  /** Tiles in view, and how many of them are there. */
+  /** The number of tiles in view, and how many of them have arrived. */
   get progress() {
     const places = [...this.#placesInView(0)];
     return { all: places.length, there: places.filter((place) => this.#tiles.has(keyOf(place))).length };
   }
 
-  /** A tile has come: its bytes, or undefined for "look for it again". */
+  /** Takes the answer for a tile: its bytes, or undefined if it has to be read from the cache. */
   arrived(place, bytes, fresh) {
     const key = keyOf(place);
     this.#missing.delete(key);
@@ -63,14 +62,14 @@ export class FractalMap {
     else this.#moved = true;
   }
 
-  /** Everything has to be looked for again. */
+  /** Drops all tiles, so that all are requested again. */
   forget() {
     this.#tiles.clear();
     this.#missing.clear();
     this.#moved = this.#dirty = true;
   }
 
-  /** Moves by pixels of the page. */
+  /** Moves the view by pixels of the page. */
   pan(dx, dy) {
     this.#land();
     const scale = this.#density / this.#pixelsPerUnit;
@@ -90,12 +89,12 @@ export class FractalMap {
     this.#look({ x: this.view.x + fromX * shift, y: this.view.y + fromY * shift, zoom });
   }
 
-  /** Where it is going, or is. */
+  /** The view at the end of the current flight, or the view itself. */
   get target() {
     return this.#flight?.to ?? this.view;
   }
 
-  /** Goes there smoothly; resolves when it is there, or when somebody else has taken over. */
+  /** Moves smoothly to a view; resolves at the end, or when other input has taken over. */
   fly(to, ms) {
     this.#land();
     return new Promise((done) => {
@@ -157,7 +156,7 @@ export class FractalMap {
     );
   }
 
-  /** Looks for what has come into view, and asks for what is not there. */
+  /** Reads the tiles that have come into view, and requests the missing ones. */
   #refresh() {
     const visible = new Set();
     const missing = [];
@@ -171,7 +170,7 @@ export class FractalMap {
     }
     this.#missing = new Set(missing.map(keyOf));
     for (const [key, { place }] of this.#tiles) {
-      // Tiles of other levels stand in for those that are missing.
+      // Draws tiles of other levels where tiles are missing.
       if (!visible.has(key) && (missing.length === 0 || !this.#isInView(place))) this.#tiles.delete(key);
     }
     const around = [...this.#placesInView(MARGIN)].filter((place) => !visible.has(keyOf(place)));
@@ -211,7 +210,7 @@ export class FractalMap {
     const t = ms === 0 ? 1 : Math.min(1, (now - start) / ms);
     const eased = t < 0.5 ? 2 * t * t : 1 - 2 * (1 - t) ** 2;
     const zoom = from.zoom + (to.zoom - from.zoom) * eased;
-    // Straight lines on the screen: most of the way is gone where it is far from everything.
+    // Moves along a straight line on the screen: fast where the zoom is small.
     const near = Math.abs(to.zoom - from.zoom) < 0.01;
     const [a, b, c] = [2 ** -zoom, 2 ** -to.zoom, 2 ** -from.zoom];
     const left = near ? 1 - eased : (a - b) / (c - b);

@@ -1,18 +1,18 @@
-/** The inside of caches as pictures: each segment a cell that fills from below, and the index as a strip of bars. */
+/** Draws the inside of caches: each segment as a cell that fills from below, and the index as a strip of bars. */
 
 import { colours } from "./colours.mjs";
 
-/** A cell and the space to the next one, in pixels of the page. */
+/** The size of a cell, and the distance between two, in pixels of the page. */
 const CELL = 11;
 const STEP = 14;
 const GROUP_GAP = 10;
 const FLASH_MS = 900;
 
-/** Draws the segments of all these caches, one after the other. */
+/** Draws the segments of all caches. */
 export class MemoryPicture {
   #canvas;
   #context;
-  /** Generation of each segment, and when it changed. */
+  /** The generation of each segment, and the time of its last change. */
   #lives = new Map();
 
   constructor(canvas) {
@@ -20,7 +20,7 @@ export class MemoryPicture {
     this.#context = canvas.getContext("2d");
   }
 
-  /** @param inspections what `inspect()` said of each cache, by its name */
+  /** @param inspections the result of `inspect()` for each cache, by name */
   draw(inspections) {
     const columns = Math.max(1, Math.floor((this.#canvas.clientWidth + STEP - CELL) / STEP));
     const heights = [...inspections.values()].map(({ segments }) => Math.ceil(segments.length / columns) * STEP);
@@ -38,7 +38,7 @@ export class MemoryPicture {
     }
   }
 
-  /** From 1, when a segment was just emptied, to 0. */
+  /** 1 when a segment has just been emptied, falling to 0. */
   #flash(id, generation, now) {
     const life = this.#lives.get(id);
     if (life?.generation !== generation) {
@@ -86,7 +86,7 @@ export class MemoryPicture {
   }
 }
 
-/** Bars for the parts of the index: entries, and in a lighter colour what still remembers evicted ones. */
+/** Draws bars for the parts of the index: live entries, and in a lighter colour ghosts of evicted ones. */
 export function drawIndex(canvas, inspections) {
   const context = canvas.getContext("2d");
   resize(canvas, context, canvas.clientHeight);
@@ -97,7 +97,7 @@ export function drawIndex(canvas, inspections) {
   const height = canvas.clientHeight - 1;
   const bars = Math.min(parts.length, Math.floor(canvas.clientWidth / 3));
   const width = canvas.clientWidth / bars;
-  // There is room for small entries, of which there would be many more: only the lower part of the scale is shown.
+  // The index has room for many small entries, and tiles are large: so the scale ends at the highest bar.
   const full = Math.max(0.01, ...parts.map(({ live, ghosts }) => live + ghosts));
   for (let i = 0; i < bars; i++) {
     const some = parts.slice(Math.floor((i * parts.length) / bars), Math.floor(((i + 1) * parts.length) / bars));
@@ -114,7 +114,7 @@ export function drawIndex(canvas, inspections) {
   context.fillRect(0, height, canvas.clientWidth, 1);
 }
 
-/** Makes the canvas sharp and empty, and so many pixels of the page high. */
+/** Sets the height of a canvas in pixels of the page, adapts it to the screen's density, and clears it. */
 function resize(canvas, context, height) {
   const density = devicePixelRatio;
   const [w, h] = [Math.round(canvas.clientWidth * density), Math.round(Math.max(height, 1) * density)];

@@ -1,4 +1,4 @@
-/** The page: brings map, workers, caches and pictures together, and puts the numbers on the screen. */
+/** The page: connects map, workers, caches and pictures, and shows the numbers. */
 
 import { Caches } from "./caches.mjs";
 import { onColoursChange, workerColour } from "./colours.mjs";
@@ -12,7 +12,7 @@ const FIRST_WORKERS = 3;
 const MAX_WORKERS = 8;
 const PICTURE_MS = 100;
 const NUMBERS_MS = 500;
-/** How long the page looks for the place of a terminated worker. Browsers let a busy one go on for some seconds. */
+/** How long the page waits for the seat of a terminated worker. Browsers let a busy worker run on for some seconds. */
 const PATIENCE_MS = 15_000;
 
 const find = (id) => document.getElementById(id);
@@ -31,7 +31,7 @@ try {
 
 function start(caches) {
   find("demo").hidden = false;
-  /** What was found and what had to be rendered, since the caches are as they are. */
+  /** Tiles that were found and tiles that were rendered, since the caches were created or cleared. */
   let score;
   let pageOperations = 0;
   const reset = () => {
@@ -49,7 +49,7 @@ function start(caches) {
   );
   const map = new FractalMap(find("map"), read, (places) => pool.want(places));
   const picture = new MemoryPicture(find("memory"));
-  /** Entries that the index has room for. */
+  /** Number of entries that the index has room for. */
   let room = 0;
 
   function read(key, isAnswer = false) {
@@ -95,9 +95,9 @@ function start(caches) {
     const look = () => {
       const ms = performance.now() - since;
       const [cache] = caches.all.values();
-      // Those that were added just now may not have joined.
+      // Workers that have just been added may not have joined yet.
       if (caches.isShared && cache.stats().participants <= 1 + pool.members.size) {
-        say(`Worker ${number} was terminated${busy}. Its place was free again after ${Math.round(ms)} ms.`);
+        say(`Worker ${number} was terminated${busy}. Its seat was free again after ${Math.round(ms)} ms.`);
       } else if (caches.isShared && ms < PATIENCE_MS) requestAnimationFrame(look);
     };
     look();
@@ -108,9 +108,9 @@ function start(caches) {
     for (const { row } of rows.values()) row.querySelector("button").disabled = pool.members.size === 1;
   }
 
-  // ---- What can be pressed -------------------------------------------------------------------------------------------
+  // ---- Controls -----------------------------------------------------------------------------------------------------
 
-  /** Everything is looked for again in caches that are new or empty. */
+  /** Starts again with new or empty caches. */
   function begin(text) {
     reset();
     pool.rejoin();
@@ -152,7 +152,7 @@ function start(caches) {
   steer(map, find);
   onColoursChange(() => map.forget());
 
-  // ---- What is shown -------------------------------------------------------------------------------------------------
+  // ---- Output --------------------------------------------------------------------------------------------------------
 
   function showPicture() {
     const all = caches.all;
@@ -210,7 +210,7 @@ function start(caches) {
       : `${caches.all.size} caches`;
   }
 
-  /** A number for people, and the same one exactly. */
+  /** Shows a number as readable text, and stores the exact value for tests. */
   function show(id, text, value) {
     find(id).textContent = text;
     find(id).dataset.value = value;

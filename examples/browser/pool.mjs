@@ -1,15 +1,15 @@
 /**
- * The workers, one job in each at a time. A job that a terminated worker had in hand goes to another one.
+ * The pool of workers; each has one job at a time. The job of a terminated worker is given to another one.
  */
 
 import { wrap } from "comlink";
 import { keyOf } from "./fractal.mjs";
 
-/** Milliseconds of reading in one go, when reading as fast as possible is asked for. */
+/** Duration of one batch of reads at full speed, in milliseconds. */
 const READ_MS = 30;
 
 export class Pool {
-  /** Those that are at work, by number. */
+  /** The living workers by number. */
   members = new Map();
   #jobs = [];
   #keysToRead = [];
@@ -18,8 +18,8 @@ export class Pool {
   #onTile;
 
   /**
-   * @param cacheFor gives the cache of a worker, and whether the page and the others have the same
-   * @param onTile is told the place and the answer of the worker; without one, that the place has to be asked for again
+   * @param cacheFor returns the cache for a worker, and whether it is shared
+   * @param onTile called with a tile's place and the worker's answer; without an answer the tile has to be requested again
    */
   constructor(cacheFor, onTile) {
     this.#cacheFor = cacheFor;
@@ -44,7 +44,7 @@ export class Pool {
     return member;
   }
 
-  /** Ends a worker wherever it is; the place it was working on, if any. */
+  /** Terminates a worker at any moment; the place of the tile that it was rendering, if any. */
   terminate(number) {
     const { worker, job } = this.members.get(number);
     this.members.delete(number);
@@ -54,20 +54,20 @@ export class Pool {
     return job;
   }
 
-  /** Replaces all jobs that nobody has begun; the first is the most urgent. */
+  /** Replaces all jobs that no worker has begun; the first is the most urgent. */
   want(places) {
     const begun = new Set([...this.members.values()].map(({ job }) => job && keyOf(job)));
     this.#jobs = places.filter((place) => !begun.has(keyOf(place)));
     this.#wake();
   }
 
-  /** Whoever has nothing to render reads these keys at random, again and again; none for not at all. */
+  /** Makes idle workers read these keys at random, until this is called with no keys. */
   read(keys) {
     this.#keysToRead = keys;
     this.#wake();
   }
 
-  /** After the caches have changed: everybody joins theirs before the next job. */
+  /** Makes every worker join its cache again before the next job, after the caches have changed. */
   rejoin() {
     for (const member of this.members.values()) member.cache = undefined;
     this.#wake();
@@ -77,7 +77,7 @@ export class Pool {
     for (const member of this.members.values()) member.wake?.();
   }
 
-  /** What a worker does until it is terminated. The answer of a terminated one never comes, and then this never goes on. */
+  /** Gives jobs to a worker until it is terminated. A terminated worker never answers, so this function then never continues. */
   async #work(member) {
     while (this.members.has(member.number)) {
       const given = this.#cacheFor(member.number);
@@ -106,7 +106,7 @@ export class Pool {
       member.found++;
       if (answer.by !== member.number) member.others++;
     }
-    // The caches may have changed meanwhile, and then what it did is of no use.
+    // If the caches have changed meanwhile, the answer is useless.
     this.#onTile(job, member.cache === cache ? answer : undefined);
   }
 

@@ -1,9 +1,9 @@
 /**
- * Serves the demo with the headers that make a page cross-origin isolated. Without a bundler's configuration: two entry
- * points, built when the server starts.
+ * Serves the demo with the headers that make a page cross-origin isolated. It bundles the two entry points with esbuild when it
+ * starts.
  *
  *     node examples/browser/serve.mjs            then open the address that it prints; PORT=… for another port
- *     node examples/browser/serve.mjs --plain    without the two headers, to see what the page says then
+ *     node examples/browser/serve.mjs --plain    without the two headers, to see the page's error message
  */
 
 import { readFileSync } from "node:fs";
@@ -13,19 +13,19 @@ import { build } from "esbuild";
 
 const folder = fileURLToPath(new URL(".", import.meta.url));
 
-/** What makes a page cross-origin isolated, and so gives it SharedArrayBuffer. The worker's script needs the second one. */
+/** Headers that make a page cross-origin isolated, so that it has SharedArrayBuffer. The worker's script needs the second one. */
 const ISOLATED = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 const ALWAYS = {
-  // A page with such a policy must allow WebAssembly. Nothing else is needed: there is nothing to fetch.
+  // A page with a content security policy must allow WebAssembly, and nothing else for this package.
   "Content-Security-Policy": "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'",
   "X-Content-Type-Options": "nosniff",
   "Cache-Control": "no-cache",
 };
 
-/** Starts a server; its address, and how to stop it. */
+/** Starts a server; its address, and a function that stops it. */
 export async function serve({ isolated = true, port = 0 } = {}) {
   const files = await load();
   const server = createServer(({ method, url }, response) => {
@@ -74,7 +74,7 @@ async function load() {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const isolated = !process.argv.includes("--plain");
   const { PORT } = process.env;
-  // Any port will do when the usual one is taken and nobody asked for one.
+  // Uses any free port if the default port is taken and PORT is not set.
   const { address } = await serve({ isolated, port: Number(PORT ?? 8080) }).catch((error) => {
     if (error.code !== "EADDRINUSE" || PORT !== undefined) throw error;
     return serve({ isolated });

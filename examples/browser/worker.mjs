@@ -1,6 +1,6 @@
 /**
- * A worker: looks a tile up in the cache, and renders and stores it when it is not there. Who shares the cache reads the
- * tile from there, so the answer does not carry it.
+ * A worker: looks a tile up in the cache, and renders and stores it if it is missing. The page reads the tile from the shared cache,
+ * so the answer does not contain it.
  */
 
 import { attachCache } from "cache-machine";
@@ -12,16 +12,16 @@ let number;
 let shared;
 
 expose({
-  /** Uses the cache that a handle stands for from now on. */
+  /** Joins the cache of this handle, and uses it from now on. */
   join(handle, me, isShared) {
     cache?.close();
-    // Bytes are copied at each read, so there is nothing to keep near.
+    // Without a near cache, because bytes are copied at each read anyway.
     cache = attachCache(handle, { nearCache: 0 });
     number = me;
     shared = isShared;
   },
 
-  /** Whether the tile was there, and which worker has made it. */
+  /** Provides a tile: whether it was in the cache, and which worker has rendered it. */
   tile(place) {
     const key = keyOf(place);
     const there = cache.get(key);
@@ -31,7 +31,7 @@ expose({
     return shared ? answer : transfer({ ...answer, bytes }, [bytes.buffer]);
   },
 
-  /** Reads tiles at random for so many milliseconds: how many reads, and how many of them found one. */
+  /** Reads random tiles for `ms` milliseconds: the number of reads, and of hits. */
   read(keys, ms) {
     const end = performance.now() + ms;
     let reads = 0;

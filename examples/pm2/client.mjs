@@ -1,10 +1,8 @@
 /**
- * A client of the service, a process of its own. It finds out which documents are alike, which takes it seconds, and
- * posts what it found to whichever process answers. This is what the cache was first made for: computed once by
- * anyone, there for everyone.
+ * A client of the service, in a process of its own. It computes which documents are similar, which takes seconds, and posts the
+ * result to any process of the service. Then every process has it: computed once, available to all.
  *
- * Alike are documents that share words which are rare elsewhere: the angle between their vectors of word counts, each
- * count weighed by how few documents have the word (tf-idf, cosine).
+ * Documents are similar if they share words that are rare elsewhere: cosine similarity of tf-idf vectors.
  */
 
 import { readFileSync } from "node:fs";
@@ -31,7 +29,7 @@ process.send({
 });
 process.disconnect();
 
-/** For each page the ones most like it: `{ title: [{ title, likeness }] }`. */
+/** The most similar pages for each page: `{ title: [{ title, likeness }] }`. */
 function relatedPages(pages) {
   const vectors = pages.map((page) => countWords(page.files));
   const documents = new Map();

@@ -1,6 +1,6 @@
 /**
- * Finds the input: the documentation of every npm package that is installed in this repository. What a package has is
- * one page; where that is several Markdown files, each of them is a page of its own too.
+ * Finds the input: the Markdown files of every npm package that is installed in this repository. All files of a package together
+ * are one page; if there are several, each file is a page of its own too.
  */
 
 import { readdirSync, statSync } from "node:fs";
@@ -29,14 +29,14 @@ function filesByPackage() {
   for (const entry of readdirSync(root, { recursive: true }).sort()) {
     if (!/\.(md|markdown)$/i.test(entry) || !hasText(join(root, entry))) continue;
     const file = entry.split(sep).join("/");
-    // A package may lie in the node_modules of another one, and may have a scope.
+    // A package may be in the node_modules of another package, and may have a scope.
     const [name] = /^(?:.*\/node_modules\/)?(?:@[^/]+\/)?[^/]+/.exec(file);
     packages.set(name, [...(packages.get(name) ?? []), file]);
   }
   return packages;
 }
 
-/** Some packages have empty files, or a folder that is named like one. */
+/** Whether this is a file with text. Some packages have empty files, or folders with such a name. */
 function hasText(file) {
   const stat = statSync(file, { throwIfNoEntry: false });
   return stat?.isFile() && stat.size > 0;

@@ -1,8 +1,8 @@
 /**
- * Cleans up when the driver is gone, however it went: killed with -9 too. It is a process of its own, out of reach of
- * Ctrl-C, and knows that the driver has ended by the end of its input. A driver that takes far too long it ends itself.
+ * Cleans up after the driver has ended, also if the driver was killed with -9. The janitor is a process of its own, which Ctrl-C does
+ * not reach. It learns of the driver's end from the end of its input. It kills a driver that takes far too long.
  *
- * Arguments: the home of pm2, the name of the cache, and how many seconds the driver may take.
+ * Arguments: the home of pm2, the name of the cache, and the time limit of the driver in seconds.
  */
 
 import { removeLeftovers } from "./leftovers.mjs";

@@ -1,6 +1,6 @@
 /**
- * What a run may leave behind, and how to remove it: the processes of its pm2, pm2's home, and the cache. The driver
- * asks at the end whether there is anything; the janitor removes it when the driver cannot.
+ * Finds and removes what a run may leave behind: the processes of its pm2, pm2's home, and the cache. The driver checks at its end
+ * that nothing is left. The janitor removes what is left if the driver cannot.
  */
 
 import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -8,11 +8,11 @@ import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { destroyCache } from "cache-machine";
 
-/** How long a process may take to end: this often, with a pause between. */
+/** Number of checks whether a process has ended, and the pause between two of them. */
 const TRIES = 100;
 const PAUSE_MS = 20;
 
-/** All that is left, as text for people; empty when it is clean. */
+/** Everything that is left, as readable text; empty if nothing is. */
 export async function findLeftovers(home, cacheName) {
   let pids = findProcesses(home);
   for (let tries = 0; tries < TRIES && pids.length > 0; tries++) {
@@ -23,9 +23,9 @@ export async function findLeftovers(home, cacheName) {
   return [...pids.map((pid) => `process ${pid}`), ...files.filter((file) => existsSync(resolve("/dev/shm", file)))];
 }
 
-/** Ends and removes all of it. */
+/** Ends all processes, and removes all files and the cache. */
 export async function removeLeftovers(home, cacheName) {
-  // pm2's daemon is among them and starts again whom it sees die, until it is dead itself.
+  // pm2's daemon, which is among them, restarts processes until it is dead itself.
   for (let tries = 0; tries < TRIES; tries++) {
     const pids = findProcesses(home);
     if (pids.length === 0) break;
@@ -45,7 +45,7 @@ function environmentOf(pid) {
   try {
     return readFileSync(`/proc/${pid}/environ`, "latin1").split("\0");
   } catch {
-    // Another user's, or gone by now.
+    // The process belongs to another user, or has ended.
     return [];
   }
 }
@@ -58,6 +58,6 @@ function kill(pid) {
   try {
     process.kill(Number(pid), "SIGKILL");
   } catch {
-    // Gone by now.
+    // The process has ended.
   }
 }

@@ -1,9 +1,9 @@
 /**
- * The load: readers who ask for pages over and over, some pages much more often than others, as it is with pages.
+ * The load: readers request pages again and again, a few popular pages much more often than others.
  *
- * autocannon asks as fast as it gets answers, and the headers of each answer are checked. It runs in short waves,
- * since connections that stay open would never reach a process that was started after them. Beside it a few careful
- * readers open a new connection for each page, look at every byte, and notice at once when a process is back.
+ * autocannon sends the next request as soon as it has an answer, and the headers of each answer are checked. It runs in short waves,
+ * because connections that stay open never reach a process that was started later. In addition, a few careful readers open a new
+ * connection for each page, compare every byte, and notice at once when a process is back.
  */
 
 import { get } from "node:http";
@@ -15,7 +15,7 @@ import { connections } from "./settings.mjs";
 const WAVE_S = 2;
 const CAREFUL_READERS = 4;
 const CAREFUL_PAUSE_MS = 20;
-/** What has waited this long when it is interrupted would probably never have been answered. */
+/** A request that has waited this long when it is interrupted counts as not answered. */
 const FORGOTTEN_MS = 500;
 const TIMEOUT_S = 5;
 
@@ -31,12 +31,12 @@ export class Load {
     this.#scores = scores;
   }
 
-  /** Has one more path asked for. */
+  /** Adds a path to the requested ones. */
   add(path) {
     this.#paths.splice(this.#paths.length / 4, 0, path);
   }
 
-  /** Asks until {@link end}. */
+  /** Sends requests until {@link end}. */
   async run() {
     const readers = Array.from({ length: CAREFUL_READERS }, () => this.#readCarefully());
     while (!this.#end.signal.aborted) await this.#wave();
@@ -76,9 +76,9 @@ export class Load {
   }
 
   /**
-   * Of what a wave leaves unanswered the newest requests, one for each connection, were just interrupted by its end. All
-   * others were lost: with their connection, or because nobody answers on it, as when node:cluster handed it to a
-   * process that was killed at that moment.
+   * Judges the requests that a wave leaves unanswered. The newest ones, one for each connection, were interrupted by the end of the
+   * wave. All others were lost: with their connection, or because node:cluster had given the connection to a process that was killed
+   * at that moment.
    */
   #accountFor(unanswered) {
     const lost = unanswered.length - connections;
@@ -108,7 +108,7 @@ export class Load {
     }
   }
 
-  /** Reads one page on a connection of its own, which may reach any process; returns the score of who answered. */
+  /** Reads one page on a new connection, which may reach any process; the score of the process that answered. */
   async read(path) {
     const asked = performance.now();
     const { status, headers, body } = await fetchFresh(this.#port, path, this.#end.signal);
@@ -117,7 +117,7 @@ export class Load {
     return score;
   }
 
-  /** A page by its popularity: the first eighth of the list gets half of all requests. */
+  /** A random page by popularity: the first eighth of the list gets half of all requests. */
   #pick() {
     return this.#paths[Math.floor(this.#paths.length * Math.random() ** 3)];
   }

@@ -1,9 +1,9 @@
 /**
- * The driver: starts the service under pm2, puts it under load, lets the story happen, and says at the end what came
- * out of it. It leaves nothing behind, however it ends.
+ * The driver: starts the service under pm2, puts it under load, runs the story, and prints the results at the end. It leaves nothing
+ * behind, however it ends.
  *
  *     npm start                  from the root of the repository
- *     node main.mjs --json       ends with one line of JSON on the standard output; all else goes to the standard error
+ *     node main.mjs --json       the last line on standard output is JSON; everything else goes to standard error
  */
 
 import { spawn } from "node:child_process";
@@ -27,7 +27,7 @@ import { happen } from "./story.mjs";
 import { judge, printSummary } from "./summary.mjs";
 import { within } from "./within.mjs";
 
-/** How long things may take. The story takes longer than the load was meant to where it has to wait for something. */
+/** Time limits in seconds. The story may take longer than the load, because it waits for processes. */
 const START_S = 40;
 const STORY_EXTRA_S = 60;
 const STOP_S = 10;
@@ -67,7 +67,7 @@ if (outcome === undefined) {
 }
 process.exit(exitCode);
 
-/** The whole run, up to its end or the next step after the signal. */
+/** Runs everything; ends early at the next step after the signal. */
 async function run(signal) {
   const pages = findPages();
   cache.set("contents", pages);
@@ -113,7 +113,7 @@ async function run(signal) {
   return { bytesOfAll, msOfAll, pages: pages.length, scores, events, seconds: seconds(), stats: cache.stats() };
 }
 
-/** What the readers should get, rendered here; in small steps, since pm2 is being started meanwhile. */
+/** Renders all pages here, for comparison with the answers; in small steps, because pm2 is starting meanwhile. */
 async function renderAll(pages) {
   const right = new Map();
   let bytesOfAll = 0;
@@ -134,7 +134,7 @@ function cacheLine() {
   return `cache: ${entries} entries, ${bytes(used)} of ${bytes(size)}`;
 }
 
-/** Cleans up when this process cannot. */
+/** Starts the janitor, which cleans up if this process cannot. */
 function startJanitor() {
   const file = fileURLToPath(new URL("./janitor.mjs", import.meta.url));
   const limit = START_S + duration + STORY_EXTRA_S + 3 * STOP_S;
@@ -144,7 +144,7 @@ function startJanitor() {
   });
 }
 
-/** Rejects when the user has had enough: by a signal, or by closing what we write to. */
+/** Rejects when the user interrupts the run, by a signal or by closing the output. */
 function interruption() {
   return new Promise((_, reject) => {
     const because = (why, exitCode) => () => reject(Object.assign(new Error(`Stopped by ${why}.`), { exitCode }));
@@ -157,7 +157,7 @@ function interruption() {
 }
 
 async function cleanUp() {
-  // pm2 is stopped best when it is not just being started.
+  // Waits for the start first, because pm2 cannot be stopped reliably while it starts.
   await within(STOP_S, starting, "").catch(() => {});
   await within(STOP_S, service.stop(), "pm2 was not stopped").catch(({ message }) => screen.print(screen.red(message)));
   rmSync(home, { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /**
- * Makes HTML out of Markdown: the work that is worth caching. It knows nothing of caches, so that the driver can do
- * the same work to know what the right answer is.
+ * Renders Markdown as HTML: the work that is worth caching. It does not use the cache, so that the driver can compute the right
+ * answers with it.
  */
 
 import { createHash } from "node:crypto";
@@ -20,7 +20,7 @@ export function renderPage({ title, files }) {
   );
 }
 
-/** What tells one answer from another: the ETag of these bytes. */
+/** The ETag of these bytes. */
 export function etagOf(bytes) {
   return `"${createHash("sha1").update(bytes).digest("base64url")}"`;
 }

@@ -1,15 +1,15 @@
 /**
- * Counts what the service answered, process by process, and compares every answer with what is right. It sees only
- * what any client sees: the headers of the responses.
+ * Counts the answers of each process, and compares every answer with the right one. It uses only what any client sees: the headers of
+ * the responses.
  */
 
-/** What one process answered, which a restart under the same name does not continue. */
+/** The counts of one process; a process that was restarted under the same name has counts of its own. */
 class Score {
   answers = 0;
-  /** Pages that it has rendered, as it says itself: an answer that nobody waited for any more is work too. */
+  /** Pages that it has rendered, by its own count, which includes answers that no client waited for. */
   rendered = 0;
   fromCache = 0;
-  /** Of those from the cache, how many another process had rendered. */
+  /** Answers from the cache whose page another process had rendered. */
   fromOthers = 0;
   /** Pages rendered although some process had answered with them before. */
   renderedAgain = 0;
@@ -22,7 +22,7 @@ class Score {
 }
 
 export class Scores {
-  /** Called with the first answer of a process that is not known yet: `{ score, ms, fromCache, at }`. */
+  /** Called with the first answer of a new process: `{ score, ms, fromCache, at }`. */
   onNewcomer = () => {};
   /** By process id, in the order of their appearance. */
   processes = new Map();
@@ -36,7 +36,7 @@ export class Scores {
   bytesFromCache = 0;
   /** Answers whose bytes were compared with the driver's own rendering. */
   compared = 0;
-  /** When a path was answered first: it was in the cache before that. */
+  /** The time of the first answer for each path; the page was in the cache before. */
   #answeredAt = new Map();
   #right;
 
@@ -45,14 +45,14 @@ export class Scores {
     this.#right = right;
   }
 
-  /** The score of a process; from then on it is known. */
+  /** The score of a process; creates it if the process is new. */
   process(name, pid) {
     let score = this.processes.get(pid);
     if (score === undefined) this.processes.set(pid, (score = new Score(name, pid)));
     return score;
   }
 
-  /** Takes note of a response to somebody who asked for it at the time `asked`; returns the score of who answered. */
+  /** Counts a response to a request made at the time `asked`; the score of the process that answered. */
   answered(status, headers, asked) {
     const path = headers["content-location"];
     const name = headers["x-process"];
@@ -71,7 +71,7 @@ export class Scores {
       if (by && by !== headers["x-pid"]) score.fromOthers++;
       if (by) this.bytesFromCache += right?.bytes ?? 0;
     } else {
-      // Two processes may render a page at the same time. But who was asked when it had been answered should have had it.
+      // Two processes may render a page at the same time. But a request that was made after the first answer should be a hit.
       if (this.#answeredAt.get(path) < asked) score.renderedAgain++;
     }
     if (!this.#answeredAt.has(path)) this.#answeredAt.set(path, performance.now());
@@ -81,13 +81,13 @@ export class Scores {
     return score;
   }
 
-  /** Takes note of what the bytes of an answer were, after its headers. */
+  /** Compares the bytes of an answer with the right ones, by their ETag. */
   compare(path, etag) {
     this.compared++;
     if (etag !== this.#right.get(path)?.etag) this.wrong.push(`${path}: other bytes than its ETag says`);
   }
 
-  /** A request that was made at the time `asked` failed, as was known at the time `known`. */
+  /** Records that a request made at the time `asked` failed; `known` is when that was noticed. */
   failed(asked, known, why) {
     this.failures.push({ asked, known, why });
   }

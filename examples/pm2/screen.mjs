@@ -1,6 +1,6 @@
 /**
- * Shows the run while it happens: on a terminal a table that is redrawn in place, with what happened above it;
- * elsewhere, in a log for instance, one plain line per second.
+ * Shows the run: on a terminal a table that is redrawn in place, with the events above it; elsewhere, for example in a log, one plain
+ * line per second.
  */
 
 const BAR = 20;
@@ -16,7 +16,7 @@ export class Screen {
   /** Answers in a second by process id, over about the last one. */
   #perSecond = new Map();
 
-  /** @param out where to: the stream of a terminal, or any other */
+  /** @param out the stream to write to, a terminal or another one */
   constructor(out) {
     this.#out = out;
     this.#live = out.isTTY === true && process.env.TERM !== "dumb";
@@ -25,7 +25,7 @@ export class Screen {
     if (this.#live) out.write("\x1b[?25l");
   }
 
-  /** Gives the cursor back. */
+  /** Shows the cursor again. */
   close() {
     if (this.#live) this.#out.write("\x1b[?25h");
   }
@@ -35,13 +35,13 @@ export class Screen {
     this.#write(lines, this.#shown);
   }
 
-  /** Prints what happened, with its time. */
+  /** Prints an event with its time. */
   event(seconds, text) {
     this.#eventful = true;
     this.print(`${this.dim(`${seconds.toFixed(1).padStart(6)} s`)}  ${text}`);
   }
 
-  /** Shows how far the run is; to be called often. */
+  /** Shows the progress of the run; to be called often. */
   progress(seconds, ofSeconds, scores, cacheLine) {
     const due = seconds - this.#measured.at >= 1;
     if (due) this.#measure(seconds, scores);
@@ -49,7 +49,7 @@ export class Screen {
     else if (due) this.event(seconds, this.dim(plainLine(scores)));
   }
 
-  /** Takes the table away. */
+  /** Removes the table. */
   clear() {
     this.#write([], []);
   }
@@ -74,7 +74,7 @@ export class Screen {
     return this.#colours ? `\x1b[${code}m${text}\x1b[0m` : text;
   }
 
-  /** The processes one below the other, with how many answers they gave in all or how many they give in a second. */
+  /** A table of the processes, with their answers in total or per second. */
   scores(scores, perSecond) {
     const columns = ["rendered", "from cache", "by others", perSecond ? "answers/s" : "answers"];
     const head = ["process".padEnd(8), "pid".padStart(7), "state".padEnd(9), ...columns];
@@ -114,20 +114,20 @@ export class Screen {
     this.#measured.at = seconds;
   }
 
-  /** Writes `lines` to stay where the table was, and the table below them: in one go, so that nothing flickers. */
+  /** Replaces the table by `lines`, which stay, and the new table below them; in one write, so that nothing flickers. */
   #write(lines, table) {
     const width = this.#out.columns ?? Infinity;
     const up = this.#shown.length > 0 ? `\x1b[${this.#shown.length}F` : "";
     const end = this.#live ? "\x1b[K\n" : "\n";
     const text = [...lines, ...table.map((line) => cut(line, width))].map((line) => line + end).join("");
-    // What is left of a longer table before.
+    // Clears the rest of a longer table.
     const rest = this.#shown.length > lines.length + table.length ? "\x1b[J" : "";
     this.#out.write(up + text + rest);
     this.#shown = table;
   }
 }
 
-/** What can be said in one line of a log. */
+/** The progress as one line of a log. */
 function plainLine(scores) {
   const parts = inOrder(scores.processes.values())
     .filter(({ state }) => state !== "killed")
@@ -135,24 +135,24 @@ function plainLine(scores) {
   return `rendered/from cache: ${parts.join("  ")}`;
 }
 
-/** Processes by name; one that was started in place of another comes after it. */
+/** Sorts processes by name; a restarted process comes after the one that it replaces. */
 export function inOrder(scores) {
   return [...scores].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
 }
 
-/** A number with its thousands apart. */
+/** A number with separators for thousands. */
 export function count(number) {
   return number.toLocaleString("en-US");
 }
 
-/** A number of bytes for people. */
+/** A number of bytes as readable text. */
 export function bytes(number) {
   if (number < 2 ** 10) return `${number} B`;
   if (number < 2 ** 20) return `${Math.round(number / 2 ** 10)} KiB`;
   return `${(number / 2 ** 20).toFixed(1)} MiB`;
 }
 
-/** Cuts a line to the width of the terminal, since a line that wraps would make the table jump. */
+/** Cuts a line to the width of the terminal, because a wrapped line would make the table jump. */
 function cut(line, width) {
   let room = width;
   // biome-ignore lint/suspicious/noControlCharactersInRegex: colours begin with one, and take no room

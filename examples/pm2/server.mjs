@@ -1,7 +1,6 @@
 /**
- * The service, of which pm2 runs several processes on one port. It answers from the cache; what is not there it has
- * rendered by a pool of worker threads, which put it there. Results that clients compute and post are kept the same
- * way: whichever process gets one, all have it.
+ * The service; pm2 runs several processes of it on one port. It answers from the cache. Pages that are missing there are rendered by
+ * a pool of worker threads, which store them. Results that clients post are stored in the same cache, so that every process has them.
  */
 
 import { createServer } from "node:http";
@@ -13,7 +12,7 @@ import { etagOf } from "./page.mjs";
 import { processName, threads } from "./settings.mjs";
 import { cache, origins, pages, results } from "./store.mjs";
 
-/** Says in every response which process it comes from. */
+/** Headers that identify the process, in every response. */
 const identity = { "x-process": processName, "x-pid": String(process.pid) };
 
 const pool = new Piscina({
@@ -22,12 +21,12 @@ const pool = new Piscina({
   maxThreads: threads,
 });
 
-/** What pages there are, by path: found by whoever comes first, and in the cache for all who start later. */
+/** All pages by path. The first process finds them and stores the list in the cache for processes that start later. */
 const contents = new Map((cache.get("contents") ?? searchAndKeep()).map((page) => [page.path, page]));
 
-/** Pages that are being rendered by this process now, so that it does not render one for each of its readers. */
+/** Pages that this process is rendering, so that it does not render a page once for each reader. */
 const rendering = new Map();
-/** Pages that this process has rendered so far, which it says in each response. */
+/** Number of pages that this process has rendered, sent with each response. */
 let rendered = 0;
 
 const server = createServer(async (request, response) => {
@@ -57,14 +56,14 @@ async function answer({ url: path }, response) {
   send(response, path, fresh.html, { "x-cache": "miss", "x-rendered-by": fresh.origin });
 }
 
-/** Stores what a client has computed. */
+/** Stores a result that a client has posted. */
 async function keep(request, response) {
   if (!request.url.startsWith("/results/")) return response.writeHead(405, identity).end("post to /results/\n");
   results.set(request.url, await buffer(request));
   response.writeHead(201, { ...identity, location: request.url }).end();
 }
 
-/** Has a page rendered, together with all who want it at the same time. */
+/** Renders a page, once for all requests at the same time. */
 function render(page) {
   let job = rendering.get(page.path);
   if (job === undefined) {
@@ -84,7 +83,7 @@ async function runInPool(page) {
   }
 }
 
-/** The ETag is made of the bytes that are sent, so it tells what the cache gave and not what was once put there. */
+/** Sends a page. The ETag is computed from the sent bytes, so that it shows what the cache returned. */
 function send(response, path, bytes, headers) {
   response
     .writeHead(200, {
@@ -108,7 +107,7 @@ function searchAndKeep() {
 // pm2 waits for this message before it starts the next process.
 server.listen(Number(process.env.PORT), "127.0.0.1", () => process.send?.("ready"));
 
-// How pm2 asks a process to end.
+// pm2 sends SIGINT to end a process.
 process.on("SIGINT", async () => {
   server.close();
   server.closeAllConnections();

@@ -1,6 +1,6 @@
 /**
- * The service under pm2: a pm2 of its own with its home in a temporary folder, so that neither the user's pm2 nor
- * another run of this example is touched. Nothing of it goes to the network.
+ * Runs the service under pm2. This is a pm2 of its own with its home in a temporary folder, so that neither the user's pm2 nor another
+ * run of this example is affected. It does not use the network.
  */
 
 import { once } from "node:events";
@@ -11,14 +11,14 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { processes } from "./settings.mjs";
 
-/** The longest that one process may take until it listens. */
+/** Time limit for a process until it listens. */
 const LISTEN_MS = 20_000;
 
 export class Service {
   #home;
   #pm2;
 
-  /** @param home where this pm2 has its sockets, its logs and its lists */
+  /** @param home the folder for the sockets, logs and lists of this pm2 */
   constructor(home) {
     this.#home = home;
   }
@@ -38,7 +38,7 @@ export class Service {
       instances: processes,
       wait_ready: true,
       listen_timeout: LISTEN_MS,
-      // No instrumentation: this is about the cache.
+      // Without pm2's instrumentation, which this example does not need.
       pmx: false,
       env: { PORT: String(port) },
     });
@@ -58,7 +58,7 @@ export class Service {
     this.#pm2.disconnect();
   }
 
-  /** What the processes said about their errors. */
+  /** The error logs of all processes. */
   errors() {
     const logs = join(this.#home, "logs");
     if (!existsSync(logs)) return "";

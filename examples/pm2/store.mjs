@@ -1,6 +1,6 @@
 /**
- * The cache, and what is in it. Every process and every worker thread that imports this file opens it by its name and
- * has the same one: no messages, no handles, no server in between.
+ * The cache and its namespaces. Every process and every worker thread that imports this file opens the same cache by its name,
+ * without messages, handles or a server.
  */
 
 import { openCache } from "cache-machine";
@@ -8,9 +8,9 @@ import { cacheName, cacheSize } from "./settings.mjs";
 
 export const cache = openCache(cacheName, { size: cacheSize });
 
-/** Rendered pages by path. Bytes and not strings, since bytes are what a response is made of. */
+/** Rendered pages by path, as bytes, because responses are bytes. */
 export const pages = cache.namespace("pages");
-/** Which thread of which process rendered a page, by the same path. */
+/** The process and thread that rendered a page, by path. */
 export const origins = cache.namespace("origins");
-/** What clients computed and posted, by path. */
+/** Results that clients have posted, by path. */
 export const results = cache.namespace("results");

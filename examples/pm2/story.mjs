@@ -1,6 +1,6 @@
 /**
- * What happens while the readers read: a client posts a result that it computed, the process that got it is killed
- * with -9, and pm2 starts another one in its place.
+ * The story, while readers read: a client posts a result that it has computed. The process that received it is killed with -9, and
+ * pm2 starts another one.
  */
 
 import { fork } from "node:child_process";
@@ -10,15 +10,15 @@ import { fileURLToPath } from "node:url";
 import { duration } from "./settings.mjs";
 import { within } from "./within.mjs";
 
-/** When things happen, as parts of the duration, and how long they may take. */
+/** The times of the events as fractions of the duration, and their time limits. */
 const CLIENT_AT = 0.15;
 const KILL_AT = 0.5;
-/** Between what happens, so that one can see it in the table, however slow the machine is. */
+/** Minimum time between two events, so that they can be seen in the table on a slow machine too. */
 const PAUSE_S = 2;
 const RESTART_LIMIT_S = 20;
 const VISIT_LIMIT_S = 10;
 
-/** Tells the whole story; returns what the summary needs to know of it. */
+/** Runs the story; the facts for the summary. */
 export async function happen({ port, load, right, scores, screen, seconds, signal }) {
   await until(CLIENT_AT * duration);
   const posted = await runClient(port, signal);
@@ -66,7 +66,7 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
     return { name: victim.name, pid, at, back: first.at, outage, meanwhile, newcomer: first };
   }
 
-  /** Asks on new connections, which pm2 hands out in turn, until each process has answered; returns their names. */
+  /** Requests the path on new connections, which pm2 distributes in turns, until each process has answered; their names. */
   async function visitAll(path) {
     const living = [...scores.processes.values()].filter((score) => score.state !== "killed");
     const missing = new Set(living);
@@ -86,7 +86,7 @@ async function runClient(port, signal) {
   const failed = once(client, "exit").then(([code]) => {
     throw new Error(`the client ended with code ${code}`);
   });
-  // It ends well too, after its message.
+  // The client also ends after it has sent its message.
   failed.catch(() => {});
   const [posted] = await Promise.race([once(client, "message"), failed]);
   return posted;

@@ -1,11 +1,11 @@
 /**
- * Judges a run: what was promised, whether it was kept, and the numbers that show it. This is what `--json` prints.
+ * Judges a run: the promises, whether they were kept, and the numbers that show it. `--json` prints the same data.
  */
 
 import { bytes, count, inOrder } from "./screen.mjs";
 import { processes } from "./settings.mjs";
 
-/** All numbers of a run, and `promises` as `{ promise, kept, shown }`, `kept` being null where a promise makes no sense. */
+/** All numbers of a run, and `promises` as `{ promise, kept, shown }`; `kept` is null if the promise does not apply. */
 export function judge({ bytesOfAll, msOfAll, pages, scores, events, seconds, stats }, leftovers) {
   const { posted, killed } = events;
   const { newcomer } = killed;
@@ -15,9 +15,9 @@ export function judge({ bytesOfAll, msOfAll, pages, scores, events, seconds, sta
   const asked = scores.paths.filter((path) => path.startsWith("/docs/")).length;
 
   const byTheKill = scores.failures.filter(({ asked, known }) => asked < killed.back && known > killed.at);
-  // Apart from the kill a request that got no answer until it was interrupted is slow, no more.
+  // A request without an answer before it was interrupted was only slow, unless a process was killed meanwhile.
   const others = scores.failures.filter((failure) => !byTheKill.includes(failure) && failure.why !== "no answer");
-  // A cache that is too small for its pages has to forget some, and they are rendered again.
+  // A cache that is too small for all pages evicts some, which are then rendered again.
   const ifAllFits = (kept) => (stats.evictions > 0 ? null : kept);
 
   const promises = [
@@ -71,7 +71,7 @@ export function judge({ bytesOfAll, msOfAll, pages, scores, events, seconds, sta
     processes: inOrder(all),
     saved: {
       answers: scores.total("fromCache"),
-      // Going by how long the driver took on average.
+      // Estimated by the driver's average rendering time.
       renderingSeconds: round((scores.bytesFromCache / bytesOfAll) * (msOfAll / 1000)),
     },
     posted,
@@ -83,13 +83,13 @@ export function judge({ bytesOfAll, msOfAll, pages, scores, events, seconds, sta
       rendered: newcomer.score.rendered,
     },
     cache: { entries: stats.entries, bytes: stats.bytes, size: stats.size, evictions: stats.evictions },
-    // What a cache inside each process would take, without any overhead.
+    // The memory of a separate cache in each process, without overhead.
     memory: { shared: stats.size, copies: processes * (bytesOfAll + posted.bytes) },
     leftovers,
   };
 }
 
-/** The same for people. */
+/** Prints the summary as readable text. */
 export function printSummary(screen, summary) {
   const { requests, failed, latencyMs, pages, saved, killed, restarted, cache, memory, promises } = summary;
   const again = Math.max(0, pages.rendered - pages.asked);

@@ -1,4 +1,4 @@
-/** Waits for a promise, but not for ever: after so many seconds it is an error that says what did not happen. */
+/** Waits for a promise with a time limit; after that, rejects with the complaint. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 

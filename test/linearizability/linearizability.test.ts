@@ -59,8 +59,8 @@ describe("histories that an order explains", () => {
     ["a pending store that happened late", [set(1, 2), set(3, 9, PENDING), got(4, 5, 1), got(10, 11, 3)], roomy],
     ["a pending store whose writer may be alive", [set(1, 2), set(3, Infinity, PENDING), got(40, 41, 3)], roomy],
     ["a busy store that did nothing", [set(1, 2), set(3, 4, BUSY), got(5, 6, 1)], roomy],
-    ["a value that is forgotten, in a tight cache", [set(1, 2), missed(3, 4), did("add", 5, 6)], tight],
-    ["a swap that fails because the value was forgotten", [set(1, 2), swap(3, 4, 1, NO), missed(5, 6)], tight],
+    ["a value that is evicted, in a tight cache", [set(1, 2), missed(3, 4), did("add", 5, 6)], tight],
+    ["a swap that fails because the value was evicted", [set(1, 2), swap(3, 4, 1, NO), missed(5, 6)], tight],
     ["increments that overlap", [add(1, 6, 5, 7), add(2, 5, 2, 2), add(7, 8, 1, 8)], counters],
     ["an increment that was cut off and took effect", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 7)], counters],
     [
@@ -113,7 +113,7 @@ describe("histories that no order explains", () => {
       tight,
     ],
     ["a pending store that was undone", [set(1, 2), set(3, 9, PENDING), got(4, 5, 3), got(6, 7, 1)], tight],
-    ["a value that is forgotten, in a roomy cache", [set(1, 2), missed(3, 4)], roomy],
+    ["a value that is evicted, in a roomy cache", [set(1, 2), missed(3, 4)], roomy],
     ["a counter that starts again, in a roomy cache", [add(1, 2, 5, 5), add(3, 4, 2, 2)], counters],
     ["a swap refused without reason", [set(1, 2), swap(3, 4, 1, NO), got(5, 6, 1)], tight],
     ["a swap of a value that had been replaced", [set(1, 2), set(3, 4), swap(5, 6, 1, YES)], tight],
@@ -348,8 +348,8 @@ describe("a cache whose participants are killed, terminated and stopped", () => 
   const plans = [
     { what: "a tight cache", roomy: false, clears: false },
     { what: "a roomy cache", roomy: true, clears: false },
-    { what: "a tight cache that is cleared now and then", roomy: false, clears: true },
-    { what: "a roomy cache that is cleared now and then", roomy: true, clears: true },
+    { what: "a tight cache with clears", roomy: false, clears: true },
+    { what: "a roomy cache with clears", roomy: true, clears: true },
   ];
 
   /** Runs a plan in a process of its own, with flags of V8 that the measurements need (stalls.mjs). */

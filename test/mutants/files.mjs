@@ -1,4 +1,4 @@
-/** The files of tests that a mutant of the package meets first. */
+/** Files of tests, for `first` of the package's mutants. */
 export const BOARD = ["test/unit/board.test.ts"];
 export const LOCK_FILE = ["test/unit/lock-file.test.ts"];
 export const FILE = ["test/unit/file.test.ts"];

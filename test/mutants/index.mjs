@@ -1,6 +1,10 @@
 /**
- * What `npm run mutants` breaks, one at a time, and which tests are asked first. The lists lie by the folder of the source:
- * `engine/` for the crate in wasm/src, `package/` for src/ and the native part. Every file in them is a list.
+ * The mutants: what `npm run mutants` breaks, one at a time. The lists have the names of the folders of their sources: `engine/` is for
+ * the crate in wasm/src, `package/` for src/ and the native part. Every file in these two folders is a list.
+ *
+ * `what` says what the mutant does wrong. `first` names the tests that run first: for the package files, for the engine parts of
+ * names. `filter` is a pattern for vitest's `-t`, plain text that is part of a title in each of these files. `find` is the text that is
+ * replaced, and is in the file exactly once. `also` has more replacements in the same file. mutants.test.ts checks all of these.
  *
  * `breaks` names the promise or the invariant: I1 authentic · I2 no resurrection · I3 one live entry per key · I4 any bytes
  * parse · M1 exclusive bytes · M2 generations may wrap · M3 segments are conserved · M4 reclaim progresses · L1 reads end ·
@@ -8,16 +12,15 @@
  * gone · P3 a refused set keeps the old value · P4 no lost increment · A1 attach · policy: what is worth keeping is kept ·
  * books: live bytes.
  *
- * `find` is in the file exactly once, which a test checks. `also` holds further replacements in the same file. Not here,
- * because no test could tell the difference:
+ * No mutant breaks the following lines, because no test could notice it:
  *
- * - zeros behind a value (`copy_in`): its length is told apart from the length of its record;
- * - clearing the hazard of a dead slot that is reaped: whoever finds it asks for the proof again, and gets it;
- * - the clear epoch that `find` reads before the entry: read after it, it would be only newer;
- * - the mark at the end of a segment: without it a walk goes by way of the index, which is slow and as right;
- * - the version of a chunk: the generation in its place already says which record it is;
- * - the look at the length of a file before its header: the header names the length as well;
- * - the release of the slot in `close`: closing the descriptor gives it back all the same.
+ * - the zeros behind a value (`copy_in`): the record has the length of the value itself;
+ * - clearing the hazard of a dead participant when its seat is reaped: a participant that meets the hazard proves the death again;
+ * - reading the clear epoch before the entry in `find`: read after the entry, it would only be newer;
+ * - the mark at the end of a segment: without it a walk uses the index, which is slower and also correct;
+ * - the version of a chunk: the generation in the reference to the chunk already identifies the record;
+ * - checking the length of a file before its header: the header contains the length too;
+ * - giving the seat back in `close`: closing the descriptor also does that.
  */
 import { readdirSync } from "node:fs";
 
@@ -27,7 +30,7 @@ import { readdirSync } from "node:fs";
 /** @typedef {{ name: string, breaks: string, what: string, file: string, find: string, replace: string,
  *   also?: [string, string][], first?: string[], filter?: string }} PackageMutant */
 
-/** The lists of a folder, one after the other. */
+/** All mutants of the lists in a folder. */
 async function listed(folder) {
   const files = readdirSync(new URL(`${folder}/`, import.meta.url)).sort();
   const lists = await Promise.all(files.map((file) => import(new URL(`${folder}/${file}`, import.meta.url))));

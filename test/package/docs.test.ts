@@ -134,7 +134,7 @@ describe("running blocks of code", () => {
   });
 });
 
-test("the reference is the one of this version", () => {
+test("docs/api.md is the generated reference of this version", () => {
   expect(read("docs/api.md"), "run `npm run docs`").toBe(reference());
 });
 
@@ -147,7 +147,7 @@ test("the reference has every export and every member of `Cache` in exactly one 
   expect(() => reference([...GROUPS, ["New", ["cache.get"]]])).toThrow("cache.get: in two groups");
 });
 
-test("links lead somewhere", () => {
+test("every link in a document leads to an existing file and heading", () => {
   const anchors = (file: string): string[] => {
     const all = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
       heading
@@ -223,7 +223,7 @@ describe("what documents name", () => {
     expect(missingNames(read("ARCHITECTURE.md"))).toEqual([]);
   });
 
-  test("what is gone would be found", () => {
+  test("a name in ARCHITECTURE.md that is not in the sources is found", () => {
     const text = "`src/gone.ts` `wasm/gone/` `gone.test.ts` `Cache.goneForGood` `Cache.get` `src/index.ts` `index.ts`";
     expect(missingFiles(`${text}\n\`\`\`text\ngone.rs index.ts\n\`\`\`\n`)).toEqual([
       "src/gone.ts",

@@ -45,7 +45,7 @@ beforeAll(async () => {
 }, WATCHDOG_MS);
 
 describe("the package", () => {
-  test("has what it needs and nothing else", () => {
+  test("the package contains the files that it needs, and no others", () => {
     const expected = [
       /^(package\.json|LICENSE|(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|PROOF)\.md)$/,
       /^dist\/(index|browser)\.js$/,
@@ -73,7 +73,7 @@ describe("the package", () => {
     expect(fs.statSync(packed.file).size).toBeLessThan(300_000);
   });
 
-  test("has the documents that its documents link to, but for the two large examples", () => {
+  test("the documents of the package link only to files of the package, except to the two large examples", () => {
     const documents = packed.files.filter((file) => file.endsWith(".md"));
     expect(documents).toContain("docs/guides.md");
     const dead = documents.flatMap((file) => {
@@ -88,7 +88,7 @@ describe("the package", () => {
     expect(dead).toEqual(["pm2", "browser"].map((large) => `examples/README.md: examples/${large}/README.md`));
   });
 
-  test("names no source map, as it has none: the bundles are readable as they are", () => {
+  test("the bundles name no source map, because the package has none", () => {
     for (const file of ["dist/index.js", "dist/browser.js"]) {
       expect(fs.readFileSync(path.join(root, file), "utf8")).not.toContain("sourceMappingURL");
     }

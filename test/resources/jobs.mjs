@@ -191,8 +191,8 @@ const jobs = {
     const left = readdirSync("/dev/shm").filter((file) => file.includes(name));
     const { participants } = cache.stats();
     const broken = cache.validate();
-    const slots = 64;
-    const guests = Array.from({ length: slots - 1 }, () => openCache(name, { nearCache: 0 }));
+    const seats = 64;
+    const guests = Array.from({ length: seats - 1 }, () => openCache(name, { nearCache: 0 }));
     const full = cache.stats().participants;
     const tooMany = outcome(() => openCache(name)).code;
     for (const guest of guests) guest.close();

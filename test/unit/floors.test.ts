@@ -1,6 +1,6 @@
 /**
- * Calls go down, as ARCHITECTURE.md draws it: from floor to floor, and within a floor without a circle. The one ring that
- * there is has a name here.
+ * Checks that calls go down, as ARCHITECTURE.md draws it, in src/ and in the crate: a file uses only files on its own floor or on lower
+ * floors, and no files call each other in a circle. The exceptions are named in `RINGS`.
  */
 
 import fs from "node:fs";
@@ -10,12 +10,12 @@ import { describe, expect, test } from "vitest";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Folders from the highest to the lowest; `.` are the files beside them. */
+/** The folders from the highest floor to the lowest; `.` stands for the files beside the folders. */
 const FLOORS = {
   "wasm/src": ["abi", "entries", "log", "participant", "index", "format", "sync"],
   src: ["open", "cache", "near", "values", "engine", "memory", "liveness", "system", "."],
 };
-/** Files at the top of each tree: they name what is inside, and nobody inside needs them. */
+/** Files above all floors: they only name the modules, and no other file uses them. */
 const TOP = { "wasm/src": ["lib.rs"], src: ["index.ts", "browser.ts"] };
 /**
  * Rings: files that call each other in a circle, in the order of the calls. The last one calls the first.
@@ -26,7 +26,7 @@ const TOP = { "wasm/src": ["lib.rs"], src: ["index.ts", "browser.ts"] };
 const RINGS = { "wasm/src": [["log/append.rs", "log/reclaim.rs", "log/walk.rs"]], src: [] as string[][] };
 
 type Tree = keyof typeof FLOORS;
-/** For each file those that it calls or imports. */
+/** For each file, the files that it calls or imports. */
 type Uses = Map<string, Set<string>>;
 
 function sources(tree: Tree, ending: string): Map<string, string> {
@@ -35,7 +35,7 @@ function sources(tree: Tree, ending: string): Map<string, string> {
   return new Map(files.map((file) => [file, fs.readFileSync(path.join(root, tree, file), "utf8")]));
 }
 
-/** Imports, of types too. */
+/** The imports of each file, also those of types only. */
 function usesOfTypeScript(): Uses {
   const uses: Uses = new Map();
   for (const [file, text] of sources("src", ".ts")) {
@@ -48,12 +48,12 @@ function usesOfTypeScript(): Uses {
 }
 
 /**
- * Paths of modules, and methods of `Participant`, which are spread over the modules: whoever calls `self.lock(` calls the
- * module that defines it.
+ * The uses of each Rust file: the modules in its paths, and the modules that define the methods of `Participant` which it calls. The
+ * methods are spread over the modules, so a call of `self.lock(` is a use of the module that defines `lock`.
  */
 function usesOfRust(): Uses {
   const files = sources("wasm/src", ".rs");
-  // Tests and what is only for models may look wherever they want.
+  // Unit tests may use any module.
   const code = new Map(
     [...files].map(([file, text]) => [file, (text.split("#[cfg(test)]")[0] as string).replace(/\/\/.*$/gm, "")]),
   );
@@ -83,7 +83,7 @@ function usesOfRust(): Uses {
 
 const folderOf = (file: string): string => path.dirname(file);
 
-/** What goes up, or round in a circle. */
+/** The uses that go up to a higher floor, and the circles. */
 function faults(tree: Tree, uses: Uses): string[] {
   const floors: string[] = FLOORS[tree];
   const closesRing = (from: string, to: string) => RINGS[tree].some((ring) => from === ring.at(-1) && to === ring[0]);
@@ -112,16 +112,16 @@ describe.each([
 ] as const)("%s", (tree, usesOf) => {
   const uses = usesOf();
 
-  test("has files on every floor, which use each other", () => {
+  test("every floor has files, and uses between files are found", () => {
     expect([...new Set([...uses.keys()].map(folderOf))].sort()).toEqual([...FLOORS[tree]].sort());
     expect([...uses.values()].reduce((sum, each) => sum + each.size, 0)).toBeGreaterThan(50);
   });
 
-  test("goes down only", () => {
+  test("no file uses a file on a higher floor, and there is no circle", () => {
     expect(faults(tree, uses)).toEqual([]);
   });
 
-  test("a call that goes up, and a circle, would be found", () => {
+  test("a use that goes up is found, and so is a circle", () => {
     const [highest, lowest] = [FLOORS[tree][0], FLOORS[tree].at(-1)].map((floor) =>
       [...uses.keys()].find((file) => folderOf(file) === floor),
     ) as [string, string];
@@ -134,7 +134,7 @@ describe.each([
     expect(faults(tree, circle)).toContain("a → b → a");
   });
 
-  test("has each ring that is named", () => {
+  test("every ring in RINGS exists", () => {
     for (const ring of RINGS[tree]) {
       expect(ring.filter((file, i) => !uses.get(file)?.has(ring[(i + 1) % ring.length] as string))).toEqual([]);
     }
