@@ -10,6 +10,7 @@
 import { fileURLToPath } from "node:url";
 import { createCache } from "cache-machine";
 import { afterAll, describe, expect, test } from "vitest";
+import { AREA_BYTES, AREAS_AT, STACK_BYTES } from "../../src/engine/contract.ts";
 import { nodeBinary, versions } from "../package/nodes.ts";
 import { execute, Projects, root } from "../package/projects.ts";
 import { KEYS, operationsOn } from "./overflow-uses.mjs";
@@ -86,10 +87,10 @@ test("the deepest call leaves most of the engine's own stack unused", () => {
     expect(cache.validate()).toBe(0);
     // `wasm/src/abi/area.rs`: the module's data, then an area for each thread with its stack at the end, which grows down.
     const { memory } = cache.handle as unknown as { memory: WebAssembly.Memory };
-    const stack = new Uint8Array(memory.buffer, 65_536 + (128 << 10), 32 << 10);
+    const stack = new Uint8Array(memory.buffer, AREAS_AT + AREA_BYTES - STACK_BYTES, STACK_BYTES);
     const unused = stack.findIndex((byte) => byte !== 0);
-    console.log(`of 32 KiB of stack ${stack.length - unused} bytes were used`);
-    expect(unused).toBeGreaterThan(16 << 10);
+    console.log(`of ${STACK_BYTES} bytes of stack ${stack.length - unused} were used`);
+    expect(unused).toBeGreaterThan(STACK_BYTES / 2);
     expect(unused).toBeLessThan(stack.length);
   } finally {
     cache.close();

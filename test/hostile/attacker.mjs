@@ -7,6 +7,9 @@
  * need them. hostile.test.ts compares them with the engine, so they cannot drift apart.
  */
 
+import { numbers } from "../numbers.mjs";
+
+const { MAX_KEY } = numbers;
 export const SIZE = 1 << 20;
 
 const PARTICIPANTS = 64;
@@ -295,7 +298,7 @@ export class Attacker {
         return this.#write(
           part,
           at + 8,
-          Buffer.from(Uint16Array.of(this.#pick([0, 1, 4096, 4097, 4360, 4361, 65_535])).buffer),
+          Buffer.from(Uint16Array.of(this.#pick([0, 1, 4096, 4097, MAX_KEY, MAX_KEY + 1, 65_535])).buffer),
           "key length",
         );
       case 3:

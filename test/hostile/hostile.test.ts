@@ -11,6 +11,7 @@
 
 import { type Cache, type CacheHandle, createCache } from "cache-machine";
 import { describe, expect, it, vi } from "vitest";
+import { AREA_BYTES, AREAS_AT } from "../../src/engine/contract.ts";
 import { generator } from "../crash/checked-values.mjs";
 import { Attacker, PLACES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
 import { images, siege } from "./driver.mjs";
@@ -120,17 +121,16 @@ describe("the tools of these tests", () => {
 
   it("a changed byte below the region is noticed", () => {
     const cache = createCache({ size: SIZE });
-    const { memory, base } = handleOf(cache);
+    const { memory } = handleOf(cache);
     const below = new PrivateMemory(handleOf(cache), 64, [0]);
     const bytes = new Uint8Array(memory.buffer);
     expect(below.painted).toBe(63);
     new User(cache, { random: generator(1) }).fill();
     expect(below.damage()).toBeUndefined();
-    const areaBytes = Math.floor((base - 65_536) / 64);
     for (const [at, what] of [
-      [65_535, "the module's data"],
-      [65_536 + areaBytes, "the area of seat 1"],
-      [65_536 + 64 * areaBytes - 1, "the area of seat 63"],
+      [AREAS_AT - 1, "the module's data"],
+      [AREAS_AT + AREA_BYTES, "the area of seat 1"],
+      [AREAS_AT + 64 * AREA_BYTES - 1, "the area of seat 63"],
     ] as const) {
       (bytes[at] as number)++;
       expect(below.damage()).toBe(what);

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { checkAgreement } from "../../scripts/wasm/agreement.mjs";
 import * as contract from "../../src/engine/contract.ts";
+import { BYTES } from "../../src/near/slots.ts";
 import { PAGE } from "../../src/size.ts";
 import { KEY_LIMIT } from "../../src/values/key.ts";
 import { scopeOf } from "../../src/values/scope.ts";
@@ -75,6 +76,10 @@ describe("the limits of TypeScript fit those of the engine", () => {
     expect(area[0]).toBeLessThanOrEqual(contract.MAX_TAGS);
     expect(scope.tagPrefix.length + contract.MAX_TAG_NAME).toBeLessThanOrEqual(contract.MAX_TAG);
     for (const hidden of scope.hidden) expect(hidden.length).toBeLessThanOrEqual(contract.MAX_TAG);
+  });
+
+  test("a stamp, which has the cold words of a slot in the near cache but the last one", () => {
+    expect(BYTES).toBe(contract.STAMP_WORDS);
   });
 
   test("a page of memory", () => {

@@ -11,6 +11,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import type { Cache, CacheHandle, OpenOptions } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { BUSY, HEADER_SIZE, HEADER_VERSION } from "../../src/engine/contract.ts";
 // Participants that are in each other's way, in one thread.
 import { attachCache, CacheError, createCache, destroyCache, openCache } from "../host/apart.mjs";
 
@@ -170,9 +171,9 @@ describe("ERR_LAYOUT", () => {
     ["longer than it was", (file) => fs.truncateSync(file, 2 * MIB)],
     ["all zeros", (file) => fs.writeFileSync(file, Buffer.alloc(MIB))],
     ["somebody else's", (file) => fs.writeFileSync(file, Buffer.alloc(MIB, "no cache "))],
-    ["of an older layout", (file) => patch(file, 8, [0, 0, 0, 0])],
-    ["of a newer layout", (file) => patch(file, 8, [255, 255, 0, 0])],
-    ["of a size that its header does not tell", (file) => patch(file, 16, [0, 0, 32, 0])],
+    ["of an older layout", (file) => patch(file, 8 * HEADER_VERSION, [0, 0, 0, 0])],
+    ["of a newer layout", (file) => patch(file, 8 * HEADER_VERSION, [255, 255, 0, 0])],
+    ["of a size that its header does not tell", (file) => patch(file, 8 * HEADER_SIZE, [0, 0, 32, 0])],
   ];
   test.each(damages)("a file that is %s: says so and how to go on, and leaves it alone", (_, damage) => {
     const cache = open();
@@ -384,8 +385,6 @@ describe("ERR_BUSY", () => {
     }
     expect(first.get("k")).toBe("kept");
   });
-
-  const BUSY = 4;
 
   type Host = { now(): number; pause(attempt: number): number };
   type Watched = { cache: Cache; engine: Record<string, unknown>; wait(answer: number): number };

@@ -12,7 +12,7 @@ use core::mem::{offset_of, size_of};
 
 use crate::abi::area::{self, Area, Out, OutStamp};
 use crate::entries::{change, read, tags};
-use crate::format::layout::{self, Class, Counter};
+use crate::format::layout::{self, Class, Counter, WORD};
 use crate::format::segment::Phase;
 use crate::index::key;
 
@@ -50,11 +50,11 @@ contract! {
         /// Bytes at the start of a region that hold the three words below.
         INSPECTED_BYTES: u32 = layout::INSPECTED_BYTES;
         /// Where `MAGIC` lies, in words of eight bytes.
-        HEADER_MAGIC: u32 = layout::MAGIC_AT / 8;
+        HEADER_MAGIC: u32 = layout::MAGIC_AT / WORD;
         /// Where `LAYOUT_VERSION` lies, in words of eight bytes.
-        HEADER_VERSION: u32 = layout::VERSION_AT / 8;
+        HEADER_VERSION: u32 = layout::VERSION_AT / WORD;
         /// Where the size of the region lies, in words of eight bytes.
-        HEADER_SIZE: u32 = layout::SIZE_AT / 8;
+        HEADER_SIZE: u32 = layout::SIZE_AT / WORD;
         /// Where the clear epoch lies in a region, in bytes: it counts `clear`, in four bytes.
         CLEAR_EPOCH_AT: u32 = layout::CLEAR_EPOCH_AT;
     }

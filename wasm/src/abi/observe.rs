@@ -4,7 +4,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::call;
 use crate::abi::contract::{CLASS_SHIFT, SEGMENT_GENERATION, SEGMENT_LIVE, SEGMENT_STATE, SEGMENT_USED, SEGMENT_WORDS};
-use crate::format::layout::{BUCKET_WORDS, MAX_RECORD, MAX_SEGMENTS, META_BUMP, WAYS};
+use crate::format::layout::{BUCKET_WORDS, MAX_RECORD, MAX_SEGMENTS, META_BUMP, WAYS, WORD};
 use crate::format::segment::{Phase, State};
 use crate::index::entry::{Entry, EntryState};
 use crate::sync::Relaxed;
@@ -88,7 +88,7 @@ pub fn occupancy(address: u32, parts: u32) -> u32 {
         let mut counts = [0u32; 2];
         for way in part * buckets * BUCKET_WORDS..(part + 1) * buckets * BUCKET_WORDS {
             if way % BUCKET_WORDS < WAYS {
-                let entry = Entry(region.word(geometry.bucket(0) + way * 8).load(Relaxed));
+                let entry = Entry(region.word(geometry.bucket(0) + way * WORD).load(Relaxed));
                 counts[0] += entry.is_live() as u32;
                 counts[1] += (entry.state() == EntryState::Ghost) as u32;
             }
