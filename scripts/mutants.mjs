@@ -58,6 +58,11 @@ const BUILT = /(^|\/)(target|node_modules|dist)$/;
  */
 const PACKAGE_SUITE = [
   "unit/errors",
+  "unit/board",
+  "unit/lock-file",
+  "unit/file",
+  "unit/mappings",
+  "unit/private-file",
   "unit/memory",
   "host/places",
   "unit/codec",

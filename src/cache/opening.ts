@@ -36,14 +36,20 @@ export class Opening {
    */
   constructor(region: Region, options: Resolved, name: string | undefined, isNew: boolean | undefined) {
     const seat = takeSeat(region, isNew);
-    const { engine } = seat;
-    const { nearCache, nearCacheSize, codec, frozenObjects } = options;
-    this.#seat = seat;
-    this.engine = engine;
-    this.options = options;
-    this.name = name;
-    this.near = nearCache > 0 ? new Near(nearCache, nearCacheSize, engine, codec, frozenObjects) : undefined;
-    seat.forgotten.register(this, seat, this);
+    try {
+      const { engine } = seat;
+      const { nearCache, nearCacheSize, codec, frozenObjects } = options;
+      this.#seat = seat;
+      this.engine = engine;
+      this.options = options;
+      this.name = name;
+      this.near = nearCache > 0 ? new Near(nearCache, nearCacheSize, engine, codec, frozenObjects) : undefined;
+      seat.forgotten.register(this, seat, this);
+    } catch (error) {
+      // The stack may have ended, so nothing can be called here. The next opening takes the seat over.
+      seat.users--;
+      throw error;
+    }
     if (this.near !== undefined) forgotten.register(this, this.near, this);
   }
 

@@ -12,7 +12,7 @@ const POINTER = 8;
 /** An object: pointers to its hidden class, its properties and its elements. An array also has its length. */
 const OBJECT = 24;
 const ARRAY = 32;
-/** The elements of an array, and a text, begin with a word for the map and a word for the length. */
+/** The elements of an array, and a text, begin with a word for the hidden class and a word for the length. */
 const HEADER = 16;
 const NUMBER = 16;
 /** A hidden class, in addition to 24 bytes for each name. A frozen object has a second hidden class. */

@@ -142,7 +142,7 @@ export class ValueCodec {
       case "object":
         return this.#encodeObject(value, target);
       case "undefined":
-        throw new TypeError("value: must not be undefined, which means a miss; store null or delete the key");
+        throw new TypeError("value: must not be undefined, which means a miss. Store null or delete the key.");
       default:
         throw unstorable(value, "value", true);
     }

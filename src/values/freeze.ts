@@ -49,5 +49,5 @@ export function deepFreeze(value: unknown): boolean {
 }
 
 function refuse(): never {
-  throw new TypeError("value: is frozen, because other readers share it; change a copy of it");
+  throw new TypeError("value: is frozen, because other readers share it. Change a copy of it.");
 }

@@ -3,7 +3,7 @@
  * the engine can compare keys byte by byte. Relies on `runtime.ts` for text. Of the engine it knows the numbers of key kinds.
  */
 import { KEY_BYTES, KEY_ILL_FORMED, KEY_KIND_BITS, KEY_STRING } from "../engine/contract.ts";
-import { CacheError } from "../errors.ts";
+import { type CacheError, keyTooLong } from "../errors.ts";
 import { describe, typedArrayName } from "./describe.ts";
 import { type Runtime, runtime, SHORT_TEXT } from "./runtime.ts";
 import { isWellFormed } from "./text.ts";
@@ -84,8 +84,7 @@ export class KeyCodec {
       const units = `${key.length * 2} bytes of UTF-16 (it has lone surrogates)`;
       has = isWellFormed(key) ? `${this.#runtime.utf8Length(key)} bytes of UTF-8` : units;
     }
-    const message = `key: has ${has}, the limit is ${KEY_LIMIT}; use a shorter key, such as a hash of this one`;
-    return new CacheError("ERR_TOO_LARGE", message);
+    return keyTooLong(has, KEY_LIMIT);
   }
 
   /**

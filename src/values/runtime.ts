@@ -7,7 +7,7 @@
  * Must not know keys, values or the engine.
  */
 
-import { CacheError } from "../errors.ts";
+import { unsupported } from "../errors.ts";
 
 /**
  * Where `TextEncoder` and `TextDecoder` come from: this realm, or `node:util` where somebody made a realm without them
@@ -29,10 +29,9 @@ function newDecoder(label: string, options: TextDecoderOptions): TextDecoder {
 /** @throws {CacheError} `ERR_UNSUPPORTED` where there is no `TextEncoder` or no `TextDecoder`. */
 export function requireEncoding(): void {
   if (encodings !== undefined) return;
-  throw new CacheError(
-    "ERR_UNSUPPORTED",
-    "TextEncoder, TextDecoder: this realm must have both; jest-environment-jsdom leaves them out: use the environment `node`, " +
-      'or `testEnvironmentOptions: { customExportConditions: ["node"] }`',
+  throw unsupported(
+    "TextEncoder, TextDecoder: this realm must have both. jest-environment-jsdom leaves them out: use the environment `node`, " +
+      'or `testEnvironmentOptions: { customExportConditions: ["node"] }`.',
   );
 }
 

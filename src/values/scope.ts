@@ -54,7 +54,7 @@ export function scopeOf(path: readonly string[]): Scope {
   if (text.length > LONGEST_ID || path.length > DEEPEST) {
     throw new RangeError(
       `name: namespaces must be nested at most ${DEEPEST} deep, and their names must take at most ${LONGEST_ID} bytes in ` +
-        "all, of which each takes 2 to 4 in addition to its UTF-8; use fewer or shorter names",
+        "all, of which each takes 2 to 4 in addition to its UTF-8. Use fewer or shorter names.",
     );
   }
   // [the key kind, filled in for each key │ length of the text, 2 bytes │ text]

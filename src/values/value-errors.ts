@@ -3,7 +3,7 @@
  * know how a value is encoded.
  */
 
-import { CacheError } from "../errors.ts";
+import { badData, type CacheError } from "../errors.ts";
 import { claimedName, describe, isThenable } from "./describe.ts";
 
 /**
@@ -19,8 +19,8 @@ const QUOTED = 200;
  * @param why - a clause with a subject.
  */
 export function unreadable(why: string, cause?: unknown): CacheError {
-  const message = `value: cannot be read here, because ${why}; store it again or delete it (other entries are not affected)`;
-  return new CacheError("ERR_DATA", message, { cause });
+  const remedy = "Store it again or delete it. Other entries are not affected.";
+  return badData(`value: cannot be read here, because ${why}. ${remedy}`, { cause });
 }
 
 /** Makes the error for a value of a class that this runtime lacks. */
@@ -37,21 +37,21 @@ export function unstorable(item: unknown, place: string, isWhole: boolean): Erro
   const at = place.slice(0, QUOTED);
   const isObject = typeof item === "object" && item !== null;
   if (isObject && Object.hasOwn(item, "__proto__")) {
-    return new CacheError("ERR_DATA", `${at}: a property named __proto__ cannot be stored; rename it`);
+    return badData(`${at}: a property named __proto__ cannot be stored. Rename it.`);
   }
   let what = describe(item);
-  let advice = "store plain data instead";
+  let advice = "Store plain data instead.";
   if (isObject && isThenable(item)) {
     if (claimedName(item) !== "Promise") what += " with a method named then";
-    advice = "await it and store the result";
+    advice = "Await it and store the result.";
   }
-  const message = `${at}: ${what} cannot be stored; ${advice}`;
-  return isWhole ? new TypeError(message) : new CacheError("ERR_DATA", message);
+  const message = `${at}: ${what} cannot be stored. ${advice}`;
+  return isWhole ? new TypeError(message) : badData(message);
 }
 
 /** Makes the error for a value that has more levels than {@link DEEPEST}. */
 export function tooDeep(): CacheError {
-  return new CacheError("ERR_DATA", `value: more than ${DEEPEST} levels cannot be stored; make the data flatter`);
+  return badData(`value: more than ${DEEPEST} levels cannot be stored. Make the data flatter.`);
 }
 
 /** Quotes the message of another error. */

@@ -31,10 +31,10 @@ export function valuesAndKeys(check: Define, largest: number): void {
       ["TypeError", () => 1, "function"],
       ["TypeError", Symbol("s"), "symbol"],
       ["TypeError", new WeakMap()],
-      ["TypeError", Promise.resolve(), "await it"],
+      ["TypeError", Promise.resolve(), "Await it"],
       ["ERR_DATA", { deep: [1, { f() {} }] }, "function", "deep"],
       ["ERR_DATA", new Map([["k", Symbol("s")]]), "symbol"],
-      ["ERR_DATA", [Promise.resolve()], "await it"],
+      ["ERR_DATA", [Promise.resolve()], "Await it"],
       ["ERR_DATA", JSON.parse('{"a":{"__proto__":1}}'), "value.a", "__proto__"],
       ["ERR_DATA", JSON.parse(`${"[".repeat(2000)}${"]".repeat(2000)}`), "512 levels"],
     ];

@@ -465,9 +465,9 @@ describe("promises and thenables", () => {
     const cache = create(codec && { codec });
     for (const value of promises) {
       expect(() => cache.set("k", value)).toThrow(TypeError);
-      expect(() => cache.set("k", value)).toThrow("await it");
+      expect(() => cache.set("k", value)).toThrow("Await it");
       if (codec === undefined)
-        refused(() => cache.set("k", { list: [value] }), "ERR_DATA", "value.list[0]", "await it");
+        refused(() => cache.set("k", { list: [value] }), "ERR_DATA", "value.list[0]", "Await it");
     }
     expect(cache.size).toBe(0);
     // biome-ignore lint/suspicious/noThenProperty: data may have it

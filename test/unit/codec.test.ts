@@ -155,7 +155,7 @@ describe.each(runtimes)("keys on a runtime %s", (_name, on) => {
     const error = codec.tooLong(key);
     expect(error).toMatchObject({ name: "CacheError", code: "ERR_TOO_LARGE" });
     expect(error.message).toContain(`key: has ${length}`);
-    expect(error.message).toContain("the limit is 4096;");
+    expect(error.message).toContain("the limit is 4096.");
   });
 
   it("a key of another type is refused, and a key kind that does not exist gives no key", () => {
@@ -378,7 +378,7 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
     ["a function of an error", [Object.assign(new Error(), { retry() {} })], "value[0].retry: a function"],
     // biome-ignore lint/suspicious/noThenProperty: it is refused
     ["a thenable", { t: { then() {} } }, "value.t: an Object with a method named then cannot"],
-    ["a Promise", Promise.resolve(), "value: a Promise cannot be stored; await it"],
+    ["a Promise", Promise.resolve(), "value: a Promise cannot be stored. Await it"],
     ["a Promise of another realm", [runInNewContext("Promise.resolve()")], "value[0]: a Promise"],
     ["a WeakMap", { w: new WeakMap() }, "value.w: a WeakMap"],
     ["a WeakRef", [new WeakRef({})], "value[0]: a WeakRef"],

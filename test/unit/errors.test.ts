@@ -94,6 +94,15 @@ function run(body: string, from = root, args: string[] = []): string {
   return stdout;
 }
 
+test("every CacheError is made by a function of src/errors.ts", () => {
+  const files = fs.readdirSync(path.join(root, "src"), { recursive: true, encoding: "utf8" });
+  const sources = files.filter((file) => file.endsWith(".ts"));
+  const makers = sources.filter((file) =>
+    fs.readFileSync(path.join(root, "src", file), "utf8").includes("new CacheError("),
+  );
+  expect(makers).toEqual(["errors.ts"]);
+});
+
 describe("ERR_UNSUPPORTED", () => {
   test("without the native part: says where it was looked for and what works without; threads do work", () => {
     const bare = path.join(scratch, "bare");

@@ -85,6 +85,14 @@ describe("a cache file", () => {
     expect(open().size).toBe(SIZE);
   });
 
+  test("closing a region closes its descriptor", () => {
+    const count = () => fs.readdirSync("/proc/self/fd").length;
+    open();
+    const before = count();
+    for (let i = 0; i < 10; i++) open().close();
+    expect(count()).toBe(before);
+  });
+
   test("destroyFile() removes the name, and opening it again creates a new cache", () => {
     const region = open();
     at(region)[0] = 5;

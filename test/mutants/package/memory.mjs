@@ -175,6 +175,6 @@ export default [
     file: "src/memory/file.ts",
     find: "    } finally {\n      closeSync(this.#fd);",
     replace: "    } finally {\n      Number(this.#fd);",
-    first: [...PRIVATE_FILE, ...LOCK_FILE],
+    first: FILE,
   },
 ];

@@ -4,7 +4,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::call;
 use crate::abi::contract::{CLASS_SHIFT, SEGMENT_GENERATION, SEGMENT_LIVE, SEGMENT_STATE, SEGMENT_USED, SEGMENT_WORDS};
-use crate::format::layout::{BUCKET_BYTES, MAX_RECORD, MAX_SEGMENTS, META_BUMP, WAYS};
+use crate::format::layout::{BUCKET_WORDS, MAX_RECORD, MAX_SEGMENTS, META_BUMP, WAYS};
 use crate::format::segment::{Phase, State};
 use crate::index::entry::{Entry, EntryState};
 use crate::sync::Relaxed;
@@ -79,7 +79,6 @@ pub fn segments(address: u32) -> u32 {
 /// Returns how many entries a part has room for.
 #[wasm_bindgen]
 pub fn occupancy(address: u32, parts: u32) -> u32 {
-    const BUCKET_WORDS: u32 = BUCKET_BYTES / 8;
     let call = call(address);
     let region = &call.me.region;
     let geometry = &region.geometry;
