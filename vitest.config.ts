@@ -1,6 +1,9 @@
 import { defineConfig } from "vitest/config";
 import { constants } from "./scripts/constants.mjs";
 
+// Tests compare the output of programs that they start. These variables would make Node.js and other programs print colours.
+for (const name of ["FORCE_COLOR", "NO_COLOR", "COLORTERM", "CLICOLOR", "CLICOLOR_FORCE"]) delete process.env[name];
+
 export default defineConfig({
   define: constants(),
   test: {

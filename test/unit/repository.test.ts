@@ -7,7 +7,6 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import config from "../../vitest.config.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 /** Folders that are not part of the repository, or are generated. */
@@ -29,8 +28,18 @@ const tests = all.filter((file) => file.startsWith("test/"));
 const texts = all.filter((file) => /\.(md|[cm]?[jt]s|rs|c|sh|html)$|^(\.ci\/|package\.json|biome\.json)/.test(file));
 
 describe("files of tests", () => {
-  test("vitest includes every file of tests, as all of them are below test/ and end with .test.ts", () => {
-    expect((config as { test: { include: string[] } }).test.include).toEqual(["test/**/*.test.ts"]);
+  test("programs that tests start get no variables that make them print colours", () => {
+    expect(Object.keys(process.env).filter((name) => /^(FORCE_COLOR|NO_COLOR|COLORTERM|CLICOLOR)/.test(name))).toEqual(
+      [],
+    );
+  });
+
+  test("vitest includes every file of tests, as all of them are below test/ and end with .test.ts", async () => {
+    // Imported here, because it removes the variables of the test above.
+    const { default: config } = (await import("../../vitest.config.ts")) as {
+      default: { test: { include: string[] } };
+    };
+    expect(config.test.include).toEqual(["test/**/*.test.ts"]);
     const named = all.filter((file) => /\.(test|spec)\.\w+$/.test(file));
     expect(named.length).toBeGreaterThan(20);
     expect(named.filter((file) => !/^test\/.*\.test\.ts$/.test(file))).toEqual([]);
