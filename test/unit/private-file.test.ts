@@ -275,7 +275,7 @@ describe("a file under the name of a cache", () => {
   );
 
   test.each([0, PAGE])(
-    "a cache that is truncated to %i bytes while it is open crashes its users, as the README says",
+    "a cache that is truncated to %i bytes while it is open crashes its users, as docs/limits.md says",
     (left) => {
       const crash = `${OPEN}
       const { truncateSync } = await import("node:fs");
