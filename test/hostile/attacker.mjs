@@ -7,7 +7,7 @@
  * need them. hostile.test.ts compares them with the engine, so they cannot drift apart.
  */
 
-import { numbers } from "../numbers.mjs";
+import { numbers } from "./contract-numbers.mjs";
 
 const { MAX_KEY } = numbers;
 export const SIZE = 1 << 20;
