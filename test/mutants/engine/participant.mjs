@@ -127,7 +127,7 @@ export default [
 
   // ---- foreign bytes
   {
-    name: "more-slots-than-there-are",
+    name: "more-seats-than-there-are",
     breaks: "I4",
     what: "the number of seats ever used is used unchecked",
     file: "wasm/src/participant/recover.rs",

@@ -6,7 +6,7 @@ export default [
   {
     name: "closed-keeps-near",
     breaks: "resources",
-    what: "a closed cache keeps what is near",
+    what: "a closed cache keeps its near cache",
     file: "src/cache/opening.ts",
     find: "    this.near?.close();\n",
     replace: "",
@@ -16,7 +16,7 @@ export default [
   {
     name: "near-without-asking-for-tags",
     breaks: "I2",
-    what: "what is read for the near cache is read without its tags",
+    what: "a value for the near cache is read without the counters of its tags",
     file: "src/cache/view.ts",
     find: "near === undefined ? want : want | WANT_TAGS",
     replace: "near === undefined ? want : want | (WANT_TAGS & 0)",
@@ -36,7 +36,7 @@ export default [
   {
     name: "change-for-nothing",
     breaks: "outside",
-    what: "update asks for a value that no entry can have",
+    what: "update calls `change` for a key that no entry can have",
     file: "src/cache/view.ts",
     find: "    // `change` must not run for a key that no entry can have.\n    this.writeNewKey(key);\n",
     replace: "",
@@ -65,7 +65,7 @@ export default [
   {
     name: "key-written-before-encoding",
     breaks: "I1",
-    what: "code of the value that uses the cache changes the key it is stored under",
+    what: "a value whose encoding uses the cache is stored under another key",
     file: "src/cache/view.ts",
     find: 'const length = typeof value === "object"',
     replace: 'const written = this.writeKey(key);\n    const length = typeof value === "object"',
@@ -75,7 +75,7 @@ export default [
   {
     name: "too-large-swallowed",
     breaks: "P3",
-    what: "a value that is too large for its record is dropped without a word",
+    what: "a value that is too large for its record is dropped without an error",
     file: "src/cache/view.ts",
     find: "if (result === TOO_LARGE) this.#tooLarge(length);",
     replace: "",
@@ -84,7 +84,7 @@ export default [
   {
     name: "limit-not-looked-at",
     breaks: "P3",
-    what: "maxEntrySize is not looked at",
+    what: "maxEntrySize is ignored",
     file: "src/cache/view.ts",
     find: "if (length > opening.options.maxEntrySize || length > engine.maxValue) this",
     replace: "if (length > engine.maxValue) this",
@@ -93,7 +93,7 @@ export default [
   {
     name: "busy-set-swallowed",
     breaks: "L2",
-    what: "a set that could not be done returns as if it had been",
+    what: "a set that failed returns as if it had stored",
     file: "src/cache/view.ts",
     find: `if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
@@ -110,7 +110,7 @@ export default [
   {
     name: "busy-delete-swallowed",
     breaks: "L2",
-    what: "a delete that could not be done returns as if it had been",
+    what: "a delete that failed returns as if it had removed",
     file: "src/cache/view.ts",
     find: 'if (removed < 0) throw busy("another participant is in the way");',
     replace: "",
@@ -120,7 +120,7 @@ export default [
   {
     name: "busy-touch-swallowed",
     breaks: "L2",
-    what: "a touch that could not be done says that the entry is not there",
+    what: "a touch that failed says that the entry is absent",
     file: "src/cache/view.ts",
     find: 'if (result === BUSY) throw busy("another participant is in the way");\n    if (result === TOO_LARGE) throw',
     replace: "if (result === TOO_LARGE) throw",
@@ -130,7 +130,7 @@ export default [
   {
     name: "busy-increment-swallowed",
     breaks: "L2",
-    what: "an increment that could not be done returns whatever number is there",
+    what: "an increment that failed returns a number",
     file: "src/cache/view.ts",
     find: 'if (result !== DONE) throw busy("another participant is in the way");\n    return this.engine.sum;',
     replace: "return this.engine.sum;",
@@ -140,7 +140,7 @@ export default [
   {
     name: "take-in-two-steps",
     breaks: "I2",
-    what: "two take the same value",
+    what: "two participants take the same value",
     file: "src/cache/view.ts",
     find: "return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;",
     replace: "this.remove(key, 0, 0);\n      return entry.value;",
@@ -149,7 +149,7 @@ export default [
   {
     name: "update-without-comparing",
     breaks: "P4",
-    what: "an update overwrites what another has stored meanwhile",
+    what: "an update overwrites the change of another participant",
     file: "src/cache/view.ts",
     find: "return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;",
     replace: "return this.store(key, value, options, 0, version) ? value : AGAIN;",
@@ -205,7 +205,7 @@ export default [
   {
     name: "large-values-torn",
     breaks: "I1",
-    what: "a large value that is replaced while it is read is returned as far as it came",
+    what: "a large value that is replaced while it is read is returned in parts",
     file: "src/cache/view.ts",
     find: "if (engine.readLarge(written, bytes)) {",
     replace: "if (engine.readLarge(written, bytes) || length > 0) {",
@@ -215,7 +215,7 @@ export default [
   {
     name: "update-refuses-damaged-versions",
     breaks: "hostile",
-    what: "an update of an entry with a version that nobody was given is a TypeError",
+    what: "an update throws for a version that only damaged memory has",
     file: "src/cache/view.ts",
     find: "return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;",
     replace:
@@ -226,7 +226,7 @@ export default [
   {
     name: "increment-forgets-the-default-ttl",
     breaks: "P2",
-    what: "a number that is counted has not the expiry of the cache",
+    what: "increment ignores the default ttl of the cache",
     file: "src/cache/cache.ts",
     find: "this.#view.expiryIn(ttl === undefined ? opening.options.ttl : checkTtl(ttl))",
     replace: "this.#view.expiryIn(ttl === undefined ? Infinity : checkTtl(ttl ?? opening.options.ttl))",
@@ -253,7 +253,7 @@ export default [
   {
     name: "closed-cache-encodes",
     breaks: "M1",
-    what: "a closed cache encodes values into the memory of whoever has its place now",
+    what: "a closed cache writes a value into the area of the seat's next owner",
     file: "src/cache/view.ts",
     find: "    if (opening.closed || engine.asking) opening.checkOpen();\n    const length",
     replace: "    const length",
@@ -263,7 +263,7 @@ export default [
   {
     name: "closed-while-encoding",
     breaks: "M1",
-    what: "a cache that a value closes while it is encoded gives its place away at once",
+    what: "a cache that is closed while it encodes a value gives its seat back at once",
     file: "src/cache/opening.ts",
     find: "if (this.#left || this.#encoding > 0) return;",
     replace: "if (this.#left) return;",
@@ -273,7 +273,7 @@ export default [
   {
     name: "closed-while-encoding-stays",
     breaks: "resources",
-    what: "a cache that a value closes while it is encoded keeps its place",
+    what: "a cache that is closed while it encodes a value never gives its seat back",
     file: "src/cache/opening.ts",
     find: "if (--this.#encoding === 0 && this.closed) this.close();",
     replace: "this.#encoding--;",
@@ -283,7 +283,7 @@ export default [
   {
     name: "closed-by-the-inner-value",
     breaks: "M1",
-    what: "of values that are encoded one within the other the inner one gives the place away",
+    what: "a cache that is closed while two nested values are encoded gives its seat back after the inner one",
     file: "src/cache/opening.ts",
     find: "if (--this.#encoding === 0 && this.closed) this.close();",
     replace: "this.#encoding = 0;\n      if (this.closed) this.close();",
@@ -291,11 +291,11 @@ export default [
     filter: "ERR_CLOSED",
   },
 
-  // ---- the places of a thread, and the application
+  // ---- the seat of a thread
   {
     name: "the-clock-of-another",
     breaks: "A1",
-    what: "expiry goes by the clock of whoever has used the seat last",
+    what: "expiry goes by the clock of the last user of the seat",
     file: "src/cache/view.ts",
     find: "    // The call that follows may ask for the time.\n    engine.clock = opening.options.now;\n",
     replace: "",
@@ -304,7 +304,7 @@ export default [
   {
     name: "the-census-by-the-clock-of-another",
     breaks: "A1",
-    what: "entries are counted by the clock of whoever has used the seat last",
+    what: "entries are counted by the clock of the last user of the seat",
     file: "src/cache/view.ts",
     find: "    this.engine.clock = this.opening.options.now;\n    return this.engine.census();",
     replace: "    return this.engine.census();",

@@ -6,7 +6,7 @@ export default [
   {
     name: "near-without-expiry",
     breaks: "P2",
-    what: "the near cache serves what has expired",
+    what: "the near cache returns an expired value",
     file: "src/near/near.ts",
     find: "extra.expiry !== Infinity && extra.expiry <= source.now()",
     replace: "extra.expiry !== Infinity && source.now() < -1",
@@ -15,7 +15,7 @@ export default [
   {
     name: "proof-read-after-decoding",
     breaks: "I2",
-    what: "the near cache keeps a value with the proof of what decoding it has read",
+    what: "the near cache keeps a value with the proof of another entry, which was read while the value was decoded",
     file: "src/near/near.ts",
     find: "const proof = engine.out.slice();",
     replace: "const proof = engine.out;",
@@ -24,7 +24,7 @@ export default [
   {
     name: "objects-shared-unfrozen",
     breaks: "a value is a copy",
-    what: "with frozenObjects what was decoded is shared without being frozen",
+    what: "with frozenObjects a decoded object is shared without being frozen",
     file: "src/near/near.ts",
     find: "if (frozen && !deepFreeze(value)) return value;",
     replace: "if (frozen && value === undefined) return value;",
@@ -33,7 +33,7 @@ export default [
   {
     name: "objects-shared-unasked",
     breaks: "a value is a copy",
-    what: "a reader that changes its value changes the next reader's",
+    what: "a reader that changes its object changes the object of the next reader",
     file: "src/near/near.ts",
     find: "return unpack(packed);",
     replace: "return value;",
@@ -42,7 +42,7 @@ export default [
   {
     name: "near-copies-not-made",
     breaks: "a value is a copy",
-    what: "a reader that changes the object it got from the near cache changes the next reader's",
+    what: "a reader that changes an object from the near cache changes the object of the next reader",
     file: "src/near/near.ts",
     find: "return isPacked ? unpack(value as Packed) : value;",
     replace: "return isPacked ? (value as Packed)[1] : value;",
@@ -51,7 +51,7 @@ export default [
   {
     name: "near-without-changes",
     breaks: "I2",
-    what: "the near cache does not look whether anything was changed",
+    what: "the near cache does not compare the count of changes",
     file: "src/near/table.ts",
     find: "words[at + CHANGES] === memory32[words[at + CHANGES_AT] as number] &&",
     replace: "(words[at + CHANGES] !== undefined || memory32[words[at + CHANGES_AT] as number] === 0) &&",
@@ -60,7 +60,7 @@ export default [
   {
     name: "near-without-the-engine",
     breaks: "I2",
-    what: "the near cache takes for proved what it has just read",
+    what: "the near cache treats a value as proved that was only read",
     file: "src/near/table.ts",
     find: "(this.#memory32[changesAt] as number) - 1;",
     replace: "this.#memory32[changesAt] as number;",
@@ -69,7 +69,7 @@ export default [
   {
     name: "near-without-a-new-proof",
     breaks: "policy",
-    what: "after a change in its bucket a value is looked up for ever",
+    what: "after a change in the bucket, every read of the value asks the engine",
     file: "src/near/table.ts",
     find: "    words[at + CHANGES] = out[OUT_CHANGES] as number;\n",
     replace: "    words[at + CHANGES] = (out[OUT_CHANGES] as number) - 1;\n",
@@ -87,7 +87,7 @@ export default [
   {
     name: "near-renewed-without-proof",
     breaks: "I2",
-    what: "what the engine says is another entry counts as the one that was kept",
+    what: "a value is renewed although the engine found another entry",
     file: "src/near/table.ts",
     find: "for (let i = 0; i < STAMP_WORDS; i++) if (words[cold + i] !== out[OUT_STAMP + i]) return false;",
     replace: "for (let i = 0; i < STAMP_WORDS; i++) if (words[cold + i] === undefined) return false;",
@@ -96,7 +96,7 @@ export default [
   {
     name: "near-hits-not-counted",
     breaks: "policy",
-    what: "what is read near is not counted",
+    what: "hits of the near cache are not counted",
     file: "src/near/table.ts",
     find: "(this.#memory64[this.#hitsAt] as number)++;",
     replace: "this.#memory64[this.#hitsAt] = this.#memory64[this.#hitsAt] as number;",
@@ -105,7 +105,7 @@ export default [
   {
     name: "near-used-goes-first",
     breaks: "policy",
-    what: "what is used makes room like anything else",
+    what: "CLOCK drops values whether they were read lately or not",
     file: "src/near/table.ts",
     find: "if (this.#isReferenced(this.#hand)) this.#clearReference(this.#hand);",
     replace: "if (this.#hand < 0) this.#clearReference(this.#hand);",
@@ -114,16 +114,16 @@ export default [
   {
     name: "near-outlives-clear",
     breaks: "I2",
-    what: "what was kept before a clear counts as kept after it",
+    what: "a value that was kept before a clear is returned after it",
     file: "src/near/table.ts",
     find: "if (epoch !== this.#clearEpoch) this.#reset(epoch);",
     replace: "if (epoch !== this.#clearEpoch) this.#clearEpoch = epoch;",
     first: ["test/unit/near.test.ts"],
   },
   {
-    name: "near-grows-without-prints",
+    name: "near-grows-without-fingerprints",
     breaks: "policy",
-    what: "what has moved to a new page is not found there",
+    what: "a value that was moved to a new page is not found there",
     file: "src/near/table.ts",
     find: "      setFingerprint(otherWords, slot, fingerprintOf(hash));\n",
     replace: "",
@@ -132,7 +132,7 @@ export default [
   {
     name: "near-hashes-too-little",
     breaks: "policy",
-    what: "keys that end alike stay in one set",
+    what: "keys with the same last characters stay in one set",
     file: "src/near/table.ts",
     find: "else if (words[hotAt(slot) + HASH] === hash) this.#collisions++;",
     replace: "else if (words[hotAt(slot) + HASH] === hash) this.#collisions = 1;",
@@ -141,7 +141,7 @@ export default [
   {
     name: "near-looks-in-the-page-before",
     breaks: "policy",
-    what: "what has moved to a new page is looked for where it was",
+    what: "a value that was moved to a new page is looked up in the old page",
     file: "src/near/table.ts",
     find: "return page < this.#words.length ? page :",
     replace: "return page < this.#words.length - 1 ? page :",
@@ -150,7 +150,7 @@ export default [
   {
     name: "near-finds-two-of-four",
     breaks: "policy",
-    what: "half of a set is never looked at",
+    what: "two of the four slots of a set are never looked at",
     file: "src/near/slots.ts",
     find: "& ~other & 0x80808080;",
     replace: "& ~other & 0x00808000;",
@@ -159,7 +159,7 @@ export default [
   {
     name: "near-without-tags",
     breaks: "I2",
-    what: "the near cache does not ask whether tags were invalidated",
+    what: "the near cache does not compare the counters of tags",
     file: "src/near/near.ts",
     find: "!this.#engine.areCurrent(extra.tags)",
     replace: "(!this.#engine.areCurrent(extra.tags) && false)",
@@ -186,7 +186,7 @@ export default [
   {
     name: "near-keeps-counters",
     breaks: "I2",
-    what: "the near cache keeps what changes in place",
+    what: "the near cache keeps the value of an entry that changes in place",
     file: "src/near/table.ts",
     find: "if (this.#closed || (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0)) return -1;",
     replace: "if (this.#closed) return -1;",
@@ -195,7 +195,7 @@ export default [
   {
     name: "near-without-a-budget",
     breaks: "resources",
-    what: "the near cache keeps large values without end",
+    what: "the near cache keeps large values without limit",
     file: "src/near/table.ts",
     find: "if (bytes > this.#budget.most * LARGEST || !this.#makeRoom(bytes)) return;",
     replace: "if (bytes > this.#budget.most * LARGEST * 1e9 || (bytes < 0 && !this.#makeRoom(bytes))) return;",
@@ -204,7 +204,7 @@ export default [
   {
     name: "near-keeps-the-room",
     breaks: "resources",
-    what: "the near cache counts what it has let go of as if it were there",
+    what: "the near cache still counts the bytes of a dropped value",
     file: "src/near/table.ts",
     find: "    this.#budget.take(-(words[coldAt(slot) + BYTES] as number));\n",
     replace: "",
@@ -213,7 +213,7 @@ export default [
   {
     name: "near-counts-encoded-bytes",
     breaks: "resources",
-    what: "of objects the near cache counts the leaves only, as if they were encoded",
+    what: "the estimate of an object counts its leaves only",
     file: "src/near/heap.ts",
     find: "return bytes + propertyBytes(object, add);",
     replace: "return propertyBytes(object, add) - Object.keys(object).length * POINTER;",
@@ -223,7 +223,7 @@ export default [
   {
     name: "near-keeps-slices",
     breaks: "resources",
-    what: "keys that are kept near hold the texts that they were cut from",
+    what: "a kept key keeps the longer text that it was cut from",
     file: "src/near/table.ts",
     find: "const own = flatCopy(key);",
     replace: "const own = flatCopy(key) === key ? key : key;",
@@ -233,7 +233,7 @@ export default [
   {
     name: "near-fills-the-heap",
     breaks: "resources",
-    what: "the near caches of a thread together keep as much as there is room for in each",
+    what: "the near caches of a thread have no common limit",
     file: "src/near/budget.ts",
     find: "return this.allows(bytes) && thread.bytes + bytes <= (thread.limit as number);",
     replace: "return this.allows(bytes) && thread.bytes <= Infinity;",
@@ -241,27 +241,27 @@ export default [
     filter: "bounds",
   },
   {
-    name: "near-never-rests",
+    name: "near-never-cools-down",
     breaks: "policy",
-    what: "the near cache is looked at for ever, however little is found in it",
+    what: "the near cache never cools down",
     file: "src/near/table.ts",
     find: "if (this.#pause === 0) return false;",
     replace: "if (this.#pause >= 0) return false;",
     first: ["test/unit/near.test.ts"],
   },
   {
-    name: "near-rests-for-ever",
+    name: "near-cools-down-for-ever",
     breaks: "policy",
-    what: "where the near cache did not help it is never tried again",
+    what: "a cooldown of the near cache never ends",
     file: "src/near/table.ts",
     find: "    this.#pause--;\n",
     replace: "",
     first: ["test/unit/near.test.ts"],
   },
   {
-    name: "near-rests-while-it-fills",
+    name: "near-cools-down-while-it-fills",
     breaks: "policy",
-    what: "the reads that fill the near cache count as if it had not helped",
+    what: "reads that fill free room count as misses",
     file: "src/near/cooldown.ts",
     find: "    this.#misses -= this.#weight;\n",
     replace: "    this.#misses -= this.#weight * 0;\n",
@@ -270,7 +270,7 @@ export default [
   {
     name: "near-fills-for-ever",
     breaks: "policy",
-    what: "while there is free room the near cache never rests, however little is read again",
+    what: "a near cache with free room never cools down",
     file: "src/near/cooldown.ts",
     find: "    return this.#filled >= FILLING_WINDOW ? this.#judge",
     replace: "    return this.#filled >= FILLING_WINDOW * 1e9 ? this.#judge",
@@ -279,7 +279,7 @@ export default [
   {
     name: "near-for-everybody",
     breaks: "policy",
-    what: "what is read once takes the place of what is read often",
+    what: "admission: a new key gets a slot the first time it comes",
     file: "src/near/table.ts",
     find: "if (words[CANDIDATES_AT + set] !== hash) {",
     replace: "if (words[CANDIDATES_AT + set] === undefined) {",
@@ -297,7 +297,7 @@ export default [
   {
     name: "copied-at-the-surface",
     breaks: "a value is a copy",
-    what: "the copies of an object have the objects within it in common",
+    what: "copies of an object share the objects within it",
     file: "src/near/copy.ts",
     find: "copied[key] = copy(copied[key], within[i] as Copier);",
     replace: "copied[key] = within[i] === undefined ? undefined : copied[key];",
@@ -333,7 +333,7 @@ export default [
   {
     name: "packed-objects-twice",
     breaks: "a value is a copy",
-    what: "an object in two places becomes two when there is a function for its shape",
+    what: "an object in two places of a value becomes two objects",
     file: "src/near/pack.ts",
     find: "if (depth === 0 || seen.has(value)) return undefined;",
     replace: "if (depth === 0) return undefined;",
@@ -342,7 +342,7 @@ export default [
   {
     name: "packed-lists-twice",
     breaks: "a value is a copy",
-    what: "a short array in two places becomes two when there is a function for its shape",
+    what: "a short array in two places of a value becomes two arrays",
     file: "src/near/pack.ts",
     find: "if (seen.has(item as object)) return undefined;",
     replace: "",
@@ -351,7 +351,7 @@ export default [
   {
     name: "packed-by-names-alone",
     breaks: "a value is a copy",
-    what: "the copy of an object with an array where another had a number has none",
+    what: "shapes are told apart by names only, so an array is taken for a number",
     file: "src/near/pack.ts",
     find: "if (one.name !== name || one.part !== part) continue;",
     replace: "if (one.name !== name) continue;",
@@ -360,7 +360,7 @@ export default [
   {
     name: "packed-without-ends",
     breaks: "a value is a copy",
-    what: "a property of an object is taken for one of the object within it",
+    what: "a property of an object is taken for a property of an object within it",
     file: "src/near/pack.ts",
     find: 'return follow(at, "", END);',
     replace: 'return depth > 0 ? at : follow(at, "", END);',
@@ -378,14 +378,14 @@ export default [
   {
     name: "packed-arrays-shared",
     breaks: "a value is a copy",
-    what: "the copies of an object have its longer arrays in common",
+    what: "copies of an object share its longer arrays",
     file: "src/near/pack.ts",
     find: "return `copy(packed[",
     replace: "return `((shared) => shared)(packed[",
     first: ["test/unit/copy.test.ts"],
   },
 
-  // ---- the places of a thread, and the application
+  // ---- the hash
   {
     name: "near-hash-of-32-characters",
     breaks: "policy",
