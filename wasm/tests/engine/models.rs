@@ -455,14 +455,14 @@ fn l1_gets_are_bounded() {
                 let _ = cache.set(b"a", &[i, me as u8]);
                 let _ = cache.set(b"large", &[i; 200]);
             }
-            // The values that this stores are not checked here.
+            // The stores above are not logged. The clear is, and no key holds a value afterwards.
             dropped(&KEYS, || cache.me.clear());
         },
     };
     let tally = Arc::default();
     for scene in scenes() {
         for get in [GET, GET_NEAR, GET_LARGE] {
-            // The reader reads keys that are not logged, so only the number of accesses is checked.
+            // The answers are not logged, so only the number of accesses is checked.
             let quiet =
                 Act { act: |cache, _| drop((cache.get(b"a"), cache.get_near(b"a"), cache.get(b"large"))), ..get };
             let play = play(&scene, &[quiet, CHURN], &tally);
