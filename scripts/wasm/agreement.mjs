@@ -26,6 +26,9 @@ export function checkAgreement(contract, wasm) {
   checkSegments(contract, participant);
 }
 
+/** The name of a tag, `t`. */
+const T = 116;
+
 /** One participant of a region of the smallest size, with the views of its area. */
 class Participant {
   time = 0;
@@ -35,6 +38,7 @@ class Participant {
 
   constructor(contract, wasm) {
     const { PAGE, MIN_SIZE, AREAS_AT, AREA_BYTES, AREA_OUT, OUT_BYTES } = contract;
+    this.contract = contract;
     this.area = AREAS_AT;
     this.base = AREAS_AT + Math.ceil(AREA_BYTES / PAGE) * PAGE;
     const pages = (this.base + MIN_SIZE) / PAGE;
@@ -65,7 +69,12 @@ class Participant {
 
   /** Stores the double `value` as a number, with the tag `t` or without tags. */
   set(word, value, { type, expiry = Number.POSITIVE_INFINITY, tagged = 0, expect = 0, version = 0 }) {
-    if (tagged) this.tags.set([1, 0, 0, 0, 1, 0, 116]);
+    if (tagged) {
+      this.tags.fill(0);
+      this.tags[0] = 1;
+      this.tags[this.contract.TAGS_HEADER] = 1;
+      this.tags[this.contract.TAGS_HEADER + this.contract.TAG_LENGTH_BYTES] = T;
+    }
     this.value[0] = value;
     return this.exports.set(this.area, word, type, 8, expiry, tagged, expect, version);
   }
@@ -103,6 +112,10 @@ function checkNumbers(contract, me) {
   demand(out64[OUT_NUMBER] === 1e9, "the expiry is put out elsewhere");
   me.value.fill(0);
   demand(x.get(area, word, WANT_TAGS) === 8 && me.value[0] === 0 && me.tags[0] === 24, "the tags are read wrongly");
+  const { TAG_BLOCK_HEADER, TAG_SNAPSHOT, TAG_LENGTH_BYTES } = contract;
+  const name = TAG_BLOCK_HEADER + TAG_SNAPSHOT;
+  demand(me.tags[TAG_BLOCK_HEADER / 2] === 1, "the number of tags lies elsewhere");
+  demand(me.tags[name] === 1 && me.tags[name + TAG_LENGTH_BYTES] === T, "the name of a tag lies elsewhere");
   demand(out32[contract.OUT_WORD] === 24, "the length of the tags is put out elsewhere");
   demand(out32[contract.OUT_INSIDE] === 0, "a call is under way");
   demand(me.inside.length > 0 && me.inside.every((each) => each === 1), "no call is under way");

@@ -165,6 +165,18 @@ export const MAX_TAG_NAME = 256;
 /** Flag in the length of a tag: the record does not keep the name. */
 export const TAG_HIDDEN = 32768;
 
+/** Bytes of the tags part before the first tag: how many tags there are, and the bytes of their prefix, in two bytes each. */
+export const TAGS_HEADER = 4;
+
+/** Bytes of the length in front of each tag. */
+export const TAG_LENGTH_BYTES = 2;
+
+/** Bytes of a tag block before the counters: its length, and how many tags there are, in four bytes each. */
+export const TAG_BLOCK_HEADER = 8;
+
+/** Bytes of a tag block for each tag: the number of its counter and the snapshot, in four bytes each. The names follow. */
+export const TAG_SNAPSHOT = 8;
+
 /** Value type of a number, a double: the one type that the engine understands, because `increment` adds to it. */
 export const NUMBER_TYPE = 1;
 

@@ -39,6 +39,8 @@ import {
   SEGMENT_STATE,
   SEGMENT_USED,
   SEGMENT_WORDS,
+  TAG_BLOCK_HEADER,
+  TAG_SNAPSHOT,
   TAGS_BYTES,
   VALUE_BYTES,
 } from "./contract.ts";
@@ -351,8 +353,8 @@ export class Engine {
   tagCounters(): Int32Array | undefined {
     if (this.tagBytes === 0) return undefined;
     // What others wrote is not trusted: not more tags than there can be, and no index behind the last counter.
-    const count = Math.min((this.#block[1] as number) >>> 0, MAX_TAGS);
-    const counters = this.#block.slice(2, 2 + 2 * count);
+    const count = Math.min((this.#block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
+    const counters = this.#block.slice(TAG_BLOCK_HEADER / 4, (TAG_BLOCK_HEADER + TAG_SNAPSHOT * count) / 4);
     for (let i = 0; i < counters.length; i += 2)
       counters[i] = (2 * (counters[i] as number)) & (this.#counters.length - 1);
     return counters;

@@ -4,14 +4,21 @@
  * tags elsewhere. The block in a record does not keep this prefix.
  */
 
-import { MAX_TAG_NAME, TAG_HIDDEN } from "../engine/contract.ts";
+import {
+  MAX_TAG_NAME,
+  TAG_BLOCK_HEADER,
+  TAG_HIDDEN,
+  TAG_LENGTH_BYTES,
+  TAG_SNAPSHOT,
+  TAGS_HEADER,
+} from "../engine/contract.ts";
 import { encoder, runtime } from "./runtime.ts";
 import { isWellFormed } from "./text.ts";
 
 /** Bytes that a tag takes in a record in addition to its name. */
-const TAG_OVERHEAD = 10;
-/** Bytes that a block takes in a record in addition to its tags. */
-const BLOCK_OVERHEAD = 16;
+const TAG_OVERHEAD = TAG_SNAPSHOT + TAG_LENGTH_BYTES;
+/** Bytes that a block takes in a record in addition to its tags: its header, and the padding to a whole word. */
+const BLOCK_OVERHEAD = TAG_BLOCK_HEADER + 8;
 /** The most tags of an entry. The engine has room for one more for each namespace that the entry is in. */
 const MOST_TAGS = 16;
 const NOTHING: Uint8Array = new Uint8Array(0);
@@ -37,15 +44,15 @@ export function writeTags(
   if (visible.length > MOST_TAGS) {
     throw new RangeError(`tags: at most ${MOST_TAGS} are allowed, not ${visible.length}`);
   }
-  let at = 4;
+  let at = TAGS_HEADER;
   let bytes = count === 0 ? 0 : BLOCK_OVERHEAD;
   const put = (prefix: Uint8Array, text: Uint8Array, flag: number): void => {
     const length = prefix.length + text.length;
     area[at] = length & 0xff;
     area[at + 1] = (length | flag) >> 8;
-    area.set(prefix, at + 2);
-    area.set(text, at + 2 + prefix.length);
-    at += 2 + length;
+    area.set(prefix, at + TAG_LENGTH_BYTES);
+    area.set(text, at + TAG_LENGTH_BYTES + prefix.length);
+    at += TAG_LENGTH_BYTES + length;
     bytes += TAG_OVERHEAD + length;
   };
   for (const tag of visible) {
@@ -68,14 +75,15 @@ export function writeTags(
 /** Reads the visible tags from the block of a record, which has `length` bytes. Any bytes are safe. */
 export function readTags(area: Uint8Array, length: number): string[] {
   const tags: string[] = [];
-  if (length < 8) return tags;
+  if (length < TAG_BLOCK_HEADER) return tags;
   const word = (at: number): number => (area[at] as number) | ((area[at + 1] as number) << 8);
-  const counters = word(4);
-  for (let at = 8 + counters * 8; at + 2 < length; ) {
+  // The number of tags, hidden ones included.
+  const counters = word(TAG_BLOCK_HEADER / 2);
+  for (let at = TAG_BLOCK_HEADER + counters * TAG_SNAPSHOT; at + TAG_LENGTH_BYTES < length; ) {
     const bytes = word(at);
-    if (bytes === 0 || at + 2 + bytes > length) break;
-    tags.push(runtime.readUtf8(area, at + 2, bytes));
-    at += 2 + bytes;
+    if (bytes === 0 || at + TAG_LENGTH_BYTES + bytes > length) break;
+    tags.push(runtime.readUtf8(area, at + TAG_LENGTH_BYTES, bytes));
+    at += TAG_LENGTH_BYTES + bytes;
   }
   return tags;
 }

@@ -42,7 +42,7 @@ export default [
     breaks: "I4",
     what: "the length of a tag block is used unchecked",
     file: "wasm/src/format/record.rs",
-    find: "bytes > used - next || ",
+    find: "                || bytes > used - next\n",
     replace: "",
     first: ["hostile::a_tag_block"],
   },

@@ -13,6 +13,7 @@ use core::mem::{offset_of, size_of};
 use crate::abi::area::{self, Area, Out, OutStamp};
 use crate::entries::{change, read, tags};
 use crate::format::layout::{self, Class, Counter, WORD};
+use crate::format::record;
 use crate::format::segment::Phase;
 use crate::index::key;
 
@@ -138,6 +139,14 @@ contract! {
         MAX_TAG_NAME: u32 = layout::MAX_TAG_NAME;
         /// Flag in the length of a tag: the record does not keep the name.
         TAG_HIDDEN: u32 = tags::HIDDEN as u32;
+        /// Bytes of the tags part before the first tag: how many tags there are, and the bytes of their prefix, in two bytes each.
+        TAGS_HEADER: u32 = tags::GIVEN_HEADER;
+        /// Bytes of the length in front of each tag.
+        TAG_LENGTH_BYTES: u32 = tags::LENGTH_BYTES;
+        /// Bytes of a tag block before the counters: its length, and how many tags there are, in four bytes each.
+        TAG_BLOCK_HEADER: u32 = record::TAG_BLOCK_HEADER;
+        /// Bytes of a tag block for each tag: the number of its counter and the snapshot, in four bytes each. The names follow.
+        TAG_SNAPSHOT: u32 = record::TAG_SNAPSHOT;
         /// Value type of a number, a double: the one type that the engine understands, because `increment` adds to it.
         NUMBER_TYPE: u32 = change::NUMBER as u32;
     }

@@ -13,14 +13,18 @@
 
 use crate::format::hash::{TAG, hash};
 use crate::format::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAG_NAME, MAX_TAGS, WORD};
-use crate::format::record::{Record, words};
+use crate::format::record::{Record, TAG_BLOCK_HEADER, TAG_SNAPSHOT, words};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::SeqCst;
 
 /// The bit of a tag's length that keeps its name out of the record.
 pub const HIDDEN: u16 = 1 << 15;
+/// Bytes of the caller's block before the first tag.
+pub const GIVEN_HEADER: u32 = 4;
+/// Bytes of the length in front of a tag, in both blocks.
+pub const LENGTH_BYTES: u32 = 2;
 /// Bytes that the tag block of a record can have.
-pub const MAX_BLOCK: u32 = words(8 + MAX_TAGS * (8 + 2 + MAX_TAG_NAME));
+pub const MAX_BLOCK: u32 = words(TAG_BLOCK_HEADER + MAX_TAGS * (TAG_SNAPSHOT + LENGTH_BYTES + MAX_TAG_NAME));
 
 /// The tag block of a record about to be written, in whole words.
 pub struct Block {
@@ -41,15 +45,18 @@ impl Block {
 
 /// Bytes of the prefix in front of each tag in a block given by the caller.
 fn prefix(block: &[u8]) -> usize {
-    block.first_chunk::<4>().map_or(0, |sizes| u32::from_le_bytes(*sizes) >> 16) as usize
+    block.first_chunk::<{ GIVEN_HEADER as usize }>().map_or(0, |sizes| u32::from_le_bytes(*sizes) >> 16) as usize
 }
 
 /// The tags in a block given by the caller: `(hidden, name)`. Ends early where the block is malformed.
 fn given(block: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
-    let mut rest = block.get(4..).unwrap_or(&[]);
-    let count = block.first_chunk::<4>().map_or(0, |sizes| u32::from_le_bytes(*sizes) & 0xFFFF).min(MAX_TAGS);
+    let mut rest = block.get(GIVEN_HEADER as usize..).unwrap_or(&[]);
+    let count = block
+        .first_chunk::<{ GIVEN_HEADER as usize }>()
+        .map_or(0, |sizes| u32::from_le_bytes(*sizes) & 0xFFFF)
+        .min(MAX_TAGS);
     (0..count).map_while(move |_| {
-        let (length, after) = rest.split_first_chunk::<2>()?;
+        let (length, after) = rest.split_first_chunk::<{ LENGTH_BYTES as usize }>()?;
         let length = u16::from_le_bytes(*length);
         let (name, after) = after.split_at_checked((length & !HIDDEN) as usize)?;
         rest = after;
@@ -76,13 +83,13 @@ impl<H: Host> Participant<H> {
         if count == 0 {
             return;
         }
-        let mut put = 8;
+        let mut put = TAG_BLOCK_HEADER as usize;
         for (_, name) in given(tags) {
             let counter = self.counter_of(name);
             let snapshot = self.region.word(self.region.geometry.tag_counter(counter)).load(SeqCst) as u32;
             out.bytes[put..put + 4].copy_from_slice(&counter.to_le_bytes());
-            out.bytes[put + 4..put + 8].copy_from_slice(&snapshot.to_le_bytes());
-            put += 8;
+            out.bytes[put + 4..put + TAG_SNAPSHOT as usize].copy_from_slice(&snapshot.to_le_bytes());
+            put += TAG_SNAPSHOT as usize;
         }
         for (_, name) in given(tags).filter(|(hidden, _)| !hidden) {
             let name = name.get(prefix(tags)..).unwrap_or(&[]);

@@ -36,6 +36,10 @@ pub const HEADER: u32 = 32;
 pub const HEADER_WITH_EXPIRY: u32 = HEADER + WORD;
 /// Bytes before the payload of a chunk.
 pub const CHUNK_HEADER: u32 = HEADER + WORD;
+/// Bytes of a tag block before the counters: its length, and the number of tags.
+pub const TAG_BLOCK_HEADER: u32 = WORD;
+/// Bytes of a tag block for each tag: the number of its counter, and the snapshot.
+pub const TAG_SNAPSHOT: u32 = WORD;
 
 const SECOND: u32 = WORD;
 const HASH: u32 = 2 * WORD;
@@ -174,12 +178,16 @@ impl Record {
         }
         let tags_at = next;
         if flags & TAGGED != 0 {
-            if next + WORD > used {
+            if next + TAG_BLOCK_HEADER > used {
                 return None;
             }
             let sizes = region.word(at + next).load(Acquire);
             let (bytes, count) = (sizes as u32, (sizes >> 32) as u32);
-            if bytes % WORD != 0 || bytes > used - next || count > MAX_TAGS || bytes < WORD + count * WORD {
+            if bytes % WORD != 0
+                || bytes > used - next
+                || count > MAX_TAGS
+                || bytes < TAG_BLOCK_HEADER + count * TAG_SNAPSHOT
+            {
                 return None;
             }
             next += bytes;
@@ -252,7 +260,7 @@ impl Record {
 
     /// Where the counter and the snapshot of tag number `i` lie.
     fn tag_snapshot_at(&self, i: u32) -> u32 {
-        self.tags_at + WORD + i * WORD
+        self.tags_at + TAG_BLOCK_HEADER + i * TAG_SNAPSHOT
     }
 
     /// Writes the counter and the snapshot of tag number `i` of a record that is not published yet.
@@ -264,10 +272,10 @@ impl Record {
     pub fn tag_snapshots<'a>(&self, region: &'a Region) -> impl Iterator<Item = (u32, u32)> + use<'a> {
         let (at, bytes) = self.tags();
         let claimed = |at| (region.word(at).load(Acquire) >> 32) as u32;
-        let count = if bytes == 0 { 0 } else { claimed(at).min((bytes - WORD) / WORD) };
+        let count = if bytes == 0 { 0 } else { claimed(at).min((bytes - TAG_BLOCK_HEADER) / TAG_SNAPSHOT) };
         let first = self.tag_snapshot_at(0);
         (0..count).map(move |i| {
-            let word = region.word(first + i * WORD).load(Acquire);
+            let word = region.word(first + i * TAG_SNAPSHOT).load(Acquire);
             (word as u32, (word >> 32) as u32)
         })
     }
