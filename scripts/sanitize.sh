@@ -49,7 +49,7 @@ fn region(allocated: usize) -> (usize, Region) {
 
 #[test]
 fn outside() {
-    format(&region(1 << 12).1, 1);
+    format(&region(1 << 12).1, [1, 2]);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn race() {
             unsafe { std::ptr::with_exposed_provenance_mut::<u64>(base).add(word).write(1) }
         }
     });
-    format(&region, 1);
+    format(&region, [1, 2]);
     plain.join().unwrap();
 }
 RUST
