@@ -37,11 +37,14 @@ export function loadBinary<T extends object>(names: readonly (keyof T)[]): T {
   return module.exports as T;
 }
 
-/** Where the binary of the package is, written so that file tracing and bundlers see that both files are needed. */
+/**
+ * Where the binary of the package is, written so that file tracing and bundlers see that both files are needed. The path
+ * starts at `dist/`, because this module is a part of the bundle there.
+ */
 function packagedBinary(arch: "x64" | "arm64"): URL {
   return arch === "x64"
-    ? new URL("../../native/cache_machine-linux-x64.node", import.meta.url)
-    : new URL("../../native/cache_machine-linux-arm64.node", import.meta.url);
+    ? new URL("../native/cache_machine-linux-x64.node", import.meta.url)
+    : new URL("../native/cache_machine-linux-arm64.node", import.meta.url);
 }
 
 /**
