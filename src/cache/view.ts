@@ -4,7 +4,7 @@
  * errors. It takes arguments that are checked, and does not know where the memory is or what is in it.
  *
  * The order within each operation is always the same: read options, ask the clock, encode the value (all of them may run the
- * user's code, and that code may use the cache), then write tags and key to the area, then make one call into the engine.
+ * user's code, and that code may use the cache), then write key and tags to the area, then make one call into the engine.
  */
 
 import {

@@ -295,6 +295,22 @@ describe("the entries of the near cache", () => {
     expect(among(found, 400)).toBeGreaterThan(3);
   });
 
+  test("a large value makes room by evicting entries that were not read, and none that was", () => {
+    // The table and 64 entries of 4,000 bytes each.
+    const { near, keep, found } = play(4096, 64 * 4200 + 45_000);
+    for (let n = 0; n < 64; n++) keep(n, 4000);
+    const kept = Array.from({ length: 64 }, (_, n) => n).filter(
+      (n) => near.read(`key ${n}`, ROOT) !== undefined || near.found >= 0,
+    );
+    expect(kept.length).toBeGreaterThan(50);
+    const read = kept.filter((_, i) => i % 2 === 0);
+    expect(read.filter((n) => found(n))).toEqual(read);
+    // It takes the room of about half of the others. The hand looks at 64 of 1,024 slots for each try.
+    for (let tries = 0; tries < 16 && !found(100); tries++) for (let twice = 0; twice < 2; twice++) keep(100, 60_000);
+    expect(found(100)).toBe(true);
+    expect(read.filter((n) => found(n))).toEqual(read);
+  });
+
   test("keys that have become hot replace older entries, and keys that are read once do not", () => {
     const { near, keep, found } = play(1 << 20, 1 << 20);
     for (let n = 0; n < 20_000; n++) keep(n);

@@ -48,7 +48,7 @@ export default [
     what: "one value that cannot be read ends iteration",
     file: "src/cache/cache.ts",
     find: 'if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;',
-    replace: "throw error;",
+    replace: 'if (!(error instanceof CacheError) || error.code !== "ERR_BUSY") throw error;',
     first: OUTSIDE,
   },
 
@@ -152,7 +152,7 @@ export default [
     what: "an update overwrites the change of another participant",
     file: "src/cache/view.ts",
     find: "return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;",
-    replace: "return this.store(key, value, options, 0, version) ? value : AGAIN;",
+    replace: "return this.store(key, value, options, version === 0 ? ABSENT : 0, version) ? value : AGAIN;",
     first: CONFORMANCE,
   },
   {

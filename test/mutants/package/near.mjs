@@ -27,7 +27,7 @@ export default [
     what: "with frozenObjects a decoded object is shared without being frozen",
     file: "src/near/near.ts",
     find: "if (frozen && !deepFreeze(value)) return value;",
-    replace: "if (frozen && value === undefined) return value;",
+    replace: "if (frozen && !deepFreeze({})) return value;",
     first: CONFORMANCE,
   },
   {
