@@ -10,12 +10,13 @@
 //! sealing  │ progress u32   │ clear epoch u32        │          since the segment was sealed
 //!
 //! FREE ──► OPEN ──► SEALED ──► RECLAIM ──► FREE, generation + 1
-//!                     ▲           │
-//!                     └───────────┘  pinned by a living participant, or walked a step further: put back
+//!  ▲        │         ▲           │
+//!  │        │         └───────────┘  put back: the segment is pinned, or its walk is blocked or at the end of its step
+//!  └────────┘                        given back unused: another participant has filled the lane meanwhile
 //! ```
 //!
 //! One compare-and-swap moves a segment to its next phase. Owner and generation are in the same word, so a participant that
-//! finds a segment in RECLAIM knows which incarnation of which seat reclaims it.
+//! finds a segment in RECLAIM knows which seat reclaims it, and the low bits of the seat's incarnation.
 
 use crate::format::layout::Class;
 
@@ -55,7 +56,7 @@ impl State {
         State::new(Phase::Free, Class::Small, 0, 0, if generation == 0 { 1 } else { generation })
     }
 
-    /// The phase. Unknown bits count as RECLAIM: such a segment is walked, and its walk ends at the first bad record.
+    /// The phase. Unknown bits count as RECLAIM: foreign bytes wrote them, and reclaiming brings the segment back into use.
     #[inline(always)]
     pub fn phase(self) -> Phase {
         match self.0 & PHASE_MASK {
@@ -150,7 +151,7 @@ impl Live {
     }
 }
 
-/// What is remembered of a sealed segment: the clear epoch in which it was sealed, and how far it was walked since.
+/// Two facts about a sealed segment: the clear epoch in which it was sealed, and how far it was walked since then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sealing(pub u64);
 
