@@ -1,5 +1,6 @@
-//! Changing entries: incrementing numbers, and setting another expiry. A number changes in place from its second increment on.
-//! The first increment and every other expiry write a changed copy of the record.
+//! Changing entries: incrementing numbers, and setting another expiry. Numbers in mutable records
+//! are incremented in place. The first increment of a number that was `set`, and every `touch`, write a changed copy of the
+//! record.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
@@ -181,7 +182,7 @@ impl<H: Host> Participant<H> {
         space.fill_second(region, SecondWord::new(record.key_length, record.value_type, flags, record.clear_epoch));
         space.fill_hash_and_version(region, record.hash(region), version);
         space.shrink(region, start + rest);
-        // A copy of foreign bytes may be no record. None of the other refusals would be true of this call.
+        // A copy of foreign bytes may be no record. No refusal fits; after `Busy` the caller may try again.
         space.record(region).ok_or(Refused::Busy.into())
     }
 

@@ -41,7 +41,7 @@ impl<H: Host> Participant<H> {
 
     /// The class of a chunk. A value that was not read yet belongs to the small queue. But the small queue has only a tenth
     /// of the region. The first chunks of a value larger than that would be gone before the last ones were written, so only
-    /// the chunks in the first bytes of a value, a thirty-second of the region, go to the small queue.
+    /// the chunks of the first part of a value go there: a thirty-second of the region.
     fn class_of_chunk(&self, key: &Key, number: u32) -> Class {
         let before = number as u64 * self.chunk_bytes() as u64;
         if before > self.region.geometry.size as u64 / 32 { Class::Main } else { self.class_for(key) }

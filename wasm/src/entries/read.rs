@@ -134,8 +134,8 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Whether the stamp that was seen is still true. A near cache asks this with each read; there JavaScript makes these two
-    /// loads itself (`Table.isCurrent` in `src/near/table.ts`).
+    /// Whether the stamp that was seen is still true. A near cache checks this with each read; its JavaScript makes these
+    /// two loads itself (`Table.isCurrent` in `src/near/table.ts`).
     pub fn is_still(&self, sight: &Sight) -> bool {
         let load = |at| self.region.word(at).load(Relaxed);
         // Relaxed: even so, a load sees every store that happened before this call.

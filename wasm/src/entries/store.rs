@@ -145,7 +145,7 @@ impl<H: Host> Participant<H> {
             self.retire_chunks(replaced);
         }
         self.set_evicting(victim.is_some());
-        // Only the heat may differ. When the record was moved meanwhile, its entry is another one, and the caller probes again.
+        // Only the heat may differ. When the record was moved meanwhile, its entry is another one: the caller probes again.
         let stored = replace_any_heat(&self.region, entry_at, from, |seen| {
             let heat = if existing.is_some() { seen.heat() } else { 0 };
             Entry::live(state, key.hash, space.generation, space.at, heat)

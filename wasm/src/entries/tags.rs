@@ -144,4 +144,4 @@ impl<H: Host> Participant<H> {
     }
 }
 
-const _: () = assert!(MAX_BLOCK % WORD == 0 && MAX_TAG % WORD == 0);
+const _: () = assert!(MAX_BLOCK % WORD == 0 && MAX_TAG % WORD == 0 && MAX_TAG < HIDDEN as u32);

@@ -48,6 +48,8 @@ const VERSION: u32 = 3 * WORD;
 const OPTIONAL: u32 = HEADER;
 
 const _: () = assert!(VERSION + WORD == HEADER && HEADER % GRAIN == 0 && GRAIN == 2 * WORD);
+// The second word has sixteen bits for the length of the key.
+const _: () = assert!(MAX_KEY <= u16::MAX as u32);
 
 /// Rounds bytes up to whole words.
 #[inline(always)]

@@ -18,7 +18,7 @@
 //! One compare-and-swap moves a segment to its next phase. Owner and generation are in the same word, so a participant that
 //! finds a segment in RECLAIM knows which seat reclaims it, and the low bits of the seat's incarnation.
 
-use crate::format::layout::Class;
+use crate::format::layout::{Class, MAX_SIZE, participants};
 
 /// The phases of a segment's life, as the state word holds them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,12 @@ const OWNER_SHIFT: u32 = 4;
 const OWNER_MASK: u32 = 0xFFF;
 const INCARNATION_SHIFT: u32 = 16;
 const GENERATION_SHIFT: u32 = 32;
+
+// The fields of the state word are as drawn: side by side, and wide enough for every seat.
+const _: () = assert!(PHASE_MASK + 1 == 1 << CLASS_SHIFT && CLASS_SHIFT + 1 == OWNER_SHIFT);
+const _: () =
+    assert!(OWNER_MASK + 1 == 1 << (INCARNATION_SHIFT - OWNER_SHIFT) && INCARNATION_SHIFT + 16 == GENERATION_SHIFT);
+const _: () = assert!(participants(MAX_SIZE) <= OWNER_MASK + 1);
 
 /// The state word of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,7 +13,7 @@
 //! up, its compare-and-swap could bring an old value back. Everything done under the lock changes one word at a time, so the
 //! thief finds a valid bucket.
 
-use crate::format::layout::BUCKET_CONTROL;
+use crate::format::layout::{BUCKET_CONTROL, MAX_SIZE, participants};
 use crate::index::key::bucket_of;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{AcqRel, Acquire, Relaxed, Release, spin};
@@ -55,6 +55,11 @@ impl Control {
         Control(self.0 & Control::TICKET_MASK)
     }
 }
+
+// The fields are as drawn, side by side, and wide enough for every seat.
+const _: () = assert!(Control::TICKET_MASK + 1 == 1 << Control::INCARNATION_SHIFT);
+const _: () = assert!(Control::INCARNATION_SHIFT + u32::BITS == Control::OWNER_SHIFT);
+const _: () = assert!(participants(MAX_SIZE) < 1 << (u64::BITS - Control::OWNER_SHIFT));
 
 /// A held bucket lock. It has no destructor on purpose: a participant that dies runs none, so nothing may depend on one.
 #[must_use = "a lock that is not unlocked stays held until its owner leaves"]
