@@ -14,7 +14,7 @@
 //! abi           what JavaScript calls: numbers in, numbers out
 //!  └► entries      reading, storing, changing and removing entries
 //!      └► log          space in segments: appending, reclaiming, large values' chunks
-//!          └► participant  one thread: its seat, locks, and what the living do for the dead
+//!          └► participant  one thread: its seat, its locks, and cleaning up after dead participants
 //!              └► index        entries, keys, probing a bucket
 //!                  └► format       the layout of the region, and the words that it is made of
 //!                      └► sync         the only access to atomics

@@ -1,5 +1,5 @@
-//! A record about to be stored: its parts, writing them into reserved space, and renewing what was written when a `clear` or
-//! an invalidation comes before the record is published.
+//! A record about to be stored: its parts, writing them into reserved space, and renewing the record when a `clear` or an
+//! invalidation comes before it is published.
 
 use crate::entries::tags::Block;
 use crate::format::header::{EXPIRES, SecondWord, TAGGED, key_kind_flags};

@@ -35,7 +35,7 @@ pub const WANT_QUIET: u32 = 4;
 /// [`Participant::find`] has counted this lookup as a hit and raised the heat already. Only a miss still corrects the counts.
 pub const WANT_AFTER_FIND: u32 = 8;
 
-/// What a lookup answers, other than the copied bytes.
+/// The answer of a lookup, other than the copied bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
     pub value_type: u8,
@@ -69,7 +69,7 @@ impl Stamp {
     }
 }
 
-/// What [`Participant::find`] saw.
+/// The answer of [`Participant::find`]: a stamp and its proof.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
     pub stamp: Stamp,

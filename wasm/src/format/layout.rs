@@ -286,8 +286,8 @@ impl Geometry {
     }
 
     /// Whether appending `length` bytes at `offset` in a segment crosses a mark. The marks are the multiples of a sixteenth
-    /// of the segment, from three quarters on. Crossing a mark obliges the writer to reclaim. There are several marks, because the writer that crossed one
-    /// may freeze.
+    /// of the segment, from three quarters on. Crossing a mark obliges the writer to reclaim. There are several marks,
+    /// because the writer that crossed one may freeze.
     #[inline(always)]
     pub const fn passes_a_mark(&self, offset: u32, length: u32) -> bool {
         let to = offset + length;

@@ -66,7 +66,7 @@ pub struct Hit {
     pub record: Record,
 }
 
-/// What a probe of one bucket found.
+/// The result of probing one bucket.
 pub enum Probe {
     Hit(Hit),
     Absent,
@@ -126,7 +126,7 @@ pub fn probe(region: &Region, key: &Key) -> Probe {
     if settled { Probe::Absent } else { Probe::Unsettled }
 }
 
-/// What the index alone says about a key.
+/// The answer of the index alone, without any record.
 pub enum Glance {
     /// `(entry_at, entry, state of its segment)` of the first live entry with the key's fingerprint. It may belong to
     /// another key.

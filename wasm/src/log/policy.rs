@@ -1,5 +1,5 @@
-//! Which segment is reclaimed next, and what is kept of it: S3-FIFO (Yang et al., SOSP 2023) over segments instead of single
-//! entries, and compaction.
+//! Which segment is reclaimed next, and which of its records are kept: S3-FIFO (Yang et al., SOSP 2023) over segments
+//! instead of single entries, and compaction.
 //!
 //! New records go to *small* segments. When a small segment is reclaimed, records that were read at least twice move to
 //! *main*, and the others leave a ghost in the index. A key that is set again while its ghost stands goes to main at once.

@@ -70,7 +70,7 @@ impl<H: Host> Participant<H> {
             }
             return Some(Reclaimed::Segment);
         }
-        // Put back. What was already moved or dropped stays so.
+        // Put back. Records that were already moved or dropped stay so.
         self.transfer(victim.segment, mine, mine.sealed());
         match walked {
             Ok(_) => {

@@ -29,7 +29,7 @@ pub(crate) enum Blocked {
     Held,
     /// For the same reason, after it has walked some records.
     HeldLater,
-    /// There is no room for what is to be kept.
+    /// There is no room for the copy of a record that is to be kept.
     NoRoom,
 }
 
@@ -236,7 +236,8 @@ impl<H: Host> Participant<H> {
         Ok(())
     }
 
-    /// Does for one entry, and for the chunks of its value, what a walk would have done if it had reached them.
+    /// Moves or drops one entry and the chunks of its value, as far as they lie in the segment. A walk would have done the
+    /// same if it had reached them.
     fn salvage(&self, entry_at: u32, segment: u32, mine: State, plan: Plan, now: &Now) -> Result<(), Blocked> {
         let hit = || resolve(&self.region, entry_at, load_entry(&self.region, entry_at));
         if let Some(hit) = hit().filter(|hit| hit.segment == segment) {

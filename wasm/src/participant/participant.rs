@@ -1,4 +1,4 @@
-//! One thread that has the cache open: its seat in the region, and what it keeps for itself.
+//! One thread that has the cache open: its seat in the region, and its private state.
 //!
 //! A `Participant` lives in memory private to its thread; only its seat is shared. A seat has a new incarnation each time it
 //! is taken or given up. When a lock names another incarnation than the seat, the holder of that lock is gone.

@@ -1,5 +1,5 @@
-//! Formatting a region, attaching to it and leaving it, and what the living do for the dead. Three local rules and no global
-//! pass:
+//! Formatting a region, attaching to it and leaving it, and cleaning up after dead participants. Cleaning up follows three
+//! local rules, and never scans the whole region:
 //!
 //! 1. reap a dead seat: clear its hazard, begin its next incarnation, free it ([`Participant::reap`]);
 //! 2. adopt its segments: seal open ones that are in no lane, reclaim half-reclaimed ones again (`log/policy.rs`);
