@@ -19,7 +19,7 @@ export const MIN_SIZE = 1048576;
 /** Largest region, in bytes. */
 export const MAX_SIZE = 4026531840;
 
-/** Seats of the smallest region. A larger region has a seat for each page, but not more than `MAX_SEATS`. */
+/** Seats of the smallest region. A region has a seat for each page, but at least these and at most `MAX_SEATS`. */
 export const MIN_SEATS = 64;
 
 /** Seats of the largest region. */
@@ -43,18 +43,24 @@ export const HEADER_SIZE = 2;
 /** Where the clear epoch lies in a region, in bytes: it counts `clear`, in four bytes. */
 export const CLEAR_EPOCH_AT = 128;
 
-// ---- A seat in the region
+// ---- Where the words of a seat lie in it
 
-/** The incarnation of the participant, in words of four bytes. */
+/** The incarnation of the participant. In words of four bytes. */
 export const SEAT_INCARNATION = 0;
 
-/** The segment that the participant writes into, and one more, in words of four bytes; 0 for none. */
+/**
+ * The hazard: 1 + the number of the segment that the participant writes into, or 0 for none. In words of four
+ * bytes.
+ */
 export const SEAT_HAZARD = 2;
 
-/** The version of the large value that the participant is writing, in words of four bytes: low half, high half. */
+/**
+ * The version of the large value that the participant is writing, or 0: low half, high half. In words of four
+ * bytes.
+ */
 export const SEAT_PENDING = 4;
 
-/** Hits of the participant's near cache, in bytes: a double, written by JavaScript only. */
+/** Hits of the participant's near cache: a double, written by JavaScript only. In bytes. */
 export const SEAT_NEAR_HITS = 24;
 
 // ---- The area of a thread
@@ -89,7 +95,7 @@ export const TAGS_BYTES = 12288;
 /** Bytes of the value part: the longest record. */
 export const VALUE_BYTES = 65536;
 
-// ---- The out part
+// ---- Where results lie in the out part
 
 /** After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes. */
 export const OUT_TYPE = 0;
@@ -124,7 +130,10 @@ export const OUT_CLEAR_EPOCH = 9;
  */
 export const OUT_CHANGES_AT = 10;
 
-/** After `find`: the stamp is true as long as the changes of the bucket count as many. In words of four bytes. */
+/**
+ * After `find`: the low half of the changes of the bucket. The stamp is true as long as this and the clear epoch
+ * stay the same. In words of four bytes.
+ */
 export const OUT_CHANGES = 11;
 
 /** Not zero while a call is under way, and after a call that was cut off. In words of four bytes. */
@@ -182,7 +191,7 @@ export const NUMBER_TYPE = 1;
 
 // ---- What a change expects to find
 
-/** Whatever is there. */
+/** An entry or none. */
 export const ANYTHING = 0;
 
 /** No entry. */
@@ -202,7 +211,7 @@ export const DONE = 0;
 /** The entry is not what was expected. */
 export const UNEXPECTED = 1;
 
-/** The record does not fit a segment, or the value does not fit the cache. */
+/** Key, tags and value are too long for one record, or a large value has too many chunks. */
 export const TOO_LARGE = 2;
 
 /** The value is no number. */
@@ -283,7 +292,7 @@ export const PHASE_FREE = 0;
 /** Phase of a segment that takes records. */
 export const PHASE_OPEN = 1;
 
-/** Phase of a segment that is full. */
+/** Phase of a segment that takes no more records. */
 export const PHASE_SEALED = 2;
 
 /** Phase of a segment that is being emptied. */

@@ -1,9 +1,11 @@
 //! The core of cache-machine: a lock-free hash table over memory that threads and processes share.
 //!
-//! The structure is a segmented log with an index of single 64-bit words. Readers take no lock, and validate what they read
-//! by generations. Writers announce themselves with a hazard word. A lock exists only for writers of the same bucket. Any
-//! participant can vanish or freeze between any two instructions, and the shared memory can hold any bytes: the worst
-//! result is a miss. Relatives: MICA (NSDI '14), Segcache (NSDI '21), S3-FIFO (SOSP '23), Memshare (ATC '17).
+//! The structure is a segmented log with an index of single 64-bit words. Readers take no lock. They validate what
+//! they have read by its index entry and the generation of its segment. A writer announces in its hazard word which segment
+//! it writes into. The only locks are those of buckets: they keep writers of the same bucket apart. Any participant can
+//! vanish or freeze between any two instructions: entries may then be lost, and writers may be refused with `Busy`. The
+//! shared memory can hold any bytes: no access leaves the region, and every loop ends. Relatives: MICA (NSDI '14), Segcache
+//! (NSDI '21), S3-FIFO (SOSP '23), Memshare (ATC '17).
 //!
 //! The same code is a WebAssembly module (`abi`, built with wasm-bindgen) and a native crate for its tests. Calls go down
 //! only, from floor to floor and within a floor without a circle. `log` names the one ring there is:
@@ -12,7 +14,7 @@
 //! abi           what JavaScript calls: numbers in, numbers out
 //!  └► entries      reading, storing, changing and removing entries
 //!      └► log          space in segments: appending, reclaiming, large values' chunks
-//!          └► participant  one thread: its seat, locks, and what the living do for the dead
+//!          └► participant  one thread: its seat, its locks, and cleaning up after dead participants
 //!              └► index        entries, keys, probing a bucket
 //!                  └► format       the layout of the region, and the words that it is made of
 //!                      └► sync         the only access to atomics

@@ -1,4 +1,5 @@
-//! The area of a thread: where a call finds its arguments that are not numbers, and leaves results that are not one number.
+//! The area of a thread: the memory in which a call finds bytes as arguments, and leaves all results but the number that it
+//! returns.
 //!
 //! ```text
 //! area  0                                                                               128 KiB        160 KiB
@@ -11,8 +12,8 @@
 //!      24 u64   entry at its highest heat ─── stamp ─┐    48 u32   inside: a call has begun and not returned
 //! ```
 //!
-//! The stack grows down towards the thread's own area. So a stack that grew too deep would not reach the area of another
-//! thread.
+//! The stack grows down towards the other parts of the same area. So a stack that grew a little too deep would not reach the
+//! area of another thread.
 //!
 //! A call can be cut off anywhere: the JavaScript stack may end within it, or the host may terminate the script that made
 //! it. Then `inside` stays 1. The host reads `inside` before each call, and calls [`recover`](super::join::recover) when it
@@ -33,7 +34,8 @@ pub const AREA_BYTES: usize = 160 << 10;
 pub const STACK_BYTES: usize = 32 << 10;
 /// Bytes of the tags part: the most tags of the deepest namespace, each with its prefix.
 pub const TAGS_BYTES: usize = 12 << 10;
-/// Words of `{total, place …}` for the largest value in the smallest chunks that a region of its size has.
+/// Words of `{total, place …}` for the largest value. A region that takes such a value has chunks of `MAX_RECORD`, and a
+/// smaller region has smaller chunks but also smaller values.
 const LIST_WORDS: usize = 4 + (MAX_VALUE / (MAX_RECORD - 64)) as usize;
 
 /// A key is passed as `length << KEY_KIND_BITS | key kind`; its bytes are in the key part.
@@ -50,7 +52,7 @@ unsafe extern "C" {
     safe fn pause(attempt: u32) -> u32;
 }
 
-/// What JavaScript gives the engine.
+/// The imports of the module, which JavaScript provides.
 pub struct Javascript;
 
 impl Host for Javascript {
@@ -71,7 +73,7 @@ impl Host for Javascript {
     }
 }
 
-/// Results beside the one number that a call returns; drawn above. What each call writes is told in `contract.rs`.
+/// Results beside the one number that a call returns; drawn above. `contract.rs` tells what each call writes.
 #[repr(C, align(8))]
 pub struct Out {
     pub value_type: u32,
@@ -82,8 +84,7 @@ pub struct Out {
     pub inside: u32,
 }
 
-/// A stamp, and where its proof is. The entry, the generation and the clear epoch lie in this order without a gap: near
-/// caches compare them word by word.
+/// A stamp and its proof. The entry and the generation lie side by side: near caches compare the stamp word by word.
 #[repr(C)]
 pub struct OutStamp {
     pub entry: u64,
@@ -131,8 +132,8 @@ pub struct Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        // SAFETY: a reference is valid. Volatile, so that the compiler does not merge it with the store of 1: it may see
-        // nothing between the two that needs memory, but a call between them may run out of stack.
+        // SAFETY: a reference is valid. Volatile, so that the compiler does not merge this store with the store of 1. The
+        // compiler may see no access to memory between the two, but a call between them may run out of stack.
         unsafe { (&raw mut self.out.inside).write_volatile(0) }
     }
 }
@@ -148,7 +149,7 @@ pub fn call<'a>(address: u32) -> Call<'a> {
     // SAFETY: the host passes the address of an area that it has attached and that belongs to the calling thread alone.
     // Calls never nest, as the imported functions do not call back.
     unsafe {
-        // Before anything is called; the partner of the store in `drop`.
+        // Before anything is called. Volatile like the store in `drop`, for the same reason.
         (&raw mut (*area).out.inside).write_volatile(1);
         Call {
             me: (*area).participant.assume_init_ref(),
@@ -163,7 +164,7 @@ pub fn call<'a>(address: u32) -> Call<'a> {
 }
 
 impl Call<'_> {
-    /// The key in the area, its last word filled up with zeros.
+    /// The key in the area. Fills its last word up with zeros.
     #[inline(always)]
     pub fn key(&self, key: u32) -> Key<'static> {
         let length = (key >> KEY_KIND_BITS).min(MAX_KEY);
@@ -187,13 +188,13 @@ impl Call<'_> {
         unsafe { slice::from_raw_parts(self.tags.cast::<u8>(), TAGS_BYTES) }
     }
 
-    /// Builds the tag block from the tags part, an empty one without `tagged`.
+    /// Builds the tag block from the tags part; an empty one unless `tagged`.
     pub fn take_tags(&mut self, tagged: bool) {
         let given = if tagged { self.tags() } else { &[] };
         self.me.tag_block(given, self.block);
     }
 
-    /// Puts out the stamp, and where its proof is: as long as the bucket's changes count `changes`, the stamp is true.
+    /// Writes the stamp and its proof to the out part: where the change counter of the bucket lies, and its value `changes`.
     #[inline(always)]
     pub fn put_stamp(&mut self, stamp: &Stamp, changes: u64) {
         let region = &self.me.region;

@@ -1,4 +1,4 @@
-//! Every number that both sides of the interface need. `scripts/build-wasm.mjs` turns these constants into
+//! Every number that both Rust and TypeScript need. `scripts/build-wasm.mjs` turns these constants into
 //! `src/engine/contract.ts`, so no such number is written down twice.
 //!
 //! The compiler computes the values, and puts them with their names and doc comments into a custom section of the linked
@@ -42,7 +42,7 @@ contract! {
         MIN_SIZE: u32 = layout::MIN_SIZE;
         /// Largest region, in bytes.
         MAX_SIZE: u32 = layout::MAX_SIZE;
-        /// Seats of the smallest region. A larger region has a seat for each page, but not more than `MAX_SEATS`.
+        /// Seats of the smallest region. A region has a seat for each page, but at least these and at most `MAX_SEATS`.
         MIN_SEATS: u32 = layout::participants(layout::MIN_SIZE);
         /// Seats of the largest region.
         MAX_SEATS: u32 = layout::participants(layout::MAX_SIZE);
@@ -59,14 +59,16 @@ contract! {
         /// Where the clear epoch lies in a region, in bytes: it counts `clear`, in four bytes.
         CLEAR_EPOCH_AT: u32 = layout::CLEAR_EPOCH_AT;
     }
-    "A seat in the region" {
-        /// The incarnation of the participant, in words of four bytes.
+    "Where the words of a seat lie in it" {
+        /// The incarnation of the participant. In words of four bytes.
         SEAT_INCARNATION: u32 = layout::SEAT_INCARNATION / 4;
-        /// The segment that the participant writes into, and one more, in words of four bytes; 0 for none.
+        /// The hazard: 1 + the number of the segment that the participant writes into, or 0 for none. In words of four
+        /// bytes.
         SEAT_HAZARD: u32 = layout::SEAT_HAZARD / 4;
-        /// The version of the large value that the participant is writing, in words of four bytes: low half, high half.
+        /// The version of the large value that the participant is writing, or 0: low half, high half. In words of four
+        /// bytes.
         SEAT_PENDING: u32 = layout::SEAT_PENDING / 4;
-        /// Hits of the participant's near cache, in bytes: a double, written by JavaScript only.
+        /// Hits of the participant's near cache: a double, written by JavaScript only. In bytes.
         SEAT_NEAR_HITS: u32 = layout::SEAT_NEAR_HITS;
     }
     "The area of a thread" {
@@ -91,7 +93,7 @@ contract! {
         /// Bytes of the value part: the longest record.
         VALUE_BYTES: u32 = layout::MAX_RECORD;
     }
-    "The out part" {
+    "Where results lie in the out part" {
         /// After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes.
         OUT_TYPE: u32 = offset_of!(Out, value_type) as u32 / 4;
         /// After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
@@ -111,7 +113,8 @@ contract! {
         /// After `get` and `find`: where the changes of the entry's bucket are counted, as an index in the memory in units of
         /// four bytes. In words of four bytes.
         OUT_CHANGES_AT: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes_at)) as u32 / 4;
-        /// After `find`: the stamp is true as long as the changes of the bucket count as many. In words of four bytes.
+        /// After `find`: the low half of the changes of the bucket. The stamp is true as long as this and the clear epoch
+        /// stay the same. In words of four bytes.
         OUT_CHANGES: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes)) as u32 / 4;
         /// Not zero while a call is under way, and after a call that was cut off. In words of four bytes.
         OUT_INSIDE: u32 = offset_of!(Out, inside) as u32 / 4;
@@ -151,7 +154,7 @@ contract! {
         NUMBER_TYPE: u32 = change::NUMBER as u32;
     }
     "What a change expects to find" {
-        /// Whatever is there.
+        /// An entry or none.
         ANYTHING: u32 = 0;
         /// No entry.
         ABSENT: u32 = 1;
@@ -165,7 +168,7 @@ contract! {
         DONE: i32 = 0;
         /// The entry is not what was expected.
         UNEXPECTED: i32 = 1;
-        /// The record does not fit a segment, or the value does not fit the cache.
+        /// Key, tags and value are too long for one record, or a large value has too many chunks.
         TOO_LARGE: i32 = 2;
         /// The value is no number.
         NOT_A_NUMBER: i32 = 3;
@@ -221,7 +224,7 @@ contract! {
         PHASE_FREE: u32 = Phase::Free as u32;
         /// Phase of a segment that takes records.
         PHASE_OPEN: u32 = Phase::Open as u32;
-        /// Phase of a segment that is full.
+        /// Phase of a segment that takes no more records.
         PHASE_SEALED: u32 = Phase::Sealed as u32;
         /// Phase of a segment that is being emptied.
         PHASE_RECLAIM: u32 = Phase::Reclaim as u32;

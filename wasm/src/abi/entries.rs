@@ -8,7 +8,7 @@ use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
 
-/// What a change expects to find, from its number.
+/// Turns the number of an expectation, and a version, into the expectation.
 pub fn expectation(expect: u32, version: f64) -> Expect {
     match expect {
         ABSENT => Expect::Absent,
@@ -18,7 +18,7 @@ pub fn expectation(expect: u32, version: f64) -> Expect {
     }
 }
 
-/// The number of a result.
+/// Turns a result into its number.
 pub fn code(result: Result<(), Refused>) -> i32 {
     match result {
         Ok(()) => DONE,

@@ -45,7 +45,7 @@ pub fn attach(address: u32, base: u32, size: u32, seat: u32) -> bool {
             return false;
         };
         let area = area(address);
-        // Before anything can run: the block is only ever read up to its length.
+        // Before the first call of the new participant.
         (&raw mut (*area).out.inside).write_volatile(0);
         (&raw mut (*area).block).write(Participant::<Javascript>::no_tags());
         (*area).participant.write(Participant::attach(region, Javascript, seat % region.geometry.participants));

@@ -4,8 +4,8 @@
 //! the area is the first argument of nearly every call and stands for "this participant". Every number that both sides
 //! need is in [`contract`].
 //!
-//! There are no mutable statics. Each instance of the module writes the module's data into the shared memory when it
-//! starts, and so must write the same constants that are there already.
+//! There are no mutable statics. Each instance of the module writes the module's data into the memory when it starts,
+//! while other instances use the same bytes. So these bytes must be the same constants each time.
 
 mod area;
 mod contract;

@@ -1,4 +1,5 @@
-//! Numbers about a whole cache. None of these calls changes an entry, and others go on meanwhile: no answer is a snapshot.
+//! Numbers about a whole cache. None of these calls changes an entry. Other participants may change entries meanwhile,
+//! so no answer is a snapshot.
 
 use wasm_bindgen::prelude::wasm_bindgen;
 

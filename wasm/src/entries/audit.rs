@@ -1,4 +1,5 @@
-//! Compares the live bytes of each segment with what the index finds in it. For tests; only meaningful while nobody writes.
+//! Compares the live bytes of each segment with the bytes in it to which the index leads. For tests; only meaningful while
+//! nobody writes.
 
 use std::vec::Vec;
 
@@ -9,20 +10,21 @@ use crate::index::probe::{entries_of, load_entry, resolve};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::Acquire;
 
-/// One segment, as accounted for and as found.
+/// The accounts of one segment, and what the index shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Audited {
     pub segment: u32,
     pub phase: Phase,
     pub class: Class,
     pub generation: u32,
-    /// Live bytes as accounted for.
+    /// Live bytes by the meta word of the segment.
     pub accounted: i64,
-    /// Bytes of the records and chunks there that the index leads to.
+    /// Bytes of the records and chunks in the segment to which the index leads.
     pub found: i64,
 }
 
 impl<H: Host> Participant<H> {
+    /// Audits all segments.
     pub fn audit(&self) -> Vec<Audited> {
         let geometry = &self.region.geometry;
         let mut audit: Vec<Audited> = (0..geometry.segments)

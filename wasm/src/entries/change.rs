@@ -1,5 +1,6 @@
-//! Changing entries: incrementing numbers, and setting another expiry. Numbers that are incremented change in place. Every
-//! other entry is copied with the change, because its record is immutable.
+//! Changing entries: incrementing numbers, and setting another expiry. Numbers in mutable records
+//! are incremented in place. The first increment of a number that was `set`, and every `touch`, write a changed copy of the
+//! record.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
@@ -19,7 +20,7 @@ use crate::sync::{Relaxed, SeqCst};
 /// The value type of a number: the only value type that the engine itself reads, because it adds to numbers.
 pub const NUMBER: u8 = 1;
 
-/// More than a copy with an expiry can need beyond the original: the expiry, rounded up.
+/// The most that a copy with an expiry can need beyond the length of the original: the expiry, rounded up to `GRAIN`.
 const GROWTH: u32 = 16;
 
 /// Why nothing was written into the space reserved for it.
@@ -43,7 +44,7 @@ impl From<Busy> for Unfit {
 
 impl<H: Host> Participant<H> {
     /// Adds `by` to the number at `key`, or makes it `initial + by`. Returns the sum. Numbers that are incremented live in
-    /// mutable records, where adding is one store. A number that was `set` moves to a mutable record with its first
+    /// mutable records, where they change in place. A number that was `set` moves to a mutable record with its first
     /// increment.
     pub fn increment(&self, key: &Key, by: f64, initial: f64, expiry: f64, tags: &Block) -> Result<f64, Refused> {
         if let Some(sum) = self.increment_in_place(key, by)? {
@@ -84,7 +85,7 @@ impl<H: Host> Participant<H> {
 
     /// Adds to the number at `key` if it is in a mutable record; `None` when there is no live number in one.
     fn increment_in_place(&self, key: &Key, by: f64) -> Result<Option<f64>, Refused> {
-        // Without a live counter there is no reason to lock.
+        // Without a number in a mutable record there is no reason to lock.
         match probe(&self.region, key) {
             Probe::Absent => return Ok(None),
             Probe::Hit(hit) if !hit.entry.is_mutable() && is_number(&hit.record) => return Ok(None),
@@ -111,15 +112,15 @@ impl<H: Host> Participant<H> {
         result
     }
 
-    /// Adds to a counter whose bucket is locked. The version says CHANGING while the number changes, so that no reader takes
-    /// the old number for the new version's. A participant that dies in between leaves the version so, and
-    /// [`Participant::settle_version`] corrects it.
+    /// Adds to a number in a mutable record whose bucket is locked. The version has the CHANGING bit while the number changes,
+    /// so that no reader takes the old number for that of the new version. A participant that dies in between leaves the bit
+    /// set, and the next increment or [`Participant::settle_version`] stores a version without it.
     fn add(&self, hit: &Hit, by: f64) -> f64 {
         let value = self.region.word(hit.record.value_at);
         let version = self.region.word(hit.record.version_at());
         let next = self.version();
-        // The three stores are seen in this order: they pair with the Acquire loads of version, value and version in
-        // `lookup`.
+        // The three stores are seen in this order. They pair with three reads in `lookup`: an Acquire load of the version,
+        // `copy_out` of the value, which ends with a fence, and a second Acquire load of the version.
         version.store(next | CHANGING, SeqCst);
         let sum = f64::from_bits(value.load(Relaxed)) + by;
         value.store(sum.to_bits(), SeqCst);
@@ -143,7 +144,7 @@ impl<H: Host> Participant<H> {
                     sum
                 }
                 Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),
-                // Another participant has made it a counter meanwhile. The reserved space stays dead.
+                // Another participant has moved the number to a mutable record meanwhile. The reserved space stays dead.
                 Some(hit) if hit.entry.is_mutable() => return Ok(self.add(hit, by)),
                 Some(hit) => {
                     let sum = f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)) + by;
@@ -181,7 +182,7 @@ impl<H: Host> Participant<H> {
         space.fill_second(region, SecondWord::new(record.key_length, record.value_type, flags, record.clear_epoch));
         space.fill_hash_and_version(region, record.hash(region), version);
         space.shrink(region, start + rest);
-        // A copy of foreign bytes may be no record. Waiting does not help, but it is not an error of this caller either.
+        // A copy of foreign bytes may be no record. No refusal fits; after `Busy` the caller may try again.
         space.record(region).ok_or(Refused::Busy.into())
     }
 

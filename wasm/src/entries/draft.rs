@@ -1,5 +1,5 @@
-//! A record about to be stored: its parts, writing them into reserved space, and renewing what was written when a `clear` or
-//! an invalidation comes before the record is published.
+//! A record about to be stored: its parts, writing them into reserved space, and renewing the record when a `clear` or an
+//! invalidation comes before it is published.
 
 use crate::entries::tags::Block;
 use crate::format::header::{EXPIRES, SecondWord, TAGGED, key_kind_flags};
@@ -55,8 +55,8 @@ impl<H: Host> Participant<H> {
         space.fill_hash_and_version(region, key.hash, draft.version);
     }
 
-    /// Makes a record current again that a `clear` or an invalidation has overtaken before it was published. Otherwise the
-    /// record would be a miss from the beginning, and could replace a value that was stored since.
+    /// Makes an unpublished record current again when a `clear` or an invalidation came after it was written. Otherwise the
+    /// record would be a miss from the beginning, and could replace a value that was stored after the `clear`.
     pub(crate) fn renew(&self, space: &Space) {
         if !self.is_renewed(space)
             && let Some(record) = space.record(&self.region)
@@ -72,7 +72,7 @@ impl<H: Host> Participant<H> {
         if !second.is_tagged() {
             return second.clear_epoch() == self.clear_epoch();
         }
-        // Foreign bytes have changed what is not a record any more. The next lookup finds that out.
+        // When foreign bytes have destroyed the record, there is nothing to renew: lookups will not accept it.
         space.record(&self.region).is_none_or(|record| self.is_current(&record))
     }
 }

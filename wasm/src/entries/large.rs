@@ -1,9 +1,9 @@
 //! Values too large for one record: chunks anywhere in the log, and a head that lists them.
 //!
-//! No contiguous space is needed, so a large value evicts no more than its own size. The chunks are written first, and
-//! nothing lists them until the head is published. A writer that dies before leaves dead chunks, which go when their
-//! segments are reclaimed. A reader copies chunk by chunk and validates each: the generation in the head says which life of
-//! the segment the chunk was written in, the version in the chunk says which value it belongs to.
+//! No contiguous space is needed, so a large value evicts hardly more than its own size. The chunks are written first, and
+//! nothing lists them until the head is published. A writer that dies before that leaves dead chunks, which go when
+//! their segments are reclaimed. A reader copies chunk by chunk and validates each: the generation in the head tells in which
+//! life of its segment the chunk was written, and the version in the chunk tells to which value it belongs.
 
 use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
@@ -40,7 +40,8 @@ impl<H: Host> Participant<H> {
     }
 
     /// The class of a chunk. A value that was not read yet belongs to the small queue. But the small queue has only a tenth
-    /// of the region: of a larger value, the first chunks would be gone before the last were written.
+    /// of the region. The first chunks of a value larger than that would be gone before the last ones were written, so only
+    /// the chunks of the first part of a value go there: a thirty-second of the region.
     fn class_of_chunk(&self, key: &Key, number: u32) -> Class {
         let before = number as u64 * self.chunk_bytes() as u64;
         if before > self.region.geometry.size as u64 / 32 { Class::Main } else { self.class_for(key) }
@@ -74,7 +75,8 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Copies chunk `number` of `version` of `key`. Returns the bytes of the chunk; `None` when that version is gone.
+    /// Copies chunk `number` of `version` of `key`. Returns the length of the chunk; `None` when that version is gone, or when
+    /// no attempt to read the chunk succeeded.
     ///
     /// # Safety
     /// `to` must be aligned to eight with room for `max_record` bytes.

@@ -1,5 +1,5 @@
-//! The entry of a key while its bucket is locked. Nobody else can add or replace entries of the bucket then. Reclaiming may
-//! still move or drop plain entries, and reads may raise the heat of entries.
+//! The entry of a key while its bucket is locked. No other writer can change entries of the bucket then. Reclaiming may still
+//! move or drop plain entries, and reads may raise the heat of entries.
 
 use crate::format::record::CHANGING;
 use crate::index::entry::Entry;
@@ -40,7 +40,7 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Gives a counter a new version when its last writer died while it changed the number.
+    /// Gives a number in a mutable record a new version when its last writer died while it changed the number.
     pub(crate) fn settle_version(&self, hit: Option<&Hit>) {
         if let Some(hit) = hit.filter(|hit| hit.entry.is_mutable()) {
             let version = self.region.word(hit.record.version_at());

@@ -1,4 +1,4 @@
-//! What callers ask for: reading, storing, changing, and removing entries.
+//! The operations of the engine: reading, storing, changing, and removing entries.
 
 #[cfg(feature = "faults")]
 pub mod audit;

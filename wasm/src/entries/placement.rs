@@ -36,7 +36,7 @@ impl<H: Host> Participant<H> {
         Class::Small
     }
 
-    /// Whether a ghost still counts: until as much was written to the small queue as the cache holds.
+    /// Whether a ghost still counts. It does until as many segments of the small queue were sealed as the region has segments.
     fn remembers(&self, ghost: Entry) -> bool {
         ghost.ghost_age(self.ghost_clock()) <= self.region.geometry.segments as u64
     }

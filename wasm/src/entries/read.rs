@@ -11,7 +11,8 @@ use crate::index::probe::{Glance, Hit, Probe, entries_of, find_entry, is_valid, 
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed};
 
-/// Attempts of a lookup before it answers with a miss. Each attempt fails only because a writer finished meanwhile.
+/// Attempts of a lookup before it answers with a miss. An attempt fails only because another participant changed or moved the
+/// entry meanwhile, or because of foreign bytes.
 const ATTEMPTS: u32 = 16;
 
 /// What [`Participant::census`] counts.
@@ -31,10 +32,10 @@ pub const WANT_VALUE: u32 = 1;
 pub const WANT_TAGS: u32 = 2;
 /// A lookup is not counted and does not raise the heat: it is not a read of the user's.
 pub const WANT_QUIET: u32 = 4;
-/// [`Participant::find`] has counted this lookup and raised the heat already; only a miss is still to be counted.
+/// [`Participant::find`] has counted this lookup as a hit and raised the heat already. Only a miss still corrects the counts.
 pub const WANT_AFTER_FIND: u32 = 8;
 
-/// What a lookup answers, other than the copied bytes.
+/// The answer of a lookup, other than the copied bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Found {
     pub value_type: u8,
@@ -53,9 +54,9 @@ pub struct Found {
 /// two things are true: the same stamp comes back for the same key, and the counters of its tags are those of the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
-    /// The number of the word in the index.
+    /// The number of the entry's word in the index.
     pub way: u32,
-    /// The entry with the most heat; zero when the record may change in place.
+    /// The entry, with its heat set to the highest; zero when the record may change in place.
     pub entry: u64,
     pub generation: u32,
     pub clear_epoch: u32,
@@ -68,12 +69,12 @@ impl Stamp {
     }
 }
 
-/// What [`Participant::find`] saw.
+/// The answer of [`Participant::find`]: a stamp and its proof.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
     pub stamp: Stamp,
-    /// The stamp stays true as long as this is the change counter of the key's bucket and the clear epoch is the stamp's.
-    /// When that cannot be proved, this is the count before, which never comes back.
+    /// The stamp stays true as long as the change counter of the key's bucket has this value and the clear epoch is the
+    /// stamp's. When that cannot be proved, this is the value before it, which the counter has left for good.
     pub changes: u64,
 }
 
@@ -99,9 +100,9 @@ impl<H: Host> Participant<H> {
     ///
     /// The proof that the stamp stays true: the change counter is read first, then the entry, then that nobody holds the
     /// bucket's lock or reclaims the entry's segment, then the entry again. A participant that changes an entry holds the
-    /// lock or the segment from before it raises the counter until after the change. If the counter already includes a
-    /// change, then either the lock or the segment was seen held, or the second load saw the change. If not, the counter
-    /// will be different as soon as anybody can see the change.
+    /// lock or the segment from before it raises the counter until after the change. If the counter that was read
+    /// already includes a change, then either the lock or the segment was seen held, or the second load saw the change. If it
+    /// does not include the change, the counter will have another value as soon as anybody can see the change.
     ///
     /// Reads from a near cache do not raise the heat of the entry, so only the hottest entries are proved.
     #[inline(always)]
@@ -133,11 +134,11 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Whether the stamp that was seen is still true. A near cache asks this with each read; there JavaScript makes these two
-    /// loads itself (`Table.isCurrent` in `src/near/table.ts`).
+    /// Whether the stamp that was seen is still true. A near cache checks this with each read; its JavaScript makes these
+    /// two loads itself (`Table.isCurrent` in `src/near/table.ts`).
     pub fn is_still(&self, sight: &Sight) -> bool {
         let load = |at| self.region.word(at).load(Relaxed);
-        // Relaxed: a load sees what others had stored when this call began.
+        // Relaxed: even so, a load sees every store that happened before this call.
         load(self.region.geometry.changes(sight.stamp.bucket())) == sight.changes
             && load(CLEAR_EPOCH_AT) as u32 == sight.stamp.clear_epoch
     }
@@ -164,7 +165,7 @@ impl<H: Host> Participant<H> {
     #[inline(always)]
     unsafe fn lookup(&self, key: &Key, want: u32, value: *mut u8, tags: *mut u8) -> Option<Found> {
         for _ in 0..ATTEMPTS {
-            // Before the record, so that a `clear` in between makes the stamp old rather than the value.
+            // Before the record is read, so that a `clear` in between makes the stamp old, and never an old value current.
             let clear_epoch = self.clear_epoch();
             let hit = match probe(&self.region, key) {
                 Probe::Hit(hit) => hit,
@@ -201,7 +202,7 @@ impl<H: Host> Participant<H> {
                 // SAFETY: by contract.
                 found.tags = unsafe { self.copy_tags(record, tags) };
             }
-            // Pairs with the stores in `add`: the number between two loads of the same version is that version's.
+            // Pairs with the stores in `add`: a number that was read between two loads of the same version belongs to it.
             if hit.entry.is_mutable() && record.version(&self.region) != version {
                 continue;
             }

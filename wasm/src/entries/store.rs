@@ -1,6 +1,6 @@
 //! Storing and removing. First a complete record is written into the log, under a hazard. Then, under the lock of one
-//! bucket, a single compare-and-swap lets the entry point to it. A participant that dies in between leaves dead bytes and
-//! nothing else.
+//! bucket, a single compare-and-swap lets the entry point to it. A participant that dies in between has not
+//! changed the index: it leaves dead bytes, a hazard and perhaps a lock.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
@@ -28,7 +28,7 @@ pub enum Expect {
 fn meets(expect: Expect, version: Option<u64>) -> bool {
     match (expect, version) {
         (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
-        // The writer of a version with this bit died while it changed the number: the version may belong to another number.
+        // A version with this bit may belong to the old number or to the new one: its writer died while it changed the number.
         (Expect::Version(wanted), Some(version)) => wanted == version && version & CHANGING == 0,
         _ => false,
     }
@@ -70,7 +70,7 @@ impl<H: Host> Participant<H> {
         stored
     }
 
-    /// Checks the bytes that a record will use.
+    /// Refuses a record that will use more bytes than any record may.
     pub(crate) fn check_size(&self, bytes: u64) -> Result<(), Refused> {
         if bytes > self.region.geometry.max_record as u64 { Err(Refused::TooLarge) } else { Ok(()) }
     }
@@ -108,6 +108,7 @@ impl<H: Host> Participant<H> {
                 self.settle_version(live);
                 return Err(Refused::Unexpected);
             }
+            // A `clear` or an invalidation came after `renew`, so the entry that was found may be a miss by now.
             if !self.is_renewed(space) {
                 continue;
             }
@@ -134,16 +135,17 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Tries once to let the entry of `key` point to `space`, in place of `existing`, or of the entry that is worth least.
+    /// Tries once to let the entry of `key` point to `space`, in place of `existing`, or of the way that `choose_way` names.
+    /// False when another participant has changed that entry meanwhile.
     pub(crate) fn put(&self, key: &Key, space: &Space, state: EntryState, existing: Option<&Hit>) -> bool {
         let (entry_at, from) = existing.map_or_else(|| self.choose_way(key), |hit| (hit.entry_at, hit.entry));
-        // Resolved before the swap: afterwards nothing keeps the old record in place.
+        // Resolved before the compare-and-swap: afterwards nothing keeps the old record in place.
         let victim = if existing.is_none() && from.is_live() { resolve(&self.region, entry_at, from) } else { None };
         if let Some(replaced) = existing.or(victim.as_ref()) {
             self.retire_chunks(replaced);
         }
         self.set_evicting(victim.is_some());
-        // Only the heat may differ: the entry of a record that was moved meanwhile is another one, and is probed again.
+        // Only the heat may differ. When the record was moved meanwhile, its entry is another one: the caller probes again.
         let stored = replace_any_heat(&self.region, entry_at, from, |seen| {
             let heat = if existing.is_some() { seen.heat() } else { 0 };
             Entry::live(state, key.hash, space.generation, space.at, heat)

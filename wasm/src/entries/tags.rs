@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! given by the caller   count u16 │ bytes of the namespace's prefix u16, then for each tag: length u16 (highest bit: keep the
-//!                       name out of the record) │ prefix and UTF-8
-//! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ the given names without the prefix,
-//!                       zero-padded
+//!                       name out of the record, which makes it a hidden tag) │ prefix and UTF-8
+//! in the record         bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count, then for each tag that is not
+//!                       hidden: length u16 │ UTF-8 without the prefix; then zeros up to a multiple of 8
 //! ```
 
 use crate::format::hash::{TAG, hash};
@@ -144,4 +144,4 @@ impl<H: Host> Participant<H> {
     }
 }
 
-const _: () = assert!(MAX_BLOCK % WORD == 0 && MAX_TAG % WORD == 0);
+const _: () = assert!(MAX_BLOCK % WORD == 0 && MAX_TAG % WORD == 0 && MAX_TAG < HIDDEN as u32);

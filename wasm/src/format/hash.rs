@@ -5,7 +5,7 @@
 //! The bucket of an entry and its fingerprint are taken from opposite ends of the hash. If they shared bits, the entries of
 //! one bucket would have similar fingerprints.
 
-/// What the hashes of a region are keyed with.
+/// The key of all hashes in a region: 128 random bits.
 pub type Seed = [u64; 2];
 
 /// The domain of tags. The other domains are the key kinds, which are smaller numbers.
@@ -15,7 +15,7 @@ pub const TAG: u32 = 4;
 /// bytes of `words` behind `length` are zero.
 ///
 /// The blocks are those of SipHash except for the highest byte of the last block. SipHash puts the length modulo 256 there.
-/// The number of blocks and three bits also tell lengths apart, which leaves room for the domain.
+/// Here this byte is `domain << 3 | length % 8`: the number of blocks and these three bits are enough to tell lengths apart.
 #[inline]
 pub fn hash(words: &[u64], length: u32, domain: u32, seed: Seed) -> u64 {
     let (blocks, rest) = words.split_at(words.len().min(length as usize / 8));

@@ -35,7 +35,7 @@ pub const fn key_kind_of(flags: u32) -> u32 {
     flags >> KEY_KIND_SHIFT & KEY_KIND_MASK
 }
 
-/// The length of a record as its first word holds it: a multiple of sixteen, and how many bytes at the end are unused.
+/// The length field of a first word: the length, a multiple of sixteen, plus the number of unused bytes at the end, 0 to 15.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LengthField(pub u32);
 
@@ -53,6 +53,7 @@ impl LengthField {
         self.0 & !(GRAIN - 1)
     }
 
+    /// Bytes at the end of the record that it does not use.
     #[inline(always)]
     pub const fn unused(self) -> u32 {
         self.0 & (GRAIN - 1)
@@ -64,7 +65,7 @@ impl LengthField {
 pub struct FirstWord(pub u64);
 
 impl FirstWord {
-    /// The length of the mark behind the last record of a segment.
+    /// The length field of the mark behind the last record of a segment: longer than any segment.
     const END: LengthField = LengthField(0xFFFF_FFF0);
 
     #[inline(always)]

@@ -1,5 +1,6 @@
-//! Where everything lies in the shared region. Offsets, field widths and sizes are defined here and nowhere else: not in
-//! another Rust module, and not in TypeScript.
+//! Where everything lies in the shared region. Sizes, and all offsets outside of records, are defined here and nowhere else.
+//! `format/record.rs` defines the offsets within a record. The bits of a word are defined in the file of its type. TypeScript
+//! gets the numbers that it needs from `abi/contract.rs`.
 //!
 //! The geometry is a pure function of the region's size. It is never read from the region itself, so damaged bytes cannot
 //! move a bound.
@@ -8,12 +9,12 @@
 //! region   0        4 KiB                                                                              size
 //!          ├ header ┤ seats │ tag counters │ states │ metas │ changes │ index  │ segments … │ (unused)  ┤
 //!
-//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits │ 40 boot id, 16 bytes, written by the embedder
+//! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits
 //!         64 next version        (fetch_add, one block of versions at a time)
-//!        128 clear epoch         u32, read by every get
-//!        192 seal sequence       (fetch_add, one per sealed segment)
-//!        200 ghost clock         (fetch_add, one per sealed segment of the small queue)
-//!        256 high-water mark     seats that were ever used, so that scans stay short
+//!        128 clear epoch         u32, read by every lookup
+//!        192 seal sequence       (fetch_add, whenever a segment is sealed)
+//!        200 ghost clock         (fetch_add, whenever a segment of the small queue is sealed)
+//!        256 high-water mark     1 + the highest seat that was ever used, so that scans stay short
 //!       1024 lanes               16 × 64 B, each a lane word: where writers append, see `format/segment.rs`
 //!
 //! seat (128 B)   first cache line    0 {incarnation u32 │ claimed u32}
@@ -24,9 +25,9 @@
 //!
 //! meta (32 B)    0 bump u64 │ 8 live bytes, see `Live` │ 16 seal sequence u64 │ 24 see `Sealing`
 //!
-//! changes  one u64 for each bucket: the number of changes to its entries, raised before each change that is more than
-//!          heat. The change counters lie apart from the buckets, so that one cache line holds those of eight buckets:
-//!          near caches read only these.
+//! changes  one u64 for each bucket, its change counter: raised before each change to an entry of the bucket, unless only
+//!          the heat changes. The change counters lie apart from the buckets, so that one cache line holds those of eight
+//!          buckets. A near cache reads them with each hit, and does not read the buckets.
 //! ```
 
 use core::mem::size_of;
@@ -53,7 +54,7 @@ const LANES_AT: u32 = 1024;
 const LANE_BYTES: u32 = 64;
 const MAX_LANES: u32 = 8;
 const HEADER_BYTES: u32 = 4096;
-/// Bytes at the start of a file that `inspect` reads.
+/// Bytes at the start of a region that TypeScript reads to check the header.
 #[cfg(target_arch = "wasm32")]
 pub const INSPECTED_BYTES: u32 = 64;
 
@@ -88,7 +89,7 @@ pub const GRAIN: u32 = 16;
 pub const BUCKET_BYTES: u32 = 128;
 /// Words of a bucket: its ways and the control word.
 pub const BUCKET_WORDS: u32 = BUCKET_BYTES / WORD;
-/// Places for entries in a bucket.
+/// Ways of a bucket: each holds one entry.
 pub const WAYS: u32 = BUCKET_WORDS - 1;
 pub const BUCKET_CONTROL: u32 = WAYS * WORD;
 
@@ -99,7 +100,7 @@ pub const META_BYTES: u32 = 32;
 /// Bytes that were appended to the segment; larger than the segment once an append did not fit.
 pub const META_BUMP: u32 = 0;
 pub const META_LIVE: u32 = 8;
-/// The seal sequence at which the segment was sealed: its age.
+/// The seal sequence when the segment was sealed. The oldest segment has the lowest.
 pub const META_SEQUENCE: u32 = 16;
 pub const META_SEALING: u32 = 24;
 
@@ -155,10 +156,10 @@ pub struct Geometry {
     /// log2 of the bytes in a segment.
     pub segment_shift: u32,
     lanes: [u32; 2],
-    /// Free segments that only relocation may use, so that a reclaim always finds room for what it keeps.
+    /// Free segments that only relocation may use, so that a reclaim finds room for the records that it keeps.
     pub reserve: u32,
-    /// Bytes that a step of reclaiming walks for each byte that is appended. While the last quarter of a segment is filled,
-    /// the steps walk two segments: up to half of what is reclaimed may have to be moved.
+    /// Bytes that a step of reclaiming walks for each byte that is appended. With a pace of eight, the steps walk two
+    /// segments while the last quarter of a segment is filled. Even if half of their records have to be moved, that frees one.
     pub pace: u32,
     /// Largest record in bytes, including its header.
     pub max_record: u32,
@@ -207,7 +208,7 @@ impl Geometry {
         }
         let participants = participants(size);
         let tag_counters = clamp(floor_power_of_two(size / 2048), 512, 65536);
-        // At most an eighth of the region: two words for each live entry of about 130 bytes.
+        // At most an eighth of the region. Then there are about two words for each record, if records take about 130 bytes.
         let buckets = floor_power_of_two(size / 8 / BUCKET_BYTES);
         let wanted = clamp(floor_power_of_two(size / 1024), 64 << 10, 4 << 20);
         let segment = if wanted > floor_power_of_two(size / 64) { floor_power_of_two(size / 64) } else { wanted };
@@ -279,14 +280,14 @@ impl Geometry {
         1 << self.segment_shift
     }
 
-    /// Fill level in bytes from which on the lane of a segment will soon need another one.
+    /// Fill level of a segment, in bytes, from which on its lane will soon need another segment.
     pub const fn nearly_full(&self) -> u32 {
         self.segment_bytes() / 4 * 3
     }
 
-    /// Whether appending `length` bytes at `offset` in a segment crosses a mark. The marks are the last sixteenths of the
-    /// segment. Crossing a mark obliges the writer to reclaim. There are several marks, because the writer that crossed one
-    /// may freeze.
+    /// Whether appending `length` bytes at `offset` in a segment crosses a mark. The marks are the multiples of a sixteenth
+    /// of the segment, from three quarters on. Crossing a mark obliges the writer to reclaim. There are several marks,
+    /// because the writer that crossed one may freeze.
     #[inline(always)]
     pub const fn passes_a_mark(&self, offset: u32, length: u32) -> bool {
         let to = offset + length;
@@ -298,7 +299,7 @@ impl Geometry {
         HEADER_BYTES + seat * SEAT_BYTES
     }
 
-    /// Where counter number `counter` of the tags lies. Any number is taken: foreign bytes cannot lead out of the table.
+    /// Where counter number `counter` of the tags lies. The number is masked, so foreign bytes cannot lead out of the table.
     #[inline(always)]
     pub const fn tag_counter(&self, counter: u32) -> u32 {
         self.tag_counters_at + (counter & (self.tag_counters - 1)) * TAG_COUNTER_BYTES
@@ -336,7 +337,7 @@ impl Geometry {
         (entry_at - self.index_at) / BUCKET_BYTES
     }
 
-    /// Where the bytes of a segment begin. The number of segments gives the end of the last one.
+    /// Where the bytes of a segment begin. For the number of segments: where the last segment ends.
     pub const fn segment(&self, segment: u32) -> u32 {
         self.segments_at + (segment << self.segment_shift)
     }

@@ -12,22 +12,22 @@
 //!      value
 //! ```
 //!
-//! The first word is written before anything else, so that a walk can skip a record that was never finished. Its generation
-//! tells the walk where the records of an earlier life of the segment begin.
+//! The first word is written before anything else, so that a walk can skip a record that was never finished. A first word
+//! with another generation is a leftover from an earlier life of the segment, and not a record.
 //!
 //! A **large value** is a head record with CHUNKED, whose value is `{total bytes u64 │ place of each chunk …}`, and chunk
 //! records with CHUNK: at 32 the chunk's number, at 40 its bytes. A chunk has the version of its head, so it cannot be taken
 //! for a chunk of another value.
 //!
-//! *Mutable* records change one word at a time, and only under the lock of their bucket: counters change their number and
-//! version, heads of large values the places of chunks that are moved.
+//! *Mutable* records change one word at a time, and only under the lock of their bucket. There are two sorts: a number that is
+//! incremented changes its value and its version, and the head of a large value changes the places of chunks that are moved.
 
 use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord, LengthField, SecondWord, TAGGED, key_kind_of};
 use crate::format::layout::{GRAIN, Geometry, MAX_KEY, MAX_TAGS, WORD};
 use crate::format::region::Region;
 use crate::sync::{Acquire, Relaxed, SeqCst};
 
-/// The lowest bit of a version: set while the number of a counter changes.
+/// The lowest bit of a version: set while a number is incremented.
 pub const CHANGING: u64 = 1;
 
 /// Bytes before the optional parts.
@@ -48,6 +48,8 @@ const VERSION: u32 = 3 * WORD;
 const OPTIONAL: u32 = HEADER;
 
 const _: () = assert!(VERSION + WORD == HEADER && HEADER % GRAIN == 0 && GRAIN == 2 * WORD);
+// The second word has sixteen bits for the length of the key.
+const _: () = assert!(MAX_KEY <= u16::MAX as u32);
 
 /// Rounds bytes up to whole words.
 #[inline(always)]
@@ -55,7 +57,7 @@ pub const fn words(bytes: u32) -> u32 {
     (bytes + WORD - 1) & !(WORD - 1)
 }
 
-/// Space for a record that a participant has reserved. The participant's hazard names the segment until it is withdrawn.
+/// Space for a record that a participant has reserved. The participant's hazard names the segment until `withdraw`.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
     pub at: u32,
@@ -155,8 +157,8 @@ pub struct Record {
 impl Record {
     /// The record at `at` in a segment that ends at `end`; `None` when the bytes there are not a record.
     ///
-    /// Every part of the record lies between `at` and `end`: reads through it cannot leave the segment. All loads of a record
-    /// are Acquire, so that they are ordered before the load that validates the record (`is_valid`).
+    /// Every part of the record lies between `at` and `end`: reads through it cannot leave the segment. All loads in this
+    /// file are Acquire, so that they are ordered before the load that validates the record (`is_valid`).
     #[inline]
     pub fn read(region: &Region, at: u32, end: u32) -> Option<Record> {
         if at % GRAIN != 0 || at + HEADER > end {
@@ -215,13 +217,13 @@ impl Record {
         })
     }
 
-    /// The length field of a copy: that of the original, unless foreign bytes have changed it since it was checked.
+    /// The length field for a copy of this record: loaded again, or only the checked length if foreign bytes have changed it.
     pub fn length_field(&self, region: &Region) -> LengthField {
         let field = FirstWord(region.word(self.at).load(Acquire)).length();
         if field.length() == self.length { field } else { LengthField(self.length) }
     }
 
-    /// The second word again, in another clear epoch.
+    /// The second word of this record, with another clear epoch.
     pub fn second_in(&self, clear_epoch: u32) -> SecondWord {
         SecondWord::new(self.key_length, self.value_type, self.flags, clear_epoch)
     }
@@ -243,7 +245,7 @@ impl Record {
         region.word(self.version_at()).load(Acquire)
     }
 
-    /// Where the version lies. Only the versions of counters change, under the lock of the bucket.
+    /// Where the version lies. Only the versions of incremented numbers change, under the lock of the bucket.
     pub fn version_at(&self) -> u32 {
         self.at + VERSION
     }
@@ -268,7 +270,7 @@ impl Record {
         region.fill(self.tag_snapshot_at(i), (snapshot as u64) << 32 | counter as u64)
     }
 
-    /// For each tag the number of its counter and the snapshot of it, taken when the record was written.
+    /// For each tag the number of its counter, and the snapshot of the counter when the record was written or renewed.
     pub fn tag_snapshots<'a>(&self, region: &'a Region) -> impl Iterator<Item = (u32, u32)> + use<'a> {
         let (at, bytes) = self.tags();
         let claimed = |at| (region.word(at).load(Acquire) >> 32) as u32;
@@ -315,6 +317,10 @@ impl Record {
 }
 
 /// The place of a chunk: where it lies, and in which life of its segment.
+///
+/// ```text
+/// place   │ generation u32 │ offset in the region u32 │
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place(pub u64);
 

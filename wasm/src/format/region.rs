@@ -6,8 +6,8 @@
 use crate::format::layout::{Geometry, PAGE, WORD};
 use crate::sync::{self, Relaxed, SeqCst, Word};
 
-/// Up to this many bytes are copied word by word with atomic accesses, which need no fence under WebAssembly. Above, a bulk
-/// copy and one fence are cheaper.
+/// Up to this many bytes are copied word by word, more with one bulk copy. In `copy_out` the loads of the short copy are
+/// atomic and need no fence under WebAssembly, while the bulk copy needs one.
 const ATOMIC_COPY: u32 = 256;
 
 /// A mapped region: a base address and a geometry.
@@ -46,14 +46,14 @@ impl Region {
         } else {
             self.pointer(at, WORD).cast()
         };
-        // SAFETY: inside of the region and aligned. Shared words are only accessed as atomics.
+        // SAFETY: inside of the region and aligned. A `Word` is an atomic, so other threads may change it meanwhile.
         unsafe { &*word }
     }
 
     /// Which of the sixteen words from `at` on have `top` as their highest sixteen bits: a bit for each.
     ///
     /// The loads are not atomic. The answer is right for a word whose highest bits do not change during the call, even if
-    /// the load tears. For any other word it is what was there at some time of the call.
+    /// the load tears. For any other word the answer may be either.
     #[cfg(target_feature = "simd128")]
     #[inline(always)]
     pub fn words_with_top(&self, at: u32, top: u16) -> u32 {
@@ -83,21 +83,23 @@ impl Region {
                 unsafe { (to.add(i as usize) as *mut u64).write(word) };
                 i += WORD;
             }
-            // Pairs with the fence in `open_lane`, as the fence below.
+            // Pairs with the fence in `open_lane`, like the fence below.
             #[cfg(not(target_arch = "wasm32"))]
             sync::fence(SeqCst);
         } else {
             // SAFETY: the source is inside of the region, the target has room by this function's contract. A writer that
             // races with the copy makes the bytes garbage, but not the copy unsound: it is one opaque `memory.copy`.
             unsafe { core::ptr::copy_nonoverlapping(self.pointer(at, bytes), to, bytes as usize) };
-            // Orders the plain loads of the copy before the caller's validating load; an acquire load would not. Pairs with
-            // the fence in `open_lane`, which comes between the new generation and the first byte of a recycled segment.
+            // Orders the plain loads of the copy before the caller's validating load. That load being Acquire would not do
+            // it: Acquire orders only what comes later. Pairs with the fence in `open_lane`, which comes between the new
+            // generation and the first byte of a recycled segment.
             sync::fence(SeqCst);
         }
     }
 
     /// Copies `bytes` from `from` into space that this participant has reserved and nobody reads yet. The compare-and-swap
-    /// that publishes the record makes the bytes visible. The last word is padded with zeros.
+    /// that publishes the record makes the bytes visible. Bytes of the last word behind `bytes` are undefined: only the short
+    /// copy sets them to zero.
     ///
     /// # Safety
     /// `from` must be valid for `bytes`.
@@ -131,7 +133,9 @@ impl Region {
         sync::store_own(self.word(at), value)
     }
 
-    /// Copies `bytes`, a multiple of eight, from one record to another, whose space this participant has reserved.
+    /// Copies `bytes`, a multiple of eight, from one record to another, whose space this participant has reserved. Every load
+    /// made here is ordered before the later accesses of the caller, which validate the source: the fences pair with the fence
+    /// in `open_lane`, as in `copy_out`.
     pub fn copy_within(&self, from: u32, to: u32, bytes: u32) {
         debug_assert!(bytes % WORD == 0);
         if cfg!(target_arch = "wasm32") {

@@ -10,14 +10,15 @@
 //! sealing  │ progress u32   │ clear epoch u32        │          since the segment was sealed
 //!
 //! FREE ──► OPEN ──► SEALED ──► RECLAIM ──► FREE, generation + 1
-//!                     ▲           │
-//!                     └───────────┘  pinned by a living participant, or walked a step further: put back
+//!  ▲        │         ▲           │
+//!  │        │         └───────────┘  put back: the segment is pinned, or its walk is blocked or at the end of its step
+//!  └────────┘                        given back unused: another participant has filled the lane meanwhile
 //! ```
 //!
 //! One compare-and-swap moves a segment to its next phase. Owner and generation are in the same word, so a participant that
-//! finds a segment in RECLAIM knows which incarnation of which seat reclaims it.
+//! finds a segment in RECLAIM knows which seat reclaims it, and the low bits of the seat's incarnation.
 
-use crate::format::layout::Class;
+use crate::format::layout::{Class, MAX_SIZE, participants};
 
 /// The phases of a segment's life, as the state word holds them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +35,12 @@ const OWNER_SHIFT: u32 = 4;
 const OWNER_MASK: u32 = 0xFFF;
 const INCARNATION_SHIFT: u32 = 16;
 const GENERATION_SHIFT: u32 = 32;
+
+// The fields of the state word are as drawn: side by side, and wide enough for every seat.
+const _: () = assert!(PHASE_MASK + 1 == 1 << CLASS_SHIFT && CLASS_SHIFT + 1 == OWNER_SHIFT);
+const _: () =
+    assert!(OWNER_MASK + 1 == 1 << (INCARNATION_SHIFT - OWNER_SHIFT) && INCARNATION_SHIFT + 16 == GENERATION_SHIFT);
+const _: () = assert!(participants(MAX_SIZE) <= OWNER_MASK + 1);
 
 /// The state word of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +62,7 @@ impl State {
         State::new(Phase::Free, Class::Small, 0, 0, if generation == 0 { 1 } else { generation })
     }
 
-    /// The phase. Unknown bits count as RECLAIM: such a segment is walked, and its walk ends at the first bad record.
+    /// The phase. Unknown bits count as RECLAIM: foreign bytes wrote them, and reclaiming brings the segment back into use.
     #[inline(always)]
     pub fn phase(self) -> Phase {
         match self.0 & PHASE_MASK {
@@ -150,7 +157,7 @@ impl Live {
     }
 }
 
-/// What is remembered of a sealed segment: the clear epoch in which it was sealed, and how far it was walked since.
+/// Two facts about a sealed segment: the clear epoch in which it was sealed, and how far it was walked since then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sealing(pub u64);
 

@@ -26,6 +26,9 @@ const RECORD_MASK: u64 = !0 << FINGERPRINT_SHIFT | GENERATION_MASK << GENERATION
 pub const MAX_HEAT: u64 = 3;
 
 const _: () = assert!(MAX_HEAT << HEAT_SHIFT == HEAT_MASK && GENERATION_MASK <= 0xFFFF);
+// The fields are as drawn, side by side.
+const _: () = assert!(GENERATION_SHIFT + 16 == STATE_SHIFT && STATE_SHIFT + 2 == HEAT_SHIFT);
+const _: () = assert!(HEAT_SHIFT + 2 == FINGERPRINT_SHIFT);
 const _: () = assert!(GRAIN as u64 * (PLACE_MASK + 1) == 1 << 32);
 
 /// What an entry stands for.

@@ -66,16 +66,16 @@ pub struct Hit {
     pub record: Record,
 }
 
-/// What a probe of one bucket found.
+/// The result of probing one bucket.
 pub enum Probe {
     Hit(Hit),
     Absent,
-    /// An entry was moved or removed during the probe: probe again.
+    /// An entry was moved or removed during the probe, or points nowhere because of foreign bytes: probe again.
     Unsettled,
 }
 
-/// The record that `entry`, found at `entry_at`, points to. `None` when it points to no record: the entry was removed
-/// meanwhile, or foreign bytes were written.
+/// The record that `entry`, found at `entry_at`, points to. `None` when it points to no record: the entry was moved or
+/// removed meanwhile, or foreign bytes were written.
 #[inline(always)]
 pub fn resolve(region: &Region, entry_at: u32, entry: Entry) -> Option<Hit> {
     let at = entry.at();
@@ -92,8 +92,8 @@ pub fn resolve(region: &Region, entry_at: u32, entry: Entry) -> Option<Hit> {
     Some(Hit { entry_at, entry, segment, generation: state.generation(), record })
 }
 
-/// Whether everything that was read through `hit` belongs to the record of its entry. The caller has made its copies with
-/// `Region::copy_out` or with atomic loads, so none of them is ordered after the loads made here.
+/// Whether everything that was read through `hit` belongs to the record of its entry. The caller has read it with
+/// `Region::copy_out`, `Region::copy_within` or Acquire loads, so all of that comes before the loads made here.
 #[inline(always)]
 pub fn is_valid(region: &Region, hit: &Hit) -> bool {
     Entry(region.word(hit.entry_at).load(SeqCst)).is_same(hit.entry) && is_same_life(region, hit)
@@ -126,7 +126,7 @@ pub fn probe(region: &Region, key: &Key) -> Probe {
     if settled { Probe::Absent } else { Probe::Unsettled }
 }
 
-/// What the index alone says about a key.
+/// The answer of the index alone, without any record.
 pub enum Glance {
     /// `(entry_at, entry, state of its segment)` of the first live entry with the key's fingerprint. It may belong to
     /// another key.
@@ -148,6 +148,8 @@ pub fn find_entry(region: &Region, key: &Key) -> Glance {
             let Some(segment) = region.geometry.segment_of(entry.at()) else {
                 return Glance::Unsettled;
             };
+            // Acquire: pairs with the compare-and-swap in `transfer`. When a reclaim of the segment is seen to be over, the
+            // next load of the entry sees what the reclaim has done to the entry.
             let state = State(region.word(region.geometry.state(segment)).load(Acquire));
             return match entry.has_generation(state.generation()) {
                 true => Glance::Entry(entry_at, entry, state),
@@ -176,19 +178,20 @@ fn replace(region: &Region, entry_at: u32, from: Entry, to: Entry) -> bool {
     region.word(entry_at).compare_exchange(from.0, to.0, SeqCst, Relaxed).is_ok()
 }
 
-/// Removes or moves an entry while readers may raise its heat. Returns the entry that was replaced; `None` when `from` does
-/// not stand any more, whatever its heat.
+/// Replaces the entry `from`, whatever its heat is by now: readers may raise it meanwhile. Returns the entry that was
+/// replaced; `None` when `from` does not stand any more.
 ///
 /// The caller holds the lock of the bucket, or has the entry's segment in RECLAIM. The change is counted before it is made,
 /// for near caches: see `Participant::find`. A participant that dies between the two has changed nothing.
 pub fn replace_any_heat(region: &Region, entry_at: u32, from: Entry, to: impl Fn(Entry) -> Entry) -> Option<Entry> {
     // Release: pairs with the Acquire load of the change counter in `Participant::find`. A reader that sees the count also
-    // sees the lock held, the segment in RECLAIM, or what was done under it. `replace` is a release too, so everybody sees the count
-    // before the change.
+    // sees that the lock is held or the segment is in RECLAIM, or, if that is over, the change itself. `replace` is a Release
+    // too, so everybody sees the count before the change.
     let bucket = region.geometry.bucket_at(entry_at);
     region.word(region.geometry.changes(bucket)).fetch_add(1, AcqRel);
     let mut seen = from;
-    // Ends early unless foreign bytes keep changing the heat: it only rises, and it can rise three times.
+    // An attempt fails when a reader has raised the heat, which can happen three times. Only foreign bytes make all of
+    // these attempts fail.
     for _ in 0..2 * MAX_HEAT + 2 {
         if replace(region, entry_at, seen, to(seen)) {
             return Some(seen);

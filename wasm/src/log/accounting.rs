@@ -1,7 +1,8 @@
-//! The live bytes of each segment: what its records and chunks take that the index leads to.
+//! The live bytes of each segment: the bytes of the records and chunks in it to which the index leads, and of the chunks of
+//! large values that are being written.
 //!
-//! Live bytes are exact as long as nobody dies. After a death they may be wrong until the segment is reclaimed, which can
-//! only make the choice of a victim worse.
+//! Live bytes are exact as long as no participant dies and no call is cut off. After that they may be wrong until the segment
+//! is reclaimed. Wrong live bytes only make the choice of a victim worse.
 
 use crate::format::layout::META_LIVE;
 use crate::format::record::Space;
@@ -27,7 +28,7 @@ impl<H: Host> Participant<H> {
         self.live_word(space.segment).fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Takes off `bytes` for a record that is no longer live. The generation tells whether the segment has been recycled.
+    /// Takes off `bytes` for a record that is no longer live. Does nothing when the segment is in another life by now.
     pub(crate) fn take_live(&self, segment: u32, generation: u32, bytes: u32) {
         let word = self.live_word(segment);
         let mut seen = Live(word.load(Relaxed));
@@ -43,7 +44,7 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Live bytes of a segment. Below zero while a record was replaced before its writer has added it.
+    /// Live bytes of a segment. Below zero for a moment when a record is replaced before its writer has added its bytes.
     pub(crate) fn live_bytes(&self, segment: u32, generation: u32) -> i64 {
         let live = Live(self.live_word(segment).load(Relaxed));
         if live.generation() == generation { live.bytes() } else { 0 }

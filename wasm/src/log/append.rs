@@ -21,8 +21,8 @@ const ROUNDS: u32 = 64;
 const PATIENT_RECLAIMS: u32 = 8;
 /// Pauses of one append before reclaiming becomes firm. The first twenty or so are short.
 const PATIENT_PAUSES: u32 = 48;
-/// Pauses of one append before reclaiming becomes relentless. By then everything that could be reclaimed is kept for large
-/// values that are being written and do not get finished.
+/// Pauses of one append before reclaiming becomes relentless. By then all that could be reclaimed is kept for large values
+/// whose writers do not finish.
 const FIRM_PAUSES: u32 = 64;
 
 /// What space is reserved for. Relocation may use the reserve, and never starts another reclaim.
@@ -88,8 +88,8 @@ impl<H: Host> Participant<H> {
                 return Some((geometry.segment(segment) + bump as u32, segment, generation));
             }
             if room > 0 {
-                // The one append that crosses the end of the segment marks the end of its records. A walk that finds no
-                // mark knows that a writer died before it wrote its first word.
+                // The one append that crosses the end of the segment marks the end of its records. A walk that meets neither
+                // a record nor this mark knows that a writer died before it wrote its first word.
                 let at = geometry.segment(segment) + bump as u32;
                 self.region.word(at).store(FirstWord::end(generation).0, Relaxed);
             }
@@ -99,7 +99,8 @@ impl<H: Host> Participant<H> {
         None
     }
 
-    /// Puts a free segment into a lane whose word was `seen`. Whether the lane is worth another attempt.
+    /// Puts a free segment into a lane whose word was `seen`. Returns whether the lane is worth another attempt: false when
+    /// there is no free segment.
     #[cold]
     fn open_lane(&self, class: Class, lane_at: u32, seen: Lane, purpose: Purpose, pressure: Pressure) -> bool {
         let Some(segment) = self.free_segment(purpose, pressure) else {
@@ -130,8 +131,8 @@ impl<H: Host> Participant<H> {
         true
     }
 
-    /// Reclaims a step before the room is needed, in proportion to what is about to be appended. So hardly ever one write
-    /// has to reclaim a whole segment.
+    /// Reclaims a step before the room is needed, in proportion to the bytes that are about to be appended. So a write
+    /// hardly ever has to reclaim a whole segment.
     #[cold]
     fn reclaim_ahead(&self, length: u32) {
         if self.pending_of(self.seat).load(Relaxed) != 0 {
@@ -140,7 +141,7 @@ impl<H: Host> Participant<H> {
         }
         let enough = self.region.geometry.reserve + self.lanes_nearly_full();
         if self.unfinished.get().is_none() && self.count_free(enough - 1).0 >= enough
-            // When nothing can be reclaimed, what blocks it may do so for a long time.
+            // When nothing can be reclaimed, that may last: so this participant stops until it crosses the next mark.
             || self.reclaim(Pressure::Patient, self.region.geometry.pace * length) == Reclaimed::Nothing
         {
             self.must_reclaim.set(false);
@@ -158,8 +159,8 @@ impl<H: Host> Participant<H> {
             if purpose == Purpose::Relocate {
                 return None;
             }
-            // Hot records are moved, which frees nothing, and lose heat with every move. After this many rounds nothing is
-            // kept.
+            // Moving hot records frees nothing. They lose heat when they are moved, so it ends, but perhaps too late: after
+            // this many rounds nothing is kept.
             let pressure = if round < PATIENT_RECLAIMS { pressure } else { Pressure::Relentless };
             if self.reclaim(pressure, WHOLE) == Reclaimed::Nothing {
                 return None;

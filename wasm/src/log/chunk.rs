@@ -1,5 +1,5 @@
-//! The chunks of large values in the log, and what keeps them. Chunks stand in no index. A chunk is kept by the head that
-//! lists it, or, before there is a head, by the participant that is still writing the value.
+//! The chunks of large values in the log, and what keeps them. No index entry points to a chunk. A chunk is kept by the head
+//! that lists it, or, before there is a head, by the participant that is still writing the value.
 
 use crate::format::header::{CHUNK, CHUNKED};
 use crate::format::record::{CHUNK_HEADER, Place, Record, Space, end_of_segment};
@@ -16,7 +16,7 @@ impl<H: Host> Participant<H> {
         self.region.geometry.max_record - CHUNK_HEADER
     }
 
-    /// The segment and the record of the chunk at a place; `None` when the segment is in another life.
+    /// The segment and the record of the chunk at a place; `None` when the segment is in another life, or no chunk lies there.
     pub(crate) fn chunk_at(&self, place: Place) -> Option<(u32, Record)> {
         let geometry = &self.region.geometry;
         let segment = geometry.segment_of(place.at())?;
@@ -50,8 +50,8 @@ impl<H: Host> Participant<H> {
         })
     }
 
-    /// Whether an entry may list this chunk. Checked without the lock, because a frozen writer that holds the lock of a
-    /// bucket must not keep the dead chunks of all large values in it. A head that is published meanwhile is checked by its
+    /// Whether an entry may list this chunk. Checked without the lock, because dead chunks must not be kept while a
+    /// frozen writer holds the lock of their bucket. A head that is published meanwhile is checked by its
     /// writer (`has_its_chunks`).
     pub(crate) fn may_be_listed(&self, chunk: &Record, hash: u64) -> bool {
         let geometry = &self.region.geometry;
@@ -81,7 +81,8 @@ impl<H: Host> Participant<H> {
             (0..head.chunks()).all(|i| {
                 let place = head.chunk_place(&self.region, i);
                 self.chunk_at(place).is_some_and(|(segment, _)| {
-                    // Sequentially consistent: comes after `replace` in `index/probe.rs`, pairs with `transfer`.
+                    // Sequentially consistent: pairs with `transfer`. The call that counts comes after `replace` in
+                    // `index/probe.rs`.
                     let state = State(self.region.word(geometry.state(segment)).load(SeqCst));
                     matches!(state.phase(), Phase::Open | Phase::Sealed) && state.generation() == place.generation()
                 })

@@ -1,5 +1,5 @@
-//! Lanes: which segments writers append to, and the end of that when a segment is sealed. Each class has a few lanes, so
-//! that writers on different processors do not meet at one segment.
+//! Lanes: which segments writers append to, and sealing a segment, after which nobody appends to it. Each class has a few
+//! lanes, so that writers on different processors do not meet at one segment.
 
 use crate::format::layout::{
     Class, GHOST_CLOCK_AT, Geometry, META_BUMP, META_SEALING, META_SEQUENCE, SEAL_SEQUENCE_AT,
@@ -27,7 +27,7 @@ impl<H: Host> Participant<H> {
         lanes(&self.region.geometry).any(|lane_at| Lane(self.region.word(lane_at).load(Acquire)) == lane)
     }
 
-    /// How many lanes need another segment soon. At least one, because this is asked when this participant's lane does.
+    /// How many lanes need another segment soon. At least one: this participant asks because its own lane does.
     pub(crate) fn lanes_nearly_full(&self) -> u32 {
         let geometry = &self.region.geometry;
         let is_nearly_full = |lane_at: u32| {
@@ -48,7 +48,8 @@ impl<H: Host> Participant<H> {
         if state.class() == Class::Small {
             self.region.word(GHOST_CLOCK_AT).fetch_add(1, Relaxed);
         }
-        // A late store here can hit the next life of the segment. It only makes that life look older or younger.
+        // A late store here can hit the next life of the segment. That life then looks older, younger or emptier than it is,
+        // or its walk begins again. None of that loses a record.
         let meta = self.region.geometry.meta(segment);
         self.region.word(meta + META_SEQUENCE).store(sequence, Relaxed);
         self.region.word(meta + META_SEALING).store(Sealing::new(self.clear_epoch()).0, Relaxed);
@@ -56,8 +57,9 @@ impl<H: Host> Participant<H> {
         let _ = word.compare_exchange(state.0, state.sealed().0, SeqCst, Relaxed);
     }
 
-    /// The ghost clock: how many segments of the small queue were sealed so far. Segments of main do not count. As in the
-    /// paper, a ghost is remembered while as much goes through the small queue as the cache holds.
+    /// The ghost clock: how many segments of the small queue were sealed so far. Two participants that seal one segment at
+    /// the same time count it twice, which does no harm. Segments of main do not count. As in the paper, a ghost is remembered
+    /// until as much has gone through the small queue as the cache holds.
     pub(crate) fn ghost_clock(&self) -> u64 {
         self.region.word(GHOST_CLOCK_AT).load(Relaxed)
     }

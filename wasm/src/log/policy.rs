@@ -1,5 +1,5 @@
-//! Which segment is reclaimed next, and what is kept of it: S3-FIFO (Yang et al., SOSP 2023) over segments instead of single
-//! entries, and compaction.
+//! Which segment is reclaimed next, and which of its records are kept: S3-FIFO (Yang et al., SOSP 2023) over segments
+//! instead of single entries, and compaction.
 //!
 //! New records go to *small* segments. When a small segment is reclaimed, records that were read at least twice move to
 //! *main*, and the others leave a ghost in the index. A key that is set again while its ghost stands goes to main at once.
@@ -92,7 +92,7 @@ impl Progress {
 }
 
 /// The segments that one reclaim has tried in vain: pinned, blocked, or owned by a living participant. There is a bit for
-/// every segment, so a reclaim goes on as long as there is a segment that nobody holds on to.
+/// every segment, so one reclaim can try every segment.
 pub(crate) struct Tried([u64; MAX_SEGMENTS as usize / 64]);
 
 impl Tried {
@@ -125,12 +125,12 @@ impl<H: Host> Participant<H> {
         word.store(Sealing(word.load(Relaxed)).with_progress(progress.0).0, Relaxed);
     }
 
-    /// A segment that was put back after a step, as a victim to go on with; `None` when it is not to be gone on with.
+    /// The victim to go on with, if `segment` was put back after a step; `None` when it has to be chosen like any other.
     pub(crate) fn resumable(&self, segment: u32, pressure: Pressure) -> Option<Victim> {
         let state = State(self.region.word(self.region.geometry.state(segment)).load(Acquire));
         let progress = self.progress(segment);
-        // A relentless reclaimer takes the oldest segment instead: the one that was begun may have been put back because of
-        // a large value that is being written.
+        // A relentless reclaimer takes the oldest segment instead: this one may have been put back because of a large value
+        // that is being written.
         let goes_on = state.phase() == Phase::Sealed && progress.offset() > 0 && pressure != Pressure::Relentless;
         goes_on.then(|| Victim { segment, state, plan: progress.plan(pressure) })
     }
@@ -177,7 +177,8 @@ impl<H: Host> Participant<H> {
                     if let Some(begun) = self.resumable(segment, pressure) {
                         return Some(begun);
                     }
-                    // A segment that was sealed before the cache was cleared holds nothing, whatever its live bytes say.
+                    // In a segment that was sealed before the last `clear`, hardly any record can still be live, whatever its
+                    // live bytes say: only one that its writer has renewed since.
                     let cleared = Sealing(self.sealing_word(segment).load(Relaxed)).clear_epoch() != clear_epoch;
                     let live = if cleared { 0 } else { self.live_bytes(segment, state.generation()) };
                     if emptiest.is_none_or(|(least, ..)| live < least) {

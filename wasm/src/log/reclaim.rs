@@ -1,9 +1,10 @@
 //! Reclaiming: SEALED → RECLAIM → FREE, in steps.
 //!
-//! Each write walks a few records of a segment, so that no write has to wait for a whole segment. Between two steps the
-//! segment is sealed as before, and nobody owns it. Its progress is stored beside it, so that any participant can go on. What lies before
-//! the progress is in no entry, and cannot be in one again at the same place: entries are made only for records that were
-//! appended while the segment was open, by writers whose hazards have been read.
+//! A writer that has crossed a mark walks a few records of a segment with each write, so that hardly any write has to wait
+//! for a whole segment. Between two steps the segment is sealed as before, and nobody owns it. Its progress is stored beside
+//! it, so that any participant can go on. No entry points to a place before the progress, and none ever will in this life of
+//! the segment: entries are made only for records that were appended while the segment was open, and the walk has begun after
+//! these writers had withdrawn their hazards or died.
 //!
 //! Every step can be interrupted, and done again by another participant: a record that was already moved or dropped is not
 //! found in the index the second time.
@@ -15,7 +16,7 @@ use crate::log::walk::{Blocked, Walked};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Relaxed, SeqCst, fence};
 
-/// Bytes of a step that walks a whole segment.
+/// The `step` of a reclaim that walks a whole segment.
 pub(crate) const WHOLE: u32 = u32::MAX;
 
 /// The result of a reclaim.
@@ -25,12 +26,12 @@ pub(crate) enum Reclaimed {
     Segment,
     /// A segment was walked a step further.
     Step,
-    /// Nothing was freed: living participants hold on to every sealed segment, or a patient reclaimer should wait.
+    /// Nothing was freed: living participants hold on to every sealed segment, or the reclaimer should wait.
     Nothing,
 }
 
 impl<H: Host> Participant<H> {
-    /// Frees one segment, or walks about `step` bytes of one: first of the segment that this participant has begun.
+    /// Frees one segment, or walks about `step` bytes of one. Prefers the segment that this participant has begun.
     pub(crate) fn reclaim(&self, pressure: Pressure, step: u32) -> Reclaimed {
         let begun = self.unfinished.take().and_then(|segment| self.resumable(segment, pressure));
         let reclaimed = begun.as_ref().and_then(|victim| self.reclaim_victim(victim, step));
@@ -69,7 +70,7 @@ impl<H: Host> Participant<H> {
             }
             return Some(Reclaimed::Segment);
         }
-        // Put back. What was already moved or dropped stays so.
+        // Put back. Records that were already moved or dropped stay so.
         self.transfer(victim.segment, mine, mine.sealed());
         match walked {
             Ok(_) => {
@@ -77,7 +78,7 @@ impl<H: Host> Participant<H> {
                 Some(Reclaimed::Step)
             }
             Err(Blocked::NoRoom) => Some(Reclaimed::Nothing),
-            // One step does not begin many segments that it cannot free.
+            // The step has done its work here. Trying on would leave many segments begun and none freed.
             Err(Blocked::HeldLater) if step != WHOLE => Some(Reclaimed::Nothing),
             Err(Blocked::Held | Blocked::HeldLater) => None,
         }
@@ -104,6 +105,7 @@ impl<H: Host> Participant<H> {
     /// RECLAIM → FREE: gives the segment back in its next life. This participant owns the RECLAIM state, and no entry points
     /// into the segment any more.
     fn free(&self, segment: u32, mine: State) {
+        // Comes before the new life: the compare-and-swap in `transfer` is a Release. The fence has no partner of its own.
         self.region.word(self.region.geometry.meta(segment) + META_BUMP).store(0, Relaxed);
         fence(SeqCst);
         self.transfer(segment, mine, State::free(mine.generation().wrapping_add(1)));

@@ -29,7 +29,7 @@ pub(crate) enum Blocked {
     Held,
     /// For the same reason, after it has walked some records.
     HeldLater,
-    /// There is no room for what is to be kept.
+    /// There is no room for the copy of a record that is to be kept.
     NoRoom,
 }
 
@@ -44,8 +44,8 @@ impl<H: Host> Participant<H> {
         let from = self.progress(segment).offset().min(self.region.geometry.segment_bytes());
         let mut at = start + from;
         let walked = self.walk_on(segment, mine, plan, step, &mut at);
-        // A relentless walk passes chunks that their writer may yet list. Any other walk stops at them (`walk_chunk`), so
-        // only such a walk stores its progress.
+        // A walk that keeps nothing passes chunks that their writer may yet list, so it must not store its progress. Any other
+        // walk stops at such chunks (`walk_chunk`).
         if !matches!(walked, Ok(Walked::All)) && plan.keep != Keep::Nothing && at > start + from {
             self.set_progress(segment, Progress::new(at - start, plan.keep));
             return walked.map_err(|blocked| if let Blocked::Held = blocked { Blocked::HeldLater } else { blocked });
@@ -71,7 +71,7 @@ impl<H: Host> Participant<H> {
                 return Ok(Walked::Part);
             }
             if first == FirstWord::gap(mine.generation()) {
-                // Left by `Space::shrink`, too short for a record.
+                // `Space::shrink` has left a gap that is too short for a record.
                 *at += GRAIN;
                 continue;
             }
@@ -83,7 +83,7 @@ impl<H: Host> Participant<H> {
             match Record::read(&self.region, *at, end) {
                 Some(record) if record.has(CHUNK) => self.walk_chunk(&record, plan, mine.class())?,
                 Some(record) => self.walk_record(&record, plan, mine.class(), &now)?,
-                // Its writer died before the second word.
+                // The writer died before it wrote the second word, or foreign bytes were written.
                 None => {}
             }
             *at += length;
@@ -141,8 +141,8 @@ impl<H: Host> Participant<H> {
         result
     }
 
-    /// Copies a record to the open segment of another class, and lets its entry point to the copy. `Err` when there is no
-    /// room. `Ok` also when the entry was replaced meanwhile: then the copy is dead.
+    /// Copies a record to an open segment of `class`, and lets its entry point to the copy, with `cooling` less heat. `Err`
+    /// when there is no room. `Ok` also when the entry was replaced meanwhile: then the copy is dead.
     fn move_record(&self, hit: &Hit, (class, cooling): (Class, u64)) -> Result<(), Busy> {
         let record = &hit.record;
         if record.length > self.region.geometry.max_record {
@@ -162,7 +162,7 @@ impl<H: Host> Participant<H> {
         Ok(())
     }
 
-    /// Copies a chunk to the open segment of another class, and lets its head list the copy. The caller holds the lock of
+    /// Copies a chunk to an open segment of `class`, and lets its head list the copy. The caller holds the lock of
     /// the head's bucket.
     fn move_chunk(&self, chunk: &Record, place_at: u32, class: Class) -> Result<(), Busy> {
         if chunk.length > self.region.geometry.max_record {
@@ -181,7 +181,7 @@ impl<H: Host> Participant<H> {
         Ok(())
     }
 
-    /// Whether waiting for room helps: another living participant is reclaiming too.
+    /// Whether a patient walk should wait for room: another living participant is reclaiming too.
     #[cold]
     fn should_wait(&self, plan: Plan) -> bool {
         let others_reclaim = |segment: u32| {
@@ -203,12 +203,12 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Moves or drops every entry that needs a segment whose records cannot be walked, by scanning the index. Slow, and only
-    /// after a crash.
+    /// Moves or drops every entry that needs a segment whose records cannot be walked, by scanning the index. Slow, and
+    /// needed only after a crash or foreign bytes.
     #[cold]
     fn sweep(&self, segment: u32, mine: State, plan: Plan, now: &Now) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
-        // The chunks of a value that is still being written stand in no index.
+        // A scan of the index cannot find the chunks of a value that is still being written.
         if plan.keep != Keep::Nothing && self.is_pending(None) {
             return Err(Blocked::Held);
         }
@@ -219,7 +219,7 @@ impl<H: Host> Participant<H> {
                     continue;
                 }
                 self.salvage(entry_at, segment, mine, plan, now)?;
-                // An entry that still needs the segment cannot be saved.
+                // An entry that still needs the segment cannot be saved. The number of its bucket serves as the hash.
                 let entry = load_entry(&self.region, entry_at);
                 let held = self.lock_if_mutable(entry, bucket as u64)?;
                 // The entry is loaded again under the lock: the last holder may have replaced it.
@@ -236,7 +236,8 @@ impl<H: Host> Participant<H> {
         Ok(())
     }
 
-    /// Does for one entry, and for the chunks of its value, what a walk would have done if it had reached them.
+    /// Moves or drops one entry and the chunks of its value, as far as they lie in the segment. A walk would have done the
+    /// same if it had reached them.
     fn salvage(&self, entry_at: u32, segment: u32, mine: State, plan: Plan, now: &Now) -> Result<(), Blocked> {
         let hit = || resolve(&self.region, entry_at, load_entry(&self.region, entry_at));
         if let Some(hit) = hit().filter(|hit| hit.segment == segment) {

@@ -1,5 +1,6 @@
 //! The lock of a bucket: one word, taken by one compare-and-swap that also says who took it, and in which incarnation.
-//! Only writers take it. Lookups ignore it, except for those that want a proof for a near cache (`Participant::find`).
+//! Writers take it, and reclaimers for mutable entries. Lookups ignore it, except for those that want a proof for a near cache
+//! (`Participant::find`).
 //!
 //! ```text
 //! control  63       48 47                  16 15      0
@@ -8,19 +9,19 @@
 //!
 //! When the holder vanishes, the next participant that needs the lock steals it, and only with proof: either the holder's
 //! seat has another incarnation (the holder left, or was reaped), or the host proves the death and the holder is reaped now.
-//! The lock of a holder that is alive but frozen is never stolen. That would be memory-safe, but the compare-and-swap of the
-//! holder could bring an old value back when it wakes up. Everything done under the lock changes one word at a time, so the
+//! The lock of a holder that is alive but frozen is never stolen. Stealing it would be memory-safe, but when the holder wakes
+//! up, its compare-and-swap could bring an old value back. Everything done under the lock changes one word at a time, so the
 //! thief finds a valid bucket.
 
-use crate::format::layout::BUCKET_CONTROL;
+use crate::format::layout::{BUCKET_CONTROL, MAX_SIZE, participants};
 use crate::index::key::bucket_of;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{AcqRel, Acquire, Relaxed, Release, spin};
 
-/// Polls before asking whether the holder is alive. A critical section takes well under a microsecond.
+/// Polls before the host is asked whether the holder is alive. A critical section takes well under a microsecond.
 const SPINS: u32 = if cfg!(feature = "faults") { 4 } else { 200 };
 
-/// A living participant holds what is needed, and did not let go in time.
+/// A living participant holds what the caller needs, and has not let go of it in time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -41,7 +42,7 @@ impl Control {
         (self.0 >> Control::INCARNATION_SHIFT) as u32
     }
 
-    /// The same lock held, with the next ticket: the word of a holder is another one each time.
+    /// The same lock held, with the next ticket. Because of the ticket, the word differs each time the lock is taken.
     fn held_by(self, seat: u32, incarnation: u32) -> Control {
         Control(
             (seat as u64 + 1) << Control::OWNER_SHIFT
@@ -54,6 +55,11 @@ impl Control {
         Control(self.0 & Control::TICKET_MASK)
     }
 }
+
+// The fields are as drawn, side by side, and wide enough for every seat.
+const _: () = assert!(Control::TICKET_MASK + 1 == 1 << Control::INCARNATION_SHIFT);
+const _: () = assert!(Control::INCARNATION_SHIFT + u32::BITS == Control::OWNER_SHIFT);
+const _: () = assert!(participants(MAX_SIZE) < 1 << (u64::BITS - Control::OWNER_SHIFT));
 
 /// A held bucket lock. It has no destructor on purpose: a participant that dies runs none, so nothing may depend on one.
 #[must_use = "a lock that is not unlocked stays held until its owner leaves"]
@@ -81,8 +87,8 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Locks the bucket of `hash` if its holder unlocks it at once or is dead. For callers that can do something else
-    /// instead.
+    /// Locks the bucket of `hash` if it is free, or if its holder soon unlocks it or is dead. For callers that can do
+    /// something else instead of waiting.
     pub(crate) fn lock_briefly(&self, hash: u64) -> Result<Held, Busy> {
         let control_at = self.control_at(bucket_of(&self.region.geometry, hash));
         let word = self.region.word(control_at);
@@ -91,7 +97,8 @@ impl<H: Host> Participant<H> {
             let seen = Control(word.load(Relaxed));
             let free = match seen.owner() {
                 None => true,
-                // A lock of this thread was left by an operation that was cut short: a thread never waits for itself.
+                // A lock that names this seat was left by an operation that was cut short, or by an earlier owner of the seat:
+                // no operation holds one lock while it takes another.
                 Some(owner) => owner == self.seat || self.is_gone(owner, seen.incarnation()),
             };
             if free {
@@ -102,7 +109,7 @@ impl<H: Host> Participant<H> {
                 }
             }
             holder = seen.owner().or(holder);
-            // In the middle of the polls, so that the lock is tried again after its holder was reaped.
+            // Asked in the middle of the polls, so that the lock is tried again after its holder was reaped.
             if spins == SPINS && !holder.is_some_and(|holder| self.reap_if_dead(holder)) {
                 break;
             }

@@ -1,5 +1,5 @@
-//! One thread in a region: attaching and leaving, what the living do for the dead, the lock of a bucket, and whether a
-//! record still counts.
+//! One thread in a region: attaching and leaving, cleaning up after dead participants, the lock of a bucket, and whether a
+//! record is still current.
 
 pub mod lock;
 #[allow(clippy::module_inception)]

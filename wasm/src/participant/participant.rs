@@ -1,4 +1,4 @@
-//! One thread that has the cache open: its seat in the region, and what it keeps for itself.
+//! One thread that has the cache open: its seat in the region, and its private state.
 //!
 //! A `Participant` lives in memory private to its thread; only its seat is shared. A seat has a new incarnation each time it
 //! is taken or given up. When a lock names another incarnation than the seat, the holder of that lock is gone.
@@ -15,13 +15,14 @@ use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word, store_own};
 
 /// What the engine needs from its embedder: a clock, proof of death, and a way to wait.
 ///
-/// None of these may panic or unwind: they are called while locks are held.
+/// None of these may panic or unwind, because a lock may be held during the call.
 pub trait Host {
     /// Milliseconds. The clock may be wrong: only expiry depends on it.
     fn now(&self) -> f64;
-    /// Asks for proof of death: true when no living participant owns the seat. Then the caller owns it until
-    /// [`Host::release`]. The answer is never a guess.
+    /// Asks for proof of death. True is proof, and never a guess: no living participant owns the seat, and the caller owns it
+    /// until [`Host::release`]. False means that there is no proof.
     fn take(&self, seat: u32) -> bool;
+    /// Gives up a seat that [`Host::take`] has answered with true.
     fn release(&self, seat: u32);
     /// Waits a little for another participant, longer with each attempt; false when the time for waiting is over.
     fn pause(&self, attempt: u32) -> bool;
@@ -42,14 +43,15 @@ pub struct Participant<H> {
     pub region: Region,
     pub host: H,
     pub seat: u32,
-    /// Invariant: equals the incarnation in the seat while this participant is attached.
+    /// Invariant: equals the incarnation in the seat while this participant is attached, but not between a call that was cut
+    /// off and [`Participant::recover`], because the embedder may have raised the incarnation in the seat.
     pub incarnation: Cell<u32>,
     pub seed: Seed,
     next_version: Cell<u64>,
     last_version: Cell<u64>,
     /// Whether a lane will soon need another segment. Then this participant reclaims a step with each write.
     pub(crate) must_reclaim: Cell<bool>,
-    /// The segment that this participant's last step has left half reclaimed.
+    /// The segment that this participant's last step has left partly reclaimed.
     pub(crate) unfinished: Cell<Option<u32>>,
     /// Whether an entry may be evicted and not counted yet: tests ask this of a participant that died.
     #[cfg(feature = "faults")]
@@ -79,8 +81,8 @@ impl<H: Host> Participant<H> {
     }
 
     /// The version of the large value that the participant in a seat is writing, or zero. Reclaimers keep the chunks of
-    /// that value although no head lists them yet. This is best effort, so Relaxed accesses suffice: when the writer stores
-    /// the head, it checks that no chunk is missing.
+    /// that value although no head lists them yet. A reclaimer may see the version too late and drop a chunk, so Relaxed
+    /// accesses suffice: when the writer stores the head, it checks that no chunk is missing.
     pub(crate) fn pending_of(&self, seat: u32) -> &Word {
         self.region.word(self.region.geometry.seat(seat) + SEAT_PENDING)
     }
@@ -105,7 +107,7 @@ impl<H: Host> Participant<H> {
         self.hazard_of(self.seat).store(0, Release)
     }
 
-    /// A version that no other write has: even, and never zero, which stands for "absent".
+    /// A version that no other write has: even, and never zero, which stands for "no version".
     pub fn version(&self) -> u64 {
         if self.next_version.get() == self.last_version.get() {
             let first = self.region.word(NEXT_VERSION_AT).fetch_add(VERSION_BLOCK, Relaxed) & VERSION_MASK & !1;

@@ -1,12 +1,12 @@
-//! Formatting a region, attaching to it and leaving it, and what the living do for the dead. Three local rules and no global
-//! pass:
+//! Formatting a region, attaching to it and leaving it, and cleaning up after dead participants. Cleaning up follows three
+//! local rules, and never scans the whole region:
 //!
 //! 1. reap a dead seat: clear its hazard, begin its next incarnation, free it ([`Participant::reap`]);
 //! 2. adopt its segments: seal open ones that are in no lane, reclaim half-reclaimed ones again (`log/policy.rs`);
-//! 3. steal its bucket locks one by one, when they are needed (`lock.rs`).
+//! 3. steal its bucket locks one by one, when they are needed (`participant/lock.rs`).
 //!
-//! The other two rules depend on one step only: the next incarnation. It is begun by the owner of the seat itself, or by a
-//! participant that holds the proof of death.
+//! Rules 2 and 3 need one step of rule 1 only: that the seat is in its next incarnation. The next incarnation is begun by the
+//! owner of the seat itself, or by a participant that holds the proof of death.
 
 use crate::format::hash::Seed;
 use crate::format::layout::{
@@ -93,6 +93,7 @@ impl<H: Host> Participant<H> {
         // Sequentially consistent: pairs with `used_seats`. A reclaimer that still loads the old mark, and so skips the
         // hazard of this seat, has changed the state of its segment before. This participant sees that in `append`.
         participant.region.word(HIGH_WATER_AT).fetch_max(seat as u64 + 1, SeqCst);
+        // Reaps the dead.
         participant.participants();
         participant
     }
@@ -121,8 +122,8 @@ impl<H: Host> Participant<H> {
         let word = self.seat_word(self.seat);
         let incarnation = Seat(word.load(Relaxed)).next_incarnation();
         self.incarnation.set(incarnation);
-        // Release: pairs with the Acquire in `is_gone`. A participant that sees the next
-        // incarnation sees everything that was done in the last one.
+        // Release: pairs with the Acquire in `is_gone`. A participant that sees the next incarnation sees everything that was
+        // done in the last one.
         word.store(seat(incarnation).0, Release);
     }
 
@@ -138,7 +139,8 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    /// Reaps the participant in a seat if it is provably dead. Whether nobody living owns the seat now.
+    /// Reaps the participant in a seat if it is provably dead. Returns true when no living participant owns the seat; false
+    /// when there is no proof.
     pub fn reap_if_dead(&self, seat: u32) -> bool {
         if seat == self.seat || seat >= self.region.geometry.participants || !self.host.take(seat) {
             return false;
@@ -164,7 +166,8 @@ impl<H: Host> Participant<H> {
     pub(crate) fn owner_is_gone(&self, state: State) -> bool {
         let seat = state.owner();
         if seat == self.seat {
-            // This thread is not within another reclaim: an operation that was cut short has left the segment.
+            // This participant is neither opening nor reclaiming another segment when it asks. So an operation that was cut
+            // short, or an earlier owner of the seat, has left this one.
             return true;
         }
         if seat >= self.region.geometry.participants {
@@ -174,7 +177,7 @@ impl<H: Host> Participant<H> {
         incarnation as u16 != state.owner_incarnation() || self.reap_if_dead(seat)
     }
 
-    /// How many seats, from the first on, were ever used. The others need not be scanned.
+    /// 1 + the highest seat that was ever used. Seats from there on need not be scanned.
     pub(crate) fn used_seats(&self) -> u32 {
         // Sequentially consistent: pairs with `attach`.
         (self.region.word(HIGH_WATER_AT).load(SeqCst) as u32).min(self.region.geometry.participants)

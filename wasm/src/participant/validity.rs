@@ -1,5 +1,5 @@
-//! Whether a record still counts: it has not expired, and neither a `clear` nor an invalidation of one of its tags came
-//! after it was written. How the tag block of a record is made is told in `entries/tags.rs`.
+//! Whether a record is live: it has not expired, and neither a `clear` nor an invalidation of one of its tags came after it
+//! was written. `entries/tags.rs` makes the tag block of a record.
 
 use crate::format::header::EXPIRES;
 use crate::format::record::Record;

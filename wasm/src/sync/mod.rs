@@ -180,7 +180,8 @@ pub mod model {
     unsafe impl Sync for Word {}
 
     impl Word {
-        /// Begins an execution: the word is modelled if it is `written` to, else nobody may write to it.
+        /// Begins an execution. The word is modelled if it is `written` to. Otherwise a write to it counts as missed:
+        /// see [`Word::is_missed`].
         pub fn enter(&self, written: bool) {
             self.missed.store(false, Relaxed);
             if written {
