@@ -42,7 +42,7 @@ const READS = 16;
 const MIN_ATTEMPTS = 100;
 /** Maximum number of attempts of {@link View.retry}, in case the clock stands still because a test has replaced it. */
 const MAX_ATTEMPTS = 100_000;
-/** What an attempt of {@link View.retry} returns when another participant was faster. */
+/** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */

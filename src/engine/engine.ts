@@ -97,7 +97,7 @@ export class Engine {
   /** Largest value, in bytes. */
   readonly maxValue: number;
   /** Bytes of a large value in each of its chunks but the last. */
-  readonly chunkBytes: number;
+  readonly #chunkBytes: number;
   /** Where the clear epoch lies in the memory, in bytes. It is a word of four bytes. */
   readonly clearEpochAt: number;
   /** Where the hits of this participant's near caches are counted in the memory, in bytes. The count is a double. */
@@ -168,7 +168,7 @@ export class Engine {
     this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * 2);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
-    this.chunkBytes = x.chunk_bytes(area);
+    this.#chunkBytes = x.chunk_bytes(area);
     this.clearEpochAt = region.base + CLEAR_EPOCH_AT;
     const seatAt = x.seat_at(area) >>> 0;
     this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
@@ -430,7 +430,7 @@ export class Engine {
     version: number,
   ): number {
     const x = this.#exports;
-    const count = Math.ceil(value.length / this.chunkBytes);
+    const count = Math.ceil(value.length / this.#chunkBytes);
     const attempt = (): number => {
       this.#writing = true;
       x.begin_large(this.#area, value.length);
@@ -438,8 +438,8 @@ export class Engine {
       let written = 0;
       let result = DONE;
       while (written < count && result === DONE) {
-        const start = written * this.chunkBytes;
-        const chunk = value.subarray(start, start + this.chunkBytes);
+        const start = written * this.#chunkBytes;
+        const chunk = value.subarray(start, start + this.#chunkBytes);
         this.value.set(chunk);
         result = x.write_chunk(this.#area, key, newVersion, written, chunk.length);
         if (result === DONE) written++;
@@ -465,7 +465,7 @@ export class Engine {
     this.#enter();
     for (let number = 0, at = 0; at < target.length; number++) {
       const length = this.#exports.read_chunk(this.#area, key, version, number);
-      if (length < 0 || length !== Math.min(this.chunkBytes, target.length - at)) return false;
+      if (length < 0 || length !== Math.min(this.#chunkBytes, target.length - at)) return false;
       target.set(this.value.subarray(0, length), at);
       at += length;
     }

@@ -56,7 +56,7 @@ export class Cooldown {
    * @param weight how many misses this one counts as: more for a value that is decoded quickly
    * @returns for how many reads the near cache is not asked from now on; 0 for none
    */
-  missed(weight = 1): number {
+  missed(weight: number): number {
     this.#weight = weight;
     this.#misses += weight;
     if (this.#misses >= WINDOW) return this.#judge((this.#misses + this.#replaced * REPLACEMENT) * WORTH);

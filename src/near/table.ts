@@ -178,7 +178,7 @@ export class Table {
   }
 
   /** Counts a read that found its value in the engine and not in the table: see {@link Cooldown.missed}. */
-  missed(weight = 1): void {
+  missed(weight: number): void {
     this.#pause = this.#cooldown.missed(weight);
   }
 

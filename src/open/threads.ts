@@ -81,7 +81,7 @@ function whyNot(handle: unknown): string {
   if (typeof (handle as Partial<Cache>).handle === "object")
     return "is a Cache: use its `handle`, as with workerData and postMessage";
   if (!Array.isArray(handle) && Object.keys(handle).length === 0) {
-    return "is an empty object, as a Cache becomes when it is posted itself. Post `cache.handle` instead.";
+    return "is an empty object, as a Cache becomes when it is posted itself. Pass `cache.handle` by workerData or postMessage.";
   }
   return `must be ${right}`;
 }

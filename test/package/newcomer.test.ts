@@ -363,7 +363,7 @@ describe("error messages", () => {
     ],
     ["a number as a key", 'openCache(n, { size: "1mb" }).get(5)', /key: must be a string or a Uint8Array/],
     ["a promise as a value", 'openCache(n, { size: "1mb" }).set("a", Promise.resolve(1))', /value/],
-    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /store null or delete the key/],
+    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /Store null or delete the key/],
     [
       "a handle that was sent as JSON",
       "attachCache(JSON.parse(JSON.stringify(createCache().handle)))",
