@@ -3,12 +3,13 @@
  * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file. Also the count of the users of a mapping,
  * which has to be right even when a thread ends without leaving.
  *
- * Freestanding: nothing is linked but Node-API, which the running Node.js has. There is no C library, so one file per
- * processor serves glibc and musl. scripts/build-native.mjs builds it and refuses any other symbol.
+ * Freestanding: the binary is linked with Node-API only, which the running Node.js provides. There is no C library, so one file
+ * per processor serves glibc and musl. scripts/build-native.mjs builds it and refuses any other symbol.
  *
- * A worker may be terminated at any moment. From then on every function of Node-API may answer with an error. So each status
- * is checked, and nothing is ever thrown. Every function here answers a number: 0 or more, the negated errno, or
- * WRONG_ARGUMENT. A function that has begun runs to its end: a thread is never terminated in the middle of one.
+ * A worker may be terminated at any moment. From then on every function of Node-API may return an error. So each status is
+ * checked, and nothing is ever thrown. Every function for JavaScript returns a number: 0 or more, the negated errno, or
+ * WRONG_ARGUMENT. Only when Node-API itself fails, it returns `undefined`. A function that has begun runs to its end: a thread is
+ * never terminated in the middle of one.
  */
 
 #include <stdbool.h>
@@ -80,7 +81,7 @@ struct flock {
   int32_t pid;
 };
 
-/** Makes a system call; answers its result, or the negated errno. */
+/** Makes a system call. Returns its result, or the negated errno. */
 static long system_call(long number, long a, long b, long c, long d, long e, long f) {
 #if defined(__x86_64__)
   long result;
@@ -107,14 +108,14 @@ static long system_call(long number, long a, long b, long c, long d, long e, lon
 
 static bool failed(long result) { return result < 0 && result >= -4095; }
 
-/** Puts private zeros in place of what is mapped there; answers 0 or the negated errno. */
+/** Maps private zeros in place of anything that is mapped there. Returns 0 or the negated errno. */
 static long put_zeros(char *start, size_t length) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
   long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, flags, -1, 0);
   return failed(result) ? result : 0;
 }
 
-/** Memory of our own comes in blocks of this one size, in bytes. */
+/** This file allocates its own memory in blocks of one size, in bytes. */
 enum { BLOCK = 4096 };
 
 /** Allocates a block of zeros; NULL when there is no memory. */
@@ -128,7 +129,7 @@ static void release(void *block) { system_call(SYS_munmap, (long)block, BLOCK, 0
 
 /* ---- Arguments ---- */
 
-/** The answer to wrong arguments, with which no call is made. No errno is as large. */
+/** The result for wrong arguments, for which no system call is made. No errno is as large. */
 enum { WRONG_ARGUMENT = -4096 };
 
 enum { MAX_ARGUMENTS = 3 };
@@ -186,8 +187,8 @@ static bool get_memory(struct call *call, int index, int type, char **start, siz
 }
 
 /**
- * Reads a range of memory to map. Its length is whole pages of any kernel, so that no call touches what lies behind the
- * range. A beginning that is no page of a kernel with larger pages is refused by that kernel.
+ * Reads a range of memory to map. Its length must be whole pages of every kernel, so that no call touches memory behind the
+ * range. Its start must be a page of a kernel with the smallest pages; a kernel with larger pages refuses a start that is none.
  */
 static bool get_range(struct call *call, int index, char **start, size_t *length) {
   if (!get_memory(call, index, napi_uint8_array, start, length)) return false;
@@ -245,8 +246,7 @@ static napi_value link(napi_env env, napi_callback_info info) {
       napi_get_value_string_utf8(env, call.arguments[1], path, sizeof path, &length) != napi_ok) {
     return answer(env, WRONG_ARGUMENT);
   }
-  // Node-API cuts a text that does not fit, without an error, up to three bytes before the end where a character would not
-  // fit.
+  // Node-API cuts a text that does not fit, without an error. It cuts between two characters, so up to three bytes stay free.
   if (length + 4 >= sizeof path) return answer(env, -ENAMETOOLONG);
   for (size_t i = 0; i < length; i++) {
     if (path[i] == '\0') return answer(env, WRONG_ARGUMENT);
@@ -298,7 +298,7 @@ struct use {
   napi_ref range_alive;
 };
 
-/** The mappings that an environment uses, which is one thread: what has to be left when it ends. */
+/** The mappings that an environment, which is one thread, uses. They have to be left when it ends. */
 struct thread {
   struct use *first;
 };
@@ -306,8 +306,8 @@ struct thread {
 _Static_assert(sizeof(struct use) <= BLOCK && sizeof(struct thread) <= BLOCK, "blocks are too small");
 
 /**
- * Takes `count` users from the mapping. The very last user of all threads unmaps the file, and then no thread can join any
- * more. Answers whether that was so.
+ * Removes `count` users from the mapping. The very last user of all threads unmaps the file, and then no thread can join any
+ * more. Returns whether the file was unmapped.
  */
 static bool give_back(struct use *use, int32_t count) {
   int32_t expected = 0;
@@ -329,7 +329,7 @@ static void leave_all(void *data) {
   release(thread);
 }
 
-/** Where the use of the mapping with these users is linked; where a new one goes when there is none. */
+/** The link to the use of the mapping with these users, or the last link, to which a new use is added. */
 static struct use **find_use(struct thread *thread, const char *users) {
   struct use **at = &thread->first;
   while (*at != NULL && (char *)(*at)->users != users) at = &(*at)->next;
@@ -342,8 +342,8 @@ static bool get_users(struct call *call, int index, char **users) {
 }
 
 /**
- * join(users, range): counts one more user. The user is taken off again when this thread ends, unless it leaves before.
- * Answers 1, or 0 when the file has been unmapped.
+ * join(users, range): adds one user. The user is removed when this thread ends, unless it leaves before. Returns 1, or 0 when the
+ * file has been unmapped.
  */
 static napi_value join(napi_env env, napi_callback_info info) {
   struct call call;
@@ -381,7 +381,7 @@ static napi_value join(napi_env env, napi_callback_info info) {
     *at = use;
     return answer(env, 1);
   }
-  // The file was unmapped, so no thread can have a user: a count in this thread means wrong arguments.
+  // The file was unmapped, so no thread has users any more. If this thread seems to have some, the arguments are wrong.
   if (use->count > 0) return answer(env, WRONG_ARGUMENT);
   napi_delete_reference(env, use->users_alive);
   napi_delete_reference(env, use->range_alive);
@@ -389,7 +389,7 @@ static napi_value join(napi_env env, napi_callback_info info) {
   return answer(env, 0);
 }
 
-/** leave(users): takes one user off. Answers 1 for the very last user, with which the file was unmapped, else 0. */
+/** leave(users): removes one user. Returns 1 when it was the very last one, so that the file was unmapped, otherwise 0. */
 static napi_value leave(napi_env env, napi_callback_info info) {
   struct call call;
   char *users;
@@ -412,7 +412,7 @@ static napi_value leave(napi_env env, napi_callback_info info) {
 
 EXPORTED int32_t node_api_module_get_api_version_v1(void) { return 8; }
 
-/** Runs once per environment. Functions that it cannot offer are missing in the exports, which src/system/binary.ts notices. */
+/** Runs once per environment. After an error the exports lack functions, which src/system/binary.ts notices. */
 EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {
     const char *name;

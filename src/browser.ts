@@ -17,19 +17,19 @@ export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export { createCache };
 
-/** Joins the cache of another thread of this page. */
+/** Joins the cache of a handle, which another thread of this page has posted. */
 export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions): Cache<V> {
   const checked = checkHandle(handle);
   if (checked.reach !== "threads") throw noProcesses();
   return attachThreads<V>(checked, options);
 }
 
-/** Not in browsers: always throws. */
+/** Always throws: processes cannot share a cache in a browser. */
 export function openCache(_name?: string, _options?: OpenOptions): never {
   throw noProcesses();
 }
 
-/** Not in browsers: always throws. */
+/** Always throws: processes cannot share a cache in a browser. */
 export function destroyCache(_name?: string): never {
   throw noProcesses();
 }

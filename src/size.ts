@@ -1,6 +1,6 @@
-/** Sizes in bytes: their unit, how users write them, and how messages tell them. */
+/** Sizes in bytes: their unit, how users write them, and how messages show them. */
 
-/** The unit of a `WebAssembly.Memory`, in bytes; sizes and bases of regions are multiples of it. */
+/** Bytes of a page, the unit of a `WebAssembly.Memory`. Sizes and bases of regions are multiples of it. */
 export const PAGE: number = 65_536;
 
 /** The largest size of a `WebAssembly.Memory`, in bytes. */
@@ -28,14 +28,14 @@ export function parseBytes(size: string | number, option: string): number {
     const match = typeof size === "string" ? /^\s*(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?\s*$/i.exec(size) : null;
     if (match === null) {
       throw new TypeError(
-        `${option}: expected a number of bytes or a text such as "64mb", not ${JSON.stringify(size)}`,
+        `${option}: must be a number of bytes, or a text such as "64mb", not ${JSON.stringify(size)}`,
       );
     }
     const [, amount = "", unit = ""] = match;
     bytes = Number(amount) * (UNITS[unit.toLowerCase()] as number);
   }
   if (!(bytes > 0 && bytes <= MAX_MEMORY)) {
-    throw new RangeError(`${option}: expected more than 0 and at most ${readableSize(MAX_MEMORY)}, not ${size}`);
+    throw new RangeError(`${option}: must be more than 0 and at most ${readableSize(MAX_MEMORY)}, not ${size}`);
   }
   return bytes;
 }

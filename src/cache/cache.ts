@@ -16,19 +16,23 @@ import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptio
 import type { CacheHandle, CacheSummary, Entry, Inspection, Key, Stats } from "./types.ts";
 import { View } from "./view.ts";
 
-/** What Node.js shows instead of an object's properties. */
+/** The name of the method by which Node.js prints an object. */
 const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
 
-/** Makes structured clone refuse an object, from Node.js 22.10 on; elsewhere its copy is an empty object. */
+/**
+ * Makes structured clone refuse an object. `undefined` before Node.js 22.10 and in browsers: there a copy of a `Cache` is an
+ * empty object.
+ */
 const markAsUncloneable: ((object: object) => void) | undefined = (
   globalThis.process?.getBuiltinModule?.("node:worker_threads") as { markAsUncloneable?: (object: object) => void }
 )?.markAsUncloneable;
 
 /**
- * A cache shared between threads, or between processes. Made by `openCache`, `createCache` and `attachCache`.
+ * A cache shared between threads, or between processes. `openCache`, `createCache` and `attachCache` return it.
  *
- * Values are copies: changing one changes nobody else's. A miss is `undefined`. Every operation is atomic, and once a
- * change has returned, every later read in any thread or process sees it, or a later one, or a miss.
+ * Each reader gets a copy of a value, so changing it changes no other copy. A miss is `undefined`. Every operation on one
+ * entry is atomic. Once a change has returned, every later read in any thread or process sees this change, or a later
+ * change, or a miss.
  */
 export class Cache<V = any> implements Disposable {
   readonly #view: View;
@@ -39,96 +43,128 @@ export class Cache<V = any> implements Disposable {
     markAsUncloneable?.(this);
   }
 
-  /** `"threads"`: this process only. `"processes"`: all processes of this user on this machine. */
+  /** Who can share the cache: `"threads"` of this process, or `"processes"` of this user on this machine. */
   get reach(): "threads" | "processes" {
     return this.#view.engine.region.reach;
   }
 
-  /** The name given to `openCache`, `undefined` for a cache of this process. */
+  /** The name by which `openCache` opened the cache. `undefined` for a cache from `createCache` or `attachCache`. */
   get name(): string | undefined {
     return this.#view.opening.name;
   }
 
-  /** What a worker needs for `attachCache`; passes through structured clone. */
+  /** The argument with which a worker of this process calls `attachCache`. It passes through structured clone. */
   get handle(): CacheHandle {
     return { ...this.#view.engine.region.handle, build: plan.build };
   }
 
   /**
-   * The value of `key`, or `undefined`. Never waits for anybody.
+   * Returns the value of the key, or `undefined` when it is absent. Never waits for another participant.
    *
    * @throws {TypeError} when the key is neither a string nor bytes.
-   * @throws {CacheError} `ERR_DATA` when the value is there, but cannot be read here: it is of a type that this runtime does
-   * not have, was stored with another `codec`, or is damaged. `set` and `delete` work as ever.
+   * @throws {CacheError} `ERR_DATA` when the value is present but cannot be read here: it is of a type that this runtime does
+   * not have, or it was stored with another `codec`, or it is damaged. `set` and `delete` still work for this key.
    */
   get(key: Key): V | undefined {
     return this.#view.get(key) as V | undefined;
   }
 
   /**
-   * Stores a value; returns the cache, as `Map` does. When it throws, what was there is still there.
+   * Stores a value. Returns the cache, as `Map` does. When it throws, the old value is still there.
    *
-   * @throws {TypeError} for a value that is no data at all: `undefined`, a function, a symbol, a Promise, a WeakMap.
-   * @throws {CacheError} `ERR_DATA` when there is something of that kind within the value, a property named `__proto__`, or
-   * more than 512 levels; `ERR_TOO_LARGE` for the key or the value; `ERR_BUSY` when another participant, alive but stopped,
-   * is in the way.
+   * @throws {TypeError} for a value that is not data: `undefined`, a function, a symbol, a Promise, a WeakMap.
+   * @throws {CacheError} `ERR_DATA` when the value contains such a thing, or a property named `__proto__`, or more than 512
+   * levels; `ERR_TOO_LARGE` when the key or the value is too large; `ERR_BUSY` when another participant has been in the way
+   * for 50 ms, for example because its process is stopped in the middle of a change.
    */
   set(key: Key, value: V, options?: SetOptions): this {
     this.#view.store(key, value, options, ANYTHING, 0);
     return this;
   }
 
-  /** Stores only if the key is absent; whether it did. Of all that add at the same time one wins. */
+  /**
+   * Stores the value only if the key is absent. Returns whether it stored it. Of several calls at the same time exactly one
+   * stores its value.
+   *
+   * @throws {TypeError} and {CacheError} as {@link set}.
+   */
   add(key: Key, value: V, options?: SetOptions): boolean {
     return this.#view.store(key, value, options, ABSENT, 0);
   }
 
-  /** Stores only if the key is present; whether it did. */
+  /**
+   * Stores the value only if the key is present. Returns whether it stored it.
+   *
+   * @throws {TypeError} and {CacheError} as {@link set}.
+   */
   replace(key: Key, value: V, options?: SetOptions): boolean {
     return this.#view.store(key, value, options, PRESENT, 0);
   }
 
-  /** Stores only if the entry still is the one with this version; whether it did. Version 0 stands for "absent". */
+  /**
+   * Stores the value only if the entry still has this version. Returns whether it stored it. Version 0 stands for an absent
+   * entry.
+   *
+   * @param version - as {@link getEntry} returned it, or 0.
+   * @throws {TypeError} and {CacheError} as {@link set}.
+   */
   compareAndSet(key: Key, version: number, value: V, options?: SetOptions): boolean {
     if (!Number.isSafeInteger(version) || version < 0) {
-      throw new TypeError("version: must be one that getEntry has returned, or 0 for an absent entry");
+      throw new TypeError("version: must be a version that getEntry has returned, or 0 for an absent entry");
     }
     return this.#view.store(key, value, options, version === 0 ? ABSENT : VERSION, version);
   }
 
   /**
-   * Replaces the value by what `change` makes of it (of `undefined` when there is none), and tries again when another
-   * participant was faster; returns the new value. `change` may run more than once. As with `set`, expiry and tags are
-   * those of `options`, not those the entry had.
+   * Calls `change` with the value (`undefined` when the key is absent), stores what `change` returns, and returns that. When
+   * another participant has changed the entry meanwhile, it begins again, so `change` may run more than once. As with `set`,
+   * the entry gets the expiry and the tags of `options` and does not keep its old ones.
    *
-   * @throws {CacheError} `ERR_BUSY` when others are faster all the time; `ERR_DATA` when the value cannot be read here.
+   * @throws {CacheError} `ERR_BUSY` when other participants change the entry during each attempt; `ERR_DATA` when the old
+   * value cannot be read here. Otherwise as {@link set}.
    */
   update(key: Key, change: (value: V | undefined) => V, options?: SetOptions): V {
     if (typeof change !== "function") throw new TypeError("change: must be a function that returns the new value");
     return this.#view.update(key, change as (value: unknown) => unknown, options) as V;
   }
 
-  /** Whether the key is present. Does not count as a read. */
+  /** Returns whether the key is present. Does not count as a read. */
   has(key: Key): boolean {
     return this.#view.expiry(key) !== undefined;
   }
 
-  /** Removes the key; whether it was there. */
+  /**
+   * Removes the entry. Returns whether there was one.
+   *
+   * @throws {CacheError} `ERR_BUSY` as {@link set}.
+   */
   delete(key: Key): boolean {
     return this.#view.remove(key, ANYTHING, 0);
   }
 
-  /** Gets and removes in one step: of all that take at the same time one gets the value. */
+  /**
+   * Removes the entry and returns its value, in one step. `undefined` when the key is absent. Of several calls at the same
+   * time exactly one gets the value.
+   *
+   * @throws {CacheError} `ERR_BUSY` as {@link update}; `ERR_DATA` as {@link get}, and then the entry is still there.
+   */
   take(key: Key): V | undefined {
     return this.#view.take(key) as V | undefined;
   }
 
-  /** The value with its version, expiry and tags. */
+  /**
+   * Returns the value with its version, expiry and tags. `undefined` when the key is absent.
+   *
+   * @throws {CacheError} `ERR_DATA` as {@link get}.
+   */
   getEntry(key: Key): Entry<V> | undefined {
     return this.#view.entry(key) as Entry<V> | undefined;
   }
 
-  /** The values of many keys, in their order; `undefined` for those that are absent, or cannot be read here. */
+  /**
+   * Returns the values of many keys, in the order of the keys. The value is `undefined` for a key that is absent, and for one
+   * whose value cannot be read here.
+   */
   getMany(keys: Iterable<Key>): (V | undefined)[] {
     return Array.from(asIterable(keys, "keys"), (key) => {
       try {
@@ -139,16 +175,23 @@ export class Cache<V = any> implements Disposable {
     });
   }
 
-  /** Stores many entries, one after the other; each is atomic, all together are not. */
+  /**
+   * Stores many entries, one after the other. Each store is atomic, all together are not: when one throws, the entries before
+   * it are stored.
+   *
+   * @throws {TypeError} and {CacheError} as {@link set}.
+   */
   setMany(entries: Iterable<readonly [Key, V]>, options?: SetOptions): this {
     for (const [key, value] of asIterable(entries, "entries")) this.set(key, value, options);
     return this;
   }
 
   /**
-   * Adds to a number and returns the sum; no increment is lost, whoever makes it. An absent key counts from `initial`.
+   * Adds to a number and returns the sum. An absent key counts from `initial`. No increment is lost, however many
+   * participants count at the same time.
    *
-   * @throws {TypeError} when the value is not a number.
+   * @throws {TypeError} when the value of the key is not a number.
+   * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
    */
   increment(key: Key, by = 1, options?: IncrementOptions): number {
     if (typeof by !== "number" || !Number.isFinite(by)) throw new TypeError("by: must be a finite number");
@@ -161,39 +204,52 @@ export class Cache<V = any> implements Disposable {
     return this.#view.increment(key, by, initial, expiry);
   }
 
-  /** Subtracts from a number and returns the difference; see {@link increment}. */
+  /** Subtracts from a number and returns the difference. Otherwise as {@link increment}. */
   decrement(key: Key, by = 1, options?: IncrementOptions): number {
     if (typeof by !== "number") throw new TypeError("by: must be a finite number");
     return this.increment(key, -by, options);
   }
 
-  /** Gives an entry a new time to live in milliseconds, `Infinity` for none; whether it was there. */
+  /**
+   * Gives an entry a new time to live, without changing its value. Returns whether there was an entry.
+   *
+   * @param ttl - milliseconds from now on, or `Infinity` for an entry that does not expire.
+   * @throws {CacheError} `ERR_BUSY` as {@link set}; `ERR_TOO_LARGE` when the entry was stored without an expiry and is so
+   * large that there is no room for one.
+   */
   touch(key: Key, ttl: number): boolean {
     return this.#view.touch(key, this.#view.expiryIn(checkTtl(ttl)));
   }
 
-  /** Milliseconds that the entry still lives, `Infinity` without expiry, `undefined` when it is absent. */
+  /**
+   * Returns the milliseconds until the entry expires: `Infinity` for an entry that does not expire, `undefined` when the key
+   * is absent. Does not count as a read.
+   */
   ttl(key: Key): number | undefined {
     const expiresAt = this.#view.expiry(key);
     if (expiresAt === undefined || expiresAt === Infinity) return expiresAt;
     const left = expiresAt - this.#view.now();
-    // The clock went on after the engine asked for it.
+    // The clock may have passed the expiry since the engine asked for the time.
     return left > 0 ? left : undefined;
   }
 
-  /** Makes every entry with one of these tags a miss, everywhere and at once, whatever their number. */
+  /**
+   * Makes every entry of this cache or namespace that has one of these tags a miss, for all threads and processes at once. The
+   * call takes the same time for one entry and for a million. Rarely an entry with other tags becomes a miss as well, because
+   * tags share counters.
+   */
   invalidateTag(...tags: string[]): void {
     this.#view.opening.checkOpen();
     for (const tag of tags) this.#view.invalidate(tag);
   }
 
   /**
-   * A part of the cache with keys of its own and the same interface; namespaces can be nested. Clearing one is a single
-   * step, whatever its size, and clears those within it; its tags are its own. The `size` of a namespace
-   * and iterating over it walk the whole cache. Keys, values and tags have the same limits in all of them.
+   * Returns a part of the cache with keys and tags of its own and the same interface. Namespaces can be nested. `clear` of a
+   * namespace is a single step, however many entries it has, and also clears the namespaces within it. `size` of a namespace,
+   * and iterating over it, walk the whole cache. Keys, values and tags have the same limits in every namespace.
    *
-   * @throws {RangeError} deeper than 16, or when the names of all levels have more than 255 bytes of UTF-8, with two to four
-   * for each level.
+   * @throws {RangeError} when namespaces are nested more than 16 deep, or when the names of all levels take more than 255
+   * bytes together: each takes its UTF-8 and 2 to 4 bytes more.
    */
   namespace<W = V>(name: string): Cache<W> {
     const { opening, scope } = this.#view;
@@ -203,30 +259,34 @@ export class Cache<V = any> implements Disposable {
     return new Cache<W>(new View(opening, scopeOf([...scope.path, flatCopy(name)])));
   }
 
-  /** Removes everything, in one step. Entries that others store at the same time may stay. */
+  /**
+   * Removes every entry of this cache or namespace and of the namespaces within it, in one step. Entries that are stored
+   * during the call may stay.
+   */
   clear(): void {
     this.#view.clear();
   }
 
-  /** How many entries can be read now, without those of namespaces. Counting walks the whole index. */
+  /** How many entries can be read now, without those of the namespaces within it. Counting walks the whole index. */
   get size(): number {
     return sizeOf(this.#view);
   }
 
   /**
-   * The keys, in no order. Iteration is weakly consistent: an entry that is there the whole time is seen exactly once
-   * unless it is evicted or overwritten meanwhile; what is stored or removed meanwhile may be seen or not.
+   * Iterates over the keys, in no particular order. Iteration is weakly consistent: an entry that exists during the whole
+   * iteration, and is not overwritten meanwhile, is seen exactly once. An entry that is stored, overwritten, removed or
+   * evicted meanwhile may be seen or not.
    */
   keys(): Generator<Key, void, undefined> {
     return this.#view.keys();
   }
 
-  /** The values; see {@link keys}. */
+  /** Iterates over the values, as {@link entries}. */
   *values(): Generator<V, void, undefined> {
     for (const [, value] of this.entries()) yield value;
   }
 
-  /** Keys and values; see {@link keys}. Entries whose values cannot be read here are left out. */
+  /** Iterates over pairs of key and value, as {@link keys}. Entries whose values cannot be read here are left out. */
   *entries(): Generator<[Key, V], void, undefined> {
     for (const key of this.keys()) {
       let value: V | undefined;
@@ -239,44 +299,44 @@ export class Cache<V = any> implements Disposable {
     }
   }
 
-  /** As {@link entries}. */
+  /** Iterates over pairs of key and value: the same as {@link entries}. */
   [Symbol.iterator](): Generator<[Key, V], void, undefined> {
     return this.entries();
   }
 
-  /** Calls `callback` for each entry; see {@link keys}. */
+  /** Calls `callback` for each entry, as {@link entries}. */
   forEach(callback: (value: V, key: Key, cache: this) => void, thisArg?: unknown): void {
     if (typeof callback !== "function") throw new TypeError("callback: must be a function");
     for (const [key, value] of this.entries()) callback.call(thisArg, value, key, this);
   }
 
-  /** Numbers about the whole cache, of all participants together. */
+  /** Returns numbers about the whole cache, namespaces included, for all participants together. Walks the index. */
   stats(): Stats {
     return statsOf(this.#view);
   }
 
   /**
-   * The memory as it is now, to look at: what each segment holds, and how full the index is. Walks the index, as
-   * {@link stats}; others go on meanwhile, so it is no snapshot.
+   * Returns a picture of the memory: what each segment holds, and how full each part of the index is. Walks the index, as
+   * {@link stats} does. Other participants go on changing the memory meanwhile, so the picture is not a snapshot.
    */
   inspect(): Inspection {
     return inspectionOf(this.#view);
   }
 
   /**
-   * Leaves the cache, with all its namespaces; the entries stay for the others. Every later use throws `ERR_CLOSED`.
-   * May be called twice.
+   * Leaves the cache. The entries stay for the other participants. From then on every operation on this `Cache` and on all its
+   * namespaces throws `ERR_CLOSED`; only `close`, `reach`, `name`, `handle` and `toJSON` can still be used.
    */
   close(): void {
     this.#view.opening.close();
   }
 
-  /** As {@link close}. */
+  /** Leaves the cache, for `using`: the same as {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** What this cache is, for a log: the same that `console.log` shows. Its entries are not in it. */
+  /** Returns a short description of this cache for logs, without its entries. `console.log` shows the same. */
   toJSON(): CacheSummary {
     return summaryOf(this.#view);
   }
@@ -287,19 +347,19 @@ export class Cache<V = any> implements Disposable {
     return `Cache ${inspect(this.toJSON(), options)}`;
   }
 
-  /** For tests: the number of the broken invariant, 0 when the structure is sound. @internal */
+  /** For tests: checks the memory. Returns the number of the broken invariant, or 0 when all hold. @internal */
   validate(): number {
     this.#view.opening.checkOpen();
     return this.#view.engine.validate();
   }
 }
 
-/** Opens a region as a cache; `isNew` when this thread has just created it. @internal */
+/** Opens a region as a cache. `isNew` says that this thread has just created the region. @internal */
 export function openRegion<V>(region: Region, options: Resolved, name?: string, isNew?: boolean): Cache<V> {
   return new Cache<V>(new View(new Opening(region, options, name, isNew), ROOT));
 }
 
-/** A value that cannot be read here is none to whoever reads many; every other error is one. */
+/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
 function unreadable(error: unknown): undefined {
   if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }

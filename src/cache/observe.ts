@@ -1,4 +1,4 @@
-/** What a cache tells about itself: numbers for monitoring, a look into the memory, and a line for logs. */
+/** The reports of a cache about itself: numbers for monitoring, a picture of the memory, and a description for logs. */
 
 import { CLASS_SMALL, PHASE_FREE, PHASE_OPEN, PHASE_RECLAIM, PHASE_SEALED } from "../engine/contract.ts";
 import { ROOT } from "../values/scope.ts";
@@ -11,10 +11,10 @@ const SEGMENT_STATES: Record<number, Segment["state"]> = {
   [PHASE_SEALED]: "sealed",
   [PHASE_RECLAIM]: "reclaim",
 };
-/** Parts of the index in an {@link Inspection}; no index has fewer buckets. */
+/** How many parts of the index an {@link Inspection} has. No index has fewer buckets. */
 const INDEX_PARTS = 256;
 
-/** How many entries of the view's scope can be read now, without those of namespaces. */
+/** How many entries of the view's scope can be read now, without those of the namespaces within it. */
 export function sizeOf(view: View): number {
   if (view.scope === ROOT) return view.census().own;
   let size = 0;
@@ -48,7 +48,7 @@ export function inspectionOf({ engine, opening }: View): Inspection {
   };
 }
 
-/** What the view is, without its entries. */
+/** A description of a view, without its entries. Never throws, because it is used for logs. */
 export function summaryOf({ engine, opening, scope }: View): CacheSummary {
   const { reach, size } = engine.region;
   const { name, closed } = opening;
@@ -59,7 +59,7 @@ export function summaryOf({ engine, opening, scope }: View): CacheSummary {
     try {
       summary.participants = engine.usage().participants;
     } catch {
-      // Within a clock, and at the end of the stack, the engine cannot be asked. Whoever logs a cache must not get an error.
+      // The engine cannot be asked while it asks the clock, and when the stack ends. Then the number is left out.
     }
   }
   return summary;

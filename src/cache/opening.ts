@@ -1,6 +1,6 @@
 /**
- * One opening of a cache by this thread: what the cache and all its namespaces share. It knows whether the cache was closed,
- * and gives the seat back when it is.
+ * One opening of a cache by this thread. The `Cache` object and all its namespaces share it. It knows whether the cache was
+ * closed, and gives the seat back when it is.
  */
 
 import type { Engine } from "../engine/engine.ts";
@@ -10,10 +10,10 @@ import type { Region } from "../memory/memory.ts";
 import { Near } from "../near/near.ts";
 import type { Resolved } from "./options.ts";
 
-/** Near caches of openings that were forgotten without `close`. */
+/** Closes the near caches of openings that were garbage-collected without `close`. */
 const forgotten = new FinalizationRegistry<Near>((near) => near.close());
 
-/** What all views of one opened cache share. */
+/** What all views of one opened cache have in common: the engine, the options, the near cache. */
 export class Opening {
   readonly engine: Engine;
   readonly options: Resolved;
@@ -23,9 +23,12 @@ export class Opening {
   closed = false;
   /** This thread's seat in the cache, which all its openings of the same memory share. */
   readonly #seat: Seat;
-  /** Whether the seat was given back. That comes after `closed` while a value is being encoded, and when the stack ends. */
+  /**
+   * Whether the seat was given back. That is later than `closed` when `close` was called while a value is encoded, and when
+   * the stack ended within `close`.
+   */
   #left = false;
-  /** Values that are being encoded into the area, one within the other. */
+  /** How many values are being encoded into the area: a getter of one may store another. */
   #encoding = 0;
 
   /**
@@ -46,21 +49,29 @@ export class Opening {
       this.near = nearCache > 0 ? new Near(nearCache, nearCacheSize, engine, codec, frozenObjects) : undefined;
       seat.forgotten.register(this, seat, this);
     } catch (error) {
-      // The stack may have ended, so nothing can be called here. The next opening takes the seat over.
+      // The stack may have ended, so no function can be called here. The next opening of this thread uses the seat again.
       seat.users--;
       throw error;
     }
     if (this.near !== undefined) forgotten.register(this, this.near, this);
   }
 
-  /** @throws {CacheError} `ERR_CLOSED` when the cache was closed. @throws {Error} when a clock uses the cache that asks it. */
+  /**
+   * Checks that the cache can be used.
+   *
+   * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
+   * @throws {Error} when the clock uses the cache that asks it for the time.
+   */
   checkOpen(): void {
     if (this.closed) throw closed();
-    // The area has the key and the value of the call that waits for the clock.
+    // The area holds the key and the value of the call that waits for the clock.
     if (this.engine.asking) this.engine.refuseClock();
   }
 
-  /** Encodes an object to the area, which may run the user's code: until that ends, the area stays this thread's. */
+  /**
+   * Encodes an object into the area. That may run the user's code, which may close the cache: then the seat, with the area, is
+   * given back only after the encoding. Returns the length in bytes.
+   */
   encode(value: unknown): number {
     this.#encoding++;
     try {
@@ -72,10 +83,10 @@ export class Opening {
 
   /** Leaves the cache. May be called twice, also after a call that was cut off. */
   close(): void {
-    // First: a read of what is near does not look at `closed`.
+    // The near cache comes first, because a read of it does not look at `closed`.
     this.near?.close();
     this.closed = true;
-    // While a value is encoded, the code that runs may call this; it takes effect when the encoding ends.
+    // When the user's code calls this while a value is encoded, `encode` calls it again at its end.
     if (this.#left || this.#encoding > 0) return;
     forgotten.unregister(this);
     leaveSeat(this.#seat, this);

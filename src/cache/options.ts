@@ -1,59 +1,61 @@
 /**
- * The options of a cache and of its operations: their types, and their checks, each in one place and made once. The
- * caller's objects are read, never kept and never written to. An error names the option that is wrong.
+ * The options of a cache and of its operations: their types, and the functions that check them. An option is checked here
+ * and nowhere else. The caller's objects are read, never kept and never written to. An error names the option that is wrong.
  */
 
+import { MAX_SIZE, MIN_SIZE } from "../engine/contract.ts";
 import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
 import { requireEncoding } from "../values/runtime.ts";
 
-/** How a participant uses a cache. Each participant has its own; only entries are shared. */
+/** How one `Cache` uses a cache. Each opening has options of its own; only the entries are shared. */
 export interface CacheOptions {
-  /** Largest value in bytes once encoded; the region's own limit (1/8 of its size) by default. */
+  /** Largest value that can be stored, in encoded bytes. By default, and at most, an eighth of the cache's size, up to 256 MiB. */
   maxEntrySize?: number | string | undefined;
-  /** Milliseconds that entries live unless `set` says otherwise; `Infinity` by default. */
+  /** Milliseconds after which entries expire, unless an operation has a `ttl` of its own; `Infinity` by default. */
   ttl?: number | undefined;
   /**
-   * The clock for expiry, in milliseconds; `() => Date.now()` by default, looked up at each call, so that fake timers work.
-   * All participants must use one clock, because an expiry is a time that each of them compares with its own clock. The
-   * clock must not use the cache.
+   * The clock for expiry: a function that returns milliseconds. `() => Date.now()` by default; `Date` is looked up at each
+   * call, so fake timers work. All participants must use the same clock, because each of them compares expiries, which others
+   * have computed, with its own clock. The clock must not use the cache.
    */
   now?: (() => number) | undefined;
-  /** Encodes objects that are not bytes; the default knows structured data, Map, Set, Date, RegExp, cycles and more. */
+  /** Encodes objects that are not bytes. The default knows plain data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * How many decoded values this thread keeps at most; as many as `nearCacheSize` has room for by default. Memory is taken
-   * as values come. 0 turns the near cache off.
+   * How many decoded values this thread keeps at most; by default as many as `nearCacheSize` has room for. The near cache
+   * starts empty and takes memory only as it grows. 0 turns it off.
    */
   nearCache?: number | undefined;
   /**
-   * Bytes of heap that these values may take, by estimate, as a number or a text such as `"16mb"`: an eighth of the cache's
-   * size by default, and at least `"64kb"`. All near caches of a thread together never take more than an eighth of what its
-   * heap may grow to.
+   * Bytes of heap that these values may take, by estimate, as a number or a text such as `"16mb"`; `"64kb"` or more. The
+   * default is an eighth of the cache's size. Whatever the option says, all near caches of a thread together take at most an
+   * eighth of the size to which its heap may grow.
    */
   nearCacheSize?: number | string | undefined;
-  /** `get` of an object returns one deeply frozen object again and again instead of a fresh copy; false by default. */
+  /** Whether `get` of an object returns the same deeply frozen object each time, instead of a new copy; false by default. */
   frozenObjects?: boolean | undefined;
 }
 
 /** Options of a cache in memory of this process. */
 export interface CreateOptions extends CacheOptions {
-  /** Bytes of shared memory: a number, or text such as `"64mb"`; 32 MiB by default, rounded up to 64 KiB. */
+  /** Bytes of shared memory: a number, or text such as `"64mb"`. Rounded up to a multiple of 64 KiB; 32 MiB by default. */
   size?: number | string | undefined;
 }
 
 /** Options of a cache in memory of the machine. */
 export interface OpenOptions extends CreateOptions {
   /**
-   * Directory of the file; `/dev/shm` by default. It should be a tmpfs, since other file systems write to their disk, and
-   * one in which no other user can rename files: this user's own or root's, and with the sticky bit where others may write.
+   * Directory of the file; `/dev/shm` by default. It should be on tmpfs, because other file systems write the cache to a disk.
+   * No other user may be able to rename files in it: it belongs to this user or to root, and if others may write to it, it has
+   * the sticky bit.
    */
   path?: string | undefined;
 }
 
 /** How one entry is stored. */
 export interface SetOptions {
-  /** Milliseconds until the entry expires; `Infinity` for never. */
+  /** Milliseconds until the entry expires, `Infinity` for never. The default is the option `ttl` of the cache. */
   ttl?: number | undefined;
   /** Names under which `invalidateTag` finds the entry: up to 16, of up to 256 bytes each. */
   tags?: readonly string[] | undefined;
@@ -61,20 +63,23 @@ export interface SetOptions {
 
 /** How a number is counted. */
 export interface IncrementOptions {
-  /** What the number is before the first increment; 0 by default. */
+  /** The number to which the first increment is added; 0 by default. */
   initial?: number | undefined;
-  /** Milliseconds until it expires, from its first increment on; later ones do not prolong it. */
+  /** Milliseconds from the first increment until the number expires. Later increments do not change the expiry. */
   ttl?: number | undefined;
 }
 
-/** Size of a cache that nobody gave a size: half of what a container has in /dev/shm by default. */
+/** Size in bytes of a cache that is created without a size: half of what a container has in /dev/shm by default. */
 export const DEFAULT_SIZE: number = 32 << 20;
 const MAX_NEAR = 1 << 24;
 const MIN_NEAR_SIZE = 65_536;
-/** No name of a file is longer, in bytes. */
+/** The longest name of a file, in bytes. A name of a cache with more characters can never fit. */
 const MAX_NAME = 255;
 
-/** {@link CacheOptions}, checked and with all defaults filled in. Sizes are in bytes, times in milliseconds. */
+/**
+ * {@link CacheOptions}, checked and with defaults filled in. Sizes are in bytes, times in milliseconds. `nearCacheSize` may be
+ * `undefined`, because its default depends on the size of the cache.
+ */
 export interface Resolved {
   maxEntrySize: number;
   ttl: number;
@@ -92,7 +97,7 @@ const wallClock = (): number => Date.now();
  * Checks the options of a participant.
  *
  * @throws {TypeError} and {RangeError} naming the option that is wrong.
- * @throws {CacheError} `ERR_UNSUPPORTED` where there is no TextEncoder.
+ * @throws {CacheError} `ERR_UNSUPPORTED` where there is no TextEncoder or no TextDecoder.
  */
 export function resolve(options: CacheOptions | undefined): Resolved {
   requireEncoding();
@@ -117,24 +122,20 @@ export function resolve(options: CacheOptions | undefined): Resolved {
 }
 
 /**
- * Checks the option `size`; its value in bytes, `undefined` when none was asked for.
+ * Checks the option `size`. Returns it in bytes, `undefined` when it is missing.
  *
- * @param limits the smallest and the largest region, in bytes
  * @throws {TypeError} and {RangeError}.
  */
-export function resolveSize(
-  size: number | string | undefined,
-  limits: { min: number; max: number },
-): number | undefined {
+export function resolveSize(size: number | string | undefined): number | undefined {
   if (size === undefined) return undefined;
   const bytes = parseSize(size);
-  if (bytes < limits.min || bytes > limits.max) {
-    throw new RangeError(`size: must be from ${limits.min >> 20}mb to ${limits.max / (1 << 20)}mb, not ${size}`);
+  if (bytes < MIN_SIZE || bytes > MAX_SIZE) {
+    throw new RangeError(`size: must be from ${MIN_SIZE / (1 << 20)}mb to ${MAX_SIZE / (1 << 20)}mb, not ${size}`);
   }
   return bytes;
 }
 
-/** Checks the name of a cache. What of it fits a file name is checked where the file is. */
+/** Checks the name of a cache. Whether it fits into the name of a file is checked in memory/place.ts. */
 export function checkName(name: unknown): string {
   if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
   if (name === "") throw new RangeError("name: must not be empty");
@@ -150,7 +151,7 @@ export function checkTtl(ttl: unknown): number {
   return ttl;
 }
 
-/** Checks the options of a store, each of which is read once. */
+/** Checks the options of a store. Each is read once, because it may be a getter. */
 export function checkStore(options: SetOptions): { ttl: number | undefined; tags: readonly string[] | undefined } {
   const given = asObject(options, "options");
   const { ttl } = given;
@@ -160,21 +161,21 @@ export function checkStore(options: SetOptions): { ttl: number | undefined; tags
   return { ttl: checked, tags: tags && [...tags] };
 }
 
-/** Checks that options are an object, or missing. */
+/** Checks that an argument with options is an object, or missing; then the result is empty. */
 export function asObject<T extends object>(options: T | undefined, name: string): Partial<T> {
   if (options === undefined) return {};
   if (typeof options !== "object" || options === null) throw new TypeError(`${name}: must be an object`);
   return options;
 }
 
-/** Checks where the file of a cache is to be. */
+/** Checks the options that say where the file of a cache is. Returns all options. */
 export function checkPlace<T extends { path?: string | undefined }>(options: T | undefined): Partial<T> {
   const given = asObject(options, "options");
   const { path } = given;
   if ((given as { mode?: unknown }).mode !== undefined) {
     throw new TypeError(
-      "mode: is not an option, the file of a cache is always its user's alone (0600). Whoever may open it may truncate " +
-        "it, which ends all processes that use it. Run them all as the same user.",
+      "mode: is not an option. Only its user can open the file of a cache (0600), because a process that can open it can " +
+        "truncate it, which ends all processes that use the cache. Run them all as the same user.",
     );
   }
   if (path !== undefined && typeof path !== "string") throw new TypeError("path: must be the name of a directory");
@@ -186,7 +187,7 @@ export function checkPlace<T extends { path?: string | undefined }>(options: T |
 function checkNearSize(size: number | string): number {
   const bytes = parseBytes(size, "nearCacheSize");
   if (bytes < MIN_NEAR_SIZE) {
-    throw new RangeError(`nearCacheSize: must be at least 64kb, not ${size}. To keep nothing set nearCache to 0.`);
+    throw new RangeError(`nearCacheSize: must be at least 64kb, not ${size}. To keep no values, set nearCache to 0.`);
   }
   return bytes;
 }

@@ -1,47 +1,47 @@
-/** The types of the public interface that are data: keys, entries, and what a cache tells about itself. */
+/** The types of the public interface that describe data: keys, entries, and the reports of a cache about itself. */
 
 /**
- * A key: text of up to 4,096 bytes of UTF-8 (of UTF-16 if it has lone surrogates), or as many bytes; in a namespace as well. A
- * string and its bytes are different keys. A longer one is a miss for whatever reads or removes, and `ERR_TOO_LARGE` for
- * whatever stores.
+ * A key: a string, or bytes. A string and its bytes are different keys. A key has at most 4,096 bytes, also in a namespace; a
+ * string counts in UTF-8, or in UTF-16 if it has lone surrogates. With a longer key, operations that read or remove find no
+ * entry, and operations that store throw `ERR_TOO_LARGE`.
  */
 export type Key = string | Uint8Array;
 
-/** What a worker needs to have the same cache: pass it through `workerData`, `postMessage` or `setEnvironmentData`. */
+/** Stands for a cache in `attachCache`. Pass it to a worker through `workerData`, `postMessage` or `setEnvironmentData`. */
 export interface CacheHandle {
   readonly reach: "threads" | "processes";
-  /** Identity of the engine: only the same version of this package can join. */
+  /** Identity of the engine: only the same version of this package can join the cache. */
   readonly build: string;
-  // What else is in it is between the threads, and needs types that not every project has.
+  // The other properties are not public. Their types are not known in every project that uses this package.
 }
 
-/** An entry with what is known about it. */
+/** An entry: its value, version, expiry and tags. */
 export interface Entry<V> {
   value: V;
-  /** Changes with every change of the value, and never comes back; for {@link Cache.compareAndSet}. */
+  /** Another number after every change of the value; no number comes back. For {@link Cache.compareAndSet}. */
   version: number;
-  /** Milliseconds of the cache's clock, `Infinity` without expiry. */
+  /** When the entry expires, in milliseconds of the cache's clock; `Infinity` for an entry that does not expire. */
   expiresAt: number;
   tags: string[];
 }
 
-/** Numbers about a cache, of all its participants together. */
+/** Numbers about a cache, for all its participants together. */
 export interface Stats {
-  /** Entries that can be read now, those of namespaces included. Counting walks the index. */
+  /** Entries that can be read now, those of namespaces included. */
   entries: number;
   /** Bytes that these entries take, overhead included. */
   bytes: number;
-  /** Bytes that entries can take. */
+  /** Bytes of all segments of the memory: the most that entries can take. */
   capacity: number;
-  /** Bytes of the memory that hold anything, dead records included. */
+  /** Bytes of the segments that are in use, with the dead records in them and the room that is left in them. */
   used: number;
-  /** Bytes of shared memory, as asked for with `size`. */
+  /** Bytes of shared memory: the `size` with which the cache was created. */
   size: number;
   /** Threads that have the cache open now, in all processes. */
   participants: number;
   /** Reads that found a value; `has`, `ttl` and iteration do not count. */
   hits: number;
-  /** Reads that found none. Those of keys that are too long for any entry do not count. */
+  /** Reads that found no value. Reads of keys that are too long for any entry do not count. */
   misses: number;
   /** Values stored, increments included. */
   sets: number;
@@ -51,49 +51,49 @@ export interface Stats {
   evictions: number;
   /** Expired entries whose memory was taken back. */
   expirations: number;
-  /** Segments of memory that were emptied. */
+  /** Segments of memory that were emptied to be used again. */
   reclaims: number;
-  /** Those of them that were emptied by moving what lived in them. */
+  /** Those of the `reclaims` that moved all live entries to other segments, because most of the segment was dead. */
   compactions: number;
-  /** What this thread keeps of its own: decoded values, and the bytes of heap that they take, by estimate. */
+  /** The near cache of this thread: its decoded values, and the bytes of heap that they take, by estimate. */
   near: { entries: number; bytes: number };
 }
 
-/** What a cache is, in a log. */
+/** A short description of a cache, for logs. */
 export interface CacheSummary {
   reach: "threads" | "processes";
-  /** As given to `openCache`. */
+  /** The name by which `openCache` opened the cache. */
   name?: string;
-  /** The names of a namespace, the outermost first. */
+  /** The names of the namespaces, the outermost first, joined by `/`. */
   namespace?: string;
   /** Bytes of shared memory. */
   size: number;
   /** Threads that have the cache open now, in all processes. */
   participants?: number;
-  /** It was closed in this thread. */
+  /** Whether `close` was called. */
   closed?: true;
 }
 
-/** A piece of the memory, into which entries are written one after the other. */
+/** A segment: a piece of the memory into which entries are written one after the other. */
 export interface Segment {
-  /** `"open"` takes entries, `"sealed"` is full, and `"reclaim"` is being emptied to be used again. */
+  /** `"free"` is not in use, `"open"` takes entries, `"sealed"` is full, `"reclaim"` is being emptied to be used again. */
   state: "free" | "open" | "sealed" | "reclaim";
   /** `"small"` holds entries on probation, `"main"` those that were read again. */
   class: "small" | "main";
   /** Bytes written. */
   used: number;
-  /** Those of them that belong to entries which are still there. */
+  /** Bytes of `used` that belong to entries which still exist. */
   live: number;
-  /** Grows whenever the segment is emptied. */
+  /** Grows each time the segment is emptied. */
   generation: number;
 }
 
-/** A look into the memory of a cache. */
+/** A picture of the memory of a cache. */
 export interface Inspection {
   segments: Segment[];
   /** Bytes that each segment has room for. */
   segmentBytes: number;
-  /** Parts of the index, all of the same size: entries, and those of entries that were evicted lately. */
+  /** Parts of the index, all of the same size: how many entries each has, and how many ghosts (traces of evicted entries). */
   index: { live: number; ghosts: number }[];
   /** How many entries each part of the index has room for. */
   indexPartEntries: number;

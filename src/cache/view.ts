@@ -1,10 +1,12 @@
 /**
- * The floor below `Cache`: one participant's view of one scope, the cache itself or a namespace. Every operation of a cache
- * stands on it. It writes keys, tags and values to the scratch area, calls the engine, and turns results into values or
- * errors. It takes arguments that are checked, and does not know where the memory is or what is in it.
+ * The floor below `Cache`: one participant's view of one scope, which is the cache itself or a namespace. Every operation of a
+ * cache stands on it. A view writes keys, tags and values to the scratch area, calls the engine, and turns results into values
+ * or errors. It checks keys, tags and the options of a store; `Cache` checks all other arguments. It does not know where the
+ * memory is or what is in it.
  *
- * The order within each operation is always the same: read options, ask the clock, encode the value (all of them may run the
- * user's code, and that code may use the cache), then write key and tags to the area, then make one call into the engine.
+ * Every change keeps the same order: read the options, ask the clock, encode the value, then write the key and the tags to the
+ * area, then make one call into the engine. The first three may run the user's code, and that code may use the cache, which
+ * writes to the area as well.
  */
 
 import {
@@ -36,11 +38,11 @@ import type { Entry, Key } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
 const READS = 16;
-/** Attempts of {@link View.retry} beyond its time, so that a slow machine does not turn into an error. */
+/** Minimum number of attempts of {@link View.retry}, even after its deadline: a slow machine must not become an error. */
 const MIN_ATTEMPTS = 100;
-/** The most attempts within its time, in case the clock stands still because a test has replaced it. */
+/** Maximum number of attempts of {@link View.retry}, in case the clock stands still because a test has replaced it. */
 const MAX_ATTEMPTS = 100_000;
-/** What an attempt of {@link View.retry} returns when another participant was faster. */
+/** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
@@ -51,7 +53,7 @@ export class View implements Source {
   readonly #near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
-  /** The key part of the area behind the scope's prefix. */
+  /** The key part of the area without the room for the scope's prefix. */
   readonly #keyArea: Uint8Array;
   /** The bytes of a large value that {@link View.#lookup} has found, until they are decoded. */
   #large: Uint8Array | undefined;
@@ -67,7 +69,7 @@ export class View implements Source {
 
   // ---- reading
 
-  /** The value of a key, from the near cache where it can be; `undefined` for a miss. */
+  /** The value of a key, from the near cache if it is there; `undefined` for a miss. */
   get(key: Key): unknown {
     const near = this.#near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
@@ -80,9 +82,9 @@ export class View implements Source {
     return written < 0 ? undefined : this.fetch(key, written, want);
   }
 
-  /** The value of the key in the area. With `near`, that near cache may keep it. */
+  /** The value of the key that is in the area. With `near`, that near cache may keep the value. */
   fetch(key: Key, written: number, want: number, near?: Near): unknown {
-    // The near cache keeps the counters of the tags.
+    // The near cache needs the tags: it keeps their counters beside the value.
     const length = this.#lookup(written, near === undefined ? want : want | WANT_TAGS);
     if (length < 0) return undefined;
     if (near === undefined || this.#large !== undefined) return this.#decode(length);
@@ -96,19 +98,25 @@ export class View implements Source {
     if (written < 0) return undefined;
     const length = this.#lookup(written, WANT_VALUE | WANT_TAGS);
     if (length < 0) return undefined;
-    // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
+    // Decoding may run the user's code, which may use the cache and so overwrite the out part and the tags.
     const { version, expiry: expiresAt } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
     return { value: this.#decode(length), version, expiresAt, tags };
   }
 
-  /** When the entry of a key expires, in milliseconds of the cache's clock; `undefined` when it is absent. Does not count as a read. */
+  /**
+   * When the entry of a key expires, in milliseconds of the cache's clock; `undefined` when the key is absent. Does not count
+   * as a read.
+   */
   expiry(key: Key): number | undefined {
     const written = this.writeKey(key);
     return written < 0 || this.engine.get(written, WANT_QUIET) < 0 ? undefined : this.engine.expiry;
   }
 
-  /** Looks up the key in the area: the length of its value, or -1. A large value is in {@link View.#large} then. */
+  /**
+   * Looks up the key that is in the area. Returns the length of its value in bytes, or -1 for a miss. The value is in the
+   * area, or in {@link View.#large} when it is stored in chunks.
+   */
   #lookup(written: number, want: number): number {
     const { engine } = this;
     let wanted = want;
@@ -120,7 +128,7 @@ export class View implements Source {
         this.#large = bytes;
         return length;
       }
-      // The read was counted.
+      // This read was counted already.
       if ((want & WANT_QUIET) === 0) wanted |= WANT_AFTER_FIND;
     }
     return -1;
@@ -138,7 +146,12 @@ export class View implements Source {
 
   // ---- changing
 
-  /** Stores a value if the entry is as `expect` says; whether it did. When it throws, what was there is still there. */
+  /**
+   * Stores a value if the entry is as expected. Returns whether it stored the value. When it throws, the old value is still
+   * there.
+   *
+   * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, or `VERSION` for `version`
+   */
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
     const { engine, opening } = this;
     let { ttl } = opening.options;
@@ -149,7 +162,7 @@ export class View implements Source {
       tags = checked.tags;
     }
     const expiry = this.expiryIn(ttl);
-    // After the user's code that options and clock may be, and before anything is written to the area.
+    // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
     const { bytes, type } = this.#codec;
@@ -166,7 +179,7 @@ export class View implements Source {
     return result === DONE;
   }
 
-  /** Removes an entry if it is as `expect` says; whether it did. */
+  /** Removes an entry if it is as expected, as for {@link View.store}. Returns whether there was such an entry. */
   remove(key: Key, expect: number, version: number): boolean {
     const written = this.writeKey(key);
     if (written < 0) return false;
@@ -176,9 +189,10 @@ export class View implements Source {
   }
 
   /**
-   * Repeats an attempt to change what it has read until no other participant was faster.
+   * Repeats an attempt that reads an entry and then changes it, until no other participant was faster.
    *
-   * @throws {CacheError} `ERR_BUSY` when others are faster all the time.
+   * @param attempt returns its result, or {@link AGAIN} when another participant was faster
+   * @throws {CacheError} `ERR_BUSY` when others are faster for {@link BUSY_MS} milliseconds.
    */
   retry<T>(attempt: () => T | typeof AGAIN): T {
     const deadline = performance.now() + BUSY_MS;
@@ -189,14 +203,14 @@ export class View implements Source {
     throw busy("others change this key all the time");
   }
 
-  /** Replaces the value by what `change` makes of it, and returns the new value. */
+  /** Replaces the value by the result of `change`, and returns the new value. */
   update(key: Key, change: (value: unknown) => unknown, options: SetOptions | undefined): unknown {
     // `change` must not run for a key that no entry can have.
     this.writeNewKey(key);
     return this.retry(() => {
       const entry = this.entry(key);
       const value = change(entry?.value);
-      // Not by compareAndSet, which refuses versions that nobody was given: damaged memory may hold any.
+      // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
       const version = entry?.version ?? 0;
       return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;
     });
@@ -211,19 +225,19 @@ export class View implements Source {
     });
   }
 
-  /** Adds to a number, or to `initial` where there is none, which then expires at `expiry`; the sum. */
+  /** Adds to a number and returns the sum. An absent key counts from `initial`, and its entry expires at `expiry`. */
   increment(key: Key, by: number, initial: number, expiry: number): number {
     const written = this.writeNewKey(key);
     const tagged = this.#writeTags(undefined) > 0;
     const result = this.engine.increment(written, by, initial, expiry, tagged);
     if (result === NOT_A_NUMBER) {
-      throw new TypeError("the value of this key is not a number; increment cannot add to it");
+      throw new TypeError("key: its value is not a number. Use another key, or set a number first.");
     }
     if (result !== DONE) throw busy("another participant is in the way");
     return this.engine.sum;
   }
 
-  /** Gives an entry another expiry; whether it was there. */
+  /** Gives an entry another expiry. Returns whether there was an entry. */
   touch(key: Key, expiry: number): boolean {
     const written = this.writeKey(key);
     if (written < 0) return false;
@@ -265,7 +279,7 @@ export class View implements Source {
     return engine.now();
   }
 
-  /** The expiry of what is stored now with this time to live. */
+  /** The expiry of an entry that is stored now with this time to live in milliseconds. */
   expiryIn(ttl: number): number {
     return ttl === Infinity ? Infinity : this.now() + ttl;
   }
@@ -293,15 +307,18 @@ export class View implements Source {
     const area = this.engine.key;
     const own = length - prefix.length;
     if (own < 0 || own > KEY_LIMIT) return undefined;
-    // A key of a namespace has a kind that this `read` does not know.
+    // `KeyCodec.read` does not know the kind of a key in a namespace: it returns `undefined`, which is right here.
     if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
     if (kind !== KEY_NAMESPACED) return undefined;
-    // The first byte is the kind of the key behind the prefix.
+    // The first byte of the area is the kind of the own key, so the comparison begins after it.
     for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
     return this.#keys.read(area[0] as number, area, prefix.length, own);
   }
 
-  /** Live entries of the cache itself, live entries with those of namespaces, and their bytes in the log. */
+  /**
+   * Counts entries: `own` are the live entries outside of namespaces, `entries` all live entries, `bytes` those of all in the
+   * log.
+   */
   census(): ReturnType<Engine["census"]> {
     this.opening.checkOpen();
     this.engine.clock = this.opening.options.now;
@@ -310,7 +327,12 @@ export class View implements Source {
 
   // ---- the area
 
-  /** Writes a key to the area: its kind and length in one number, as the engine takes them; negative when it is too long. */
+  /**
+   * Writes a key to the area. Returns its length and kind in one number, as the engine takes them; negative when the key is
+   * too long.
+   *
+   * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
+   */
   writeKey(key: Key): number {
     const { engine, opening, scope } = this;
     if (opening.closed || engine.asking) opening.checkOpen();
@@ -331,7 +353,7 @@ export class View implements Source {
     return written;
   }
 
-  /** Writes tags, and those of the scope, to the area; the most bytes that they take in a record. */
+  /** Writes the tags of an entry, with the hidden ones, to the area. Returns the most bytes that they take in a record. */
   #writeTags(tags: readonly string[] | undefined): number {
     if (tags === undefined && this.scope === ROOT) return 0;
     return writeTags(this.engine.tags, tags ?? [], this.scope.tagPrefix, this.scope.hidden);

@@ -49,10 +49,10 @@ import { areaOf } from "./plan.ts";
 import { Waiting } from "./waiting.ts";
 import { type Imports, instantiate } from "./wasm.ts";
 
-/** Name of a function; {@link Engine.refuseClock} looks for it on the stack. */
+/** The name of the function that calls the clock: {@link Engine.refuseClock} looks for it on the stack. */
 const ASKING = "cache-machine asks the clock";
 
-/** Captured here, so that it is a plain call wherever it is made: see {@link Engine.set}. */
+/** A variable, because where the stack has ended only a direct call of a built-in function works: see {@link Engine.set}. */
 const { store } = Atomics;
 
 /** The numbers that participants count. */
@@ -72,18 +72,18 @@ const COUNTERS: Counts = {
   compactions: COUNTER_COMPACTIONS,
 };
 
-/** A segment as it is now; phase and class are `PHASE_…` and `CLASS_…`. */
-export interface SegmentNumbers {
+/** A segment as it is now. Phase and class are `PHASE_…` and `CLASS_…`. */
+interface SegmentNumbers {
   phase: number;
   class: number;
   /** Bytes appended. */
   used: number;
-  /** Those of them that belong to live records. */
+  /** Bytes of `used` that belong to live records. */
   live: number;
   generation: number;
 }
 
-/** One participant of one region. Belongs to the thread that made it. */
+/** One participant of one region. Only the thread that made it may use it. */
 export class Engine {
   readonly region: Region;
   /** The key part: keys are written to it before a call, and read from it after {@link next}. */
@@ -97,17 +97,20 @@ export class Engine {
   /** Largest value, in bytes. */
   readonly maxValue: number;
   /** Bytes of a large value in each of its chunks but the last. */
-  readonly chunkBytes: number;
-  /** Where the clear epoch lies in the memory, in bytes: it has four. */
+  readonly #chunkBytes: number;
+  /** Where the clear epoch lies in the memory, in bytes. It is a word of four bytes. */
   readonly clearEpochAt: number;
-  /** Where the hits of this participant's near cache are counted in the memory, in bytes: a double. */
+  /** Where the hits of this participant's near caches are counted in the memory, in bytes. The count is a double. */
   readonly nearHitsAt: number;
-  /** The out part in words of four bytes, for the stamp: `OUT_STAMP` and the words behind it. */
+  /** The out part in words of four bytes. The near cache reads the stamp and the proof from it: `OUT_STAMP` and the words after it. */
   readonly out: Int32Array;
-  /** The clock for expiry, in milliseconds. Set before each call that may ask for the time: each user of a seat has its own. */
+  /**
+   * The clock for expiry, in milliseconds. Callers set it before each call that may ask for the time, because each user of a
+   * seat has a clock of its own.
+   */
   clock: () => number = Date.now;
 
-  /** Whether a call waits for the answer of the clock, perhaps with a lock held. The area belongs to that call. */
+  /** Whether a call waits for the clock, possibly with a lock held. Until it returns, the area belongs to that call. */
   asking = false;
 
   readonly #out64: Float64Array;
@@ -118,7 +121,7 @@ export class Engine {
   readonly #exports: Exports;
   /** Where the area lies in the memory, in bytes. */
   readonly #area: number;
-  /** Where the stack of the engine begins, in bytes. */
+  /** Where the engine's stack begins in the memory, in bytes. It grows down. */
   readonly #stackTop: number;
   /** The number of this participant's seat. */
   readonly #seat: number;
@@ -129,13 +132,15 @@ export class Engine {
   #closed = false;
   /** Whether a large value is being written, call by call. */
   #writing = false;
-  /** What the clock has thrown within the call that is under way. */
+  /** The error that the clock has thrown within the call that is under way. */
   #clockError: { error: unknown } | undefined;
 
   /**
-   * Joins a region.
+   * Joins a region. After an error the caller has to close the region, which gives the seat back.
    *
-   * @throws {CacheError} `ERR_BUSY` when living threads own all seats.
+   * @throws {RangeError} when no cache has the size of the region.
+   * @throws {CacheError} `ERR_BUSY` when living threads own all seats; `ERR_UNSUPPORTED` and `ERR_NO_SPACE` as
+   * {@link instantiate}.
    */
   constructor(region: Region) {
     this.region = region;
@@ -149,7 +154,7 @@ export class Engine {
     x.__stack_pointer.value = stackTop;
     if (!x.attach(area, region.base, region.size, this.#seat)) {
       region.membership.release(this.#seat);
-      throw new RangeError(`size: there is no cache of ${readableSize(region.size)}`);
+      throw new RangeError(`size: a cache cannot have ${readableSize(region.size)}. Choose another size.`);
     }
     const { buffer } = region.memory;
     const bytes = (at: number, length: number): Uint8Array =>
@@ -163,7 +168,7 @@ export class Engine {
     this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * 2);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
-    this.chunkBytes = x.chunk_bytes(area);
+    this.#chunkBytes = x.chunk_bytes(area);
     this.clearEpochAt = region.base + CLEAR_EPOCH_AT;
     const seatAt = x.seat_at(area) >>> 0;
     this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
@@ -186,14 +191,14 @@ export class Engine {
         try {
           membership.release(seat);
         } catch {
-          // The seat is released when this participant ends, at the latest.
+          // Then the seat is released when this participant ends.
         }
       },
       pause: (attempt) => this.#waiting.pause(attempt),
     };
   }
 
-  /** What the engine calls for the time, under a name that no tool shortens: {@link refuseClock} looks for it on the stack. */
+  /** The function that the engine calls for the time. Its name is a string, which no minifier shortens: see {@link ASKING}. */
   readonly #ask = {
     [ASKING]: (): number => {
       this.asking = true;
@@ -206,10 +211,10 @@ export class Engine {
   };
 
   /**
-   * While {@link asking}: refuses a clock that uses its cache. A script that is terminated while the clock runs leaves
-   * `asking` set, because nothing runs then that could reset it. So the stack is searched for the call that waits.
+   * While {@link asking} is set: refuses a call that the clock makes. A script that is terminated while the clock runs leaves
+   * `asking` set, because no code of it runs any more. So the stack is searched for the call that waits for the clock.
    *
-   * @throws {Error} when that call is still there.
+   * @throws {Error} when that call is on the stack.
    */
   refuseClock(): void {
     const { stackTraceLimit } = Error;
@@ -217,12 +222,12 @@ export class Engine {
     const { stack } = new Error();
     Error.stackTraceLimit = stackTraceLimit;
     if (typeof stack !== "string" || stack.includes(ASKING)) {
-      throw new Error("now: must not use the cache whose clock it is");
+      throw new Error("now: must not use the cache whose clock it is. Use another source of time.");
     }
     this.asking = false;
   }
 
-  /** The time, for the engine. Must not throw, so an error is kept for the caller of the operation. */
+  /** The time for the engine, 0 after an error. Never throws: {@link #settle} throws the error when the call has returned. */
   #time(): number {
     try {
       const { clock } = this;
@@ -236,9 +241,9 @@ export class Engine {
   }
 
   /**
-   * The time in milliseconds, for everybody else.
+   * The time in milliseconds, for callers in TypeScript.
    *
-   * @throws what the clock throws, and {@link TypeError} when it returns no number.
+   * @throws {TypeError} when the clock does not return a number. An error of the clock is passed on.
    */
   now(): number {
     const now = this.#time();
@@ -255,16 +260,16 @@ export class Engine {
     }
   }
 
-  /** Before each call: repairs what a call that was cut off has left. */
+  /** Before each call: repairs the engine if the call before was cut off. */
   #enter(): void {
     if (this.out[OUT_INSIDE] !== 0) this.#comeBack();
   }
 
   /**
-   * Repairs the engine after a call that did not return, because the JavaScript stack ended within it or the host terminated
-   * the script. The frames of that call are gone, so the engine's stack is empty again. Everything that the call held is
-   * given up, as if this participant had died and come back. When there is not enough stack for that, this throws before it
-   * has begun anything, and the next call tries again.
+   * Repairs the engine after a call that did not return, because the JavaScript stack ended within it or `node:vm` terminated
+   * the script. The frames of that call are gone, so the engine's stack is empty again. Everything that the call held is given
+   * up, as if this participant had died and come back. When there is not enough stack to do so, this throws, and the next call
+   * tries again.
    */
   #comeBack(): void {
     if (this.asking) this.refuseClock();
@@ -275,14 +280,14 @@ export class Engine {
     this.#exports.recover(this.#area);
   }
 
-  /** Makes a call that changes something. */
+  /** Makes a call that may change the region. If the call is cut off, gives up what it held, as {@link set} does. */
   #change(call: () => number): number {
     this.#enter();
     let result: number;
     try {
       result = call();
     } catch (error) {
-      // As in `set`, and also between two of the calls that write a large value.
+      // As in `set`. A large value takes several calls, and one that was cut off between them is marked here.
       if (this.#writing) this.out[OUT_INSIDE] = 1;
       if (this.out[OUT_INSIDE] !== 0) {
         const seat = this.#seatWords;
@@ -297,13 +302,16 @@ export class Engine {
     return result;
   }
 
-  /** Whether the key seems to be in the index. The stamp of the entry that is probably its own is in {@link out}, with a proof. */
+  /**
+   * Whether the key seems to be in the index. The key itself is not compared: an entry with its fingerprint is most likely its
+   * own. The stamp and the proof of that entry are in {@link out}.
+   */
   find(key: number): boolean {
     this.#enter();
     return this.#exports.find(this.#area, key) !== 0;
   }
 
-  /** Looks a key up: the length of its value in bytes, or -1 for a miss. `want` is a sum of `WANT_…`. */
+  /** Looks a key up. Returns the length of its value in bytes, or -1 for a miss. `want` is a sum of `WANT_…`. */
   get(key: number, want: number): number {
     this.#enter();
     const length = this.#exports.get(this.#area, key, want);
@@ -316,17 +324,17 @@ export class Engine {
     return (this.out[OUT_TYPE] as number) & (CHUNKED - 1);
   }
 
-  /** After {@link get}: whether the value is in chunks; its length is the total. */
+  /** After {@link get}: whether the value is in chunks. Then {@link readLarge} reads it, and its length is the length of all. */
   get isChunked(): boolean {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
 
-  /** After {@link get}: the version of the entry. */
+  /** After {@link get}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
   }
 
-  /** After {@link get}: the expiry in milliseconds, `Infinity` without. */
+  /** After {@link get}: the expiry in milliseconds, `Infinity` for an entry that does not expire. */
   get expiry(): number {
     return this.#out64[OUT_NUMBER] as number;
   }
@@ -352,7 +360,7 @@ export class Engine {
    */
   tagCounters(): Int32Array | undefined {
     if (this.tagBytes === 0) return undefined;
-    // What others wrote is not trusted: not more tags than there can be, and no index behind the last counter.
+    // The bytes may be damaged, so they are bounded: at most as many tags as an entry can have, and no index out of range.
     const count = Math.min((this.#block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
     const counters = this.#block.slice(TAG_BLOCK_HEADER / 4, (TAG_BLOCK_HEADER + TAG_SNAPSHOT * count) / 4);
     for (let i = 0; i < counters.length; i += 2)
@@ -360,7 +368,7 @@ export class Engine {
     return counters;
   }
 
-  /** Whether the counters are what they were when {@link tagCounters} returned them: none of the tags was invalidated since. */
+  /** Whether the counters have not changed since {@link tagCounters} returned them, so none of the tags was invalidated. */
   areCurrent(counters: Int32Array | undefined): boolean {
     if (counters === undefined) return true;
     for (let i = 0; i < counters.length; i += 2) {
@@ -370,10 +378,10 @@ export class Engine {
   }
 
   /**
-   * Stores the first `length` bytes of {@link value}. When it is refused, what was there is still there.
+   * Stores the first `length` bytes of {@link value}. The old value is still there unless the result is `DONE`.
    *
    * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, or `VERSION` for `version`
-   * @returns the result: `DONE` …
+   * @returns `DONE`, `UNEXPECTED`, `TOO_LARGE` or `BUSY`
    */
   set(
     key: number,
@@ -407,8 +415,8 @@ export class Engine {
   }
 
   /**
-   * Stores a value in chunks. The key must be in the area, the value outside of it. When others write so much that chunks
-   * are evicted before the last one is written, it starts again.
+   * Stores a value in chunks. The key must be in the area, the value outside of it. When other participants write so much that
+   * chunks are evicted before the last one is written, all chunks are written again.
    *
    * @returns as {@link set}
    */
@@ -422,7 +430,7 @@ export class Engine {
     version: number,
   ): number {
     const x = this.#exports;
-    const count = Math.ceil(value.length / this.chunkBytes);
+    const count = Math.ceil(value.length / this.#chunkBytes);
     const attempt = (): number => {
       this.#writing = true;
       x.begin_large(this.#area, value.length);
@@ -430,8 +438,8 @@ export class Engine {
       let written = 0;
       let result = DONE;
       while (written < count && result === DONE) {
-        const start = written * this.chunkBytes;
-        const chunk = value.subarray(start, start + this.chunkBytes);
+        const start = written * this.#chunkBytes;
+        const chunk = value.subarray(start, start + this.#chunkBytes);
         this.value.set(chunk);
         result = x.write_chunk(this.#area, key, newVersion, written, chunk.length);
         if (result === DONE) written++;
@@ -448,33 +456,33 @@ export class Engine {
   }
 
   /**
-   * After {@link get} found a value in chunks: copies them into `target`, which has the value's length.
+   * After {@link get} has found a value in chunks: copies the chunks to `target`, which must have the length of the value.
    *
-   * @returns whether the value was still there
+   * @returns false when the value was replaced, removed or evicted meanwhile
    */
   readLarge(key: number, target: Uint8Array): boolean {
     const version = this.version;
     this.#enter();
     for (let number = 0, at = 0; at < target.length; number++) {
       const length = this.#exports.read_chunk(this.#area, key, version, number);
-      if (length < 0 || length !== Math.min(this.chunkBytes, target.length - at)) return false;
+      if (length < 0 || length !== Math.min(this.#chunkBytes, target.length - at)) return false;
       target.set(this.value.subarray(0, length), at);
       at += length;
     }
     return true;
   }
 
-  /** Removes the key if its entry is as expected: 1 when it was, 0 when not, -1 when busy. */
+  /** Removes the entry if it is as expected. Returns 1 when it was removed, 0 when not, -1 instead of `BUSY`. */
   remove(key: number, expect: number, version: number): number {
     return this.#change(() => this.#exports.remove(this.#area, key, expect, version));
   }
 
-  /** Adds to a number, or stores `initial + by`; the result is as that of {@link set}. */
+  /** Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, or `NOT_A_NUMBER`. See {@link sum}. */
   increment(key: number, by: number, initial: number, expiry: number, tagged: boolean): number {
     return this.#change(() => this.#exports.increment(this.#area, key, by, initial, expiry, tagged ? 1 : 0));
   }
 
-  /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is none, or why not. */
+  /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is no entry, `TOO_LARGE` or `BUSY`. */
   touch(key: number, expiry: number): number {
     return this.#change(() => this.#exports.touch(this.#area, key, expiry));
   }
@@ -495,7 +503,7 @@ export class Engine {
     });
   }
 
-  /** The way of the next live entry at or after `cursor`, or -1 behind the last one. See {@link keyWord}. */
+  /** The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}: see {@link keyWord}. */
   next(cursor: number): number {
     this.#enter();
     const way = this.#exports.next(this.#area, cursor);
@@ -503,7 +511,7 @@ export class Engine {
     return way;
   }
 
-  /** Live entries outside of namespaces, live entries in all, and their bytes in the log. */
+  /** Counts entries: `own` are the live entries outside of namespaces, `entries` all live entries, `bytes` those of all in the log. */
   census(): { own: number; entries: number; bytes: number } {
     this.#enter();
     const entries = this.#exports.census(this.#area);
@@ -515,14 +523,14 @@ export class Engine {
     };
   }
 
-  /** The numbers that all participants have counted, together. */
+  /** The sums of what all participants have counted. */
   counts(): Counts {
     this.#enter();
     const sum = ([name, counter]: [string, number]) => [name, this.#exports.counter(this.#area, counter)];
     return Object.fromEntries(Object.entries(COUNTERS).map(sum)) as Counts;
   }
 
-  /** Participants attached now, bytes that entries can use, and bytes of the segments in use. */
+  /** Participants that are attached now, bytes of all segments, and bytes of the segments in use. */
   usage(): { participants: number; capacity: number; used: number } {
     const x = this.#exports;
     return {
@@ -550,14 +558,14 @@ export class Engine {
     });
   }
 
-  /** Entries and ghosts in each of `parts` equal parts of the index; `room` is how many entries a part can hold. */
+  /** Live entries and ghosts, in turn, for each of `parts` equal parts of the index. `room` is how many entries a part can hold. */
   occupancy(parts: number): { room: number; counts: Int32Array } {
     this.#enter();
     const room = this.#exports.occupancy(this.#area, parts);
     return { room, counts: new Int32Array(this.value.buffer, this.value.byteOffset, 2 * parts).slice() };
   }
 
-  /** Checks the structure while nobody writes: 0, or the number of the broken invariant. */
+  /** Checks the region while nobody writes. Returns 0, or the number of the broken invariant. */
   validate(): number {
     this.#enter();
     return this.#exports.validate(this.#area);
@@ -566,7 +574,8 @@ export class Engine {
   /** Leaves the region. May be called twice. */
   close(): void {
     if (this.#closed) return;
-    // A call that was cut off can be made again. But once the seat is given back, another participant may own it.
+    // When `detach` is cut off, the next `close` calls it again. Once the seat is released, another participant may own it, so
+    // `detach` must not be called any more.
     if (!this.#detached) {
       this.#change(() => {
         this.#exports.detach(this.#area);

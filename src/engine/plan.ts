@@ -1,7 +1,7 @@
 /**
- * What is known of a region before there is one, or before this thread has joined it: sizes, the private part of a memory, an
- * empty region, and whether bytes are the start of a region. Everything but `format` needs neither a memory nor WebAssembly:
- * contract.ts has the numbers.
+ * The plan of regions: how large they are, how many seats they have, where they lie in a memory, how an empty region is made,
+ * and whether bytes are the start of a region. Nothing here needs a participant: the numbers come from contract.ts, and only
+ * `format` runs code of the engine.
  *
  * A memory has the private part of the process below the region:
  *
@@ -22,17 +22,10 @@ import {
   LAYOUT_VERSION,
   MAGIC,
   MAX_SEATS,
-  MAX_SIZE,
   MIN_SEATS,
-  MIN_SIZE,
   PAGE,
 } from "./contract.ts";
 import { BUILD, instantiate, NO_IMPORTS, wasmModule } from "./wasm.ts";
-
-/** The smallest and the largest region, in bytes. */
-export function sizeLimits(): { min: number; max: number } {
-  return { min: MIN_SIZE, max: MAX_SIZE };
-}
 
 /** The plan of this build. */
 export const plan: Plan = {
@@ -43,7 +36,7 @@ export const plan: Plan = {
   headerBytes: INSPECTED_BYTES,
 
   of(size: number): { base: number; seats: number } {
-    // Where WebAssembly is missing, the error comes before memory is taken.
+    // Only for its error: where WebAssembly is missing, that must come before memory is allocated.
     wasmModule();
     const seats = Math.min(Math.max(size / PAGE, MIN_SEATS), MAX_SEATS);
     return { base: Math.ceil((AREAS_AT + seats * AREA_BYTES) / PAGE) * PAGE, seats };
@@ -52,18 +45,18 @@ export const plan: Plan = {
   format(memory: WebAssembly.Memory, base: number, size: number): void {
     const [a, b, c, d] = crypto.getRandomValues(new Uint32Array(4)) as unknown as [number, number, number, number];
     if (!instantiate(memory, NO_IMPORTS).format(base, size, a, b, c, d)) {
-      throw new RangeError(`size: there is no cache of ${readableSize(size)}`);
+      throw new RangeError(`size: a cache cannot have ${readableSize(size)}. Choose another size.`);
     }
   },
 
-  inspect(header: Uint8Array, size: number): void {
+  inspect(header: Uint8Array, size: number, subject: string): void {
     const words = new BigUint64Array(header.slice(0, INSPECTED_BYTES).buffer);
-    let what: string;
-    if (words[HEADER_MAGIC] !== MAGIC) what = "it does not begin as one";
-    else if (words[HEADER_VERSION] !== BigInt(LAYOUT_VERSION)) what = "it has another layout version";
-    else if (words[HEADER_SIZE] !== BigInt(size)) what = "its size is not the one it was made with";
+    let reason: string;
+    if (words[HEADER_MAGIC] !== MAGIC) reason = "it does not begin as a cache does";
+    else if (words[HEADER_VERSION] !== BigInt(LAYOUT_VERSION)) reason = "it has another layout version";
+    else if (words[HEADER_SIZE] !== BigInt(size)) reason = "its size is not the one with which it was created";
     else return;
-    throw noCache("this", what);
+    throw noCache(subject, reason);
   },
 };
 
@@ -79,5 +72,5 @@ export function areaOf(seat: number): { area: number; stackTop: number } {
  * @throws {CacheError} `ERR_LAYOUT` when it does not.
  */
 export function checkMapping({ memory, base, size }: Mapping): void {
-  plan.inspect(new Uint8Array(memory.buffer).slice(base, base + INSPECTED_BYTES), size);
+  plan.inspect(new Uint8Array(memory.buffer).slice(base, base + INSPECTED_BYTES), size, "handle: its memory");
 }

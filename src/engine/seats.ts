@@ -11,28 +11,28 @@ import type { Region } from "../memory/memory.ts";
 import { Engine } from "./engine.ts";
 import { BUILD } from "./wasm.ts";
 
-/** A seat in a cache: the engine, and how many in this thread use it. */
+/** The seat of this thread in a cache: the engine, and how many openings use it. */
 export interface Seat {
   readonly engine: Engine;
   /** How many times the cache is open in this thread. */
   users: number;
-  /** The name of the property by which copies of this package find the seat. */
+  /** The name of the property through which the copies of this package find the seat. */
   readonly name: string;
   /**
-   * Gives the seat back for users that were garbage-collected without `close`. It is the registry of the copy that made the
-   * engine, because it lives as long as the engine. The registry of another realm dies with its realm and then calls nobody.
+   * Gives the seat back for users that were garbage-collected without `close`. All copies use the registry of the copy that made
+   * the engine, because that lives as long as the engine. The registry of another realm dies with its realm.
    */
   readonly forgotten: FinalizationRegistry<Seat>;
 }
 
-/** Identity of what copies share: the engine, and the TypeScript around it. */
+/** The names of the properties begin with this: only copies with the same engine and the same TypeScript share a seat. */
 const PREFIX = `cache-machine seat ${BUILD} ${SOURCES_SHA256}`;
 
 const forgotten = new FinalizationRegistry<Seat>((seat) => leaveSeat(seat));
 
 /**
- * The seats in memories that this copy has created. Other copies do not find them. So a realm that is dropped, such as a test
- * file in jest, takes its memories with it.
+ * The seats in memories that this copy has created. Other copies do not find them. So when a realm is dropped, such as that of a
+ * test file in jest, its memories can be collected.
  */
 const created = new Map<string, Seat>();
 
@@ -40,11 +40,11 @@ const created = new Map<string, Seat>();
 const thread: object = globalThis.process?.getBuiltinModule?.("node:worker_threads") ?? globalThis;
 
 /**
- * Takes the seat of this thread in a region, for one user more. The user has to register with `forgotten`. The region belongs
- * to the seat from here on; it is closed when there is a seat already, and when there is an error.
+ * Takes the seat of this thread in a region, for one more user. The user has to register with `forgotten`. From then on the
+ * region belongs to the seat. It is closed at once when the thread has a seat in this cache already, and after an error.
  *
  * @param isNew whether this thread has just created the memory
- * @throws {CacheError} `ERR_BUSY` when living threads own all seats.
+ * @throws as the constructor of {@link Engine}.
  */
 export function takeSeat(region: Region, isNew = false): Seat {
   const name = `${PREFIX} ${region.handle.id}`;
@@ -58,7 +58,7 @@ export function takeSeat(region: Region, isNew = false): Seat {
       throw error;
     }
     seat = { engine, users: 0, name, forgotten };
-    // Where that object is frozen, the seat is shared within this copy only.
+    // When `thread` cannot be changed, because it is frozen, only this copy finds the seat.
     if (isNew || !Reflect.defineProperty(thread, name, { value: seat, configurable: true })) created.set(name, seat);
   } else region.close();
   seat.users++;
@@ -69,7 +69,7 @@ export function takeSeat(region: Region, isNew = false): Seat {
 export function leaveSeat(seat: Seat, user?: object): void {
   if (user !== undefined) seat.forgotten.unregister(user);
   if (seat.users === 1) {
-    // From here on nobody finds the seat. When the stack ends in the middle, the same user may leave once more.
+    // From here on no opening finds the seat. `users` is lowered last: when the stack ends before, the user may leave again.
     if (created.get(seat.name) === seat) created.delete(seat.name);
     if (Reflect.get(thread, seat.name) === seat) Reflect.deleteProperty(thread, seat.name);
     seat.engine.close();

@@ -7,17 +7,17 @@ import { BUSY } from "./contract.ts";
 
 /** How long a writer waits for another participant before it gives up, in milliseconds. */
 export const BUSY_MS = 50;
-/** Pauses of a wait that are spins; the later ones sleep. */
+/** The first pauses of a wait, this many, return at once; the later ones sleep. */
 const SPINNING_PAUSES = 20;
 /** Minimum number of polls before a writer gives up, even if it was descheduled past the deadline. */
 const MIN_PAUSES = 40;
 /**
- * Maximum number of polls of an operation, in case the clock that the deadline is read from stands still: tests replace
- * `performance.now`. A sleep takes a millisecond or more, a poll where nobody may sleep about a microsecond.
+ * Maximum number of pauses of an operation, in case the clock of the deadline stands still: tests replace `performance.now`. A
+ * pause takes about a millisecond where the thread may sleep, otherwise about a microsecond.
  */
 const MAX_SLEEPS = 200;
 const MAX_POLLS = 100_000;
-/** Maximum number of tries of an operation, for the same case: each may fail without a pause. */
+/** Maximum number of tries of an operation, for the same case: a try may fail without a pause. */
 const MAX_TRIES = 1000;
 
 /** The waiting of one participant. */
@@ -28,14 +28,14 @@ export class Waiting {
   #since = 0;
   /** How often this operation has paused. */
   #pauses = 0;
-  /** When an operation that is tried again began: all its tries together may take {@link BUSY_MS}. */
+  /** When the operation began that is being tried again: all its tries together may take {@link BUSY_MS}. */
   #triedSince: number | undefined;
 
   /**
    * Waits a little for another participant, longer with each attempt.
    *
    * @param attempt number of the pause within the wait, from 0
-   * @returns 0 when the writer shall give up, else 1
+   * @returns 0 when the writer has to give up, otherwise 1
    */
   pause(attempt: number): number {
     if (attempt === 0) {
@@ -55,7 +55,7 @@ export class Waiting {
   }
 
   /**
-   * Does an operation, again and again while its result is `BUSY` and there is time.
+   * Repeats an operation while its result is `BUSY` and there is time.
    *
    * @returns the last result
    */

@@ -1,6 +1,6 @@
 /**
- * The compiled engine as it ships: its bytes are part of the bundle. So there is no file to find and nothing to fetch, in
- * Node.js and in browsers alike. The bytes are compiled once in each thread, when it opens its first cache.
+ * The compiled engine. Its bytes are part of the bundle, so there is no file to find and nothing to fetch, in Node.js and in
+ * browsers alike. They are compiled once in each thread, when it opens its first cache.
  */
 
 import bytes from "../../wasm/cache_machine.wasm";
@@ -13,7 +13,7 @@ export const BUILD: string = WASM_SHA256;
 let compiled: WebAssembly.Module | undefined;
 
 /**
- * The compiled engine. It is small enough for the synchronous compilation that browsers allow on their main thread.
+ * Compiles the engine, once. It is small enough for the synchronous compilation that browsers allow on their main thread.
  *
  * @throws {CacheError} `ERR_UNSUPPORTED` naming what this runtime lacks; `ERR_NO_SPACE` without address space for the code.
  */
@@ -65,12 +65,12 @@ export function instantiate(memory: WebAssembly.Memory, imports: Imports): Expor
 export interface Imports extends Record<string, WebAssembly.ImportValue> {
   /** Milliseconds. */
   now(): number;
-  /** 1 when no living participant owns the seat, and the caller owns it now, until `release`; else 0. */
+  /** Takes a seat without a living owner. Returns 1 when the caller owns it now, until `release`; otherwise 0. */
   take(seat: number): number;
   release(seat: number): void;
-  /** Waits a little, longer with each attempt; 0 when the time for waiting is over, else 1. */
+  /** Waits a little, longer with each attempt. Returns 0 when the time for waiting is over, otherwise 1. */
   pause(attempt: number): number;
 }
 
-/** For calls that import nothing but the memory. */
+/** For an instance of which only exports are called that use no import but the memory. */
 export const NO_IMPORTS: Imports = { now: () => 0, take: () => 0, release: () => {}, pause: () => 0 };

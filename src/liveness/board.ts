@@ -5,8 +5,8 @@
  *     token > 0   a native thread of Linux:   thread id 22 bits | start time in clock ticks since boot 40 bits
  *     token < 0   a Node.js worker elsewhere: -1 - threadId; in a browser: random
  *
- * Every change is one compare-and-swap from the token that was judged. So a thread that ends at any instruction leaves
- * either its own token, whose death can be proved, or none.
+ * A seat is taken by one compare-and-swap from 0, or from the token of a thread whose death is proved. So a thread that ends at
+ * any instruction leaves either its own token, and its death can be proved, or no token.
  *
  * How soon a death is proved depends on the host: see linux.ts, node-worker.ts and browser.ts. A thread whose death no host
  * reports counts as alive.
@@ -19,7 +19,7 @@ import { nativeThread } from "./linux.ts";
 import { claimLowest, type Membership } from "./membership.ts";
 import { nodeWorker } from "./node-worker.ts";
 
-/** The seats of a cache in memory of this process as seen by one participant. */
+/** The seats of a cache in the memory of this process, as seen by one participant. */
 export class Board implements Membership {
   /** Bytes of shared memory that a board of this many seats needs, all zero at the start. */
   static bytes(seats: number): number {
@@ -29,7 +29,7 @@ export class Board implements Membership {
   readonly seats: number;
   readonly #tokens: BigInt64Array;
   readonly #thread: ThreadIdentity;
-  /** The seats of this participant. The board does not tell: all participants of a thread write the same token. */
+  /** The seats of this participant. The board cannot tell: all participants of a thread write the same token. */
   readonly #held = new Set<number>();
   #closed = false;
 

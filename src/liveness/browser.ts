@@ -1,14 +1,13 @@
 /**
  * Proof of death in a browser: each thread holds a Web Lock, named by its token, from its first board on and for as long as
- * it lives. The browser takes the lock from a worker that was terminated and from a page that is gone. Whoever gets the
- * lock then clears the token from the boards, which is proof for all threads, also for one whose event loop is busy.
+ * it lives. The browser takes the lock from a worker that was terminated and from a page that is gone. The thread that gets the
+ * lock then clears the token from the boards. That is proof for all threads, also for a thread whose event loop is busy.
  *
- * A lock that can be had proves nothing by itself, because a new thread gets its lock later than its place on the board.
- * Only a thread that was seen with its lock can be seen to have lost it. So all threads watch all others from the moment
- * they arrive, which they announce.
+ * A free lock alone proves nothing, because a new thread gets its lock later than its seat. A thread is proved dead only if it
+ * was seen with its lock and then without it. So each thread announces its arrival, and all threads watch it from then on.
  *
  * A terminated worker is therefore noticed a moment later, by every thread that has the cache open and whose event loop is
- * free. A lock is granted between two tasks: a worker that is terminated in the task in which it opened its first cache, or
+ * free. A lock is granted between two tasks. So a worker that is terminated in the task in which it opened its first cache, or
  * a few milliseconds after it, counts as alive. So does every thread where there are no Web Locks.
  *
  *     token = a random negative number
@@ -20,7 +19,7 @@ import { clearFromBoards, openBoards, type ThreadIdentity } from "./identity.ts"
 const FIRST_POLL_MS = 4;
 const LAST_POLL_MS = 1000;
 
-/** The identity of the calling thread; one that can prove no death where the page may not use locks. */
+/** The identity of the calling thread. It can prove no death where the page may not use locks. */
 export function browserThread(): ThreadIdentity {
   const random = crypto.getRandomValues(new BigInt64Array(1))[0] as bigint;
   const token = random < 0n ? random : -1n - random;
@@ -50,7 +49,7 @@ export function browserThread(): ThreadIdentity {
       dead.add(other);
       clearFromBoards(other);
     } catch {
-      // This page may not use locks: nobody's death is proved.
+      // This page may not use locks, so no death can be proved.
     }
   };
 

@@ -1,15 +1,16 @@
 /**
- * How a thread is named on a {@link Board}, and what it can prove about the other threads that are named there. Each host
- * has a way of its own: linux.ts asks the kernel, node-worker.ts listens to Node.js, browser.ts watches Web Locks.
+ * The token that names a thread on a {@link Board}, and the proofs that the thread has about the owners of other tokens. There is
+ * one file for each way to prove a death: linux.ts asks the kernel, node-worker.ts listens to Node.js, browser.ts watches Web
+ * Locks.
  *
- * Also the list of this thread's open boards, from which a host clears the tokens of the dead that it learns about later.
+ * Also the list of this thread's open boards: when a death becomes known later, the token is cleared from all of them.
  */
 
-/** How the calling thread is named on a board, and what it can prove about the others. */
+/** The token of the calling thread, and its proofs about other threads. */
 export interface ThreadIdentity {
   /** Names this thread and no other, and is never 0. */
   readonly token: bigint;
-  /** Tells the other threads that this token is on a board; only on hosts where they could not prove anything otherwise. */
+  /** Tells the other threads that this token is on a board. Only browsers need it: see browser.ts. */
   announce?(): void;
   /** Whether the thread that this token names is provably gone. */
   provesDead(token: bigint): boolean;

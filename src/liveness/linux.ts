@@ -1,6 +1,6 @@
 /**
- * Proof of death on Linux: the kernel is asked whether a thread still exists. The answer is there at once, for nested
- * workers too. Without Node.js, or where procfs cannot be read, there is no such proof.
+ * Proof of death on Linux: the kernel is asked whether a thread still exists. It answers at once, also about nested workers.
+ * Without Node.js, or where procfs cannot be read, there is no such proof.
  *
  *     token = thread id 22 bits | start time in clock ticks since boot 40 bits
  *
@@ -21,7 +21,7 @@ export function nativeThread(): ThreadIdentity | undefined {
   const fs = globalThis.process?.getBuiltinModule?.("node:fs");
   if (fs === undefined) return undefined;
 
-  /** Throws when the thread does not exist, and when procfs cannot be read. */
+  /** The token of a thread of this process. Throws when the thread does not exist, and when procfs cannot be read. */
   const tokenOf = (tid: bigint): bigint => {
     const stat = fs.readFileSync(`/proc/self/task/${tid}/stat`, "latin1");
     // `tid (name) state …`: the name may hold anything, so the fields are counted from the last parenthesis.
@@ -38,7 +38,8 @@ export function nativeThread(): ThreadIdentity | undefined {
     token = tokenOf(self);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // This says nothing about procfs. With the identity of another host this thread could never be proved dead.
+    // Without a descriptor nothing is known about procfs. Another kind of token must not be used then: other threads, which can
+    // read procfs, could never prove the death of this thread.
     if (code === "EMFILE" || code === "ENFILE") throw noDescriptor(code, error);
     return undefined;
   }
@@ -48,7 +49,7 @@ export function nativeThread(): ThreadIdentity | undefined {
     provesDead(other) {
       if (other < 0n || other === token) return false;
       try {
-        // Another start time: that thread is gone and its id went to a new one.
+        // With another start time, that thread is gone and a new thread has its id.
         return tokenOf(other >> START_TIME_BITS) !== other;
       } catch (error) {
         if (!isNoSuchThread(error)) return false;

@@ -1,6 +1,6 @@
 /**
- * Access to the file system for caches: who this user is, and what an error of the file system means for whoever chose
- * the place. Node.js only.
+ * Access to the file system for caches: which user this process runs as, and the errors that tell a user of the package what
+ * is wrong with a directory or a file. Node.js only.
  */
 
 import type { CacheError } from "../errors.ts";
@@ -16,12 +16,12 @@ export function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
 }
 
-/** The permission bits of a file as `chmod` takes them. */
+/** Writes the permission bits of a file as `chmod` takes them, such as `0600`. */
 export function octal(mode: number): string {
   return (mode & 0o7777).toString(8).padStart(4, "0");
 }
 
-/** Asks the file system about a place for caches. `path` is named in the error that an error becomes. */
+/** Asks the file system. Turns its error into the error of {@link unusable}, which names `path`. */
 export function ask<T>(path: string, question: () => T): T {
   try {
     return question();
@@ -30,15 +30,15 @@ export function ask<T>(path: string, question: () => T): T {
   }
 }
 
-/** The error of a file that belongs to the user `uid`. */
+/** Makes the error for a file that belongs to another user, the one with the id `uid`. */
 export function belongsTo(path: string, uid: number): CacheError {
   return notOwner(
     `${path} belongs to the user with id ${uid}, not to this one (${ourUid()}). Run both as the same user, or choose a ` +
-      "directory that is this user's alone with the option `path`, such as that in $XDG_RUNTIME_DIR.",
+      "directory of this user alone with the option `path`, such as the one in $XDG_RUNTIME_DIR.",
   );
 }
 
-/** The error of a place for caches where the file system answered with the error `cause`. */
+/** Makes the error for a file or directory where the file system answered with the error `cause`. */
 export function unusable(cause: unknown, place: string): CacheError {
   const code = codeOf(cause);
   const path = place.length > 200 ? `${place.slice(0, 200)}…` : place;
@@ -68,11 +68,11 @@ export function unusable(cause: unknown, place: string): CacheError {
       return unfit(`${path} is on a file system that is read-only`);
     case "ERR_ACCESS_DENIED":
       return unfit(
-        `Node.js runs with --permission and does not grant ${path}: it takes --allow-fs-read and --allow-fs-write`,
+        `Node.js runs with --permission and does not grant ${path}: it needs --allow-fs-read and --allow-fs-write`,
       );
     default:
       return unfit(
-        `no cache file can be had in ${path} (${code}): that takes a local file system with O_TMPFILE, such as tmpfs`,
+        `no cache file can be created in ${path} (${code}): that needs a local file system with O_TMPFILE, such as tmpfs`,
       );
   }
 }

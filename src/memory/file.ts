@@ -1,15 +1,15 @@
 /**
- * The memory of a cache of process reach: a file in /dev/shm, mapped over the region of a `WebAssembly.Memory`. This file
- * tells how such a cache file is opened, created, attached and destroyed. Where it lies is in place.ts, whose it must be in
- * private-file.ts, and who may create next in turn.ts.
+ * The memory of a cache of process reach: a file in /dev/shm that is mapped over the region of a `WebAssembly.Memory`. This
+ * file opens, creates, attaches and destroys such cache files. Their place is in place.ts, the rules about their owner in
+ * private-file.ts, and the order in which processes create them in turn.ts.
  *
  * A file gets its name only when it is complete. It is created without a name (`O_TMPFILE`), filled, and linked into place
  * in a single step that fails when another creator was faster. A creator that dies before that step leaves nothing at all,
- * and one that dies after it leaves a good file. No process ever truncates, overwrites or renames a file that has its name.
+ * and one that dies after it leaves a complete file. No process ever truncates, overwrites or renames a file that has its name.
  *
- * Every participant has a descriptor of its own, opened in its own thread, whose byte locks stand for its life: see
- * lock-file.ts. The mapping is shared within the process where possible: see mappings.ts. Node.js only. Nothing here knows
- * what the bytes mean: that is a {@link Plan}.
+ * Every participant has a descriptor of its own, which its own thread opened. The byte locks of this descriptor prove that the
+ * participant is alive: see lock-file.ts. The threads of a process share the mapping where possible: see mappings.ts. Node.js
+ * only. This file does not know what the bytes mean: a {@link Plan} does.
  */
 
 import { closeSync, fstatSync, lstatSync, type Stats, unlinkSync } from "node:fs";
@@ -25,27 +25,27 @@ import { type FileName, findDirectory, pathOf, removeOlder, requireOurs } from "
 import { checkFile, createUnnamed, giveMode, identityOf, openFile, requirePrivate } from "./private-file.ts";
 import { Patience, takeTurn } from "./turn.ts";
 
-/** How often another process may be faster, and the result be gone again when we look, before that is an error. */
+/** How many times another process may create the file first and then destroy it again, before opening it is an error. */
 const MAX_LOST_RACES = 100;
 
 /** How to open a cache file. */
 export interface FileOptions extends FileName {
   readonly plan: Plan;
-  /** Bytes of the region, a multiple of 64 KiB; what is there is taken as it is when left out. */
+  /** Bytes of the region, a multiple of 64 KiB. Without it, an existing file of any size is opened. */
   readonly size?: number | undefined;
   /** Bytes of the region when the file has to be created and no `size` was given. */
   readonly defaultSize: number;
 }
 
 /**
- * Opens the region of that name, creating it if there is none.
+ * Opens the region with this name, and creates it if there is none.
  *
  * @throws {RangeError} when `name` cannot be a file name, or `size` is more than a memory can have.
  * @throws {CacheError} `ERR_UNSUPPORTED` without the native part or on an unsuitable directory; `ERR_SIZE_MISMATCH` when
- * it exists with another size; `ERR_LAYOUT` when the file is not a cache; `ERR_NOT_OWNER` when it is another user's or
- * open to others, or others could put their own in its place; `ERR_NO_SPACE` when the file system, the memory of the
- * container, the address space or the descriptors do not suffice; `ERR_BUSY` when others keep on creating and
- * destroying it.
+ * the file exists with another size; `ERR_LAYOUT` when the file is not a cache; `ERR_NOT_OWNER` when it belongs to another
+ * user, or others can open it or put another file in its place; `ERR_NO_SPACE` when the file system, the memory of the
+ * container, the address space or the descriptors do not suffice; `ERR_BUSY` when other processes create and destroy it all
+ * the time.
  */
 export function openFileRegion(options: FileOptions): Region {
   const native = Native.load();
@@ -71,8 +71,8 @@ export function openFileRegion(options: FileOptions): Region {
 }
 
 /**
- * Joins the mapping of another thread of this process, with a descriptor of its own. If that was closed before, the file
- * is mapped once more, so the memory of the region need not be the one of the handle.
+ * Joins the mapping of another thread of this process, with a descriptor of its own. If all threads have left that mapping, the
+ * file is mapped again. So the memory of the region can be another than that of the handle.
  *
  * @throws {CacheError} `ERR_CLOSED` when the file was destroyed in the meantime, else as {@link openFileRegion}.
  */
@@ -83,8 +83,8 @@ export function attachFileRegion(handle: FileHandle): Region {
   if (fd !== undefined) {
     let mapping: FileMapping | undefined;
     try {
-      // A mapping that exists keeps the inode in use, so no other file can have its number. After that some file systems
-      // use the number again: then this is the cache of that name that is there now.
+      // As long as a mapping exists, the inode is in use and no other file can have its number. Later some file systems use the
+      // number again. Then this opens the cache that has the name now.
       const stat = fstatSync(fd);
       if (identityOf(fd) === id && stat.size === size) {
         requirePrivate(stat, path);
@@ -92,7 +92,7 @@ export function attachFileRegion(handle: FileHandle): Region {
         return new FileRegion(native, fd, mapping, handle);
       }
     } catch (error) {
-      // The descriptor first, and by no other function: at the end of the stack there is room for this one call.
+      // The descriptor comes first, and is closed directly: where the stack ends, there is still room for this one call.
       closeSync(fd);
       if (mapping !== undefined) leaveMapping(mapping, handle.key);
       throw error;
@@ -103,11 +103,13 @@ export function attachFileRegion(handle: FileHandle): Region {
 }
 
 /**
- * Removes the name. Participants that have the cache open keep it, and whoever opens the name later gets a new cache. A
- * file of this user is removed whatever others may do with it, because removing it is the remedy.
+ * Removes the file with this name. Participants that have it open can still use it, and an opening of the name later creates a
+ * new file. A file of this user is removed even if others may open it, because removing it is the remedy.
  *
- * @returns whether there was one
- * @throws {CacheError} `ERR_NOT_OWNER` when it is another user's, `ERR_UNSUPPORTED` when `path` is not a directory.
+ * @returns whether there was such a file
+ * @throws {RangeError} when `name` cannot be a file name.
+ * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user, `ERR_UNSUPPORTED` when the directory cannot be
+ * used, `ERR_LAYOUT` when there is a directory in place of the file.
  */
 export function destroyFile(name: FileName, version: number): boolean {
   let directory: string;
@@ -119,7 +121,8 @@ export function destroyFile(name: FileName, version: number): boolean {
   }
   const path = pathOf(directory, name.name, version);
   removeOlder(path);
-  // Between the two calls another file may take the name: it is one of ours again, or the directory is not ours to trust.
+  // Between `lstat` and `unlink` another file may take the name. It is one of this user's again: in a directory that
+  // `requireOurs` accepts, nobody else can do that.
   let stat: Stats | undefined;
   try {
     stat = lstatSync(path, { throwIfNoEntry: false });
@@ -144,7 +147,7 @@ function openExisting(native: Native, path: string, options: FileOptions): Regio
   let mapping: FileMapping | undefined;
   try {
     const size = checkFile(fd, path, plan, options.size);
-    // Destroyed since it was opened: nobody else will ever find this one.
+    // The file was destroyed after it was opened. No other participant could find it any more.
     if (size === undefined) {
       closeSync(fd);
       return undefined;
@@ -172,14 +175,14 @@ function create(native: Native, path: string, options: FileOptions): Region | un
   const memory = allocateMemory(base, size);
   let mapping: FileMapping | undefined;
   const fd = createUnnamed(dirname(path));
-  // Until link() the file is ours alone and goes with the descriptor and the mapping, whatever happens to us.
+  // Until `link` no other process sees the file, and it vanishes with its descriptor and its mapping, however this process ends.
   try {
     giveMode(fd);
     native.reserve(fd, size);
     native.map(fd, memory, base, size);
     plan.format(memory, base, size);
     if (native.link(fd, path)) {
-      // From here on others may be in it, and it needs nothing more from us.
+      // From here on others may have the file open. It is complete.
       mapping = newMapping({ memory, base, size, id: identityOf(fd) });
       offerMapping(key, mapping);
       removeOlder(path);
@@ -187,7 +190,7 @@ function create(native: Native, path: string, options: FileOptions): Region | un
     }
   } catch (error) {
     closeSync(fd);
-    // A mapping that may have been offered goes with its last user.
+    // A mapping that was made may have been offered to other threads: its last user unmaps it.
     if (mapping === undefined) native.unmap(memory, base, size);
     else leaveMapping(mapping, key);
     throw error;
@@ -197,7 +200,7 @@ function create(native: Native, path: string, options: FileOptions): Region | un
   return undefined;
 }
 
-/** Maps a file over a memory of its own; the caller is its first user. */
+/** Maps a file over a new memory. The caller is the first user of the mapping. */
 function mapFile(native: Native, fd: number, base: number, size: number): FileMapping {
   const memory = allocateMemory(base, size);
   native.map(fd, memory, base, size);
@@ -205,14 +208,14 @@ function mapFile(native: Native, fd: number, base: number, size: number): FileMa
 }
 
 /**
- * The name under which a mapping is offered. It holds the build of the engine, because threads that share a mapping share
- * its private part too, which each build lays out in its own way.
+ * The name under which a mapping is offered. It contains the build of the engine, because threads that share a mapping also
+ * share the private part of its memory, and each build uses that part in its own way.
  */
 function mappingKey(path: string, plan: Plan): string {
   return `cache-machine ${plan.build} ${path}`;
 }
 
-/** A mapped file as one participant has it open, by a descriptor of its own. Its creator has joined the mapping for it. */
+/** A mapped file as one participant has it open, with a descriptor of its own. The caller has joined the mapping for it. */
 class FileRegion implements Region {
   readonly reach = "processes";
   readonly memory: WebAssembly.Memory;
@@ -238,15 +241,15 @@ class FileRegion implements Region {
 
   close(): void {
     if (!this.#open) return;
-    // Closing the descriptor gives the seats back as well; what comes before it only marks them as not ours any more. When
-    // the stack ends in the middle, the next call of `close` goes on.
+    // Closing the descriptor also gives the seats back. `membership.close` notes that they are not owned any more. When the stack
+    // ends in the middle, the next call of `close` goes on.
     try {
       this.membership.close();
     } finally {
       closeSync(this.#fd);
     }
-    // Set before the mapping is left, which may be done only once. When the stack ends here, the native part leaves the
-    // mapping at the end of the thread.
+    // Set first, because the mapping must be left only once. When the stack ends here, the native part leaves the mapping at the
+    // end of the thread.
     this.#open = false;
     leaveMapping(this.#mapping, this.handle.key);
   }

@@ -1,12 +1,12 @@
 /**
- * One mapping per process and file, where possible. Each mapping costs 8 GiB and more of address space. So a thread that
- * has mapped a file offers the mapping to itself and to the workers that it starts from then on, as environment data, in
- * which a `WebAssembly.Memory` travels by sharing. A thread that finds no offer makes a mapping of its own, which is just
- * as right and only costs more. Node.js only.
+ * One mapping per process and file, where possible. Each mapping costs 8 GiB and more of address space. So a thread that has
+ * mapped a file offers the mapping to itself and to the workers that it starts from then on. The offer is environment data,
+ * which shares a `WebAssembly.Memory` between threads. A thread that finds no offer makes a mapping of its own: that is just as
+ * correct, and only costs more. Node.js only.
  *
- * The users of a mapping are counted, and the last one to leave unmaps the file. V8 alone would collect a memory that
- * nobody needs late or never, and until then the blocks of its file are taken, even those of a destroyed cache. The native
- * part does the counting, and takes off the users of a thread that ends without leaving.
+ * The users of a mapping are counted, and the last user that leaves unmaps the file. V8 alone would collect an unused memory
+ * late or never. Until then the blocks of its file would stay in use, even those of a destroyed cache. The native part counts,
+ * and removes the users of a thread that ends without leaving.
  */
 
 import { getEnvironmentData, setEnvironmentData } from "node:worker_threads";
@@ -52,7 +52,7 @@ export function leaveMapping(mapping: FileMapping, key: string): void {
  */
 export function findMapping(key: string, id: string): FileMapping | undefined {
   const mapping = getEnvironmentData(key) as FileMapping | undefined;
-  // Another id: the file was destroyed and created again since.
+  // With another id: the file was destroyed and created again since the offer.
   return mapping?.id === id && joinMapping(mapping) ? mapping : undefined;
 }
 

@@ -1,9 +1,9 @@
 /**
  * The memory of a cache: a shared `WebAssembly.Memory`. Its part from `base` on is the region that the participants share.
- * What lies below is private to the process (module data, stacks, scratch areas).
+ * The part below is private to the process (module data, stacks, scratch areas).
  *
- * This file holds what both reaches have in common, and the whole of the thread reach. The process reach is in file.ts.
- * Nothing here needs Node.js, and nothing here knows what the bytes mean: that is a {@link Plan}.
+ * This file has the types of both reaches, and makes the memories of the thread reach. The process reach is in file.ts. This
+ * file does not need Node.js, and it does not know what the bytes mean: a {@link Plan} does.
  */
 
 import { noAddressSpace } from "../errors.ts";
@@ -28,7 +28,7 @@ export interface FileMapping extends Mapping {
   readonly users: SharedArrayBuffer;
 }
 
-/** What is known of a region before there is one. The engine knows it; files and memories are made by it. */
+/** What is known of a region before there is one. The engine provides the plan, and files and memories are made by it. */
 export interface Plan {
   /** Version of the bytes in the region. It is part of a file's name: caches of another version are other files. */
   readonly version: number;
@@ -38,17 +38,17 @@ export interface Plan {
   of(size: number): { base: number; seats: number };
   /** Bytes at the start of a region that {@link inspect} checks. */
   readonly headerBytes: number;
-  /** Makes an empty cache of a zeroed region that no other participant sees yet. */
+  /** Turns a zeroed region, which no other participant sees yet, into an empty cache. */
   format(memory: WebAssembly.Memory, base: number, size: number): void;
   /**
-   * Checks the first {@link headerBytes} of a region of `size` bytes.
+   * Checks the first {@link headerBytes} of a region of `size` bytes. The error names the region by `subject`.
    *
    * @throws {CacheError} `ERR_LAYOUT` when they are not the start of a cache of this version and size.
    */
-  inspect(header: Uint8Array, size: number): void;
+  inspect(header: Uint8Array, size: number, subject: string): void;
 }
 
-/** What a worker needs to join a region of {@link createThreadRegion}; passes through structured clone. */
+/** The data with which a worker joins a region of {@link createThreadRegion}. It passes through structured clone. */
 export interface ThreadHandle extends Mapping {
   readonly reach: "threads";
   /** Names the memory. Structured clone makes another object of the same memory in each thread. */
@@ -57,7 +57,7 @@ export interface ThreadHandle extends Mapping {
   readonly board: SharedArrayBuffer;
 }
 
-/** What a worker needs to join the mapping of a file; passes through structured clone. */
+/** The data with which a worker joins the mapping of a file. It passes through structured clone. */
 export interface FileHandle extends FileMapping {
   readonly reach: "processes";
   /** Absolute path of the file. */
@@ -74,8 +74,8 @@ export interface Region extends Mapping {
   readonly membership: Membership;
   readonly handle: ThreadHandle | FileHandle;
   /**
-   * Leaves: gives back the seats and everything that was opened for this participant. Its memory must not be used after
-   * that, because it may be private zeros by then. May be called twice.
+   * Leaves the region: gives back the seats and everything that was opened for this participant. The memory must not be used
+   * after that, because the file may be unmapped and the memory zeros. May be called twice.
    */
   close(): void;
 }
@@ -87,7 +87,7 @@ export interface Region extends Mapping {
  * @param options.size bytes of the region, a multiple of 64 KiB
  * @param options.seats how many threads can have it open at once
  * @throws {RangeError} when base and size exceed 4 GiB together.
- * @throws {CacheError} `ERR_NO_SPACE` when the memory cannot be had.
+ * @throws {CacheError} `ERR_NO_SPACE` when there is not enough memory or address space.
  */
 export function createThreadRegion(options: { base: number; size: number; seats: number }): Region {
   const { base, size, seats } = options;
@@ -121,13 +121,11 @@ export function attachThreadRegion(handle: ThreadHandle): Region {
  * Allocates a shared memory that never grows, with `base` private bytes and a region of `size` bytes, all zero.
  *
  * @throws {RangeError} when they exceed 4 GiB together.
- * @throws {CacheError} `ERR_NO_SPACE` when the engine cannot get the memory or the address space for it.
+ * @throws {CacheError} `ERR_NO_SPACE` when V8 cannot get the memory or the address space for it.
  */
 export function allocateMemory(base: number, size: number): WebAssembly.Memory {
   if (base + size > MAX_MEMORY) {
-    throw new RangeError(
-      `size: ${readableSize(size)} is too much. A cache can have up to ${readableSize(MAX_MEMORY - base)}.`,
-    );
+    throw new RangeError(`size: ${readableSize(size)} is too much. Choose at most ${readableSize(MAX_MEMORY - base)}.`);
   }
   const pages = (base + size) / PAGE;
   try {

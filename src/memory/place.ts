@@ -1,5 +1,5 @@
 /**
- * Which file a cache is: its directory, and its name there.
+ * The path of the file of a cache: its directory, and its name in this directory.
  *
  *     /dev/shm/cache-machine-<uid>-<name>.v<layout version>              on tmpfs
  *     <path>/cache-machine-<uid>-<name>.v<layout version>.<boot id>      where files outlive the machine's memory
@@ -12,15 +12,15 @@ import { basename, dirname, join } from "node:path";
 import { notOwner } from "../errors.ts";
 import { ask, octal, ourUid } from "./access.ts";
 
-/** Where the files are, unless told otherwise: memory, on every Linux. */
+/** Where the files are by default: a tmpfs on every Linux. */
 const DEFAULT_DIRECTORY = "/dev/shm";
 
 const STICKY = 0o1000;
 
-/** What `statfs` says of tmpfs. */
+/** The type of tmpfs in the result of `statfs`. */
 const TMPFS = 0x01021994;
 
-/** Which file a cache is. */
+/** Names the file of a cache. */
 export interface FileName {
   /** The name of the cache. */
   readonly name: string;
@@ -34,14 +34,13 @@ export interface FileName {
  * @throws {CacheError} `ERR_UNSUPPORTED` when it is no directory, or cannot be reached.
  */
 export function findDirectory(path: string = DEFAULT_DIRECTORY): string {
-  // With a slash at its end a path leads to a directory or nowhere.
+  // A path with a slash at its end is a directory, or an error.
   return ask(path, () => realpathSync.native(`${path}/`));
 }
 
 /**
- * Checks that nobody but this user and root can put a file of theirs, or another one of ours, in place of a cache. The
- * folders above the directory are not checked: whoever owns one could put another directory there, whose files would be
- * theirs and are refused.
+ * Checks that nobody but this user and root can put another file in place of a cache. The folders above the directory are not
+ * checked: their owner could put another directory there, but its files would belong to that owner and are refused.
  *
  * @throws {CacheError} `ERR_NOT_OWNER` when others can.
  */
@@ -62,9 +61,9 @@ export function requireOurs(directory: string): void {
 }
 
 /**
- * The path of a cache's file: never hidden, never outside its directory, and another one for every user. Where files
- * outlive the machine's memory, the name ends with the id of the boot: what the kernel had written of a mapping when the
- * power went is no cache any more, and neither is a copy of it.
+ * The path of a cache's file. The file is never hidden and never outside its directory, and each user has another one. Where
+ * files outlive the machine's memory, the name ends with the id of the boot: after a power failure a file holds only what the
+ * kernel had written of the mapping, which is not a cache any more. A copy of such a file is none either.
  *
  * @throws {RangeError} when `name` cannot be part of a file name.
  */
@@ -86,12 +85,12 @@ export function pathOf(directory: string, name: string, version: number): string
   return join(directory, fileName);
 }
 
-/** Whether files in a directory go with the memory of the machine. */
+/** Whether the files of a directory vanish when the machine restarts. */
 function isMemory(directory: string): boolean {
   return ask(directory, () => statfsSync(directory).type === TMPFS);
 }
 
-/** Names the time since the machine was started; `undefined` where the kernel does not tell. */
+/** The id of the boot: another one each time the machine starts. `undefined` where the kernel does not tell. */
 function bootId(): string | undefined {
   try {
     const id = readFileSync("/proc/sys/kernel/random/boot_id", "latin1").replace(/[-\n]/g, "");
@@ -103,7 +102,7 @@ function bootId(): string | undefined {
 
 const BOOT_ID = /^[0-9a-f]{32}$/;
 
-/** Removes, as far as possible, the files of that name from earlier boots, which no process can have open. */
+/** Removes the files of the same cache from earlier boots, as far as possible. No process can have them open. */
 export function removeOlder(path: string): void {
   const [directory, current] = [dirname(path), basename(path)];
   const before = current.replace(/[^.]*$/, "");
@@ -114,6 +113,6 @@ export function removeOlder(path: string): void {
       unlinkSync(join(directory, entry));
     }
   } catch {
-    // Such files take room on a disk, and do no other harm.
+    // Such files only take room on a disk.
   }
 }

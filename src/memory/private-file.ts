@@ -1,6 +1,6 @@
 /**
- * The file of a cache is its user's alone. Whoever else may open it may truncate it, which ends all processes that have
- * it mapped. So a file is created with mode 0600, and a file that exists is used only if it is a regular file of this
+ * The file of a cache must belong to its user alone. A process that can open it can truncate it, which ends all processes that
+ * have it mapped. So a file is created with mode 0600, and a file that exists is used only if it is a regular file of this
  * user, with one name and no rights for others. Node.js only.
  */
 
@@ -14,20 +14,20 @@ import type { Plan } from "./memory.ts";
 /** `O_TMPFILE` of Linux, which `node:fs` does not name; `O_CLOEXEC` is set by Node.js on every file it opens. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
-/** Rights of a cache's file: for its user only. */
+/** The mode of a cache's file: only its user may read and write it. */
 const MODE = 0o600;
 
 const REMEDY = "or remove it with destroyCache(name)";
 
-/** Creates a file without a name in a directory. It vanishes with its descriptor unless it gets a name. */
+/** Creates a file without a name in a directory, and returns its descriptor. The file vanishes with it unless it gets a name. */
 export function createUnnamed(directory: string): number {
   return ask(directory, () => openSync(directory, constants.O_RDWR | O_TMPFILE, MODE));
 }
 
 /**
- * Gives a new file the rights that a umask has taken from its user.
+ * Gives a new file the rights that a umask has taken away from its user.
  *
- * @throws {CacheError} `ERR_UNSUPPORTED` where Node.js must not do so: the file could never be opened again.
+ * @throws {CacheError} `ERR_UNSUPPORTED` where Node.js does not allow that. Such a file could never be opened again.
  */
 export function giveMode(fd: number): void {
   const { mode } = fstatSync(fd);
@@ -44,10 +44,11 @@ export function giveMode(fd: number): void {
 }
 
 /**
- * Opens the file of a cache in and for the calling thread.
+ * Opens the file of a cache for the calling thread: Node.js closes the descriptor when this thread ends.
  *
  * @returns the descriptor; `undefined` when there is no such file
- * @throws {CacheError} `ERR_LAYOUT` for a link or a special file, `ERR_NOT_OWNER` for a file that this user may not open.
+ * @throws {CacheError} `ERR_LAYOUT` for a link or a special file, `ERR_NOT_OWNER` for a file that this user may not open, and
+ * otherwise as {@link unusable}.
  */
 export function openFile(path: string): number | undefined {
   try {
@@ -56,7 +57,7 @@ export function openFile(path: string): number | undefined {
     const code = codeOf(error);
     if (code === "ENOENT") return undefined;
     const owner = ownerOf(path);
-    // What cannot even be looked at is not the file's fault.
+    // Without `lstat` there is nothing to say about the file, so the directory is to blame.
     if (owner === undefined) throw unusable(error, dirname(path));
     if (owner !== ourUid()) throw belongsTo(path, owner);
     if (code === "ELOOP" || code === "EISDIR" || code === "ENXIO" || code === "ENODEV") {
@@ -77,9 +78,9 @@ function ownerOf(path: string): number | undefined {
 }
 
 /**
- * Checks that a file can be opened as a cache of `size` bytes, or of any size.
+ * Checks that a file is a cache of `size` bytes that can be opened, or of any size when `size` is `undefined`.
  *
- * @returns its size in bytes; `undefined` when it has no name any more
+ * @returns its size in bytes; `undefined` when the file was destroyed meanwhile
  * @throws {CacheError} `ERR_NOT_OWNER`, `ERR_LAYOUT` or `ERR_SIZE_MISMATCH`.
  */
 export function checkFile(fd: number, path: string, plan: Plan, size: number | undefined): number | undefined {
@@ -89,7 +90,7 @@ export function checkFile(fd: number, path: string, plan: Plan, size: number | u
   if (stat.size < PAGE || stat.size % PAGE !== 0) throw noCache(path, `it has ${stat.size} bytes`);
   const header = new Uint8Array(plan.headerBytes);
   readSync(fd, header, 0, header.length, 0);
-  plan.inspect(header, stat.size);
+  plan.inspect(header, stat.size, path);
   if (size !== undefined && size !== stat.size) throw sizeMismatch(stat.size, size);
   return stat.size;
 }
@@ -113,7 +114,7 @@ export function requirePrivate(stat: Stats, path: string): void {
   }
 }
 
-/** Device and inode of a file, exactly. */
+/** Device and inode of a file, as text. */
 export function identityOf(fd: number): string {
   const { dev, ino } = fstatSync(fd, { bigint: true });
   return `${dev}:${ino}`;

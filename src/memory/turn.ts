@@ -1,28 +1,28 @@
 /**
- * Processes that start together create a cache one after the other. Then the file system need not have room for as many
- * files as there are processes: all but the first find a file.
+ * Processes that start together take turns at creating a cache. So the file system needs room for one file only, not for one
+ * file of each process: all processes but the first find the file.
  *
- * A turn is the lock of the directory (`flock`), because that leaves nothing behind. Nothing but the room rests on it. In
- * a directory for all users anybody can hold that lock. So a creator waits for it only as long as that pays: for another
- * creator of this user until it has created, for anybody else hardly at all. Node.js only.
+ * A turn is the lock of the directory (`flock`), because that leaves nothing behind. Turns only save room: creating is correct
+ * without them. In a directory for all users anybody can hold the lock. So a creator waits for another process of this user
+ * until that has created its file, but hardly at all for a process of another user. Node.js only.
  */
 
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import type { Native } from "../system/native.ts";
 import { ask, ourUid } from "./access.ts";
 
-/** Who has the turn: a process of this user, or one that is not known to be of this user. */
-export type Holder = "ours" | "others";
+/** Who has the turn: a process of this user, or a process of which that is not known. */
+type Holder = "ours" | "others";
 
-/** How long a creator waits in all for each kind of holder. A process of this user creates, or is stopped. */
+/** How long a creator waits in all for each kind of holder. A process of this user needs that long only when it is stopped. */
 const PATIENCE_MS: Readonly<Record<Holder, number>> = { ours: 10_000, others: 50 };
 const POLL_MS = 2;
 
-/** What is left of one creator's patience. Polls are counted, because a clock may stand still in tests. */
+/** The patience of one creator. It counts polls and reads no clock, because a clock may stand still in tests. */
 export class Patience {
   readonly #waited: Record<Holder, number> = { ours: 0, others: 0 };
 
-  /** Waits a moment for the holder of the turn; false, at once, when the patience for such a holder is used up. */
+  /** Waits a moment for the holder of the turn. Returns false, without waiting, when the patience for it is used up. */
   wait(holder: Holder): boolean {
     if (this.#waited[holder] >= PATIENCE_MS[holder]) return false;
     sleep(POLL_MS);
@@ -38,7 +38,7 @@ export class Patience {
  */
 export function takeTurn(native: Native, directory: string): number | Holder {
   const fd = ask(directory, () => openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
-  // Closed after every error too: a descriptor that is left open could hold the turn until the end of the thread.
+  // The descriptor is closed after every error: if it stayed open, it could hold the turn until the end of the thread.
   let isTaken = false;
   try {
     isTaken = native.tryLockDirectory(fd);

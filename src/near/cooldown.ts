@@ -1,23 +1,26 @@
 /**
- * When the near cache is not asked. A lookup in it takes time, and keeping a value takes more. Where hardly any key is read
- * again, both are wasted. So the near cache counts what it did in a sampling window, and when there were too few hits it
- * cools down: for a number of reads nobody asks it. Then comes the next window.
+ * Decides when the near cache is not asked. A lookup in it takes time, and keeping a value takes more. If hardly any key is
+ * read again, both are wasted. So the near cache counts hits and misses in a sampling window. After a window with too few hits
+ * there is a cooldown: for a number of reads the near cache is not asked. Then the next window begins.
  *
- * All is counted in reads, never in time, so the same reads have the same outcome on every machine.
+ * Everything is counted in reads and never in time, so the same reads have the same result on every machine.
  */
 
-/** A window ends after this many misses, weighted. */
+/** A window ends when the weights of its misses add up to this. */
 const WINDOW = 4096;
-/** A window was worth it when the hits were at least this part of its misses. */
+/** A window was worth it when its hits were at least this part of its weighted misses. */
 const WORTH = 1 / 4;
-/** A value that took the slot of another counts as this many misses: keeping takes longer than looking up. */
+/** A value that took the slot of another counts as this many misses more: keeping a value takes longer than a lookup. */
 const REPLACEMENT = 12;
-/** While the table has free room, a window ends after this many reads that filled it, and fewer hits suffice. */
+/** While the table has free room, a window ends after this many misses that filled it, and fewer hits suffice. */
 const FILLING_WINDOW = 65_536;
 const WORTH_FILLING = 1 / 8;
-/** A full cooldown lasts this many times the reads of the window. The first is a sixteenth of it, the second a quarter. */
+/**
+ * A full cooldown lasts for this many reads for each weighted miss of the window. The first cooldown lasts for a sixteenth of
+ * that, the second for a quarter.
+ */
 const COOLDOWN = 64;
-/** After this many windows in vain, one after the other, the table is emptied, so that the next window begins with nothing. */
+/** After this many windows in a row that were not worth it, the table is emptied, so that the next window starts without values. */
 const IN_VAIN = 4;
 const MAX_COOLDOWN = 1 << 30;
 
@@ -25,7 +28,7 @@ const MAX_COOLDOWN = 1 << 30;
 export class Cooldown {
   readonly #hits: () => number;
   readonly #empty: () => void;
-  /** Misses of this window, weighted, without those that filled free room. */
+  /** The weights of the misses of this window, without those that filled free room. */
   #misses = 0;
   /** Misses of this window that filled free room. */
   #filled = 0;
@@ -34,11 +37,11 @@ export class Cooldown {
   /** Values that took the slot of another in this window. */
   #replaced = 0;
   #hitsBefore: number;
-  /** Windows in vain, one after the other. */
+  /** How many windows in a row were not worth it. */
   #inVain = 0;
 
   /**
-   * @param hits how many reads found their value near since ever
+   * @param hits returns how many reads this near cache has answered so far
    * @param empty empties the table
    */
   constructor(hits: () => number, empty: () => void) {
@@ -48,25 +51,25 @@ export class Cooldown {
   }
 
   /**
-   * Counts a read that found no current value near, but one in the engine. A key that is absent there is not counted.
+   * Counts a read that found its value in the engine and not in the near cache. Call it only when the key is present.
    *
-   * @param weight how much this miss speaks against the near cache: more for a value that is decoded quickly
+   * @param weight how many misses this one counts as: more for a value that is decoded quickly
    * @returns for how many reads the near cache is not asked from now on; 0 for none
    */
-  missed(weight = 1): number {
+  missed(weight: number): number {
     this.#weight = weight;
     this.#misses += weight;
     if (this.#misses >= WINDOW) return this.#judge((this.#misses + this.#replaced * REPLACEMENT) * WORTH);
     return this.#filled >= FILLING_WINDOW ? this.#judge(this.#filled * WORTH_FILLING) : 0;
   }
 
-  /** The value of the last miss takes free room, in this set or soon in others, so the miss was not in vain. */
+  /** Takes the last miss back, because the table is not full: values take free room, in this set or soon in others. */
   filled(): void {
     this.#misses -= this.#weight;
     this.#filled++;
   }
 
-  /** A value takes the slot of another. */
+  /** Counts a value that takes the slot of another. */
   replaced(): void {
     this.#replaced++;
   }
@@ -75,7 +78,7 @@ export class Cooldown {
   #judge(enough: number): number {
     const hits = this.#hits();
     const wasWorth = hits - this.#hitsBefore >= enough;
-    const reads = this.#misses + this.#filled;
+    const misses = this.#misses + this.#filled;
     this.#hitsBefore = hits;
     this.#misses = 0;
     this.#filled = 0;
@@ -86,6 +89,6 @@ export class Cooldown {
     }
     this.#inVain++;
     if (this.#inVain >= IN_VAIN) this.#empty();
-    return Math.min((reads * COOLDOWN) / 4 ** Math.max(IN_VAIN - 1 - this.#inVain, 0), MAX_COOLDOWN);
+    return Math.min((misses * COOLDOWN) / 4 ** Math.max(IN_VAIN - 1 - this.#inVain, 0), MAX_COOLDOWN);
   }
 }

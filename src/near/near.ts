@@ -1,11 +1,13 @@
 /**
- * The near cache: what this thread has decoded is returned again, as long as it is what the shared cache holds.
+ * The near cache returns a value that this thread has decoded before, as long as the shared cache still holds this value.
  *
- * This file decides: whether a read looks here at all, whether a value found here may be returned, and whether a decoded value
- * is kept, and in which form. `table.ts` holds the values and their proofs, `cooldown.ts` the counts of what helped.
+ * This file decides whether a read asks the near cache at all, whether a value that was found may be returned, and whether a
+ * decoded value is kept, and in which form. `table.ts` holds the values and their proofs. `cooldown.ts` counts whether the near
+ * cache helps.
  *
- * A primitive value is kept as it is. An object is kept packed, so that each reader gets a copy of its own, or frozen with
- * `frozenObjects`. What cannot be copied (a class instance, an error, a Map) is not kept.
+ * A primitive value is kept as it is. An object is kept packed, so that each reader gets a copy of its own. An object that
+ * cannot be copied (bytes, an error, a Map, an object of a `codec`) is not kept. With `frozenObjects` each object that can be
+ * frozen is kept frozen.
  */
 
 import { WANT_AFTER_FIND, WANT_VALUE } from "../engine/contract.ts";
@@ -18,12 +20,12 @@ import { type Packed, unpack } from "./pack.ts";
 import { extraOf, Table } from "./table.ts";
 
 /**
- * A miss of a primitive value counts as this many misses, because such a value is decoded quickly: the near cache is worth it
- * when it has half of all primitive values, or a fifth of all objects.
+ * A miss of a primitive value counts as this many misses, because such a value is decoded quickly. So the near cache pays off
+ * when half of the reads of primitive values, or a fifth of the reads of objects, are hits.
  */
 const PRIMITIVE_MISSES = 4;
 
-/** Where the near cache gets what it does not have: the shared cache as one view sees it. */
+/** The source of the values that the near cache does not have: the shared cache as one view sees it. */
 export interface Source {
   readonly scope: Scope;
   /** The time of the view's clock, in milliseconds. */
@@ -35,7 +37,7 @@ export interface Source {
    *
    * @param written the key as `writeKey` gave it, which is still in the area
    * @param want flags of the engine's `get`
-   * @param near where the value may be kept, by {@link Near.keep}; nowhere when it is missing
+   * @param near the near cache that may keep the value, by {@link Near.keep}; none when it is missing
    */
   fetch(key: string, written: number, want: number, near?: Near): unknown;
 }
@@ -60,7 +62,7 @@ export class Near extends Table {
     this.#frozenObjects = frozenObjects;
   }
 
-  /** The value of a key, from here or from the source. */
+  /** The value of a key, from the table or from the source. */
   get(key: string, source: Source): unknown {
     if (this.isCooling()) return this.#fetch(key, source, WANT_VALUE, undefined);
     const value = this.read(key, source.scope);
@@ -68,8 +70,9 @@ export class Near extends Table {
   }
 
   /**
-   * After the table gave nothing: the value in the slot it has found, once it is proved and its `Extra` is checked, or else the
-   * source's. By itself, so that what is compiled for {@link Near.get} stays small.
+   * After the table returned nothing: the value in the slot that it has found, if its proof holds or can be renewed and its
+   * `Extra` allows it. Otherwise the value of the source. A function of its own, so that the compiled code of
+   * {@link Near.get} stays small.
    */
   #revisit(key: string, source: Source): unknown {
     const slot = this.found;
@@ -79,7 +82,7 @@ export class Near extends Table {
       if (!this.#engine.find(written)) return undefined;
       if (!this.renew(slot)) return source.fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, this);
     }
-    // Taken before the clock is asked, which is the user's code and may use the cache.
+    // Read before the clock is asked: the clock is the user's code, which may use the cache and so change the slot.
     const isPacked = this.isPacked(slot);
     const extra = this.extra(slot);
     const value = extra === undefined ? this.value(slot) : extra.value;
@@ -100,10 +103,10 @@ export class Near extends Table {
   }
 
   /**
-   * Decodes the value that the engine's `get` has just put out, with its tags, and keeps it if that may help.
+   * Decodes the value that the engine's `get` has just read, together with its tags, and keeps it if that may help.
    *
-   * @param length of the value in the area, in bytes
-   * @returns the value for the reader: its own copy, or the frozen object
+   * @param length bytes of the value in the area
+   * @returns the value for the reader: a copy of its own, or the frozen object
    */
   keep(key: string, scope: Scope, length: number): unknown {
     const engine = this.#engine;
@@ -121,22 +124,22 @@ export class Near extends Table {
     }
     const frozen = this.#frozenObjects;
     if (!frozen && !codec.isStructured(type)) return codec.decode(type, engine.value, 0, length);
-    // Decoding may run the user's code, which may use the cache and so change what the engine has put out.
-    const proof = engine.out.slice();
+    // Decoding may run the user's code, which may use the cache and so overwrite the out part.
+    const out = engine.out.slice();
     const extra = extraOf(scope.id, engine.expiry, engine.tagCounters());
     const value = codec.decode(type, engine.value, 0, length);
     if (frozen && !deepFreeze(value)) return value;
-    // The estimate may run a getter of what a codec has made, so it comes before there is a slot.
+    // The estimate may run a getter of an object that a codec has made, so it comes before there is a slot.
     const frozenBytes = frozen ? heapBytes(value) : 0;
-    const slot = this.place(key, scope, proof);
+    const slot = this.place(key, scope, out);
     if (slot < 0) return value;
     if (frozen) {
-      this.put(slot, key, proof, value, extra, frozenBytes, false);
+      this.put(slot, key, out, value, extra, frozenBytes, false);
       return value;
     }
     const packed = this.shapes.pack(value);
     if (packed === undefined) return value;
-    this.put(slot, key, proof, packed, extra, packedBytes(packed) + this.shapes.compiled, true);
+    this.put(slot, key, out, packed, extra, packedBytes(packed) + this.shapes.compiled, true);
     return unpack(packed);
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Where things lie in a page of the near cache's table (`table.ts`), and how a slot is found in it. This file has no imports, because esbuild replaces the
- * constants of such a file by their numbers. Otherwise the bundle has them as variables, which V8 reads and checks each time.
+ * Where things lie in a page of the near cache's table (`table.ts`), and how a slot is found in it. This file has no imports,
+ * because esbuild replaces the constants of such a file by their numbers. Otherwise the bundle would have them as variables,
+ * which V8 reads and checks each time.
  *
  *     word    0  fingerprints   one word for each of 256 sets: a byte of each hash, 0 for an empty slot
  *           256  candidates     one word for each set: the hash of the last key that found no slot
@@ -23,16 +24,16 @@ export const PAGE: number = 1 << PAGE_LOG;
 export const FINGERPRINTS_AT = 0;
 /** Where the candidates of the sets begin. */
 export const CANDIDATES_AT = 256;
-/** Where the words begin that every read looks at. */
+/** Where the hot words begin: every read needs them. */
 export const HOT_AT = 512;
-/** Where the words begin that few reads look at. */
-export const COLD_AT = 4608;
+/** Where the cold words begin: few reads need them. */
+const COLD_AT = 4608;
 /** Words of a page. */
 export const PAGE_WORDS = 8704;
 
 /** Hot words of a slot, and also its cold words, as a power of two. */
 export const WORDS_LOG = 2;
-/** Hot word: where the changes of the entry's bucket are counted, as an index in the memory in units of four bytes. */
+/** Hot word: where the changes of the entry's bucket are counted, as an index in the memory, in words of four bytes. */
 export const CHANGES_AT = 0;
 /** Hot word: the count of changes that proves the value. */
 export const CHANGES = 1;
@@ -50,21 +51,21 @@ export const PACKED = 4;
 /** Cold word, behind the stamp: bytes of heap that key and value take. */
 export const BYTES = 3;
 
-/** A byte of a hash that is never 0, of bits that name neither set nor page. */
+/** The fingerprint of a hash: a byte that is never 0, from bits that name neither the set nor the page. */
 export function fingerprintOf(hash: number): number {
   return (hash >>> 24) | 1;
 }
 
 /**
- * The slots of a set whose fingerprint is that of the hash: the highest bit of each such byte. Now and then of another byte
- * too, so the caller compares keys (Mycroft's test for a zero byte in a word).
+ * The slots of a set whose fingerprint is that of the hash, as the highest bit of each such byte (Mycroft's test for a zero byte
+ * in a word). Sometimes the bit of another slot is set as well, so the caller has to compare the keys.
  */
 export function matches(fingerprints: number, hash: number): number {
   const other = fingerprints ^ Math.imul(fingerprintOf(hash), 0x01010101);
   return (other - 0x01010101) & ~other & 0x80808080;
 }
 
-/** The first slot of {@link matches}. */
+/** The first slot in a result of {@link matches} that is not 0. */
 export function firstOf(same: number): number {
   return (31 - Math.clz32(same & -same)) >> 3;
 }

@@ -1,5 +1,5 @@
 /**
- * The table of the near cache: values that this thread has decoded, each beside the proof that the shared cache still holds it.
+ * The table of the near cache: values that this thread has decoded, each with the proof that the shared cache still holds it.
  *
  * The proof lies in shared memory: the count of changes of the key's bucket, and the clear epoch. While both are what they
  * were, nobody in any process has stored, removed or moved anything in that bucket. So a read of such a value makes no call
@@ -13,14 +13,16 @@
  * read uses are adjacent, and a slot that does not match costs one byte. `slots.ts` draws a page. Beside its words lie, for
  * each slot, the key and the value, or the {@link Extra} that holds the value.
  *
- * The table grows by a page at a time (linear hashing): half of what one page holds moves to the new one, so no call waits for
- * more than that. It grows while there is budget (`budget.ts`). In a full table CLOCK decides which values stay: one that was
- * read since another key last wanted its slot keeps it. Admission: a new key gets a slot only when it comes a second time, so
- * that keys that are read once do not drive out those that are read often.
+ * The table grows by a page at a time (linear hashing): half of the values of one page move to the new page, so no call moves
+ * more than that. It grows while there is budget (`budget.ts`).
  *
- * Hashing a whole key takes about as long as the rest of a read. So only the last characters are hashed, more of them when
- * that gives too many collisions, and at last all. The hash is keyed by a secret of this thread, so nobody can aim keys at
- * one set. Somebody who could would only cause misses here, which the engine answers.
+ * In a full table or set CLOCK decides which values stay: a value keeps its slot if it was read since another key last wanted
+ * this slot. There is also admission: in a full table or set a new key gets a slot only when it comes a second time. So keys
+ * that are read once do not replace keys that are read often.
+ *
+ * Hashing a whole key takes about as long as the rest of a read. So only the last characters are hashed. When that gives too
+ * many collisions, more characters are hashed, and in the end all. The hash is keyed by a secret of this thread, so an attacker
+ * cannot choose keys of one set. Such keys would only cause misses in this table, and the engine answers those reads.
  */
 
 import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../engine/contract.ts";
@@ -59,33 +61,33 @@ import {
   WORDS_LOG,
 } from "./slots.ts";
 
-/** Bytes of a page: its words, and key and value of each slot. */
+/** Bytes of a page: its words, two pointers for each slot (key and value), and the objects around them. */
 const PAGE_BYTES = PAGE_WORDS * 4 + PAGE * 16 + 250;
-/** The table grows when this part of its slots is taken. */
+/** The table grows when more than this part of its slots is taken. */
 const LOAD = 1 / 2;
 /** A value that takes more than this part of the budget is not kept. */
 const LARGEST = 1 / 4;
-/** The table is full when it takes this part of its budget, so that one large value does not decide it. */
+/** The table counts as full when it takes more than this part of its budget, whatever the size of the next value. */
 const FULL = 15 / 16;
-/** Slots that are looked at to make room for one value. */
+/** Maximum number of slots that CLOCK visits to make room for one value. */
 const MAX_ADVANCES = 64;
 /** Bytes of an {@link Extra}, and of the counters of its tags. */
 const EXTRA_BYTES = 72;
 const COUNTERS_BYTES = 200;
-/** How many of a key's last characters are hashed: at first, after too many collisions, and after too many again. */
+/** How many of a key's last characters are hashed: at first, after too many collisions, and after too many collisions again. */
 const HASHED = 8;
 const HASHED_THEN = 32;
 const HASHED_AT_MOST = KEY_LIMIT;
 /** Hash more characters once collisions exceed this many per thousand slots. */
 const MAX_COLLISIONS = 20;
-/** A full table looks at one of this many new keys: what is hot comes often. */
+/** A full table considers only one of this many new keys. A key that is read often is considered soon. */
 const CANDIDATES = 4;
 
-/** What belongs to a value whose proof is not all that has to be checked, with the value itself. Most values have none. */
+/** A value for which more has to be checked than its proof, together with the data to check. Most values have no `Extra`. */
 export interface Extra {
   /** The id of the namespace; empty for the cache itself. */
   readonly scope: string;
-  /** Milliseconds of the cache's clock, `Infinity` without expiry. */
+  /** When the value expires, in milliseconds of the cache's clock; `Infinity` for never. */
   readonly expiry: number;
   /** The counters of its tags, as `Engine.tagCounters` gives them. */
   readonly tags: Int32Array | undefined;
@@ -99,19 +101,19 @@ export function extraOf(scope: string, expiry: number, tags: Int32Array | undefi
   return { scope, expiry, tags, value: undefined };
 }
 
-/** Stands where the first page will be. */
+/** Stands in place of the first page until there is one. */
 const NO_PAGE: Int32Array = new Int32Array(PAGE_WORDS);
 const NOTHING: readonly unknown[] = [];
 
 /** The decoded values of one thread, for a cache and its namespaces. */
 export class Table {
-  /** The shapes of the objects that were met. */
+  /** The shapes of the objects that the near cache has packed. */
   shapes: Shapes = new Shapes();
   readonly #cooldown: Cooldown;
-  /** Reads for which the table is not asked. */
+  /** For how many more reads the table is not asked: the rest of a cooldown. */
   #pause = 0;
   readonly #engine: Engine;
-  /** The memory of the engine. Reading words of it needs no atomics: see {@link Table.isCurrent}. */
+  /** The memory of the engine. Reading words of it needs no atomics: see {@link Table.#isProved}. */
   readonly #memory32: Int32Array;
   readonly #memory64: Float64Array;
   readonly #clearEpochAt: number;
@@ -121,20 +123,24 @@ export class Table {
   readonly #budget: Budget;
   #words: Int32Array[] = [NO_PAGE];
   #kept: unknown[][] = [NOTHING as unknown[]];
-  /** These bits of a hash, above those of the set, name a page; all but the highest do when there is no such page yet. */
+  /**
+   * These bits of a hash, behind the bits that name the set, name the page. When there is no such page yet, all of them but the
+   * highest name it.
+   */
   #mask = 0;
-  /** The clear epoch in which all values here were read. */
+  /** The clear epoch in which all values of the table were read. */
   #clearEpoch = 0;
+  /** How many slots have a value. */
   #taken = 0;
-  /** The hand of CLOCK: the slot that is looked at next when room is needed. */
+  /** The hand of CLOCK: the slot that it visits next when room is needed. */
   #hand = 0;
   /** How many of a key's last characters are hashed. */
   #hashed = HASHED;
-  /** How often a key found another key with the same hash in its set. */
+  /** How often a new key found another key with the same hash in its set. */
   #collisions = 0;
-  /** The slot that {@link Table.read} has found instead of a current value, or -1. */
+  /** The slot of the key that {@link Table.read} could not answer for, or -1 when the key has no slot. */
   #found = -1;
-  /** The hash of the key that {@link Table.place} was asked about last. */
+  /** The hash of the key with which {@link Table.place} was called last. */
   #hash = 0;
   /** New keys that came while the table was full. */
   #candidates = 0;
@@ -159,28 +165,28 @@ export class Table {
     );
   }
 
-  /** Values that are kept, and the bytes of heap that they and the table take, by estimate. */
+  /** How many values are kept, and the bytes of heap that they and the table take, by estimate. */
   get usage(): { entries: number; bytes: number } {
     return { entries: this.#taken, bytes: this.#budget.bytes };
   }
 
-  /** Whether the next read goes to the engine at once, as the table helped too little lately. Call it once before each read. */
+  /** Whether the next read must not ask the table, because of a cooldown. Call it exactly once before each read. */
   isCooling(): boolean {
     if (this.#pause === 0) return false;
     this.#pause--;
     return true;
   }
 
-  /** Counts a read that found no current value here, but one in the engine: see {@link Cooldown.missed}. */
-  missed(weight = 1): void {
+  /** Counts a read that found its value in the engine and not in the table: see {@link Cooldown.missed}. */
+  missed(weight: number): void {
     this.#pause = this.#cooldown.missed(weight);
   }
 
   /**
-   * The value of a key in a namespace, counted as a hit, when it is here, is proved current, and has no {@link Extra}; of an
-   * object a copy. Otherwise `undefined`, and {@link Table.found} tells whether there is a slot to look at.
+   * The value of a key (of an object, a copy) when it is in the table, its proof holds, and it has no {@link Extra}. Such a read
+   * is counted as a hit. Otherwise `undefined`, and {@link Table.found} is the slot of the key.
    *
-   * Most reads need nothing else, so this is one function, which looks each array up once.
+   * Most reads need nothing else. So this is one function, which loads each array only once.
    */
   read(key: string, scope: Scope): unknown {
     const hash = hashText(key, this.#hashed) ^ scope.salt;
@@ -211,17 +217,17 @@ export class Table {
   }
 
   /**
-   * After {@link Table.read} gave nothing: the slot of the key, or -1. Its value may be old: see {@link Table.isCurrent} and
-   * {@link Table.renew}.
+   * After {@link Table.read} returned `undefined`: the slot of the key, or -1. The value in it may be outdated: see
+   * {@link Table.isCurrent} and {@link Table.renew}.
    */
   get found(): number {
     return this.#found;
   }
 
   /**
-   * Whether the count of changes and the clear epoch are what they were. Plain loads suffice: each is of one word, and a load
-   * in this call sees whatever was stored before the call began. Only the low half of the count is compared: 2³² changes of
-   * one bucket between two reads would bring it back.
+   * Whether the proof holds: the count of changes and the clear epoch are the same as when the value was proved. Plain loads
+   * suffice: each is of one word, and a load in this call sees everything that was stored before the call began. Only the low
+   * half of the count is compared. It would come back after 2³² changes of one bucket between two reads.
    */
   #isProved(words: Int32Array, at: number): boolean {
     const memory32 = this.#memory32;
@@ -233,7 +239,7 @@ export class Table {
 
   #countHit(words: Int32Array, at: number, flags: number): void {
     if ((flags & REFERENCED) === 0) words[at + FLAGS] = flags | REFERENCED;
-    // The store also keeps optimisers from moving the loads of the proof out of a loop of reads.
+    // This store also keeps V8 from moving the loads of the proof out of a loop of reads.
     (this.#memory64[this.#hitsAt] as number)++;
   }
 
@@ -260,8 +266,8 @@ export class Table {
   }
 
   /**
-   * Whether the value in the slot {@link Table.found} is still what the shared cache holds, apart from what its
-   * {@link Extra} tells. If so, it counts as a hit.
+   * Whether the proof of the value in the slot {@link Table.found} holds. If so, the read is counted as a hit. The caller still
+   * has to check the {@link Extra} of the value.
    */
   isCurrent(slot: number): boolean {
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
@@ -272,8 +278,8 @@ export class Table {
   }
 
   /**
-   * After the engine's `find` has looked the key up: whether the stamp in {@link Engine.out} is that of the value in the slot.
-   * If so, the proof in `out` proves the value from now on.
+   * After the engine's `find` has looked the key up: whether the stamp in {@link Engine.out} is the stamp of the value in the
+   * slot. If so, the value gets the proof in `out`.
    */
   renew(slot: number): boolean {
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
@@ -292,12 +298,12 @@ export class Table {
     return (this.#kept[slot >>> PAGE_LOG] as unknown[])[((slot & (PAGE - 1)) << 1) | 1];
   }
 
-  /** Whether readers get a copy of the value in a slot, by `unpack`. */
+  /** Whether the value in a slot is packed: each reader gets a copy of it from `unpack`. */
   isPacked(slot: number): boolean {
     return (this.#flags(slot) & PACKED) !== 0;
   }
 
-  /** What has to be checked before the value in a slot is returned; the value is in there. */
+  /** The {@link Extra} of a slot, which has to be checked before its value is returned; `undefined` when there is none. */
   extra(slot: number): Extra | undefined {
     return (this.#flags(slot) & EXTRA) === 0 ? undefined : (this.value(slot) as Extra);
   }
@@ -307,9 +313,10 @@ export class Table {
   }
 
   /**
-   * The slot for a value that was just read, or -1 when it gets none. Call {@link Table.put} for it before anything else.
+   * Returns the slot for a value that was just read, or -1 when it gets none. Call {@link Table.put} for the slot before any
+   * other method.
    *
-   * @param out the stamp of the value's entry, as the engine's `get` has put it there
+   * @param out the out part, or a copy of it, as the engine's `get` has filled it for this value
    */
   place(key: string, scope: Scope, out: Int32Array): number {
     // An entry that can change in place, such as a counter, has no stamp, because no stamp could prove its value.
@@ -321,13 +328,13 @@ export class Table {
       this.#addPage([], []);
     }
     if (this.#hashed < HASHED_AT_MOST && this.#collisions > (this.#words.length * PAGE * MAX_COLLISIONS) / 1000) {
-      // This is rare, so the values are read again, instead of a second way of moving them.
+      // This is rare. So the table is simply emptied, and has no code to move its values to the sets of another hash.
       this.#reset(epoch);
       this.#hashed = this.#hashed === HASHED ? HASHED_THEN : HASHED_AT_MOST;
       return -1;
     }
     const isFull = this.#taken >= this.#most || this.#budget.bytes > this.#budget.most * FULL;
-    // Most new keys are turned away before they are hashed. A key whose value is here, but old, is no new key.
+    // Most new keys are refused before they are hashed. A key that has a slot with an outdated value is not a new key.
     if (isFull && this.#found < 0 && ++this.#candidates % CANDIDATES !== 0) return -1;
     if (!isFull && this.#taken > this.#words.length * PAGE * LOAD && this.#budget.hasRoomFor(PAGE_BYTES)) this.#split();
     const hash = hashText(key, this.#hashed) ^ scope.salt;
@@ -336,7 +343,10 @@ export class Table {
     return found >= 0 ? found : this.#newPlace(hash, isFull);
   }
 
-  /** A slot for a key that has none: an empty one, or for a candidate that comes again one whose value was not read lately. */
+  /**
+   * A slot for a key that has none, or -1: an empty slot, or a slot whose value was not read lately. In a full table or set the
+   * key gets it only when it is the candidate of its set already.
+   */
   #newPlace(hash: number, isFull: boolean): number {
     const page = this.#pageOf(hash);
     const words = this.#words[page] as Int32Array;
@@ -363,10 +373,10 @@ export class Table {
   }
 
   /**
-   * Keeps a value in the slot that {@link Table.place} gave, unless there is no room for it.
+   * Keeps a value in the slot that {@link Table.place} returned, unless there is no room for it.
    *
-   * @param out its stamp, as for {@link Table.place}
-   * @param heap bytes of heap that the value takes
+   * @param out as for {@link Table.place}
+   * @param heap bytes of heap that the value takes, by estimate
    */
   put(
     slot: number,
@@ -389,7 +399,7 @@ export class Table {
     this.#taken++;
     const changesAt = out[OUT_CHANGES_AT] as number;
     words[at + CHANGES_AT] = changesAt;
-    // This count has been and will not come back, so the value is not proved yet: the next read brings the proof.
+    // The count never comes back to an earlier number. So the value has no proof yet; the next read gets one.
     words[at + CHANGES] = (this.#memory32[changesAt] as number) - 1;
     words[at + FLAGS] = (extra === undefined ? 0 : EXTRA) | (isPacked ? PACKED : 0);
     words[at + HASH] = this.#hash;
@@ -415,9 +425,9 @@ export class Table {
     this.#budget.close();
   }
 
-  /** Empties the table, whose next values are read in this clear epoch. */
+  /** Empties the table. Its next values are read in the clear epoch `epoch`. */
   #reset(epoch: number): void {
-    // What can fail comes first: the stack may end in any call.
+    // Calls come first, because the stack may end in any of them. Then nothing is changed.
     const shapes = new Shapes();
     this.#budget.take(-this.#budget.bytes);
     this.shapes = shapes;
@@ -430,7 +440,10 @@ export class Table {
     this.#kept = [NOTHING as unknown[]];
   }
 
-  /** Adds a page to these, which are the table from then on. The stack may end in any call, so there is none in between. */
+  /**
+   * Adds a page to these arrays, and makes them the arrays of the table. The stack may end in a call of a function, so all such
+   * calls come first.
+   */
   #addPage(words: Int32Array[], kept: unknown[][]): void {
     const page = new Int32Array(PAGE_WORDS);
     const slots = new Array(PAGE * 2).fill(undefined);
@@ -441,7 +454,7 @@ export class Table {
     this.#kept = kept;
   }
 
-  /** Adds a page and moves half of another page there. Each value keeps its slot within the page, so none is in the way. */
+  /** Adds a page and moves half of another page to it. Each value keeps its slot within the page, so no two need the same. */
   #split(): void {
     const to = this.#words.length;
     if (to > this.#mask) this.#mask = this.#mask * 2 + 1;
@@ -481,7 +494,7 @@ export class Table {
     words[at] = (words[at] as number) & ~REFERENCED;
   }
 
-  /** Drops values that were not read lately until there is room; false when too few were found. */
+  /** Drops values that were not read lately until there is room. False when there is still no room after {@link MAX_ADVANCES}. */
   #makeRoom(bytes: number): boolean {
     for (let advances = 0; advances < MAX_ADVANCES; advances++) {
       if (this.#taken < this.#most && this.#budget.hasRoomFor(bytes)) return true;
@@ -491,7 +504,7 @@ export class Table {
     return this.#taken < this.#most && this.#budget.hasRoomFor(bytes);
   }
 
-  /** Moves the hand of CLOCK by one slot: drops its value, unless it was read since the hand last passed. */
+  /** Moves the hand of CLOCK by one slot: drops the value in it, unless it was read since the hand last passed. */
   #advance(): void {
     if (this.#isTaken(this.#hand)) {
       if (this.#isReferenced(this.#hand)) this.#clearReference(this.#hand);

@@ -1,16 +1,16 @@
 /**
- * The name of the cache that needs no configuration: one for each application, found by all its processes and threads. The
- * application is the project whose code runs. A project is a folder with a package.json. It is found in this order:
+ * The name of the cache that needs no configuration. Each application has one such cache, and all its processes and threads find
+ * it. The application is the project whose code runs. A project is a folder with a package.json. It is found in this order:
  *
  * 1. The project of the script that was started.
  * 2. A script that is a dependency (in `node_modules`, or reached by a link from there) is a tool: a test runner, a
  *    command, the process of a pool. Then, and where there is no script, the project of the code that asks: of the nearest
  *    caller outside of `node_modules`.
- * 3. Where only dependencies call, as in a timer of theirs, the project that they are installed in.
+ * 3. Where only dependencies call, for example in a timer of a dependency, the project in which they are installed.
  * 4. Otherwise the project of the working directory.
  *
- * Only the script of the main thread is remembered and handed on to workers. So all processes and threads that run code of
- * one project find the same cache, whichever of them asks first.
+ * Only the script of the main thread is remembered and passed on to workers. So all processes and threads that run code of one
+ * project find the same cache, whichever of them asks first.
  */
 
 import { createHash } from "node:crypto";
@@ -23,20 +23,20 @@ import { getEnvironmentData, isMainThread, setEnvironmentData } from "node:worke
 const STARTED = "cache-machine started script";
 /** Matches a path in a folder for dependencies; captures the part up to the first such folder. */
 const ABOVE_DEPENDENCIES = /^(.*?)[\\/]node_modules[\\/]/s;
-/** Options with which Node.js runs code of its command line. What looks like a script then is an argument of that code. */
+/** Options with which Node.js runs code from its command line. The first argument after them is not a script. */
 const EVALUATES = /^(-e|-p|-pe|--eval|--print)(=|$)/;
-/** How many links from one script to the next are followed: more are a circle. */
+/** How many links are followed from a script. More than that are a circle. */
 const MAX_LINKS = 40;
 /** The longest readable part of a name, in bytes of a file name. */
 const READABLE_BYTES = 120;
 
 if (isMainThread) setEnvironmentData(STARTED, startedScript() as never);
 
-/** The script that was started; pm2 starts each script through one of its own, and names the real one in the environment. */
+/** The script that was started. pm2 starts each script through a script of pm2, and names the real one in the environment. */
 function startedScript(): string | undefined {
   const script = process.argv[1];
   const { pm_exec_path: real } = process.env;
-  // Only a script of pm2 is looked up there: children of such a process inherit the variable.
+  // The variable counts only if the script is one of pm2, because child processes inherit the variable.
   if (script !== undefined && real !== undefined && /[\\/]ProcessContainer\w*\.js$/.test(script)) return real;
   return process.execArgv.some((option) => EVALUATES.test(option)) ? undefined : script;
 }
@@ -45,8 +45,8 @@ function startedScript(): string | undefined {
 function scriptOfProcess(): string | undefined {
   try {
     const words = readFileSync("/proc/self/cmdline", "utf8").split("\0").slice(1);
-    // The options of Node.js come first; a worker has those of its process unless told otherwise. A process that sets its
-    // title overwrites this list.
+    // The options of Node.js come first. A worker has the options of its process, unless it was started with others. A process
+    // that sets its title overwrites this list.
     const isAsStarted = process.execArgv.every((option, i) => words[i] === option && !EVALUATES.test(option));
     const script = resolve(words[process.execArgv.length] as string);
     return isAsStarted && existsSync(script) ? script : undefined;
@@ -149,7 +149,7 @@ function projectAbove(folder: string): string {
   }
 }
 
-/** Whether a package.json tells only the kind of its modules: builds put such files beside what they make. */
+/** Whether a package.json only says which kind of modules its folder has. Build tools put such files beside their output. */
 function isMarker(manifest: object): boolean {
   const keys = Object.keys(manifest);
   return keys.length > 0 && keys.every((key) => key === "type" || key === "sideEffects");
@@ -170,13 +170,13 @@ function manifestOf(folder: string): { name?: unknown } | undefined {
   }
 }
 
-/** The beginning of a text, as much as takes {@link READABLE_BYTES} of a file name; no character is cut through. */
+/** The beginning of a text that takes at most {@link READABLE_BYTES} of a file name. It ends with a whole character. */
 function beginning(text: string): string {
   let bytes = 0;
   let result = "";
   // Through a buffer, which replaces lone surrogates.
   for (const char of Buffer.from(text).toString()) {
-    // As place.ts writes names: three bytes for each byte of a character that is not plain.
+    // As place.ts writes names: each byte of any other character takes three bytes.
     bytes += /[A-Za-z0-9._-]/.test(char) ? 1 : 3 * Buffer.byteLength(char);
     if (bytes > READABLE_BYTES) break;
     result += char;
@@ -185,9 +185,9 @@ function beginning(text: string): string {
 }
 
 /**
- * The name of the application's cache: readable, and different for each project on the machine.
+ * The name of the application's cache. It is readable, and each project on the machine has another one.
  *
- * @param entry the function of the public interface that was called; its callers are the code that asks
+ * @param entry the function of the public interface that was called. The code that calls it belongs to the application.
  */
 export function applicationName(entry: (...args: never[]) => unknown): string {
   const folder = applicationFolder(entry);

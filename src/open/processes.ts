@@ -1,6 +1,6 @@
 /**
- * Caches in the memory of the machine, for all processes and threads of one user: opened by name, joined by handle, and
- * removed. Also the application's own cache, which has no name to choose. Node.js only.
+ * Caches in the memory of the machine, for all processes and threads of one user: they are opened by name, joined by handle,
+ * and removed by name. Also the application's own cache, whose name application.ts finds. Node.js only.
  */
 
 import { type Cache, openRegion } from "../cache/cache.ts";
@@ -15,15 +15,17 @@ import {
   type SetOptions,
 } from "../cache/options.ts";
 import type { CacheHandle, Key } from "../cache/types.ts";
-import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
+import { checkMapping, plan } from "../engine/plan.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "../memory/file.ts";
 import { applicationName } from "./application.ts";
 import { attachThreads, checkHandle } from "./threads.ts";
 
 /**
- * Opens the cache of that name, creating it if there is none: the same one in every process and every thread of this
- * user on this machine. Its entries stay until they are evicted, the machine restarts, or `destroyCache` is called.
- * Without a name: the application's own cache, which `set` and `get` use. The application is the project whose code runs.
+ * Opens the cache with this name, and creates it if there is none. All processes and threads of this user on this machine get
+ * the same cache. It outlives them: it stays until `destroyCache` removes it or the machine restarts.
+ *
+ * Without a name, opens the application's own cache, which `set` and `get` use. The application is the project whose code
+ * runs.
  *
  * ```js
  * import { openCache } from "cache-machine";
@@ -34,14 +36,17 @@ import { attachThreads, checkHandle } from "./threads.ts";
  * ```
  *
  * @throws {TypeError} and {RangeError} naming the argument that is wrong.
- * @throws {CacheError} `ERR_SIZE_MISMATCH` when it exists with another size (leave `size` out to take what is there);
- * `ERR_UNSUPPORTED` on this platform, or where native addons are forbidden; `ERR_NO_SPACE`, `ERR_LAYOUT`,
- * `ERR_NOT_OWNER`; `ERR_BUSY` when too many threads have it open.
+ * @throws {CacheError} `ERR_SIZE_MISMATCH` when the cache exists with another size (leave `size` out to take the cache as it
+ * is); `ERR_UNSUPPORTED` where processes cannot share a cache: this platform, this directory, or a Node.js that may not load
+ * native addons; `ERR_NO_SPACE` when memory, disk space, address space or file descriptors do not suffice; `ERR_LAYOUT` when
+ * the file is not a cache of this version; `ERR_NOT_OWNER` when the file or its directory belongs to another user, or others
+ * can change it; `ERR_BUSY` when as many threads have the cache open as it has seats, or when other processes create and
+ * destroy it all the time.
  */
 export function openCache<V = any>(): Cache<V>;
 export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V>;
 export function openCache<V>(...args: [string?, OpenOptions?]): Cache<V> {
-  // By count, so that a name that is `undefined` by mistake is an error and not the application's cache.
+  // The arguments are counted, so that a name that is `undefined` by mistake is an error and not the application's cache.
   if (args.length === 0) return openNamed<V>(applicationName(openCache), undefined);
   return openNamed<V>(checkName(args[0]), args[1]);
 }
@@ -53,25 +58,27 @@ function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> 
     name,
     path,
     plan,
-    size: resolveSize(size, sizeLimits()),
+    size: resolveSize(size),
     defaultSize: DEFAULT_SIZE,
   });
   return openRegion<V>(region, resolved, name);
 }
 
 /**
- * Joins the cache that a handle stands for: what another thread of this process passed with `workerData`,
- * `postMessage` or `setEnvironmentData`.
+ * Joins the cache of a handle, which another thread of this process has passed through `workerData`, `postMessage` or
+ * `setEnvironmentData`.
  *
- * @throws {TypeError} when it is no handle.
- * @throws {CacheError} `ERR_CLOSED` when the cache was destroyed since; `ERR_LAYOUT` when it comes from another version
- * of this package; `ERR_BUSY` when too many threads have it open.
+ * @throws {TypeError} when `handle` is not a handle, and {RangeError} for wrong options.
+ * @throws {CacheError} `ERR_CLOSED` when the cache was destroyed meanwhile; `ERR_LAYOUT` when the handle comes from another
+ * version of this package; `ERR_BUSY` when as many threads have the cache open as it has seats. For a cache of `openCache` also
+ * `ERR_UNSUPPORTED`, `ERR_NO_SPACE` and `ERR_NOT_OWNER`, as there.
  */
 export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions): Cache<V> {
   const checked = checkHandle(handle);
   if (checked.reach === "threads") return attachThreads<V>(checked, options);
   const resolved = resolve(options);
-  // Not the handle's own memory: the file is no longer mapped there when no thread of this process has it open.
+  // The region may lie in another memory than that of the handle: once no thread of this process has the file open, it is no
+  // longer mapped there.
   const region = attachFileRegion(checked);
   try {
     checkMapping(region);
@@ -83,11 +90,15 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
 }
 
 /**
- * Removes the name of a cache; whether there was one. Participants that have the cache open go on with it, apart from
- * whoever opens the name from now on. Its memory is given back when the last participant leaves. Without a name: of the
- * application's own cache, of which `set` and `get` in this thread begin a new one.
+ * Removes the cache with this name. Returns whether there was one. Participants that have it open can still use it. `openCache`
+ * with this name creates a new cache from now on, and the two have nothing in common. The memory of the old one is freed when
+ * its last participant leaves.
  *
- * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user.
+ * Without a name, removes the application's own cache. The next `set` or `get` of this thread creates a new one.
+ *
+ * @throws {TypeError} and {RangeError} naming the argument that is wrong.
+ * @throws {CacheError} `ERR_NOT_OWNER` when the file belongs to another user; `ERR_UNSUPPORTED` when the directory cannot be
+ * used; `ERR_LAYOUT` when there is a directory in place of the file.
  */
 export function destroyCache(): boolean;
 export function destroyCache(name: string, options?: { path?: string | undefined }): boolean;
@@ -103,22 +114,25 @@ export function destroyCache(...args: [string?, { path?: string | undefined }?])
 
 let application: Cache | undefined;
 
-/** The application's own cache. Which one that is, is decided when it is used first. */
+/** Returns the application's own cache. The first call in a thread decides which application that is. */
 function applicationCache(entry: typeof set | typeof get): Cache {
   application ??= openNamed(applicationName(entry), undefined);
   return application;
 }
 
-/** Stores a value in the application's own cache, which needs no configuration: that of `openCache()`. */
+/** Stores a value in the application's own cache, which needs no configuration. `openCache()` opens the same cache. */
 export function set<V>(key: Key, value: V, options?: SetOptions): void {
   applicationCache(set).set(key, value, options);
 }
 
-/** A value of the application's own cache, `undefined` when it is absent. Without a key: everything, as an object. */
+/**
+ * Returns a value of the application's own cache, `undefined` when the key is absent. Without a key, returns an object with all
+ * entries whose keys are strings.
+ */
 export function get<V = any>(key: Key): V | undefined;
 export function get<V = any>(): Record<string, V>;
 export function get<V = any>(...keys: [Key?]): V | undefined | Record<string, V> {
-  // By count, so that a key that is `undefined` by mistake is an error and not everything.
+  // The arguments are counted, so that a key that is `undefined` by mistake is an error and does not return everything.
   if (keys.length > 0) return applicationCache(get).get(keys[0] as Key) as V | undefined;
   const everything: Record<string, V> = {};
   for (const [key, value] of applicationCache(get).entries()) {
@@ -127,5 +141,5 @@ export function get<V = any>(...keys: [Key?]): V | undefined | Record<string, V>
   return everything;
 }
 
-/** An own property like any other, even for a key such as `__proto__`. */
+/** Makes an ordinary property, even for a key such as `__proto__`. */
 const PLAIN = { enumerable: true, configurable: true, writable: true } as const;

@@ -3,15 +3,15 @@
 import { type Cache, openRegion } from "../cache/cache.ts";
 import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "../cache/options.ts";
 import type { CacheHandle } from "../cache/types.ts";
-import { checkMapping, plan, sizeLimits } from "../engine/plan.ts";
+import { checkMapping, plan } from "../engine/plan.ts";
 import { badLayout, unsupported } from "../errors.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
 import { requireMemory } from "../system/cgroup.ts";
 import { describe } from "../values/describe.ts";
 
 /**
- * Creates a cache in memory of this process, which workers join with `attachCache(cache.handle)`. It is gone when the
- * last thread has let go of it.
+ * Creates a cache in the memory of this process. Workers join it with `attachCache(cache.handle)`. Its memory is freed when no
+ * thread uses the cache any more.
  *
  * ```js
  * import { createCache } from "cache-machine";
@@ -22,13 +22,13 @@ import { describe } from "../values/describe.ts";
  * ```
  *
  * @throws {TypeError} and {RangeError} naming the option that is wrong.
- * @throws {CacheError} `ERR_NO_SPACE` when the memory cannot be had, or is more than the container may use;
- * `ERR_UNSUPPORTED` where there is no shared memory, or no WebAssembly with SIMD.
+ * @throws {CacheError} `ERR_NO_SPACE` when there is not enough memory or address space, or the container may not use so much;
+ * `ERR_UNSUPPORTED` where there is no SharedArrayBuffer, no TextEncoder, or no WebAssembly with SIMD.
  */
 export function createCache<V = any>(options?: CreateOptions): Cache<V> {
   const resolved = resolve(options);
   requireSharedMemory();
-  const size = resolveSize(options?.size, sizeLimits()) ?? DEFAULT_SIZE;
+  const size = resolveSize(options?.size) ?? DEFAULT_SIZE;
   requireMemory(size);
   const { base, seats } = plan.of(size);
   const region = createThreadRegion({ base, size, seats });
@@ -43,7 +43,13 @@ export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | u
   return openRegion<V>(attachThreadRegion(handle), resolved);
 }
 
-/** Checks that a value is a handle, and one that this build can join. @internal */
+/**
+ * Checks that a value is a handle, and that this build can join its cache.
+ *
+ * @throws {TypeError} when it is no handle.
+ * @throws {CacheError} `ERR_LAYOUT` when it comes from another version of this package.
+ * @internal
+ */
 export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
   const inside = handle as (CacheHandle & (ThreadHandle | FileHandle)) | null | undefined;
   const { reach, memory, build } = inside ?? {};
@@ -58,7 +64,7 @@ export function checkHandle(handle: CacheHandle): ThreadHandle | FileHandle {
   return inside as ThreadHandle | FileHandle;
 }
 
-/** Whether a value is a shared memory of any realm: realms of test runners and `node:vm` have classes of their own. */
+/** Whether a value is a shared memory of any realm. Test runners and `node:vm` make realms, which have classes of their own. */
 function isSharedMemory(value: unknown): value is WebAssembly.Memory {
   try {
     const bufferOf = Object.getOwnPropertyDescriptor(WebAssembly.Memory.prototype, "buffer")?.get;
@@ -68,14 +74,14 @@ function isSharedMemory(value: unknown): value is WebAssembly.Memory {
   }
 }
 
-/** What is wrong with a value that is no handle. */
+/** Says what is wrong with a value that is no handle, for the error message. */
 function whyNot(handle: unknown): string {
   const right = "the `handle` of a cache, passed by workerData, postMessage or environment data";
   if (typeof handle !== "object" || handle === null) return `must be ${right}, not ${describe(handle)}`;
   if (typeof (handle as Partial<Cache>).handle === "object")
-    return "is a Cache: use its `handle`, as for workerData and postMessage";
+    return "is a Cache: use its `handle`, as with workerData and postMessage";
   if (!Array.isArray(handle) && Object.keys(handle).length === 0) {
-    return "is an empty object, as a Cache becomes when it is posted itself: pass `cache.handle` by workerData or postMessage";
+    return "is an empty object, as a Cache becomes when it is posted itself. Pass `cache.handle` by workerData or postMessage.";
   }
   return `must be ${right}`;
 }

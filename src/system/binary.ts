@@ -1,6 +1,6 @@
 /**
- * The binary of the native part: where it is found, and why it cannot be loaded where that fails. It comes with the package,
- * one file for each processor, and may have moved with a bundle. Nothing here knows what its functions do.
+ * Finds and loads the binary of the native part, and explains why it cannot be loaded. The binary comes with the package, one
+ * file for each processor, and a bundle may have moved it. This file does not know what the functions in it do.
  */
 
 import { existsSync } from "node:fs";
@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { type CacheError, noAddressSpace, noDescriptor, unsupported } from "../errors.ts";
 
 /**
- * Loads the native part into this thread; answers its functions.
+ * Loads the native part into this thread. Returns its functions.
  *
  * @param names the functions that it must have
  * @throws {CacheError} `ERR_UNSUPPORTED` when this platform has no process reach, or the native part is missing or must
@@ -38,8 +38,8 @@ export function loadBinary<T extends object>(names: readonly (keyof T)[]): T {
 }
 
 /**
- * Where the binary of the package is, written so that file tracing and bundlers see that both files are needed. The path
- * starts at `dist/`, because this module is a part of the bundle there.
+ * The place of the binary in the package. Both names are spelled out, so that bundlers and file tracing find both files. The
+ * path starts at `dist/`, because this module is a part of the bundle there.
  */
 function packagedBinary(arch: "x64" | "arm64"): URL {
   return arch === "x64"
@@ -84,7 +84,7 @@ function findBinary(arch: "x64" | "arm64"): string {
   );
 }
 
-/** The error of a binary that is there but could not be loaded: who forbids it, or what is missing. */
+/** Makes the error for a binary that exists but could not be loaded. */
 function loadError(file: string, cause: NodeJS.ErrnoException): CacheError {
   const { message } = cause;
   if (/Too many open files|No file descriptors/i.test(message)) {
@@ -107,7 +107,7 @@ function loadError(file: string, cause: NodeJS.ErrnoException): CacheError {
     }
     return because("this Node.js was told not to load", "Allow native addons");
   }
-  // glibc and musl, when the file system is mounted without the right to execute.
+  // The messages of glibc and of musl when the file system is mounted without the right to execute.
   if (/failed to map segment|Operation not permitted/i.test(message)) {
     return because(
       `the system refuses to execute (${message}): its file system may be mounted with \`noexec\``,

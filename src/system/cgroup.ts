@@ -1,7 +1,6 @@
 /**
- * The memory that a container or a service may have: the limits of its control groups (cgroups). A process with a larger
- * cache would be killed by the kernel without a message once the cache has filled up. Needs no Node.js: in a browser no
- * limit is known.
+ * The memory that a container or a service may use: the limits of its control groups (cgroups). With a larger cache, the kernel
+ * would kill the process without a message once the cache has filled up. In a browser no limit is known.
  */
 
 import { noSpace } from "../errors.ts";
@@ -10,7 +9,7 @@ import { readableSize } from "../size.ts";
 const ROOT = "/sys/fs/cgroup";
 
 /**
- * Refuses a cache that can never fit.
+ * Refuses a cache that is larger than the memory that this process may use.
  *
  * @throws {CacheError} `ERR_NO_SPACE` when a control group of this process allows less than `size` bytes.
  */
@@ -27,9 +26,9 @@ export function requireMemory(size: number): void {
 }
 
 /**
- * The lowest limit of the groups that this process is in, in bytes; `Infinity` when there is none, or none can be read.
+ * The lowest memory limit of all control groups of this process, in bytes. `Infinity` when no limit is set or can be read.
  *
- * @param read the text of a file; throws where there is none
+ * @param read returns the text of a file; throws where there is no such file
  */
 export function memoryLimit(read: (path: string) => string): number {
   const text = (path: string): string => {
@@ -45,10 +44,10 @@ export function memoryLimit(read: (path: string) => string): number {
     /^\d+:(|(?:.*,)?memory(?:,.*)?):(.*)$/gm,
   )) {
     const [folder, file] = controllers === "" ? [ROOT, "memory.max"] : [`${ROOT}/memory`, "memory.limit_in_bytes"];
-    // In a container the path may be that of the host machine, of which only the last part, or nothing, is mounted. A group
-    // that cannot be read sets no limit here, and the innermost group that is mounted lies at the root.
+    // In a container the path may be the path on the host machine, of which only the last part, or nothing, is mounted. Then the
+    // group of the container is at the root. A group that cannot be read sets no limit.
     for (let group = path; ; group = group.slice(0, group.lastIndexOf("/"))) {
-      // "max" and an empty text are not a number, and a number that is not positive is no limit.
+      // "max" and an empty text become NaN. Only a positive number is a limit.
       const bytes = Number.parseInt(text(`${folder}${group === "/" ? "" : group}/${file}`), 10);
       if (bytes > 0 && bytes < limit) limit = bytes;
       if (group === "" || group === "/") break;

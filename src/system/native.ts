@@ -3,9 +3,9 @@
  * `WebAssembly.Memory`, giving an unnamed file its name, locking single bytes of a file, and counting the users of a
  * mapping until their threads end.
  *
- * A small native part, native/cache_machine.c, makes these calls; binary.ts finds and loads it. It is loaded when the first
- * cache of process reach is opened and not before, so importing this module never fails. Nothing here knows of names of
- * caches, of what the bytes mean, or of participants.
+ * A small native part, native/cache_machine.c, makes these calls. binary.ts finds and loads it when the first cache of process
+ * reach is opened and not before, so importing this module never fails. This file knows nothing about names of caches, the
+ * meaning of the bytes, or participants.
  */
 
 import { getSystemErrorName } from "node:util";
@@ -13,18 +13,19 @@ import { noAddressSpace, noSpace, unsupported } from "../errors.ts";
 import { readableSize } from "../size.ts";
 import { loadBinary } from "./binary.ts";
 
-/** The answer of the native part to wrong arguments, with which it makes no call. */
+/** The native part returns this for wrong arguments. Then it has made no system call. */
 const WRONG_ARGUMENT = -4096;
 
 /**
- * Blocks are reserved in steps of this many bytes. tmpfs undoes a call that a signal cuts short. One call for all blocks
- * would start from zero at each tick of a profiler and never end. A step takes less time than such a tick.
+ * Blocks are reserved in steps of this many bytes. When a signal interrupts a call, tmpfs undoes the whole call. With the
+ * signals of a profiler one call for all blocks would begin again each time and never end. A step takes less time than there is
+ * between two such signals.
  */
 const RESERVE_STEP = 1 << 20;
-/** How often the steps of one reservation may be cut short by signals before that is an error. */
+/** How many times signals may interrupt the steps of one reservation before that is an error. */
 const MAX_INTERRUPTIONS = 10_000;
 
-/** The functions of the native part. Each answers 0 or more, a negated errno, or {@link WRONG_ARGUMENT}. */
+/** The functions of the native part. Each returns 0 or more, a negated errno, or {@link WRONG_ARGUMENT}. */
 interface Calls {
   reserve(fd: number, offset: number, length: number): number;
   map(fd: number, range: Uint8Array): number;
@@ -71,11 +72,12 @@ export class Native {
   }
 
   /**
-   * Makes the file exactly `size` bytes long (if it is not longer) with every block reserved, so that no later store
-   * into its mapping can meet a full file system, which would be a SIGBUS.
+   * Makes the file at least `size` bytes long and reserves all of these blocks. Otherwise a later store into its mapping could
+   * find the file system full, and the process would get a SIGBUS.
    *
    * @param size in bytes
-   * @throws {CacheError} `ERR_NO_SPACE` when the file system has no room; the file is then of any length up to `size`.
+   * @throws {CacheError} `ERR_NO_SPACE` when the file system has no room, `ERR_UNSUPPORTED` when it cannot reserve blocks. Some
+   * of the blocks may be reserved then.
    */
   reserve(fd: number, size: number): void {
     let interruptions = 0;
@@ -88,12 +90,13 @@ export class Native {
   }
 
   /**
-   * Maps the first `size` bytes of the file over `memory`, from its byte `base` on. What the memory held there is gone.
-   * The engine unmaps the range when it frees the memory. After a failure the memory is whole, its content lost.
+   * Maps the first `size` bytes of the file over `memory`, from its byte `base` on. The old content of that part is lost, also
+   * after an error; then the part is zeros. V8 unmaps the file when it frees the memory.
    *
    * @param base in bytes, a multiple of 64 KiB
    * @param size in bytes, a multiple of 64 KiB
-   * @throws {CacheError} `ERR_NO_SPACE` when the process has no address space left.
+   * @throws {CacheError} `ERR_NO_SPACE` when the process has no address space left, `ERR_UNSUPPORTED` when the file cannot be
+   * mapped.
    */
   map(fd: number, memory: WebAssembly.Memory, base: number, size: number): void {
     const error = errorOf(this.#calls.map(fd, rangeOf(memory, base, size)));
@@ -101,19 +104,19 @@ export class Native {
   }
 
   /**
-   * Puts private zeros in place of a mapping that nobody has joined. For a memory that is not going to be used any more:
-   * it would keep the blocks of its file in use until it is collected.
+   * Puts private zeros in place of a mapping that no thread has joined. For a memory that is not used any more: otherwise it
+   * would keep the blocks of its file in use until it is collected.
    */
   unmap(memory: WebAssembly.Memory, base: number, size: number): void {
     errorOf(this.#calls.unmap(rangeOf(memory, base, size)));
   }
 
   /**
-   * Counts this thread as one more user of a mapping, in one step, until {@link Native.leave} or the end of the thread,
-   * however it ends. The last user of all threads unmaps the file. Until then both memories are kept.
+   * Adds one user of this thread to a mapping, in one step, until {@link Native.leave} or the end of the thread, however it
+   * ends. The last user of all threads unmaps the file. Until then neither `users` nor `memory` is collected.
    *
-   * @param users one `Int32`, the users in all threads; `-1` once the file was unmapped, for ever
-   * @returns false when the file was unmapped
+   * @param users one `Int32`: the users in all threads, or -1 for ever once the file was unmapped
+   * @returns false when the file was unmapped already, and no user was added
    */
   join(users: SharedArrayBuffer, memory: WebAssembly.Memory, base: number, size: number): boolean {
     const result = this.#calls.join(new Int32Array(users), rangeOf(memory, base, size));
@@ -121,17 +124,18 @@ export class Native {
     return result === 1;
   }
 
-  /** Takes one user of this thread from a mapping; the memory may be zeros from then on. */
+  /** Removes one user of this thread from a mapping. The memory may be zeros from then on. */
   leave(users: SharedArrayBuffer): void {
     errorOf(this.#calls.leave(new Int32Array(users)));
   }
 
   /**
-   * Gives a file opened with `O_TMPFILE` its name, in one step: before it nobody sees the file, and a process that dies
-   * before it leaves nothing behind.
+   * Gives a file that was opened with `O_TMPFILE` its name, in one step. Before this step no other process sees the file, and a
+   * process that dies leaves nothing behind.
    *
-   * @returns false when something of that name exists already
-   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system refuses or /proc is missing.
+   * @returns false when something with that name exists already
+   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system refuses or /proc is missing, `ERR_NO_SPACE` when there is no room
+   * for the name.
    */
   link(fd: number, path: string): boolean {
     const code = nameOf(errorOf(this.#calls.link(fd, path)));
@@ -149,7 +153,7 @@ export class Native {
   /**
    * Takes the lock of one byte, which may lie past the end of the file, for the open file description of `fd`.
    * The kernel gives it back when the last descriptor of that description closes, however its owner ends.
-   * A byte that the same description holds already is taken once more without an effect.
+   * When the same description holds the lock already, nothing happens and the result is true.
    *
    * @returns false when another open file description holds it
    * @throws {CacheError} `ERR_UNSUPPORTED` when the file system or the kernel has no such locks.
@@ -158,22 +162,22 @@ export class Native {
     return this.#lock("lock", fd, byte);
   }
 
-  /** Gives back a lock that {@link Native.tryLock} took. Nothing happens to a byte that is not held. */
+  /** Gives back a lock that {@link Native.tryLock} took. Nothing happens if the byte is not locked. */
   unlock(fd: number, byte: number): void {
     this.#lock("unlock", fd, byte);
   }
 
   /**
-   * Takes the lock of a whole directory for the open file description of `fd`, until that closes.
+   * Takes the lock of a whole directory for the open file description of `fd`, until that is closed.
    *
-   * @returns false when another one holds it; true also where directories cannot be locked
+   * @returns false when another open file description holds it; true also where directories cannot be locked
    */
   tryLockDirectory(fd: number): boolean {
     return nameOf(errorOf(this.#calls.lockDirectory(fd))) !== "EAGAIN";
   }
 
   #lock(call: "lock" | "unlock", fd: number, byte: number): boolean {
-    // The call does not wait, so local file systems never answer EINTR. Others may, and then a few more tries settle it.
+    // The call does not wait, so local file systems never return EINTR. Other file systems may, but not many times in a row.
     for (let tries = 0; ; tries++) {
       const error = errorOf(this.#calls[call](fd, byte));
       if (error === 0) return true;
@@ -188,7 +192,7 @@ function rangeOf(memory: WebAssembly.Memory, base: number, size: number): Uint8A
   return new Uint8Array(memory.buffer, base, size);
 }
 
-/** The errno of a call's answer, 0 for none. */
+/** The errno in the result of a call, or 0 for success. */
 function errorOf(result: number): number {
   if (result === WRONG_ARGUMENT) throw new TypeError("cache-machine: wrong argument for the native part");
   return result < 0 ? -result : 0;
@@ -198,7 +202,7 @@ function nameOf(error: number): string | undefined {
   return error > 0 ? getSystemErrorName(-error) : undefined;
 }
 
-/** An error for which there is no advice, in the shape of Node.js's own system errors. */
+/** Makes an error for which there is no advice, like the system errors of Node.js. */
 function systemError(syscall: string, errno: number): Error {
   const code = nameOf(errno);
   return Object.assign(new Error(`${code}: ${syscall} failed`), { code, errno: -errno, syscall });

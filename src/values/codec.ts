@@ -40,7 +40,7 @@ export interface Codec {
   encode(value: unknown): Uint8Array;
   /**
    * @param bytes - what {@link encode} returned, here or in another process: a private copy that may be kept.
-   * @returns the value. What it throws becomes the `cause` of an `ERR_DATA`.
+   * @returns the value. An error that `decode` throws becomes the `cause` of an `ERR_DATA`.
    */
   decode(bytes: Uint8Array): unknown;
 }
@@ -81,7 +81,7 @@ export class ValueCodec {
    * @param custom - replaces JSON and `devalue`. Values of the other types are encoded as without it. Values that were stored
    * without it can still be read.
    * @param on - the runtime whose methods are used; only tests pass another than their own.
-   * @throws TypeError naming `codec` when it lacks `encode` or `decode`.
+   * @throws {TypeError} naming `codec` when it lacks `encode` or `decode`.
    */
   constructor(custom?: Codec, on: Runtime = runtime) {
     if (custom !== undefined && (typeof custom?.encode !== "function" || typeof custom.decode !== "function")) {
@@ -116,8 +116,8 @@ export class ValueCodec {
    * Of a view, only the bytes that it shows are stored.
    * @param target - where the bytes go if they fit; private or shared memory. Bytes after the value may be overwritten.
    * @returns the length in bytes.
-   * @throws TypeError when `value` itself cannot be stored, or when `codec.encode` returns no bytes.
-   * @throws CacheError `ERR_DATA` when something within `value` cannot be stored (the message names its place), or when it has
+   * @throws {TypeError} when `value` itself cannot be stored, or when `codec.encode` returns no bytes.
+   * @throws {CacheError} `ERR_DATA` when something within `value` cannot be stored (the message names its place), or when it has
    * too many levels. Errors of getters, of `toJSON` and of the codec are passed on unchanged.
    */
   encode(value: unknown, target: Uint8Array): number {
@@ -258,9 +258,9 @@ export class ValueCodec {
    * @param owned - whether `source` is private memory that holds exactly the value, and that nobody else will use: then
    * binary data is returned without a copy.
    * @returns a new value. It does not share memory with `source`, unless `owned`.
-   * @throws CacheError `ERR_DATA` for a value that this participant cannot read: bytes that no value has, a class that its
-   * runtime lacks, a value that was stored with a `codec` if it has none, or that its `codec` cannot decode (then the error
-   * of the codec is the `cause`).
+   * @throws {CacheError} `ERR_DATA` for a value that this participant cannot read: bytes that no value has, a class that its
+   * runtime lacks, a value that was stored with a `codec` when this participant has none, or a value that its `codec` cannot
+   * decode (then the error of the codec is the `cause`).
    */
   decode(type: number, source: Uint8Array, start: number, length: number, owned = false): unknown {
     if (start + length > source.length) throw unreadable("its length exceeds its memory");

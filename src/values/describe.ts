@@ -1,11 +1,11 @@
 /**
- * What an object is. The answer comes from what the object holds, not from what it says about itself: neither
- * `Symbol.toStringTag`, nor a method that somebody replaced, nor another realm (test runners and `node:vm` make realms)
- * changes it. Relies on the runtime only. Must not know how a value is stored.
+ * Finds the class of an object. The answer depends on the content of the object, and not on its description of itself: neither
+ * `Symbol.toStringTag`, nor a replaced method, nor another realm (test runners and `node:vm` make realms) changes it. Relies on
+ * the runtime only. Must not know how a value is stored.
  */
 
 type Class = abstract new (...args: never[]) => object;
-/** Returns what an object of one class holds. Throws for objects of all other classes. */
+/** Returns the content of an object of one class. Throws for objects of all other classes. */
 type Content = (this: unknown) => unknown;
 
 const getter = (of: Class, name: string): Content =>
@@ -66,12 +66,12 @@ export function classOf(value: object): string {
   return name === "Error" || holds(value, contents.get(name) ?? contentOfTemporal(name)) ? name : "Object";
 }
 
-/** What an object of the class `name` holds: its entries, its time, its text, or its primitive value. */
+/** The content of an object of the class `name`: its entries, its time, its text, or its primitive value. */
 export function contentOf(value: object, name: string): unknown {
   return (contents.get(name) ?? contentOfTemporal(name))?.call(value);
 }
 
-/** Whether this is an error of another realm, whatever name it claims. Older runtimes cannot tell, and answer `false`. */
+/** Whether this is an error, also of another realm, whatever name it claims. Older runtimes cannot tell: then `false`. */
 function isForeignError(value: object): boolean {
   return (Error as { isError?: (value: unknown) => boolean }).isError?.(value) === true;
 }

@@ -11,7 +11,7 @@ import { isWellFormed } from "./text.ts";
 /** The length in bytes of the longest key. A string counts in UTF-8, or in UTF-16 if it has lone surrogates. */
 export const KEY_LIMIT = 4096;
 
-/** What {@link KeyCodec.write} returns for a key that is too long. */
+/** The result of {@link KeyCodec.write} for a key that is too long. */
 export const KEY_TOO_LONG = -1;
 
 /** The key kind in a result of {@link KeyCodec.write}: `KEY_STRING`, `KEY_BYTES` or `KEY_ILL_FORMED`. */
@@ -41,7 +41,7 @@ export class KeyCodec {
    * @returns `length << 2 | key kind`, one number, so that nothing is allocated: see {@link keyLength} and {@link keyKind}.
    * {@link KEY_TOO_LONG} for a key above the limit: no entry has such a key, so a read misses, and a store throws
    * {@link KeyCodec.tooLong}.
-   * @throws TypeError when the key is neither a string nor bytes.
+   * @throws {TypeError} when the key is neither a string nor bytes.
    */
   write(key: string | Uint8Array, target: Uint8Array): number {
     if (typeof key === "string") {
@@ -66,7 +66,7 @@ export class KeyCodec {
   #writeLong(key: string, target: Uint8Array): number {
     const length = key.length;
     const limit = limitOf(target);
-    // Every character takes at least a byte. So this key cannot fit, and need not be encoded.
+    // Every character takes at least a byte, so this key is too long in every encoding.
     if (length > limit) return KEY_TOO_LONG;
     const { read, written } = this.#runtime.encodeInto(key, target);
     if (written !== length && !isWellFormed(key)) {

@@ -1,8 +1,8 @@
 /**
- * What this JavaScript runtime offers for moving text and bytes, for keys and values alike. Node.js has native text methods
- * on the prototype of `Buffer`, and these are used where they exist. Elsewhere plain JavaScript gives the same bytes; tests
- * ask for it in Node.js, too. The memory that is read or written may be shared. Browsers refuse shared memory in
- * `TextDecoder` and `TextEncoder`, so there text goes through private memory.
+ * The methods of this JavaScript runtime that move text and bytes, for keys and values alike. Node.js has native text methods on
+ * the prototype of `Buffer`, and these are used where they exist. Elsewhere plain JavaScript gives the same bytes; tests use it
+ * in Node.js, too. The memory that is read or written may be shared. Browsers refuse shared memory in `TextDecoder` and
+ * `TextEncoder`, so there text goes through private memory.
  *
  * Must not know keys, values or the engine.
  */
@@ -10,8 +10,8 @@
 import { unsupported } from "../errors.ts";
 
 /**
- * Where `TextEncoder` and `TextDecoder` come from: this realm, or `node:util` where somebody made a realm without them
- * (jest-environment-jsdom does). `undefined` where neither has them: then the package can still be imported, and
+ * Where `TextEncoder` and `TextDecoder` come from: this realm, or `node:util` in a realm that was made without them (by
+ * jest-environment-jsdom, for example). `undefined` where neither has them: then the package can still be imported, and
  * {@link requireEncoding} throws when a cache is opened.
  */
 const encodings =

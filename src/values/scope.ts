@@ -15,9 +15,9 @@ export interface Scope {
   readonly salt: number;
   /** The names of the namespaces, the outermost first. */
   readonly path: readonly string[];
-  /** What the keys begin with. */
+  /** The bytes with which every key of the scope begins. The first byte is filled in for each key. */
   readonly prefix: Uint8Array;
-  /** What the visible tags begin with. */
+  /** The bytes with which every visible tag of the scope begins. */
   readonly tagPrefix: Uint8Array;
   /** The hidden tags: one for each namespace of the path, in the same order. */
   readonly hidden: readonly Uint8Array[];
@@ -28,13 +28,13 @@ const NOTHING: Uint8Array = new Uint8Array(0);
 export const ROOT: Scope = { id: "", salt: 0, path: [], prefix: NOTHING, tagPrefix: NOTHING, hidden: [] };
 
 /**
- * The most bytes of an id, and the most namespaces within one another. The engine has room for as much in addition to the
- * longest key and the most tags. So the limits of keys and tags are the same in every namespace.
+ * The most bytes of an id, and the most namespaces within one another. The engine has room for them in addition to the longest
+ * key and the most tags. So the limits of keys and tags are the same in every namespace.
  */
 const LONGEST_ID = 255;
 const DEEPEST = 16;
 
-/** Stands before and after the id in a tag. UTF-8 never has this byte, so the tags of the cache itself are different. */
+/** The byte before and after the id in a tag prefix. UTF-8 never has this byte, so the tags of the cache itself are different. */
 const MARK = 0xff;
 
 /**
@@ -53,8 +53,8 @@ export function scopeOf(path: readonly string[]): Scope {
   const text = encoder.encode(id);
   if (text.length > LONGEST_ID || path.length > DEEPEST) {
     throw new RangeError(
-      `name: namespaces must be nested at most ${DEEPEST} deep, and their names must take at most ${LONGEST_ID} bytes in ` +
-        "all, of which each takes 2 to 4 in addition to its UTF-8. Use fewer or shorter names.",
+      `name: namespaces must be nested at most ${DEEPEST} deep, and all names together must take at most ${LONGEST_ID} bytes. ` +
+        "Each name takes its UTF-8 and 2 to 4 bytes more. Use fewer or shorter names.",
     );
   }
   // [the key kind, filled in for each key │ length of the text, 2 bytes │ text]

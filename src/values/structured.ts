@@ -1,8 +1,8 @@
 /**
  * Structured data ↔ text, by the library `devalue`. Map, Set, Date, RegExp, bigint, binary data, -0, holes, cycles and
  * repeated references come back as they were. What cannot be stored is refused, and the error names its place. Any text is
- * safe to read, even from a hostile participant: it becomes a value or an error. This file decides what devalue leaves to its
- * users: the class of an object, `toJSON`, class instances, errors, views, the limit of levels.
+ * safe to read, even from a hostile participant: it becomes a value or an error. devalue leaves some decisions to its users, and
+ * this file makes them: the class of an object, `toJSON`, class instances, errors, views, the limit of levels.
  *
  * Relies on `describe.ts` for the class of an object. Must not know how text becomes bytes.
  */
@@ -103,13 +103,13 @@ const READING: ParseOptions = {
 };
 
 /**
- * Returns the data to store for a value: what its `toJSON` returns, as with JSON.stringify, or the value itself.
+ * Returns the data to store for a value: the result of its `toJSON`, as with JSON.stringify, or the value itself.
  * @param key - the name or index under which the value was found.
  */
 export function toData(value: unknown, key: unknown = ""): unknown {
   if (typeof value !== "object" || value === null) return value;
   const { toJSON } = value as { toJSON?: unknown };
-  // A thenable is refused later, even if it has a `toJSON`: somebody forgot `await`.
+  // A thenable is refused later, even if it has a `toJSON`: most likely an `await` was forgotten.
   if (typeof toJSON !== "function" || isThenable(value)) return value;
   const name = classOf(value);
   // Objects of the other classes are stored as such.
@@ -118,7 +118,7 @@ export function toData(value: unknown, key: unknown = ""): unknown {
 
 /**
  * Turns an object into text.
- * @throws what {@link unstorable} and {@link tooDeep} make.
+ * @throws the errors of {@link unstorable} and {@link tooDeep}. Errors of getters and of `toJSON` are passed on.
  */
 export function toText(value: object, reducers: Reducers): string {
   // A getter may store another value during this call.
@@ -147,7 +147,7 @@ export function fromText(text: string, revivers: Reducers): unknown {
     if (isTooDeep(entries)) throw unreadable(`it has more than ${DEEPEST} levels`);
     return unflatten(entries as unknown[], revivers, READING);
   } catch (error) {
-    // A short stack is the caller's doing. It says nothing about the value.
+    // The caller had too little stack left. That says nothing about the value.
     if (error instanceof CacheError || isStackOverflow(error)) throw error;
     throw unreadable(`this runtime cannot read an object in it (${quoted(error)})`, error);
   }

@@ -56,7 +56,7 @@ export default [
     breaks: "A1",
     what: "any file of a possible length is a cache",
     file: "src/memory/private-file.ts",
-    find: "plan.inspect(header, stat.size);",
+    find: "plan.inspect(header, stat.size, path);",
     replace: "void plan;",
     first: [...ERRORS, ...PRIVATE_FILE],
   },
