@@ -183,8 +183,8 @@ async function soak() {
     add(rows, name, report);
     if (values.log !== undefined) appendFileSync(values.log, `${JSON.stringify(report)}\n`);
     if (report.broken !== undefined) {
-      console.error(`\nBROKEN after ${elapsed().toFixed(1)} minutes: ${report.broken}`);
-      console.error(`again: npm run soak -- --seed ${partSeed} --only ${name} --round ${round}`);
+      console.error(`\nVIOLATION after ${elapsed().toFixed(1)} minutes: ${report.broken}`);
+      console.error(`repeat with: npm run soak -- --seed ${partSeed} --only ${name} --round ${round}`);
       break;
     }
   }
@@ -231,14 +231,14 @@ function partOf({ what, ...kind }, left) {
   return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
 }
 
-/** Calls that the end of the stack cuts off. */
+/** Calls that the end of the stack or `node:vm` cuts off. */
 async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
   const { overflows, operations, checks } = await fixture("test/host/overflow-main.mjs", plan);
   return { ...NOTHING, overflows, operations, survivorSteps: checks };
 }
 
-/** Keys that are chosen to meet the keys of a rate limiter. */
+/** Keys that are chosen to collide with the keys of a rate limiter. */
 async function aimed(rounds, { seed }) {
   const { terminations, operations } = await fixture("test/hostile/aimed-keys-main.mjs", {
     name: `soak-${process.pid}`,
@@ -288,15 +288,20 @@ function table(rows, seconds) {
     name,
     {
       "longest ms": row.longestMs,
-      "beyond the run queue": row.unexplainedMs,
-      [`> ${BLOCKED_MS} ms`]: row.unexplained,
-      "by the cache": row.ours,
+      "ms not queued": row.unexplainedMs,
+      [`not queued > ${BLOCKED_MS} ms`]: row.unexplained,
+      "of these by the cache": row.ours,
       "control ms": row.controlMs,
-      "control beyond": row.controlUnexplainedMs,
+      "control ms not queued": row.controlUnexplainedMs,
       [`control > ${BLOCKED_MS} ms`]: row.controlUnexplained,
     },
   ]);
+  console.log(
+    "Delays of single operations. Queued: ready to run, but without a processor. Control: a thread without a cache.",
+  );
   console.table(Object.fromEntries(stalls));
   const deaths = all.kills + all.terminations;
-  console.log(`${(deaths / seconds).toFixed(1)} deaths a second; longest beyond the run queue: ${all.worst}`);
+  console.log(
+    `${(deaths / seconds).toFixed(1)} deaths a second; longest delay apart from waiting for a processor: ${all.worst}`,
+  );
 }

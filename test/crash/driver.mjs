@@ -205,7 +205,7 @@ function summary(reports) {
 }
 
 /** Checks a cache after all the deaths; nobody else may have it open. */
-export function aftermath(cache, journal, { name, size, reach, roomy, random }) {
+function aftermath(cache, journal, { name, size, reach, roomy, random }) {
   const stats = cache.stats();
   const sound = (when) => {
     const broken = cache.validate();

@@ -111,7 +111,7 @@ beforeAll(() => {
   project("b");
 });
 
-/** How code of a project is started; each prints the name of its application's cache, however often. */
+/** How code of a project is started. Each way prints the name of the application's cache, once or more often. */
 const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ["as a script", (folder) => run([path.join(folder, "app.js")])],
   ["as a script, from its folder", (folder) => run(["app.js"], { cwd: folder })],
@@ -120,15 +120,21 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ["as a folder", (folder) => run(["."], { cwd: folder })],
   ["as a folder, from elsewhere", (folder) => run([folder])],
   ["as a module", (folder) => run(["app.mjs"], { cwd: folder })],
-  ["with a query", (folder) => run([globalTool, path.join(folder, "query.mjs")])],
+  ["as a module with a query in its URL", (folder) => run([globalTool, path.join(folder, "query.mjs")])],
   ["by a tool that is installed for everybody", (folder) => run([globalTool, path.join(folder, "app.js")])],
-  ["by the link of such a tool, as a module", (folder) => run([globalBin, path.join(folder, "app.mjs")])],
   [
-    "by such a tool in the folder of another project",
+    "as a module, by the link of a tool that is installed for everybody",
+    (folder) => run([globalBin, path.join(folder, "app.mjs")]),
+  ],
+  [
+    "by a tool that is installed for everybody, in the folder of another project",
     (folder) => run([globalBin, path.join(folder, "sub/deep.js")], { cwd: path.join(place, "elsewhere") }),
   ],
   ["by a tool that is linked to a checkout", (folder) => run([linkedBin, path.join(folder, "app.js")])],
-  ["by a tool of its own", (folder) => run(["node_modules/.bin/tool", path.join(folder, "app.js")], { cwd: folder })],
+  [
+    "by a tool in its own node_modules",
+    (folder) => run(["node_modules/.bin/tool", path.join(folder, "app.js")], { cwd: folder }),
+  ],
   ["by a dependency, in a timer", (folder) => run([globalTool, path.join(folder, "node_modules/timer/index.js")])],
   [
     "on the command line",
@@ -144,18 +150,18 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ],
   ["in threads and processes of pools", (folder) => run([path.join(folder, "loaded.js")])],
   [
-    "in threads and processes of a main thread without the package",
+    "in threads and processes of a main thread that does not load the package",
     (folder) => run([path.join(folder, "unloaded.js")]),
   ],
   ["in threads and processes under a tool", (folder) => run([globalTool, path.join(folder, "loaded.js")])],
   [
-    "in threads and processes under a tool, without the package",
+    "in threads and processes under a tool, of a main thread that does not load the package",
     (folder) => run([globalTool, path.join(folder, "unloaded.js")]),
   ],
-  ["where errors are made differently", (folder) => run([globalTool, path.join(folder, "odd.js")])],
-  ["where errors cannot be changed", (folder) => run([globalTool, path.join(folder, "frozen.js")], { cwd: folder })],
+  ["where Error.prepareStackTrace is replaced", (folder) => run([globalTool, path.join(folder, "odd.js")])],
+  ["where Error is frozen", (folder) => run([globalTool, path.join(folder, "frozen.js")], { cwd: folder })],
   [
-    "where nothing can be changed",
+    "with --frozen-intrinsics",
     (folder) => run(["--frozen-intrinsics", globalTool, path.join(folder, "app.js")], { cwd: folder }),
   ],
   [

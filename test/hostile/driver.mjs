@@ -154,7 +154,7 @@ class Watch {
     const seen = new Map();
     let stuck;
     const watching = new Promise((_, reject) => {
-      const look = () => {
+      const poll = () => {
         for (const user of this.#users) {
           const steps = this.#word(user, 0);
           if (seen.get(user)?.steps !== steps) seen.set(user, { steps, since: performance.now() });
@@ -164,7 +164,7 @@ class Watch {
           }
         }
       };
-      stuck = setInterval(look, 500);
+      stuck = setInterval(poll, 500);
     });
     const failures = this.#users.map((user) => user.failed);
     try {

@@ -181,7 +181,7 @@ describe("the tools of these tests", () => {
   });
 });
 
-describe("any bytes in the shared memory", () => {
+describe("a cache with any bytes in its shared memory", () => {
   it.each([
     ["with a near cache", {}],
     ["without a near cache", { near: 0, frozenObjects: true }],

@@ -4,7 +4,7 @@
  */
 import { GRENADES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
 
-export class Violation extends Error {
+class Violation extends Error {
   name = "Violation";
 }
 

@@ -7,9 +7,9 @@ import { ALL_KEYS, ALL_TAGGED, BUSY, DONE, NO, OP, PENDING, Recorder, YES } from
 import { Stalls } from "./stalls.mjs";
 
 /** The keys: plain ones, then large ones, then counters. */
-export const PLAIN = 6;
-export const LARGE = 2;
-export const COUNTERS = 4;
+const PLAIN = 6;
+const LARGE = 2;
+const COUNTERS = 4;
 export const KEYS = PLAIN + LARGE + COUNTERS;
 /** Number of keys with a tag: all but the counters, because `increment` sets no tags. */
 export const TAGGED = PLAIN + LARGE;

@@ -146,7 +146,7 @@ export async function fire(plan) {
       injectors.push(injector("kills", i, killed), injector("terminations", 4 + i, terminated));
     }
     await Promise.race([failed, Promise.all(injectors)]);
-    const burntMs = performance.now() - from;
+    const ranMs = performance.now() - from;
     log.stop();
     const reports = await patient(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop");
     const idle = await patient(control.stop(), "the control stops");
@@ -162,7 +162,7 @@ export async function fire(plan) {
       busy: told.reduce((sum, report) => sum + report.busy, busy),
       ...sumOfStalls([...told, stalls.report]),
       control: sumOfStalls([idle]),
-      burntMs: Math.round(burntMs),
+      ranMs: Math.round(ranMs),
       checkMs: Math.round(checkMs),
       ...after,
     };

@@ -1,6 +1,6 @@
 /**
- * Tests linearizability under fire: processes and threads change a few keys of one cache, while some of them are killed, terminated
- * and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs) must find
+ * Tests linearizability while participants die: processes and threads change a few keys of one cache, and some of them are killed,
+ * terminated and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs) must find
  * an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
  * with random ones that are known to be right or wrong.
  *
@@ -322,7 +322,7 @@ describe("recording", () => {
     expect([log.full, pen.room(1), log.full]).toEqual([false, false, true]);
   });
 
-  it("stalls count operations that run or sleep too long, apart from those that other work blocks", () => {
+  it("stalls count operations that take too long, and separately those of them that ran or slept in that time", () => {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
     const during = (act: () => void) => {
       const stalls = new Stalls();
@@ -339,7 +339,7 @@ describe("recording", () => {
     expect(during(() => {})).toEqual([0, 0]);
     expect(during(() => Atomics.wait(sleeper, 0, 0, 130))).toEqual([1, 1]);
     expect(during(spin)).toEqual([1, 1]);
-    // Blocked by another program: unexplained, but not by the cache.
+    // The thread waits for another program: this time is not explained by the machine, and is not caused by the cache either.
     expect(during(() => execFileSync("sleep", ["0.2"]))).toEqual([1, 0]);
   });
 });
@@ -353,7 +353,7 @@ describe("a cache whose participants are killed, terminated and stopped", () => 
   ];
 
   /** Runs a plan in a process of its own, with flags of V8 that the measurements need (stalls.mjs). */
-  function burn(plan: object): Promise<Record<string, any>> {
+  function runApart(plan: object): Promise<Record<string, any>> {
     const main = fork(new URL("driver-process.mjs", import.meta.url), [JSON.stringify(plan)], {
       execArgv: MEASURED,
     });
@@ -371,7 +371,7 @@ describe("a cache whose participants are killed, terminated and stopped", () => 
     { timeout: 180_000 },
     async ({ what, ...plan }) => {
       const [kills, terminations, freezes] = [8 * rounds, 12 * rounds, 5 * rounds];
-      const result = await burn({ ...plan, kills, terminations, freezes, seed });
+      const result = await runApart({ ...plan, kills, terminations, freezes, seed });
       console.log(what, JSON.stringify(result));
       expect(result).toMatchObject({ kills, terminations, freezes });
       expect(result.operations).toBeGreaterThan(2_000);

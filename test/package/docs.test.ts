@@ -116,7 +116,7 @@ describe("running blocks of code", () => {
     ["is called a systemd unit and is none", "```ini\n[Service]\nnonsense\n```\n", "not a line of a unit"],
     ["is called a Dockerfile and is none", "```dockerfile\nFORM node\n```\n", "not a line of a Dockerfile"],
     ["is of an unknown language", "```perl\n1\n```\n", "unknown language"],
-  ])("a block that %s is reported", async (_, text, complaint) => {
+  ])("a block of code that %s is reported", async (_, text, complaint) => {
     expect((await complaints(text)).join("\n")).toContain(complaint);
   });
 

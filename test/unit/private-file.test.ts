@@ -41,7 +41,7 @@ describe("a file under the name of a cache", () => {
   test.each([
     ["empty", ""],
     ["short", "x".repeat(1000)],
-    ["of no whole pages", "x".repeat(PAGE + 1)],
+    ["of a size that is no multiple of a page", "x".repeat(PAGE + 1)],
     ["of zeros", "\0".repeat(SIZE)],
     ["foreign", "x".repeat(SIZE)],
   ])("a file that is %s is ERR_LAYOUT and stays as it is", (_, content) => {
@@ -215,7 +215,7 @@ describe("a file under the name of a cache", () => {
     expect(at(open())[0]).toBe(21);
   });
 
-  test("a file renamed over a cache leaves the participants as they are, and is what later openings get", () => {
+  test("renaming a file over a cache does not affect its participants, and later openings get the new file", () => {
     const region = open();
     at(region)[0] = 22;
     const next = path.join(directory, "next");
@@ -235,7 +235,7 @@ describe("a file under the name of a cache", () => {
   });
 
   test.skipIf(!isRoot)(
-    "another user of a directory for all cannot open, destroy or replace a cache (needs root)",
+    "in a directory for all users, another user cannot open, destroy or replace a cache (needs root)",
     () => {
       fs.chmodSync(directory, 0o1777);
       const region = open();
