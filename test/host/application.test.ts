@@ -186,7 +186,7 @@ describe("the application is the project whose code runs", () => {
     }
   });
 
-  test.each(WAYS)("code that runs %s finds the cache of its project", { timeout: WATCHDOG_MS }, async (_, start) => {
+  test.each(WAYS)("code finds the cache of its project when it runs %s", { timeout: WATCHDOG_MS }, async (_, start) => {
     for (const [name, expected] of namesOf) {
       expect(new Set(await start(path.join(place, name)))).toEqual(new Set([expected]));
     }
@@ -273,35 +273,39 @@ describe("the name of the application's cache", () => {
   const NAMES: [string, string][] = [
     ["28 characters of three bytes", "日本語".repeat(9) + "字"],
     ["an emoji at the 64th place", `${"x".repeat(63)}👍🏽`],
-    ["emoji everywhere", "👩‍👩‍👧‍👦".repeat(8)],
-    ["Arabic", "التطبيق الخاص بي ".repeat(4).trim()],
-    ["spaces, dots and percent signs", " a%20b..c #?&"],
-    ["only a dot and letters", ".config"],
-    ["the longest there is", "n".repeat(200)],
-    ["a backslash and a line feed", "a\\b\nc"],
+    ["nothing but emoji", "👩‍👩‍👧‍👦".repeat(8)],
+    ["an Arabic text", "التطبيق الخاص بي ".repeat(4).trim()],
+    ["a text with spaces, dots and percent signs", " a%20b..c #?&"],
+    ["a dot and letters", ".config"],
+    ["200 letters", "n".repeat(200)],
+    ["a text with a backslash and a line feed", "a\\b\nc"],
   ];
 
-  test.each(NAMES)("is readable and well-formed for a folder called %s", { timeout: WATCHDOG_MS }, async (_, name) => {
-    const parent = path.join(place, `names-${mark}`);
-    const folder = path.join(parent, name);
-    write(
-      `${folder}/app.js`,
-      `const { openCache, set, get } = require(${JSON.stringify(root)});
+  test.each(NAMES)(
+    "is readable and well-formed for a folder or project whose name is %s",
+    { timeout: WATCHDOG_MS },
+    async (_, name) => {
+      const parent = path.join(place, `names-${mark}`);
+      const folder = path.join(parent, name);
+      write(
+        `${folder}/app.js`,
+        `const { openCache, set, get } = require(${JSON.stringify(root)});
       set("k", 1); console.log(JSON.stringify([openCache().name, openCache().name.isWellFormed(), get("k")])); require(${JSON.stringify(root)}).destroyCache();`,
-    );
-    // The name comes from the folder, then from the package.json.
-    for (const manifest of [undefined, JSON.stringify({ name }), JSON.stringify({ name: `\ud800${name}` })]) {
-      if (manifest !== undefined) write(`${folder}/package.json`, manifest);
-      const [line = ""] = await run([path.join(folder, "app.js")]);
-      const [told, isWhole, value] = JSON.parse(line);
-      expect([isWhole, value]).toEqual([true, 1]);
-      // The readable part is as much of the name as there is room for.
-      const readable = (told as string).slice(0, -13).replace("\ufffd", "");
-      expect(name.startsWith(readable) && readable.length >= Math.min(name.length, 10)).toBe(true);
-      expect(Buffer.byteLength(encodeURIComponent(told))).toBeLessThan(160);
-    }
-    fs.rmSync(parent, { recursive: true });
-  });
+      );
+      // The name comes from the folder, then from the package.json.
+      for (const manifest of [undefined, JSON.stringify({ name }), JSON.stringify({ name: `\ud800${name}` })]) {
+        if (manifest !== undefined) write(`${folder}/package.json`, manifest);
+        const [line = ""] = await run([path.join(folder, "app.js")]);
+        const [told, isWhole, value] = JSON.parse(line);
+        expect([isWhole, value]).toEqual([true, 1]);
+        // The readable part is as much of the name as there is room for.
+        const readable = (told as string).slice(0, -13).replace("\ufffd", "");
+        expect(name.startsWith(readable) && readable.length >= Math.min(name.length, 10)).toBe(true);
+        expect(Buffer.byteLength(encodeURIComponent(told))).toBeLessThan(160);
+      }
+      fs.rmSync(parent, { recursive: true });
+    },
+  );
 
   test("differs for two folders whose names begin alike", async () => {
     const told = await Promise.all(

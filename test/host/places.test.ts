@@ -160,7 +160,7 @@ describe("the turn of a creator", () => {
     },
   );
 
-  test("a creator waits for a process of the same user until it has created, or is gone", async () => {
+  test("a creator waits for another process of its user that has the turn, until that process is gone", async () => {
     const holder = await lock("--exclusive");
     const script = path.join(directory, "waiting.mjs");
     fs.writeFileSync(
@@ -420,16 +420,16 @@ describe("directories", () => {
 describe("other users", () => {
   /** What another user has put under the name of a cache first. */
   const taken: [string, (file: string) => void][] = [
-    ["a file", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
+    ["a file with mode 600", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
     [
-      "a file for all",
+      "a file with mode 666",
       (file) => {
         fs.writeFileSync(file, "x");
         fs.chmodSync(file, 0o666);
       },
     ],
     ["a directory", (file) => fs.mkdirSync(file)],
-    ["a pipe for all", (file) => execFileSync("mkfifo", ["-m", "666", file])],
+    ["a pipe with mode 666", (file) => execFileSync("mkfifo", ["-m", "666", file])],
     ["a link to nothing", (file) => fs.symlinkSync("/nowhere", file)],
     ["a link to itself", (file) => fs.symlinkSync(file, file)],
   ];

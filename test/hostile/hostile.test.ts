@@ -69,7 +69,7 @@ function tell(what: string, reports: Report[], more: object): void {
   console.log(what, JSON.stringify({ steps, errors, ...more }));
 }
 
-describe("the tools of these tests", () => {
+describe("the tools of the hostile tests", () => {
   it("the parts of the region are where attacker.mjs expects them", () => {
     const cache = createCache({ size: SIZE });
     const region = regionOf(cache);

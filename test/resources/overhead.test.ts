@@ -47,12 +47,9 @@ describe("the memory of an entry", () => {
     ["a boolean", true, 0],
     ["null", null, 0],
     ["a text of two-byte characters, in UTF-16", "Ω€Ω€", 8],
-  ])(
-    "an entry with %s takes no bytes for the value beside its own, rounded up to 16 with the key",
-    (_, value, bytes) => {
-      expect(cost("12345678", value)).toBe(up(32 + 8 + bytes, 16));
-    },
-  );
+  ])("a value takes no more than its own bytes in the record of its entry: %s", (_, value, bytes) => {
+    expect(cost("12345678", value)).toBe(up(32 + 8 + bytes, 16));
+  });
 
   it("an entry that expires takes 8 bytes more", () => {
     expect(cost("12345678", "v".repeat(8), { ttl: 1_000 })).toBe(48 + 16);

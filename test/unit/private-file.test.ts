@@ -43,7 +43,7 @@ describe("a file under the name of a cache", () => {
     ["short", "x".repeat(1000)],
     ["of a size that is no multiple of a page", "x".repeat(PAGE + 1)],
     ["of zeros", "\0".repeat(SIZE)],
-    ["foreign", "x".repeat(SIZE)],
+    ["of other content than a cache", "x".repeat(SIZE)],
   ])("a file that is %s is ERR_LAYOUT and stays as it is", (_, content) => {
     const file = emptyPath();
     fs.writeFileSync(file, content, { mode: 0o600 });
@@ -121,7 +121,7 @@ describe("a file under the name of a cache", () => {
   ];
   const squattersOfRoot: typeof squatters = [
     ["another user's cache", (file) => makeCache(file, 0o600, 65_534), "ERR_NOT_OWNER"],
-    ["another user's cache, open to all", (file) => makeCache(file, 0o666, 65_534), "ERR_NOT_OWNER"],
+    ["another user's cache with mode 666", (file) => makeCache(file, 0o666, 65_534), "ERR_NOT_OWNER"],
     ["another user's pipe", (file) => makePipe(file, 65_534), "ERR_NOT_OWNER"],
   ];
 
