@@ -10,7 +10,7 @@ import { createCache, destroyCache, openCache } from "cache-machine";
 import * as apart from "../host/apart.mjs";
 import { Stalls, sumOfStalls } from "../linearizability/stalls.mjs";
 import { Actor } from "./actor.mjs";
-import { checkValue, generator, makeValue, promise } from "./checked-values.mjs";
+import { checkValue, demand, generator, makeValue } from "./checked-values.mjs";
 import { COUNTERS, Journal, mapJournal } from "./journal.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
@@ -98,14 +98,14 @@ export async function crash(plan) {
     const after = aftermath(witness, journal, { name, size, reach, roomy, random });
     const leaks = resources(witness.handle.id);
     if (reach === "processes") {
-      promise(
+      demand(
         leaks.cacheFiles === 1 && leaks.cacheMaps >= 1 && leaks.cacheMaps <= 2,
         "the dead leave no descriptor and no mapping",
         () => leaks,
       );
     }
-    promise(leaks.files <= before.files + 8, "no descriptor leaks", () => ({ before, leaks }));
-    promise(leaks.maps <= before.maps + 20, "no mapping leaks", () => ({ before, leaks }));
+    demand(leaks.files <= before.files + 8, "no descriptor leaks", () => ({ before, leaks }));
+    demand(leaks.maps <= before.maps + 20, "no mapping leaks", () => ({ before, leaks }));
     return { deaths: dead, steps: sumOf(journal), ...summary(reports), ...after, before, leaks };
   } finally {
     for (const child of children) await child.kill().catch(() => {});
@@ -167,8 +167,8 @@ export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, prog
         if (written % 40_000 === 0) here.step();
       }
       const after = witness.stats();
-      promise(after.reclaims > reclaims + 40, "the log goes round while a writer is stopped", () => after);
-      promise(after.participants === 3, "a stopped writer counts as alive", () => after);
+      demand(after.reclaims > reclaims + 40, "the log goes round while a writer is stopped", () => after);
+      demand(after.participants === 3, "a stopped writer counts as alive", () => after);
       writer.wake();
       progress?.(frozen + 1);
     }
@@ -209,15 +209,15 @@ function aftermath(cache, journal, { name, size, reach, roomy, random }) {
   const stats = cache.stats();
   const sound = (when) => {
     const broken = cache.validate();
-    promise(broken === 0, `the structure is sound ${when}`, () => ({ broken, stats: cache.stats() }));
+    demand(broken === 0, `the structure is sound ${when}`, () => ({ broken, stats: cache.stats() }));
   };
   sound("after the deaths");
-  promise(stats.participants === 1, "only the living are counted", () => stats);
-  if (roomy) promise(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
+  demand(stats.participants === 1, "only the living are counted", () => stats);
+  if (roomy) demand(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
   for (let counter = 0; counter < COUNTERS; counter++) {
     const value = cache.get(`c${counter}`) ?? 0;
     const [least, most] = [journal.counted(counter), journal.attempted(counter)];
-    promise(value <= most && (value >= least || !roomy), "counters hold every increment that returned", () => ({
+    demand(value <= most && (value >= least || !roomy), "counters hold every increment that returned", () => ({
       value,
       least,
       most,
@@ -230,7 +230,7 @@ function aftermath(cache, journal, { name, size, reach, roomy, random }) {
     if (value === undefined) unreadable += cache.has(key) ? 1 : 0;
     else if (typeof value !== "number" && value.length !== 0) checkValue(key, value, now);
   }
-  promise(unreadable === 0, "what is listed can be read", () => ({ unreadable, entries: stats.entries }));
+  demand(unreadable === 0, "what is listed can be read", () => ({ unreadable, entries: stats.entries }));
 
   // Writes twice the size of the cache.
   const block = 4_000;
@@ -241,10 +241,10 @@ function aftermath(cache, journal, { name, size, reach, roomy, random }) {
     const value = cache.get(`r${i}`);
     if (value !== undefined) recent += checkValue(`r${i}`, value, 0) ? 1 : 0;
   }
-  promise(recent >= 18, "what was stored last is there", () => ({ recent }));
+  demand(recent >= 18, "what was stored last is there", () => ({ recent }));
   const now = cache.stats();
-  promise(now.used <= now.capacity && now.bytes <= now.used, "no segment is lost", () => now);
-  promise(now.bytes > now.capacity / 2, "the whole cache is used", () => now);
+  demand(now.used <= now.capacity && now.bytes <= now.used, "no segment is lost", () => now);
+  demand(now.bytes > now.capacity / 2, "the whole cache is used", () => now);
   sound("after it was written anew");
 
   const { handle } = cache;
@@ -252,7 +252,7 @@ function aftermath(cache, journal, { name, size, reach, roomy, random }) {
   const guests = [];
   try {
     if (reach === "processes") while (guests.length < seats - 1) guests.push(apart.openCache(name, { nearCache: 0 }));
-    promise(cache.stats().participants === guests.length + 1, "every seat can be claimed again", () => ({ seats }));
+    demand(cache.stats().participants === guests.length + 1, "every seat can be claimed again", () => ({ seats }));
   } finally {
     for (const guest of guests) guest.close();
   }

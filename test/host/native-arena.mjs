@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { promise } from "../crash/checked-values.mjs";
+import { demand } from "../crash/checked-values.mjs";
 import { MORTAL, patient } from "../crash/driver.mjs";
 
 const PROGRAM = fileURLToPath(new URL("native-terminations.mjs", import.meta.url));
@@ -34,8 +34,8 @@ export async function endings(setup) {
 /** Terminates so many threads, each while it opens its first caches, or a little before or after. */
 export async function opening({ seed, terminations }) {
   const { exit, stdout, stderr } = await endings({ seed, times: terminations });
-  promise(exit[0] === 0 && stderr === "", "a process survives the end of its threads", () => ({ exit, stderr }));
+  demand(exit[0] === 0 && stderr === "", "a process survives the end of its threads", () => ({ exit, stderr }));
   const { states, participants, broken } = JSON.parse(stdout);
-  promise(participants === 1 && broken === 0, "a terminated thread leaves nothing", () => ({ participants, broken }));
+  demand(participants === 1 && broken === 0, "a terminated thread leaves nothing", () => ({ participants, broken }));
   return { terminations: states.reduce((sum, count) => sum + count, 0), states };
 }

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { destroyCache, openCache } from "cache-machine";
-import { generator, makeValue, promise, Violation } from "../crash/checked-values.mjs";
+import { demand, generator, makeValue, Violation } from "../crash/checked-values.mjs";
 import { forked, patient, spawned, thread } from "../crash/driver.mjs";
 import { mapJournal } from "../crash/journal.mjs";
 import { isCounter, KEYS, name as nameOf, TAGGED } from "./actor.mjs";
@@ -120,7 +120,7 @@ export async function fire(plan) {
         stalls.end(since, `fill ${key}`);
       }
       const stats = witness.stats();
-      promise(stats.reclaims > before.reclaims + 20, "the log goes round while a process is stopped", () => stats);
+      demand(stats.reclaims > before.reclaims + 20, "the log goes round while a process is stopped", () => stats);
     };
     const freezer = async (place) => {
       if (wanted.freezes === 0) return;
@@ -227,9 +227,9 @@ function judge(log, { roomy, seed }) {
 function aftermath(cache, roomy) {
   const broken = cache.validate();
   const stats = cache.stats();
-  promise(broken === 0, "the structure is sound after the deaths", () => ({ broken, stats }));
-  promise(stats.participants === 1, "only the living are counted", () => stats);
-  if (roomy) promise(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
+  demand(broken === 0, "the structure is sound after the deaths", () => ({ broken, stats }));
+  demand(stats.participants === 1, "only the living are counted", () => stats);
+  if (roomy) demand(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
   const { evictions, reclaims, compactions } = stats;
   return { evictions, reclaims, compactions };
 }

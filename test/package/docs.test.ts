@@ -129,9 +129,12 @@ describe("running blocks of code", () => {
     ).toEqual([]);
   });
 
-  test.each(all)("the blocks from $place to the next heading run, end with 0 and print no warning", async (section) => {
-    expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
-  });
+  test.each(all.map((section) => [section.place, section] as const))(
+    "the blocks from %s to the next heading run, end with 0 and print no warning",
+    async (_, section) => {
+      expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
+    },
+  );
 });
 
 test("docs/api.md is the generated reference of this version", () => {

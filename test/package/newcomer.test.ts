@@ -371,7 +371,7 @@ describe("error messages", () => {
       'openCache(n, { size: "1mb" }).set("a", Promise.resolve(1))',
       /value: a Promise .*Await it/,
     ],
-    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /store null or delete the key/],
+    ["undefined as a value", 'openCache(n, { size: "1mb" }).set("a", undefined)', /Store null or delete the key/],
     [
       "a handle that was sent as JSON",
       "attachCache(JSON.parse(JSON.stringify(createCache().handle)))",

@@ -88,6 +88,13 @@ const texts: string[] = [
   ...["\ud800", "\udc00", "a\ud800b", "\udc00\ud800", `${ascii}\ud83d`, "\ud800".repeat(5000)],
 ];
 
+/** A primitive value as part of a title: short, and with escapes for what cannot be printed. */
+function shown(value: unknown): string {
+  const text = typeof value === "string" ? JSON.stringify(value) : Object.is(value, -0) ? "-0" : String(value);
+  const full = typeof value === "bigint" ? `${text}n` : text;
+  return full.length <= 40 ? full : `${full.slice(0, 30)}… (${full.length} characters)`;
+}
+
 describe.each(runtimes)("keys on a runtime %s", (_name, on) => {
   const codec = new KeyCodec(on);
   const write = (key: string | Uint8Array, room = KEY_LIMIT + 8): [number, Uint8Array] => {
@@ -95,12 +102,15 @@ describe.each(runtimes)("keys on a runtime %s", (_name, on) => {
     const written = codec.write(key, area);
     return [keyKind(written), area.slice(0, keyLength(written))];
   };
-  it.each(texts.filter((text) => text.length < 1000))("the key %j is read back", (text) => {
-    const [kind, bytes] = write(text);
-    expect(codec.read(kind, bytes, 0, bytes.length)).toBe(text);
-    expect(kind).toBe(/\p{Surrogate}/u.test(text) ? KEY_ILL_FORMED : KEY_STRING);
-    if (kind === KEY_STRING) expect([...bytes]).toEqual([...new TextEncoder().encode(text)]);
-  });
+  it.each(texts.filter((text) => text.length < 1000).map((text) => [shown(text), text] as const))(
+    "the key %s is read back",
+    (_shown, text) => {
+      const [kind, bytes] = write(text);
+      expect(codec.read(kind, bytes, 0, bytes.length)).toBe(text);
+      expect(kind).toBe(/\p{Surrogate}/u.test(text) ? KEY_ILL_FORMED : KEY_STRING);
+      if (kind === KEY_STRING) expect([...bytes]).toEqual([...new TextEncoder().encode(text)]);
+    },
+  );
 
   it("any string is read back, two different strings never become the same bytes, and each runtime writes the same", () => {
     const text = fc.oneof(fc.string({ unit: "binary" }), utf16(60));
@@ -183,9 +193,9 @@ function rawBytes(view: ArrayBufferView): number[] {
 }
 
 describe.each(runtimes)("values on a runtime %s", (_name, on) => {
-  it.each([null, true, false, ...numbers, ...bigints, ...texts])(
-    "a primitive value comes back unchanged, alone and within objects",
-    (value) => {
+  it.each([null, true, false, ...numbers, ...bigints, ...texts].map((value) => [shown(value), value] as const))(
+    "the primitive value %s comes back unchanged, alone and within objects",
+    (_shown, value) => {
       expect(roundTrip(value, on)).toBe(value);
       expect(roundTrip([value, { value }], on)).toStrictEqual([value, { value }]);
     },

@@ -135,7 +135,7 @@ export default [
   {
     name: "files-outlive-the-boot",
     breaks: "I1",
-    what: "what the power left of a cache on a disk is a cache",
+    what: "a file that an earlier boot left on a disk is used as a cache",
     file: "src/memory/place.ts",
     find: "const boot = isMemory(directory) ? undefined : bootId();",
     replace: "const boot = isMemory(directory) ? undefined : bootId()?.replace(/./g, '0');",
@@ -144,7 +144,7 @@ export default [
   {
     name: "another-file-of-that-name",
     breaks: "I1",
-    what: "a handle joins whichever file has the name by now",
+    what: "a handle attaches to whichever file has the name by now",
     file: "src/memory/file.ts",
     find: "if (identityOf(fd) === id && stat.size",
     replace: "if (id !== undefined && stat.size",

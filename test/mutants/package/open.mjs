@@ -6,7 +6,7 @@ export default [
   {
     name: "handles-of-any-build",
     breaks: "A1",
-    what: "a thread with another version of the package joins",
+    what: "a handle from another version of the package is accepted",
     file: "src/open/threads.ts",
     find: "if (build !== plan.build) {",
     replace: "if (build === undefined) {",
@@ -17,7 +17,7 @@ export default [
   {
     name: "memories-of-this-realm",
     breaks: "errors",
-    what: "a handle from another realm is none",
+    what: "a handle from another realm is refused",
     file: "src/open/threads.ts",
     find: "if (!isSharedMemory(memory)",
     replace: "if (!isSharedMemory(memory) || !(memory instanceof WebAssembly.Memory)",
