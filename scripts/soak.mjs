@@ -1,12 +1,12 @@
 /**
  * Runs the crash tests for as long as you like, in all kinds of caches. Processes are killed, threads are terminated, processes are
  * stopped and continued, and threads run out of stack in the middle of calls, all at random moments. The survivors check everything
- * that they read. The parts called `fire` also record all operations, and check that they are linearizable. The first violation
+ * that they read. The parts called `recorded` also record all operations, and check that they are linearizable. The first violation
  * ends the run with exit code 1. Nothing is left behind.
  *
  *   npm run soak -- --minutes 30 --seed 7
  *   npm run soak -- --minutes 45 --kills 10000 --terminations 10000 --freezes 1000 --log soak.jsonl
- *   npm run soak -- --seed 12 --only fire-tight --round 50     (repeats the plan of a part that failed)
+ *   npm run soak -- --seed 12 --only recorded-tight --round 50     (repeats the plan of a part that failed)
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/crash/driver.mjs";
 import { opening } from "../test/host/native-arena.mjs";
-import { fire } from "../test/linearizability/driver.mjs";
+import { checkedRound } from "../test/linearizability/driver.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/linearizability/stalls.mjs";
 
 /** Time limit of a part that runs as a separate program. */
@@ -35,13 +35,13 @@ const NOTHING = {
 /** Survivors pause, so that the processors start victims: every death needs a new start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
 const KINDS = {
-  "fire-tight": { what: "fire", roomy: false },
+  "recorded-tight": { what: "recorded", roomy: false },
   "kill-tight": { what: "crash", how: "kill", reach: "processes", roomy: false },
-  "fire-roomy": { what: "fire", roomy: true },
+  "recorded-roomy": { what: "recorded", roomy: true },
   "terminate-threads-tight": { what: "crash", how: "terminate", reach: "threads", roomy: false },
-  "fire-tight-cleared": { what: "fire", roomy: false, clears: true },
+  "recorded-tight-cleared": { what: "recorded", roomy: false, clears: true },
   "kill-roomy": { what: "crash", how: "kill", reach: "processes", roomy: true },
-  "fire-roomy-cleared": { what: "fire", roomy: true, clears: true },
+  "recorded-roomy-cleared": { what: "recorded", roomy: true, clears: true },
   "terminate-roomy": { what: "crash", how: "terminate", reach: "processes", roomy: true },
   "freeze-tight": { what: "freeze" },
   "terminate-opening": { what: "opening" },
@@ -218,7 +218,7 @@ function partOf({ what, ...kind }, left) {
       return { ...result, kills: 0, freezes: 0, survivorSteps: 0, busy: 0 };
     };
   }
-  const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
+  const freezes = deaths("freezes", Math.ceil(round / (what === "recorded" ? 5 : 2)));
   if (what === "freeze") {
     if (freezes === 0) return undefined;
     return async ({ progress, ...plan }) => {
@@ -228,7 +228,7 @@ function partOf({ what, ...kind }, left) {
   }
   const [kills, terminations] = [deaths("kills"), deaths("terminations")];
   if (kills + terminations + freezes === 0) return undefined;
-  return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
+  return (plan) => checkedRound({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
 }
 
 /** Calls that the end of the stack or `node:vm` cuts off. */

@@ -17,7 +17,7 @@ const MINUTE = 60_000;
 /** Maximum number of events that one step records. */
 const EVENTS_PER_STEP = 4;
 
-export class FireActor {
+export class RecordingActor {
   #cache;
   #pen;
   #log;

@@ -41,10 +41,10 @@ let runs = 0;
  * @param plan.until called to ask whether to end early
  * @throws {Violation} when no order of the operations explains their results
  */
-export async function fire(plan) {
+export async function checkedRound(plan) {
   const { roomy, clears = false, kills = 0, terminations = 0, freezes = 0, width = 3, seed, progress, until } = plan;
   const { capacity = 1 << 16 } = plan;
-  const name = `t-${process.pid}-fire-${++runs}`;
+  const name = `t-${process.pid}-round-${++runs}`;
   const file = `/dev/shm/${name}.log`;
   const random = generator(seed);
   const children = new Set();
@@ -206,7 +206,7 @@ function judge(log, { roomy, seed }) {
   for (const [key, history] of histories.entries()) {
     const found = contradiction(history, { roomy, counter: isCounter(key) });
     if (found === undefined) continue;
-    const path = join(tmpdir(), `cache-machine-fire-${process.pid}-${runs}.txt`);
+    const path = join(tmpdir(), `cache-machine-round-${process.pid}-${runs}.txt`);
     const all = histories.map((events, number) => [
       `── ${nameOf(number)}`,
       ...events.sort((a, b) => a.invoked - b.invoked).map(line),

@@ -4,8 +4,8 @@
  * an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
  * with random ones that are known to be right or wrong.
  *
- * `FIRE_SEED=7 npx vitest run test/linearizability` repeats a plan; the moments of death also depend on the scheduler.
- * `FIRE_ROUNDS` multiplies the number of deaths, 1 by default.
+ * `LINEARIZABILITY_SEED=7 npx vitest run test/linearizability` repeats a plan; the moments of death also depend on the scheduler.
+ * `LINEARIZABILITY_ROUNDS` multiplies the number of deaths, 1 by default.
  */
 import { execFileSync, fork } from "node:child_process";
 import fc from "fast-check";
@@ -14,9 +14,9 @@ import { contradiction } from "./checker.mjs";
 import { ABSENT, BUSY, DONE, Log, NO, OP, PENDING, pagesOf, Recorder, YES } from "./recorder.mjs";
 import { MEASURED, Stalls } from "./stalls.mjs";
 
-const seed = Number(process.env.FIRE_SEED ?? Math.floor(Math.random() * 1e9));
-const rounds = Number(process.env.FIRE_ROUNDS ?? 1);
-console.log(`FIRE_SEED=${seed} FIRE_ROUNDS=${rounds}`);
+const seed = Number(process.env.LINEARIZABILITY_SEED ?? Math.floor(Math.random() * 1e9));
+const rounds = Number(process.env.LINEARIZABILITY_ROUNDS ?? 1);
+console.log(`LINEARIZABILITY_SEED=${seed} LINEARIZABILITY_ROUNDS=${rounds}`);
 
 type Model = { roomy?: boolean; counter?: boolean };
 type Event = Record<string, unknown> & { invoked: number; returned: number; op: string; outcome: number };

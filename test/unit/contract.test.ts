@@ -68,11 +68,14 @@ describe("the limits of TypeScript fit those of the engine", () => {
     expect(scope.prefix.length + KEY_LIMIT).toBeLessThanOrEqual(contract.MAX_KEY);
   });
 
-  test("the most and longest tags in the deepest namespace are not more than MAX_TAGS, and not longer than MAX_TAG", () => {
-    const area = new Uint8Array(contract.TAGS_BYTES);
+  test("the most and longest tags in the deepest namespace are not more than MAX_TAGS, not longer than MAX_TAG, and fit into TAGS_BYTES", () => {
+    // Larger than needed, because a write behind the end of a Uint8Array does nothing.
+    const area = new Uint8Array(2 * contract.TAGS_BYTES);
     const tags = Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(contract.MAX_TAG_NAME, "t"));
     writeTags(area, tags, scope.tagPrefix, scope.hidden);
     expect(area[0]).toBe(tags.length + scope.hidden.length);
+    expect(area.findLastIndex((byte) => byte !== 0)).toBeLessThan(contract.TAGS_BYTES);
+    expect(area.findLastIndex((byte) => byte !== 0)).toBeGreaterThan(tags.length * contract.MAX_TAG_NAME);
     expect(area[0]).toBeLessThanOrEqual(contract.MAX_TAGS);
     expect(scope.tagPrefix.length + contract.MAX_TAG_NAME).toBeLessThanOrEqual(contract.MAX_TAG);
     for (const hidden of scope.hidden) expect(hidden.length).toBeLessThanOrEqual(contract.MAX_TAG);
