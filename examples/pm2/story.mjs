@@ -66,7 +66,10 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
     return { name: victim.name, pid, at, back: first.at, outage, meanwhile, newcomer: first };
   }
 
-  /** Requests the path on new connections, which pm2 distributes in turns, until each process has answered; their names. */
+  /**
+   * Requests the path on new connections, which pm2 gives to its processes in turns, until each process has answered. Returns the
+   * names of the processes.
+   */
   async function visitAll(path) {
     const living = [...scores.processes.values()].filter((score) => score.state !== "killed");
     const missing = new Set(living);

@@ -10,7 +10,7 @@
 import { Worker } from "node:worker_threads";
 import { type Cache, createCache } from "cache-machine";
 import { describe, expect, it } from "vitest";
-import { crash, freeze, patient } from "./driver.mjs";
+import { crash, freeze, inTime } from "./driver.mjs";
 
 const seed = Number(process.env.CRASH_SEED ?? Math.floor(Math.random() * 1e9));
 const rounds = Number(process.env.CRASH_ROUNDS ?? 200);
@@ -96,7 +96,7 @@ describe("a participant that stops while it holds the lock of a bucket, or recla
       worker.once("error", reject);
     });
     const stop = Promise.resolve(Atomics.waitAsync(gate, 0, 0).value).then(() => "stopped");
-    if ((await patient(Promise.race([stop, ended]), change)) !== "stopped") {
+    if ((await inTime(Promise.race([stop, ended]), change)) !== "stopped") {
       Atomics.notify(gate, 0);
       await worker.terminate();
       cache.close();
@@ -105,7 +105,7 @@ describe("a participant that stops while it holds the lock of a bucket, or recla
     const wake = () => {
       Atomics.store(gate, 1, 1);
       Atomics.notify(gate, 1);
-      return patient(ended, `${change} wakes up`);
+      return inTime(ended, `${change} wakes up`);
     };
     return { cache, worker, wake };
   }

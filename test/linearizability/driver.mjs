@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { destroyCache, openCache } from "cache-machine";
 import { demand, generator, makeValue, Violation } from "../crash/checked-values.mjs";
-import { forked, patient, spawned, thread } from "../crash/driver.mjs";
+import { forked, inTime, spawned, thread } from "../crash/driver.mjs";
 import { mapJournal } from "../crash/journal.mjs";
 import { isCounter, KEYS, name as nameOf, TAGGED } from "./actor.mjs";
 import { contradiction, line } from "./checker.mjs";
@@ -77,8 +77,8 @@ export async function checkedRound(plan) {
       forked(surviving(12, inProcess, true), children, PARTICIPANT),
     ];
     control = controlThread(common);
-    await Promise.all(survivors.map((survivor) => patient(survivor.ready, "a survivor starts")));
-    await patient(control.ready, "the control starts");
+    await Promise.all(survivors.map((survivor) => inTime(survivor.ready, "a survivor starts")));
+    await inTime(control.ready, "the control starts");
     const failed = Promise.race(survivors.map((survivor) => survivor.failed));
     const over = () => log.full || until?.() === true;
     const worked = async (place, steps, victim) => {
@@ -86,7 +86,7 @@ export async function checkedRound(plan) {
       const reached = async () => {
         while (log.steps(place) < target && victim.alive()) await new Promise((resolve) => setTimeout(resolve, 1));
       };
-      await patient(Promise.race([victim.failed, failed, reached()]), `participant ${place} works`);
+      await inTime(Promise.race([victim.failed, failed, reached()]), `participant ${place} works`);
     };
 
     /** Kills one victim after the other in a place of the log; the next one starts when the last one is gone. */
@@ -97,8 +97,8 @@ export async function checkedRound(plan) {
         const victim = start(place);
         await worked(place, 1 + mine.below(MAX_STEPS), victim);
         for (const instant = performance.now() + mine.random() * 0.3; performance.now() < instant; );
-        await patient(victim.kill(), "a victim ends");
-        events = log.buried(place, events);
+        await inTime(victim.kill(), "a victim ends");
+        events = log.recordEnd(place, events);
         counted[kind]++;
         progress?.(kind);
       }
@@ -129,15 +129,15 @@ export async function checkedRound(plan) {
       while (counted.freezes < wanted.freezes && !over()) {
         await worked(place, 1 + mine.below(MAX_STEPS), frozen);
         for (const instant = performance.now() + mine.random() * 0.3; performance.now() < instant; );
-        await patient(frozen.stopNow(), "a process is stopped");
+        await inTime(frozen.stopNow(), "a process is stopped");
         fill();
         frozen.wake();
         counted.freezes++;
         progress?.("freezes");
       }
       await worked(place, 1, frozen);
-      await patient(frozen.kill(), "the stopped process ends");
-      log.buried(place);
+      await inTime(frozen.kill(), "the stopped process ends");
+      log.recordEnd(place);
     };
     const killed = (place) => spawned(setup(place, inProcess), children, PARTICIPANT);
     const terminated = (place) => thread(setup(place, inThread), children, PARTICIPANT);
@@ -148,13 +148,13 @@ export async function checkedRound(plan) {
     await Promise.race([failed, Promise.all(injectors)]);
     const ranMs = performance.now() - from;
     log.stop();
-    const reports = await patient(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop");
-    const idle = await patient(control.stop(), "the control stops");
+    const reports = await inTime(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop");
+    const idle = await inTime(control.stop(), "the control stops");
     const told = reports.map(({ report }) => report);
     const checking = performance.now();
     const operations = judge(log, { roomy, seed });
     const checkMs = performance.now() - checking;
-    const after = aftermath(witness, roomy);
+    const after = checkAfterwards(witness, roomy);
     return {
       ...counted,
       operations,
@@ -224,7 +224,7 @@ function judge(log, { roomy, seed }) {
   return histories.reduce((sum, { length }) => sum + length, 0);
 }
 
-function aftermath(cache, roomy) {
+function checkAfterwards(cache, roomy) {
   const broken = cache.validate();
   const stats = cache.stats();
   demand(broken === 0, "the structure is sound after the deaths", () => ({ broken, stats }));

@@ -1,7 +1,7 @@
 /**
  * Tests linearizability while participants die: processes and threads change a few keys of one cache, and some of them are killed,
- * terminated and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs) must find
- * an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
+ * terminated and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs)
+ * must find an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
  * with random ones that are known to be right or wrong.
  *
  * `LINEARIZABILITY_SEED=7 npx vitest run test/linearizability` repeats a plan; the moments of death also depend on the scheduler.
@@ -302,24 +302,24 @@ describe("recording", () => {
 
   it("the log keeps an operation of a dead participant open until its death is recorded", () => {
     const log = new Log(memory(), 10);
-    const pen = new Recorder(log, 3, 1, { near: true });
-    pen.end(pen.begin(OP.set, 1, 7), DONE);
-    pen.begin(OP.increment, 1, 5, 2);
+    const recorder = new Recorder(log, 3, 1, { near: true });
+    recorder.end(recorder.begin(OP.set, 1, 7), DONE);
+    recorder.begin(OP.increment, 1, 5, 2);
     const [, before] = log.read(2, 2);
     expect(before).toMatchObject([
       { place: 3, op: "set", invoked: 1, returned: 2, argument: 7, outcome: DONE, near: true },
       { place: 3, op: "increment", invoked: 3, returned: Infinity, argument: 5, expected: 2, outcome: PENDING },
     ]);
-    log.buried(3);
+    log.recordEnd(3);
     const [, after] = log.read(2, 2);
     expect(after).toMatchObject([{ returned: 2 }, { invoked: 3, returned: 4, outcome: PENDING }]);
   });
 
   it("the log reports when it is full", () => {
     const log = new Log(memory(), 10);
-    const pen = new Recorder(log, 0, 1, { near: false });
-    for (let i = 0; i < 10; i++) pen.end(pen.begin(OP.get, 0), NO);
-    expect([log.full, pen.room(1), log.full]).toEqual([false, false, true]);
+    const recorder = new Recorder(log, 0, 1, { near: false });
+    for (let i = 0; i < 10; i++) recorder.end(recorder.begin(OP.get, 0), NO);
+    expect([log.full, recorder.room(1), log.full]).toEqual([false, false, true]);
   });
 
   it("stalls count operations that take too long, and separately those of them that ran or slept in that time", () => {

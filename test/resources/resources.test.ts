@@ -14,7 +14,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CacheHandle } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { patient } from "../crash/driver.mjs";
+import { inTime } from "../crash/driver.mjs";
 import { destroyCache, openCache } from "../host/apart.mjs";
 
 const rounds = Number(process.env.RESOURCES_ROUNDS ?? 1);
@@ -256,13 +256,13 @@ describe("1,024 participants", () => {
 
   async function ask(crowd: ChildProcess, message: object): Promise<any> {
     crowd.send(message);
-    return (await patient(once(crowd, "message"), JSON.stringify(message)))[0];
+    return (await inTime(once(crowd, "message"), JSON.stringify(message)))[0];
   }
 
   async function start(): Promise<ChildProcess> {
     const crowd = fork(CROWD, [name], { execArgv: [] });
     crowds.push(crowd);
-    await patient(once(crowd, "message"), "a crowd starts");
+    await inTime(once(crowd, "message"), "a crowd starts");
     return crowd;
   }
 

@@ -9,7 +9,7 @@ import { existsSync, statfsSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { afterEach, describe, expect, it } from "vitest";
-import { patient, resources } from "../crash/driver.mjs";
+import { inTime, resources } from "../crash/driver.mjs";
 import { bytesOf, textOf } from "./scale-bytes.mjs";
 
 const MIB = 1 << 20;
@@ -80,14 +80,14 @@ describe("values of every size", () => {
   async function mirror(name: string): Promise<ChildProcess> {
     const child = fork(fileURLToPath(new URL("scale-mirror.mjs", import.meta.url)), [name]);
     cleanups.push(() => child.kill("SIGKILL"));
-    await patient(once(child, "message"), "the mirror starts");
+    await inTime(once(child, "message"), "the mirror starts");
     return child;
   }
 
   async function ask(child: ChildProcess, kind: string, size: number): Promise<unknown> {
     const answer = once(child, "message");
     child.send({ kind, size });
-    const [message] = await patient(answer, `${kind} of ${size}`);
+    const [message] = await inTime(answer, `${kind} of ${size}`);
     return message;
   }
 

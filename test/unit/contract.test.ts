@@ -20,7 +20,10 @@ test("the committed module agrees with the contract", () => {
   expect(() => checkAgreement(contract, wasm)).not.toThrow();
 });
 
-/** Constants that the check cannot see from outside: sizes of parts that only TypeScript uses, limits, and what only happens under load. */
+/**
+ * Constants that the check cannot see from outside: sizes of parts that only TypeScript uses, limits, and what only happens under
+ * load.
+ */
 const UNSEEN = new Set([
   "AREA_BYTES",
   "STACK_BYTES",

@@ -144,7 +144,7 @@ export default [
   {
     name: "another-file-of-that-name",
     breaks: "I1",
-    what: "a handle attaches to whichever file has the name by now",
+    what: "a handle attaches to the file that has the name now, although it is another one",
     file: "src/memory/file.ts",
     find: "if (identityOf(fd) === id && stat.size",
     replace: "if (id !== undefined && stat.size",
@@ -153,7 +153,7 @@ export default [
   {
     name: "mapping-of-a-destroyed-file",
     breaks: "I1",
-    what: "an offered mapping is joined although the name has another file by now",
+    what: "an offered mapping is joined although the name has another file now",
     file: "src/memory/mappings.ts",
     find: "return mapping?.id === id && joinMapping",
     replace: "return mapping !== undefined && id !== undefined && joinMapping",

@@ -56,7 +56,7 @@ export default [
   {
     name: "names-cut-by-characters",
     breaks: "errors",
-    what: "the readable part of a name is cut after so many characters, whatever they take",
+    what: "the readable part of a name is cut after a number of characters, and not of bytes",
     file: "src/open/application.ts",
     find: "bytes += /[A-Za-z0-9._-]/.test(char) ? 1 : 3 * Buffer.byteLength(char);",
     replace: "bytes += 1;",
