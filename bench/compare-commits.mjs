@@ -111,9 +111,9 @@ try {
   const after = uses(await import(pathToFileURL(path.join(ROOT, "dist/index.js")).href), "after");
   const only = flags.only?.split(",");
   const lines = [
-    `Here beside ${flags.ref}: ${rounds} rounds in turns, Node.js ${process.version}; the fastest quarter of each.`,
+    `The working tree compared with ${flags.ref}: ${rounds} rounds of each in turns, Node.js ${process.version}; 25th percentiles of the time per call.`,
     "",
-    "| | before | here | ratio |",
+    "| | before | working tree | ratio |",
     "|---|---:|---:|---:|",
   ];
   for (const name of Object.keys(after)) {

@@ -87,7 +87,7 @@ export async function speed(run) {
   return results;
 }
 
-/** Gain or cost of the near cache, by pattern of access: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
+/** What the near cache gains or costs, by pattern of access: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
 export async function looking(run) {
   const results = {};
   for (const dataName of ["few", "s100", "many"]) {

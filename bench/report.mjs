@@ -71,11 +71,11 @@ export function markdown(results) {
     `${date}. ${machineLine(machine)}; load before the run ${machine.load.toFixed(1)}.`,
     `${settings.rounds} interleaved rounds of ${settings.ms} ms each; medians. Multiples are of throughput, taken within a ` +
       "round, so more than 1 is faster. 100,000 keys like `user:123456`, zipfian with exponent 0.99 (where it says so " +
-      "fewer, so that all caches fit into memory), all of them stored. Each adapter runs in a process of its own. A private cache gives " +
-      "the very object that was stored, and nobody else has it. lmdb and SQLite run without fsync in /dev/shm; within a " +
+      "fewer, so that all caches fit into memory), all of them stored. Each adapter runs in a process of its own. A private cache " +
+      "returns the stored object itself, and no other thread has it. lmdb and SQLite run without fsync in /dev/shm; within a " +
       "loop that does not return to the event loop, lmdb reads from one snapshot, so it does not see what others store. " +
-      "redis and memcached listen on a unix socket and are asked through a client that does no more than it must, one " +
-      "question at a time or 64 at once.",
+      "redis and memcached listen on a Unix socket and are asked through a minimal client, one request at a time or 64 at " +
+      "once.",
   ];
   if (settings.clock === "cpu") parts.push("**By CPU time, not by the clock: not for publication.**");
   if (skipped.length) parts.push(skipped.map((line) => `- Skipped: ${line}`).join("\n"));
@@ -127,7 +127,7 @@ function looking(all) {
   );
   const head = ["get, key built per call", "asked for", "near cache on", "off", "× off"];
   const note =
-    "Where hardly anything is found near, the near cache rests, and tries again from time to time. The rounds are short and begin with the first reads, so its first trials, of up to 65,536 reads each, weigh more here than they do later.";
+    "Where reads hardly ever find a value in the near cache, it goes into cooldown: reads do not ask it, except in sampling windows from time to time. The rounds are short and begin with the first reads, so the first sampling windows, of up to 65,536 reads each, weigh more here than later ones.";
   return `## What the near cache gains and costs\n\n${note}\n\n${table(head, rows, 2)}`;
 }
 
@@ -181,7 +181,7 @@ function reclaim({ cases, set, heavy, latency: times, stats }) {
     "segments reclaimed, entries evicted",
   ];
   const disturbed = stats.set.none?.reclaims
-    ? "\n\nThe cache that was to reclaim nothing did reclaim: the multiples above are not what they say."
+    ? "\n\nThe cache of the first line was to reclaim nothing, but it did. So the multiples above do not compare with a cache without reclaim."
     : "";
   return `## Writing while memory is reclaimed\n\n${table(head, rows)}${disturbed}`;
 }
@@ -197,7 +197,7 @@ function latency(workloads) {
     named(id, "s100"),
     ...Object.values(workloads).flatMap(({ [id]: { p50, p99, p999, max } }) => [p50, p99, p999, max].map(time)),
   ]);
-  const note = `Each operation by itself. The clock alone shows ${time(floor)}, which is contained.`;
+  const note = `Each operation by itself. Each time contains one reading of the clock, which takes ${time(floor)}.`;
   return `## Latency\n\n${note}\n\n${table(head, rows)}`;
 }
 
@@ -222,8 +222,8 @@ function memory({ count, entries, smallest }) {
   const note =
     `${count.toLocaleString("en")} strings of 100 B under keys of 11 B. Once, for all: of cache-machine the smallest cache ` +
     `that holds 99.9 % of them (${(smallest.bytes / 2 ** 20).toFixed(1)} MiB, ${smallest.held.toLocaleString("en")} entries), ` +
-    "index and everything included; of lmdb and SQLite the files; of redis and memcached what their process grew by. In " +
-    "each process: what its heap grew by, for cache-machine the near cache above all.";
+    "with the index and all other tables; of lmdb and SQLite the files; of redis and memcached the growth of their process. In " +
+    "each process: the growth of its heap, for cache-machine mainly the near cache.";
   return `## Memory\n\n${note}\n\n${table(head, rows)}`;
 }
 
@@ -233,7 +233,7 @@ function opening(all) {
     named(id, "s100"),
     ...[load, create, attach, first].map(micro),
   ]);
-  const head = ["in a fresh process, or worker", "load the package", "create", "open what is there", "first get"];
+  const head = ["in a fresh process, or worker", "load the package", "create", "open an existing one", "first get"];
   return `## Opening\n\n${table(head, rows)}`;
 }
 
@@ -248,8 +248,8 @@ function hits({ unit, size, count, seed, traces }) {
     percent(clock),
   ]);
   const note =
-    `A cache of ${size >> 20} MiB; the reference policies get as many entries as it was seen to hold on that trace. ` +
-    `${count.toLocaleString("en")} questions each, seed ${seed}, the first third warms up; the traces are made for a ` +
+    `A cache of ${size >> 20} MiB; the reference policies have room for as many entries as this cache held on average on that trace. ` +
+    `${count.toLocaleString("en")} requests each, seed ${seed}, the first third warms up; the traces are made for a ` +
     `cache of ${unit.toLocaleString("en")} entries (\`bench/traces.mjs\`).`;
   const head = ["trace", "entries", "cache-machine", "S3-FIFO", "LRU", "CLOCK"];
   return `## Hit ratio\n\n${note}\n\n${table(head, rows)}`;

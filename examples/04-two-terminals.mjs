@@ -16,8 +16,8 @@ for (let i = 0; i < 20; i++) {
   const count = cache.increment("count");
   const before = cache.get("last");
   cache.set("last", process.pid);
-  const who = before === undefined ? "nobody" : before === process.pid ? "me" : `process ${before}`;
-  console.log(`${count}, before it was ${who}`);
+  const who = before === undefined ? "nobody" : before === process.pid ? "this process" : `process ${before}`;
+  console.log(`count ${count}, the count before was by ${who}`);
   await sleep(pause);
 }
 

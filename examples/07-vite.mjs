@@ -59,6 +59,8 @@ const vite = await createServer({
   appType: "custom",
   logLevel: "warn",
   plugins: [application, cachedPages],
+  // This server has no scripts for browsers, so there are no dependencies to look for.
+  optimizeDeps: { noDiscovery: true },
   server: { host: "127.0.0.1", port: Number(process.env.PORT ?? 3000), ws: false },
 });
 await vite.listen();

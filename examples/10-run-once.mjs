@@ -28,13 +28,16 @@ if (process.argv[2] === undefined) {
     if (cache.add("report", { owner: process.pid }, { ttl: CLAIM_MS })) await run();
     else await sleep(CLAIM_MS / 40);
   }
-  console.log(`${process.pid} has the report`);
+  console.log(`process ${process.pid} has the report`);
 
   async function run() {
     const claim = cache.getEntry("report");
     if (claim?.value.owner !== process.pid) return;
-    console.log(`${process.pid} runs the job`);
-    if (cache.increment("runs") === 1) process.kill(process.pid, "SIGKILL");
+    console.log(`process ${process.pid} runs the job`);
+    if (cache.increment("runs") === 1) {
+      console.log(`process ${process.pid} is killed`);
+      process.kill(process.pid, "SIGKILL");
+    }
     await sleep(CLAIM_MS / 8);
     // Stores the result only if this process still has the claim.
     const stored = cache.compareAndSet(
@@ -43,6 +46,6 @@ if (process.argv[2] === undefined) {
       { value: `made by ${process.pid}` },
       { ttl: 3_600_000 },
     );
-    if (!stored) console.log(`${process.pid} was too slow`);
+    if (!stored) console.log(`process ${process.pid} was too slow: its claim has expired`);
   }
 }

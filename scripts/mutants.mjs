@@ -480,7 +480,7 @@ function prepare() {
 
 const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(0)} s`;
 
-/** Runs all tests that the mutants will meet with the unchanged sources, and measures how long each run takes. */
+/** Runs all tests that will run for the mutants with the unchanged sources first, and measures how long each run takes. */
 async function baseline(scratch, mutants) {
   const parts = new Set(mutants.map(({ part, loom = false }) => `${part} ${loom}`));
   const complain = ({ caught }) => {

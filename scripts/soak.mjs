@@ -1,12 +1,12 @@
 /**
  * Runs the crash tests for as long as you like, in all kinds of caches. Processes are killed, threads are terminated, processes are
  * stopped and continued, and threads run out of stack in the middle of calls, all at random moments. The survivors check everything
- * that they read. The parts called `fire` also record all operations, and check that they are linearizable. The first violation
+ * that they read. The parts called `recorded` also record all operations, and check that they are linearizable. The first violation
  * ends the run with exit code 1. Nothing is left behind.
  *
  *   npm run soak -- --minutes 30 --seed 7
  *   npm run soak -- --minutes 45 --kills 10000 --terminations 10000 --freezes 1000 --log soak.jsonl
- *   npm run soak -- --seed 12 --only fire-tight --round 50     (repeats the plan of a part that failed)
+ *   npm run soak -- --seed 12 --only recorded-tight --round 50     (repeats the plan of a part that failed)
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { crash, freeze } from "../test/crash/driver.mjs";
 import { opening } from "../test/host/native-arena.mjs";
-import { fire } from "../test/linearizability/driver.mjs";
+import { checkedRound } from "../test/linearizability/driver.mjs";
 import { BLOCKED_MS, MEASURED } from "../test/linearizability/stalls.mjs";
 
 /** Time limit of a part that runs as a separate program. */
@@ -35,13 +35,13 @@ const NOTHING = {
 /** Survivors pause, so that the processors start victims: every death needs a new start. */
 const BRISK = { maxSteps: 300, pauseMs: 3 };
 const KINDS = {
-  "fire-tight": { what: "fire", roomy: false },
+  "recorded-tight": { what: "recorded", roomy: false },
   "kill-tight": { what: "crash", how: "kill", reach: "processes", roomy: false },
-  "fire-roomy": { what: "fire", roomy: true },
+  "recorded-roomy": { what: "recorded", roomy: true },
   "terminate-threads-tight": { what: "crash", how: "terminate", reach: "threads", roomy: false },
-  "fire-tight-cleared": { what: "fire", roomy: false, clears: true },
+  "recorded-tight-cleared": { what: "recorded", roomy: false, clears: true },
   "kill-roomy": { what: "crash", how: "kill", reach: "processes", roomy: true },
-  "fire-roomy-cleared": { what: "fire", roomy: true, clears: true },
+  "recorded-roomy-cleared": { what: "recorded", roomy: true, clears: true },
   "terminate-roomy": { what: "crash", how: "terminate", reach: "processes", roomy: true },
   "freeze-tight": { what: "freeze" },
   "terminate-opening": { what: "opening" },
@@ -183,8 +183,8 @@ async function soak() {
     add(rows, name, report);
     if (values.log !== undefined) appendFileSync(values.log, `${JSON.stringify(report)}\n`);
     if (report.broken !== undefined) {
-      console.error(`\nBROKEN after ${elapsed().toFixed(1)} minutes: ${report.broken}`);
-      console.error(`again: npm run soak -- --seed ${partSeed} --only ${name} --round ${round}`);
+      console.error(`\nVIOLATION after ${elapsed().toFixed(1)} minutes: ${report.broken}`);
+      console.error(`repeat with: npm run soak -- --seed ${partSeed} --only ${name} --round ${round}`);
       break;
     }
   }
@@ -218,7 +218,7 @@ function partOf({ what, ...kind }, left) {
       return { ...result, kills: 0, freezes: 0, survivorSteps: 0, busy: 0 };
     };
   }
-  const freezes = deaths("freezes", Math.ceil(round / (what === "fire" ? 5 : 2)));
+  const freezes = deaths("freezes", Math.ceil(round / (what === "recorded" ? 5 : 2)));
   if (what === "freeze") {
     if (freezes === 0) return undefined;
     return async ({ progress, ...plan }) => {
@@ -228,17 +228,17 @@ function partOf({ what, ...kind }, left) {
   }
   const [kills, terminations] = [deaths("kills"), deaths("terminations")];
   if (kills + terminations + freezes === 0) return undefined;
-  return (plan) => fire({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
+  return (plan) => checkedRound({ ...kind, ...plan, kills, terminations, freezes, width: 4, capacity: 1 << 17 });
 }
 
-/** Calls that the end of the stack cuts off. */
+/** Calls that the end of the stack or `node:vm` cuts off. */
 async function overflow({ reach, how }, { seed }) {
   const plan = { reach, how, seed, name: `soak-${process.pid}`, shifts: round, stackSizeMb: 0.5 };
   const { overflows, operations, checks } = await fixture("test/host/overflow-main.mjs", plan);
   return { ...NOTHING, overflows, operations, survivorSteps: checks };
 }
 
-/** Keys that are chosen to meet the keys of a rate limiter. */
+/** Keys that are chosen to collide with the keys of a rate limiter. */
 async function aimed(rounds, { seed }) {
   const { terminations, operations } = await fixture("test/hostile/aimed-keys-main.mjs", {
     name: `soak-${process.pid}`,
@@ -288,15 +288,20 @@ function table(rows, seconds) {
     name,
     {
       "longest ms": row.longestMs,
-      "beyond the run queue": row.unexplainedMs,
-      [`> ${BLOCKED_MS} ms`]: row.unexplained,
-      "by the cache": row.ours,
+      "ms not queued": row.unexplainedMs,
+      [`not queued > ${BLOCKED_MS} ms`]: row.unexplained,
+      "of these by the cache": row.ours,
       "control ms": row.controlMs,
-      "control beyond": row.controlUnexplainedMs,
+      "control ms not queued": row.controlUnexplainedMs,
       [`control > ${BLOCKED_MS} ms`]: row.controlUnexplained,
     },
   ]);
+  console.log(
+    "Delays of single operations. Queued: ready to run, but without a processor. Control: a thread without a cache.",
+  );
   console.table(Object.fromEntries(stalls));
   const deaths = all.kills + all.terminations;
-  console.log(`${(deaths / seconds).toFixed(1)} deaths a second; longest beyond the run queue: ${all.worst}`);
+  console.log(
+    `${(deaths / seconds).toFixed(1)} deaths a second; longest delay apart from waiting for a processor: ${all.worst}`,
+  );
 }

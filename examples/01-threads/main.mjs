@@ -24,7 +24,7 @@ for (const round of ["first", "second"]) {
   const others = answers.filter(({ by }) => by === "another thread").length;
   const ms = (performance.now() - start).toFixed(1);
   console.log(
-    `${round} round: ${computed} computed, ${8 - computed} from the cache, ${others} of another thread, ${ms} ms`,
+    `${round} round: ${computed} computed, ${8 - computed} from the cache (${others} by another thread), ${ms} ms`,
   );
 }
 

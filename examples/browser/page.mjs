@@ -92,15 +92,15 @@ function start(caches) {
     say(`Worker ${number} was terminated${busy}.`);
     if (!caches.isShared) return;
     const since = performance.now();
-    const look = () => {
+    const poll = () => {
       const ms = performance.now() - since;
       const [cache] = caches.all.values();
       // Workers that have just been added may not have joined yet.
       if (caches.isShared && cache.stats().participants <= 1 + pool.members.size) {
         say(`Worker ${number} was terminated${busy}. Its seat was free again after ${Math.round(ms)} ms.`);
-      } else if (caches.isShared && ms < PATIENCE_MS) requestAnimationFrame(look);
+      } else if (caches.isShared && ms < PATIENCE_MS) requestAnimationFrame(poll);
     };
-    look();
+    poll();
   }
 
   function showLimits() {
@@ -134,7 +134,7 @@ function start(caches) {
       caches.resize(Number(input.value));
       begin(
         caches.isShared
-          ? `Another cache, of ${input.value} MiB, with what fits of what was in the old one.`
+          ? `A new cache of ${input.value} MiB, with the entries of the old one that fit.`
           : `${input.value} MiB, divided among the workers.`,
       );
     });
@@ -204,7 +204,8 @@ function start(caches) {
       sum(({ evictions }) => evictions),
     );
     find("used").textContent = `${mib(sum(({ bytes }) => bytes))} of ${mib(sum(({ capacity }) => capacity))}`;
-    find("index-used").textContent = `${sum(({ entries }) => entries).toLocaleString("en")} of ${compact(room)} places`;
+    find("index-used").textContent =
+      `${sum(({ entries }) => entries).toLocaleString("en")} of ${compact(room)} entries`;
     find("participants").textContent = caches.isShared
       ? `${stats[0].participants} participants, with the page`
       : `${caches.all.size} caches`;

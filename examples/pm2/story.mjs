@@ -24,7 +24,7 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
   const posted = await runClient(port, signal);
   right.set(posted.path, { etag: posted.etag, bytes: posted.bytes });
   const work = `${posted.seconds.toFixed(1)} s of work`;
-  screen.event(seconds(), `A client posts to ${posted.process} which pages are alike, ${work}.`);
+  screen.event(seconds(), `A client posts its list of similar pages, ${work}, to ${posted.process}.`);
   const servedBy = await visitAll(posted.path);
   screen.event(seconds(), `Every process serves it: ${servedBy.join(", ")}.`);
   load.add(posted.path);
@@ -66,7 +66,10 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
     return { name: victim.name, pid, at, back: first.at, outage, meanwhile, newcomer: first };
   }
 
-  /** Requests the path on new connections, which pm2 distributes in turns, until each process has answered; their names. */
+  /**
+   * Requests the path on new connections, which pm2 gives to its processes in turns, until each process has answered. Returns the
+   * names of the processes.
+   */
   async function visitAll(path) {
     const living = [...scores.processes.values()].filter((score) => score.state !== "killed");
     const missing = new Set(living);

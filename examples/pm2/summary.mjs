@@ -103,7 +103,7 @@ export function printSummary(screen, summary) {
       "requests",
       `${count(requests)} in ${summary.seconds} s; median ${latencyMs.median} ms, 99 % within ${latencyMs.p99} ms`,
     ),
-    line("failed", `${failed.byTheKill} with the killed process, ${failed.others} else`),
+    line("failed", `${failed.byTheKill} with the killed process, ${failed.others} others`),
     line("rendered", `${pages.asked} of ${pages.known} pages, and ${count(again)} again, ${why}`),
     line(
       "from cache",

@@ -81,8 +81,9 @@ class Participant {
 }
 
 function checkSizes({ PAGE, MIN_SIZE, MAX_SIZE, MIN_SEATS, MAX_SEATS }, { exports: x }) {
-  for (const size of [MIN_SIZE, MAX_SIZE]) demand(x.max_value(size) > 0, `no region has ${size} bytes`);
-  for (const size of [MIN_SIZE - PAGE, MAX_SIZE + PAGE]) demand(x.max_value(size) === 0, `a region has ${size} bytes`);
+  for (const size of [MIN_SIZE, MAX_SIZE]) demand(x.max_value(size) > 0, `a region cannot have ${size} bytes`);
+  for (const size of [MIN_SIZE - PAGE, MAX_SIZE + PAGE])
+    demand(x.max_value(size) === 0, `a region can have ${size} bytes`);
   // As src/engine/plan.ts computes it.
   for (let size = MIN_SIZE; size <= MAX_SIZE; size += PAGE) {
     const seats = Math.min(Math.max(size / PAGE, MIN_SEATS), MAX_SEATS);
@@ -92,9 +93,18 @@ function checkSizes({ PAGE, MIN_SIZE, MAX_SIZE, MIN_SEATS, MAX_SEATS }, { export
 
 function checkHeader(contract, { bytes, base }) {
   const header = new BigUint64Array(bytes.slice(base, base + contract.INSPECTED_BYTES).buffer);
-  demand(header[contract.HEADER_MAGIC] === contract.MAGIC, "the magic is another, or lies elsewhere");
-  demand(header[contract.HEADER_VERSION] === BigInt(contract.LAYOUT_VERSION), "so does the layout version");
-  demand(header[contract.HEADER_SIZE] === BigInt(contract.MIN_SIZE), "so does the size");
+  demand(
+    header[contract.HEADER_MAGIC] === contract.MAGIC,
+    "the magic has another value, or lies elsewhere in the header",
+  );
+  demand(
+    header[contract.HEADER_VERSION] === BigInt(contract.LAYOUT_VERSION),
+    "the layout version has another value, or lies elsewhere in the header",
+  );
+  demand(
+    header[contract.HEADER_SIZE] === BigInt(contract.MIN_SIZE),
+    "the size has another value, or lies elsewhere in the header",
+  );
 }
 
 /** A number with tags and an expiry is stored, raised and read. */
@@ -104,7 +114,10 @@ function checkNumbers(contract, me) {
   const word = (1 << contract.KEY_KIND_BITS) | contract.KEY_BYTES;
   me.key.fill(7);
   demand(me.set(word, 41, { type: NUMBER_TYPE, expiry: 1e9, tagged: 1 }) === DONE, "a number cannot be stored");
-  demand(x.increment(area, word, 1, 0, 0, 0) === DONE && out64[OUT_NUMBER] === 42, "a number cannot be raised");
+  demand(
+    x.increment(area, word, 1, 0, 0, 0) === DONE && out64[OUT_NUMBER] === 42,
+    "a number cannot be incremented, or the sum is put out elsewhere",
+  );
   me.value.fill(0);
   me.tags.fill(0);
   demand(x.get(area, word, WANT_VALUE) === 8 && me.value[0] === 42 && me.tags[0] === 0, "the value is read wrongly");
@@ -117,8 +130,14 @@ function checkNumbers(contract, me) {
   demand(me.tags[TAG_BLOCK_HEADER / 2] === 1, "the number of tags lies elsewhere");
   demand(me.tags[name] === 1 && me.tags[name + TAG_LENGTH_BYTES] === T, "the name of a tag lies elsewhere");
   demand(out32[contract.OUT_WORD] === 24, "the length of the tags is put out elsewhere");
-  demand(out32[contract.OUT_INSIDE] === 0, "a call is under way");
-  demand(me.inside.length > 0 && me.inside.every((each) => each === 1), "no call is under way");
+  demand(
+    out32[contract.OUT_INSIDE] === 0,
+    "the word that tells whether a call is under way is not 0 between two calls",
+  );
+  demand(
+    me.inside.length > 0 && me.inside.every((each) => each === 1),
+    "the word that tells whether a call is under way is not 1 during a call",
+  );
   demand(
     me.hazards.some((each) => each !== 0),
     "the hazard lies elsewhere",
@@ -136,7 +155,10 @@ function checkKeys(contract, me) {
     key.fill(9);
     me.set(word, kind, { type: NUMBER_TYPE });
     key.fill(8, 3);
-    demand(x.get(area, word, WANT_QUIET) === 8, `a key of three bytes and of kind ${kind} has other bytes`);
+    demand(
+      x.get(area, word, WANT_QUIET) === 8,
+      `a key of three bytes and of kind ${kind} does not depend on its three bytes only`,
+    );
   }
   demand(x.census(area) === 4 && me.out32[OUT_WORD] === 1, "keys in a namespace are of another kind");
   key.fill(0);
@@ -201,7 +223,7 @@ function checkProof(contract, me) {
   demand(memory32[(me.base + CLEAR_EPOCH_AT) / 4] === epoch + 1, "`clear` does not raise the clear epoch");
   const misses = counter(contract.COUNTER_MISSES);
   x.find(area, word);
-  demand(x.get(area, word, contract.WANT_AFTER_FIND) === -1, "a cleared entry is there");
+  demand(x.get(area, word, contract.WANT_AFTER_FIND) === -1, "a cleared entry is found");
   demand(counter(contract.COUNTER_MISSES) === misses + 1, "a miss after `find` is counted twice");
 }
 

@@ -12,7 +12,7 @@ const SINGLES = DIGITS - 2;
 const digit = (n) => String.fromCharCode(n + (n < 57 ? 35 : 36));
 
 /** Turns bytes into text; returns the frequent bytes too, in the order of their digits. The other bytes follow by number. */
-export function encode(bytes) {
+function encode(bytes) {
   const counts = new Array(256).fill(0);
   for (const byte of bytes) counts[byte]++;
   const frequent = [...counts.keys()].sort((a, b) => counts[b] - counts[a]).slice(0, SINGLES);
@@ -26,7 +26,7 @@ export function encode(bytes) {
 }
 
 /** Turns the text back into bytes. The source of this function becomes part of the bundle. */
-export function decode(text, frequent, length) {
+function decode(text, frequent, length) {
   const bytes = new Uint8Array(length);
   const order = Array.from(atob(frequent), (c) => c.charCodeAt(0));
   for (let byte = 0; byte < 256; byte++) if (!order.includes(byte)) order.push(byte);

@@ -80,10 +80,10 @@ export function toolFolder(command, crate, version, env) {
     if (output(join(directory, command), ["--version"])?.split(" ")[1] === version) return directory;
   }
   const args = ["install", crate, "--version", version, "--root", TOOLS];
-  console.log(`build-wasm: installing ${crate} ${version} into .tools (once, some minutes)`);
+  console.log(`build-wasm: installing ${crate} ${version} into ${TOOLS} (once, some minutes)`);
   if (spawnSync("cargo", [...args, "--locked"], { env, stdio: "inherit" }).status === 0) return here;
-  // A registry may lack one of the versions that the crate was locked to. The version of the tool itself stays pinned. If its
-  // output were different, the bytes that --check compares would be.
+  // A registry may lack one of the versions that the crate was locked to. The version of the tool itself stays pinned. If other
+  // dependencies changed its output, --check would find other bytes.
   console.warn(`build-wasm: ${crate} ${version} cannot be installed with its own lock file; resolving it anew`);
   if (spawnSync("cargo", args, { env, stdio: "inherit" }).status === 0) return here;
   throw new BuildError(`${crate} ${version} could not be installed; see above`);

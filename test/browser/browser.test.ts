@@ -152,7 +152,7 @@ describe.skipIf(skipped)("in Chromium", () => {
     expect(broken).toBe(0);
   });
 
-  test("terminating workers while they store does no harm to the page", async () => {
+  test("workers that are terminated while they store leave the cache sound, and the page can use all of it", async () => {
     const { stored, wrong, broken } = await run("terminateWriters", [3]);
     expect(wrong).toEqual([]);
     expect(broken).toBe(0);
@@ -164,7 +164,7 @@ describe.skipIf(skipped)("in Chromium", () => {
     expect(seen).toBe(2);
   });
 
-  test("no living worker is taken for dead while the page and all workers are busy", async () => {
+  test("every living worker is counted as a participant while the page and all workers are busy", async () => {
     const { fewest, lost } = await run("crowd", [12]);
     expect([fewest, lost]).toEqual([13, 0]);
   });

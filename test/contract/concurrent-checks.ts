@@ -8,7 +8,7 @@ import { ok, same } from "./assert.ts";
 import { bytes, lengths, text, values } from "./samples.ts";
 
 /** One of the participants. */
-export interface Member {
+interface Member {
   readonly cache: Cache;
   /** 0, 1 … */
   readonly number: number;

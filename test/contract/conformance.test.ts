@@ -149,36 +149,39 @@ const PARTICIPANTS: [string, CacheOptions][] = [
 ];
 
 describe.each([
-  ["threads", apart, "each participant with a seat of its own"],
-  ["processes", apart, "each participant with a seat of its own"],
-  ["threads", together, "all participants with one seat"],
-  ["processes", together, "all participants with one seat"],
-] as const)("the whole interface in reach %s, %3$s", (reach, { attachCache, createCache, destroyCache, openCache }) => {
-  const participants = openCache === together.openCache ? 1 : 2;
-  const name = `t-${process.pid}-conformance-${reach}-${participants}`;
-  const size = `${reach === "threads" ? 64 : SOLO_MIB}mb`;
-  let cache: Cache | undefined;
-  const open = (options?: CacheOptions): Cache => {
-    cache ??= seeded(() => (reach === "threads" ? createCache({ size }) : openCache(name, { size })));
-    return reach === "threads" ? attachCache(cache.handle, options) : openCache(name, options);
-  };
-  afterAll(() => {
-    cache?.close();
-    destroyCache(name);
-  });
+  ["threads", "each participant with a seat of its own", apart],
+  ["processes", "each participant with a seat of its own", apart],
+  ["threads", "all participants with one seat", together],
+  ["processes", "all participants with one seat", together],
+] as const)(
+  "the whole interface in reach %s, %s",
+  (reach, _seats, { attachCache, createCache, destroyCache, openCache }) => {
+    const participants = openCache === together.openCache ? 1 : 2;
+    const name = `t-${process.pid}-conformance-${reach}-${participants}`;
+    const size = `${reach === "threads" ? 64 : SOLO_MIB}mb`;
+    let cache: Cache | undefined;
+    const open = (options?: CacheOptions): Cache => {
+      cache ??= seeded(() => (reach === "threads" ? createCache({ size }) : openCache(name, { size })));
+      return reach === "threads" ? attachCache(cache.handle, options) : openCache(name, options);
+    };
+    afterAll(() => {
+      cache?.close();
+      destroyCache(name);
+    });
 
-  describe.each(PARTICIPANTS)("%s", (_, options) => {
-    const subject: Subject = { reach, largest: Number.parseInt(size, 10) * (MIB / 8), open };
-    for (const { name: promise, run } of conformance(subject, options)) test(promise, run);
-  });
+    describe.each(PARTICIPANTS)("%s", (_, options) => {
+      const subject: Subject = { reach, largest: Number.parseInt(size, 10) * (MIB / 8), open };
+      for (const { name: promise, run } of conformance(subject, options)) test(promise, run);
+    });
 
-  test("after the conformance suite and a clear, the cache is empty and nobody else participates", () => {
-    const last = open();
-    last.clear();
-    expect(last.stats()).toMatchObject({ entries: 0, bytes: 0, participants });
-    last.close();
-  });
-});
+    test("after the conformance suite and a clear, the cache is empty and nobody else participates", () => {
+      const last = open();
+      last.clear();
+      expect(last.stats()).toMatchObject({ entries: 0, bytes: 0, participants });
+      last.close();
+    });
+  },
+);
 
 // ---- The near cache -------------------------------------------------------------------------------------------------
 
@@ -188,8 +191,8 @@ describe("the near cache", () => {
   const THERE = 8_000;
   const ABSENT = 100_000;
 
-  /** Stores all values and reads each twice, so that they are near; how many are. */
-  function isNear(cache: Cache, viewOf: (i: number) => Cache, keyOf: (i: number) => string): number {
+  /** Stores all values, and reads each twice, so that they are in the near cache. Returns the number of values that were read. */
+  function makeNear(cache: Cache, viewOf: (i: number) => Cache, keyOf: (i: number) => string): number {
     for (let i = 0; i < THERE; i++) viewOf(i).set(keyOf(i), i);
     let near = 0;
     for (let i = 0; i < THERE; i++) {
@@ -202,7 +205,7 @@ describe("the near cache", () => {
 
   test("an absent key with the fingerprint and bucket of a near one is a miss", () => {
     const cache = create("1mb");
-    const near = isNear(
+    const near = makeNear(
       cache,
       () => cache,
       (i) => `key ${i}`,
@@ -216,7 +219,7 @@ describe("the near cache", () => {
   test("a key is a miss in a namespace where it has the fingerprint and bucket of the same key in another namespace", () => {
     const cache = create("2mb");
     const views = Array.from({ length: THERE }, (_, i) => cache.namespace(`${i}`));
-    const near = isNear(
+    const near = makeNear(
       cache,
       (i) => views[i] as Cache,
       () => "key",
@@ -252,8 +255,10 @@ describe("the near cache", () => {
       const first = reader.get("key");
       expect(first).toBeDefined();
       expect(reader.get("key")).toBe(first);
+      expect(reader.stats().near.entries).toBe(1);
       now += 10;
       expect(reader.get("key")).toBeUndefined();
+      expect(reader.stats().near.entries).toBe(0);
     }
   });
 });
@@ -282,18 +287,24 @@ async function expectSuccess(sides: (Worker | ChildProcess)[]): Promise<void> {
 }
 
 describe("several participants, each on its own part of the cache, then all on the whole", () => {
-  test.each([1, 2, 4])("%i threads with a cache of this process pass the conformance suite", async (count) => {
-    const cache = create(`${SHARED_MIB}mb`);
-    await expectSuccess(jobs(count, cache).map((job) => startWorker(participant, job)));
-  });
+  test.each([1, 2, 4])(
+    "%i threads that share a cache of reach threads pass the conformance suite and the concurrent checks",
+    async (count) => {
+      const cache = create(`${SHARED_MIB}mb`);
+      await expectSuccess(jobs(count, cache).map((job) => startWorker(participant, job)));
+    },
+  );
 
-  test.each([1, 2, 4])("%i processes with a cache of the machine pass the conformance suite", async (count) => {
-    const name = newName();
-    const cache = openNamed(name, { size: `${SHARED_MIB}mb` });
-    await expectSuccess(jobs(count, cache, name).map((job) => startProcess(participant, JSON.stringify(job))));
-  });
+  test.each([1, 2, 4])(
+    "%i processes that share a cache of reach processes pass the conformance suite and the concurrent checks",
+    async (count) => {
+      const name = newName();
+      const cache = openNamed(name, { size: `${SHARED_MIB}mb` });
+      await expectSuccess(jobs(count, cache, name).map((job) => startProcess(participant, JSON.stringify(job))));
+    },
+  );
 
-  test("2 processes and 2 threads with a cache of the machine, by name and by handle, pass the conformance suite", async () => {
+  test("2 processes and 2 threads that share a cache of reach processes, by name and by handle, pass the conformance suite and the concurrent checks", async () => {
     const name = newName();
     const cache = openNamed(name, { size: `${SHARED_MIB}mb` });
     const byName = jobs(4, cache, name);
@@ -416,7 +427,7 @@ describe("opening a cache by name", () => {
     expect(new Set([1, 2, 3].map((id) => cache.get(`by ${id}`).pid)).size).toBe(3);
   });
 
-  test("a script reads the entries of a script of the other module system that has ended", async () => {
+  test("an ES module reads the entries that a CommonJS script stored before it ended", async () => {
     const name = newName();
     const writer = script(
       `const { openCache } = require("cache-machine");

@@ -172,6 +172,7 @@ export function changes(check: Define): void {
         cache.update("a", () => {
           throw error;
         });
+        ok(false, "the error of the function comes through");
       } catch (caught) {
         ok(caught === error, "the function's own error");
       }
@@ -311,7 +312,8 @@ export function time(check: Define): void {
       other.get("a");
       const version = cache.getEntry("a")?.version as number;
       same(cache.touch("a", 100), true);
-      same([cache.ttl("a"), other.ttl("a"), cache.getEntry("a")?.tags], [100, 100, ["t"]]);
+      same([cache.ttl("a"), other.ttl("a")], [100, 100]);
+      same([cache.getEntry("a")?.tags, cache.getEntry("a")?.version], [["t"], version]);
       clock.now += 60;
       same(other.touch("a", 100), true);
       clock.now += 60;
@@ -323,7 +325,6 @@ export function time(check: Define): void {
       cache.touch("a", 5);
       clock.now += 5;
       same([cache.get("a"), other.get("a")], [undefined, undefined]);
-      ok(version > 0, "a version");
     }
   });
 

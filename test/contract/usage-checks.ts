@@ -148,7 +148,7 @@ export function valuesAndKeys(check: Define, largest: number): void {
 const COUNTED = ["hits", "misses", "sets", "deletes", "evictions", "expirations", "reclaims", "compactions"] as const;
 
 export function participants(check: Define, subject: Subject): void {
-  check("reach, handle and stats describe this cache", ({ cache }) => {
+  check("reach and handle name the reach of the cache, and stats count what is done", ({ cache }) => {
     same(cache.reach, subject.reach);
     same(cache.handle.reach, subject.reach);
     const before = cache.stats();
@@ -467,11 +467,11 @@ export function reentrancy(check: Define): void {
         },
       };
       const coded = another({ codec, frozenObjects: true });
-      for (const [i, look] of [() => coded.get("a"), () => coded.getEntry("a"), () => coded.has("a")].entries()) {
+      for (const [i, read] of [() => coded.get("a"), () => coded.getEntry("a"), () => coded.has("a")].entries()) {
         coded.set("a", { old: i }, { tags: ["t"] });
         meanwhile = () => {
           coded.set("a", { new: i });
-          look();
+          read();
         };
         same(coded.get("a"), { old: i });
         ok(meanwhile === undefined, "it was replaced while it was decoded");

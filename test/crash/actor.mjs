@@ -7,7 +7,7 @@
  */
 
 import { Stalls } from "../linearizability/stalls.mjs";
-import { checkValue, generator, makeValue, promise, Violation } from "./checked-values.mjs";
+import { checkValue, demand, generator, makeValue, Violation } from "./checked-values.mjs";
 import { ACTORS, COUNTERS, OWN_KEYS } from "./journal.mjs";
 
 /** Number of keys that all actors write, and how many of them, the first ones, have large values. */
@@ -49,7 +49,7 @@ export class Actor {
       const name = ownKey(id, key);
       const [done, begun] = [journal.done(id, key), journal.begun(id, key)];
       const state = this.#readOwn(id, key);
-      promise(
+      demand(
         state === done ||
           state === begun ||
           (state < 0 && (this.#mayMiss(key) || done % 2 === 1 || begun % 2 === 1 || done === 0)),
@@ -132,7 +132,7 @@ export class Actor {
     this.what = `${name} ${verb} ${size}`;
     // The state before must be the last one, because no other actor changes the key.
     const known = this.#readOwn(id, key);
-    promise(
+    demand(
       known === before || (known < 0 && (!there || mayMiss)) || (before === 0 && known < 0),
       "no resurrection: one's own key holds what was stored last",
       () => ({ ...told(), known }),
@@ -146,37 +146,37 @@ export class Actor {
         journal.begin(id, key, removed);
         const was = cache.delete(name);
         journal.finish(id, key, removed);
-        promise(was === there || (!was && mayMiss), "delete tells whether the key was there", told);
+        demand(was === there || (!was && mayMiss), "delete tells whether the key was there", told);
       } else if (verb === 5) {
         journal.begin(id, key, removed);
         const was = cache.take(name);
         if (was !== undefined) checkValue(name, was, 0);
         journal.finish(id, key, removed);
-        promise((was !== undefined) === there || mayMiss, "take returns what was there", told);
+        demand((was !== undefined) === there || mayMiss, "take returns what was there", told);
       } else if (verb === 6) {
         journal.begin(id, key, stored);
         const added = cache.add(name, value, options);
         if (added) journal.finish(id, key, stored);
-        promise(added === !there || (added && mayMiss), "add stores only if the key is absent", told);
+        demand(added === !there || (added && mayMiss), "add stores only if the key is absent", told);
       } else if (verb === 7) {
         const entry = cache.getEntry(name);
         if (entry === undefined) return;
         journal.begin(id, key, stored);
         const swapped = cache.compareAndSet(name, entry.version, value, options);
         if (swapped) journal.finish(id, key, stored);
-        promise(swapped || mayMiss, "an entry that nobody changes keeps its version", told);
+        demand(swapped || mayMiss, "an entry that nobody changes keeps its version", told);
       } else if (verb === 8 && key === TAGGED_OWN) {
         journal.begin(id, key, removed);
         cache.invalidateTag(`own ${id}`);
         journal.finish(id, key, removed);
       } else {
         const was = cache.touch(name, this.random.below(2) ? Infinity : MINUTE * 10);
-        promise(was === there || (!was && mayMiss), "touch tells whether the key was there", told);
+        demand(was === there || (!was && mayMiss), "touch tells whether the key was there", told);
       }
     } catch (error) {
       if (error?.code !== "ERR_BUSY") throw error;
       const kept = this.#readOwn(id, key);
-      promise(kept === before || (kept < 0 && (!there || mayMiss)), "a failed change changes nothing", () => ({
+      demand(kept === before || (kept < 0 && (!there || mayMiss)), "a failed change changes nothing", () => ({
         ...told(),
         kept,
       }));
@@ -184,7 +184,7 @@ export class Actor {
     }
     const after = journal.done(id, key);
     const read = this.#readOwn(id, key);
-    promise(
+    demand(
       read === after || (read < 0 && (after % 2 === 1 || after === 0 || mayMiss)),
       "one reads what one has stored",
       () => ({
@@ -207,16 +207,16 @@ export class Actor {
       this.report.misses++;
       // A miss is wrong only if the entry was there during the whole read.
       const stays = done > 0 && done % 2 === 0 && journal.begun(actor, key) === done;
-      promise(!stays || this.#mayMiss(key), "what was stored is found", () => ({ name, done, has: cache.has(name) }));
+      demand(!stays || this.#mayMiss(key), "what was stored is found", () => ({ name, done, has: cache.has(name) }));
       return -1;
     }
     this.report.hits++;
     const { writer, sequence } = checkValue(name, value, now);
     const state = sequence * 2;
-    promise(writer === actor, "authentic: a value of another writer", () => ({ name, writer }));
-    promise(state >= floor, "no resurrection: an older value came back", () => ({ name, state, floor, done }));
+    demand(writer === actor, "authentic: a value of another writer", () => ({ name, writer }));
+    demand(state >= floor, "no resurrection: an older value came back", () => ({ name, state, floor, done }));
     const newest = journal.begun(actor, key);
-    promise(state <= newest, "authentic: a value that was never stored", () => ({ name, state, newest }));
+    demand(state <= newest, "authentic: a value that was never stored", () => ({ name, state, newest }));
     journal.saw(actor, key, state);
     return state;
   }
@@ -242,11 +242,11 @@ export class Actor {
         throw error;
       }
       journal.count(id, counter);
-      promise(sum >= 1, "authentic: a counter holds a count", () => ({ name, sum }));
+      demand(sum >= 1, "authentic: a counter holds a count", () => ({ name, sum }));
     }
-    promise(sum >= floor || !this.roomy, "no increment is lost", () => ({ name, sum, floor }));
+    demand(sum >= floor || !this.roomy, "no increment is lost", () => ({ name, sum, floor }));
     const most = journal.attempted(counter);
-    promise(Number.isInteger(sum) && sum <= most, "nothing is counted twice", () => ({ name, sum, most }));
+    demand(Number.isInteger(sum) && sum <= most, "nothing is counted twice", () => ({ name, sum, most }));
   }
 
   /** Changes a shared key: all actors change it. */
@@ -281,7 +281,7 @@ export class Actor {
     // The keys that end with 7 always have an empty value, which cannot contain a checksum.
     const empty = name.endsWith("7");
     const old = this.cache.get(name);
-    if (empty) promise(old === undefined || old.length === 0, "authentic: an empty value is empty", () => ({ name }));
+    if (empty) demand(old === undefined || old.length === 0, "authentic: an empty value is empty", () => ({ name }));
     else if (old !== undefined) checkValue(name, old, now);
     const value = empty
       ? Buffer.alloc(0)

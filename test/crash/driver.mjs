@@ -10,7 +10,7 @@ import { createCache, destroyCache, openCache } from "cache-machine";
 import * as apart from "../host/apart.mjs";
 import { Stalls, sumOfStalls } from "../linearizability/stalls.mjs";
 import { Actor } from "./actor.mjs";
-import { checkValue, generator, makeValue, promise } from "./checked-values.mjs";
+import { checkValue, demand, generator, makeValue } from "./checked-values.mjs";
 import { COUNTERS, Journal, mapJournal } from "./journal.mjs";
 
 const PARTICIPANT = fileURLToPath(new URL("participant.mjs", import.meta.url));
@@ -61,7 +61,7 @@ export async function crash(plan) {
     } else {
       survivors.push(thread({ ...inThread, id: 14, seed: random.next(), survivor: true, pauseMs }, children));
     }
-    await Promise.all(survivors.map((survivor) => patient(survivor.ready, "a survivor starts")));
+    await Promise.all(survivors.map((survivor) => inTime(survivor.ready, "a survivor starts")));
     const here = new Actor(witness, journal, { ...common, id: 13, seed: random.next() });
     here.inherit();
 
@@ -78,12 +78,12 @@ export async function crash(plan) {
         const setup = { id, seed: mine.next(), batch: 50 };
         const victim =
           how === "kill" ? spawned({ ...inProcess, ...setup }, children) : thread({ ...inThread, ...setup }, children);
-        await patient(
+        await inTime(
           Promise.race([victim.failed, reached(() => journal.steps(id) >= target, victim)]),
           `writer ${id} works (${journal.steps(id) - from} of ${target - from} steps)`,
         );
         for (const instant = performance.now() + mine.random() * 0.3; performance.now() < instant; );
-        await patient(victim.kill(), "a writer ends");
+        await inTime(victim.kill(), "a writer ends");
         dead++;
         progress?.(dead);
         here.steps(10);
@@ -92,20 +92,20 @@ export async function crash(plan) {
     await Promise.race([failed, Promise.all(writers)]);
     const reports = await Promise.race([
       failed,
-      patient(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop"),
+      inTime(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop"),
     ]);
     reports.push({ report: here.report, stalls: here.stalls.report, busyStep: here.busyStep });
-    const after = aftermath(witness, journal, { name, size, reach, roomy, random });
+    const after = checkAfterwards(witness, journal, { name, size, reach, roomy });
     const leaks = resources(witness.handle.id);
     if (reach === "processes") {
-      promise(
+      demand(
         leaks.cacheFiles === 1 && leaks.cacheMaps >= 1 && leaks.cacheMaps <= 2,
         "the dead leave no descriptor and no mapping",
         () => leaks,
       );
     }
-    promise(leaks.files <= before.files + 8, "no descriptor leaks", () => ({ before, leaks }));
-    promise(leaks.maps <= before.maps + 20, "no mapping leaks", () => ({ before, leaks }));
+    demand(leaks.files <= before.files + 8, "no descriptor leaks", () => ({ before, leaks }));
+    demand(leaks.maps <= before.maps + 20, "no mapping leaks", () => ({ before, leaks }));
     return { deaths: dead, steps: sumOf(journal), ...summary(reports), ...after, before, leaks };
   } finally {
     for (const child of children) await child.kill().catch(() => {});
@@ -135,7 +135,7 @@ export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, prog
       { ...common, id: 15, seed: random.next(), survivor: true, pauseMs, name, journal: memory },
       children,
     );
-    await patient(survivor.ready, "a survivor starts");
+    await inTime(survivor.ready, "a survivor starts");
     const here = new Actor(witness, journal, { ...common, id: 13, seed: random.next() });
     here.inherit();
     const setup = { ...common, id: 0, seed: random.next(), batch: 50, name, journal: file };
@@ -143,7 +143,7 @@ export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, prog
     const progressed = async (steps) => {
       const target = journal.steps(0) + steps;
       const moved = Promise.race([writer.failed, survivor.failed, reached(() => journal.steps(0) >= target, writer)]);
-      await patient(moved, "the writer works");
+      await inTime(moved, "the writer works");
     };
     let filler = 0;
     const stalls = new Stalls();
@@ -152,7 +152,7 @@ export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, prog
     for (; frozen < rounds && !until?.(); frozen++) {
       await progressed(1 + random.below(maxSteps));
       for (const instant = performance.now() + random.random() * 0.3; performance.now() < instant; );
-      await patient(writer.stopNow(), "the writer is stopped");
+      await inTime(writer.stopNow(), "the writer is stopped");
       const { capacity, reclaims } = witness.stats();
       for (let written = 0; written < 3 * capacity; written += 4_000) {
         const from = stalls.begin();
@@ -167,17 +167,17 @@ export async function freeze({ rounds, maxSteps = MAX_STEPS, pauseMs, seed, prog
         if (written % 40_000 === 0) here.step();
       }
       const after = witness.stats();
-      promise(after.reclaims > reclaims + 40, "the log goes round while a writer is stopped", () => after);
-      promise(after.participants === 3, "a stopped writer counts as alive", () => after);
+      demand(after.reclaims > reclaims + 40, "the log goes round while a writer is stopped", () => after);
+      demand(after.participants === 3, "a stopped writer counts as alive", () => after);
       writer.wake();
       progress?.(frozen + 1);
     }
     await progressed(200);
-    await patient(writer.kill(), "the writer ends");
-    const reports = [await patient(Promise.race([survivor.failed, survivor.stop()]), "the survivor stops")];
+    await inTime(writer.kill(), "the writer ends");
+    const reports = [await inTime(Promise.race([survivor.failed, survivor.stop()]), "the survivor stops")];
     reports.push({ report: here.report, stalls: here.stalls.report, busyStep: here.busyStep });
     reports.push({ report: { steps: 0, busy, misses: 0, hits: 0 }, stalls: stalls.report });
-    const after = aftermath(witness, journal, { name, size, reach: "processes", roomy: false, random });
+    const after = checkAfterwards(witness, journal, { name, size, reach: "processes", roomy: false });
     return { frozen, ...summary(reports), ...after };
   } finally {
     for (const child of children) await child.kill().catch(() => {});
@@ -205,19 +205,19 @@ function summary(reports) {
 }
 
 /** Checks a cache after all the deaths; nobody else may have it open. */
-export function aftermath(cache, journal, { name, size, reach, roomy, random }) {
+function checkAfterwards(cache, journal, { name, size, reach, roomy }) {
   const stats = cache.stats();
   const sound = (when) => {
     const broken = cache.validate();
-    promise(broken === 0, `the structure is sound ${when}`, () => ({ broken, stats: cache.stats() }));
+    demand(broken === 0, `the structure is sound ${when}`, () => ({ broken, stats: cache.stats() }));
   };
   sound("after the deaths");
-  promise(stats.participants === 1, "only the living are counted", () => stats);
-  if (roomy) promise(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
+  demand(stats.participants === 1, "only the living are counted", () => stats);
+  if (roomy) demand(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
   for (let counter = 0; counter < COUNTERS; counter++) {
     const value = cache.get(`c${counter}`) ?? 0;
     const [least, most] = [journal.counted(counter), journal.attempted(counter)];
-    promise(value <= most && (value >= least || !roomy), "counters hold every increment that returned", () => ({
+    demand(value <= most && (value >= least || !roomy), "counters hold every increment that returned", () => ({
       value,
       least,
       most,
@@ -230,7 +230,7 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
     if (value === undefined) unreadable += cache.has(key) ? 1 : 0;
     else if (typeof value !== "number" && value.length !== 0) checkValue(key, value, now);
   }
-  promise(unreadable === 0, "what is listed can be read", () => ({ unreadable, entries: stats.entries }));
+  demand(unreadable === 0, "what is listed can be read", () => ({ unreadable, entries: stats.entries }));
 
   // Writes twice the size of the cache.
   const block = 4_000;
@@ -241,10 +241,10 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
     const value = cache.get(`r${i}`);
     if (value !== undefined) recent += checkValue(`r${i}`, value, 0) ? 1 : 0;
   }
-  promise(recent >= 18, "what was stored last is there", () => ({ recent }));
+  demand(recent >= 18, "what was stored last is there", () => ({ recent }));
   const now = cache.stats();
-  promise(now.used <= now.capacity && now.bytes <= now.used, "no segment is lost", () => now);
-  promise(now.bytes > now.capacity / 2, "the whole cache is used", () => now);
+  demand(now.used <= now.capacity && now.bytes <= now.used, "no segment is lost", () => now);
+  demand(now.bytes > now.capacity / 2, "the whole cache is used", () => now);
   sound("after it was written anew");
 
   const { handle } = cache;
@@ -252,11 +252,10 @@ export function aftermath(cache, journal, { name, size, reach, roomy, random }) 
   const guests = [];
   try {
     if (reach === "processes") while (guests.length < seats - 1) guests.push(apart.openCache(name, { nearCache: 0 }));
-    promise(cache.stats().participants === guests.length + 1, "every seat can be claimed again", () => ({ seats }));
+    demand(cache.stats().participants === guests.length + 1, "every seat can be claimed again", () => ({ seats }));
   } finally {
     for (const guest of guests) guest.close();
   }
-  random.next();
   const { evictions, reclaims, compactions } = stats;
   return { evictions, reclaims, compactions, entries: stats.entries, seats };
 }
@@ -291,7 +290,7 @@ async function reached(condition, victim) {
 }
 
 /** Waits for a promise with a time limit; `what` is part of the error message. */
-export function patient(promised, what) {
+export function inTime(promised, what) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`hangs: ${what}`)), PATIENCE_MS);
@@ -307,11 +306,11 @@ export function thread(setup, children, script = PARTICIPANT) {
 }
 
 /** The beginning of a command line: the program is killed when this process ends, even if the program is stopped. */
-export const MORTAL = ["setpriv", "--pdeathsig", "KILL"];
+export const KILLED_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"];
 
 /** Starts a participant as a process with an IPC channel. */
 export function forked(setup, children, script = PARTICIPANT) {
-  const [execPath, ...execArgv] = [...MORTAL, process.execPath, ...process.execArgv];
+  const [execPath, ...execArgv] = [...KILLED_WITH_PARENT, process.execPath, ...process.execArgv];
   const started = fork(script, [told(setup)], { execPath, execArgv, stdio: ["ignore", "ignore", "pipe", "ipc"] });
   return child(started, setup, children, (process) => process.kill("SIGKILL"));
 }
@@ -319,7 +318,7 @@ export function forked(setup, children, script = PARTICIPANT) {
 /** Starts a participant as a process without an IPC channel, to be killed or stopped. */
 export function spawned(setup, children, script = PARTICIPANT) {
   const stdio = ["ignore", "ignore", "pipe"];
-  const [command, ...args] = [...MORTAL, process.execPath, script, told(setup)];
+  const [command, ...args] = [...KILLED_WITH_PARENT, process.execPath, script, told(setup)];
   const started = spawn(command, args, { stdio });
   return child(started, setup, children, (process) => process.kill("SIGKILL"));
 }

@@ -111,7 +111,7 @@ beforeAll(() => {
   project("b");
 });
 
-/** How code of a project is started; each prints the name of its application's cache, however often. */
+/** How code of a project is started. Each way prints the name of the application's cache, once or more often. */
 const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ["as a script", (folder) => run([path.join(folder, "app.js")])],
   ["as a script, from its folder", (folder) => run(["app.js"], { cwd: folder })],
@@ -120,15 +120,21 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ["as a folder", (folder) => run(["."], { cwd: folder })],
   ["as a folder, from elsewhere", (folder) => run([folder])],
   ["as a module", (folder) => run(["app.mjs"], { cwd: folder })],
-  ["with a query", (folder) => run([globalTool, path.join(folder, "query.mjs")])],
+  ["as a module with a query in its URL", (folder) => run([globalTool, path.join(folder, "query.mjs")])],
   ["by a tool that is installed for everybody", (folder) => run([globalTool, path.join(folder, "app.js")])],
-  ["by the link of such a tool, as a module", (folder) => run([globalBin, path.join(folder, "app.mjs")])],
   [
-    "by such a tool in the folder of another project",
+    "as a module, by the link of a tool that is installed for everybody",
+    (folder) => run([globalBin, path.join(folder, "app.mjs")]),
+  ],
+  [
+    "by a tool that is installed for everybody, in the folder of another project",
     (folder) => run([globalBin, path.join(folder, "sub/deep.js")], { cwd: path.join(place, "elsewhere") }),
   ],
   ["by a tool that is linked to a checkout", (folder) => run([linkedBin, path.join(folder, "app.js")])],
-  ["by a tool of its own", (folder) => run(["node_modules/.bin/tool", path.join(folder, "app.js")], { cwd: folder })],
+  [
+    "by a tool in its own node_modules",
+    (folder) => run(["node_modules/.bin/tool", path.join(folder, "app.js")], { cwd: folder }),
+  ],
   ["by a dependency, in a timer", (folder) => run([globalTool, path.join(folder, "node_modules/timer/index.js")])],
   [
     "on the command line",
@@ -144,18 +150,18 @@ const WAYS: [string, (folder: string) => Promise<string[]>][] = [
   ],
   ["in threads and processes of pools", (folder) => run([path.join(folder, "loaded.js")])],
   [
-    "in threads and processes of a main thread without the package",
+    "in threads and processes of a main thread that does not load the package",
     (folder) => run([path.join(folder, "unloaded.js")]),
   ],
   ["in threads and processes under a tool", (folder) => run([globalTool, path.join(folder, "loaded.js")])],
   [
-    "in threads and processes under a tool, without the package",
+    "in threads and processes under a tool, of a main thread that does not load the package",
     (folder) => run([globalTool, path.join(folder, "unloaded.js")]),
   ],
-  ["where errors are made differently", (folder) => run([globalTool, path.join(folder, "odd.js")])],
-  ["where errors cannot be changed", (folder) => run([globalTool, path.join(folder, "frozen.js")], { cwd: folder })],
+  ["where Error.prepareStackTrace is replaced", (folder) => run([globalTool, path.join(folder, "odd.js")])],
+  ["where Error is frozen", (folder) => run([globalTool, path.join(folder, "frozen.js")], { cwd: folder })],
   [
-    "where nothing can be changed",
+    "with --frozen-intrinsics",
     (folder) => run(["--frozen-intrinsics", globalTool, path.join(folder, "app.js")], { cwd: folder }),
   ],
   [
@@ -180,7 +186,7 @@ describe("the application is the project whose code runs", () => {
     }
   });
 
-  test.each(WAYS)("code that runs %s finds the cache of its project", { timeout: WATCHDOG_MS }, async (_, start) => {
+  test.each(WAYS)("code finds the cache of its project when it runs %s", { timeout: WATCHDOG_MS }, async (_, start) => {
     for (const [name, expected] of namesOf) {
       expect(new Set(await start(path.join(place, name)))).toEqual(new Set([expected]));
     }
@@ -267,35 +273,39 @@ describe("the name of the application's cache", () => {
   const NAMES: [string, string][] = [
     ["28 characters of three bytes", "日本語".repeat(9) + "字"],
     ["an emoji at the 64th place", `${"x".repeat(63)}👍🏽`],
-    ["emoji everywhere", "👩‍👩‍👧‍👦".repeat(8)],
-    ["Arabic", "التطبيق الخاص بي ".repeat(4).trim()],
-    ["spaces, dots and percent signs", " a%20b..c #?&"],
-    ["only a dot and letters", ".config"],
-    ["the longest there is", "n".repeat(200)],
-    ["a backslash and a line feed", "a\\b\nc"],
+    ["nothing but emoji", "👩‍👩‍👧‍👦".repeat(8)],
+    ["an Arabic text", "التطبيق الخاص بي ".repeat(4).trim()],
+    ["a text with spaces, dots and percent signs", " a%20b..c #?&"],
+    ["a dot and letters", ".config"],
+    ["200 letters", "n".repeat(200)],
+    ["a text with a backslash and a line feed", "a\\b\nc"],
   ];
 
-  test.each(NAMES)("is readable and well-formed for a folder called %s", { timeout: WATCHDOG_MS }, async (_, name) => {
-    const parent = path.join(place, `names-${mark}`);
-    const folder = path.join(parent, name);
-    write(
-      `${folder}/app.js`,
-      `const { openCache, set, get } = require(${JSON.stringify(root)});
+  test.each(NAMES)(
+    "is readable and well-formed for a folder or project whose name is %s",
+    { timeout: WATCHDOG_MS },
+    async (_, name) => {
+      const parent = path.join(place, `names-${mark}`);
+      const folder = path.join(parent, name);
+      write(
+        `${folder}/app.js`,
+        `const { openCache, set, get } = require(${JSON.stringify(root)});
       set("k", 1); console.log(JSON.stringify([openCache().name, openCache().name.isWellFormed(), get("k")])); require(${JSON.stringify(root)}).destroyCache();`,
-    );
-    // The name comes from the folder, then from the package.json.
-    for (const manifest of [undefined, JSON.stringify({ name }), JSON.stringify({ name: `\ud800${name}` })]) {
-      if (manifest !== undefined) write(`${folder}/package.json`, manifest);
-      const [line = ""] = await run([path.join(folder, "app.js")]);
-      const [told, isWhole, value] = JSON.parse(line);
-      expect([isWhole, value]).toEqual([true, 1]);
-      // The readable part is as much of the name as there is room for.
-      const readable = (told as string).slice(0, -13).replace("\ufffd", "");
-      expect(name.startsWith(readable) && readable.length >= Math.min(name.length, 10)).toBe(true);
-      expect(Buffer.byteLength(encodeURIComponent(told))).toBeLessThan(160);
-    }
-    fs.rmSync(parent, { recursive: true });
-  });
+      );
+      // The name comes from the folder, then from the package.json.
+      for (const manifest of [undefined, JSON.stringify({ name }), JSON.stringify({ name: `\ud800${name}` })]) {
+        if (manifest !== undefined) write(`${folder}/package.json`, manifest);
+        const [line = ""] = await run([path.join(folder, "app.js")]);
+        const [told, isWhole, value] = JSON.parse(line);
+        expect([isWhole, value]).toEqual([true, 1]);
+        // The readable part is as much of the name as there is room for.
+        const readable = (told as string).slice(0, -13).replace("\ufffd", "");
+        expect(name.startsWith(readable) && readable.length >= Math.min(name.length, 10)).toBe(true);
+        expect(Buffer.byteLength(encodeURIComponent(told))).toBeLessThan(160);
+      }
+      fs.rmSync(parent, { recursive: true });
+    },
+  );
 
   test("differs for two folders whose names begin alike", async () => {
     const told = await Promise.all(

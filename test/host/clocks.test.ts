@@ -23,8 +23,8 @@ afterEach(() => {
   for (const cache of opened.splice(0)) cache.close();
 });
 
-describe("fake timers", () => {
-  test("installed after a cache was opened move its time", () => {
+describe("a replaced clock", () => {
+  test("fake timers that are installed after a cache was opened move its time", () => {
     const cache = open();
     vi.useFakeTimers();
     cache.set("k", 1, { ttl: 1000 });
@@ -34,7 +34,7 @@ describe("fake timers", () => {
     expect([cache.get("k"), cache.ttl("k"), cache.has("k")]).toEqual([undefined, undefined, false]);
   });
 
-  test("removed after a cache was opened leave it with the real time", () => {
+  test("fake timers that are removed after a cache was opened leave it with the real time", () => {
     vi.useFakeTimers({ now: 5 });
     const cache = open();
     cache.set("k", 1, { ttl: 1000 });
@@ -46,7 +46,7 @@ describe("fake timers", () => {
     expect(cache.get("k")).toBe(2);
   });
 
-  test("are replaced by each later clock: a cache looks up Date at each call", () => {
+  test("a cache calls the Date.now of the moment, also after it was replaced, and refuses one that returns NaN", () => {
     const cache = open({ ttl: 10 });
     const { now } = Date;
     try {
@@ -78,7 +78,7 @@ describe("while performance.now stands still", () => {
     ["touch", (cache) => cache.touch("k", 5)],
     ["delete", (cache) => cache.delete("k")],
     ["take", (cache) => cache.take("k")],
-  ])("%s of a key that another thread holds ends", async (_, change) => {
+  ])("%s of a key whose bucket another thread holds ends with ERR_BUSY", async (_, change) => {
     const cache = open();
     cache.set("k", 1, { ttl: 60_000 });
     const gate = new SharedArrayBuffer(4);
@@ -94,11 +94,11 @@ describe("while performance.now stands still", () => {
       Atomics.notify(new Int32Array(gate), 0);
       await once(worker, "exit");
     }
-    // The wait has ended, and the cache goes on.
+    // The other thread has counted from 1 to 2, and the cache goes on.
     expect(cache.get("k")).toBe(2);
   });
 
-  test("update and take of a key that others change all the time end with ERR_BUSY", () => {
+  test("update of a key that changes during each of its tries ends with ERR_BUSY", () => {
     const cache = open();
     let changes = 0;
     const contended = () =>

@@ -3,24 +3,24 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { promise } from "../crash/checked-values.mjs";
-import { MORTAL, patient } from "../crash/driver.mjs";
+import { demand } from "../crash/checked-values.mjs";
+import { inTime, KILLED_WITH_PARENT } from "../crash/driver.mjs";
 
 const PROGRAM = fileURLToPath(new URL("native-terminations.mjs", import.meta.url));
 
 let arenas = 0;
 
-/** Runs such a process; answers how it ends and what it prints. */
+/** Runs native-terminations.mjs as a process. Returns how it ends and what it prints. */
 export async function endings(setup) {
   const name = `t-${process.pid}-opening-${++arenas}`;
-  const [command, ...args] = [...MORTAL, process.execPath, PROGRAM, JSON.stringify({ name, ...setup })];
+  const [command, ...args] = [...KILLED_WITH_PARENT, process.execPath, PROGRAM, JSON.stringify({ name, ...setup })];
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
   let stdout = "";
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (data) => (stdout += data));
   child.stderr.setEncoding("utf8").on("data", (data) => (stderr += data));
   try {
-    const exit = await patient(once(child, "close"), "a process whose threads are terminated");
+    const exit = await inTime(once(child, "close"), "a process whose threads are terminated");
     return { exit, stdout, stderr };
   } catch (error) {
     child.kill("SIGKILL");
@@ -31,11 +31,11 @@ export async function endings(setup) {
   }
 }
 
-/** Terminates so many threads, each while it opens its first caches, or a little before or after. */
+/** Terminates `terminations` threads, each while it opens its first caches, or a little before or after. */
 export async function opening({ seed, terminations }) {
   const { exit, stdout, stderr } = await endings({ seed, times: terminations });
-  promise(exit[0] === 0 && stderr === "", "a process survives the end of its threads", () => ({ exit, stderr }));
+  demand(exit[0] === 0 && stderr === "", "a process survives the end of its threads", () => ({ exit, stderr }));
   const { states, participants, broken } = JSON.parse(stdout);
-  promise(participants === 1 && broken === 0, "a terminated thread leaves nothing", () => ({ participants, broken }));
+  demand(participants === 1 && broken === 0, "a terminated thread leaves nothing", () => ({ participants, broken }));
   return { terminations: states.reduce((sum, count) => sum + count, 0), states };
 }

@@ -10,7 +10,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import { afterAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { endings, opening } from "./native-arena.mjs";
 
 const rounds = Number(process.env.NATIVE_ROUNDS ?? 1);
@@ -20,12 +20,14 @@ console.log(`NATIVE_SEED=${seed} NATIVE_ROUNDS=${rounds}`);
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const fixture = (name: string): string => path.join(root, "test/host", name);
 const binary = path.join(root, `native/cache_machine-linux-${process.arch}.node`);
-const folder = fs.mkdtempSync("/dev/shm/cache-machine-native-");
+const folder = `/dev/shm/cache-machine-native-${process.pid}`;
 const name = `t-${process.pid}-native`;
 const PAGE = 65_536;
 const WATCHDOG_MS = 90_000 * rounds;
 /** The answer to a wrong argument, and errors of the system. */
 const [WRONG, EBADF, EAGAIN, EEXIST, ENODEV, EINVAL, ESPIPE, ENAMETOOLONG] = [-4096, -9, -11, -17, -19, -22, -29, -36];
+
+beforeAll(() => fs.mkdirSync(folder));
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -104,8 +106,6 @@ describe("the functions of the native part", () => {
   let memory: WebAssembly.Memory;
   const range = (base = PAGE, size = PAGE): Uint8Array => new Uint8Array(memory.buffer, base, size);
   const counter = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
-  const closed = fs.openSync(folder, "r");
-  fs.closeSync(closed);
 
   beforeEach(() => {
     const at = path.join(folder, "file");
@@ -187,7 +187,7 @@ describe("the functions of the native part", () => {
     expect([join(shared, range()), leave(shared), shared[0], range()[0]]).toEqual([1, 0, 1, 7]);
   });
 
-  test.each(["return", "exit", "terminate"])("take off the users of a thread that ends: %s", async (ending) => {
+  test.each(["return", "exit", "terminate"])("no longer count the users of a thread that ends: %s", async (ending) => {
     fs.writeSync(file, Buffer.alloc(PAGE, 7));
     const [alone, shared] = [counter(), counter()];
     expect([map(file, range()), map(file, range(2 * PAGE)), join(shared, range(2 * PAGE))]).toEqual([0, 0, 1]);
@@ -221,7 +221,7 @@ describe("the functions of the native part", () => {
     expect([leave(shared), range(2 * PAGE)[0]]).toEqual([1, 0]);
   });
 
-  test("make no call with arguments that are wrong", () => {
+  test("refuse arguments of a wrong type or value", () => {
     const detached = new Uint8Array(PAGE);
     structuredClone(detached.buffer, { transfer: [detached.buffer] });
     const numbers = [
@@ -279,7 +279,7 @@ describe("the functions of the native part", () => {
     expect(fs.fstatSync(file).size).toBe(0);
   });
 
-  test("do no harm, whatever they are called with", async () => {
+  test("answer with a whole number, and never throw or crash, whatever their arguments are", async () => {
     const times = 100_000 * rounds;
     const scratch = fs.mkdtempSync(path.join(folder, "fuzz-"));
     const setup = JSON.stringify({ seed, times, folder: scratch, binary });
@@ -287,7 +287,7 @@ describe("the functions of the native part", () => {
     expect([exit, stderr]).toEqual([[0, null], ""]);
     const answers = JSON.parse(stdout);
     console.log(stdout.trim());
-    // Each function made some calls, and refused some arguments.
+    // Each function refused some arguments, and gave other answers too.
     for (const call of Object.keys(native.exports)) {
       expect(answers[call][WRONG]).toBeGreaterThan(0);
       expect(Object.keys(answers[call]).length).toBeGreaterThan(1);
@@ -295,7 +295,7 @@ describe("the functions of the native part", () => {
   });
 });
 
-describe("the native part that is forbidden: opening says by whom, and caches of threads work", () => {
+describe("the native part", () => {
   const USE = `
     const { createCache, destroyCache, openCache } = await import("cache-machine");
     try { openCache("${name}-forbidden", { size: "1mb" }).close(); console.log("opened", destroyCache("${name}-forbidden")); }
@@ -315,20 +315,20 @@ describe("the native part that is forbidden: opening says by whom, and caches of
     ? "--permission"
     : "--experimental-permission";
 
-  test("is loaded where nothing forbids it", async () => {
+  test("is loaded where nothing forbids it, and opens a cache", async () => {
     expect(await use([])).toEqual(["opened true", "1"]);
   });
 
   test.each([
     ["--no-addons", ["--no-addons"], {}],
     ["--no-addons in NODE_OPTIONS", [], { NODE_OPTIONS: "--no-addons" }],
-  ])("forbidden by %s", async (_, options, env) => {
+  ])("is forbidden by %s: opening says so, and caches of threads work", async (_, options, env) => {
     const [processes, threads] = await use(options, env);
     expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED .*--no-addons forbids.*createCache\(\)/);
     expect(threads).toBe("1");
   });
 
-  test("forbidden by --no-addons of a worker", async () => {
+  test("is forbidden by --no-addons of a worker: opening in the worker says so", async () => {
     const code = `
       import { Worker } from "node:worker_threads";
       const code = ${JSON.stringify(`(async () => {${USE}})()`)};
@@ -336,7 +336,7 @@ describe("the native part that is forbidden: opening says by whom, and caches of
     expect((await use([], {}, code))[0]).toMatch(/^CacheError ERR_UNSUPPORTED .*--no-addons forbids/);
   });
 
-  test("forbidden by the permission model", async () => {
+  test("is forbidden by the permission model: opening says so, and caches of threads work", async () => {
     const [processes, threads] = await use([permission, "--allow-fs-read=*", "--allow-fs-write=*"]);
     expect(processes).toMatch(
       /^CacheError ERR_UNSUPPORTED .*permission model of Node.js forbids.*--allow-addons.*createCache\(\)/,
@@ -357,7 +357,9 @@ describe("the native part that is forbidden: opening says by whom, and caches of
       return () => fs.rmSync(copy, { recursive: true });
     });
 
-    test("forbidden by a file system without the right to execute (needs root)", async ({ skip }) => {
+    test("is forbidden by a file system without the right to execute: opening says so, and caches of threads work (needs root)", async ({
+      skip,
+    }) => {
       const place = path.dirname(lost);
       skip(spawnSync("mount", ["-t", "tmpfs", "-o", "noexec", "none", place]).status !== 0, "mounting is not allowed");
       try {
@@ -378,19 +380,22 @@ describe("the native part that is forbidden: opening says by whom, and caches of
         fs.readFileSync(path.join(root, `native/cache_machine-linux-${process.arch === "x64" ? "arm64" : "x64"}.node`)),
         /could not be loaded .*Install the package anew/,
       ],
-    ])("forbidden by nobody, but its file is %s", async (_, bytes, message) => {
-      if (bytes !== undefined) fs.writeFileSync(lost, bytes);
-      const [processes, threads] = await use([], {}, USE, copy);
-      expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED /);
-      expect(processes).toContain(lost);
-      expect(processes).toMatch(message);
-      expect(threads).toBe("1");
-    });
+    ])(
+      "is not forbidden, but its file is %s: opening says what to do, and caches of threads work",
+      async (_, bytes, message) => {
+        if (bytes !== undefined) fs.writeFileSync(lost, bytes);
+        const [processes, threads] = await use([], {}, USE, copy);
+        expect(processes).toMatch(/^CacheError ERR_UNSUPPORTED /);
+        expect(processes).toContain(lost);
+        expect(processes).toMatch(message);
+        expect(threads).toBe("1");
+      },
+    );
   });
 });
 
 describe("threads that end while they open their first cache", () => {
-  test("by terminate() do no harm to the process, and leave nothing", async () => {
+  test("by terminate() leave their process alive, the cache sound, and no seat taken", async () => {
     const states = Array.from({ length: 7 }, () => 0);
     for (let i = 0; i < 3 * rounds; i++) {
       const ended = await opening({ seed: seed + i, terminations: 100 });
@@ -402,7 +407,7 @@ describe("threads that end while they open their first cache", () => {
     expect(states[3]! + states[4]! + states[5]!).toBeGreaterThan(5 * rounds);
   });
 
-  test("by process.exit() of the main thread let the process end as it was told to", async () => {
+  test("by process.exit() in the main thread do not change the exit code, and print nothing", async () => {
     for (let i = 0; i < 12 * rounds; i++) {
       const end = await endings({ seed: seed + i, times: 3, exits: true });
       expect(end).toEqual({ exit: [7, null], stdout: "", stderr: "" });

@@ -23,6 +23,9 @@ const MAIN = fileURLToPath(new URL("overflow-main.mjs", import.meta.url));
 const projects = new Projects("overflow");
 afterAll(() => projects.remove());
 
+/** Number of operations that are tried. Their functions are not called here, so they need no cache. */
+const OPERATIONS = Object.keys(operationsOn({ namespace: () => ({}) })).length;
+
 interface Result {
   overflows: number;
   count: number;
@@ -46,36 +49,49 @@ async function sweep(binary: string, flags: readonly string[], plan: Record<stri
 
 /** Compilers of V8: each gives the frames of a function another size. */
 const TIERS: readonly (readonly [string, readonly string[]])[] = [
-  ["as it is", []],
-  ["interpreted, WebAssembly compiled by Liftoff", ["--no-opt", "--no-sparkplug", "--no-maglev", "--liftoff-only"]],
+  ["V8 with its usual compilers", []],
+  [
+    "JavaScript interpreted, WebAssembly compiled by Liftoff",
+    ["--no-opt", "--no-sparkplug", "--no-maglev", "--liftoff-only"],
+  ],
   ["WebAssembly compiled by TurboFan at once", ["--always-sparkplug", "--no-liftoff"]],
 ];
 
-describe.each(["threads", "processes"])("the end of the stack, reach: %s", (reach) => {
-  test.each(TIERS)("is met within every operation at every depth, V8 %s", { timeout: 300_000 }, async (_, flags) => {
-    const { overflows, count, checks, operations, participants } = await sweep(process.execPath, flags, { reach });
-    // Each descent meets the end of the stack at least in its last frame.
-    expect(overflows).toBeGreaterThan(count);
-    expect(checks).toBe(count * KEYS.length);
-    expect(operations).toBeGreaterThan(0);
-    expect(participants).toBe(1);
-  });
+describe.each(["threads", "processes"])("calls that do not return, reach %s", (reach) => {
+  test.each(TIERS)(
+    "operations that meet the end of the stack at any depth leave nothing held: %s",
+    { timeout: 300_000 },
+    async (_, flags) => {
+      const { overflows, count, checks, operations, participants } = await sweep(process.execPath, flags, { reach });
+      // Each descent meets the end of the stack at least in its last frame.
+      expect(overflows).toBeGreaterThan(count);
+      expect(checks).toBe(count * KEYS.length);
+      expect(operations).toBeGreaterThan(0);
+      expect(participants).toBe(1);
+    },
+  );
 
-  test("leaves nothing held, and neither does a script that node:vm terminates", { timeout: 300_000 }, async () => {
-    const { overflows, count, checks } = await sweep(process.execPath, [], { reach, how: "terminate" });
-    expect(overflows).toBeGreaterThanOrEqual(count);
+  test("a script that node:vm terminates in the middle of an operation leaves nothing held", {
+    timeout: 300_000,
+  }, async () => {
+    const { count, checks } = await sweep(process.execPath, [], { reach, how: "terminate" });
+    expect(count).toBe(shifts * OPERATIONS);
     expect(checks).toBe(count * KEYS.length);
   });
 });
 
-describe.runIf(versions.length > 0)("the end of the stack in Node.js", () => {
-  test.each(versions)("%s is met within every operation at every depth", { timeout: 300_000 }, async (version) => {
-    const binary = await nodeBinary(version, projects);
-    for (const reach of ["threads", "processes"]) {
-      const { overflows, count } = await sweep(binary, [], { reach });
-      expect(overflows).toBeGreaterThan(count);
-    }
-  });
+describe.runIf(versions.length > 0)("calls that do not return, in other versions of Node.js", () => {
+  test.each(versions)(
+    "operations that meet the end of the stack at any depth leave nothing held in Node.js %s",
+    { timeout: 300_000 },
+    async (version) => {
+      const binary = await nodeBinary(version, projects);
+      for (const reach of ["threads", "processes"]) {
+        const { overflows, count } = await sweep(binary, [], { reach });
+        expect(overflows).toBeGreaterThan(count);
+      }
+    },
+  );
 });
 
 test("the deepest call leaves most of the engine's own stack unused", () => {

@@ -160,7 +160,7 @@ describe("the turn of a creator", () => {
     },
   );
 
-  test("a creator waits for a process of the same user until it has created, or is gone", async () => {
+  test("a creator waits for another process of its user that has the turn, until that process is gone", async () => {
     const holder = await lock("--exclusive");
     const script = path.join(directory, "waiting.mjs");
     fs.writeFileSync(
@@ -196,7 +196,7 @@ describe("directories", () => {
   }
 
   test.skipIf(!isRoot)(
-    "of all owners and modes are fit exactly if no other user can rename a file in them (needs root)",
+    "directories of all owners and modes are accepted exactly if this user may use them, and no other user can rename a file in them (needs root)",
     () => {
       const places = [0, NOBODY, SOMEBODY].flatMap((owner) =>
         MODES.flatMap((mode) => [mode, mode | 0o1000]).map((mode) => {
@@ -229,17 +229,20 @@ describe("directories", () => {
     },
   );
 
-  test.skipIf(!isRoot)("a folder of this user is fit wherever it lies (needs root)", () => {
-    // As an `emptyDir` of Kubernetes is: for all, and without the sticky bit.
-    fs.chmodSync(directory, 0o777);
-    const own = path.join(directory, "own");
-    fs.mkdirSync(own, { mode: 0o700 });
-    fs.chownSync(own, NOBODY, NOBODY);
-    const found = run(`
+  test.skipIf(!isRoot)(
+    "a directory of this user is accepted, also within a directory that is refused (needs root)",
+    () => {
+      // As an `emptyDir` of Kubernetes is: for all, and without the sticky bit.
+      fs.chmodSync(directory, 0o777);
+      const own = path.join(directory, "own");
+      fs.mkdirSync(own, { mode: 0o700 });
+      fs.chownSync(own, NOBODY, NOBODY);
+      const found = run(`
       become(${NOBODY});
       say([told(() => use({ path: ${JSON.stringify(directory)} })), use({ path: ${JSON.stringify(own)} })]);`);
-    expect(found).toEqual([expect.objectContaining({ code: "ERR_NOT_OWNER" }), "value"]);
-  });
+      expect(found).toEqual([expect.objectContaining({ code: "ERR_NOT_OWNER" }), "value"]);
+    },
+  );
 
   const SOCKET = `require("node:net").createServer().listen("s", () => process.kill(process.pid, "SIGKILL"))`;
 
@@ -282,28 +285,31 @@ describe("directories", () => {
     ["/sys", () => "/sys", /\/sys/],
   ];
 
-  test.each(none)("%s as `path` is an error that says so, of opening and of destroying", (_, make, said) => {
-    const place = path.join(directory, "place");
-    const given = make(place) ?? place;
-    const before = fs.readdirSync(directory);
-    const descriptors = fs.readdirSync("/proc/self/fd").length;
-    for (const size of ["1mb", undefined]) {
-      const error = failure(() => open({ path: given, size }));
-      expect(error).toMatchObject({ name: "CacheError", code: "ERR_UNSUPPORTED" });
-      expect(error.message).toMatch(/^path: .*`path`/);
-      expect(error.message).toMatch(said);
-      expect(error.message.length).toBeLessThan(400);
-    }
-    try {
-      expect(destroyCache("app", { path: given })).toBe(false);
-    } catch (error) {
-      expect(error).toMatchObject({ name: "CacheError", code: "ERR_UNSUPPORTED" });
-    }
-    expect(fs.readdirSync(directory)).toEqual(before);
-    expect(fs.readdirSync("/proc/self/fd").length).toBe(descriptors);
-  });
+  test.each(none)(
+    "opening a cache with %s as `path` is an error that says so, and destroying one there destroys nothing",
+    (_, make, said) => {
+      const place = path.join(directory, "place");
+      const given = make(place) ?? place;
+      const before = fs.readdirSync(directory);
+      const descriptors = fs.readdirSync("/proc/self/fd").length;
+      for (const size of ["1mb", undefined]) {
+        const error = failure(() => open({ path: given, size }));
+        expect(error).toMatchObject({ name: "CacheError", code: "ERR_UNSUPPORTED" });
+        expect(error.message).toMatch(/^path: .*`path`/);
+        expect(error.message).toMatch(said);
+        expect(error.message.length).toBeLessThan(400);
+      }
+      try {
+        expect(destroyCache("app", { path: given })).toBe(false);
+      } catch (error) {
+        expect(error).toMatchObject({ name: "CacheError", code: "ERR_UNSUPPORTED" });
+      }
+      expect(fs.readdirSync(directory)).toEqual(before);
+      expect(fs.readdirSync("/proc/self/fd").length).toBe(descriptors);
+    },
+  );
 
-  test("a `path` that is no text, or cannot be a path, is a TypeError or a RangeError", () => {
+  test("a `path` that is not a string, is empty, or contains NUL is a TypeError or a RangeError", () => {
     for (const place of ["", "a\0b", "/dev/shm\0"]) {
       expect(failure(() => open({ path: place }))).toMatchObject({ name: "RangeError", message: /^path: / });
       expect(failure(() => destroyCache("app", { path: place }))).toMatchObject({ name: "RangeError" });
@@ -390,7 +396,7 @@ describe("directories", () => {
     },
   );
 
-  test("opening with few descriptors left is ERR_NO_SPACE, whichever call meets the end", () => {
+  test("opening with few descriptors left fails with ERR_NO_SPACE, whichever call finds none", () => {
     const found = run(
       `const fs = await import("node:fs");
        use({ path: ${JSON.stringify(directory)} });
@@ -414,16 +420,16 @@ describe("directories", () => {
 describe("other users", () => {
   /** What another user has put under the name of a cache first. */
   const taken: [string, (file: string) => void][] = [
-    ["a file", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
+    ["a file with mode 600", (file) => fs.writeFileSync(file, "x", { mode: 0o600 })],
     [
-      "a file for all",
+      "a file with mode 666",
       (file) => {
         fs.writeFileSync(file, "x");
         fs.chmodSync(file, 0o666);
       },
     ],
     ["a directory", (file) => fs.mkdirSync(file)],
-    ["a pipe for all", (file) => execFileSync("mkfifo", ["-m", "666", file])],
+    ["a pipe with mode 666", (file) => execFileSync("mkfifo", ["-m", "666", file])],
     ["a link to nothing", (file) => fs.symlinkSync("/nowhere", file)],
     ["a link to itself", (file) => fs.symlinkSync(file, file)],
   ];
@@ -453,7 +459,7 @@ describe("other users", () => {
     },
   );
 
-  /** What makes a cache of this user reachable by others, and how it is put right. */
+  /** What makes a cache of this user reachable by others, whether this user can do it, and how it is put right. */
   const reached: [string, boolean, (file: string) => void, (file: string) => void][] = [
     ...[0o640, 0o620, 0o604, 0o602, 0o660, 0o606, 0o666, 0o777, 0o610, 0o601].map((mode): (typeof reached)[number] => [
       `mode 0${mode.toString(8)}`,
@@ -465,8 +471,14 @@ describe("other users", () => {
     ["another owner", isRoot, (file) => fs.chownSync(file, NOBODY, 0), (file) => fs.chownSync(file, 0, 0)],
   ];
 
-  test.each(reached)("a cache with %s is neither opened nor attached to", (_, available, harm, mend) => {
-    if (!available) return;
+  for (const isAvailable of [true, false]) {
+    test.skipIf(!isAvailable).each(reached.filter(([, available]) => available === isAvailable))(
+      "a cache with %s is neither opened nor attached to",
+      (_, __, harm, mend) => neitherOpenedNorAttached(harm, mend),
+    );
+  }
+
+  function neitherOpenedNorAttached(harm: (file: string) => void, mend: (file: string) => void): void {
     const cache = open();
     cache.set("a", 1);
     const file = fileOf(cache);
@@ -492,7 +504,7 @@ describe("other users", () => {
       mend(file);
       expect(open().get("a")).toBe(1);
     }
-  });
+  }
 });
 
 describe("boots", () => {
@@ -589,7 +601,7 @@ describe("boots", () => {
   );
 
   test.skipIf(!isTestable || !isMountable)(
-    "a kernel that does not tell its boot leaves a cache on a disk as it is (needs root)",
+    "a cache on a disk is kept if the kernel does not identify its boot (needs root)",
     () => {
       inBoot("", WRITE);
       expect(list()).toEqual([""]);
@@ -597,7 +609,7 @@ describe("boots", () => {
     },
   );
 
-  test.skipIf(!isMountable)("a cache in memory is the same whatever boot the kernel tells (needs root)", () => {
+  test.skipIf(!isMountable)("a cache in memory is kept whatever boot the kernel names (needs root)", () => {
     inBoot(FIRST, WRITE, directory);
     expect(inBoot(SECOND, READ, directory)).toBe("of this boot");
   });
@@ -650,7 +662,7 @@ describe("Node.js with --permission", () => {
     expect(found).toEqual(["of a worker", "of a worker", 1, "value", true, false]);
   });
 
-  test.skipIf(!isThere)("the application's own cache works in a folder above which nothing may be read", () => {
+  test.skipIf(!isThere)("the application's own cache works if nothing above its folder may be read", () => {
     const found = run(
       `const { get, set } = await import(${JSON.stringify(dist)});
        set("a", "value");
@@ -682,21 +694,27 @@ describe("Node.js with --permission", () => {
     }
   });
 
-  test.skipIf(!isThere)("opening where the native part must not even be looked for says what is missing", () => {
-    const copy = path.join(directory, "copy");
-    fs.mkdirSync(path.join(copy, "dist"), { recursive: true });
-    fs.copyFileSync(dist, path.join(copy, "dist/index.js"));
-    fs.symlinkSync(path.join(root, "node_modules"), path.join(copy, "node_modules"));
-    const read = ["script.mjs", "copy/dist*", "copy/node_modules*"].map(
-      (place) => `--allow-fs-read=${directory}/${place}`,
-    );
-    const found = run(
-      `const other = await import(${JSON.stringify(path.join(copy, "dist/index.js"))});
+  test.skipIf(!isThere)(
+    "opening without the right to look for the native part is ERR_UNSUPPORTED, and caches of threads work",
+    () => {
+      const copy = path.join(directory, "copy");
+      fs.mkdirSync(path.join(copy, "dist"), { recursive: true });
+      fs.copyFileSync(dist, path.join(copy, "dist/index.js"));
+      fs.symlinkSync(path.join(root, "node_modules"), path.join(copy, "node_modules"));
+      const read = ["script.mjs", "copy/dist*", "copy/node_modules*"].map(
+        (place) => `--allow-fs-read=${directory}/${place}`,
+      );
+      const found = run(
+        `const other = await import(${JSON.stringify(path.join(copy, "dist/index.js"))});
        say([told(() => other.openCache("app", { path: ${JSON.stringify(directory)} })), told(() => other.createCache().set("a", 1).get("a"))]);`,
-      { flags: [...rights, ...program(), ...read] },
-    );
-    expect(found).toEqual([expect.objectContaining({ name: "CacheError", code: "ERR_UNSUPPORTED" }), { returned: 1 }]);
-  });
+        { flags: [...rights, ...program(), ...read] },
+      );
+      expect(found).toEqual([
+        expect.objectContaining({ name: "CacheError", code: "ERR_UNSUPPORTED" }),
+        { returned: 1 },
+      ]);
+    },
+  );
 
   test.skipIf(!isThere)("opening with a umask that takes the user's own rights is an error that says so", () => {
     for (const mask of [0o000, 0o022, 0o077]) {
@@ -782,7 +800,7 @@ describe("address space", () => {
   });
 });
 
-describe("the limit of a control group", () => {
+describe("the memory limit of a control group", () => {
   const limit = (files: Record<string, string>): number =>
     memoryLimit((file) => {
       const text = files[file];
@@ -794,14 +812,26 @@ describe("the limit of a control group", () => {
   const UNLIMITED = "9223372036854771712\n";
 
   test.each<[string, number, Record<string, string>]>([
-    ["nothing can be read", Infinity, {}],
-    ["no groups", Infinity, { "/proc/self/cgroup": "" }],
-    ["2, none", Infinity, { "/proc/self/cgroup": "0::/\n" }],
-    ["2, max", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "max\n" }],
-    ["2, a container of its own", 5, { "/proc/self/cgroup": "0::/\n", [`${V2}/memory.max`]: "5\n" }],
-    ["2, the innermost", 5, { "/proc/self/cgroup": "0::/a/b\n", [`${V2}/a/b/memory.max`]: "5\n" }],
+    ["where nothing can be read", Infinity, {}],
+    ["where there are no groups", Infinity, { "/proc/self/cgroup": "" }],
+    ["version 2, a group without a limit", Infinity, { "/proc/self/cgroup": "0::/\n" }],
     [
-      "2, an outer one",
+      "version 2, a group whose limit is max",
+      Infinity,
+      { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "max\n" },
+    ],
+    [
+      "version 2, in a container that sees only its own group",
+      5,
+      { "/proc/self/cgroup": "0::/\n", [`${V2}/memory.max`]: "5\n" },
+    ],
+    [
+      "version 2, a limit of the innermost group",
+      5,
+      { "/proc/self/cgroup": "0::/a/b\n", [`${V2}/a/b/memory.max`]: "5\n" },
+    ],
+    [
+      "version 2, the limit of an outer group, which is lower than that of an inner one",
       4,
       {
         "/proc/self/cgroup": "0::/a/b/c\n",
@@ -811,13 +841,33 @@ describe("the limit of a control group", () => {
         [`${V2}/memory.max`]: "max\n",
       },
     ],
-    ["2, the path of the host", 7, { "/proc/self/cgroup": "0::/docker/1234\n", [`${V2}/memory.max`]: "7\n" }],
-    ["2, outside of what is mounted", 7, { "/proc/self/cgroup": "0::/../../x\n", [`${V2}/memory.max`]: "7\n" }],
-    ["2, odd names", 3, { "/proc/self/cgroup": "0::/a b:c\n", [`${V2}/a b:c/memory.max`]: "3\n" }],
-    ["2, nothing that is positive", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "-1\n" }],
-    ["2, nonsense", Infinity, { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "x\n" }],
     [
-      "1, the innermost",
+      "version 2, in a container that sees the path of the machine",
+      7,
+      { "/proc/self/cgroup": "0::/docker/1234\n", [`${V2}/memory.max`]: "7\n" },
+    ],
+    [
+      "version 2, a group outside of what is mounted",
+      7,
+      { "/proc/self/cgroup": "0::/../../x\n", [`${V2}/memory.max`]: "7\n" },
+    ],
+    [
+      "version 2, a group with unusual characters in its name",
+      3,
+      { "/proc/self/cgroup": "0::/a b:c\n", [`${V2}/a b:c/memory.max`]: "3\n" },
+    ],
+    [
+      "version 2, a limit that is negative",
+      Infinity,
+      { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "-1\n" },
+    ],
+    [
+      "version 2, a limit that is no number",
+      Infinity,
+      { "/proc/self/cgroup": "0::/a\n", [`${V2}/a/memory.max`]: "x\n" },
+    ],
+    [
+      "version 1, a limit of the innermost group",
       6,
       {
         "/proc/self/cgroup": "5:cpu:/x\n4:memory:/a/b\n0::/\n",
@@ -825,31 +875,32 @@ describe("the limit of a control group", () => {
         [`${V1}/memory.limit_in_bytes`]: UNLIMITED,
       },
     ],
-    ["1, among others", 6, { "/proc/self/cgroup": "4:cpu,memory,x:/a\n", [`${V1}/a/memory.limit_in_bytes`]: "6\n" }],
     [
-      "1, the path of the host",
+      "version 1, the memory controller among others",
+      6,
+      { "/proc/self/cgroup": "4:cpu,memory,x:/a\n", [`${V1}/a/memory.limit_in_bytes`]: "6\n" },
+    ],
+    [
+      "version 1, in a container that sees the path of the machine",
       8,
       { "/proc/self/cgroup": "4:memory:/docker/1\n", [`${V1}/memory.limit_in_bytes`]: "8\n" },
     ],
     [
-      "1, another controller",
+      "version 1, another controller with a similar name",
       Infinity,
       { "/proc/self/cgroup": "4:memory2:/a\n5:cpu:/a\n", [`${V1}/a/memory.limit_in_bytes`]: "6\n" },
     ],
-  ])("%s", (_, expected, files) => {
+  ])("is read from the files of the kernel: %s", (_, expected, files) => {
     expect(limit(files)).toBe(expected);
   });
 
-  test("is no obstacle to a cache where no lower limit is known", () => {
+  test("is more than 64 MiB where these tests run, and lets a small cache be created", () => {
     expect(memoryLimit((file) => fs.readFileSync(file, "latin1"))).toBeGreaterThan(64 << 20);
     const cache = createCache({ size: "1mb" });
     cache.close();
   });
 
-  /** A group of 64 MiB for one process, where the kernel lets us have one. */
-  const made = isRoot ? makeGroup() : undefined;
-  if (made === undefined) console.warn("places: no control group can be made: its limit is not tested on a real one");
-
+  /** Makes a group with a limit of 64 MiB for one process; undefined where the kernel does not allow it. */
   function makeGroup(): string | undefined {
     const own = fs.readFileSync("/proc/self/cgroup", "latin1");
     const [, version1] = /^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/m.exec(own) ?? [];
@@ -873,23 +924,24 @@ describe("the limit of a control group", () => {
     return undefined;
   }
 
-  test.skipIf(made === undefined)(
-    "is an error before a larger cache is made, which would end its process (needs root)",
-    () => {
-      try {
-        const [over, threads, under] = run(
-          `const path = ${JSON.stringify(directory)};
+  test("a cache that is larger than the real limit of its process is refused with ERR_NO_SPACE (needs root)", ({
+    skip,
+  }) => {
+    const made = isRoot ? makeGroup() : undefined;
+    skip(made === undefined, "no control group can be made");
+    try {
+      const [over, threads, under] = run(
+        `const path = ${JSON.stringify(directory)};
          say([told(() => use({ path, size: "65mb" })), told(() => createCache({ size: "65mb" })), told(() => use({ path, size: "16mb" }))]);`,
-          { before: `echo $$ > ${made}/cgroup.procs;` },
-        );
-        for (const error of [over, threads]) {
-          expect(error).toMatchObject({ name: "CacheError", code: "ERR_NO_SPACE" });
-          expect(error.message).toMatch(/^size: .*64 MiB \(67108864 bytes\)/);
-        }
-        expect(under).toEqual({ returned: "value" });
-      } finally {
-        fs.rmdirSync(made as string);
+        { before: `echo $$ > ${made}/cgroup.procs;` },
+      );
+      for (const error of [over, threads]) {
+        expect(error).toMatchObject({ name: "CacheError", code: "ERR_NO_SPACE" });
+        expect(error.message).toMatch(/^size: .*64 MiB \(67108864 bytes\)/);
       }
-    },
-  );
+      expect(under).toEqual({ returned: "value" });
+    } finally {
+      fs.rmdirSync(made as string);
+    }
+  });
 });

@@ -26,7 +26,7 @@ const twin = (word, bit) => unmixed(mixed(word) ^ (1n << bit));
 const bytesOf = (words) => Buffer.from(BigUint64Array.from(words).buffer);
 
 /** The state of the weak hash after all words of a key; the same for all keys of a family. */
-export function oldRounds(key) {
+export function weakHash(key) {
   let state = 0x1234_5678_9abc_def0n;
   for (const word of new BigUint64Array(Uint8Array.from(key).buffer)) {
     state = BigInt.asUintN(64, times(rotate(state ^ mixed(word), 27n), P1) + P4);

@@ -76,7 +76,7 @@ const EXTREMES = [
 ];
 
 /** Texts that are decoded as objects once the type of their record is changed; most are malformed. */
-export const GRENADES = [
+export const MALFORMED_TEXTS = [
   "-1",
   "[]",
   "[[1],[0]]",

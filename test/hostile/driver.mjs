@@ -25,7 +25,7 @@ const CHANGES_BEFORE_WHOLE = 70;
 let runs = 0;
 
 /** Damages a cache while nobody uses it, `images` times, and uses it after each time. */
-export async function images(plan) {
+export async function damageAtRest(plan) {
   const progress = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
   const user = start({ ...plan, role: "images", id: 0, progress }, undefined);
   const watch = new Watch(progress, [user]);
@@ -37,7 +37,7 @@ export async function images(plan) {
 }
 
 /** Damages a cache while others use it, `changes` times; the reports of the users, and the state of the cache afterwards. */
-export async function siege({ reach, changes, seed }) {
+export async function damageInUse({ reach, changes, seed }) {
   const name = `t-${process.pid}-hostile-${++runs}`;
   const file = `/dev/shm/${name}.progress`;
   const random = generator(seed);
@@ -154,7 +154,7 @@ class Watch {
     const seen = new Map();
     let stuck;
     const watching = new Promise((_, reject) => {
-      const look = () => {
+      const poll = () => {
         for (const user of this.#users) {
           const steps = this.#word(user, 0);
           if (seen.get(user)?.steps !== steps) seen.set(user, { steps, since: performance.now() });
@@ -164,7 +164,7 @@ class Watch {
           }
         }
       };
-      stuck = setInterval(look, 500);
+      stuck = setInterval(poll, 500);
     });
     const failures = this.#users.map((user) => user.failed);
     try {

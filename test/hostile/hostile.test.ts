@@ -14,7 +14,7 @@ import { describe, expect, it, vi } from "vitest";
 import { AREA_BYTES, AREAS_AT } from "../../src/engine/contract.ts";
 import { generator } from "../crash/checked-values.mjs";
 import { Attacker, PLACES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
-import { images, siege } from "./driver.mjs";
+import { damageAtRest, damageInUse } from "./driver.mjs";
 import { PrivateMemory } from "./private-memory.mjs";
 import { USE_NAMES, User } from "./user.mjs";
 
@@ -69,7 +69,7 @@ function tell(what: string, reports: Report[], more: object): void {
   console.log(what, JSON.stringify({ steps, errors, ...more }));
 }
 
-describe("the tools of these tests", () => {
+describe("the tools of the hostile tests", () => {
   it("the parts of the region are where attacker.mjs expects them", () => {
     const cache = createCache({ size: SIZE });
     const region = regionOf(cache);
@@ -181,7 +181,7 @@ describe("the tools of these tests", () => {
   });
 });
 
-describe("any bytes in the shared memory", () => {
+describe("a cache with any bytes in its shared memory", () => {
   it.each([
     ["with a near cache", {}],
     ["without a near cache", { near: 0, frozenObjects: true }],
@@ -189,7 +189,7 @@ describe("any bytes in the shared memory", () => {
     "every operation %s on a cache damaged at rest ends with a result or a documented error",
     { timeout: 10 * MINUTES },
     async (_, kind) => {
-      const result = await images({ ...kind, images: Math.ceil(rounds / 2), seed });
+      const result = await damageAtRest({ ...kind, images: Math.ceil(rounds / 2), seed });
       tell("at rest", [result.report], {
         hits: result.hits,
         longestMs: result.longestMs,
@@ -212,7 +212,7 @@ describe("any bytes in the shared memory", () => {
     { timeout: 10 * MINUTES },
     async (reach) => {
       const changes = 3 * rounds;
-      const result = await siege({ reach, changes, seed });
+      const result = await damageInUse({ reach, changes, seed });
       const reports: Report[] = result.reports.map(({ report }: { report: Report }) => report);
       const longestMs = Math.max(...result.reports.map(({ longestMs }: { longestMs: number }) => longestMs));
       tell(reach, reports, { refused: result.refused, hits: result.hits, longestMs });

@@ -2,9 +2,9 @@
  * A user of a cache whose memory is being damaged. It uses every operation. The values may be wrong then, so it checks only that each
  * operation ends in time, with a result of the right type or with one of its documented errors.
  */
-import { GRENADES, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
+import { MALFORMED_TEXTS, SEGMENT_BYTES, SIZE } from "./attacker.mjs";
 
-export class Violation extends Error {
+class Violation extends Error {
   name = "Violation";
 }
 
@@ -56,7 +56,7 @@ const VALUES = [
   ({ below }) => Buffer.alloc(9_000 + below(100_000), "large"),
   ({ below }) => LARGE_TEXT.slice(0, 9_000 + below(50_000)),
   () => ({ large: LARGE_TEXT.slice(0, 20_000), list: [Buffer.alloc(3_000)] }),
-  ({ below }) => GRENADES[below(GRENADES.length)],
+  ({ below }) => MALFORMED_TEXTS[below(MALFORMED_TEXTS.length)],
   () => `[${DEEP},[]]`,
 ];
 

@@ -7,9 +7,9 @@ import { ALL_KEYS, ALL_TAGGED, BUSY, DONE, NO, OP, PENDING, Recorder, YES } from
 import { Stalls } from "./stalls.mjs";
 
 /** The keys: plain ones, then large ones, then counters. */
-export const PLAIN = 6;
-export const LARGE = 2;
-export const COUNTERS = 4;
+const PLAIN = 6;
+const LARGE = 2;
+const COUNTERS = 4;
 export const KEYS = PLAIN + LARGE + COUNTERS;
 /** Number of keys with a tag: all but the counters, because `increment` sets no tags. */
 export const TAGGED = PLAIN + LARGE;
@@ -17,9 +17,9 @@ const MINUTE = 60_000;
 /** Maximum number of events that one step records. */
 const EVENTS_PER_STEP = 4;
 
-export class FireActor {
+export class RecordingActor {
   #cache;
-  #pen;
+  #recorder;
   #log;
   #setup;
   #random;
@@ -37,7 +37,7 @@ export class FireActor {
   constructor(cache, log, setup) {
     this.#cache = cache;
     this.#log = log;
-    this.#pen = new Recorder(log, setup.place, setup.incarnation, { near: setup.near });
+    this.#recorder = new Recorder(log, setup.place, setup.incarnation, { near: setup.near });
     this.#setup = setup;
     this.#random = generator(setup.seed);
   }
@@ -51,7 +51,7 @@ export class FireActor {
     const dice = this.#random.below(100);
     const key = this.#random.below(KEYS);
     // Without room to record its operations, an actor must not change the keys.
-    if (dice < 8 || !this.#pen.room(EVENTS_PER_STEP)) this.#churn();
+    if (dice < 8 || !this.#recorder.room(EVENTS_PER_STEP)) this.#churn();
     else if (this.#setup.clears && dice === 8 && this.#random.below(4) === 0) this.#clear();
     else if (dice < 14) this.#many(key);
     else if (isCounter(key)) this.#count(key, dice);
@@ -67,19 +67,19 @@ export class FireActor {
    */
   #do(op, key, argument, expected, act, explain) {
     this.#what = `${op} ${name(key)}`;
-    const at = this.#pen.begin(OP[op], key, argument, expected);
+    const at = this.#recorder.begin(OP[op], key, argument, expected);
     let returned;
     try {
       returned = act(at);
     } catch (error) {
       if (error?.code !== "ERR_BUSY") throw error;
       this.report.busy++;
-      this.#pen.end(at, BUSY);
+      this.#recorder.end(at, BUSY);
       return;
     }
     const stamp = this.#log.stamp();
     const [outcome, result, version] = explain(returned);
-    this.#pen.end(at, outcome, result, version, stamp);
+    this.#recorder.end(at, outcome, result, version, stamp);
   }
 
   /** The name of a value that was read; throws if no actor can have stored it. */
@@ -167,7 +167,7 @@ export class FireActor {
         name(key),
         (old) => {
           const next = isCounter(key) ? (old ?? 0) + id : value;
-          this.#pen.expect(at, this.#nameOf(key, old), isCounter(key) ? next : id);
+          this.#recorder.expect(at, this.#nameOf(key, old), isCounter(key) ? next : id);
           return next;
         },
         this.#options(key),
@@ -220,12 +220,12 @@ export class FireActor {
   #getMany(keys) {
     this.#what = `getMany ${keys}`;
     const stamp = this.#log.stamp();
-    const places = keys.map((key) => this.#pen.begin(OP.getMany, key, undefined, undefined, stamp));
+    const places = keys.map((key) => this.#recorder.begin(OP.getMany, key, undefined, undefined, stamp));
     const values = this.#cache.getMany(keys.map(name));
     const now = this.#log.stamp();
     places.forEach((at, i) => {
       const [outcome, result] = this.#found(keys[i], values[i]);
-      this.#pen.end(at, outcome, result, undefined, now);
+      this.#recorder.end(at, outcome, result, undefined, now);
     });
   }
 
@@ -233,7 +233,7 @@ export class FireActor {
     this.#what = `setMany ${keys}`;
     const named = keys.map((key) => this.#next(key));
     const stamp = this.#log.stamp();
-    const places = keys.map((key, i) => this.#pen.begin(OP.setMany, key, named[i][0], undefined, stamp));
+    const places = keys.map((key, i) => this.#recorder.begin(OP.setMany, key, named[i][0], undefined, stamp));
     let outcome = DONE;
     try {
       this.#cache.setMany(
@@ -247,7 +247,7 @@ export class FireActor {
       outcome = PENDING;
     }
     const now = this.#log.stamp();
-    for (const at of places) this.#pen.end(at, outcome, undefined, undefined, now);
+    for (const at of places) this.#recorder.end(at, outcome, undefined, undefined, now);
   }
 
   #clear() {

@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { destroyCache, openCache } from "cache-machine";
-import { generator, makeValue, promise, Violation } from "../crash/checked-values.mjs";
-import { forked, patient, spawned, thread } from "../crash/driver.mjs";
+import { demand, generator, makeValue, Violation } from "../crash/checked-values.mjs";
+import { forked, inTime, spawned, thread } from "../crash/driver.mjs";
 import { mapJournal } from "../crash/journal.mjs";
 import { isCounter, KEYS, name as nameOf, TAGGED } from "./actor.mjs";
 import { contradiction, line } from "./checker.mjs";
@@ -41,10 +41,10 @@ let runs = 0;
  * @param plan.until called to ask whether to end early
  * @throws {Violation} when no order of the operations explains their results
  */
-export async function fire(plan) {
+export async function checkedRound(plan) {
   const { roomy, clears = false, kills = 0, terminations = 0, freezes = 0, width = 3, seed, progress, until } = plan;
   const { capacity = 1 << 16 } = plan;
-  const name = `t-${process.pid}-fire-${++runs}`;
+  const name = `t-${process.pid}-round-${++runs}`;
   const file = `/dev/shm/${name}.log`;
   const random = generator(seed);
   const children = new Set();
@@ -77,8 +77,8 @@ export async function fire(plan) {
       forked(surviving(12, inProcess, true), children, PARTICIPANT),
     ];
     control = controlThread(common);
-    await Promise.all(survivors.map((survivor) => patient(survivor.ready, "a survivor starts")));
-    await patient(control.ready, "the control starts");
+    await Promise.all(survivors.map((survivor) => inTime(survivor.ready, "a survivor starts")));
+    await inTime(control.ready, "the control starts");
     const failed = Promise.race(survivors.map((survivor) => survivor.failed));
     const over = () => log.full || until?.() === true;
     const worked = async (place, steps, victim) => {
@@ -86,7 +86,7 @@ export async function fire(plan) {
       const reached = async () => {
         while (log.steps(place) < target && victim.alive()) await new Promise((resolve) => setTimeout(resolve, 1));
       };
-      await patient(Promise.race([victim.failed, failed, reached()]), `participant ${place} works`);
+      await inTime(Promise.race([victim.failed, failed, reached()]), `participant ${place} works`);
     };
 
     /** Kills one victim after the other in a place of the log; the next one starts when the last one is gone. */
@@ -97,8 +97,8 @@ export async function fire(plan) {
         const victim = start(place);
         await worked(place, 1 + mine.below(MAX_STEPS), victim);
         for (const instant = performance.now() + mine.random() * 0.3; performance.now() < instant; );
-        await patient(victim.kill(), "a victim ends");
-        events = log.buried(place, events);
+        await inTime(victim.kill(), "a victim ends");
+        events = log.recordEnd(place, events);
         counted[kind]++;
         progress?.(kind);
       }
@@ -120,7 +120,7 @@ export async function fire(plan) {
         stalls.end(since, `fill ${key}`);
       }
       const stats = witness.stats();
-      promise(stats.reclaims > before.reclaims + 20, "the log goes round while a process is stopped", () => stats);
+      demand(stats.reclaims > before.reclaims + 20, "the log goes round while a process is stopped", () => stats);
     };
     const freezer = async (place) => {
       if (wanted.freezes === 0) return;
@@ -129,15 +129,15 @@ export async function fire(plan) {
       while (counted.freezes < wanted.freezes && !over()) {
         await worked(place, 1 + mine.below(MAX_STEPS), frozen);
         for (const instant = performance.now() + mine.random() * 0.3; performance.now() < instant; );
-        await patient(frozen.stopNow(), "a process is stopped");
+        await inTime(frozen.stopNow(), "a process is stopped");
         fill();
         frozen.wake();
         counted.freezes++;
         progress?.("freezes");
       }
       await worked(place, 1, frozen);
-      await patient(frozen.kill(), "the stopped process ends");
-      log.buried(place);
+      await inTime(frozen.kill(), "the stopped process ends");
+      log.recordEnd(place);
     };
     const killed = (place) => spawned(setup(place, inProcess), children, PARTICIPANT);
     const terminated = (place) => thread(setup(place, inThread), children, PARTICIPANT);
@@ -146,15 +146,15 @@ export async function fire(plan) {
       injectors.push(injector("kills", i, killed), injector("terminations", 4 + i, terminated));
     }
     await Promise.race([failed, Promise.all(injectors)]);
-    const burntMs = performance.now() - from;
+    const ranMs = performance.now() - from;
     log.stop();
-    const reports = await patient(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop");
-    const idle = await patient(control.stop(), "the control stops");
+    const reports = await inTime(Promise.all(survivors.map((survivor) => survivor.stop())), "the survivors stop");
+    const idle = await inTime(control.stop(), "the control stops");
     const told = reports.map(({ report }) => report);
     const checking = performance.now();
     const operations = judge(log, { roomy, seed });
     const checkMs = performance.now() - checking;
-    const after = aftermath(witness, roomy);
+    const after = checkAfterwards(witness, roomy);
     return {
       ...counted,
       operations,
@@ -162,7 +162,7 @@ export async function fire(plan) {
       busy: told.reduce((sum, report) => sum + report.busy, busy),
       ...sumOfStalls([...told, stalls.report]),
       control: sumOfStalls([idle]),
-      burntMs: Math.round(burntMs),
+      ranMs: Math.round(ranMs),
       checkMs: Math.round(checkMs),
       ...after,
     };
@@ -206,7 +206,7 @@ function judge(log, { roomy, seed }) {
   for (const [key, history] of histories.entries()) {
     const found = contradiction(history, { roomy, counter: isCounter(key) });
     if (found === undefined) continue;
-    const path = join(tmpdir(), `cache-machine-fire-${process.pid}-${runs}.txt`);
+    const path = join(tmpdir(), `cache-machine-round-${process.pid}-${runs}.txt`);
     const all = histories.map((events, number) => [
       `── ${nameOf(number)}`,
       ...events.sort((a, b) => a.invoked - b.invoked).map(line),
@@ -224,12 +224,12 @@ function judge(log, { roomy, seed }) {
   return histories.reduce((sum, { length }) => sum + length, 0);
 }
 
-function aftermath(cache, roomy) {
+function checkAfterwards(cache, roomy) {
   const broken = cache.validate();
   const stats = cache.stats();
-  promise(broken === 0, "the structure is sound after the deaths", () => ({ broken, stats }));
-  promise(stats.participants === 1, "only the living are counted", () => stats);
-  if (roomy) promise(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
+  demand(broken === 0, "the structure is sound after the deaths", () => ({ broken, stats }));
+  demand(stats.participants === 1, "only the living are counted", () => stats);
+  if (roomy) demand(stats.evictions === 0, "a roomy cache evicts nothing", () => stats);
   const { evictions, reclaims, compactions } = stats;
   return { evictions, reclaims, compactions };
 }

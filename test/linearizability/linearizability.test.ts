@@ -1,11 +1,11 @@
 /**
- * Tests linearizability under fire: processes and threads change a few keys of one cache, while some of them are killed, terminated
- * and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs) must find
- * an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
+ * Tests linearizability while participants die: processes and threads change a few keys of one cache, and some of them are killed,
+ * terminated and stopped at random moments (driver.mjs). Every operation is recorded (recorder.mjs). Then the checker (checker.mjs)
+ * must find an order of the operations that explains all results. The checker itself is tested first, with histories written by hand, and
  * with random ones that are known to be right or wrong.
  *
- * `FIRE_SEED=7 npx vitest run test/linearizability` repeats a plan; the moments of death also depend on the scheduler.
- * `FIRE_ROUNDS` multiplies the number of deaths, 1 by default.
+ * `LINEARIZABILITY_SEED=7 npx vitest run test/linearizability` repeats a plan; the moments of death also depend on the scheduler.
+ * `LINEARIZABILITY_ROUNDS` multiplies the number of deaths, 1 by default.
  */
 import { execFileSync, fork } from "node:child_process";
 import fc from "fast-check";
@@ -14,9 +14,9 @@ import { contradiction } from "./checker.mjs";
 import { ABSENT, BUSY, DONE, Log, NO, OP, PENDING, pagesOf, Recorder, YES } from "./recorder.mjs";
 import { MEASURED, Stalls } from "./stalls.mjs";
 
-const seed = Number(process.env.FIRE_SEED ?? Math.floor(Math.random() * 1e9));
-const rounds = Number(process.env.FIRE_ROUNDS ?? 1);
-console.log(`FIRE_SEED=${seed} FIRE_ROUNDS=${rounds}`);
+const seed = Number(process.env.LINEARIZABILITY_SEED ?? Math.floor(Math.random() * 1e9));
+const rounds = Number(process.env.LINEARIZABILITY_ROUNDS ?? 1);
+console.log(`LINEARIZABILITY_SEED=${seed} LINEARIZABILITY_ROUNDS=${rounds}`);
 
 type Model = { roomy?: boolean; counter?: boolean };
 type Event = Record<string, unknown> & { invoked: number; returned: number; op: string; outcome: number };
@@ -302,27 +302,27 @@ describe("recording", () => {
 
   it("the log keeps an operation of a dead participant open until its death is recorded", () => {
     const log = new Log(memory(), 10);
-    const pen = new Recorder(log, 3, 1, { near: true });
-    pen.end(pen.begin(OP.set, 1, 7), DONE);
-    pen.begin(OP.increment, 1, 5, 2);
+    const recorder = new Recorder(log, 3, 1, { near: true });
+    recorder.end(recorder.begin(OP.set, 1, 7), DONE);
+    recorder.begin(OP.increment, 1, 5, 2);
     const [, before] = log.read(2, 2);
     expect(before).toMatchObject([
       { place: 3, op: "set", invoked: 1, returned: 2, argument: 7, outcome: DONE, near: true },
       { place: 3, op: "increment", invoked: 3, returned: Infinity, argument: 5, expected: 2, outcome: PENDING },
     ]);
-    log.buried(3);
+    log.recordEnd(3);
     const [, after] = log.read(2, 2);
     expect(after).toMatchObject([{ returned: 2 }, { invoked: 3, returned: 4, outcome: PENDING }]);
   });
 
   it("the log reports when it is full", () => {
     const log = new Log(memory(), 10);
-    const pen = new Recorder(log, 0, 1, { near: false });
-    for (let i = 0; i < 10; i++) pen.end(pen.begin(OP.get, 0), NO);
-    expect([log.full, pen.room(1), log.full]).toEqual([false, false, true]);
+    const recorder = new Recorder(log, 0, 1, { near: false });
+    for (let i = 0; i < 10; i++) recorder.end(recorder.begin(OP.get, 0), NO);
+    expect([log.full, recorder.room(1), log.full]).toEqual([false, false, true]);
   });
 
-  it("stalls count operations that run or sleep too long, apart from those that other work blocks", () => {
+  it("stalls count operations that take too long, and separately those of them that ran or slept in that time", () => {
     const sleeper = new Int32Array(new SharedArrayBuffer(4));
     const during = (act: () => void) => {
       const stalls = new Stalls();
@@ -339,21 +339,21 @@ describe("recording", () => {
     expect(during(() => {})).toEqual([0, 0]);
     expect(during(() => Atomics.wait(sleeper, 0, 0, 130))).toEqual([1, 1]);
     expect(during(spin)).toEqual([1, 1]);
-    // Blocked by another program: unexplained, but not by the cache.
+    // The thread waits for another program: this time is not explained by the machine, and is not caused by the cache either.
     expect(during(() => execFileSync("sleep", ["0.2"]))).toEqual([1, 0]);
   });
 });
 
 describe("a cache whose participants are killed, terminated and stopped", () => {
   const plans = [
-    { what: "a tight cache", roomy: false, clears: false },
-    { what: "a roomy cache", roomy: true, clears: false },
-    { what: "a tight cache with clears", roomy: false, clears: true },
-    { what: "a roomy cache with clears", roomy: true, clears: true },
-  ];
+    ["a tight cache", { roomy: false, clears: false }],
+    ["a roomy cache", { roomy: true, clears: false }],
+    ["a tight cache with clears", { roomy: false, clears: true }],
+    ["a roomy cache with clears", { roomy: true, clears: true }],
+  ] as const;
 
   /** Runs a plan in a process of its own, with flags of V8 that the measurements need (stalls.mjs). */
-  function burn(plan: object): Promise<Record<string, any>> {
+  function runApart(plan: object): Promise<Record<string, any>> {
     const main = fork(new URL("driver-process.mjs", import.meta.url), [JSON.stringify(plan)], {
       execArgv: MEASURED,
     });
@@ -367,11 +367,11 @@ describe("a cache whose participants are killed, terminated and stopped", () => 
   }
 
   it.each(plans)(
-    "the operations on $what are linearizable while participants die",
+    "the operations on %s are linearizable while participants die",
     { timeout: 180_000 },
-    async ({ what, ...plan }) => {
+    async (what, plan) => {
       const [kills, terminations, freezes] = [8 * rounds, 12 * rounds, 5 * rounds];
-      const result = await burn({ ...plan, kills, terminations, freezes, seed });
+      const result = await runApart({ ...plan, kills, terminations, freezes, seed });
       console.log(what, JSON.stringify(result));
       expect(result).toMatchObject({ kills, terminations, freezes });
       expect(result.operations).toBeGreaterThan(2_000);

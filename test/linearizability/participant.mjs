@@ -5,7 +5,7 @@ import { isMainThread, parentPort, workerData } from "node:worker_threads";
 import { attachCache, openCache } from "cache-machine";
 import { Violation } from "../crash/checked-values.mjs";
 import { mapJournal } from "../crash/journal.mjs";
-import { FireActor } from "./actor.mjs";
+import { RecordingActor } from "./actor.mjs";
 import { Log, pagesOf } from "./recorder.mjs";
 
 const setup = isMainThread ? JSON.parse(process.argv[2]) : workerData;
@@ -24,7 +24,7 @@ try {
   const cache = handle ? attachCache(handle, options) : openCache(name, options);
   const memory = typeof setup.log === "string" ? mapJournal(setup.log, pagesOf(capacity)) : setup.log;
   const log = new Log(memory, capacity);
-  const actor = new FireActor(cache, log, setup);
+  const actor = new RecordingActor(cache, log, setup);
   const sleeper = new Int32Array(new SharedArrayBuffer(4));
   if (survivor) send({ ready: true });
   while (!log.stopped) {

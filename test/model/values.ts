@@ -48,7 +48,7 @@ export const recipe: fc.Arbitrary<Recipe> = fc.oneof(
  * Keys of all key kinds, few enough that a sequence uses them again. Some are prefixes of others, some have the same bytes but
  * another key kind, some have lone surrogates.
  */
-export const KEYS: readonly Key[] = [
+const KEYS: readonly Key[] = [
   "a",
   "ab",
   "abc",

@@ -18,7 +18,7 @@ import path from "node:path";
 import { marked, type Token } from "marked";
 import { execute, freePort, type Output, type Projects, root } from "./projects.ts";
 
-export interface Block {
+interface Block {
   language: string;
   /** The file that the block is written to. */
   file: string | undefined;

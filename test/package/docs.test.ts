@@ -116,7 +116,7 @@ describe("running blocks of code", () => {
     ["is called a systemd unit and is none", "```ini\n[Service]\nnonsense\n```\n", "not a line of a unit"],
     ["is called a Dockerfile and is none", "```dockerfile\nFORM node\n```\n", "not a line of a Dockerfile"],
     ["is of an unknown language", "```perl\n1\n```\n", "unknown language"],
-  ])("a block that %s is reported", async (_, text, complaint) => {
+  ])("a block of code that %s is reported", async (_, text, complaint) => {
     expect((await complaints(text)).join("\n")).toContain(complaint);
   });
 
@@ -129,9 +129,12 @@ describe("running blocks of code", () => {
     ).toEqual([]);
   });
 
-  test.each(all)("the blocks from $place to the next heading run, end with 0 and print no warning", async (section) => {
-    expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
-  });
+  test.each(all.map((section) => [section.place, section] as const))(
+    "the blocks from %s to the next heading run, end with 0 and print no warning",
+    async (_, section) => {
+      expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
+    },
+  );
 });
 
 test("docs/api.md is the generated reference of this version", () => {

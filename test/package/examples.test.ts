@@ -119,7 +119,7 @@ test("03-cluster: one worker loads the settings, and the others read them from t
   expect(others).toContain(`worker ${pid} is killed`);
 });
 
-test("04-two-terminals: two processes count together", async () => {
+test("04-two-terminals: two processes increment one counter, and no count is lost or doubled", async () => {
   const both = await Promise.all([0, 1].map(() => run("04-two-terminals.mjs", { PAUSE_MS: "100" })));
   const counts = both.flat().map((line) => numbers(line)[0] as number);
   expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));

@@ -82,7 +82,7 @@ describe("each export", () => {
     expect(Object.keys(module).sort()).toEqual(values);
   });
 
-  test("is in the build for browsers too, but for the two that need processes", () => {
+  test("is in the build for browsers too, except the two that need processes", () => {
     expect(browser.values).toEqual(node.values.filter((name) => !NODE_ONLY.includes(name)));
     expect(browser.types).toEqual(node.types);
   });

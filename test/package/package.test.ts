@@ -178,7 +178,7 @@ describe("installed into an empty project", () => {
   });
 });
 
-describe("without configuration", () => {
+describe("the application's own cache, without configuration", () => {
   const GET = 'const { get } = require("cache-machine");\nconsole.log(JSON.stringify([get("key"), get()]));';
 
   test("entries that one process of an application sets are read by its other processes, one by one or all together", async () => {

@@ -12,7 +12,7 @@ import { LONG, ODD } from "../hostile/outside-keys.ts";
 import { sections } from "./blocks.ts";
 import { address, execute, Projects, Running, root } from "./projects.ts";
 
-const projects = new Projects("outside");
+const projects = new Projects("recipes");
 const servers: Running[] = [];
 afterEach(async () => {
   for (const server of servers.splice(0)) {

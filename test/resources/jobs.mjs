@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import * as together from "cache-machine";
 import { generator } from "../crash/checked-values.mjs";
-import { patient, resources } from "../crash/driver.mjs";
+import { inTime, resources } from "../crash/driver.mjs";
 import * as apart from "../host/apart.mjs";
 
 const { attachCache, createCache, destroyCache, openCache } = apart;
@@ -44,7 +44,7 @@ async function settled() {
   return resources();
 }
 
-/** How much `files` and `maps` grew during `times` calls of `run`. A first call is not counted, because it allocates what is kept for good. */
+/** How much `files` and `maps` grew during `times` calls of `run`. A first call is not counted, because what it allocates is kept. */
 async function growth(run, times) {
   await run(0);
   const before = await settled();
@@ -86,7 +86,7 @@ const jobs = {
     const grown = await growth((i) => {
       const cache = openCache(name, { size: "1mb", nearCache: 16 });
       works(cache, i);
-      // Closes before and after destroying, in turns.
+      // Closes the cache before it is destroyed in every second round, and after that in the others.
       if (i % 2 === 0) cache.close();
       if (!destroyCache(name)) throw new Error(`gone in round ${i}`);
       if (i % 2 === 1) cache.close();
@@ -129,7 +129,7 @@ const jobs = {
         workerData: { job: "attach", name, handle },
         trackUnmanagedFds: tracked,
       });
-      await patient(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
+      await inTime(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
       await worker.terminate();
     };
     const grown = await growth(() => Promise.all(Array.from({ length: width }, one)), Math.ceil(times / width));
@@ -149,12 +149,12 @@ const jobs = {
       const cache = who === "worker" ? undefined : openCache(name, { path, size });
       const handle = by === "handle" ? cache.handle : undefined;
       const worker = new Worker(GUEST, { workerData: { job: "leave", name, path, size, handle } });
-      await patient(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
+      await inTime(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
       const end = async () => {
         const ended = new Promise((resolve) => worker.once("exit", resolve));
         if (ending === "terminate") void worker.terminate();
         else worker.postMessage(ending);
-        await patient(ended, "a guest ends");
+        await inTime(ended, "a guest ends");
       };
       if (!last) await end();
       cache?.close();
@@ -180,7 +180,7 @@ const jobs = {
       const target = 1 + random.below(30);
       while (Atomics.load(words, 0) < target && failed === undefined) await new Promise((r) => setTimeout(r, 1));
       for (const instant = performance.now() + random.random(); performance.now() < instant; );
-      await patient(worker.terminate(), "a guest ends");
+      await inTime(worker.terminate(), "a guest ends");
       if (failed !== undefined) throw failed;
       opened += Atomics.load(words, 0);
       if (Atomics.load(words, 1) === 1) interrupted++;
@@ -232,7 +232,7 @@ const jobs = {
     const local = createCache({ size: "1mb" });
     const worker = new Worker(GUEST, { workerData: { job: "ask", name, handle: cache.handle, local: local.handle } });
     const answer = () =>
-      patient(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
+      inTime(new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject)), "a guest");
     await answer();
     const before = resources().files;
     limit("nofile", before + 50);

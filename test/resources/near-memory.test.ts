@@ -108,7 +108,7 @@ describe("estimated bytes of the near cache", () => {
     ["short texts", "'value ' + i"],
     ["texts", "String(i).padEnd(300, 'x')"],
     ["texts of two bytes a character", "String(i).padEnd(300, '€')"],
-    ["texts that are ASCII but for one character", "String(i).padEnd(300, 'x') + '€'"],
+    ["texts that are ASCII except for one character", "String(i).padEnd(300, 'x') + '€'"],
     ["numbers", "i + 0.5"],
     ["whole numbers", "i"],
     ["large bigints", "10n ** 100n + BigInt(i)"],
@@ -119,7 +119,7 @@ describe("estimated bytes of the near cache", () => {
     ],
     ["objects of many shapes", "{ ['name ' + i]: i, ['other name ' + i]: 'text' + i }"],
     [
-      "objects with some of many names",
+      "objects with a few of many property names",
       "Object.fromEntries([0, 1, 2, 3, 4].map((n) => ['name ' + ((i * 7919 + n * 104729) % 500), i]))",
     ],
     ["arrays of whole numbers", "Array.from({ length: 50 }, (_, n) => n + i)"],
@@ -127,23 +127,23 @@ describe("estimated bytes of the near cache", () => {
     ["arrays of texts", "Array.from({ length: 20 }, (_, n) => 'the text ' + n + ' of ' + i)"],
     ["arrays of objects", "Array.from({ length: 20 }, (_, n) => ({ id: n + i, text: 'the text ' + n + ' of ' + i }))"],
     [
-      "objects whose names are data",
+      "objects whose property names are data",
       "Object.fromEntries(Array.from({ length: 20 }, (_, n) => ['user ' + (n + i * 20), { id: n, at: i }]))",
     ],
-    ["objects of 300 names", "Object.fromEntries(Array.from({ length: 300 }, (_, n) => ['field ' + n, n + i]))"],
+    ["objects of 300 properties", "Object.fromEntries(Array.from({ length: 300 }, (_, n) => ['field ' + n, n + i]))"],
   ];
   const frozen: [string, string][] = [
     ["Maps", "new Map(Array.from({ length: 20 }, (_, n) => ['the key ' + n + ' of ' + i, n]))"],
     ["Sets", "new Set(Array.from({ length: 20 }, (_, n) => 'the item ' + n + ' of ' + i))"],
     ["Dates", "{ at: new Date(i * 1e6), id: i }"],
-    ["expressions", "{ at: new RegExp('the expression ' + i), id: i }"],
+    ["regular expressions", "{ at: new RegExp('the expression ' + i), id: i }"],
     ["errors", "new Error('the message of ' + i)"],
   ];
   const all = [
     ...values.map(([what, value]) => [what, value, {}] as const),
     ...[...values, ...frozen].map(([what, value]) => [`${what}, frozen`, value, { frozenObjects: true }] as const),
   ];
-  test.each(all)("the near cache estimates the growth of the heap: %s", (_, value, options) => {
+  test.each(all)("the bytes in stats are 0.5 to 1.6 times the growth of the heap: %s", (_, value, options) => {
     const { grown, entries, bytes } = measure(value, options, 4000);
     expect(entries).toBeGreaterThan(3000);
     console.log(`${_}: estimated ${(bytes / grown).toFixed(2)} of ${(grown / entries).toFixed(0)} bytes each`);
@@ -252,7 +252,7 @@ describe("the heap after clear and close", () => {
 
   test.each([
     ["texts", "'x'.repeat(500) + i"],
-    ["objects of long names", objects],
+    ["objects with long property names", objects],
     ["objects of many shapes, each met often", shapes],
   ])(
     "the near cache leaves nothing on the heap after clear and close, and takes what stats says before that: %s",

@@ -14,7 +14,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CacheHandle } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { patient } from "../crash/driver.mjs";
+import { inTime } from "../crash/driver.mjs";
 import { destroyCache, openCache } from "../host/apart.mjs";
 
 const rounds = Number(process.env.RESOURCES_ROUNDS ?? 1);
@@ -94,14 +94,14 @@ describe("participants that come and go", () => {
     expect(found).toMatchObject({ terminated: 6, participants: 7, files: 4 });
   });
 
-  test.each([true, false])(
-    "opening and closing a cache thousands of times leaks nothing, held open by another participant: %s",
-    async (held) => {
-      const found = await run("openAndClose", { name, times: 3_000 * rounds, held });
-      expect(found).toMatchObject({ files: 0, mapped: held ? 1 : 0, participants: 1 });
-      expect(found.maps).toBeLessThanOrEqual(FEW);
-    },
-  );
+  test.each([
+    ["that another participant has open", true],
+    ["that nobody else has open", false],
+  ] as const)("opening and closing a cache thousands of times leaks nothing, for a cache %s", async (_, held) => {
+    const found = await run("openAndClose", { name, times: 3_000 * rounds, held });
+    expect(found).toMatchObject({ files: 0, mapped: held ? 1 : 0, participants: 1 });
+    expect(found.maps).toBeLessThanOrEqual(FEW);
+  });
 
   test("opening a cache many times in one thread takes one seat, and leaks nothing", async () => {
     const kept = await run("openAndClose", { name, times: 500, held: false, leaks: true, oneSeat: true });
@@ -136,9 +136,9 @@ describe("participants that come and go", () => {
   });
 
   test.each([
-    ["threadCaches", "64mb"],
-    ["files", "1mb"],
-  ])("closed caches free their address space: %s of %s in a space with room for a few", async (job, size) => {
+    ["threads", "threadCaches", "64mb"],
+    ["processes", "files", "1mb"],
+  ])("closed caches of reach %s free their address space, which has room for a few at a time", async (_, job, size) => {
     const found = await run(job, { name, times: 200 * rounds, size, room: 64 * 2 ** 30 });
     expect(found.files).toBe(0);
     expect(found.maps).toBeLessThanOrEqual(FEW);
@@ -256,13 +256,13 @@ describe("1,024 participants", () => {
 
   async function ask(crowd: ChildProcess, message: object): Promise<any> {
     crowd.send(message);
-    return (await patient(once(crowd, "message"), JSON.stringify(message)))[0];
+    return (await inTime(once(crowd, "message"), JSON.stringify(message)))[0];
   }
 
   async function start(): Promise<ChildProcess> {
     const crowd = fork(CROWD, [name], { execArgv: [] });
     crowds.push(crowd);
-    await patient(once(crowd, "message"), "a crowd starts");
+    await inTime(once(crowd, "message"), "a crowd starts");
     return crowd;
   }
 

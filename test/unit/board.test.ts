@@ -53,7 +53,7 @@ describe("the board", () => {
     for (const seat of seats) await eventually(() => region.membership.take(seat));
   });
 
-  test("claim() reuses the seat of a dead worker, and is ERR_BUSY when all owners live", async () => {
+  test("claim() reuses the seat of a dead worker, and fails with ERR_BUSY when all owners live", async () => {
     const region = create();
     const worker = startWorker(`${CLAIM} send(seat); stay();`, region.handle);
     await message(worker);
@@ -105,7 +105,7 @@ describe("the board", () => {
     expect(view[0]).toBe(own);
   });
 
-  test("an error of procfs proves no death, except that the thread is not there while this thread is", async () => {
+  test("a thread without an entry in procfs is provably dead only if procfs shows this thread, and other errors of procfs prove nothing", async () => {
     const tokens = new SharedArrayBuffer(Board.bytes(1));
     const dead = (((1n << 22n) - 1n) << 40n) | 5n;
     new BigInt64Array(tokens)[0] = dead;
@@ -133,7 +133,7 @@ describe("the board", () => {
   });
 
   test.each(["EMFILE", "ENFILE"])(
-    "joining with no descriptor left to read procfs (%s) is ERR_NO_SPACE, and leads to no other kind of token",
+    "joining when no descriptor is left to read procfs (%s) fails with ERR_NO_SPACE, and does not fall back to tokens without procfs",
     async (code) => {
       const tokens = new SharedArrayBuffer(Board.bytes(1));
       const real = process.getBuiltinModule;
@@ -163,7 +163,7 @@ describe("the board", () => {
       const real = process.getBuiltinModule;
       process.getBuiltinModule = (id) =>
         id === "node:fs" ? { ...real(id), readlinkSync() { throw new Error("hidden"); } } : real(id);`;
-    // The watching thread is a worker here as well, so that this test changes nothing in its own.
+    // The watching thread is a worker too, so that the thread of this test keeps its own `process.getBuiltinModule`.
     const inner = script(`${hide} ${CLAIM} send(seat); stay();`);
     const worker = startWorker(
       `${hide} ${CLAIM}

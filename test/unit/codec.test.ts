@@ -88,6 +88,13 @@ const texts: string[] = [
   ...["\ud800", "\udc00", "a\ud800b", "\udc00\ud800", `${ascii}\ud83d`, "\ud800".repeat(5000)],
 ];
 
+/** A primitive value as part of a title: short, and with escapes for what cannot be printed. */
+function shown(value: unknown): string {
+  const text = typeof value === "string" ? JSON.stringify(value) : Object.is(value, -0) ? "-0" : String(value);
+  const full = typeof value === "bigint" ? `${text}n` : text;
+  return full.length <= 40 ? full : `${full.slice(0, 30)}… (${full.length} characters)`;
+}
+
 describe.each(runtimes)("keys on a runtime %s", (_name, on) => {
   const codec = new KeyCodec(on);
   const write = (key: string | Uint8Array, room = KEY_LIMIT + 8): [number, Uint8Array] => {
@@ -95,12 +102,15 @@ describe.each(runtimes)("keys on a runtime %s", (_name, on) => {
     const written = codec.write(key, area);
     return [keyKind(written), area.slice(0, keyLength(written))];
   };
-  it.each(texts.filter((text) => text.length < 1000))("the key %j is read back", (text) => {
-    const [kind, bytes] = write(text);
-    expect(codec.read(kind, bytes, 0, bytes.length)).toBe(text);
-    expect(kind).toBe(/\p{Surrogate}/u.test(text) ? KEY_ILL_FORMED : KEY_STRING);
-    if (kind === KEY_STRING) expect([...bytes]).toEqual([...new TextEncoder().encode(text)]);
-  });
+  it.each(texts.filter((text) => text.length < 1000).map((text) => [shown(text), text] as const))(
+    "the key %s is read back",
+    (_shown, text) => {
+      const [kind, bytes] = write(text);
+      expect(codec.read(kind, bytes, 0, bytes.length)).toBe(text);
+      expect(kind).toBe(/\p{Surrogate}/u.test(text) ? KEY_ILL_FORMED : KEY_STRING);
+      if (kind === KEY_STRING) expect([...bytes]).toEqual([...new TextEncoder().encode(text)]);
+    },
+  );
 
   it("any string is read back, two different strings never become the same bytes, and each runtime writes the same", () => {
     const text = fc.oneof(fc.string({ unit: "binary" }), utf16(60));
@@ -183,9 +193,9 @@ function rawBytes(view: ArrayBufferView): number[] {
 }
 
 describe.each(runtimes)("values on a runtime %s", (_name, on) => {
-  it.each([null, true, false, ...numbers, ...bigints, ...texts])(
-    "a primitive value comes back unchanged, alone and within objects",
-    (value) => {
+  it.each([null, true, false, ...numbers, ...bigints, ...texts].map((value) => [shown(value), value] as const))(
+    "the primitive value %s comes back unchanged, alone and within objects",
+    (_shown, value) => {
       expect(roundTrip(value, on)).toBe(value);
       expect(roundTrip([value, { value }], on)).toStrictEqual([value, { value }]);
     },
@@ -199,24 +209,27 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
     expect(new DataView(target.buffer, target.byteOffset).getFloat64(0, true)).toBe(12.5);
   });
 
-  it.each(views)("%o comes back with just the bytes that it shows, from private and from shared memory", (View) => {
-    for (const buffer of [new ArrayBuffer(40), new SharedArrayBuffer(40)]) {
-      new Uint8Array(buffer).forEach((_, i, all) => {
-        all[i] = i * 37;
-      });
-      // A DataView has no elements.
-      const view: ArrayBufferView = new View(buffer as ArrayBuffer, 8, 16 / (View.BYTES_PER_ELEMENT ?? 1));
-      for (const result of [roundTrip(view, on), (roundTrip({ view }, on) as { view: unknown }).view]) {
-        expect(Object.getPrototypeOf(result)).toBe(View.prototype);
-        const copy = result as ArrayBufferView;
-        expect(rawBytes(copy)).toEqual(rawBytes(view));
-        expect(copy.buffer).toBeInstanceOf(ArrayBuffer);
-        expect([copy.byteOffset, copy.buffer.byteLength]).toEqual([0, 16]);
+  it.each(views.map((View) => [View.name, View] as const))(
+    "a %s comes back with only the bytes that it shows, from private and from shared memory",
+    (_name, View) => {
+      for (const buffer of [new ArrayBuffer(40), new SharedArrayBuffer(40)]) {
+        new Uint8Array(buffer).forEach((_, i, all) => {
+          all[i] = i * 37;
+        });
+        // A DataView has no elements.
+        const view: ArrayBufferView = new View(buffer as ArrayBuffer, 8, 16 / (View.BYTES_PER_ELEMENT ?? 1));
+        for (const result of [roundTrip(view, on), (roundTrip({ view }, on) as { view: unknown }).view]) {
+          expect(Object.getPrototypeOf(result)).toBe(View.prototype);
+          const copy = result as ArrayBufferView;
+          expect(rawBytes(copy)).toEqual(rawBytes(view));
+          expect(copy.buffer).toBeInstanceOf(ArrayBuffer);
+          expect([copy.byteOffset, copy.buffer.byteLength]).toEqual([0, 16]);
+        }
       }
-    }
-  });
+    },
+  );
 
-  it("Buffer, Uint8Array and ArrayBuffer come back as such; a Buffer is a Uint8Array where there is no Buffer", () => {
+  it("a Uint8Array and an ArrayBuffer come back as what they are, and a Buffer too where the runtime has Buffer; elsewhere it comes back as a Uint8Array", () => {
     const nested = (roundTrip([Buffer.from("bytes")], on) as [Uint8Array])[0];
     for (const buffer of [roundTrip(Buffer.from("bytes"), on) as Uint8Array, nested]) {
       expect(Buffer.isBuffer(buffer)).toBe(on === bufferRuntime);
@@ -287,7 +300,7 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
     expect(Object.entries(back)).toEqual([["4000000000", "far"]]);
   });
 
-  it("cycles and repeated references come back as such", () => {
+  it("cycles and repeated references are still cycles and repeated references after decoding", () => {
     const date = new Date(5);
     const bytes = Buffer.from([1]);
     const list: unknown[] = [];
@@ -747,8 +760,8 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
       ["a Buffer whose data is itself", '[["Buffer",1],["Buffer",0]]'],
       ["a view without a buffer", [["Uint8Array", 1], 1e9]],
       ["a view beyond its buffer", '[["Uint8Array",1,2,9],["ArrayBuffer","AAAA"]]'],
-      ["a broken expression", [["RegExp", "("]]],
-      ["a broken URL", [["URL", "//"]]],
+      ["a malformed regular expression", [["RegExp", "("]]],
+      ["a malformed URL", [["URL", "//"]]],
       ["a bigint of letters", [["BigInt", "xyz"]]],
       ["an unknown type", [["Function", "return 1"]]],
       ["a property named __proto__", '[{"__proto__":1},{"polluted":1}]'],
@@ -763,12 +776,12 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
       ["digits of a bigint", `[["BigInt","${fill("f")}"]]`],
       ["digits of a number", `[[1],${fill("9")}]`],
       ...["(", "(a|", "(?=", "(?<a>)|", "a{1,9}", "[a-z]", "\\\\1", "[[a]"].map((part): [string, string] => [
-        `an expression of ${part}`,
+        `a regular expression of ${part}`,
         `[["RegExp","${fill(part)}"]]`,
       ]),
       ...["9", "1 ", "("].map((part): [string, string] => [`a date of ${part}`, `[["Date","${fill(part)}"]]`]),
       ...["a", "a/../", "xn--", "é."].map((part): [string, string] => [
-        `an URL of ${part}`,
+        `a URL of ${part}`,
         `[["URL","http://a${fill(part)}"]]`,
       ]),
       ["parameters", `[["URLSearchParams","${fill("a&%41=")}"]]`],

@@ -20,7 +20,10 @@ test("the committed module agrees with the contract", () => {
   expect(() => checkAgreement(contract, wasm)).not.toThrow();
 });
 
-/** What cannot be seen from outside: sizes of parts that only TypeScript uses, limits, and what only happens under load. */
+/**
+ * Constants that the check cannot see from outside: sizes of parts that only TypeScript uses, limits, and what only happens under
+ * load.
+ */
 const UNSEEN = new Set([
   "AREA_BYTES",
   "STACK_BYTES",
@@ -64,25 +67,28 @@ describe("the limits of TypeScript fit those of the engine", () => {
     expect(() => scopeOf(["n".repeat(207), ...names.slice(1)])).toThrow(RangeError);
   });
 
-  test("the longest key, in the namespace with the longest prefix", () => {
+  test("the longest key in the namespace with the longest prefix is not longer than MAX_KEY", () => {
     expect(scope.prefix.length + KEY_LIMIT).toBeLessThanOrEqual(contract.MAX_KEY);
   });
 
-  test("the most and longest tags, in the deepest namespace", () => {
-    const area = new Uint8Array(contract.TAGS_BYTES);
+  test("the most and longest tags in the deepest namespace are not more than MAX_TAGS, not longer than MAX_TAG, and fit into TAGS_BYTES", () => {
+    // Larger than needed, because a write behind the end of a Uint8Array does nothing.
+    const area = new Uint8Array(2 * contract.TAGS_BYTES);
     const tags = Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(contract.MAX_TAG_NAME, "t"));
     writeTags(area, tags, scope.tagPrefix, scope.hidden);
     expect(area[0]).toBe(tags.length + scope.hidden.length);
+    expect(area.findLastIndex((byte) => byte !== 0)).toBeLessThan(contract.TAGS_BYTES);
+    expect(area.findLastIndex((byte) => byte !== 0)).toBeGreaterThan(tags.length * contract.MAX_TAG_NAME);
     expect(area[0]).toBeLessThanOrEqual(contract.MAX_TAGS);
     expect(scope.tagPrefix.length + contract.MAX_TAG_NAME).toBeLessThanOrEqual(contract.MAX_TAG);
     for (const hidden of scope.hidden) expect(hidden.length).toBeLessThanOrEqual(contract.MAX_TAG);
   });
 
-  test("a stamp, which has the cold words of a slot in the near cache but the last one", () => {
+  test("a slot of the near cache has one cold word for each word of a stamp, before the word that counts bytes", () => {
     expect(BYTES).toBe(contract.STAMP_WORDS);
   });
 
-  test("a page of memory", () => {
+  test("a page of memory has the same size in TypeScript as in the engine", () => {
     expect(PAGE).toBe(contract.PAGE);
   });
 });

@@ -129,7 +129,7 @@ describe("copies of plain data", () => {
     expect(compiled).toBeGreaterThan(300);
   });
 
-  test("a copy of a packed value has the same names, and no name is run as code", () => {
+  test("a copy of a packed value has the same property names, and no property name is run as code", () => {
     const check = (names: string[]): void => {
       const make = (): object => withOwn(names.map((name, i) => [name, i % 2 === 0 ? i : withOwn([[name, i]])]));
       const packed = packOften(make);
@@ -153,7 +153,7 @@ describe("copies of plain data", () => {
     expect(packOften(() => ({ id: 1 }))?.[0]).not.toBe(one?.[0]);
   });
 
-  test("values whose names are data, with a thousand names, or with 40 levels can be packed and copied", () => {
+  test("objects whose property names are data, with a thousand properties, or with 40 levels can be packed and copied", () => {
     for (let i = 0; i < 20_000; i++) {
       const value = { [`user ${i}`]: { n: i }, [`${i}`]: i };
       const packed = pack({ ...value });

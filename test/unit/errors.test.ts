@@ -12,7 +12,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { Cache, CacheHandle, OpenOptions } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { BUSY, HEADER_SIZE, HEADER_VERSION } from "../../src/engine/contract.ts";
-// Participants that are in each other's way, in one thread.
+// In this copy of the package, one thread can be several participants.
 import { attachCache, CacheError, createCache, destroyCache, openCache } from "../host/apart.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -145,7 +145,7 @@ describe("ERR_UNSUPPORTED", () => {
     expect(output).toMatch(/^CacheError ERR_UNSUPPORTED .*Cross-Origin-Opener-Policy.*Cross-Origin-Embedder-Policy/);
   });
 
-  test("in a directory that cannot hold a cache: names it and the option", () => {
+  test("a directory that does not exist: names it and the option", () => {
     failure(() => open({ path: path.join(directory, "missing") }), "ERR_UNSUPPORTED", "missing", "`path`");
   });
 });
@@ -173,7 +173,7 @@ describe("ERR_LAYOUT", () => {
     ["somebody else's", (file) => fs.writeFileSync(file, Buffer.alloc(MIB, "no cache "))],
     ["of an older layout", (file) => patch(file, 8 * HEADER_VERSION, [0, 0, 0, 0])],
     ["of a newer layout", (file) => patch(file, 8 * HEADER_VERSION, [255, 255, 0, 0])],
-    ["of a size that its header does not tell", (file) => patch(file, 8 * HEADER_SIZE, [0, 0, 32, 0])],
+    ["of another size than its header says", (file) => patch(file, 8 * HEADER_SIZE, [0, 0, 32, 0])],
   ];
   test.each(damages)("a file that is %s: says so and how to go on, and leaves it alone", (_, damage) => {
     const cache = open();
@@ -248,7 +248,7 @@ describe("ERR_BUSY", () => {
   test.each([
     ["threads", create],
     ["processes", open],
-  ])("a participant too many, reach %s: tells how many there can be and what to do", (_, make) => {
+  ])("one participant too many, reach %s: tells how many there can be and what to do", (_, make) => {
     const first = make();
     const others = Array.from({ length: 63 }, () => keep(attachCache(first.handle, { nearCache: 0 })));
     first.set("a", 1);
@@ -281,11 +281,11 @@ describe("ERR_BUSY", () => {
     (_, change) => {
       const cache = create();
       let meanwhile: (() => void) | undefined;
-      let looks = 0;
+      let clockCalls = 0;
       // `touch` asks for the time first. The engine asks for it second, while it holds the bucket.
       const other = attachCache(cache.handle, {
         now() {
-          if (looks++ === 1) meanwhile?.();
+          if (clockCalls++ === 1) meanwhile?.();
           return Date.now();
         },
       });
@@ -298,7 +298,7 @@ describe("ERR_BUSY", () => {
           refused = failure(() => change(cache), "ERR_BUSY", "another participant", "nothing was changed", "Try again");
           expect([cache.get("k"), cache.has("k")]).toEqual([value, true]);
         };
-        looks = 0;
+        clockCalls = 0;
         other.touch("k", hour.ttl);
         expect(refused).toBeInstanceOf(CacheError);
         expect(cache.getEntry("k")).toEqual({ ...before, expiresAt: expect.any(Number) });
@@ -312,15 +312,15 @@ describe("ERR_BUSY", () => {
     const first = create();
     for (const again of [false, true]) {
       first.set("k", "kept", hour);
-      let looks = 0;
+      let clockCalls = 0;
       const { cache, engine } = watched(first, () => {
         // The error that the engine gets when the stack has no room to call the clock, here while it holds the bucket.
-        if (looks++ === 0) throw new RangeError("Maximum call stack size exceeded");
+        if (clockCalls++ === 0) throw new RangeError("Maximum call stack size exceeded");
       });
       const { recover } = engine;
       const stack = (engine.__stack_pointer as WebAssembly.Global).value;
       failure(() => cache.touch("k", hour.ttl), RangeError, "stack");
-      expect(looks).toBe(1);
+      expect(clockCalls).toBe(1);
       // The thread may be idle from now on. All others can change the key at once.
       expect([first.get("k"), first.increment("n"), first.set("k", "new").get("k")]).toEqual(["kept", 1, "new"]);
       if (again) {
@@ -386,24 +386,25 @@ describe("ERR_BUSY", () => {
     expect(first.get("k")).toBe("kept");
   });
 
-  type Host = { now(): number; pause(attempt: number): number };
+  type Imports = { now(): number; pause(attempt: number): number };
   type Watched = { cache: Cache; engine: Record<string, unknown>; wait(answer: number): number };
 
   /**
-   * One more participant, with the functions of its engine, which can be replaced, and its way of waiting in vain.
+   * Attaches one more participant. Returns it with the functions of its engine, which a test can replace, and with `wait`, which waits
+   * as the engine does until the engine would give up, and then returns its argument.
    *
-   * @param look called when the engine asks for the time
+   * @param onClock called when the engine asks for the time
    */
-  function watched(first: Cache, look: () => void = () => {}): Watched {
+  function watched(first: Cache, onClock: () => void = () => {}): Watched {
     const { Instance } = WebAssembly;
     const engine: Record<string, unknown> = {};
-    let pause: Host["pause"] = () => 0;
+    let pause: Imports["pause"] = () => 0;
     WebAssembly.Instance = class {
       readonly exports = engine;
-      constructor(module: WebAssembly.Module, { host }: { host: Host & WebAssembly.ModuleImports }) {
+      constructor(module: WebAssembly.Module, { host }: { host: Imports & WebAssembly.ModuleImports }) {
         pause = host.pause;
         const now = (): number => {
-          look();
+          onClock();
           return host.now();
         };
         Object.assign(engine, new Instance(module, { host: { ...host, now } }).exports);
@@ -445,7 +446,7 @@ describe("a large value", () => {
     expect(chunks).toBeGreaterThan(number);
   }
 
-  test("is never torn when it is replaced, removed or forgotten while it is read", () => {
+  test("is never torn when it is replaced or removed while it is read: the read returns the new value, or none", () => {
     const cache = create();
     const other = keep(attachCache(cache.handle));
     const [old, anew] = [Buffer.alloc(LENGTH, "old"), Buffer.alloc(LENGTH, "new")];
@@ -476,7 +477,7 @@ describe("a large value", () => {
 describe("ERR_TOO_LARGE", () => {
   const LIMIT = MIB / 8;
 
-  test("a value: tells its size and the limit, and keeps the old one", () => {
+  test("a value: tells the limit and, where it is known, the size of the value; the old value is kept", () => {
     const cache = create();
     cache.set("a", "old", { tags: ["t"] });
     const { version } = cache.getEntry("a") ?? {};
@@ -488,7 +489,8 @@ describe("ERR_TOO_LARGE", () => {
         () => cache.update("a", () => value),
         () => cache.setMany([["a", value]]),
       ]) {
-        failure(store, "ERR_TOO_LARGE", String(LIMIT), "old value was kept", "maxEntrySize");
+        const size = typeof value === "string" && value.startsWith("x") ? [`has ${value.length} bytes`] : [];
+        failure(store, "ERR_TOO_LARGE", `limit is ${LIMIT}`, ...size, "old value was kept", "maxEntrySize");
       }
       failure(() => cache.add("b", value), "ERR_TOO_LARGE", "bytes");
     }
@@ -501,10 +503,15 @@ describe("ERR_TOO_LARGE", () => {
     const cache = create();
     const longest = ["k".repeat(4096), "é".repeat(2048), new Uint8Array(4096), `\ud800${"x".repeat(2047)}`];
     for (const [i, key] of longest.entries()) expect(cache.set(key, i).get(key)).toBe(i);
-    const tooLong = ["k".repeat(4097), "é".repeat(2049), new Uint8Array(4097), `\ud800${"x".repeat(2048)}`];
-    for (const key of tooLong) {
+    const tooLong: [string | Uint8Array, string][] = [
+      ["k".repeat(4097), "4097 bytes of UTF-8"],
+      ["é".repeat(2049), "4098 bytes of UTF-8"],
+      [new Uint8Array(4097), "4097 bytes"],
+      [`\ud800${"x".repeat(2048)}`, "4098 bytes of UTF-16"],
+    ];
+    for (const [key, size] of tooLong) {
       for (const use of [() => cache.set(key, 1), () => cache.increment(key)]) {
-        failure(use, "ERR_TOO_LARGE", "4096", "shorter key");
+        failure(use, "ERR_TOO_LARGE", `has ${size}`, "limit is 4096", "shorter key");
       }
       // Reads and removals do not find such a key: outside.test.ts tests them.
       expect([cache.get(key), cache.delete(key)]).toEqual([undefined, false]);
@@ -512,19 +519,17 @@ describe("ERR_TOO_LARGE", () => {
     expect(cache.size).toBe(4);
   });
 
-  test("the longest key, the largest value and all tags together are stored, or refused with the old value kept", () => {
+  test("in a cache of 1 MiB the longest key leaves no room for a value beside all tags of the greatest length, and the old value is kept", () => {
     const cache = create();
     const key = "k".repeat(4096);
     const tags = Array.from({ length: 16 }, (_, i) => `${i}`.padStart(256, "t"));
     cache.set(key, "old");
+    failure(() => cache.set(key, new Uint8Array(1), { tags }), "ERR_TOO_LARGE", "has 1 bytes", "key and tags");
+    expect(cache.get(key)).toBe("old");
+    // With only one of them, the largest value is stored.
     const value = new Uint8Array(LIMIT);
-    try {
-      cache.set(key, value, { tags });
-      expect(cache.getEntry(key)).toMatchObject({ value, tags });
-    } catch (error) {
-      expect(error).toMatchObject({ code: "ERR_TOO_LARGE", message: expect.stringContaining("key and tags") });
-      expect(cache.get(key)).toBe("old");
-    }
+    expect(cache.set(key, value).get(key)).toEqual(value);
+    expect(cache.set("k", value, { tags }).getEntry("k")).toMatchObject({ value, tags });
   });
 });
 
@@ -598,11 +603,10 @@ describe("ERR_CLOSED", () => {
     ["inspect", (cache) => cache.inspect()],
   ];
 
-  test("every member is covered here", () => {
+  test("the tests of ERR_CLOSED use every member of Cache", () => {
     const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
     const harmless = ["constructor", "close", "reach", "name", "handle", "toJSON", "validate"];
-    const waiting = ["getOrSet", "waitFor"];
-    const covered = new Set([...uses.map(([name]) => name), ...harmless, ...waiting]);
+    const covered = new Set([...uses.map(([name]) => name), ...harmless]);
     expect(members.filter((name) => !covered.has(name))).toEqual([]);
   });
 
@@ -627,7 +631,7 @@ describe("ERR_CLOSED", () => {
     expect(keep(attachCache(cache.handle)).get("a")).toBeUndefined();
   });
 
-  test("a cache that code of a value, an option or a loop closes: no crash, no other error", () => {
+  test("a call whose own value, option, loop or update function closes the cache fails with ERR_CLOSED", () => {
     for (const make of [create, open]) {
       let cache = make();
       const closing = {
@@ -662,7 +666,7 @@ describe("ERR_CLOSED", () => {
     }
   });
 
-  test("a closed cache touches nothing: its part of the memory may be another's by now", () => {
+  test("a closed cache changes no byte of the memory, because its seat may belong to another participant by now", () => {
     const cache = create();
     const closed = attachCache(cache.handle);
     const view = closed.namespace("part");
@@ -685,7 +689,7 @@ describe("ERR_CLOSED", () => {
     }
   });
 
-  test("a cache that a value closes while it is encoded touches no participant that joins then, and leaves at the end", () => {
+  test("a cache that a getter of the stored value closes changes nothing of a participant that joins then, and gives back its seat", () => {
     const cache = create();
     for (const nested of [false, true]) {
       const closing = attachCache(cache.handle);
@@ -731,7 +735,10 @@ describe("ERR_CLOSED", () => {
 
 describe("wrong arguments", () => {
   const any = (value: unknown): never => value as never;
-  const options: [string, ErrorConstructor, unknown][] = [
+  type WrongOption = [string, ErrorConstructor, unknown];
+  /** Adds the name of the error's class, for the title. */
+  const titled = ([name, kind, value]: WrongOption) => [name, kind.name, value, kind] as const;
+  const options: WrongOption[] = [
     ["size", TypeError, "much"],
     ["size", TypeError, "-1mb"],
     ["size", TypeError, {}],
@@ -777,15 +784,18 @@ describe("wrong arguments", () => {
     ["frozenObjects", TypeError, null],
   ];
 
-  test.each(options)("option of createCache, openCache and attachCache: %s is a %o for %o", (name, kind, value) => {
-    const given = any({ [name]: value });
-    failure(() => createCache(given), kind, `${name}`);
-    failure(() => openCache("app", any({ path: directory, [name]: value })), kind, `${name}`);
-    if (name !== "size") failure(() => attachCache(create().handle, given), kind, `${name}`);
-    expect(fs.readdirSync(directory)).toEqual([]);
-  });
+  test.each(options.map(titled))(
+    "createCache, openCache and attachCache refuse the option %s with a %s: %o",
+    (name, _, value, kind) => {
+      const given = any({ [name]: value });
+      failure(() => createCache(given), kind, `${name}`);
+      failure(() => openCache("app", any({ path: directory, [name]: value })), kind, `${name}`);
+      if (name !== "size") failure(() => attachCache(create().handle, given), kind, `${name}`);
+      expect(fs.readdirSync(directory)).toEqual([]);
+    },
+  );
 
-  test.each([
+  const ofFiles: WrongOption[] = [
     ["path", TypeError, 5],
     ["path", RangeError, ""],
     ["path", RangeError, "a\0b"],
@@ -793,12 +803,16 @@ describe("wrong arguments", () => {
     ["mode", TypeError, 0o660],
     ["mode", TypeError, "0600"],
     ["mode", TypeError, null],
-  ])("option of openCache and destroyCache: %s is a %o for %o", (name, kind, value) => {
-    failure(() => openCache("app", any({ [name]: value })), kind as ErrorConstructor, name);
-    failure(() => destroyCache("app", any({ [name]: value })), kind as ErrorConstructor, name);
-  });
+  ];
+  test.each(ofFiles.map(titled))(
+    "openCache and destroyCache refuse the option %s with a %s: %o",
+    (name, _, value, kind) => {
+      failure(() => openCache("app", any({ [name]: value })), kind, name);
+      failure(() => destroyCache("app", any({ [name]: value })), kind, name);
+    },
+  );
 
-  test("a name that cannot be part of a file name is a TypeError or a RangeError", () => {
+  test("a name that is not a string, is empty, too long or ill-formed is a TypeError or a RangeError, and other names can be used", () => {
     for (const use of [(name: never) => openCache(name), (name: never) => destroyCache(name)]) {
       for (const name of [undefined, null, 5, {}, Symbol("s")]) failure(() => use(any(name)), TypeError, "name");
       for (const name of ["", "x".repeat(245), "x".repeat(1e7), "é".repeat(40), "日".repeat(28), "\ud800"])

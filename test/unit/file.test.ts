@@ -194,7 +194,7 @@ describe("creating a cache file", () => {
     expect(await created).toBe(true);
   });
 
-  test("an error while the turn of creating is taken leaves no descriptor open, which would keep the turn", () => {
+  test("an error while a process takes its turn to create leaves no descriptor open, so that others can have the turn", () => {
     const count = () => fs.readdirSync("/proc/self/fd").length;
     const before = count();
     // As at the end of the stack.
@@ -216,54 +216,63 @@ describe("creating a cache file", () => {
     expect(fs.readdirSync(directory)).toEqual([]);
   });
 
-  test.skipIf(!isRoot)("a file system that reserves no blocks is ERR_UNSUPPORTED (needs root)", () => {
-    const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-ramfs-"));
-    execFileSync("mount", ["-t", "ramfs", "none", place]);
-    try {
-      const error = failure(() => open({ path: place }));
-      expect(error).toMatchObject({ code: "ERR_UNSUPPORTED", message: expect.stringMatching(/fallocate.*`path`/) });
-      expect(fs.readdirSync(place)).toEqual([]);
-    } finally {
-      execFileSync("umount", ["-l", place]);
-      fs.rmdirSync(place);
-    }
-  });
+  test.skipIf(!isRoot)(
+    "creating a cache on a file system that reserves no blocks fails with ERR_UNSUPPORTED (needs root)",
+    () => {
+      const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-ramfs-"));
+      execFileSync("mount", ["-t", "ramfs", "none", place]);
+      try {
+        const error = failure(() => open({ path: place }));
+        expect(error).toMatchObject({ code: "ERR_UNSUPPORTED", message: expect.stringMatching(/fallocate.*`path`/) });
+        expect(fs.readdirSync(place)).toEqual([]);
+      } finally {
+        execFileSync("umount", ["-l", place]);
+        fs.rmdirSync(place);
+      }
+    },
+  );
 
-  test.skipIf(!isRoot)("a full file system is ERR_NO_SPACE, and gets its blocks back (needs root)", () => {
-    mountTmpfs("1m");
-    const error = failure(() => open({ size: 4 << 20 }));
-    expect(error).toMatchObject({ code: "ERR_NO_SPACE", message: expect.stringContaining("4 MiB (4194304 bytes)") });
-    expect(error.message).toContain("--shm-size");
-    expect(fs.readdirSync(directory)).toEqual([]);
-    const failing: Plan = {
-      ...plan,
-      format() {
-        throw new Error("no");
-      },
-    };
-    for (let i = 0; i < 3; i++) expect(() => open({ size: 768 << 10, plan: failing })).toThrow("no");
-    expect(fs.statfsSync(directory).bfree).toBe(fs.statfsSync(directory).blocks);
-    expect(open({ size: 768 << 10 }).size).toBe(768 << 10);
-  });
+  test.skipIf(!isRoot)(
+    "creating a cache on a full file system fails with ERR_NO_SPACE, and failed creations give all blocks back (needs root)",
+    () => {
+      mountTmpfs("1m");
+      const error = failure(() => open({ size: 4 << 20 }));
+      expect(error).toMatchObject({ code: "ERR_NO_SPACE", message: expect.stringContaining("4 MiB (4194304 bytes)") });
+      expect(error.message).toContain("--shm-size");
+      expect(fs.readdirSync(directory)).toEqual([]);
+      const failing: Plan = {
+        ...plan,
+        format() {
+          throw new Error("no");
+        },
+      };
+      for (let i = 0; i < 3; i++) expect(() => open({ size: 768 << 10, plan: failing })).toThrow("no");
+      expect(fs.statfsSync(directory).bfree).toBe(fs.statfsSync(directory).blocks);
+      expect(open({ size: 768 << 10 }).size).toBe(768 << 10);
+    },
+  );
 
-  test("a path that is no directory for caches is ERR_UNSUPPORTED, which names the option", () => {
+  test("opening a cache in a directory that is missing, or cannot hold one, fails with ERR_UNSUPPORTED, which names the option", () => {
     const error = failure(() => open({ path: path.join(directory, "missing") }));
     expect(error).toMatchObject({ code: "ERR_UNSUPPORTED", message: expect.stringContaining("`path`") });
     expect(failure(() => open({ path: "/proc" })).code).toBe("ERR_UNSUPPORTED");
   });
 
-  test.each(["first", "second"])("the %s cache of a process is ERR_NO_SPACE when no descriptors are left", (which) => {
-    const stdout = run(`
+  test.each(["first", "second"])(
+    "opening the %s cache of a process fails with ERR_NO_SPACE when no descriptors are left",
+    (which) => {
+      const stdout = run(`
       ${OPEN} ${LIMIT}
       const fs = await import("node:fs");
       ${which === "second" ? "open().close();" : ""}
       limit("nofile", 100);
       try { for (;;) fs.openSync("/dev/null"); } catch {}
       try { open(); } catch (e) { console.log(e.code, e.message); }`);
-    expect(stdout).toMatch(/^ERR_NO_SPACE .*EMFILE/);
-  });
+      expect(stdout).toMatch(/^ERR_NO_SPACE .*EMFILE/);
+    },
+  );
 
-  test("a cache without address space is ERR_NO_SPACE and leaves nothing", () => {
+  test("opening a cache without address space fails with ERR_NO_SPACE and leaves nothing", () => {
     const stdout = run(`
       ${OPEN} ${LIMIT_ADDRESS_SPACE}
       try { open(); } catch (e) { console.log(e.code, e.message); }`);

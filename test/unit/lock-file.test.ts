@@ -84,7 +84,7 @@ describe("locks of a cache file", () => {
     expect(failure(() => two.membership.take(0)).code).toBe("ERR_CLOSED");
   });
 
-  test("claim() is ERR_BUSY when all seats have living owners", () => {
+  test("claim() fails with ERR_BUSY when all seats have living owners", () => {
     const region = open();
     for (let seat = 0; seat < SEATS; seat++) expect(region.membership.claim()).toBe(seat);
     expect(failure(() => open().membership.claim())).toMatchObject({

@@ -37,7 +37,7 @@ describe("mappings of a file", () => {
     expect(next.memory).not.toBe(region.memory);
     expect(at(next)[0]).toBe(13);
     expect(at(region)[0]).toBe(0);
-    // The older user leaving does not take the newer one's mapping from those who come later.
+    // Closing the older region does not remove the newer mapping, which later openings share.
     region.close();
     expect(open().memory).toBe(next.memory);
   });
@@ -82,7 +82,7 @@ describe("mappings of a file", () => {
     expect(at(other)[0]).toBe(4);
   });
 
-  test("the offer of a mapping ends with the last use of the thread that made it", () => {
+  test("a thread offers its mapping to new threads until it closes its last region", () => {
     const key = (region: Region) => `cache-machine test ${pathOf(region)}`;
     const [first, second] = [open(), open()];
     first.close();
@@ -138,7 +138,7 @@ describe("mappings of a file", () => {
     expect(failure(() => attachFileRegion(region.handle as FileHandle))).toMatchObject({ code: "ERR_CLOSED" });
   });
 
-  test("mapping a descriptor that is none leaves the memory usable", () => {
+  test("mapping a descriptor that does not exist fails with EBADF, and leaves the memory usable", () => {
     const memory = new WebAssembly.Memory({ initial: 2, maximum: 2, shared: true });
     expect(() => Native.load().map(999_999, memory, PAGE, PAGE)).toThrow("EBADF");
     const bytes = new Uint8Array(memory.buffer);

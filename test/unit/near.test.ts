@@ -58,7 +58,7 @@ function play(entries: number, bytes = 1 << 30): Play {
   const out = new Int32Array(16);
   const engine = { out, region: { memory, size: 1 << 30 }, clearEpochAt: CLEAR_EPOCH_AT, nearHitsAt: NEAR_HITS_AT };
   const near = new Table(entries, engine as unknown as Engine, bytes);
-  let glances = 0;
+  let lookUps = 0;
   let seen = 0;
   const keep: Keep = (n, heap = 8, scope = ROOT, key = `key ${n}`) => {
     view.setBigUint64(entryAt(n), BigInt(n) * 0x1_0000_0001n + 0x4000_0000_0000n, true);
@@ -74,8 +74,8 @@ function play(entries: number, bytes = 1 << 30): Play {
     out[OUT_CLEAR_EPOCH] = view.getInt32(CLEAR_EPOCH_AT, true);
     out[OUT_CHANGES_AT] = changesAt(n) / 4;
   };
-  const glance = (n: number): void => {
-    glances++;
+  const lookUp = (n: number): void => {
+    lookUps++;
     stamp(n);
     out[OUT_CHANGES] = view.getInt32(changesAt(n), true);
   };
@@ -85,14 +85,14 @@ function play(entries: number, bytes = 1 << 30): Play {
     const slot = near.found;
     if (slot < 0) return false;
     if (!near.isCurrent(slot)) {
-      glance(n);
+      lookUp(n);
       if (!near.renew(slot)) return false;
     }
     return valueAt(near, slot) === n;
   };
   const asked = (): boolean => {
-    const did = glances > seen;
-    seen = glances;
+    const did = lookUps > seen;
+    seen = lookUps;
     return did;
   };
   return { near, view, out, keep, found, asked };
@@ -259,7 +259,7 @@ describe("the entries of the near cache", () => {
     expect(at.filter((slot, n) => slot >= 0 && valueAt(near, slot) === n).length).toBeGreaterThan(470);
   });
 
-  test("after a clear no entry is found, and their room is free again", () => {
+  test("after a clear no entry is found, and the room of the cleared entries is free again", () => {
     const { near, view, keep, found } = play(64, 1 << 20);
     for (let n = 0; n < 8; n++) keep(n, 1 << 17);
     expect(among(found, 8)).toBeGreaterThan(6);
@@ -330,15 +330,15 @@ describe("the entries of the near cache", () => {
 describe("the cooldown of the near cache", () => {
   /** Reads keys like `get` does; returns how many of the reads did not ask the near cache. */
   function read({ near, keep, found }: Play, keys: Iterable<number>): number {
-    let rested = 0;
+    let skipped = 0;
     for (const n of keys) {
-      if (near.isCooling()) rested++;
+      if (near.isCooling()) skipped++;
       else if (!found(n)) {
         near.missed();
         keep(n);
       }
     }
-    return rested;
+    return skipped;
   }
   let drawn = 1;
   const draw = (from: number): number => {
@@ -397,12 +397,12 @@ describe("the cooldown of the near cache", () => {
 
   test("reads hardly ever ask the near cache when they never find anything in it", () => {
     const { near } = play(1000);
-    let rested = 0;
+    let skipped = 0;
     for (let i = 0; i < 200_000; i++) {
-      if (near.isCooling()) rested++;
+      if (near.isCooling()) skipped++;
       else near.missed();
     }
-    expect(rested / 200_000).toBeGreaterThan(0.9);
+    expect(skipped / 200_000).toBeGreaterThan(0.9);
   });
 
   test("reads ask the near cache again soon after the hot keys have changed", () => {
@@ -434,7 +434,7 @@ const families: [string, (n: number) => string][] = [
   ],
   ["in one Chinese character", (n) => `${String.fromCharCode(0x4e00 + n)}的资料`],
   ["in the high bytes of their characters", (n) => String.fromCharCode(n << 7).repeat(9)],
-  // With a hash of multiplications and shifts, the differences in one group of four characters undid those of the group before.
+  // In a hash of multiplications and shifts, the differences in one group of four characters would cancel those of the group before.
   [
     "in ways that cancel out",
     (n) => {

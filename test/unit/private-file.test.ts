@@ -41,9 +41,9 @@ describe("a file under the name of a cache", () => {
   test.each([
     ["empty", ""],
     ["short", "x".repeat(1000)],
-    ["of no whole pages", "x".repeat(PAGE + 1)],
+    ["of a size that is no multiple of a page", "x".repeat(PAGE + 1)],
     ["of zeros", "\0".repeat(SIZE)],
-    ["foreign", "x".repeat(SIZE)],
+    ["of other content than a cache", "x".repeat(SIZE)],
   ])("a file that is %s is ERR_LAYOUT and stays as it is", (_, content) => {
     const file = emptyPath();
     fs.writeFileSync(file, content, { mode: 0o600 });
@@ -121,7 +121,7 @@ describe("a file under the name of a cache", () => {
   ];
   const squattersOfRoot: typeof squatters = [
     ["another user's cache", (file) => makeCache(file, 0o600, 65_534), "ERR_NOT_OWNER"],
-    ["another user's cache, open to all", (file) => makeCache(file, 0o666, 65_534), "ERR_NOT_OWNER"],
+    ["another user's cache with mode 666", (file) => makeCache(file, 0o666, 65_534), "ERR_NOT_OWNER"],
     ["another user's pipe", (file) => makePipe(file, 65_534), "ERR_NOT_OWNER"],
   ];
 
@@ -215,7 +215,7 @@ describe("a file under the name of a cache", () => {
     expect(at(open())[0]).toBe(21);
   });
 
-  test("a file renamed over a cache leaves the participants as they are, and is what later openings get", () => {
+  test("renaming a file over a cache does not affect its participants, and later openings get the new file", () => {
     const region = open();
     at(region)[0] = 22;
     const next = path.join(directory, "next");
@@ -235,7 +235,7 @@ describe("a file under the name of a cache", () => {
   });
 
   test.skipIf(!isRoot)(
-    "another user of a directory for all cannot open, destroy or replace a cache (needs root)",
+    "in a directory for all users, another user cannot open, destroy or replace a cache (needs root)",
     () => {
       fs.chmodSync(directory, 0o1777);
       const region = open();

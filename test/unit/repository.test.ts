@@ -35,7 +35,7 @@ describe("files of tests", () => {
   });
 
   test("vitest includes every file of tests, as all of them are below test/ and end with .test.ts", async () => {
-    // Imported here, because it removes the variables of the test above.
+    // Imported here and not at the top, because the import deletes the variables that the test above looks for.
     const { default: config } = (await import("../../vitest.config.ts")) as {
       default: { test: { include: string[] } };
     };

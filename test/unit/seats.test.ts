@@ -373,11 +373,11 @@ test("a handle of another realm is accepted, and an object that only resembles a
   expect(lines).toEqual([...once, ...once]);
 });
 
-describe("in vitest", () => {
+describe("files of tests that vitest runs", () => {
   const FILES = 4;
 
   test.each(["forks", "threads", "vmForks", "vmThreads"])(
-    "pool %s: test files have one seat, join by handles, and have the application's cache",
+    "in the pool %s, test files share a cache by name and by handle with at most one seat each, and have the application's cache",
     {
       timeout: 2 * WATCHDOG_MS,
     },
@@ -405,7 +405,7 @@ describe("in vitest", () => {
            await new Promise((resolve, reject) => worker.once("exit", resolve).once("error", reject));
            expect(cache.get("w")).toBe(1);
          });
-         test("has a place, and the application's cache", () => {
+         test("has a seat, and the application's cache", () => {
            const many = Array.from({ length: 70 }, () => openCache("${name}"));
            expect(many[69].set("k${i}", ${i}).get("k${i}")).toBe(${i});
            expect(named.stats().participants).toBeLessThanOrEqual(${FILES});

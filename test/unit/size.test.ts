@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { PAGE, parseSize, readableSize } from "../../src/size.ts";
 
 describe("sizes in bytes", () => {
-  test("parseSize reads them in powers of 1024 and rounds them up to 64 KiB", () => {
+  test("parseSize reads sizes in powers of 1024 and rounds them up to 64 KiB", () => {
     expect(parseSize("64mb")).toBe(64 << 20);
     expect(parseSize(" 1.5 GiB ")).toBe(1.5 * 2 ** 30);
     expect(parseSize("512k")).toBe(512 << 10);
@@ -16,7 +16,7 @@ describe("sizes in bytes", () => {
     expect(parseSize(0.5)).toBe(PAGE);
   });
 
-  test("parseSize answers a size that makes no sense with an error that names the option", () => {
+  test("parseSize throws an error that names the option for a size that makes no sense", () => {
     for (const size of ["", "mb", "64 bananas", "-1mb", "1tb", null, undefined, {}, true]) {
       expect(() => parseSize(size as string)).toThrow(TypeError);
       expect(() => parseSize(size as string)).toThrow(/^size:/);
@@ -27,7 +27,7 @@ describe("sizes in bytes", () => {
     }
   });
 
-  test("readableSize tells them in the largest unit and in bytes", () => {
+  test("readableSize tells a size in its largest unit and in bytes", () => {
     expect(readableSize(64 << 20)).toBe("64 MiB (67108864 bytes)");
     expect(readableSize(100)).toBe("100 bytes");
   });

@@ -33,7 +33,7 @@ export default [
     first: ["models::i3_", "models::l3_", "frozen"],
   },
   {
-    name: "stolen-without-the-epoch",
+    name: "stolen-without-the-incarnation",
     breaks: "L3",
     what: "a lock names its holder without the incarnation, so it looks abandoned",
     file: "wasm/src/participant/lock.rs",
@@ -67,7 +67,7 @@ export default [
     first: ["crash"],
   },
   {
-    name: "reaped-in-the-same-epoch",
+    name: "reaped-in-the-same-incarnation",
     breaks: "L2",
     what: "a participant that was reaped still counts as the holder of its locks",
     file: "wasm/src/participant/recover.rs",
@@ -76,7 +76,7 @@ export default [
     first: ["crash"],
   },
   {
-    name: "attached-in-the-same-epoch",
+    name: "attached-in-the-same-incarnation",
     breaks: "L2",
     what: "the new owner of a dead participant's seat counts as the holder of its locks",
     file: "wasm/src/participant/recover.rs",

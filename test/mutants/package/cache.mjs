@@ -295,7 +295,7 @@ export default [
   {
     name: "the-clock-of-another",
     breaks: "A1",
-    what: "expiry goes by the clock of the last user of the seat",
+    what: "expiry follows the clock of the Cache object that used the seat last",
     file: "src/cache/view.ts",
     find: "    // The call that follows may ask for the time.\n    engine.clock = opening.options.now;\n",
     replace: "",
@@ -304,7 +304,7 @@ export default [
   {
     name: "the-census-by-the-clock-of-another",
     breaks: "A1",
-    what: "entries are counted by the clock of the last user of the seat",
+    what: "entries are counted by the clock of the Cache object that used the seat last",
     file: "src/cache/view.ts",
     find: "    this.engine.clock = this.opening.options.now;\n    return this.engine.census();",
     replace: "    return this.engine.census();",

@@ -66,7 +66,7 @@ export default [
   {
     name: "time-of-a-store-goes-on",
     breaks: "L2",
-    what: "after a large store no change waits for anybody",
+    what: "after a large store no change waits for other participants",
     file: "src/engine/waiting.ts",
     find: "    } finally {\n      this.#triedSince = undefined;\n    }",
     replace: "    } finally {\n      void 0;\n    }",

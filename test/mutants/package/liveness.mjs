@@ -49,7 +49,7 @@ export default [
   {
     name: "any-owner-is-dead",
     breaks: "L3",
-    what: "whoever wants a seat of a board takes it",
+    what: "a seat of a board can be taken from any owner, also from a living thread",
     file: "src/liveness/board.ts",
     find: "if (owner !== 0n && !this.#thread.provesDead(owner)) return false;",
     replace: "",

@@ -135,7 +135,7 @@ export default [
   {
     name: "files-outlive-the-boot",
     breaks: "I1",
-    what: "what the power left of a cache on a disk is a cache",
+    what: "a file that an earlier boot left on a disk is used as a cache",
     file: "src/memory/place.ts",
     find: "const boot = isMemory(directory) ? undefined : bootId();",
     replace: "const boot = isMemory(directory) ? undefined : bootId()?.replace(/./g, '0');",
@@ -144,7 +144,7 @@ export default [
   {
     name: "another-file-of-that-name",
     breaks: "I1",
-    what: "a handle joins whichever file has the name by now",
+    what: "a handle attaches to the file that has the name now, although it is another one",
     file: "src/memory/file.ts",
     find: "if (identityOf(fd) === id && stat.size",
     replace: "if (id !== undefined && stat.size",
@@ -153,7 +153,7 @@ export default [
   {
     name: "mapping-of-a-destroyed-file",
     breaks: "I1",
-    what: "an offered mapping is joined although the name has another file by now",
+    what: "an offered mapping is joined although the name has another file now",
     file: "src/memory/mappings.ts",
     find: "return mapping?.id === id && joinMapping",
     replace: "return mapping !== undefined && id !== undefined && joinMapping",

@@ -17,7 +17,7 @@ export default [
   {
     name: "threads-end-without-leaving",
     breaks: "resources",
-    what: "a thread that ends without close() counts for ever",
+    what: "a thread that ends without close() counts as a user of its mappings for ever",
     file: "native/cache_machine.c",
     find: "    give_back(use, use->count);\n",
     replace: "",
@@ -58,7 +58,7 @@ export default [
   {
     name: "arguments-are-what-they-should-be",
     breaks: "errors",
-    what: "a fraction is a number of bytes, and NaN a descriptor",
+    what: "the native part accepts a fraction as a number of bytes, and NaN as a descriptor",
     file: "native/cache_machine.c",
     find: "if (!(number >= 0 && number <= (double)most)) return false;",
     replace: "(void)most;",

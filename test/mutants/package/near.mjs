@@ -60,7 +60,7 @@ export default [
   {
     name: "near-without-the-engine",
     breaks: "I2",
-    what: "the near cache treats a value as proved that was only read",
+    what: "the near cache treats a value as proved that the engine has only read",
     file: "src/near/table.ts",
     find: "(this.#memory32[changesAt] as number) - 1;",
     replace: "this.#memory32[changesAt] as number;",

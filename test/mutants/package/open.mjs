@@ -6,7 +6,7 @@ export default [
   {
     name: "handles-of-any-build",
     breaks: "A1",
-    what: "a thread with another version of the package joins",
+    what: "a handle from another version of the package is accepted",
     file: "src/open/threads.ts",
     find: "if (build !== plan.build) {",
     replace: "if (build === undefined) {",
@@ -17,7 +17,7 @@ export default [
   {
     name: "memories-of-this-realm",
     breaks: "errors",
-    what: "a handle from another realm is none",
+    what: "a handle from another realm is refused",
     file: "src/open/threads.ts",
     find: "if (!isSharedMemory(memory)",
     replace: "if (!isSharedMemory(memory) || !(memory instanceof WebAssembly.Memory)",
@@ -56,7 +56,7 @@ export default [
   {
     name: "names-cut-by-characters",
     breaks: "errors",
-    what: "the readable part of a name is cut after so many characters, whatever they take",
+    what: "the readable part of a name is cut after a number of characters, and not of bytes",
     file: "src/open/application.ts",
     find: "bytes += /[A-Za-z0-9._-]/.test(char) ? 1 : 3 * Buffer.byteLength(char);",
     replace: "bytes += 1;",

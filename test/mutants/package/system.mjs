@@ -64,7 +64,7 @@ export default [
   {
     name: "no-addons-is-a-broken-file",
     breaks: "errors",
-    what: "who forbids the native part is not said",
+    what: "the error does not say that --no-addons forbids the native part",
     file: "src/system/binary.ts",
     find: 'if (cause.code === "ERR_DLOPEN_DISABLED") {',
     replace: 'if (cause.code === "ENOSYS") {',
