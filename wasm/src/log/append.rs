@@ -14,8 +14,8 @@ use crate::participant::lock::Busy;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{AcqRel, Acquire, Relaxed, SeqCst, fence};
 
-/// Attempts to append before the writer pauses. The first attempt fails when the segment of the lane is full. Each later one
-/// fails only because another participant opened, filled or sealed a segment meanwhile.
+/// Attempts to append before the writer pauses. The first attempt fails when the lane has no open segment with room. Each
+/// later one fails only because another participant opened, filled or sealed a segment meanwhile.
 const ROUNDS: u32 = 64;
 /// Segments reclaimed for one append before reclaiming becomes relentless.
 const PATIENT_RECLAIMS: u32 = 8;
