@@ -1,6 +1,5 @@
-//! Changing entries: incrementing numbers, and setting another expiry. Numbers in mutable records
-//! are incremented in place. The first increment of a number that was `set`, and every `touch`, write a changed copy of the
-//! record.
+//! Changing entries: incrementing numbers, and setting another expiry. Numbers in mutable records are incremented in place.
+//! The first increment of a number that was `set`, and every `touch`, write a changed copy of the record.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
@@ -83,7 +82,7 @@ impl<H: Host> Participant<H> {
         Err(Refused::Busy)
     }
 
-    /// Adds to the number at `key` if it is in a mutable record; `None` when there is no live number in one.
+    /// Adds to the number at `key` if it is in a mutable record; `None` when there is no live number in a mutable record.
     fn increment_in_place(&self, key: &Key, by: f64) -> Result<Option<f64>, Refused> {
         // Without a number in a mutable record there is no reason to lock.
         match probe(&self.region, key) {

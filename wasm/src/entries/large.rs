@@ -1,8 +1,8 @@
 //! Values too large for one record: chunks anywhere in the log, and a head that lists them.
 //!
 //! No contiguous space is needed, so a large value evicts hardly more than its own size. The chunks are written first, and
-//! nothing lists them until the head is published. A writer that dies before that leaves dead chunks, which go when
-//! their segments are reclaimed. A reader copies chunk by chunk and validates each: the generation in the head tells in which
+//! nothing lists them until the head is published. A writer that dies before that leaves dead chunks, which go when their
+//! segments are reclaimed. A reader copies chunk by chunk and validates each: the generation in the head tells in which
 //! life of its segment the chunk was written, and the version in the chunk tells to which value it belongs.
 
 use crate::entries::draft::Draft;

@@ -1,6 +1,6 @@
 //! Storing and removing. First a complete record is written into the log, under a hazard. Then, under the lock of one
-//! bucket, a single compare-and-swap lets the entry point to it. A participant that dies in between has not
-//! changed the index: it leaves dead bytes, a hazard and perhaps a lock.
+//! bucket, a single compare-and-swap lets the entry point to it. A participant that dies in between
+//! has not changed the index: it leaves dead bytes, a hazard and perhaps a lock.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;

@@ -1,6 +1,6 @@
-//! Where everything lies in the shared region. Sizes, and all offsets outside of records, are defined here and nowhere else.
-//! `format/record.rs` defines the offsets within a record. The bits of a word are defined in the file of its type. TypeScript
-//! gets the numbers that it needs from `abi/contract.rs`.
+//! Where everything lies in the shared region. The sizes and offsets of everything but the parts of a record are defined here
+//! and nowhere else. `format/record.rs` defines the parts of a record, and the file of each word's type defines the bits of
+//! the word. TypeScript gets the numbers that it needs from `abi/contract.rs`.
 //!
 //! The geometry is a pure function of the region's size. It is never read from the region itself, so damaged bytes cannot
 //! move a bound.

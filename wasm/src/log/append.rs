@@ -14,8 +14,8 @@ use crate::participant::lock::Busy;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{AcqRel, Acquire, Relaxed, SeqCst, fence};
 
-/// Attempts to append before the writer pauses. An attempt fails only because another participant opened, filled or sealed
-/// a segment meanwhile.
+/// Attempts to append before the writer pauses. The first attempt fails when the lane has no open segment with room. Each
+/// later one fails only because another participant opened, filled or sealed a segment meanwhile.
 const ROUNDS: u32 = 64;
 /// Segments reclaimed for one append before reclaiming becomes relentless.
 const PATIENT_RECLAIMS: u32 = 8;
@@ -25,7 +25,7 @@ const PATIENT_PAUSES: u32 = 48;
 /// whose writers do not finish.
 const FIRM_PAUSES: u32 = 64;
 
-/// What space is reserved for. Relocation may use the reserve, and never starts another reclaim.
+/// The purpose of reserved space. Relocation may use the reserve, and never starts another reclaim.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Write,
@@ -159,8 +159,8 @@ impl<H: Host> Participant<H> {
             if purpose == Purpose::Relocate {
                 return None;
             }
-            // Moving hot records frees nothing. They lose heat when they are moved, so it ends, but perhaps too late: after
-            // this many rounds nothing is kept.
+            // A segment of hot records is moved, which frees nothing. The records lose heat with it, so a later reclaim can
+            // evict them, but that may take too long: after this many rounds nothing is kept.
             let pressure = if round < PATIENT_RECLAIMS { pressure } else { Pressure::Relentless };
             if self.reclaim(pressure, WHOLE) == Reclaimed::Nothing {
                 return None;

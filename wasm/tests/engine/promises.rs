@@ -379,7 +379,7 @@ fn full_of_hot_entries_still_takes_more() {
         most = most.max(accesses);
     }
     eprintln!("at most {most} accesses for one set");
-    // At most seventeen segments of 16 KiB are walked and moved.
+    // One append reclaims at most twenty segments of 16 KiB: 2 × 8 + 1 and the reserve of three.
     assert!(most < 100_000, "{most} accesses for one set");
     cache.check();
 }
