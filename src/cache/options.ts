@@ -10,7 +10,10 @@ import { requireEncoding } from "../values/runtime.ts";
 
 /** How one `Cache` uses a cache. Each opening has options of its own; only the entries are shared. */
 export interface CacheOptions {
-  /** Largest value that can be stored, in encoded bytes. By default, and at most, an eighth of the cache's size, up to 256 MiB. */
+  /**
+   * Largest value that can be stored, in encoded bytes. By default, and at most, an eighth of the cache's size, up to 256
+   * MiB.
+   */
   maxEntrySize?: number | string | undefined;
   /** Milliseconds after which entries expire, unless an operation has a `ttl` of its own; `Infinity` by default. */
   ttl?: number | undefined;
@@ -23,8 +26,8 @@ export interface CacheOptions {
   /** Encodes objects that are not bytes. The default knows plain data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * How many decoded values this thread keeps at most; by default as many as `nearCacheSize` has room for. The near cache
-   * starts empty and takes memory only as it grows. 0 turns it off.
+   * How many decoded values the near cache of this `Cache` keeps at most; by default as many as `nearCacheSize` has room
+   * for. The near cache starts empty and takes memory only as it grows. 0 turns it off.
    */
   nearCache?: number | undefined;
   /**

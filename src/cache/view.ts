@@ -307,10 +307,10 @@ export class View implements Source {
     const area = this.engine.key;
     const own = length - prefix.length;
     if (own < 0 || own > KEY_LIMIT) return undefined;
-    // `KeyCodec.read` does not know the kind of a key in a namespace: it returns `undefined`, which is right here.
+    // `KeyCodec.read` does not know the key kind of namespaces: it returns `undefined`, which is right here.
     if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
     if (kind !== KEY_NAMESPACED) return undefined;
-    // The first byte of the area is the kind of the own key, so the comparison begins after it.
+    // The first byte of the area is the key kind of the own key, so the comparison begins after it.
     for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
     return this.#keys.read(area[0] as number, area, prefix.length, own);
   }
@@ -328,8 +328,8 @@ export class View implements Source {
   // ---- the area
 
   /**
-   * Writes a key to the area. Returns its length and kind in one number, as the engine takes them; negative when the key is
-   * too long.
+   * Writes a key to the area. Returns its length and its key kind in one number, as the engine takes them; negative when
+   * the key is too long.
    *
    * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
    */
