@@ -200,7 +200,7 @@ export class View implements Source {
       const result = attempt();
       if (result !== AGAIN) return result;
     }
-    throw busy("others change this key all the time");
+    throw busy("other participants change this key all the time");
   }
 
   /** Replaces the value by the result of `change`, and returns the new value. */

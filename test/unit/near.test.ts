@@ -318,7 +318,7 @@ describe("the cooldown of the near cache", () => {
     for (const n of keys) {
       if (near.isCooling()) rested++;
       else if (!found(n)) {
-        near.missed();
+        near.missed(1);
         keep(n);
       }
     }
@@ -384,7 +384,7 @@ describe("the cooldown of the near cache", () => {
     let rested = 0;
     for (let i = 0; i < 200_000; i++) {
       if (near.isCooling()) rested++;
-      else near.missed();
+      else near.missed(1);
     }
     expect(rested / 200_000).toBeGreaterThan(0.9);
   });
