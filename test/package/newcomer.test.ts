@@ -345,7 +345,7 @@ describe("error messages", () => {
     [
       "another size than the existing cache has",
       'openCache(n, { size: "1mb" }); openCache(n, { size: "2mb" })',
-      /ERR_SIZE_MISMATCH[^]*leave `size` out|leave `size` out[^]*ERR_SIZE_MISMATCH/,
+      /leave `size` out/,
     ],
     ["a size that is misspelt", 'openCache(n, { size: "64 megs" })', /size: /],
     ["a name that is undefined", "openCache(undefined)", /name: must be a string/],
@@ -370,11 +370,7 @@ describe("error messages", () => {
       /handle: must be the `handle` of a cache/,
     ],
     ["a name as a handle", 'attachCache("app")', /handle: must be the `handle` of a cache/],
-    [
-      "a value that is too large",
-      'openCache(n, { size: "1mb" }).set("a", "x".repeat(1e6))',
-      /ERR_TOO_LARGE[^]*an eighth of the cache|an eighth of the cache[^]*ERR_TOO_LARGE/,
-    ],
+    ["a value that is too large", 'openCache(n, { size: "1mb" }).set("a", "x".repeat(1e6))', /an eighth of the cache/],
   ])("the error message says how to go on after this mistake: %s", async (what, code, message) => {
     const name = JSON.stringify(`${mark}-${what.replaceAll(" ", "-")}`);
     const text = `const { attachCache, createCache, openCache } = require("cache-machine"); const n = ${name}; ${code};`;
