@@ -328,8 +328,8 @@ export class Engine {
   }
 
   /**
-   * After {@link get}: whether the value is in chunks. Then {@link readLarge} reads it, and its length is the length of
-   * all.
+   * After {@link get}: whether the value is in chunks. Then {@link get} has returned the length of all chunks together, and
+   * {@link readLarge} reads them.
    */
   get isChunked(): boolean {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
@@ -510,8 +510,8 @@ export class Engine {
   }
 
   /**
-   * The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}: see {@link
-   * keyWord}.
+   * The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}, its length and
+   * key kind in {@link keyWord}.
    */
   next(cursor: number): number {
     this.#enter();

@@ -69,7 +69,7 @@ const LOAD = 1 / 2;
 const LARGEST = 1 / 4;
 /** The table counts as full when it takes more than this part of its budget, whatever the size of the next value. */
 const FULL = 15 / 16;
-/** Maximum number of slots that CLOCK visits to make room for one value. */
+/** Maximum number of slots that CLOCK visits, in this table or in others of the thread, to make room for one value. */
 const MAX_ADVANCES = 64;
 /** Bytes of an {@link Extra}, and of the counters of its tags. */
 const EXTRA_BYTES = 72;
@@ -495,8 +495,8 @@ export class Table {
   }
 
   /**
-   * Drops values that were not read lately until there is room. False when there is still no room after {@link
-   * MAX_ADVANCES}.
+   * Drops values that were not read lately until there is room. False when there is still no room after
+   * {@link MAX_ADVANCES} steps.
    */
   #makeRoom(bytes: number): boolean {
     for (let advances = 0; advances < MAX_ADVANCES; advances++) {
