@@ -8,16 +8,16 @@ export const MAX_MEMORY: number = 65_536 * PAGE;
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 };
 
-/** Reads the option `size`: as {@link parseBytes}, rounded up to a multiple of 64 KiB. */
+/** Reads the option `size` as {@link parseBytes} does, and rounds it up to a multiple of 64 KiB. */
 export function parseSize(size: string | number): number {
   return Math.ceil(parseBytes(size, "size") / PAGE) * PAGE;
 }
 
 /**
- * Reads an option that is a number of bytes.
+ * Reads an option that is a number of bytes. The errors name it by `option`.
  *
  * @param size a number of bytes, or a text such as `"64mb"`, `"1.5 GiB"`, `"512k"`; the units are powers of 1024
- * @throws {TypeError} when it is neither.
+ * @throws {TypeError} when it is neither a number nor such a text.
  * @throws {RangeError} when it is not more than 0 and at most 4 GiB.
  */
 export function parseBytes(size: string | number, option: string): number {

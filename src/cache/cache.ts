@@ -83,8 +83,8 @@ export class Cache<V = any> implements Disposable {
   }
 
   /**
-   * Stores the value only if the key is absent. Returns whether it stored it. Of several calls at the same time exactly one
-   * stores its value.
+   * Stores the value only if the key is absent. Returns whether it stored it. Of several calls for an absent key at the
+   * same time exactly one stores its value.
    *
    * @throws {TypeError} and {CacheError} as {@link set}.
    */
@@ -324,8 +324,8 @@ export class Cache<V = any> implements Disposable {
   }
 
   /**
-   * Leaves the cache. The entries stay for the other participants. From then on every operation on this `Cache` and on all its
-   * namespaces throws `ERR_CLOSED`; only `close`, `reach`, `name`, `handle` and `toJSON` can still be used.
+   * Leaves the cache without changing its entries. From then on every operation on this `Cache` and on all its namespaces
+   * throws `ERR_CLOSED`. Only `close`, `reach`, `name`, `handle` and `toJSON` can still be used.
    */
   close(): void {
     this.#view.opening.close();

@@ -10,7 +10,10 @@ import { requireEncoding } from "../values/runtime.ts";
 
 /** How one `Cache` uses a cache. Each opening has options of its own; only the entries are shared. */
 export interface CacheOptions {
-  /** Largest value that can be stored, in encoded bytes. By default, and at most, an eighth of the cache's size, up to 256 MiB. */
+  /**
+   * Largest value that can be stored, in encoded bytes. By default, and at most, an eighth of the cache's size, up to 256
+   * MiB.
+   */
   maxEntrySize?: number | string | undefined;
   /** Milliseconds after which entries expire, unless an operation has a `ttl` of its own; `Infinity` by default. */
   ttl?: number | undefined;
@@ -23,8 +26,8 @@ export interface CacheOptions {
   /** Encodes objects that are not bytes. The default knows plain data, Map, Set, Date, RegExp, cycles and more. */
   codec?: Codec | undefined;
   /**
-   * How many decoded values this thread keeps at most; by default as many as `nearCacheSize` has room for. The near cache
-   * starts empty and takes memory only as it grows. 0 turns it off.
+   * How many decoded values the near cache of this `Cache` keeps at most; by default as many as `nearCacheSize` has room
+   * for. The near cache starts empty and takes memory only as it grows. 0 turns it off.
    */
   nearCache?: number | undefined;
   /**
@@ -135,7 +138,11 @@ export function resolveSize(size: number | string | undefined): number | undefin
   return bytes;
 }
 
-/** Checks the name of a cache. Whether it fits into the name of a file is checked in memory/place.ts. */
+/**
+ * Checks the name of a cache. Whether it fits into the name of a file is checked in memory/place.ts.
+ *
+ * @throws {TypeError} and {RangeError}.
+ */
 export function checkName(name: unknown): string {
   if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
   if (name === "") throw new RangeError("name: must not be empty");
@@ -143,7 +150,11 @@ export function checkName(name: unknown): string {
   return name;
 }
 
-/** Checks a time to live, in milliseconds. */
+/**
+ * Checks a time to live, in milliseconds.
+ *
+ * @throws {TypeError} when it is not a number, {RangeError} when it is not more than 0.
+ */
 export function checkTtl(ttl: unknown): number {
   if (typeof ttl !== "number") throw new TypeError(`ttl: must be a number of milliseconds, not ${typeof ttl}`);
   // Written so that NaN fails too.
@@ -151,7 +162,12 @@ export function checkTtl(ttl: unknown): number {
   return ttl;
 }
 
-/** Checks the options of a store. Each is read once, because it may be a getter. */
+/**
+ * Checks the options of a store. Each is read once, because it may be a getter. The tags themselves are checked when they are
+ * written: see values/tags.ts.
+ *
+ * @throws {TypeError} and {RangeError}.
+ */
 export function checkStore(options: SetOptions): { ttl: number | undefined; tags: readonly string[] | undefined } {
   const given = asObject(options, "options");
   const { ttl } = given;
@@ -161,14 +177,22 @@ export function checkStore(options: SetOptions): { ttl: number | undefined; tags
   return { ttl: checked, tags: tags && [...tags] };
 }
 
-/** Checks that an argument with options is an object, or missing; then the result is empty. */
+/**
+ * Checks that an argument with options is an object, or missing. Returns an empty object for a missing one.
+ *
+ * @throws {TypeError} when it is anything else.
+ */
 export function asObject<T extends object>(options: T | undefined, name: string): Partial<T> {
   if (options === undefined) return {};
   if (typeof options !== "object" || options === null) throw new TypeError(`${name}: must be an object`);
   return options;
 }
 
-/** Checks the options that say where the file of a cache is. Returns all options. */
+/**
+ * Checks the options that say where the file of a cache is. Returns all options.
+ *
+ * @throws {TypeError} and {RangeError}.
+ */
 export function checkPlace<T extends { path?: string | undefined }>(options: T | undefined): Partial<T> {
   const given = asObject(options, "options");
   const { path } = given;

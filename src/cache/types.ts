@@ -55,7 +55,7 @@ export interface Stats {
   reclaims: number;
   /** Those of the `reclaims` that moved all live entries to other segments, because most of the segment was dead. */
   compactions: number;
-  /** The near cache of this thread: its decoded values, and the bytes of heap that they take, by estimate. */
+  /** The near cache of this `Cache`: how many decoded values it keeps, and the bytes of heap that they take, by estimate. */
   near: { entries: number; bytes: number };
 }
 

@@ -151,6 +151,8 @@ export class View implements Source {
    * there.
    *
    * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, or `VERSION` for `version`
+   * @throws {TypeError} and {RangeError} for wrong options, tags and values.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_DATA`, `ERR_TOO_LARGE` or `ERR_BUSY`.
    */
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
     const { engine, opening } = this;
@@ -179,7 +181,11 @@ export class View implements Source {
     return result === DONE;
   }
 
-  /** Removes an entry if it is as expected, as for {@link View.store}. Returns whether there was such an entry. */
+  /**
+   * Removes an entry if it is as expected, as for {@link View.store}. Returns whether there was such an entry.
+   *
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_BUSY`.
+   */
   remove(key: Key, expect: number, version: number): boolean {
     const written = this.writeKey(key);
     if (written < 0) return false;
@@ -200,10 +206,14 @@ export class View implements Source {
       const result = attempt();
       if (result !== AGAIN) return result;
     }
-    throw busy("others change this key all the time");
+    throw busy("other participants change this key all the time");
   }
 
-  /** Replaces the value by the result of `change`, and returns the new value. */
+  /**
+   * Replaces the value by the result of `change`, and returns the new value.
+   *
+   * @throws as {@link View.store} and {@link View.retry}. An error of `change` is passed on.
+   */
   update(key: Key, change: (value: unknown) => unknown, options: SetOptions | undefined): unknown {
     // `change` must not run for a key that no entry can have.
     this.writeNewKey(key);
@@ -216,7 +226,11 @@ export class View implements Source {
     });
   }
 
-  /** Removes an entry and returns its value; `undefined` when it is absent. */
+  /**
+   * Removes an entry and returns its value; `undefined` when it is absent.
+   *
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_DATA` for a value that cannot be read here.
+   */
   take(key: Key): unknown {
     return this.retry(() => {
       const entry = this.entry(key);
@@ -225,7 +239,12 @@ export class View implements Source {
     });
   }
 
-  /** Adds to a number and returns the sum. An absent key counts from `initial`, and its entry expires at `expiry`. */
+  /**
+   * Adds to a number and returns the sum. An absent key counts from `initial`, and its entry expires at `expiry`.
+   *
+   * @throws {TypeError} when the value of the key is not a number.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   */
   increment(key: Key, by: number, initial: number, expiry: number): number {
     const written = this.writeNewKey(key);
     const tagged = this.#writeTags(undefined) > 0;
@@ -237,7 +256,11 @@ export class View implements Source {
     return this.engine.sum;
   }
 
-  /** Gives an entry another expiry. Returns whether there was an entry. */
+  /**
+   * Gives an entry another expiry. Returns whether there was an entry.
+   *
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` when the entry has no room for an expiry.
+   */
   touch(key: Key, expiry: number): boolean {
     const written = this.writeKey(key);
     if (written < 0) return false;
@@ -247,7 +270,11 @@ export class View implements Source {
     return result === DONE;
   }
 
-  /** Makes every entry of the scope with this tag a miss. */
+  /**
+   * Makes every entry of the scope with this tag a miss.
+   *
+   * @throws {TypeError} and {RangeError} for a wrong tag.
+   */
   invalidate(tag: string): void {
     writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
     this.engine.invalidate();
@@ -272,7 +299,7 @@ export class View implements Source {
 
   // ---- the clock
 
-  /** The time of this cache's own clock, in milliseconds. */
+  /** The time of this cache's own clock, in milliseconds. @throws as {@link Engine.now}. */
   now(): number {
     const { engine } = this;
     engine.clock = this.opening.options.now;
@@ -307,10 +334,10 @@ export class View implements Source {
     const area = this.engine.key;
     const own = length - prefix.length;
     if (own < 0 || own > KEY_LIMIT) return undefined;
-    // `KeyCodec.read` does not know the kind of a key in a namespace: it returns `undefined`, which is right here.
+    // `KeyCodec.read` does not know the key kind of namespaces: it returns `undefined`, which is right here.
     if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
     if (kind !== KEY_NAMESPACED) return undefined;
-    // The first byte of the area is the kind of the own key, so the comparison begins after it.
+    // The first byte of the area is the key kind of the own key, so the comparison begins after it.
     for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
     return this.#keys.read(area[0] as number, area, prefix.length, own);
   }
@@ -328,8 +355,8 @@ export class View implements Source {
   // ---- the area
 
   /**
-   * Writes a key to the area. Returns its length and kind in one number, as the engine takes them; negative when the key is
-   * too long.
+   * Writes a key to the area. Returns its length and its key kind in one number, as the engine takes them; negative when
+   * the key is too long.
    *
    * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
    */

@@ -102,7 +102,10 @@ export class Engine {
   readonly clearEpochAt: number;
   /** Where the hits of this participant's near caches are counted in the memory, in bytes. The count is a double. */
   readonly nearHitsAt: number;
-  /** The out part in words of four bytes. The near cache reads the stamp and the proof from it: `OUT_STAMP` and the words after it. */
+  /**
+   * The out part in words of four bytes. The near cache reads the stamp and the proof from it: `OUT_STAMP` and the words
+   * after it.
+   */
   readonly out: Int32Array;
   /**
    * The clock for expiry, in milliseconds. Callers set it before each call that may ask for the time, because each user of a
@@ -324,7 +327,10 @@ export class Engine {
     return (this.out[OUT_TYPE] as number) & (CHUNKED - 1);
   }
 
-  /** After {@link get}: whether the value is in chunks. Then {@link readLarge} reads it, and its length is the length of all. */
+  /**
+   * After {@link get}: whether the value is in chunks. Then {@link get} has returned the length of all chunks together, and
+   * {@link readLarge} reads them.
+   */
   get isChunked(): boolean {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
@@ -503,7 +509,10 @@ export class Engine {
     });
   }
 
-  /** The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}: see {@link keyWord}. */
+  /**
+   * The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}, its length and
+   * key kind in {@link keyWord}.
+   */
   next(cursor: number): number {
     this.#enter();
     const way = this.#exports.next(this.#area, cursor);
@@ -511,7 +520,10 @@ export class Engine {
     return way;
   }
 
-  /** Counts entries: `own` are the live entries outside of namespaces, `entries` all live entries, `bytes` those of all in the log. */
+  /**
+   * Counts entries: `own` are the live entries outside of namespaces, `entries` all live entries, `bytes` those of all in
+   * the log.
+   */
   census(): { own: number; entries: number; bytes: number } {
     this.#enter();
     const entries = this.#exports.census(this.#area);
@@ -558,7 +570,10 @@ export class Engine {
     });
   }
 
-  /** Live entries and ghosts, in turn, for each of `parts` equal parts of the index. `room` is how many entries a part can hold. */
+  /**
+   * Live entries and ghosts, in turn, for each of `parts` equal parts of the index. `room` is how many entries a part can
+   * hold.
+   */
   occupancy(parts: number): { room: number; counts: Int32Array } {
     this.#enter();
     const room = this.#exports.occupancy(this.#area, parts);

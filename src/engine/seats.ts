@@ -19,8 +19,8 @@ export interface Seat {
   /** The name of the property through which the copies of this package find the seat. */
   readonly name: string;
   /**
-   * Gives the seat back for users that were garbage-collected without `close`. All copies use the registry of the copy that made
-   * the engine, because that lives as long as the engine. The registry of another realm dies with its realm.
+   * Gives the seat back for users that were garbage-collected without `close`. All copies use the registry of the copy that
+   * made the engine, because that lives as long as the engine. The registry of another realm dies with its realm.
    */
   readonly forgotten: FinalizationRegistry<Seat>;
 }
@@ -31,8 +31,8 @@ const PREFIX = `cache-machine seat ${BUILD} ${SOURCES_SHA256}`;
 const forgotten = new FinalizationRegistry<Seat>((seat) => leaveSeat(seat));
 
 /**
- * The seats in memories that this copy has created. Other copies do not find them. So when a realm is dropped, such as that of a
- * test file in jest, its memories can be collected.
+ * The seats in memories that this copy has created. Other copies do not find them. So when a realm is dropped, such as that
+ * of a test file in jest, its memories can be collected.
  */
 const created = new Map<string, Seat>();
 

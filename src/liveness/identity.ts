@@ -1,7 +1,7 @@
 /**
- * The token that names a thread on a {@link Board}, and the proofs that the thread has about the owners of other tokens. There is
- * one file for each way to prove a death: linux.ts asks the kernel, node-worker.ts listens to Node.js, browser.ts watches Web
- * Locks.
+ * The token that names a thread on a {@link Board}, and the proofs that the thread has about the owners of other tokens.
+ * There is one file for each way to prove a death: linux.ts asks the kernel, node-worker.ts listens to Node.js, browser.ts
+ * watches Web Locks.
  *
  * Also the list of this thread's open boards: when a death becomes known later, the token is cleared from all of them.
  */

@@ -2,9 +2,9 @@
  * Membership in process reach: seat *i* has a living owner while somebody holds the lock of byte *i* of the cache file.
  *
  * The lock belongs to an open file description (OFD lock). The kernel frees it when the last descriptor of that description
- * closes, however its process ends. So it is a proof across containers, and when process ids are used again. When a worker ends,
- * Node.js closes the descriptors that the worker opened, after its last instruction. So the lock also proves the death of a
- * thread, if the thread that participates has opened the descriptor with `node:fs`, for this participant alone.
+ * closes, however its process ends. So it is a proof across containers, and when process ids are used again. When a worker
+ * ends, Node.js closes the descriptors that the worker opened, after its last instruction. So the lock also proves the
+ * death of a thread, if the thread that participates has opened the descriptor with `node:fs`, for this participant alone.
  *
  * Two kinds of dead workers count as alive until their process ends: one started with
  * `new Worker(file, { trackUnmanagedFds: false })`, whose descriptors Node.js leaves open, and one whose descriptor was
@@ -20,7 +20,10 @@ export class LockFile implements Membership {
   readonly seats: number;
   readonly #native: Native;
   readonly #fd: number;
-  /** The seats of this participant. The kernel cannot tell: it grants a description a lock that this description holds already. */
+  /**
+   * The seats of this participant. The kernel cannot tell: it grants a description a lock that this description holds
+   * already.
+   */
   readonly #held = new Set<number>();
   #closed = false;
 

@@ -175,7 +175,8 @@ function create(native: Native, path: string, options: FileOptions): Region | un
   const memory = allocateMemory(base, size);
   let mapping: FileMapping | undefined;
   const fd = createUnnamed(dirname(path));
-  // Until `link` no other process sees the file, and it vanishes with its descriptor and its mapping, however this process ends.
+  // Until `link` no other process sees the file, and it vanishes with its descriptor and its mapping, however this process
+  // ends.
   try {
     giveMode(fd);
     native.reserve(fd, size);
@@ -241,15 +242,15 @@ class FileRegion implements Region {
 
   close(): void {
     if (!this.#open) return;
-    // Closing the descriptor also gives the seats back. `membership.close` notes that they are not owned any more. When the stack
-    // ends in the middle, the next call of `close` goes on.
+    // Closing the descriptor also gives the seats back. `membership.close` notes that they are not owned any more. When the
+    // stack ends in the middle, the next call of `close` goes on.
     try {
       this.membership.close();
     } finally {
       closeSync(this.#fd);
     }
-    // Set first, because the mapping must be left only once. When the stack ends here, the native part leaves the mapping at the
-    // end of the thread.
+    // Set first, because the mapping must be left only once. When the stack ends here, the native part leaves the mapping
+    // at the end of the thread.
     this.#open = false;
     leaveMapping(this.#mapping, this.handle.key);
   }

@@ -102,9 +102,13 @@ export function createThreadRegion(options: { base: number; size: number; seats:
   });
 }
 
+/** How many memories this copy of the module has created in this thread. */
 let created = 0;
 
-/** Names a memory. The random part is for threads of browsers and for copies of this module, whose counts are the same. */
+/**
+ * Makes a name for a memory. It has a random part, because threads of a browser have no number, and copies of this module count
+ * the same numbers.
+ */
 function newId(): string {
   const thread = globalThis.process?.getBuiltinModule?.("node:worker_threads").threadId ?? 0;
   return [thread, ++created, ...crypto.getRandomValues(new Uint32Array(4))].join("-");

@@ -63,7 +63,7 @@ export function requireOurs(directory: string): void {
 /**
  * The path of a cache's file. The file is never hidden and never outside its directory, and each user has another one. Where
  * files outlive the machine's memory, the name ends with the id of the boot: after a power failure a file holds only what the
- * kernel had written of the mapping, which is not a cache any more. A copy of such a file is none either.
+ * kernel had written of the mapping, which is not a cache any more. The same is true of a copy of such a file.
  *
  * @throws {RangeError} when `name` cannot be part of a file name.
  */

@@ -19,7 +19,10 @@ const MODE = 0o600;
 
 const REMEDY = "or remove it with destroyCache(name)";
 
-/** Creates a file without a name in a directory, and returns its descriptor. The file vanishes with it unless it gets a name. */
+/**
+ * Creates a file without a name in a directory, and returns its descriptor. The file vanishes with it unless it gets a
+ * name.
+ */
 export function createUnnamed(directory: string): number {
   return ask(directory, () => openSync(directory, constants.O_RDWR | O_TMPFILE, MODE));
 }

@@ -20,7 +20,10 @@ const WORTH_FILLING = 1 / 8;
  * that, the second for a quarter.
  */
 const COOLDOWN = 64;
-/** After this many windows in a row that were not worth it, the table is emptied, so that the next window starts without values. */
+/**
+ * After this many windows in a row that were not worth it, the table is emptied, so that the next window starts without
+ * values.
+ */
 const IN_VAIN = 4;
 const MAX_COOLDOWN = 1 << 30;
 
@@ -41,7 +44,7 @@ export class Cooldown {
   #inVain = 0;
 
   /**
-   * @param hits returns how many reads this near cache has answered so far
+   * @param hits returns how many reads the near caches of this participant have answered so far
    * @param empty empties the table
    */
   constructor(hits: () => number, empty: () => void) {

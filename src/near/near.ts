@@ -30,7 +30,10 @@ export interface Source {
   readonly scope: Scope;
   /** The time of the view's clock, in milliseconds. */
   now(): number;
-  /** Writes a key to the area for the call that follows: its length and kind in one number, negative when it is too long. */
+  /**
+   * Writes a key to the area for the call that follows. Returns its length and its key kind in one number; negative when
+   * the key is too long.
+   */
   writeKey(key: string): number;
   /**
    * Reads a key from the shared cache.
@@ -43,8 +46,8 @@ export interface Source {
 }
 
 /**
- * The decoded values of one thread, for a cache and its namespaces. It is a table and does not own one, because each object
- * that a `get` has to follow costs a nanosecond or more.
+ * The near cache of one opening of a cache: of a `Cache` and its namespaces, in one thread. It is a table and does not own one,
+ * because each object that a `get` has to follow costs a nanosecond or more.
  */
 export class Near extends Table {
   readonly #engine: Engine;

@@ -57,8 +57,8 @@ export function fingerprintOf(hash: number): number {
 }
 
 /**
- * The slots of a set whose fingerprint is that of the hash, as the highest bit of each such byte (Mycroft's test for a zero byte
- * in a word). Sometimes the bit of another slot is set as well, so the caller has to compare the keys.
+ * The slots of a set whose fingerprint is that of the hash, as the highest bit of each such byte (Mycroft's test for a zero
+ * byte in a word). Sometimes the bit of another slot is set as well, so the caller has to compare the keys.
  */
 export function matches(fingerprints: number, hash: number): number {
   const other = fingerprints ^ Math.imul(fingerprintOf(hash), 0x01010101);

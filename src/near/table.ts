@@ -69,7 +69,7 @@ const LOAD = 1 / 2;
 const LARGEST = 1 / 4;
 /** The table counts as full when it takes more than this part of its budget, whatever the size of the next value. */
 const FULL = 15 / 16;
-/** Maximum number of slots that CLOCK visits to make room for one value. */
+/** Maximum number of slots that CLOCK visits, in this table or in others of the thread, to make room for one value. */
 const MAX_ADVANCES = 64;
 /** Bytes of an {@link Extra}, and of the counters of its tags. */
 const EXTRA_BYTES = 72;
@@ -105,7 +105,7 @@ export function extraOf(scope: string, expiry: number, tags: Int32Array | undefi
 const NO_PAGE: Int32Array = new Int32Array(PAGE_WORDS);
 const NOTHING: readonly unknown[] = [];
 
-/** The decoded values of one thread, for a cache and its namespaces. */
+/** The decoded values of one opening of a cache, each with its proof. */
 export class Table {
   /** The shapes of the objects that the near cache has packed. */
   shapes: Shapes = new Shapes();
@@ -183,8 +183,8 @@ export class Table {
   }
 
   /**
-   * The value of a key (of an object, a copy) when it is in the table, its proof holds, and it has no {@link Extra}. Such a read
-   * is counted as a hit. Otherwise `undefined`, and {@link Table.found} is the slot of the key.
+   * The value of a key (of an object, a copy) when it is in the table, its proof holds, and it has no {@link Extra}. Such a
+   * read is counted as a hit. Otherwise `undefined`, and {@link Table.found} is the slot of the key.
    *
    * Most reads need nothing else. So this is one function, which loads each array only once.
    */
@@ -321,15 +321,15 @@ export class Table {
   place(key: string, scope: Scope, out: Int32Array): number {
     // An entry that can change in place, such as a counter, has no stamp, because no stamp could prove its value.
     if (this.#closed || (out[OUT_STAMP] === 0 && out[OUT_STAMP + 1] === 0)) return -1;
-    const epoch = out[OUT_CLEAR_EPOCH] as number;
-    if (epoch !== this.#clearEpoch) this.#reset(epoch);
+    const clearEpoch = out[OUT_CLEAR_EPOCH] as number;
+    if (clearEpoch !== this.#clearEpoch) this.#reset(clearEpoch);
     if (this.#words[0] === NO_PAGE) {
       if (!this.#budget.hasRoomFor(PAGE_BYTES)) return -1;
       this.#addPage([], []);
     }
     if (this.#hashed < HASHED_AT_MOST && this.#collisions > (this.#words.length * PAGE * MAX_COLLISIONS) / 1000) {
       // This is rare. So the table is simply emptied, and has no code to move its values to the sets of another hash.
-      this.#reset(epoch);
+      this.#reset(clearEpoch);
       this.#hashed = this.#hashed === HASHED ? HASHED_THEN : HASHED_AT_MOST;
       return -1;
     }
@@ -425,13 +425,13 @@ export class Table {
     this.#budget.close();
   }
 
-  /** Empties the table. Its next values are read in the clear epoch `epoch`. */
-  #reset(epoch: number): void {
+  /** Empties the table. Its next values are read in this clear epoch. */
+  #reset(clearEpoch: number): void {
     // Calls come first, because the stack may end in any of them. Then nothing is changed.
     const shapes = new Shapes();
     this.#budget.take(-this.#budget.bytes);
     this.shapes = shapes;
-    this.#clearEpoch = epoch;
+    this.#clearEpoch = clearEpoch;
     this.#taken = 0;
     this.#hand = 0;
     this.#collisions = 0;
@@ -494,7 +494,10 @@ export class Table {
     words[at] = (words[at] as number) & ~REFERENCED;
   }
 
-  /** Drops values that were not read lately until there is room. False when there is still no room after {@link MAX_ADVANCES}. */
+  /**
+   * Drops values that were not read lately until there is room. False when there is still no room after
+   * {@link MAX_ADVANCES} steps.
+   */
   #makeRoom(bytes: number): boolean {
     for (let advances = 0; advances < MAX_ADVANCES; advances++) {
       if (this.#taken < this.#most && this.#budget.hasRoomFor(bytes)) return true;

@@ -1,6 +1,7 @@
 /**
- * The name of the cache that needs no configuration. Each application has one such cache, and all its processes and threads find
- * it. The application is the project whose code runs. A project is a folder with a package.json. It is found in this order:
+ * The name of the cache that needs no configuration. Each application has one such cache, and all its processes and threads
+ * find it. The application is the project whose code runs. A project is a folder with a package.json. It is found in this
+ * order:
  *
  * 1. The project of the script that was started.
  * 2. A script that is a dependency (in `node_modules`, or reached by a link from there) is a tool: a test runner, a

@@ -68,7 +68,7 @@ function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> 
  * Joins the cache of a handle, which another thread of this process has passed through `workerData`, `postMessage` or
  * `setEnvironmentData`.
  *
- * @throws {TypeError} when `handle` is not a handle, and {RangeError} for wrong options.
+ * @throws {TypeError} and {RangeError} naming the argument that is wrong, such as a `handle` that is none.
  * @throws {CacheError} `ERR_CLOSED` when the cache was destroyed meanwhile; `ERR_LAYOUT` when the handle comes from another
  * version of this package; `ERR_BUSY` when as many threads have the cache open as it has seats. For a cache of `openCache` also
  * `ERR_UNSUPPORTED`, `ERR_NO_SPACE` and `ERR_NOT_OWNER`, as there.

@@ -44,8 +44,8 @@ export function memoryLimit(read: (path: string) => string): number {
     /^\d+:(|(?:.*,)?memory(?:,.*)?):(.*)$/gm,
   )) {
     const [folder, file] = controllers === "" ? [ROOT, "memory.max"] : [`${ROOT}/memory`, "memory.limit_in_bytes"];
-    // In a container the path may be the path on the host machine, of which only the last part, or nothing, is mounted. Then the
-    // group of the container is at the root. A group that cannot be read sets no limit.
+    // In a container the path may be the path on the host machine, of which only the last part, or nothing, is mounted.
+    // Then the group of the container is at the root. A group that cannot be read sets no limit.
     for (let group = path; ; group = group.slice(0, group.lastIndexOf("/"))) {
       // "max" and an empty text become NaN. Only a positive number is a limit.
       const bytes = Number.parseInt(text(`${folder}${group === "/" ? "" : group}/${file}`), 10);

@@ -134,8 +134,8 @@ export class Native {
    * process that dies leaves nothing behind.
    *
    * @returns false when something with that name exists already
-   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system refuses or /proc is missing, `ERR_NO_SPACE` when there is no room
-   * for the name.
+   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system refuses or /proc is missing, `ERR_NO_SPACE` when there is
+   * no room for the name.
    */
   link(fd: number, path: string): boolean {
     const code = nameOf(errorOf(this.#calls.link(fd, path)));

@@ -117,8 +117,8 @@ export class ValueCodec {
    * @param target - where the bytes go if they fit; private or shared memory. Bytes after the value may be overwritten.
    * @returns the length in bytes.
    * @throws {TypeError} when `value` itself cannot be stored, or when `codec.encode` returns no bytes.
-   * @throws {CacheError} `ERR_DATA` when something within `value` cannot be stored (the message names its place), or when it has
-   * too many levels. Errors of getters, of `toJSON` and of the codec are passed on unchanged.
+   * @throws {CacheError} `ERR_DATA` when something within `value` cannot be stored (the message names its place), or when
+   * it has too many levels. Errors of getters, of `toJSON` and of the codec are passed on unchanged.
    */
   encode(value: unknown, target: Uint8Array): number {
     this.bytes = undefined;

@@ -1,8 +1,8 @@
 /**
- * The methods of this JavaScript runtime that move text and bytes, for keys and values alike. Node.js has native text methods on
- * the prototype of `Buffer`, and these are used where they exist. Elsewhere plain JavaScript gives the same bytes; tests use it
- * in Node.js, too. The memory that is read or written may be shared. Browsers refuse shared memory in `TextDecoder` and
- * `TextEncoder`, so there text goes through private memory.
+ * The methods of this JavaScript runtime that move text and bytes, for keys and values alike. Node.js has native text
+ * methods on the prototype of `Buffer`, and these are used where they exist. Elsewhere plain JavaScript gives the same
+ * bytes; tests use it in Node.js, too. The memory that is read or written may be shared. Browsers refuse shared memory in
+ * `TextDecoder` and `TextEncoder`, so there text goes through private memory.
  *
  * Must not know keys, values or the engine.
  */

@@ -34,7 +34,10 @@ export const ROOT: Scope = { id: "", salt: 0, path: [], prefix: NOTHING, tagPref
 const LONGEST_ID = 255;
 const DEEPEST = 16;
 
-/** The byte before and after the id in a tag prefix. UTF-8 never has this byte, so the tags of the cache itself are different. */
+/**
+ * The byte before and after the id in a tag prefix. UTF-8 never has this byte, so the tags of the cache itself are
+ * different.
+ */
 const MARK = 0xff;
 
 /**

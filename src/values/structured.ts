@@ -1,8 +1,8 @@
 /**
  * Structured data ↔ text, by the library `devalue`. Map, Set, Date, RegExp, bigint, binary data, -0, holes, cycles and
  * repeated references come back as they were. What cannot be stored is refused, and the error names its place. Any text is
- * safe to read, even from a hostile participant: it becomes a value or an error. devalue leaves some decisions to its users, and
- * this file makes them: the class of an object, `toJSON`, class instances, errors, views, the limit of levels.
+ * safe to read, even from a hostile participant: it becomes a value or an error. devalue leaves some decisions to its
+ * users, and this file makes them: the class of an object, `toJSON`, class instances, errors, views, the limit of levels.
  *
  * Relies on `describe.ts` for the class of an object. Must not know how text becomes bytes.
  */
@@ -13,8 +13,8 @@ import { claimedName, classOf, contentOf, isStackOverflow, isThenable } from "./
 import { DEEPEST, missing, quoted, tooDeep, unreadable, unstorable } from "./value-errors.ts";
 
 /**
- * Functions for `devalue`, by the name of a class. A reducer returns the data of an object of the class, and something falsy for
- * every other value. A reviver turns the data back into an object.
+ * Functions for `devalue`, by the name of a class. A reducer returns the data of an object of the class, and something
+ * falsy for every other value. A reviver turns the data back into an object.
  */
 export type Reducers = Record<string, (value: unknown) => unknown>;
 

@@ -5,7 +5,10 @@
 
 import { runtime } from "./runtime.ts";
 
-/** Matches text with a character above U+00FF. V8 answers in constant time for text that it stores with one byte a character. */
+/**
+ * Matches text with a character above U+00FF. V8 answers in constant time for text that it stores with one byte a
+ * character.
+ */
 export const WIDE: RegExp = /[^\0-\xff]/;
 
 /** Whether UTF-8 can express the text. It cannot express a lone surrogate. */

@@ -22,7 +22,10 @@ export const UTF16 = 4;
 export const NULL = 5;
 export const TRUE = 6;
 export const FALSE = 7;
-/** Its text is hexadecimal, because reading and writing that takes time in proportion to its length. Decimal takes far longer. */
+/**
+ * Its text is hexadecimal, because reading and writing that takes time in proportion to its length. Decimal takes far
+ * longer.
+ */
 export const BIGINT = 8;
 /** Values of types up to this one are primitive. */
 export const LAST_PRIMITIVE = 8;

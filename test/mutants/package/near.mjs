@@ -116,8 +116,8 @@ export default [
     breaks: "I2",
     what: "a value that was kept before a clear is returned after it",
     file: "src/near/table.ts",
-    find: "if (epoch !== this.#clearEpoch) this.#reset(epoch);",
-    replace: "if (epoch !== this.#clearEpoch) this.#clearEpoch = epoch;",
+    find: "if (clearEpoch !== this.#clearEpoch) this.#reset(clearEpoch);",
+    replace: "if (clearEpoch !== this.#clearEpoch) this.#clearEpoch = clearEpoch;",
     first: ["test/unit/near.test.ts"],
   },
   {
