@@ -20,15 +20,16 @@ afterEach(() => {
   opened.clear();
 });
 
-// Which tags share a counter depends on the cache's random seed, and a shared counter makes misses. With a fixed seed all runs
+// Which tags share a counter depends on the cache's random seed, and a shared counter makes misses. With fixed seeds all runs
 // are the same.
 const SEED = Number(process.env.SEED ?? 20_261_126);
 console.log(`outside: SEED=${SEED}`);
 const { getRandomValues } = crypto;
+let caches = 0;
 
 function create(options: Parameters<typeof createCache>[0] = {}): Cache {
   crypto.getRandomValues = (array) => {
-    if (array instanceof Uint32Array) array.fill(SEED);
+    if (array instanceof Uint32Array) array.fill(SEED + caches++);
     return array;
   };
   let cache: Cache;

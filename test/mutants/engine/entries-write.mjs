@@ -119,6 +119,15 @@ export default [
 
   // ---- counters
   {
+    name: "touched-without-validation",
+    breaks: "M2",
+    what: "touch publishes a copy of whatever lay in the place of the record while it copied",
+    file: "wasm/src/entries/change.rs",
+    find: "if !is_valid(&self.region, &hit) {",
+    replace: "if false {",
+    first: ["hostile::m2_a_number_comes_back"],
+  },
+  {
     name: "counted-without-a-lock",
     breaks: "P4",
     what: "two increments of one counter run at the same time",

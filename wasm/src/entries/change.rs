@@ -200,6 +200,10 @@ impl<H: Host> Participant<H> {
             };
             let version = hit.record.version(&self.region);
             let copy = self.copy_record(&hit, space, expiry, version)?;
+            // Before the swap: the entry alone has too few bits of the generation to prove that the copy is of its record.
+            if !is_valid(&self.region, &hit) {
+                continue;
+            }
             // The chunks of a large value stay where they are, and the copy of the head lists them. Only the bytes of the old
             // head are taken off the live bytes.
             let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {

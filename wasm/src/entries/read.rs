@@ -135,7 +135,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Whether the stamp that was seen is still true. A near cache checks this with each read; its JavaScript makes these
-    /// two loads itself (`Table.isCurrent` in `src/near/table.ts`).
+    /// two loads itself (`Table.#isProved` in `src/near/table.ts`).
     pub fn is_still(&self, sight: &Sight) -> bool {
         let load = |at| self.region.word(at).load(Relaxed);
         // Relaxed: even so, a load sees every store that happened before this call.
