@@ -350,7 +350,7 @@ describe("error messages", () => {
     [
       "a size that is misspelt",
       'openCache(n, { size: "64 megs" })',
-      /size: expected a number of bytes or a text such as/,
+      /size: must be a number of bytes, or a text such as/,
     ],
     ["a name that is undefined", "openCache(undefined)", /name: must be a string/],
     ["a cache as a handle", "attachCache(createCache())", /handle: is a Cache: use its `handle`/],
