@@ -119,6 +119,8 @@ export class View implements Source {
    */
   #lookup(written: number, want: number): number {
     const { engine } = this;
+    // The stack may have ended between the last lookup and its decoding.
+    this.#large = undefined;
     let wanted = want;
     for (let reads = 0; reads < READS; reads++) {
       const length = engine.get(written, wanted);
