@@ -37,7 +37,7 @@ export interface Exports {
    */
   clear(address: number): void;
   /**
-   * Stores the head over the `count` chunks that were written since `begin_large`.
+   * Stores the head that lists the `count` chunks that were written since `begin_large`.
    */
   commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, tagged: number, expect: number, version: number): number;
   /**
@@ -58,7 +58,7 @@ export interface Exports {
    */
   format(base: number, size: number, seed_0: number, seed_1: number, seed_2: number, seed_3: number): number;
   /**
-   * Looks the key up: the length of its value, or -1 for a miss. What `want` names is in the area.
+   * Looks the key up: the length of its value, or -1 for a miss. The parts that `want` asks for are in the area.
    */
   get(address: number, key: number, want: number): number;
   /**
@@ -98,12 +98,13 @@ export interface Exports {
   read_chunk(address: number, key: number, version: number, number: number): number;
   /**
    * Makes the participant usable again after a call that did not return. The host resets the stack pointer before. It may
-   * have given up already what the participant held in the region, with the four stores of `Participant::recover` to its
-   * seat: JavaScript can make these where the stack has ended and nothing can be called.
+   * have given up already what the participant held in the region, with atomic stores to its seat, as `Participant::recover`
+   * does: JavaScript can make these where the stack has ended, because they are built in.
    */
   recover(address: number): void;
   /**
-   * Removes the key if its entry is as expected: 1 when it was, 0 when not, -1 busy.
+   * Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
+   * expected, -1 busy.
    */
   remove(address: number, key: number, expect: number, version: number): number;
   /**
@@ -119,7 +120,7 @@ export interface Exports {
    */
   segments(address: number): number;
   /**
-   * Stores the first `length` bytes of the value part; `tagged` with the tags in the tags part.
+   * Stores the first `length` bytes of the value part, with the tags in the tags part if `tagged`.
    */
   set(address: number, key: number, value_type: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
   /**

@@ -41,7 +41,7 @@ pub fn find(address: u32, key: u32) -> bool {
     sight.is_some()
 }
 
-/// Looks the key up: the length of its value, or -1 for a miss. What `want` names is in the area.
+/// Looks the key up: the length of its value, or -1 for a miss. The parts that `want` asks for are in the area.
 #[wasm_bindgen]
 pub fn get(address: u32, key: u32, want: u32) -> i32 {
     let mut call = call(address);
@@ -59,7 +59,7 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
     }
 }
 
-/// Stores the first `length` bytes of the value part; `tagged` with the tags in the tags part.
+/// Stores the first `length` bytes of the value part, with the tags in the tags part if `tagged`.
 #[wasm_bindgen]
 #[allow(clippy::too_many_arguments)]
 pub fn set(
@@ -85,7 +85,8 @@ pub fn set(
     code(call.me.set(&call.key(key), &draft, expectation(expect, version)))
 }
 
-/// Removes the key if its entry is as expected: 1 when it was, 0 when not, -1 busy.
+/// Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
+/// expected, -1 busy.
 #[wasm_bindgen]
 pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
     let call = call(address);

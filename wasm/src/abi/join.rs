@@ -60,8 +60,8 @@ pub fn detach(address: u32) {
 }
 
 /// Makes the participant usable again after a call that did not return. The host resets the stack pointer before. It may
-/// have given up already what the participant held in the region, with the four stores of `Participant::recover` to its
-/// seat: JavaScript can make these where the stack has ended and nothing can be called.
+/// have given up already what the participant held in the region, with atomic stores to its seat, as `Participant::recover`
+/// does: JavaScript can make these where the stack has ended, because they are built in.
 #[wasm_bindgen]
 pub fn recover(address: u32) {
     call(address).me.recover()

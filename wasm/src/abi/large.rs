@@ -37,7 +37,7 @@ pub fn write_chunk(address: u32, key: u32, version: f64, number: u32, length: u3
     }
 }
 
-/// Stores the head over the `count` chunks that were written since `begin_large`.
+/// Stores the head that lists the `count` chunks that were written since `begin_large`.
 #[wasm_bindgen]
 #[allow(clippy::too_many_arguments)]
 pub fn commit_large(
