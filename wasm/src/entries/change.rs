@@ -147,11 +147,11 @@ impl<H: Host> Participant<H> {
                 Some(hit) if hit.entry.is_mutable() => return Ok(self.add(hit, by)),
                 Some(hit) => {
                     let sum = f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)) + by;
-                    let copy = self.copy_record(hit, space, hit.record.expiry(&self.region), fresh.version)?;
-                    self.region.fill(copy.value_at, sum.to_bits());
-                    if !is_valid(&self.region, hit) {
+                    let expiry = hit.record.expiry(&self.region);
+                    let Some(copy) = self.copy_record(hit, space, expiry, fresh.version)? else {
                         continue;
-                    }
+                    };
+                    self.region.fill(copy.value_at, sum.to_bits());
                     sum
                 }
             };
@@ -162,9 +162,10 @@ impl<H: Host> Participant<H> {
         Err(Refused::Busy.into())
     }
 
-    /// Writes a copy of a record with another expiry and version into reserved space, if it fits. The caller validates the
-    /// source afterwards.
-    fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Result<Record, Unfit> {
+    /// Writes a copy of a record with another expiry and version into reserved space, if it fits. `None` when the entry has left
+    /// its record meanwhile. Whatever the caller has read of the record before this call is then not its own, either. The swap
+    /// of the entry alone does not show that: it sees too few bits of the generation.
+    fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Result<Option<Record>, Unfit> {
         let (region, record) = (&self.region, &hit.record);
         let (tags_at, _) = record.tags();
         let rest = record.value_at + record.value_length - tags_at;
@@ -182,7 +183,8 @@ impl<H: Host> Participant<H> {
         space.fill_hash_and_version(region, record.hash(region), version);
         space.shrink(region, start + rest);
         // A copy of foreign bytes may be no record. No refusal fits; after `Busy` the caller may try again.
-        space.record(region).ok_or(Refused::Busy.into())
+        let copy = space.record(region).ok_or(Refused::Busy)?;
+        Ok(is_valid(region, hit).then_some(copy))
     }
 
     /// Gives the entry of `key` another expiry; false when the entry is absent.
@@ -199,11 +201,9 @@ impl<H: Host> Participant<H> {
                 return Ok(false);
             };
             let version = hit.record.version(&self.region);
-            let copy = self.copy_record(&hit, space, expiry, version)?;
-            // Before the swap: the entry alone has too few bits of the generation to prove that the copy is of its record.
-            if !is_valid(&self.region, &hit) {
+            let Some(copy) = self.copy_record(&hit, space, expiry, version)? else {
                 continue;
-            }
+            };
             // The chunks of a large value stay where they are, and the copy of the head lists them. Only the bytes of the old
             // head are taken off the live bytes.
             let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
