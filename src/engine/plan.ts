@@ -72,5 +72,5 @@ export function areaOf(seat: number): { area: number; stackTop: number } {
  * @throws {CacheError} `ERR_LAYOUT` when it does not.
  */
 export function checkMapping({ memory, base, size }: Mapping): void {
-  plan.inspect(new Uint8Array(memory.buffer).slice(base, base + INSPECTED_BYTES), size, "handle: its memory");
+  plan.inspect(new Uint8Array(memory.buffer).subarray(base, base + INSPECTED_BYTES), size, "handle: its memory");
 }

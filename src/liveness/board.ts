@@ -12,15 +12,14 @@
  * reports counts as alive.
  */
 
-import { closed } from "../errors.ts";
 import { browserThread } from "./browser.ts";
 import { openBoards, type ThreadIdentity } from "./identity.ts";
 import { nativeThread } from "./linux.ts";
-import { claimLowest, type Membership } from "./membership.ts";
+import { Membership } from "./membership.ts";
 import { nodeWorker } from "./node-worker.ts";
 
 /** The seats of a cache in the memory of this process, as seen by one participant. */
-export class Board implements Membership {
+export class Board extends Membership {
   /** Bytes of shared memory that a board of this many seats needs, all zero at the start. */
   static bytes(seats: number): number {
     return seats * BigInt64Array.BYTES_PER_ELEMENT;
@@ -29,47 +28,34 @@ export class Board implements Membership {
   readonly seats: number;
   readonly #tokens: BigInt64Array;
   readonly #thread: ThreadIdentity;
-  /** The seats of this participant. The board cannot tell: all participants of a thread write the same token. */
-  readonly #held = new Set<number>();
-  #closed = false;
 
   /** @param tokens the shared memory of the board: {@link Board.bytes}, zeroed by the thread that creates the cache */
   constructor(tokens: SharedArrayBuffer) {
+    super();
     this.#tokens = new BigInt64Array(tokens);
     this.#thread = identifyThread();
     this.seats = this.#tokens.length;
     openBoards.add(this.#tokens);
   }
 
-  claim(): number {
-    const seat = claimLowest(this);
+  override claim(): number {
+    const seat = super.claim();
     this.#thread.announce?.();
     return seat;
   }
 
-  take(seat: number): boolean {
-    if (this.#closed) throw closed();
-    if (!(seat >= 0 && seat < this.seats)) return false;
+  protected override tryTake(seat: number): boolean {
     const owner = Atomics.load(this.#tokens, seat);
     if (owner !== 0n && !this.#thread.provesDead(owner)) return false;
-    if (Atomics.compareExchange(this.#tokens, seat, owner, this.#thread.token) !== owner) return false;
-    this.#held.add(seat);
-    return true;
+    return Atomics.compareExchange(this.#tokens, seat, owner, this.#thread.token) === owner;
   }
 
-  release(seat: number): void {
-    if (!this.#held.has(seat)) return;
+  protected override giveBack(seat: number): void {
     Atomics.store(this.#tokens, seat, 0n);
-    this.#held.delete(seat);
   }
 
-  keepOnly(seat: number): void {
-    for (const held of this.#held) if (held !== seat) this.release(held);
-  }
-
-  close(): void {
-    this.#closed = true;
-    for (const seat of this.#held) this.release(seat);
+  override close(): void {
+    super.close();
     openBoards.delete(this.#tokens);
   }
 }

@@ -11,54 +11,29 @@
  * inherited by a process that native code forked.
  */
 
-import { closed } from "../errors.ts";
 import type { Native } from "../system/native.ts";
-import { claimLowest, type Membership } from "./membership.ts";
+import { Membership } from "./membership.ts";
 
 /** The seats of a cache file as seen by one participant. */
-export class LockFile implements Membership {
+export class LockFile extends Membership {
   readonly seats: number;
   readonly #native: Native;
   readonly #fd: number;
-  /**
-   * The seats of this participant. The kernel cannot tell: it grants a description a lock that this description holds
-   * already.
-   */
-  readonly #held = new Set<number>();
-  #closed = false;
 
   /** @param fd the descriptor whose locks stand for this participant; it stays open until after `close()` */
   constructor(native: Native, fd: number, seats: number) {
+    super();
+    this.seats = seats;
     this.#native = native;
     this.#fd = fd;
-    this.seats = seats;
   }
 
-  claim(): number {
-    return claimLowest(this);
+  /** Only for a seat that this participant does not own: the kernel grants a description a lock that it holds already. */
+  protected override tryTake(seat: number): boolean {
+    return this.#native.tryLock(this.#fd, seat);
   }
 
-  take(seat: number): boolean {
-    // After `close` the number of the descriptor may stand for another file, or for another participant.
-    if (this.#closed) throw closed();
-    if (!(seat >= 0 && seat < this.seats)) return false;
-    if (this.#held.has(seat) || !this.#native.tryLock(this.#fd, seat)) return false;
-    this.#held.add(seat);
-    return true;
-  }
-
-  release(seat: number): void {
-    if (!this.#held.has(seat)) return;
+  protected override giveBack(seat: number): void {
     this.#native.unlock(this.#fd, seat);
-    this.#held.delete(seat);
-  }
-
-  keepOnly(seat: number): void {
-    for (const held of this.#held) if (held !== seat) this.release(held);
-  }
-
-  close(): void {
-    this.#closed = true;
-    for (const seat of this.#held) this.release(seat);
   }
 }

@@ -10,24 +10,36 @@
  * This file does not need Node.js.
  */
 
-import { noSeat } from "../errors.ts";
+import { closed, noSeat } from "../errors.ts";
 
 /**
- * The seats of one cache as seen by one participant.
+ * The seats of one cache as seen by one participant. A subclass knows how a death is proved.
  *
  * The last owner of a seat that {@link Membership.claim} or {@link Membership.take} gives out may have died. So the new owner
  * tidies up after it before it does anything else.
  */
-export interface Membership {
+export abstract class Membership {
   /** How many participants there can be at once. */
-  readonly seats: number;
+  abstract readonly seats: number;
+  /** The seats of this participant. Only it knows them: other participants of this thread or process may look the same. */
+  readonly #held = new Set<number>();
+  #closed = false;
+
+  /** Takes a seat that this participant does not own, if it has no owner or its owner is provably gone; whether it did. */
+  protected abstract tryTake(seat: number): boolean;
+
+  /** Gives back a seat that this participant owns. */
+  protected abstract giveBack(seat: number): void;
 
   /**
    * Takes the lowest seat without a living owner, until {@link Membership.release}, `close` or the end of this thread.
    *
    * @throws {CacheError} `ERR_BUSY` when all seats have living owners, `ERR_CLOSED` after {@link Membership.close}.
    */
-  claim(): number;
+  claim(): number {
+    for (let seat = 0; seat < this.seats; seat++) if (this.take(seat)) return seat;
+    throw noSeat(this.seats);
+  }
 
   /**
    * Takes a seat that has no owner, or whose owner is gone. True is the proof of that: the seat now belongs to this participant
@@ -36,29 +48,31 @@ export interface Membership {
    *
    * @throws {CacheError} `ERR_CLOSED` after {@link Membership.close}.
    */
-  take(seat: number): boolean;
+  take(seat: number): boolean {
+    if (this.#closed) throw closed();
+    const isTaken = seat >= 0 && seat < this.seats && !this.#held.has(seat) && this.tryTake(seat);
+    if (isTaken) this.#held.add(seat);
+    return isTaken;
+  }
 
   /** Gives a seat back. Nothing happens to a seat that this participant does not own. */
-  release(seat: number): void;
+  release(seat: number): void {
+    if (!this.#held.has(seat)) return;
+    this.giveBack(seat);
+    this.#held.delete(seat);
+  }
 
   /**
    * Gives back all seats but one. After a call that was cut off, these are seats of dead participants that it had taken to tidy
    * up.
    */
-  keepOnly(seat: number): void;
+  keepOnly(seat: number): void {
+    for (const held of this.#held) if (held !== seat) this.release(held);
+  }
 
   /** Gives all seats back. May be called twice. */
-  close(): void;
-}
-
-/**
- * Takes the lowest seat that can be taken. All kinds of membership do so in {@link Membership.claim}.
- *
- * @throws {CacheError} `ERR_BUSY` when all seats have living owners.
- */
-export function claimLowest(membership: Membership): number {
-  for (let seat = 0; seat < membership.seats; seat++) {
-    if (membership.take(seat)) return seat;
+  close(): void {
+    this.#closed = true;
+    for (const seat of this.#held) this.release(seat);
   }
-  throw noSeat(membership.seats);
 }
