@@ -4,7 +4,8 @@
  */
 
 import { attachCache, type Cache, type CacheOptions, createCache } from "cache-machine";
-import { meetAs, type Report, runSuite, seeded } from "./suite.ts";
+import { seeded } from "../contract/seeded.ts";
+import { meetAs, type Report, runSuite } from "./suite.ts";
 import type { Order } from "./worker.ts";
 
 const MIB = 1 << 20;

@@ -10,18 +10,6 @@ export interface Report {
   failures: string[];
 }
 
-/** Which keys and tags collide in the index depends on the cache's random seed. With a fixed seed all runs are the same. */
-export function seeded<T>(seed: number, make: () => T): T {
-  const original = crypto.getRandomValues;
-  crypto.getRandomValues = ((array: ArrayBufferView) =>
-    array instanceof Uint32Array ? array.fill(seed) : original.call(crypto, array as never)) as typeof original;
-  try {
-    return make();
-  } finally {
-    crypto.getRandomValues = original;
-  }
-}
-
 async function attempt(report: Report, name: string, run: () => unknown): Promise<void> {
   report.checks++;
   try {

@@ -17,6 +17,7 @@ import { afterAll, afterEach, describe, expect, test } from "vitest";
 import * as apart from "../host/apart.mjs";
 import { attachCache, createCache, destroyCache, openCache } from "../host/apart.mjs";
 import { conformance, type Subject } from "./conformance.ts";
+import { seeded } from "./seeded.ts";
 
 const WATCHDOG_MS = 60_000;
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -24,18 +25,6 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 // Which keys and tags collide in the index depends on the cache's random seed. With a fixed seed all runs are the same.
 const SEED = Number(process.env.SEED ?? 20_240_517);
 console.log(`conformance: SEED=${SEED}`);
-function seeded<T>(make: () => T): T {
-  const original = crypto.getRandomValues;
-  crypto.getRandomValues = (array) => {
-    if (array instanceof Uint32Array) array.fill(SEED);
-    return array;
-  };
-  try {
-    return make();
-  } finally {
-    crypto.getRandomValues = original;
-  }
-}
 
 // ---- The other side: the suite bundled as one module, and small scripts beside it ------------------------------------------
 
@@ -130,8 +119,8 @@ function keep(cache: Cache): Cache {
   return cache;
 }
 
-const create = (size: string): Cache => keep(seeded(() => createCache({ size })));
-const openNamed = (name: string, options?: OpenOptions): Cache => keep(seeded(() => openCache(name, options)));
+const create = (size: string): Cache => keep(seeded(SEED, () => createCache({ size })));
+const openNamed = (name: string, options?: OpenOptions): Cache => keep(seeded(SEED, () => openCache(name, options)));
 
 // ---- One participant at a time --------------------------------------------------------------------------------------
 
@@ -161,7 +150,7 @@ describe.each([
     const size = `${reach === "threads" ? 64 : SOLO_MIB}mb`;
     let cache: Cache | undefined;
     const open = (options?: CacheOptions): Cache => {
-      cache ??= seeded(() => (reach === "threads" ? createCache({ size }) : openCache(name, { size })));
+      cache ??= seeded(SEED, () => (reach === "threads" ? createCache({ size }) : openCache(name, { size })));
       return reach === "threads" ? attachCache(cache.handle, options) : openCache(name, options);
     };
     afterAll(() => {

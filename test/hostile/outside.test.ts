@@ -10,6 +10,7 @@ import { Worker } from "node:worker_threads";
 import { type Cache, type CacheHandle, type Codec, createCache, type Key } from "cache-machine";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import { LONG, ODD } from "./outside-keys.ts";
 import { nest, read, SHAPES, store } from "./outside-worker.mjs";
 
@@ -24,20 +25,10 @@ afterEach(() => {
 // are the same.
 const SEED = Number(process.env.SEED ?? 20_261_126);
 console.log(`outside: SEED=${SEED}`);
-const { getRandomValues } = crypto;
 let caches = 0;
 
 function create(options: Parameters<typeof createCache>[0] = {}): Cache {
-  crypto.getRandomValues = (array) => {
-    if (array instanceof Uint32Array) array.fill(SEED + caches++);
-    return array;
-  };
-  let cache: Cache;
-  try {
-    cache = createCache({ size: "4mb", ...options });
-  } finally {
-    crypto.getRandomValues = getRandomValues;
-  }
+  const cache = seeded(SEED + caches++, () => createCache({ size: "4mb", ...options }));
   opened.add(cache);
   return cache;
 }

@@ -6,7 +6,7 @@
  * machine, so it is not tested; the code treats it like EMFILE.
  */
 
-import { type ChildProcess, execFileSync, fork, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, execFileSync, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
 import os from "node:os";
@@ -16,6 +16,7 @@ import type { CacheHandle } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { inTime } from "../crash/driver.mjs";
 import { destroyCache, openCache } from "../host/apart.mjs";
+import { isMountable } from "./mountable.ts";
 
 const rounds = Number(process.env.RESOURCES_ROUNDS ?? 1);
 const seed = Number(process.env.RESOURCES_SEED ?? Math.floor(Math.random() * 1e9));
@@ -31,7 +32,6 @@ const CROWD = fileURLToPath(new URL("many-participants.mjs", import.meta.url));
 /** Number of mappings and descriptors that Node.js may open for itself meanwhile. */
 const FEW = 8;
 
-const isMountable = process.geteuid?.() === 0 && canMount();
 if (!isMountable) console.warn("resources: not root, or mounting is not allowed: a full file system is not tested");
 
 let count = 0;
@@ -44,17 +44,6 @@ beforeEach(() => {
 afterEach(() => {
   for (const file of fs.readdirSync("/dev/shm")) if (file.includes(name)) fs.rmSync(path.join("/dev/shm", file));
 });
-
-function canMount(): boolean {
-  const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-mount-"));
-  try {
-    if (spawnSync("mount", ["-t", "tmpfs", "none", place]).status !== 0) return false;
-    execFileSync("umount", [place]);
-    return true;
-  } finally {
-    fs.rmdirSync(place);
-  }
-}
 
 /** Runs a job to its end: exit code and signal, and its output. */
 async function end(job: string, options: object): Promise<{ exit: unknown[]; said: string; printed: string }> {

@@ -14,10 +14,10 @@ import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vit
 import { BUSY, HEADER_SIZE, HEADER_VERSION } from "../../src/engine/contract.ts";
 // In this copy of the package, one thread can be several participants.
 import { attachCache, CacheError, createCache, destroyCache, openCache } from "../host/apart.mjs";
+import { isMountable } from "../resources/mountable.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const isRoot = process.geteuid?.() === 0;
-const isMountable = isRoot && canMount();
 if (!isMountable) console.warn("errors: not root, or mounting is not allowed: the tests that need a tmpfs are skipped");
 const MIB = 1 << 20;
 const PAGE = 65_536;
@@ -40,17 +40,6 @@ afterEach(() => {
 });
 
 afterAll(() => fs.rmSync(scratch, { recursive: true, force: true }));
-
-function canMount(): boolean {
-  const place = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-mount-"));
-  try {
-    if (spawnSync("mount", ["-t", "tmpfs", "none", place]).status !== 0) return false;
-    execFileSync("umount", [place]);
-    return true;
-  } finally {
-    fs.rmdirSync(place);
-  }
-}
 
 function keep(cache: Cache): Cache {
   opened.add(cache);
