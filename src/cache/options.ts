@@ -4,9 +4,12 @@
  */
 
 import { MAX_SIZE, MIN_SIZE } from "../engine/contract.ts";
+import { checkOptions } from "../option-names.ts";
 import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
 import { requireEncoding } from "../values/runtime.ts";
+
+export { checkOptions };
 
 /** How one `Cache` uses a cache. Each opening has options of its own; only the entries are shared. */
 export interface CacheOptions {
