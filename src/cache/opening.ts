@@ -3,6 +3,8 @@
  * closed, and gives the seat back when it is.
  */
 
+import { Flights } from "../coordinate/flights.ts";
+import { Outcomes, type Shelf } from "../coordinate/outcomes.ts";
 import type { Engine } from "../engine/engine.ts";
 import { leaveSeat, type Seat, takeSeat } from "../engine/seats.ts";
 import { closed } from "../errors.ts";
@@ -28,6 +30,7 @@ export class Opening {
    * the stack ended within `close`.
    */
   #left = false;
+  #flights: Flights | undefined;
   /** How many values are being encoded into the area: a getter of one may store another. */
   #encoding = 0;
 
@@ -81,11 +84,22 @@ export class Opening {
     }
   }
 
+  /**
+   * The loads of this opening.
+   *
+   * @param shelf makes the shelf for what is not stored, when it is first needed
+   */
+  flights(shelf: () => Shelf): Flights {
+    this.#flights ??= new Flights(new Outcomes(shelf()));
+    return this.#flights;
+  }
+
   /** Leaves the cache. May be called twice, also after a call that was cut off. */
   close(): void {
     // The near cache comes first, because a read of it does not look at `closed`.
     this.near?.close();
     this.closed = true;
+    this.#flights?.close();
     // When the user's code calls this while a value is encoded, `encode` calls it again at its end.
     if (this.#left || this.#encoding > 0) return;
     forgotten.unregister(this);

@@ -6,8 +6,8 @@
 
 import { runLater } from "../system/timers.ts";
 import { describe } from "../values/describe.ts";
-import type { AnyKey, Flight, Load } from "./flights.ts";
-import { type Loader, runLoader } from "./nesting.ts";
+import { type AnyKey, type Flight, type Load, loaderOf } from "./flights.ts";
+import { runLoader } from "./nesting.ts";
 
 /** What a loader of many keys is told, and what it may say. */
 export class BatchContext {
@@ -76,20 +76,21 @@ export class Batch {
   #run(seats: readonly Seat[], background: boolean): void {
     const flights = seats.map(({ flight }) => flight);
     const context = new BatchContext(flights, background);
-    const ids = new Set(flights.map(({ id }) => id));
-    const loader: Loader = { pending: new Set(), within: flights[0]?.within, ids, over: false };
+    const loader = loaderOf(flights);
     for (const flight of flights) flight.loader = loader;
     const keys = flights.map(({ key }) => key);
     const loaded = new Promise((resolve) => resolve(runLoader(loader, () => this.#load([...keys], context))));
-    loaded.then((values) => {
-      const valueOf = reader(values, keys);
-      seats.forEach(({ flight, resolve }, i) => {
-        Object.assign(flight.context as object, { ttl: context.ttl, tags: context.tags });
-        resolve(valueOf(i));
+    loaded
+      .then((values) => {
+        const valueAt = reader(values, keys);
+        seats.forEach(({ flight, resolve }, i) => {
+          Object.assign(flight.context as object, { ttl: context.ttl, tags: context.tags });
+          resolve(valueAt(i));
+        });
+      })
+      .catch((error) => {
+        for (const { reject } of seats) reject(error);
       });
-    }).catch((error) => {
-      for (const { reject } of seats) reject(error);
-    });
   }
 }
 
@@ -97,7 +98,9 @@ export class Batch {
 function reader(values: unknown, keys: readonly AnyKey[]): (i: number) => unknown {
   if (values instanceof Map) return (i) => values.get(keys[i]);
   if (!Array.isArray(values)) {
-    throw new TypeError(`load: must return an array of values in the order of the keys, or a Map, not ${describe(values)}`);
+    throw new TypeError(
+      `load: must return an array of values in the order of the keys, or a Map, not ${describe(values)}`,
+    );
   }
   if (values.length !== keys.length) {
     throw new TypeError(

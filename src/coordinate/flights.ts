@@ -22,7 +22,18 @@
  * Must not know how a value is stored, nor which options a user can give: see src/cache/.
  */
 
-import { BUSY, CLAIMED, DONE, FRESH, FULL, INVALIDATED, PRESENT, TAKEN, WAIT } from "../engine/contract.ts";
+import {
+  BUSY,
+  CLAIM_FRESH,
+  CLAIM_WAIT,
+  CLAIMED,
+  DONE,
+  FULL,
+  GONE,
+  INVALIDATED,
+  PRESENT,
+  STANDS,
+} from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Waiter } from "../engine/wakeups.ts";
 import { busy, CacheError, closed, loadFailed, timedOut } from "../errors.ts";
@@ -91,7 +102,7 @@ export interface LoadView {
   /** The time of the cache's clock. */
   now(): number;
   /** Milliseconds that a value lives by default. */
-  readonly defaultTtl: number;
+  readonly ttl: number;
   /** Writes a key that is to be stored to the area. @throws {CacheError} `ERR_CLOSED`, `ERR_TOO_LARGE`. */
   writeNewKey(key: AnyKey): number;
   /** The entry of a key, also when it is within its grace. `quiet`: this is not counted as a read. */
@@ -386,7 +397,7 @@ export class Flight implements Waiting {
   isOpen(): boolean {
     if (this.#token === 0 || !this.begun) return this.#state !== "over";
     return (
-      this.#engine.stands(this.#claim, this.#token) === 1 && this.#start.clearEpoch === this.#engine.clearEpoch
+      this.#engine.stands(this.#claim, this.#token) === STANDS && this.#start.clearEpoch === this.#engine.clearEpoch
     );
   }
 
@@ -411,13 +422,19 @@ export class Flight implements Waiting {
     for (let unreadable = 0; ; ) {
       const written = this.view.writeNewKey(this.key);
       const now = machineTime();
-      const flags = (this.#fresh ? FRESH : 0) | (this.#waiter === undefined ? 0 : WAIT);
+      const flags = (this.#fresh ? CLAIM_FRESH : 0) | (this.#waiter === undefined ? 0 : CLAIM_WAIT);
       const result = engine.claim(written, flags, now + this.options.lease, now);
-      if (result === CLAIMED) return this.#run();
+      if (result === CLAIMED) {
+        this.#run();
+        return;
+      }
       if (result === BUSY) throw busy("another participant is in the way");
       if (result === PRESENT) {
         const found = readable(this.view, this.key);
-        if (found?.stale === false) return this.#hand(found, this.#hasWaited ? "joined" : "hit", undefined);
+        if (found?.stale === false) {
+          this.#hand(found, this.#hasWaited ? "joined" : "hit", undefined);
+          return;
+        }
         // It has gone again, or nobody can read it here. Then it is replaced.
         if (++unreadable === UNREADABLE) this.#fresh = true;
       } else if (this.background) {
@@ -435,8 +452,19 @@ export class Flight implements Waiting {
       } else if (this.#waiter === undefined) {
         // Before the wait is announced.
         this.#waiter = engine.wakeups.register(() => this.#look(), { hold: true, probe: true });
-      } else return this.#wait();
+      } else {
+        this.#wait();
+        return;
+      }
     }
+  }
+
+  /** Notes the claim that the engine has made or met. */
+  #meet(): void {
+    const { claimNumber, claimToken, startSequence, startClearEpoch } = this.#engine;
+    this.#claim = claimNumber;
+    this.#token = claimToken;
+    this.#start = { sequence: startSequence, clearEpoch: startClearEpoch };
   }
 
   // ---- waiting for somebody else
@@ -445,9 +473,7 @@ export class Flight implements Waiting {
     const engine = this.#engine;
     this.#state = "waiting";
     this.#hasWaited = true;
-    this.#claim = engine.claimNumber;
-    this.#token = engine.claimToken;
-    this.#start = engine.claimStart;
+    this.#meet();
     this.#waiter?.listen(engine.claimClass);
     // The load of the first claim that a fresh flight meets began before the call. That of any other began after it.
     if (!this.begun && this.#tooOld === 0) this.#tooOld = this.#token;
@@ -461,7 +487,7 @@ export class Flight implements Waiting {
 
   /** Whether what the flight waits for has come. Goes on if it has. */
   #look(): boolean {
-    if (this.#state !== "waiting" || this.#engine.probe(this.#claim, this.#token, machineTime()) !== 0) return false;
+    if (this.#state !== "waiting" || this.#engine.probe(this.#claim, this.#token, machineTime()) !== GONE) return false;
     try {
       this.#arrive();
     } catch (error) {
@@ -478,7 +504,10 @@ export class Flight implements Waiting {
     this.#state = "new";
     if (token !== this.#tooOld) {
       const outcome = this.#flights.outcomes.of(token);
-      if (outcome !== undefined) return this.#takeOver(outcome);
+      if (outcome !== undefined) {
+        this.#takeOver(outcome);
+        return;
+      }
       // What is there now was stored by that load, or later.
       this.#fresh = false;
     }
@@ -487,18 +516,17 @@ export class Flight implements Waiting {
 
   /** Takes over what somebody else has loaded, and could not store. */
   #takeOver({ value, failed, start }: Outcome): void {
-    if (!failed) return this.#hand(unstored(this.view, value), "joined", start);
-    const [name, message] = value as [string, string];
-    this.#crash(loadFailed(name, message));
+    if (failed) {
+      const [name, message] = value as [string, string];
+      this.#crash(loadFailed(name, message));
+    } else this.#hand(unstored(this.view, value), "joined", start);
   }
 
   // ---- loading
 
   #run(): void {
     const engine = this.#engine;
-    this.#claim = engine.claimNumber;
-    this.#token = engine.claimToken;
-    this.#start = engine.claimStart;
+    this.#meet();
     this.#state = "loading";
     this.#waiter?.release();
     this.#waiter = undefined;
@@ -516,7 +544,10 @@ export class Flight implements Waiting {
     const load = (): unknown => call.load(this);
     try {
       const result = call.context === undefined ? load() : call.context(load);
-      if (!isThenable(result)) return this.loaded(result);
+      if (!isThenable(result)) {
+        this.loaded(result);
+        return;
+      }
       this.#renewLater();
       result.then(
         (value) => this.loaded(value),
@@ -552,17 +583,22 @@ export class Flight implements Waiting {
         const outcome = { value, failed: false, start: undefined };
         // A value that lives this short may have expired before those who wait elsewhere have read it.
         const isShort = storing.expiresAt - this.view.now() < SHORT_LIVED_MS;
-        if (isShort && engine.isWaited(this.#claim, this.#token)) this.#flights.outcomes.publish(this.#token, outcome);
+        if (isShort && engine.isWaitedFor(this.#claim, this.#token))
+          this.#flights.outcomes.publish(this.#token, outcome);
         code = this.view.commit(this.key, value, storing, this.#claim, this.#token);
         const tags = [...(storing.tags ?? [])];
         if (code === DONE) entry = { value, version: engine.version, expiresAt: storing.expiresAt, tags, stale: false };
       }
     } catch (error) {
-      return this.failed(error);
+      this.failed(error);
+      return;
     }
     // The value's own code, such as a getter, may have closed the cache.
     if (this.#state !== "loading") return;
-    if (code === DONE) return this.#hand(entry, "loaded", undefined);
+    if (code === DONE) {
+      this.#hand(entry, "loaded", undefined);
+      return;
+    }
     const { sequence, clearEpoch } = engine;
     const invalidated =
       code === INVALIDATED || sequence !== this.#start.sequence || clearEpoch !== this.#start.clearEpoch;
@@ -577,7 +613,7 @@ export class Flight implements Waiting {
     const context = this.context as Context;
     const evaluated = <T>(option: T | ((value: any, key: any) => T) | undefined): T | undefined =>
       typeof option === "function" ? (option as (value: unknown, key: AnyKey) => T)(value, key) : option;
-    const ttl = context.ttl ?? evaluated(options.ttl) ?? view.defaultTtl;
+    const ttl = context.ttl ?? evaluated(options.ttl) ?? view.ttl;
     if (typeof ttl !== "number" || Number.isNaN(ttl)) throw new TypeError("ttl: must be a number of milliseconds");
     const tags = context.tags ?? evaluated(options.tags);
     if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
@@ -660,7 +696,7 @@ export class Flight implements Waiting {
     if (this.calls.size > 0 || this.#state === "over") return;
     if (this.#state !== "loading") this.#end();
     // Unless somebody waits elsewhere.
-    else if (!this.kept && !this.#engine.isWaited(this.#claim, this.#token)) this.#abort(reason);
+    else if (!this.kept && !this.#engine.isWaitedFor(this.#claim, this.#token)) this.#abort(reason);
   }
 
   #abort(reason: unknown): void {
@@ -741,7 +777,7 @@ export class Flights {
 
   #call(call: Call, quiet: boolean): void {
     const { view, key, options } = call;
-    if (options.signal?.aborted) return call.fail(options.signal.reason);
+    if (options.signal?.aborted) throw options.signal.reason;
     let fresh = options.fresh;
     if (!fresh) {
       let found: Found | undefined;
@@ -752,26 +788,31 @@ export class Flights {
         // A value that cannot be read here is replaced.
         fresh = true;
       }
-      if (found !== undefined) {
-        if (!found.stale) {
-          if (this.#isDue(view, found, options)) this.#refresh(call, true, found.expiresAt);
-          return call.give("hit", found);
-        }
-        const isLeft = this.outcomes.isBackingOff(call.id);
-        if (isLeft || options.graceWait <= 0) {
-          if (!isLeft) this.#refresh(call, false);
-          return call.give("stale", found);
-        }
-        call.mayBeStale = true;
-      }
+      if (found !== undefined && this.#suffices(call, found)) return;
     }
     this.#join(call, fresh);
+  }
+
+  /** Ends the call with an entry that is there, if that is good enough, and begins to refresh it when its time has come. */
+  #suffices(call: Call, found: Found): boolean {
+    const { view, id, options } = call;
+    if (!found.stale) {
+      if (this.#isDue(view, found, options)) this.#refresh(call, true, found.expiresAt);
+      call.give("hit", found);
+      return true;
+    }
+    const isLeftAlone = this.outcomes.isBackingOff(id);
+    call.mayBeStale = true;
+    if (!isLeftAlone && options.graceWait > 0) return false;
+    if (!isLeftAlone) this.#refresh(call, false);
+    call.give("stale", found);
+    return true;
   }
 
   /** Whether so little of its time is left that an entry is to be refreshed ahead of its expiry. */
   #isDue(view: LoadView, { value, expiresAt }: Found, { refreshAhead, ttl }: Loading): boolean {
     if (refreshAhead <= 0 || expiresAt === Infinity) return false;
-    const whole = (typeof ttl === "function" ? ttl(value, undefined) : ttl) ?? view.defaultTtl;
+    const whole = (typeof ttl === "function" ? ttl(value, undefined) : ttl) ?? view.ttl;
     return expiresAt - view.now() <= refreshAhead * whole;
   }
 
@@ -791,7 +832,7 @@ export class Flights {
     const table = call.options.fresh ? this.#upcoming : this.#current;
     const there = table.get(id);
     const flight = there?.isOpen() ? there : new Flight(this, call, false, fresh);
-    if (inside !== undefined && (loads(inside, id) || dependsOn(flight, inside))) throw nested(call);
+    if (inside !== undefined && (loads(inside, call.view.engine, id) || dependsOn(flight, inside))) throw nested(call);
     call.flight = flight;
     flight.calls.add(call);
     inside?.pending.add(call);
@@ -829,11 +870,17 @@ export class Flights {
   }
 }
 
+/** A loader that is about to run for these flights. */
+export function loaderOf(flights: readonly Flight[]): Loader {
+  const first = flights[0] as Flight;
+  const ids = flights.map(({ id }) => id);
+  return { pending: new Set(), within: first.within, cache: first.view.engine, ids, over: false };
+}
+
 /** The loader of one key. */
 export function oneLoader(load: (context: any) => unknown): Load {
   return (flight) => {
-    const loader: Loader = { pending: new Set(), within: flight.within, ids: new Set([flight.id]), over: false };
-    flight.loader = loader;
-    return runLoader(loader, () => load(flight.context));
+    flight.loader = loaderOf([flight]);
+    return runLoader(flight.loader, () => load(flight.context));
   };
 }

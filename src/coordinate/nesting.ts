@@ -14,8 +14,9 @@ export interface Loader {
   readonly pending: Set<{ readonly flight: Waiting | undefined }>;
   /** The loader in which the call was made that started this one, while that call waits. */
   readonly within: Loader | undefined;
-  /** The ids of the keys that it loads. */
-  readonly ids: Set<string>;
+  /** The cache for which it loads, the same object for all openings of a thread, and the ids of the keys that it loads. */
+  readonly cache: object;
+  readonly ids: readonly string[];
   /** Whether it has come to its end. */
   over: boolean;
 }
@@ -80,9 +81,9 @@ export function contextOfCall(): (<T>(body: () => T) => T) | undefined {
 }
 
 /** Whether a loader, or one around it that waits for it, loads this key already. */
-export function loads(loader: Loader, id: string): boolean {
+export function loads(loader: Loader, cache: object, id: string): boolean {
   for (let at: Loader | undefined = loader; at !== undefined; at = at.within) {
-    if (!at.over && at.ids.has(id)) return true;
+    if (!at.over && at.cache === cache && at.ids.includes(id)) return true;
   }
   return false;
 }

@@ -95,7 +95,8 @@ export class Outcomes {
 
 /** The key of a mark. Long ids that differ only in the middle share it: then the refresh of one makes the other wait. */
 function markOf(id: string): string {
-  const short = id.length <= LONGEST_ID ? id : `${id.slice(0, LONGEST_ID / 2)}${id.length} ${id.slice(-LONGEST_ID / 2)}`;
+  const short =
+    id.length <= LONGEST_ID ? id : `${id.slice(0, LONGEST_ID / 2)}${id.length} ${id.slice(-LONGEST_ID / 2)}`;
   return `failed ${short}`;
 }
 
