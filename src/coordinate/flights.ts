@@ -27,8 +27,8 @@ import {
   CLAIM_FRESH,
   CLAIM_WAIT,
   CLAIMED,
+  CLAIMS_FULL,
   DONE,
-  FULL,
   GONE,
   INVALIDATED,
   PRESENT,
@@ -441,7 +441,7 @@ export class Flight implements Waiting {
         // Somebody else refreshes the value.
         this.#end();
         return;
-      } else if (result === FULL) {
+      } else if (result === CLAIMS_FULL) {
         // While this thread loads other keys itself, it waits for its own claims.
         const mayWait = loadingIn(engine).size > 0 && [...this.calls].every(({ inside }) => inside === undefined);
         if (mayWait) this.#fullSince = now;
