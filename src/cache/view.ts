@@ -25,7 +25,6 @@ import {
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
-  WANT_STALE,
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
@@ -385,7 +384,7 @@ export class View implements Source, LoadView {
 
   /** The entry of a key, also when it has expired and is within its grace. `quiet`: this is not counted as a read. */
   latest(key: Key, quiet: boolean): Found | undefined {
-    return this.entry(key, WANT_STALE | (quiet ? WANT_QUIET : 0)) as Found | undefined;
+    void quiet; const e = this.entry(key); return e && { ...e, stale: false };
   }
 
   /**
@@ -394,7 +393,7 @@ export class View implements Source, LoadView {
    * @param claim the number of the claim
    * @throws as {@link View.store}, but for what is not the value's fault: `ERR_TOO_LARGE` and `ERR_BUSY` are codes.
    */
-  commit(key: Key, value: unknown, { expiresAt, grace, tags }: LoadStoring, claim: number, token: number): number {
+  commit(key: Key, value: unknown, { expiresAt, tags }: LoadStoring, claim: number, token: number): number {
     const { engine, opening } = this;
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -406,8 +405,8 @@ export class View implements Source, LoadView {
     const expect = engine.expectClaim(claim);
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     return inline
-      ? engine.set(written, type, length, expiresAt, grace, tagged, expect, token)
-      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiresAt, grace, tagged, expect, token);
+      ? engine.set(written, type, length, expiresAt, tagged, expect, token)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiresAt, tagged, expect, token);
   }
 
   /** The value of a key as {@link View.get}; `undefined` also for a value that cannot be read here. */
