@@ -5,6 +5,7 @@
 
 import type { Engine } from "../engine/engine.ts";
 import { closed, timedOut } from "../errors.ts";
+import { clearTimeout, setTimeout, type Timer } from "../system/timers.ts";
 import type { Scope } from "../values/scope.ts";
 
 /** A key, as `Key` of src/cache/types.ts. */
@@ -29,10 +30,29 @@ export interface Scoped {
   now(): number;
 }
 
-/** Captured when the package is loaded, so that fake timers of a test do not stop waits. */
-const { setTimeout, clearTimeout } = globalThis;
 /** The longest time that a timer can measure, in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** A copy of a key that the caller may change. */
+export function copyOfKey<K extends AnyKey>(key: K): K {
+  return typeof key === "string" ? key : (Uint8Array.prototype.slice.call(key) as K);
+}
+
+/** A text that is different for each key of each scope. */
+export function idOf({ scope }: Scoped, key: AnyKey): string {
+  // The id of a scope begins with the length of its first name, so where it ends is never in doubt.
+  const text = typeof key === "string" ? `=${key}` : `#${String.fromCharCode(...key)}`;
+  return scope.id + text;
+}
+
+/** How many characters of a key an error shows. */
+const SHOWN = 80;
+
+/** A key for the text of an error. */
+export function shown(key: AnyKey): string {
+  if (typeof key !== "string") return `of ${key.length} bytes`;
+  return JSON.stringify(key.length > SHOWN ? `${key.slice(0, SHOWN)}…` : key);
+}
 
 /** Checks the option `timeout`. @throws {TypeError} and {RangeError}. */
 export function checkTimeout(timeout: unknown): number {
@@ -60,7 +80,7 @@ export class Limits {
   readonly #end: (reason: unknown) => void;
   readonly #onClose = (): void => this.#over(closed());
   readonly #onAbort = (): void => this.#over(this.#signal?.reason);
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: Timer | undefined;
 
   /**
    * @param what what is waited for, for the error: see {@link timedOut}
