@@ -15,7 +15,7 @@
  *
  * Three looks do not need a ring. A wait that depends on another participant *probes*: that one may die, and death rings
  * nobody. Every wait looks once in a *slow look* each second, because who changes the cache may be killed before it rings. And
- * where a seat can have no bell, all waits look ten times a second.
+ * where a seat can have no bell, all waits look fifty times a second.
  */
 
 import type { Bell } from "../bells/bell.ts";
@@ -26,7 +26,7 @@ const FIRST_PROBE_MS = 5;
 const LAST_PROBE_MS = 100;
 /** Milliseconds between two slow looks, and where the seat has no bell. */
 const SLOW_LOOK_MS = 1000;
-const DEAF_LOOK_MS = 100;
+const DEAF_LOOK_MS = 20;
 /** Milliseconds that a ring may take, from the ringing word to the task that it starts, before it counts as lost. */
 const RING_MS = 250;
 
@@ -168,16 +168,11 @@ export class Wakeups {
    * @returns false when nobody hears there. Then its owner may be dead, which the caller should find out.
    */
   ring(seat: number): boolean {
-    const { seat: own, words } = this.#at;
-    if (seat === own) {
+    if (seat === this.#at.seat) {
       this.#ringSelf();
       return true;
     }
-    const at = this.#at.ringingAt(seat);
-    if (this.#bell.ring(seat, at)) return true;
-    // If its owner lives, the next change may have more luck.
-    Atomics.store(words, at, 0);
-    return false;
+    return this.#bell.ring(seat, this.#at.ringingAt(seat));
   }
 
   /** Ends all waits, and the hearing. To be called while this thread still owns its seat. May be called twice. */
