@@ -439,7 +439,7 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    * @throws {CacheError} `ERR_TIMEOUT`; `ERR_CLOSED`, also when the cache is closed in this thread meanwhile; `ERR_DATA` as
    * {@link get}. The reason of the signal is passed on.
    */
-  waitFor(key: Key, options?: WaitForOptions): Promise<V> {
+  waitFor(key: K, options?: WaitForOptions): Promise<V> {
     return waitFor(this.#view, key, options) as Promise<V>;
   }
 
@@ -455,7 +455,7 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    * @param key - a key, or several.
    * @throws {CacheError} `ERR_CLOSED`.
    */
-  watch(key: Key | Iterable<Key>, listener: (key: Key) => unknown, options?: WatchOptions): Disposable {
+  watch(key: K | Iterable<K>, listener: (key: K) => unknown, options?: WatchOptions): Disposable {
     return watch(this.#view, key, listener, options);
   }
 

@@ -7,6 +7,7 @@
  */
 
 import type { Cache, CacheOptions } from "cache-machine";
+import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
@@ -73,6 +74,9 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   participants(check, subject);
   configuration(check);
   reentrancy(check);
+  waiting(check);
+  watching(check);
+  locks(check);
   model(check);
   return checks;
 }
