@@ -4,6 +4,7 @@
  * them.
  */
 
+import { AsyncLocalStorage } from "node:async_hooks";
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
@@ -18,6 +19,7 @@ import { attachFileRegion, destroyFile } from "../../src/memory/file.ts";
 import { createThreadRegion, type FileHandle, type Region } from "../../src/memory/memory.ts";
 import { PAGE } from "../../src/size.ts";
 import type { Native } from "../../src/system/native.ts";
+import { generator } from "../crash/checked-values.mjs";
 import {
   directory,
   eventually,
@@ -36,6 +38,10 @@ import {
   startWorker,
   useRegions,
 } from "./regions.ts";
+
+const seed = Number(process.env.BELLS_SEED ?? Math.floor(Math.random() * 1e9));
+console.log(`BELLS_SEED=${seed}`);
+const { random } = generator(seed);
 
 useRegions();
 
@@ -424,6 +430,45 @@ describe("a bell between processes", () => {
     expect(descriptors()).toBe(before);
   });
 
+  test("leaves no descriptor, and no FIFO once its seat is taken again, after 201 kills and terminations at random moments", async () => {
+    const me = join();
+    me.wakeups.register(() => false, { hold: false, probe: false });
+    const body = `
+      ${OPEN}
+      process.on("warning", ({ message }) => send(message));
+      send("ready");
+      for (let i = 0; ; i++) {
+        const region = open();
+        const seat = region.membership.claim();
+        region.bell.bury(seat);
+        region.bell.open(seat, 0, () => {});
+        region.bell.ring(0, 0);
+        if (i % 3 === 0) await new Promise((resolve) => setImmediate(resolve));
+        region.bell.close();
+        region.close();
+      }`;
+    const workerFile = script(body);
+    const before = descriptors();
+    const messages = new Set<unknown>();
+    const endOne = async (isProcess: boolean): Promise<void> => {
+      const other = isProcess ? startProcess(body, directory) : new Worker(workerFile, { workerData: { directory } });
+      messages.add(await message(other));
+      other.on("message", (text: unknown) => messages.add(text));
+      for (const until = performance.now() + random() ** 2 * 5; performance.now() < until; );
+      await (other instanceof Worker ? other.terminate() : kill9(other));
+    };
+    for (let round = 0; round < 67; round++) {
+      await Promise.all([endOne(false), endOne(false), endOne(round % 2 === 0)]);
+    }
+    expect([...messages]).toEqual(["ready"]);
+    for (let seat = 1; seat < SEATS; seat++) {
+      expect(me.region.membership.take(seat)).toBe(true);
+      me.region.bell.bury(seat);
+    }
+    expect(bells()).toEqual([path.basename(bellOf(me.region, 0))]);
+    await eventually(() => descriptors() <= before);
+  });
+
   test("is not passed on to a program that the process starts", async () => {
     const me = join();
     me.wakeups.register(() => false, { hold: false, probe: false });
@@ -763,6 +808,22 @@ describe("waits", () => {
     expect(me.ring(messages[0] as number)).toBe(true);
     await ended;
     expect(messages.slice(1)).toEqual(["looked", "idle"]);
+  });
+
+  test("look outside of the asynchronous context in which they were registered", async () => {
+    const contexts = new AsyncLocalStorage<string>();
+    const me = join();
+    const seen: unknown[] = [];
+    contexts.run("a request", () => {
+      const look = (): boolean => seen.push(contexts.getStore()) < 0;
+      me.wakeups.register(look, { hold: true, probe: true });
+    });
+    me.region.bell.ring(0, 0);
+    await eventually(() => seen.length > 2);
+    contexts.run("another request", () => me.wakeups.ring(0));
+    seen.length = 0;
+    await eventually(() => seen.length > 0);
+    expect(new Set(seen)).toEqual(new Set([undefined]));
   });
 
   test("are not stopped by fake timers", async () => {
