@@ -11,16 +11,7 @@
  * that waits delays nobody for longer than that moment.
  */
 
-import {
-  BUSY,
-  CLAIM_PENDING,
-  CLAIM_STEAL,
-  CLAIM_WAIT,
-  CLAIMED,
-  FULL,
-  STANDS,
-  TAKEN,
-} from "../engine/contract.ts";
+import { BUSY, CLAIM_PENDING, CLAIM_STEAL, CLAIM_WAIT, CLAIMED, CLAIMS_FULL, STANDS, TAKEN } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { busy, closed } from "../errors.ts";
 import { keepAlive, setTimeout, type Timer } from "../system/timers.ts";
@@ -59,6 +50,7 @@ export class Held {
   readonly #queue: Queue;
   readonly #endings: Set<() => void>;
   readonly #claim: number;
+  readonly #class: number;
   readonly #onClose = (): void => this.lose(closed());
   #listening: Listening | undefined;
   #over = false;
@@ -68,6 +60,7 @@ export class Held {
     this.name = name;
     this.fence = engine.claimToken;
     this.#claim = engine.claimNumber;
+    this.#class = engine.claimClass;
     this.#queue = queue;
     this.#endings = opening.endings;
     this.#endings.add(this.#onClose);
@@ -90,7 +83,7 @@ export class Held {
       return true;
     };
     this.#listening = new Listening(engine, look, { hold: false, probe: false });
-    this.#listening.add(() => engine.listen(this.#claim, this.fence));
+    this.#listening.listen(this.#class);
     look();
   }
 
@@ -148,7 +141,7 @@ export class Queue {
   /**
    * Claims the lock, if no request of this thread comes first.
    *
-   * @returns the lock, or why it was not claimed: `TAKEN`, `FULL` or `BUSY`
+   * @returns the lock, or why it was not claimed: `TAKEN`, `CLAIMS_FULL` or `BUSY`
    */
   tryNow(view: Scoped, name: string, steal: boolean): Held | number {
     const isFirst = this.#holder === undefined && this.#waiting.size === 0 && this.#yielding === undefined;
@@ -247,7 +240,7 @@ export class Queue {
         limits?.lift();
         return request.grant(result);
       }
-      if (result !== FULL) {
+      if (result !== CLAIMS_FULL) {
         this.#listening.listen(engine.claimClass);
         this.#fullSince = undefined;
         this.#yieldMs = FIRST_YIELD_MS;

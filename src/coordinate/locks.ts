@@ -1,6 +1,6 @@
 /** `cache.locks`: `navigator.locks` for all threads and processes that share a cache. How it works: lock-queue.ts. */
 
-import { FULL, TAKEN } from "../engine/contract.ts";
+import { CLAIMS_FULL, TAKEN } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { busy } from "../errors.ts";
 import { checkOptions } from "../option-names.ts";
@@ -153,7 +153,7 @@ function acquire(view: Scoped, name: string, wanted: Wanted): Held | null | Prom
     if (typeof result !== "number") return result;
     if (wanted.ifAvailable) {
       if (result === TAKEN) return null;
-      throw result === FULL ? full() : busy("another participant is in the way");
+      throw result === CLAIMS_FULL ? full() : busy("another participant is in the way");
     }
     return wait(queue, view, name, wanted);
   } finally {
@@ -207,10 +207,10 @@ function stateOf(view: Scoped): LockState {
   const { engine, scope } = view;
   const queues = [...tableOf(engine).queues.values()].filter((queue) => queue.scope === scope.id);
   const state: LockState = { held: [], pending: [] };
-  for (const { token, isPending, pid, threadId, name: bytes, nameBytes } of engine.locks()) {
+  for (const { token, pending, pid, threadId, name: bytes, nameBytes } of engine.claims()) {
     let name = readName(scope, bytes, nameBytes);
     if (name === undefined) continue;
-    if (!isPending) {
+    if (!pending) {
       // This thread knows the whole names of its own locks.
       name = queues.find((queue) => queue.known.held?.fence === token)?.known.held?.name ?? name;
       state.held.push({ name, fence: token, pid, threadId });

@@ -26,6 +26,8 @@ export interface Scoped {
   writeKey(key: AnyKey): number;
   /** The entry of a key, `undefined` for a miss. Counts as a read. */
   entry(key: AnyKey): { value: unknown; version: number } | undefined;
+  /** A text that changes with each invalidation of a tag, and with each `clear` of the scope or of one around it. */
+  invalidations(tag: string): string;
   /** The time of this cache's clock, in milliseconds. */
   now(): number;
 }

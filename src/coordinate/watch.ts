@@ -80,7 +80,7 @@ class WatchedTag implements Watched<string> {
 
   hasChanged(): boolean {
     const before = this.#seen;
-    this.#seen = this.#view.validity(this.subject);
+    this.#seen = this.#view.invalidations(this.subject);
     return this.#seen !== before;
   }
 }
@@ -197,5 +197,5 @@ export function watchTag(
   const signal = checked(view, listener, options);
   const watched = [new WatchedTag(view, tag)];
   if (signal?.aborted) return ENDED;
-  return new Watch(view, watched, listener, signal, () => view.engine.waitForTags());
+  return new Watch(view, watched, listener, signal, () => view.engine.wait());
 }

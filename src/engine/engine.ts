@@ -672,6 +672,12 @@ export class Engine {
     return this.#exports.is_waited_for(this.#area, number, token) !== 0;
   }
 
+  /** The process id and the thread id of this participant. */
+  get thread(): { pid: number; threadId: number } {
+    const words = this.#seatWords;
+    return { pid: words[SEAT_THREAD] as number, threadId: words[SEAT_THREAD + 1] as number };
+  }
+
   /** The locks that living participants hold, and the requests for locks that wait. */
   claims(): ListedClaim[] {
     const listed: ListedClaim[] = [];
@@ -702,6 +708,12 @@ export class Engine {
     this.#enter();
     this.#setInterest(0, true);
     return 0;
+  }
+
+  /** A number that grows with each invalidation of one of the tags in {@link tags}. Tags may share a counter. */
+  tagChanges(): number {
+    this.#enter();
+    return this.#exports.tag_changes(this.#area);
   }
 
   /** This participant waits for no key of a class any more. */
