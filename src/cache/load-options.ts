@@ -7,7 +7,10 @@ import type { Loading, OutcomeKind } from "../coordinate/flights.ts";
 import { checkOptions, refuseUnknown } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import type { Entry, Key } from "./types.ts";
-interface StaleEntry<V> extends Entry<V> { stale: boolean }
+
+interface StaleEntry<V> extends Entry<V> {
+  stale: boolean;
+}
 
 /** What became of a call of {@link Cache.getOrSet}. */
 export type LoadOutcome = OutcomeKind;

@@ -23,6 +23,8 @@ export class Opening {
   readonly near: Near | undefined;
   /** Whether `close` was called. */
   closed = false;
+  /** What ends when the cache is closed: waits, watches and locks. Each function removes itself. */
+  readonly endings: Set<() => void> = new Set();
   /** This thread's seat in the cache, which all its openings of the same memory share. */
   readonly #seat: Seat;
   /**
@@ -90,7 +92,11 @@ export class Opening {
    * @param shelf makes the shelf for what is not stored, when it is first needed
    */
   flights(shelf: () => Shelf): Flights {
-    this.#flights ??= new Flights(new Outcomes(shelf()));
+    if (this.#flights === undefined) {
+      const flights = new Flights(new Outcomes(shelf()));
+      this.#flights = flights;
+      this.endings.add(() => flights.close());
+    }
     return this.#flights;
   }
 
@@ -99,7 +105,7 @@ export class Opening {
     // The near cache comes first, because a read of it does not look at `closed`.
     this.near?.close();
     this.closed = true;
-    this.#flights?.close();
+    for (const end of this.endings) end();
     // When the user's code calls this while a value is encoded, `encode` calls it again at its end.
     if (this.#left || this.#encoding > 0) return;
     forgotten.unregister(this);

@@ -12,6 +12,7 @@
 import { Batch } from "../coordinate/batch.ts";
 import type { Flights, Found, Load, Loading, Storing as LoadStoring, LoadView } from "../coordinate/flights.ts";
 import { HIDDEN } from "../coordinate/outcomes.ts";
+import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -56,7 +57,7 @@ const NO_ROOM: Uint8Array = new Uint8Array(0);
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source, LoadView {
+export class View implements Source, Scoped, LoadView {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
@@ -358,6 +359,17 @@ export class View implements Source, LoadView {
     this.engine.invalidate();
   }
 
+  /**
+   * A text that changes with each invalidation of a tag of the scope, and with each `clear` of the scope or of one around it.
+   *
+   * @throws {TypeError} and {RangeError} for a wrong tag.
+   */
+  invalidations(tag: string): string {
+    const { engine, scope } = this;
+    writeTags(engine.tags, [tag], scope.tagPrefix, scope.hidden);
+    return `${engine.clearEpoch} ${engine.tagChanges()}`;
+  }
+
   /** Makes every entry of the scope a miss. */
   clear(): void {
     this.opening.checkOpen();
@@ -384,7 +396,9 @@ export class View implements Source, LoadView {
 
   /** The entry of a key, also when it has expired and is within its grace. `quiet`: this is not counted as a read. */
   latest(key: Key, quiet: boolean): Found | undefined {
-    void quiet; const e = this.entry(key); return e && { ...e, stale: false };
+    void quiet;
+    const e = this.entry(key);
+    return e && { ...e, stale: false };
   }
 
   /**

@@ -72,8 +72,6 @@ const ASKING = "cache-machine asks the clock";
 /** A variable, because where the stack has ended only a direct call of a built-in function works: see {@link Engine.set}. */
 const { store } = Atomics;
 
-// In words of four bytes: the size of a seat, and where its interest and its ringing word lie.
-
 /** The numbers that participants count. */
 export type Counts = Record<
   "hits" | "misses" | "sets" | "deletes" | "evictions" | "expirations" | "reclaims" | "compactions",
@@ -692,6 +690,12 @@ export class Engine {
     return this.#exports.is_waited_for(this.#area, number, token) !== 0;
   }
 
+  /** The process id and the thread id of this participant. */
+  get thread(): { pid: number; threadId: number } {
+    const words = this.#seatWords;
+    return { pid: words[SEAT_THREAD] as number, threadId: words[SEAT_THREAD + 1] as number };
+  }
+
   /** The locks that living participants hold, and the requests for locks that wait. */
   claims(): ListedClaim[] {
     const listed: ListedClaim[] = [];
@@ -722,6 +726,12 @@ export class Engine {
     this.#enter();
     this.#setInterest(0, true);
     return 0;
+  }
+
+  /** A number that grows with each invalidation of one of the tags in {@link tags}. Tags may share a counter. */
+  tagChanges(): number {
+    this.#enter();
+    return this.#exports.tag_changes(this.#area);
   }
 
   /** This participant waits for no key of a class any more. */

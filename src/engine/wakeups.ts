@@ -19,7 +19,7 @@
  */
 
 import type { Bell } from "../bells/bell.ts";
-import { clearTimeout, keepAlive, queueMicrotask, runLater, setTimeout, type Timer } from "../system/timers.ts";
+import { apart, clearTimeout, keepAlive, queueMicrotask, runLater, setTimeout, type Timer } from "../system/timers.ts";
 
 /** Milliseconds until the first probe of a wait, and between two of its later probes. Each takes twice as long as the one before. */
 const FIRST_PROBE_MS = 5;
@@ -114,11 +114,11 @@ export class Wakeups {
    * look();
    * ```
    *
-   * @param look runs after each ring and at the other looks, never within `register` or a change. It returns whether it has
-   * found anything new. What it throws becomes an uncaught error, and other waits are not affected.
+   * @param look runs after each ring and at the other looks, never within `register` or a change, and outside of the
+   * asynchronous context of whoever registers it. It returns whether it has found anything new. What it throws becomes an uncaught error, and other waits are not affected.
    */
   register(look: () => boolean, { hold, probe }: WaitOptions): Waiter {
-    if (!this.#hears) this.#open();
+    if (!this.#hears) apart(() => this.#open());
     let low = 0;
     let high = 0;
     let probing: Timer | undefined;
@@ -147,7 +147,7 @@ export class Wakeups {
     };
     if (this.#closed) return waiter;
     this.#waiters.add(waiter);
-    if (this.#timer === undefined) this.#schedule();
+    if (this.#timer === undefined) apart(() => this.#schedule());
     if (hold) this.#hold(1);
     if (probe) {
       const again = (wait: number): void => {
@@ -157,7 +157,7 @@ export class Wakeups {
         }, wait);
         keepAlive(probing, false);
       };
-      again(FIRST_PROBE_MS);
+      apart(() => again(FIRST_PROBE_MS));
     }
     return waiter;
   }
@@ -185,10 +185,11 @@ export class Wakeups {
   #ringSelf(): void {
     if (this.#self) return;
     this.#self = true;
-    runLater(() => {
+    const task = (): void => {
       this.#self = false;
       this.#heard();
-    });
+    };
+    apart(() => runLater(task));
   }
 
   #open(): void {
