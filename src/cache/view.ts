@@ -313,7 +313,11 @@ export class View implements Source, Scoped, LoadView {
   take(key: Key): unknown {
     return this.retry(() => {
       const entry = this.entry(key);
-      if (entry === undefined) return undefined;
+      if (entry === undefined) {
+        // A load of this key that has begun before must not store its value after this.
+        this.remove(key, ABSENT, 0);
+        return this.expiry(key) === undefined ? undefined : AGAIN;
+      }
       return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;
     });
   }

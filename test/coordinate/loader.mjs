@@ -2,16 +2,23 @@
  * A participant as a thread or a process, whose loads a test controls: see peers.ts. It gets commands by messages, and answers each
  * with the number of the command.
  */
-import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { isMainThread, parentPort, threadId, workerData } from "node:worker_threads";
 import { attachCache, openCache } from "cache-machine";
 
 const setup = isMainThread ? JSON.parse(process.argv[2]) : workerData;
 const port = isMainThread ? process : parentPort;
-const send = (message) => (isMainThread ? process.send(message) : port.postMessage(message));
+const send = (message) => {
+  if (!isMainThread) port.postMessage(message);
+  // A loader may come to its end after `leave`.
+  else if (process.connected) process.send(message);
+};
 const cache = setup.handle ? attachCache(setup.handle) : openCache(setup.name);
 
 /** The loads that run, by the number of the call that has begun them. */
 const loads = new Map();
+let loadCount = 0;
+/** The time of the clock that all processes share, in milliseconds. */
+const now = () => Number(process.hrtime.bigint()) / 1e6;
 
 const commands = {
   /** Calls `getOrSet`. The loader says that it runs, and waits for `finish`. */
@@ -45,6 +52,17 @@ const commands = {
     };
     const values = await Promise.all(Array.from({ length: count }, () => cache.getOrSet(key, load)));
     return [...new Set(values.map((value) => JSON.stringify(value)))];
+  },
+  /** Makes some calls for one key at once. Each load tells when it begins and when it ends. */
+  race({ key, calls, wait, lease }) {
+    const load = async () => {
+      const id = `${process.pid}/${threadId}/${++loadCount}`;
+      send({ event: "load", key, id, began: now() });
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      send({ event: "loaded", key, id, ended: now() });
+      return { id, text: id.repeat(50) };
+    };
+    return Promise.all(Array.from({ length: calls }, () => cache.getOrSet(key, load, { lease })));
   },
   /** Blocks the event loop. */
   block({ milliseconds }) {

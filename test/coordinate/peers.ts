@@ -1,4 +1,6 @@
-/** Other participants, as threads or processes, whose loads a test controls. */
+/**
+ * Other participants, as threads or processes, whose loads a test controls.
+ */
 
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -28,6 +30,14 @@ export interface Remote {
   hasLoaded: boolean;
 }
 
+/** A load has begun or ended, at a time of the clock that all processes share, in milliseconds. */
+export interface LoadEvent {
+  key: string;
+  id: string;
+  began?: number;
+  ended?: number;
+}
+
 /** Fails when a promise is not settled in time. */
 export async function inTime<T>(promise: Promise<T>, what: string, patience: number = PATIENCE_MS): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -48,6 +58,8 @@ export class Peer {
   readonly ready: Promise<void>;
   readonly ended: Promise<void>;
   #last = 0;
+  /** Told of each load of a race: when it begins, and when it ends. */
+  onLoad: ((load: LoadEvent) => void) | undefined;
 
   constructor(setup: object, reach: "threads" | "processes") {
     this.#side =
@@ -57,8 +69,9 @@ export class Peer {
     let ready = (): void => {};
     this.ready = inTime(new Promise((resolve) => (ready = resolve)), "a participant starts");
     this.ended = new Promise((resolve) => (this.#side as Worker).once("exit", () => resolve()));
-    (this.#side as Worker).on("message", ({ number, event, value, error }) => {
+    (this.#side as Worker).on("message", ({ number, event, value, error, ...rest }) => {
       if (event === "ready") return ready();
+      if (event === "load" || event === "loaded") return this.onLoad?.(rest);
       const answer = this.#answers.get(number);
       if (event === "loading") return answer?.loading();
       this.#answers.delete(number);
@@ -86,7 +99,9 @@ export class Peer {
       remote.hasLoaded = true;
       begun();
     });
-    return Object.assign(remote, { number: sent.number, value: inTime(sent.value, "a call of another participant") });
+    const value = inTime(sent.value, "a call of another participant");
+    value.catch(() => {});
+    return Object.assign(remote, { number: sent.number, value });
   }
 
   /** Ends a load with a value, or with an error of this message. */
@@ -96,6 +111,11 @@ export class Peer {
 
   call(method: keyof Cache, ...args: unknown[]): Promise<any> {
     return inTime(this.#send("call", { method, args }).value, String(method));
+  }
+
+  /** Lets the participant make calls for a key at once, with a loader that takes some time. Returns the values. */
+  race(key: string, calls: number, wait: number, lease: number): Promise<{ id: string; text: string }[]> {
+    return inTime(this.#send("race", { key, calls, wait, lease }).value, `the race for ${key}`);
   }
 
   crowd(key: string, count: number, wait: number): Promise<string[]> {
