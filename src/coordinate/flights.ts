@@ -232,7 +232,8 @@ export class Call {
   limit(): void {
     if (this.#over || this.#limited) return;
     this.#limited = true;
-    this.context = contextOfCall();
+    // Its loader may run later, in the task of a timer or of somebody else.
+    if (this.flight?.isRunning(this) === false) this.context = contextOfCall();
     const { timeout, graceWait, signal } = this.options;
     signal?.addEventListener("abort", this.#onAbort, { once: true });
     if (this.mayBeStale && graceWait < timeout) this.#after(graceWait, () => this.giveOld());
@@ -391,6 +392,11 @@ export class Flight implements Waiting {
       if (this.aborted) this.#controller.abort(this.#reason);
     }
     return this.#controller.signal;
+  }
+
+  /** Whether the loader of this call runs already. */
+  isRunning(call: Call): boolean {
+    return this.#state === "loading" && this.#first === call;
   }
 
   /** Whether a call that comes now may have the result of this flight. */
