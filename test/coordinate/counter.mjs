@@ -13,8 +13,8 @@ if (isMainThread && process.ppid !== parent) process.exit(1);
 const id = setup.id + (isMainThread ? 0 : 1);
 const random = generator(seed + id);
 const cache = openCache(name);
-let worker;
-if (isMainThread) worker = new Worker(new URL(import.meta.url), { workerData: setup });
+/** The other thread of this process, which ends as this one does. */
+const ended = isMainThread && once(new Worker(new URL(import.meta.url), { workerData: setup }), "exit");
 
 /** A section. Returns whether the goal is reached. */
 async function section({ fence }) {
@@ -40,7 +40,4 @@ for (let n = attempted + 1; ; n++) {
   cache.increment(`counted ${id}`);
 }
 cache.close();
-if (worker) {
-  const [code] = await once(worker, "exit");
-  process.exitCode = code;
-}
+if (ended) [process.exitCode] = await ended;

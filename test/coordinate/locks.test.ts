@@ -40,14 +40,14 @@ function hold(other: Other): Promise<number> {
 }
 
 describe("the holder of a lock goes away", () => {
-  test.each(["killed with SIGKILL", "exits", "closes the cache"])("a process that %s: a waiting process gets the lock", async (how) => {
+  test.each(["is killed with SIGKILL", "exits", "closes the cache"])("a process that %s: a waiting process gets the lock", async (how) => {
     const cache = open();
     const [holder, heir] = [startProcess(NAME), startProcess(NAME)];
     const fence = await hold(holder);
     const inherited = heir.run((cache) => cache.locks.request("a", ({ fence }) => fence));
     const here = cache.locks.request("a", ({ fence }) => fence);
     await until(() => cache.locks.query().pending.length === 2, "both wait");
-    if (how === "killed with SIGKILL") await holder.kill();
+    if (how === "is killed with SIGKILL") await holder.kill();
     else if (how === "exits") holder.run(() => process.exit(0));
     else await holder.run((cache) => cache.close());
     const fences = await inTime(Promise.all([inherited, here]), "both get the lock");
@@ -210,7 +210,7 @@ describe("several processes", () => {
     await until(() => cache.locks.query().pending.length === 2, "both wait");
     const { held, pending } = cache.locks.query();
     expect(held).toEqual([{ name: "a", fence, pid: holder.side.pid, threadId: 0 }]);
-    const threadId = await thread.run(async () => (await import("node:worker_threads")).threadId);
+    const threadId = await thread.run(() => process.getBuiltinModule("node:worker_threads").threadId);
     expect(pending).toEqual(
       expect.arrayContaining([
         { name: "a", pid: waiter.side.pid, threadId: 0 },

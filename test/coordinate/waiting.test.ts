@@ -82,7 +82,6 @@ describe.each(["processes", "threads"])("participants in reach %s", (reach) => {
       cache.set("b", -round);
       if (round % 50 !== 0) continue;
       for (const other of others) {
-        await until(async () => {}, "a task");
         let last: unknown;
         await inTime(
           (async () => {
