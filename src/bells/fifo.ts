@@ -12,17 +12,7 @@
  * The FIFO is opened for reading *and* writing: with `O_RDONLY` it would end when the first writer closes it. Node.js only.
  */
 
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  statSync,
-  unlinkSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, unlinkSync, writeSync } from "node:fs";
 import type { Socket, SocketConstructorOpts } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { codeOf, ourUid } from "../system/access.ts";
@@ -75,7 +65,7 @@ export class FifoBell implements Bell {
     const path = this.#pathOf(seat);
     try {
       const own = this.#own;
-      if (own !== undefined && statSync(path, { bigint: true, throwIfNoEntry: false })?.ino === own.inode) return true;
+      if (own !== undefined && lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === own.inode) return true;
       remove(path);
       this.#own = this.#make(path, heard);
       own?.socket.destroy();
@@ -196,7 +186,7 @@ export class FifoBell implements Bell {
 function remove(path: string): void {
   try {
     // Asked first, because an error that is not needed takes longer than the question.
-    if (existsSync(path)) unlinkSync(path);
+    if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) unlinkSync(path);
   } catch {
     // Another process was faster, or the directory is read-only.
   }
