@@ -27,7 +27,7 @@ const MAX_RETRIES = 50;
 const RETRY_MS = 20;
 
 /** To ring: the link of an attacker is not followed, and a FIFO that nobody reads is not waited for. */
-const RING = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
+const RINGING = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 const BYTE = Uint8Array.of(1);
 
 /** What the name of a bell may add to the name of its cache file, in bytes: the inode has 64 bits, and a seat has 16. */
@@ -128,7 +128,7 @@ export class FifoBell implements Bell {
 
   /** Opens the FIFO of a seat for writing. Throws when nobody reads it, and when it is not a FIFO of this user. */
   #openForRinging(seat: number): number {
-    const fd = openSync(this.#pathOf(seat), RING);
+    const fd = openSync(this.#pathOf(seat), RINGING);
     const stat = fstatSync(fd);
     if (stat.isFIFO() && stat.uid === ourUid()) return fd;
     closeSync(fd);
@@ -225,7 +225,7 @@ export function removeDeadBells(path: string): void {
 
 function removeIfDead(path: string): void {
   try {
-    closeSync(openSync(path, RING));
+    closeSync(openSync(path, RINGING));
   } catch (error) {
     // A thread that has just made its FIFO and has not opened it yet makes another one with its next slow look.
     if (codeOf(error) === "ENXIO") remove(path);
