@@ -686,6 +686,12 @@ export class Engine {
     return this.#exports.is_waited_for(this.#area, number, token) !== 0;
   }
 
+  /** The process id and the thread id of this participant. */
+  get thread(): { pid: number; threadId: number } {
+    const words = this.#seatWords;
+    return { pid: words[SEAT_THREAD] as number, threadId: words[SEAT_THREAD + 1] as number };
+  }
+
   /** The locks that living participants hold, and the requests for locks that wait. */
   claims(): ListedClaim[] {
     const listed: ListedClaim[] = [];
@@ -717,6 +723,12 @@ export class Engine {
     // Sequentially consistent: pairs with the load of the interest after an invalidation.
     Atomics.or(this.#seatWords, SEAT_INTEREST, 1);
     return 0;
+  }
+
+  /** A number that grows with each invalidation of one of the tags in {@link tags}. Tags may share a counter. */
+  tagChanges(): number {
+    this.#enter();
+    return this.#exports.tag_changes(this.#area);
   }
 
   /** The global invalidation sequence: it is another number after each invalidation. */

@@ -158,6 +158,10 @@ export interface Exports {
    */
   stands(address: number, number: number, token: number): number;
   /**
+   * A number that grows with each change of the counters of the tags in the tags part.
+   */
+  tag_changes(address: number): number;
+  /**
    * How many counters of tags the region has, a power of two.
    */
   tag_counters(address: number): number;

@@ -116,3 +116,10 @@ pub fn wait(address: u32, key: u32) -> i32 {
 pub fn next_bell(address: u32) -> i32 {
     call(address).me.next_bell().map_or(-1, |seat| seat as i32)
 }
+
+/// A number that grows with each change of the counters of the tags in the tags part.
+#[wasm_bindgen]
+pub fn tag_changes(address: u32) -> f64 {
+    let call = call(address);
+    call.me.tag_changes(call.tags())
+}
