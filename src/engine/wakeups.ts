@@ -73,8 +73,8 @@ interface Registered extends Waiter {
 /** The waits of one engine, and so of all openings and copies of the package which share that engine in this thread. */
 export class Wakeups {
   /**
-   * How often a slow look has found what no ring had told. That is the work of a kill at the wrong moment. In all other cases it
-   * is an error, and tests demand 0.
+   * How often a slow look has found what no ring had told, although rings could be heard. That is the work of a kill at the wrong
+   * moment. In all other cases it is an error, and tests demand 0.
    */
   helped = 0;
 
@@ -141,23 +141,27 @@ export class Wakeups {
           if ((mask & (1 << bucketClass)) !== 0) (this.#counts[bucketClass] as number)--;
         }
         if ((low | high) !== 0 && !this.#lingering) this.#withdraw(low, high);
-        if (hold) this.#hold(-1);
+        this.#hold(hold ? -1 : 0);
         if (this.#waiters.size === 0) this.#stop();
       },
     };
     if (this.#closed) return waiter;
+    const probeAfter = (wait: number): void => {
+      probing = setTimeout(() => {
+        this.#look([waiter]);
+        if (this.#waiters.has(waiter)) probeAfter(Math.min(2 * wait, LAST_PROBE_MS));
+      }, wait);
+      keepAlive(probing, false);
+    };
     this.#waiters.add(waiter);
-    if (this.#timer === undefined) apart(() => this.#schedule());
-    if (hold) this.#hold(1);
-    if (probe) {
-      const again = (wait: number): void => {
-        probing = setTimeout(() => {
-          this.#look([waiter]);
-          if (this.#waiters.has(waiter)) again(Math.min(2 * wait, LAST_PROBE_MS));
-        }, wait);
-        keepAlive(probing, false);
-      };
-      apart(() => again(FIRST_PROBE_MS));
+    this.#hold(hold ? 1 : 0);
+    try {
+      if (this.#timer === undefined) apart(() => this.#schedule());
+      if (probe) apart(() => probeAfter(FIRST_PROBE_MS));
+    } catch (error) {
+      // The stack has ended.
+      waiter.release();
+      throw error;
     }
     return waiter;
   }
@@ -237,7 +241,7 @@ export class Wakeups {
     this.#timer = undefined;
   }
 
-  #hold(change: 1 | -1): void {
+  #hold(change: 1 | 0 | -1): void {
     this.#holding += change;
     if (this.#timer !== undefined) keepAlive(this.#timer, this.#holding > 0);
   }
@@ -247,12 +251,12 @@ export class Wakeups {
    * stay announced for a moment, and it counts only if no ring comes within that moment.
    */
   #slowLook(): void {
+    const [couldHear, rings] = [this.#hears, this.#rings];
+    const isUnderWay = couldHear && Atomics.load(this.#at.words, this.#ringing) !== 0;
     this.#open();
     this.#schedule();
-    const rings = this.#rings;
-    const isUnderWay = Atomics.load(this.#at.words, this.#ringing) !== 0;
     // The event loop may have been busy: then the ring comes after this task.
-    if (isUnderWay && this.#hears) {
+    if (isUnderWay) {
       this.#after(() => {
         if (rings === this.#rings && this.#lookAll()) this.helped++;
       });
@@ -262,7 +266,7 @@ export class Wakeups {
     if (!this.#lookAll()) this.#endLingering();
     else {
       this.#after(() => {
-        if (rings === this.#rings) this.helped++;
+        if (couldHear && rings === this.#rings) this.helped++;
         this.#endLingering();
       });
     }
