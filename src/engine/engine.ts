@@ -5,6 +5,7 @@
 
 import type { Region } from "../memory/memory.ts";
 import { readableSize } from "../size.ts";
+import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 import {
   AREA_KEY,
   AREA_OUT,
@@ -63,6 +64,7 @@ import {
 import type { Exports } from "./exports.ts";
 import { areaOf } from "./plan.ts";
 import { Waiting } from "./waiting.ts";
+import { Wakeups } from "./wakeups.ts";
 import { type Imports, instantiate } from "./wasm.ts";
 
 /** The name of the function that calls the clock: {@link Engine.refuseClock} looks for it on the stack. */
@@ -70,6 +72,9 @@ const ASKING = "cache-machine asks the clock";
 
 /** A variable, because where the stack has ended only a direct call of a built-in function works: see {@link Engine.set}. */
 const { store } = Atomics;
+
+/** Milliseconds after a ring that nobody has heard until this participant looks for the dead: then there may be more of them. */
+const MOURNING_MS = 1000;
 
 /** The numbers that participants count. */
 export type Counts = Record<
@@ -144,14 +149,12 @@ export class Engine {
    */
   clock: () => number = Date.now;
 
+  /** The waits of this thread. */
+  readonly wakeups: Wakeups;
+
   /** Whether a call waits for the clock, possibly with a lock held. Until it returns, the area belongs to that call. */
   asking = false;
 
-  /**
-   * Called for each seat whose bell has to be rung after a change, when no call is under way. It must not use this engine, because
-   * the results of the change are still in the area. Its errors are ignored.
-   */
-  onRing: ((seat: number) => void) | undefined;
   /** The number of this participant's seat. */
   readonly seat: number;
 
@@ -171,6 +174,8 @@ export class Engine {
   /** The seat in the region, in words of four bytes. Nobody else writes to it while this thread lives. */
   readonly #seatWords: Int32Array;
   readonly #waiting = new Waiting();
+  /** Runs out when the dead are looked for, after a ring that nobody has heard. */
+  #mourning: Timer | undefined;
   #detached = false;
   #closed = false;
   /** Whether a large value is being written, call by call. */
@@ -188,6 +193,7 @@ export class Engine {
   constructor(region: Region) {
     this.region = region;
     this.seat = region.membership.claim();
+    region.bell.bury(this.seat);
     const x = instantiate(region.memory, this.#imports());
     this.#exports = x;
     const { area, stackTop } = areaOf(this.seat);
@@ -221,10 +227,17 @@ export class Engine {
     const process = globalThis.process;
     store(this.#seatWords, SEAT_THREAD, process?.pid ?? 0);
     store(this.#seatWords, SEAT_THREAD + 1, process?.getBuiltinModule?.("node:worker_threads").threadId ?? 0);
+    const wordOf = (seat: number, word: number): number => (region.base + SEATS_AT + SEAT_BYTES * seat) / 4 + word;
+    this.wakeups = new Wakeups(region.bell, {
+      seat: this.seat,
+      words: new Int32Array(buffer),
+      interestAt: wordOf(this.seat, SEAT_INTEREST),
+      ringingAt: (seat) => wordOf(seat, SEAT_RINGING),
+    });
   }
 
   #imports(): Imports {
-    const { membership } = this.region;
+    const { membership, bell } = this.region;
     return {
       now: this.#ask[ASKING],
       take: (seat) => {
@@ -237,6 +250,7 @@ export class Engine {
       },
       release: (seat) => {
         try {
+          bell.bury(seat);
           membership.release(seat);
         } catch {
           // Then the seat is released when this participant ends.
@@ -358,10 +372,33 @@ export class Engine {
     return result;
   }
 
+  /** As {@link #change}, but gives up soon when another participant is in the way: for calls that are repeated later. */
+  #briefly(call: () => number): number {
+    this.#waiting.brief = true;
+    try {
+      return this.#change(call);
+    } finally {
+      this.#waiting.brief = false;
+    }
+  }
+
   /** After a change that somebody waits for: rings them. */
   #ring(): void {
     const x = this.#exports;
-    for (let seat = x.next_bell(this.#area); seat >= 0; seat = x.next_bell(this.#area)) this.onRing?.(seat);
+    for (let seat = x.next_bell(this.#area); seat >= 0; seat = x.next_bell(this.#area)) {
+      // Where nobody hears, somebody may have died while waiting.
+      if (!this.wakeups.ring(seat)) this.#mourning ??= this.#reapLater();
+    }
+  }
+
+  /** Reaps the seats of the dead a little later, so that nobody rings them any more. */
+  #reapLater(): Timer {
+    const timer = setTimeout(() => {
+      this.#mourning = undefined;
+      this.usage();
+    }, MOURNING_MS);
+    keepAlive(timer, false);
+    return timer;
   }
 
   /**
@@ -590,15 +627,15 @@ export class Engine {
   }
 
   /**
-   * Claims the lock whose name is the key in {@link key}. Afterwards this participant is registered as by {@link wait}, also when it
-   * has the lock, so that it hears of a theft; only after `TAKEN` without `CLAIM_WAIT`, and `CLAIMS_FULL` likewise, it is not.
+   * Claims the lock whose name is the key in {@link key}. When it is taken and `CLAIM_WAIT` is given, this participant is registered
+   * as by {@link wait}. Gives up soon when another participant is in the way.
    *
    * @param flags a sum of `CLAIM_WAIT`, `CLAIM_STEAL` and `CLAIM_PENDING`
    * @param nameBytes bytes of the name by which {@link claims} lists it, in {@link value}
    * @returns `CLAIMED`, `TAKEN`, `CLAIMS_FULL` or `BUSY`, as {@link claim}
    */
   claimLock(key: number, flags: number, nameBytes: number): number {
-    return this.#change(() => this.#exports.claim_lock(this.#area, key, flags, nameBytes));
+    return this.#briefly(() => this.#exports.claim_lock(this.#area, key, flags, nameBytes));
   }
 
   /** After {@link claim} and {@link claimLock}: the number of the claim, this participant's own or the one that it has met. */
@@ -641,6 +678,27 @@ export class Engine {
     return this.#change(() => this.#exports.release(this.#area, number, token)) === DONE;
   }
 
+  /** Frees a lock of this participant, or a request for one. Returns `RELEASED_…`. When others wait, rings the first of them. */
+  releaseLock(number: number, token: number): number {
+    return this.#change(() => this.#exports.release_lock(this.#area, number, token));
+  }
+
+  /**
+   * If the lock whose name is the key in {@link key} is free: rings the first who waits for it and has not been rung. For a release
+   * that has rung somebody who did not come. Returns 1 when there was one to ring.
+   */
+  passLock(key: number): number {
+    return this.#briefly(() => this.#exports.pass_lock(this.#area, key));
+  }
+
+  /**
+   * Registers this participant as one that waits for changes of its lock, so that it hears of a theft. Returns the class as
+   * {@link wait}; negative instead of `BUSY`, and when the lock is not its own any more.
+   */
+  listen(number: number, token: number): number {
+    return this.#briefly(() => this.#exports.listen(this.#area, number, token));
+  }
+
   /** Renews the lease of a claim until `deadline`. Returns false when the claim is not this participant's any more. */
   extend(number: number, token: number, deadline: number): boolean {
     this.#enter();
@@ -657,6 +715,12 @@ export class Engine {
   isWaitedFor(number: number, token: number): boolean {
     this.#enter();
     return this.#exports.is_waited_for(this.#area, number, token) !== 0;
+  }
+
+  /** The process id and the thread id of this participant. */
+  get thread(): { pid: number; threadId: number } {
+    const words = this.#seatWords;
+    return { pid: words[SEAT_THREAD] as number, threadId: words[SEAT_THREAD + 1] as number };
   }
 
   /** The locks that living participants hold, and the requests for locks that wait. */
@@ -679,37 +743,23 @@ export class Engine {
   }
 
   /**
-   * Registers this participant as one that waits for changes of a key. The caller looks at the key afterwards.
+   * Registers this participant as one that waits for changes of a key. The caller has registered with {@link wakeups} before, passes
+   * the class to `Waiter.listen`, and looks at the key afterwards.
    *
    * @param key without one: registers for invalidations of tags and `clear` alone, which ring everybody who waits for anything
    * @returns the class of the key, from 0 to 63, or -1 instead of `BUSY`. Many keys have the same class.
    */
   wait(key?: number): number {
-    if (key !== undefined) return this.#change(() => this.#exports.wait(this.#area, key));
-    this.#enter();
-    this.#setInterest(0, true);
+    if (key !== undefined) return this.#briefly(() => this.#exports.wait(this.#area, key));
+    // Sequentially consistent: pairs with the load of the interest after an invalidation.
+    Atomics.or(this.#seatWords, SEAT_INTEREST, 1);
     return 0;
   }
 
-  /** This participant waits for no key of a class any more. */
-  unwait(klass: number): void {
-    this.#setInterest(klass, false);
-  }
-
-  #setInterest(klass: number, waits: boolean): void {
-    const half = SEAT_INTEREST + (klass >> 5);
-    if (waits) Atomics.or(this.#seatWords, half, 1 << (klass & 31));
-    else Atomics.and(this.#seatWords, half, ~(1 << (klass & 31)));
-  }
-
-  /** Where the word of a seat lies that is 1 while it is rung: an index in the memory in units of four bytes. */
-  ringingAt(seat: number): number {
-    return (this.region.base + SEATS_AT + seat * SEAT_BYTES) / 4 + SEAT_RINGING;
-  }
-
-  /** This participant has heard its bell, and looks at its keys after this. From now on it can be rung again. */
-  heard(): void {
-    store(this.#seatWords, SEAT_RINGING, 0);
+  /** A number that grows with each invalidation of one of the tags in {@link tags}. Tags may share a counter. */
+  tagChanges(): number {
+    this.#enter();
+    return this.#exports.tag_changes(this.#area);
   }
 
   /** The global invalidation sequence: it is another number after each invalidation. */
@@ -811,6 +861,8 @@ export class Engine {
       });
       this.#detached = true;
     }
+    this.wakeups.close();
+    clearTimeout(this.#mourning);
     this.region.membership.release(this.seat);
     this.region.close();
     this.#closed = true;
