@@ -10,11 +10,11 @@ use crate::coordinate::bells::class_of;
 use crate::coordinate::claims::{Claim, Making};
 use crate::format::claim::{ClaimState, Owner, Token};
 use crate::format::hash::{LOCK, hash};
-use crate::format::layout::{CLAIM_NAME, CLAIM_NAME_BYTES, MAX_CLAIM_NAME, SEAT_THREAD, WORD};
+use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD, WORD};
 use crate::index::key::Key;
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
-use crate::sync::{Acquire, Relaxed, fence};
+use crate::sync::{Acquire, fence};
 
 /// Flag of a claim: a live entry of the key is no reason against it.
 pub const FRESH: u32 = 1;
