@@ -9,6 +9,7 @@
  * writes to the area as well.
  */
 
+import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -25,7 +26,6 @@ import {
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
-import type { Scoped } from "../coordinate/scoped.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
 import { badData, busy, noRoomForExpiry, tooLarge } from "../errors.ts";
