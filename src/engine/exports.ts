@@ -87,6 +87,11 @@ export interface Exports {
    */
   is_waited_for(address: number, number: number, token: number): number;
   /**
+   * Registers this participant as one that waits for changes of its lock: the class as of `wait`, -1 busy, or -2 when the lock is not
+   * its own any more.
+   */
+  listen(address: number, number: number, token: number): number;
+  /**
    * Most bytes of key, tags and value together in one record of a region of `size` bytes; a larger value is written in
    * chunks.
    */
@@ -119,6 +124,11 @@ export interface Exports {
    */
   participants(address: number): number;
   /**
+   * If the lock whose name is the key is free, rings the first who waits for it: 1 when there is one that has not been rung, 0 when
+   * not, or `BUSY`.
+   */
+  pass_lock(address: number, key: number): number;
+  /**
    * Copies chunk `number` of this version of the key to the value part: its length, or -1 when that version is gone.
    */
   read_chunk(address: number, key: number, version: number, number: number): number;
@@ -132,6 +142,10 @@ export interface Exports {
    * Frees a claim of this participant: `DONE`, or `UNEXPECTED` when it was not its own any more.
    */
   release(address: number, number: number, token: number): number;
+  /**
+   * Frees a lock of this participant, or a request for one: `RELEASED_…`.
+   */
+  release_lock(address: number, number: number, token: number): number;
   /**
    * Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
    * expected, -1 busy.
