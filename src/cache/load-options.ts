@@ -3,7 +3,8 @@
  * each call, also when the value is there. So the check is written to be fast: most calls have one or two options.
  */
 
-import type { Loading, OutcomeKind } from "../coordinate/flights.ts";
+import type { Loading, OutcomeKind } from "../coordinate/loading.ts";
+import { checkSignal } from "../coordinate/scoped.ts";
 import { checkOptions, refuseUnknown } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import type { Entry, Key } from "./types.ts";
@@ -212,13 +213,6 @@ function checkNumber(name: string, value: unknown, least: number, most: number):
 function checkTags(tags: unknown): string[] {
   if (Array.isArray(tags) && tags.every((tag) => typeof tag === "string")) return [...tags];
   throw new TypeError("tags: must be an array of strings, or a function that returns one");
-}
-
-/** Signals of other realms are signals, too. */
-function checkSignal(signal: unknown): AbortSignal {
-  const { aborted, addEventListener } = (signal ?? {}) as Partial<AbortSignal>;
-  if (typeof aborted === "boolean" && typeof addEventListener === "function") return signal as AbortSignal;
-  throw new TypeError("signal: must be an AbortSignal");
 }
 
 /** Checks that a loader is a function. */
