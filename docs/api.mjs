@@ -47,6 +47,7 @@ export const GROUPS = [
       "cache.get",
       "cache.getMany",
       "cache.getEntry",
+      "cache.getStale",
       "cache.has",
       "cache.ttl",
       "cache.size",
@@ -56,12 +57,16 @@ export const GROUPS = [
       "cache[Symbol.iterator]",
       "cache.forEach",
       "Entry",
+      "StaleEntry",
     ],
   ],
-  ["Writing", ["cache.set", "cache.setMany", "cache.touch", "cache.delete", "cache.clear", "SetOptions"]],
+  [
+    "Writing",
+    ["cache.set", "cache.setMany", "cache.touch", "cache.expire", "cache.delete", "cache.clear", "SetOptions"],
+  ],
   ["Writing on a condition", ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.take"]],
   ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
-  ["Groups of entries", ["cache.invalidateTag", "cache.namespace"]],
+  ["Groups of entries", ["cache.invalidateTag", "cache.expireTag", "cache.tagInvalidatedAt", "cache.namespace"]],
   [
     "Observing",
     [

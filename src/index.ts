@@ -11,7 +11,7 @@
 
 export type { Cache } from "./cache/cache.ts";
 export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
-export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
+export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, StaleEntry, Stats } from "./cache/types.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export { attachCache, destroyCache, get, openCache, set } from "./open/processes.ts";
 export { createCache } from "./open/threads.ts";

@@ -60,8 +60,13 @@ export interface OpenOptions extends CreateOptions {
 export interface SetOptions {
   /** Milliseconds until the entry expires, `Infinity` for never. The default is the option `ttl` of the cache. */
   ttl?: number | undefined;
-  /** Names under which `invalidateTag` finds the entry: up to 16, of up to 256 bytes each. */
+  /** Names under which `invalidateTag` finds the entry: up to 128, of up to 256 bytes each. */
   tags?: readonly string[] | undefined;
+  /**
+   * Milliseconds for which `getStale` still finds the entry after it has expired, `Infinity` for as long as there is room; 0 by
+   * default. The grace is added to the `ttl`, and needs none: `expire` and `expireTag` let an entry without a `ttl` expire.
+   */
+  grace?: number | undefined;
 }
 
 /** How a number is counted. */
@@ -168,13 +173,30 @@ export function checkTtl(ttl: unknown): number {
  *
  * @throws {TypeError} and {RangeError}.
  */
-export function checkStore(options: SetOptions): { ttl: number | undefined; tags: readonly string[] | undefined } {
+export function checkStore(options: SetOptions): {
+  ttl: number | undefined;
+  tags: readonly string[] | undefined;
+  grace: number;
+} {
   const given = asObject(options, "options");
   const { ttl } = given;
   const checked = ttl === undefined ? undefined : checkTtl(ttl);
+  const { grace = 0 } = given;
+  checkGrace(grace);
   const { tags } = given;
   if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
-  return { ttl: checked, tags: tags && [...tags] };
+  return { ttl: checked, tags: tags && [...tags], grace };
+}
+
+/**
+ * Checks a grace, in milliseconds.
+ *
+ * @throws {TypeError} when it is not a number, {RangeError} when it is less than 0.
+ */
+function checkGrace(grace: unknown): void {
+  if (typeof grace !== "number") throw new TypeError(`grace: must be a number of milliseconds, not ${typeof grace}`);
+  // Written so that NaN fails too.
+  if (!(grace >= 0)) throw new RangeError(`grace: must be 0 milliseconds or more, not ${grace}`);
 }
 
 /**

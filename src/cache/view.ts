@@ -17,9 +17,11 @@ import {
   KEY_NAMESPACED,
   NOT_A_NUMBER,
   TOO_LARGE,
+  UNEXPECTED,
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
+  WANT_STALE,
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
@@ -91,17 +93,18 @@ export class View implements Source {
     return near.keep(key as string, this.scope, length);
   }
 
-  /** The entry of a key. */
-  entry(key: Key): Entry<unknown> | undefined {
+  /** The entry of a key. With `WANT_STALE` an expired one is found as well, within its grace, and `stale` tells. */
+  entry(key: Key, want = 0): (Entry<unknown> & { stale?: boolean }) | undefined {
     const { engine } = this;
     const written = this.writeKey(key);
     if (written < 0) return undefined;
-    const length = this.#lookup(written, WANT_VALUE | WANT_TAGS);
+    const length = this.#lookup(written, WANT_VALUE | WANT_TAGS | want);
     if (length < 0) return undefined;
     // Decoding may run the user's code, which may use the cache and so overwrite the out part and the tags.
-    const { version, expiry: expiresAt } = engine;
+    const { version, expiry: expiresAt, isStale: stale } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
-    return { value: this.#decode(length), version, expiresAt, tags };
+    const entry = { value: this.#decode(length), version, expiresAt, tags };
+    return want === WANT_STALE ? { ...entry, stale } : entry;
   }
 
   /**
@@ -159,11 +162,12 @@ export class View implements Source {
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
     const { engine, opening } = this;
     let { ttl } = opening.options;
+    let grace = 0;
     let tags: readonly string[] | undefined;
     if (options !== undefined) {
       const checked = checkStore(options);
       if (checked.ttl !== undefined) ttl = checked.ttl;
-      tags = checked.tags;
+      ({ tags, grace } = checked);
     }
     const expiry = this.expiryIn(ttl);
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
@@ -176,8 +180,8 @@ export class View implements Source {
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
-      ? engine.set(written, type, length, expiry, tagged, expect, version)
-      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
+      ? engine.set(written, type, length, expiry, grace, tagged, expect, version)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, grace, tagged, expect, version);
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
@@ -273,13 +277,51 @@ export class View implements Source {
   }
 
   /**
-   * Makes every entry of the scope with this tag a miss.
+   * Lets the entry of a key expire now: it stays for its grace. Returns whether there was a fresh entry.
+   *
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_BUSY`.
+   */
+  expire(key: Key): boolean {
+    const now = this.now();
+    const written = this.writeKey(key);
+    if (written < 0) return false;
+    const result = this.engine.expire(written, now);
+    if (result !== DONE && result !== UNEXPECTED) throw busy("another participant is in the way");
+    return result === DONE;
+  }
+
+  /**
+   * Makes every entry of the scope with one of the tags a miss. The clock is asked first: it may be the user's code.
    *
    * @throws {TypeError} and {RangeError} for a wrong tag.
    */
-  invalidate(tag: string): void {
-    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
-    this.engine.invalidate();
+  invalidate(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.invalidate(now);
+    }
+  }
+
+  /** Lets every entry of the scope with one of the tags expire now. @throws as {@link View.invalidate}. */
+  expireTags(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.expireTags(now);
+    }
+  }
+
+  /** The time of the latest invalidation of one of the tags, 0 when there was none. @throws as {@link View.invalidate}. */
+  invalidatedAt(tags: readonly string[]): number {
+    let latest = 0;
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      latest = Math.max(latest, this.engine.tagTimes());
+    }
+    return latest;
   }
 
   /** Makes every entry of the scope a miss. */
@@ -291,7 +333,7 @@ export class View implements Source {
     } else {
       // The hidden tag of this namespace.
       writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
-      this.engine.invalidate();
+      this.engine.invalidate(0);
     }
   }
 
@@ -380,6 +422,11 @@ export class View implements Source {
     const written = this.writeKey(key);
     if (written < 0) throw this.#keys.tooLong(key);
     return written;
+  }
+
+  /** Writes one tag of the scope to the area. */
+  #writeTag(tag: string): void {
+    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
   }
 
   /** Writes the tags of an entry, with the hidden ones, to the area. Returns the most bytes that they take in a record. */

@@ -83,6 +83,8 @@ export const path: fc.Arbitrary<string[]> = fc.oneof(
 
 /** Times to live: ordinary ones, one too small to change the clock when it is added, and two that never end. */
 export const ttl: fc.Arbitrary<number> = fc.constantFrom(10, 1, 0.5, 100, 1e-9, 1e300, Number.POSITIVE_INFINITY);
+/** Graces: none, ordinary ones, and one that never ends. */
+export const grace: fc.Arbitrary<number> = fc.constantFrom(0, 20, 0.5, 200, Number.POSITIVE_INFINITY);
 /** Lists of tags. */
 const TAGS = ["t", "u", "a tag of more than thirty characters", "→"];
 export const tags: fc.Arbitrary<string[]> = fc.array(fc.constantFrom(...TAGS), { maxLength: 3 });
@@ -92,7 +94,7 @@ function optional<T extends object>(members: { [K in keyof T]-?: fc.Arbitrary<T[
   return fc.option(fc.record(members, { requiredKeys: [] }) as unknown as fc.Arbitrary<T>, { nil: undefined });
 }
 
-export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOptions>({ ttl, tags });
+export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOptions>({ ttl, tags, grace });
 export const incrementOptions: fc.Arbitrary<IncrementOptions | undefined> = optional<IncrementOptions>({
   initial: fc.constantFrom(5, -0, 0.5, -7),
   ttl,

@@ -25,6 +25,7 @@ import {
   openCache,
   type Segment,
   type SetOptions,
+  type StaleEntry,
   type Stats,
   set,
 } from "cache-machine";
@@ -77,6 +78,11 @@ users.forEach((value, key, cache) => {
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
+users.expireTag("a", "b");
+const invalidatedAt: number = users.tagInvalidatedAt("a", "b");
+const stale: StaleEntry<User> | undefined = users.getStale("a");
+is<StaleEntry<User>, Entry<User> & { stale: boolean }>(true);
+const expired: boolean = users.expire("a");
 users.clear();
 users.close();
 const reach: "threads" | "processes" = users.reach;
@@ -145,13 +151,16 @@ export {
   changed,
   destroyed,
   ended,
+  expired,
   hits,
   incrementOptions,
+  invalidatedAt,
   left,
   one,
   options,
   reach,
   setOptions,
+  stale,
   stored,
   sum,
   summary,

@@ -3,7 +3,7 @@
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::{KEY_KIND_BITS, call};
-use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION};
+use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, STALE, TOO_LARGE, UNEXPECTED, VERSION};
 use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
@@ -48,7 +48,9 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
     // SAFETY: both parts of the area are large enough and aligned.
     match unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) } {
         Some(found) => {
-            call.out.value_type = found.value_type as u32 | if found.chunked { CHUNKED } else { 0 };
+            let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+            let flags = flag(found.chunked, CHUNKED) | flag(found.stale, STALE);
+            call.out.value_type = found.value_type as u32 | flags;
             call.out.word = found.tags;
             call.out.version = found.version as f64;
             call.out.number = found.expiry;
@@ -68,6 +70,7 @@ pub fn set(
     value_type: u32,
     length: u32,
     expiry: f64,
+    grace: f64,
     tagged: bool,
     expect: u32,
     version: f64,
@@ -79,6 +82,7 @@ pub fn set(
         flags: 0,
         version: call.me.version(),
         expiry,
+        grace,
         tags: call.block,
         value: call.value(length),
     };
@@ -105,8 +109,19 @@ pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tag
 #[wasm_bindgen]
 pub fn touch(address: u32, key: u32, expiry: f64) -> i32 {
     let call = call(address);
-    let touched = call.me.touch(&call.key(key), expiry);
-    code(touched.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) }))
+    code(there(call.me.touch(&call.key(key), expiry)))
+}
+
+/// Lets the entry expire at `now`; `UNEXPECTED` when there is no fresh entry.
+#[wasm_bindgen]
+pub fn expire(address: u32, key: u32, now: f64) -> i32 {
+    let call = call(address);
+    code(there(call.me.expire(&call.key(key), now)))
+}
+
+/// The result of a change of an entry that may not be there.
+fn there(result: Result<bool, Refused>) -> Result<(), Refused> {
+    result.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) })
 }
 
 /// Makes every entry a miss.
@@ -115,11 +130,25 @@ pub fn clear(address: u32) {
     call(address).me.clear()
 }
 
-/// Makes every entry with one of the tags in the tags part a miss.
+/// Makes every entry with one of the tags in the tags part a miss. With a `now` of 0 the times of the tags stay as they are.
 #[wasm_bindgen]
-pub fn invalidate(address: u32) {
+pub fn invalidate(address: u32, now: f64) {
     let call = call(address);
-    call.me.invalidate(call.tags())
+    call.me.invalidate(call.tags(), now)
+}
+
+/// Makes every entry with one of the tags in the tags part a stale one.
+#[wasm_bindgen]
+pub fn expire_tags(address: u32, now: f64) {
+    let call = call(address);
+    call.me.expire_tags(call.tags(), now)
+}
+
+/// The time of the latest invalidation of any of the tags in the tags part; 0 when there was none.
+#[wasm_bindgen]
+pub fn tag_times(address: u32) -> f64 {
+    let call = call(address);
+    call.me.tags_invalidated_at(call.tags())
 }
 
 /// The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word

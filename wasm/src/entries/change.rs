@@ -1,13 +1,13 @@
 //! Changing entries: incrementing numbers, and setting another expiry. Numbers in mutable records are incremented in place.
-//! The first increment of a number that was `set`, and every `touch`, write a changed copy of the record.
+//! The first increment of a number that was `set`, every `touch` and every `expire` write a changed copy of the record.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
 use crate::entries::store::Refused;
 use crate::entries::tags::Block;
-use crate::format::header::{CHUNKED, EXPIRES, LengthField, SecondWord};
+use crate::format::header::{CHUNKED, EXPIRES, GRACE, LengthField, SecondWord};
 use crate::format::layout::Counter;
-use crate::format::record::{CHANGING, HEADER, HEADER_WITH_EXPIRY, Record, Space, words};
+use crate::format::record::{CHANGING, HEADER, Record, Space, header_bytes, optional_flags, words};
 use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, is_valid, probe, replace_any_heat, warm};
@@ -49,7 +49,8 @@ impl<H: Host> Participant<H> {
         if let Some(sum) = self.increment_in_place(key, by)? {
             return Ok(sum);
         }
-        let fresh = Draft { value_type: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
+        let version = self.version();
+        let fresh = Draft { value_type: NUMBER, flags: 0, version, expiry, grace: 0.0, tags, value: &[0; 8] };
         let sum =
             self.rewrite(key, fresh.bytes(key), |space| self.increment_locked(key, by, initial, &fresh, space))?;
         self.count(Counter::Sets, 1);
@@ -162,23 +163,27 @@ impl<H: Host> Participant<H> {
         Err(Refused::Busy.into())
     }
 
-    /// Writes a copy of a record with another expiry and version into reserved space, if it fits. `None` when the entry has left
+    /// Writes a copy of a record with another expiry and version, and the same grace, into reserved space, if it fits. `None` when the entry has left
     /// its record meanwhile. Whatever the caller has read of the record before this call is then not its own, either. The swap
     /// of the entry alone does not show that: it sees too few bits of the generation.
     fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Result<Option<Record>, Unfit> {
         let (region, record) = (&self.region, &hit.record);
         let (tags_at, _) = record.tags();
         let rest = record.value_at + record.value_length - tags_at;
-        let expires = if expiry == f64::INFINITY { 0 } else { EXPIRES };
-        let start = if expires == 0 { HEADER } else { HEADER_WITH_EXPIRY };
+        let grace = record.grace(region);
+        let optional = optional_flags(expiry, grace);
+        let start = header_bytes(optional);
         if start + words(rest) > space.room {
             return Err(Unfit::Needs(start + words(rest)));
         }
-        if expires != 0 {
+        if optional & EXPIRES != 0 {
             space.fill_optional(region, expiry.to_bits());
         }
+        if optional & GRACE != 0 {
+            space.fill_grace(region, grace);
+        }
         region.copy_within(tags_at, space.at + start, words(rest));
-        let flags = record.flags & !EXPIRES | expires;
+        let flags = record.flags & !(EXPIRES | GRACE) | optional;
         space.fill_second(region, SecondWord::new(record.key_length, record.value_type, flags, record.clear_epoch));
         space.fill_hash_and_version(region, record.hash(region), version);
         space.shrink(region, start + rest);
@@ -192,14 +197,31 @@ impl<H: Host> Participant<H> {
         if matches!(probe(&self.region, key), Probe::Absent) {
             return Ok(false);
         }
-        self.rewrite(key, HEADER as u64, |space| self.touch_locked(key, expiry, space))
+        self.rewrite(key, HEADER as u64, |space| self.touch_locked(key, expiry, false, space))
     }
 
-    fn touch_locked(&self, key: &Key, expiry: f64, space: &Space) -> Result<bool, Unfit> {
+    /// Lets the entry of `key` expire at `now`, in milliseconds: from then on it is stale for its grace. An entry without a grace
+    /// is removed. False when there was no fresh entry.
+    pub fn expire(&self, key: &Key, now: f64) -> Result<bool, Refused> {
+        if matches!(probe(&self.region, key), Probe::Absent) {
+            return Ok(false);
+        }
+        self.rewrite(key, HEADER as u64, |space| self.touch_locked(key, now, true, space))
+    }
+
+    /// Sets the expiry of the entry of `key`; removes the entry if `expires` and it has no grace. Whether there was a fresh entry.
+    fn touch_locked(&self, key: &Key, expiry: f64, expires: bool, space: &Space) -> Result<bool, Unfit> {
         for _ in 0..ATTEMPTS {
             let Some(hit) = self.find_locked(key)?.filter(|hit| self.is_live(&hit.record)) else {
                 return Ok(false);
             };
+            if expires && !hit.record.has(GRACE) {
+                if self.drop_entry(&hit, false) {
+                    self.count(Counter::Expirations, 1);
+                    return Ok(true);
+                }
+                continue;
+            }
             let version = hit.record.version(&self.region);
             let Some(copy) = self.copy_record(&hit, space, expiry, version)? else {
                 continue;

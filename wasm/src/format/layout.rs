@@ -15,6 +15,7 @@
 //!        192 seal sequence       (fetch_add, whenever a segment is sealed)
 //!        200 ghost clock         (fetch_add, whenever a segment of the small queue is sealed)
 //!        256 high-water mark     1 + the highest seat that was ever used, so that scans stay short
+//!        320 invalidations       (fetch_add, with each invalidation and each expiry of a tag: the low 32 bits are its sequence)
 //!       1024 lanes               16 × 64 B, each a lane word: where writers append, see `format/segment.rs`
 //!
 //! seat (128 B)   first cache line    0 {incarnation u32 │ claimed u32}
@@ -22,6 +23,10 @@
 //!                                   16 version of the large value that the participant is writing, or 0
 //!                                   24 hits of the participant's near cache, f64
 //!                second cache line  64 eight statistics, u64 each, written by the participant only
+//!
+//! tag counter (24 B)   0 {sequence of the latest invalidation u32 │ sequence of the latest `expire_tags` u32}
+//!                      8 time of the latest invalidation f64, 0 for never
+//!                     16 time of the latest `expire_tags` f64, 0 for never
 //!
 //! meta (32 B)    0 bump u64 │ 8 live bytes, see `Live` │ 16 seal sequence u64 │ 24 see `Sealing`
 //!
@@ -35,7 +40,7 @@ use core::mem::size_of;
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Bytes of a word: the unit of every atomic access.
 pub const WORD: u32 = size_of::<u64>() as u32;
@@ -50,6 +55,7 @@ pub const CLEAR_EPOCH_AT: u32 = 128;
 pub const SEAL_SEQUENCE_AT: u32 = 192;
 pub const GHOST_CLOCK_AT: u32 = 200;
 pub const HIGH_WATER_AT: u32 = 256;
+pub const INVALIDATIONS_AT: u32 = 320;
 const LANES_AT: u32 = 1024;
 const LANE_BYTES: u32 = 64;
 const MAX_LANES: u32 = 8;
@@ -95,7 +101,11 @@ pub const BUCKET_CONTROL: u32 = WAYS * WORD;
 
 const STATE_BYTES: u32 = WORD;
 const CHANGES_BYTES: u32 = WORD;
-const TAG_COUNTER_BYTES: u32 = WORD;
+pub const TAG_COUNTER_BYTES: u32 = 3 * WORD;
+/// Behind the sequences of a tag counter: the time of its latest invalidation.
+pub const TAG_INVALIDATED_AT: u32 = WORD;
+/// The time of its latest `expire_tags`.
+pub const TAG_EXPIRED_AT: u32 = 2 * WORD;
 pub const META_BYTES: u32 = 32;
 /// Bytes that were appended to the segment; larger than the segment once an append did not fit.
 pub const META_BUMP: u32 = 0;
@@ -107,7 +117,7 @@ pub const META_SEALING: u32 = 24;
 const _: () = assert!(COUNTERS == Counter::Compactions as u32 + 1);
 const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_NEAR_HITS + WORD <= SEAT_COUNTERS);
 const _: () = assert!(META_SEALING + WORD <= META_BYTES);
-const _: () = assert!(HIGH_WATER_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
+const _: () = assert!(INVALIDATIONS_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
 
 /// Regions are whole WebAssembly pages.
 pub const PAGE: u32 = 64 * 1024;
@@ -123,8 +133,10 @@ pub const MAX_SEGMENTS: u32 = 2048;
 
 /// Longest key in bytes: 4096 of the user's, behind the prefix of a namespace.
 pub const MAX_KEY: u32 = 4360;
-/// Most tags of one entry: 16 of the user's, and a hidden one for each namespace that the entry is in.
-pub const MAX_TAGS: u32 = 32;
+/// Most tags that a user gives to one entry.
+pub const MAX_VISIBLE_TAGS: u32 = 128;
+/// Most tags of one entry: those of the user, and a hidden one for each of at most 16 namespaces that the entry is in.
+pub const MAX_TAGS: u32 = MAX_VISIBLE_TAGS + 16;
 /// Longest tag in bytes, including the prefix of its namespace.
 pub const MAX_TAG: u32 = 520;
 /// Longest name of a tag in bytes of UTF-8: the part of a tag that records keep.
