@@ -9,13 +9,16 @@
  * writes to the area as well.
  */
 
+import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
+  ANYTHING,
   BUSY,
   DONE,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
   NOT_A_NUMBER,
+  PRESENT,
   TOO_LARGE,
   UNEXPECTED,
   VERSION,
@@ -27,16 +30,16 @@ import {
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { badData, busy, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
-import { readTags, writeTags } from "../values/tags.ts";
+import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
-import { checkStore, type SetOptions } from "./options.ts";
-import type { Entry, Key } from "./types.ts";
+import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
+import type { Entry, Key, StaleEntry } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
 const READS = 16;
@@ -44,14 +47,18 @@ const READS = 16;
 const MIN_ATTEMPTS = 100;
 /** Maximum number of attempts of {@link View.retry}, in case the clock stands still because a test has replaced it. */
 const MAX_ATTEMPTS = 100_000;
+/** The expiry of an entry that has expired before it could be stored. */
+const EXPIRED = -Infinity;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source {
+export class View implements Source, Scoped {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
+  /** Milliseconds that an entry lives when a store does not say: the default of the cache, or of a namespace. */
+  readonly ttl: number;
   readonly #near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
@@ -60,10 +67,11 @@ export class View implements Source {
   /** The bytes of a large value that {@link View.#lookup} has found, until they are decoded. */
   #large: Uint8Array | undefined;
 
-  constructor(opening: Opening, scope: Scope) {
+  constructor(opening: Opening, scope: Scope, ttl: number = opening.options.ttl) {
     this.opening = opening;
     this.engine = opening.engine;
     this.scope = scope;
+    this.ttl = ttl;
     this.#near = opening.near;
     this.#codec = opening.options.codec;
     this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
@@ -93,18 +101,30 @@ export class View implements Source {
     return near.keep(key as string, this.scope, length);
   }
 
-  /** The entry of a key. With `WANT_STALE` an expired one is found as well, within its grace, and `stale` tells. */
-  entry(key: Key, want = 0): (Entry<unknown> & { stale?: boolean }) | undefined {
+  /** The entry of a key, also within its grace: then it is stale. */
+  staleEntry(key: Key): StaleEntry<unknown> | undefined {
+    const more = { stale: false, grace: 0 };
+    const entry = this.entry(key, WANT_STALE, more);
+    return entry && { ...entry, stale: more.stale };
+  }
+
+  /**
+   * The entry of a key.
+   *
+   * @param want further flags of the engine's `get`
+   * @param more gets what an `Entry` does not tell
+   */
+  entry(key: Key, want = 0, more?: { stale: boolean; grace: number }): Entry<unknown> | undefined {
     const { engine } = this;
     const written = this.writeKey(key);
     if (written < 0) return undefined;
     const length = this.#lookup(written, WANT_VALUE | WANT_TAGS | want);
     if (length < 0) return undefined;
     // Decoding may run the user's code, which may use the cache and so overwrite the out part and the tags.
-    const { version, expiry: expiresAt, isStale: stale } = engine;
+    const { version, expiry: expiresAt } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
-    const entry = { value: this.#decode(length), version, expiresAt, tags };
-    return want === WANT_STALE ? { ...entry, stale } : entry;
+    if (more !== undefined) ({ isStale: more.stale, grace: more.grace } = engine);
+    return { value: this.#decode(length), version, expiresAt, tags };
   }
 
   /**
@@ -160,16 +180,22 @@ export class View implements Source {
    * @throws {CacheError} `ERR_CLOSED`, `ERR_DATA`, `ERR_TOO_LARGE` or `ERR_BUSY`.
    */
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
+    return this.storeAs(key, value, options === undefined ? undefined : checkStore(options), expect, version);
+  }
+
+  /** As {@link View.store}, with options that were checked. */
+  storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
     const { engine, opening } = this;
-    let { ttl } = opening.options;
+    let expiry: number;
     let grace = 0;
     let tags: readonly string[] | undefined;
-    if (options !== undefined) {
-      const checked = checkStore(options);
-      if (checked.ttl !== undefined) ttl = checked.ttl;
-      ({ tags, grace } = checked);
+    if (how === undefined) expiry = this.expiryIn(this.ttl);
+    else {
+      if (how.keepTtl === true || how.keepTags === true) return this.#storeOver(key, value, how, expect, version);
+      expiry = how.expiresAt === undefined ? this.expiryIn(how.ttl ?? this.ttl) : this.#expiryAt(how.expiresAt);
+      if (how.grace !== undefined) grace = how.grace;
+      tags = how.tags;
     }
-    const expiry = this.expiryIn(ttl);
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -177,6 +203,7 @@ export class View implements Source {
     if (length > opening.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
     const written = this.writeNewKey(key);
     const tagBytes = this.#writeTags(tags);
+    if (expiry === EXPIRED) return this.#expireAtOnce(written, expect, version);
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
@@ -187,6 +214,40 @@ export class View implements Source {
     return result === DONE;
   }
 
+  /** The expiry of an entry that expires at this time: {@link EXPIRED} when the time has come already. */
+  #expiryAt(expiresAt: number): number {
+    return expiresAt === Infinity || expiresAt > this.now() ? expiresAt : EXPIRED;
+  }
+
+  /**
+   * As {@link View.storeAs}, for options by which an entry that is there keeps something. Its version makes sure that it is
+   * still there when the value is stored.
+   */
+  #storeOver(key: Key, value: unknown, how: Storing, expect: number, version: number): boolean {
+    return this.retry(() => {
+      const { engine } = this;
+      const isThere = engine.get(this.writeNewKey(key), WANT_QUIET | WANT_TAGS) >= 0;
+      const there = isThere
+        ? { expiresAt: engine.expiry, grace: engine.grace, tags: readTags(engine.tags, engine.tagBytes) }
+        : undefined;
+      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
+      // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
+      // after all arguments were checked.
+      if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];
+      if (this.storeAs(key, value, kept(how, there), wanted, at)) return true;
+      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+    });
+  }
+
+  /**
+   * Does what remains of a store whose entry has expired by now: removes what was there, if it is as expected. Returns whether
+   * it was.
+   */
+  #expireAtOnce(written: number, expect: number, version: number): boolean {
+    if (expect === ABSENT) return this.engine.get(written, WANT_QUIET) < 0;
+    return this.#remove(written, expect, version) || expect === ANYTHING;
+  }
+
   /**
    * Removes an entry if it is as expected, as for {@link View.store}. Returns whether there was such an entry.
    *
@@ -194,7 +255,11 @@ export class View implements Source {
    */
   remove(key: Key, expect: number, version: number): boolean {
     const written = this.writeKey(key);
-    if (written < 0) return false;
+    return written >= 0 && this.#remove(written, expect, version);
+  }
+
+  /** Removes the entry of the key that is in the area, as {@link View.remove}. */
+  #remove(written: number, expect: number, version: number): boolean {
     const removed = this.engine.remove(written, expect, version);
     if (removed < 0) throw busy("another participant is in the way");
     return removed === 1;
@@ -216,19 +281,41 @@ export class View implements Source {
   }
 
   /**
-   * Replaces the value by the result of `change`, and returns the new value.
+   * Replaces the value by the result of `change`, and returns the new value. The entry keeps its expiry and its tags, unless the
+   * options say otherwise. When the result is `undefined`, the entry stays as it is, and its value is returned.
    *
-   * @throws as {@link View.store} and {@link View.retry}. An error of `change` is passed on.
+   * @throws as {@link View.store} and {@link View.retry}. An error of `change` or of `options` is passed on.
    */
-  update(key: Key, change: (value: unknown) => unknown, options: SetOptions | undefined): unknown {
+  update(
+    key: Key,
+    change: (value: unknown, entry: Entry<unknown> | undefined) => unknown,
+    options: SetOptions | ((value: unknown) => SetOptions | undefined) | undefined,
+  ): unknown {
     // `change` must not run for a key that no entry can have.
     this.writeNewKey(key);
+    const told = options === undefined || typeof options === "function" ? NOTHING_SAID : checkStore(options);
     return this.retry(() => {
-      const entry = this.entry(key);
-      const value = change(entry?.value);
+      const more = { stale: false, grace: 0 };
+      const entry = this.entry(key, 0, more);
+      // The entry is for `change`, which may change it.
+      const there = entry && { expiresAt: entry.expiresAt, grace: more.grace, tags: [...entry.tags] };
+      const { value: before, version = 0 } = entry ?? {};
+      const value = change(before, entry);
+      if (value === undefined) return before;
+      let how = told;
+      if (typeof options === "function") {
+        const chosen = options(value);
+        how = chosen === undefined ? NOTHING_SAID : checkStore(chosen);
+      }
+      const { ttl, expiresAt, tags, keepTtl, keepTags } = how;
+      const keeps = {
+        ...how,
+        keepTtl: keepTtl ?? (ttl === undefined && expiresAt === undefined),
+        keepTags: keepTags ?? tags === undefined,
+      };
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
-      const version = entry?.version ?? 0;
-      return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;
+      const expect = version === 0 ? ABSENT : VERSION;
+      return this.storeAs(key, value, kept(keeps, there), expect, version) ? value : AGAIN;
     });
   }
 
@@ -322,6 +409,17 @@ export class View implements Source {
       latest = Math.max(latest, this.engine.tagTimes());
     }
     return latest;
+  }
+
+  /**
+   * A text that changes with each invalidation of a tag of the scope, and with each `clear` of the scope or of one around it.
+   *
+   * @throws {TypeError} and {RangeError} for a wrong tag.
+   */
+  invalidations(tag: string): string {
+    const { engine, scope } = this;
+    writeTags(engine.tags, [tag], scope.tagPrefix, scope.hidden);
+    return `${engine.clearEpoch} ${engine.tagChanges()}`;
   }
 
   /** Makes every entry of the scope a miss. */
@@ -434,6 +532,26 @@ export class View implements Source {
     if (tags === undefined && this.scope === ROOT) return 0;
     return writeTags(this.engine.tags, tags ?? [], this.scope.tagPrefix, this.scope.hidden);
   }
+}
+
+/**
+ * Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one.
+ *
+ * @throws {CacheError} `ERR_DATA` when tags are to be kept that are damaged.
+ */
+function kept(how: Storing, there: { expiresAt: number; grace: number; tags: string[] } | undefined): Storing {
+  if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {
+    throw badData("keepTags: the tags of the entry are damaged. Store it with other tags, or delete it.");
+  }
+  return {
+    ttl: how.ttl,
+    expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,
+    // Damaged memory may hold any number.
+    grace: how.grace ?? (how.keepTtl === true && there !== undefined && there.grace > 0 ? there.grace : undefined),
+    tags: how.keepTags === true ? there?.tags : how.tags,
+    keepTtl: undefined,
+    keepTags: undefined,
+  };
 }
 
 /** A copy of the first `length` bytes. (`slice` of a `Buffer` would be a view.) */

@@ -2,29 +2,47 @@
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::abi::area::Javascript;
 use crate::abi::area::{KEY_KIND_BITS, call};
-use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, STALE, TOO_LARGE, UNEXPECTED, VERSION};
+use crate::abi::contract::{
+    ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_NUMBER, OVERTAKEN, PRESENT, RING, STALE,
+    TOO_LARGE, UNEXPECTED, VERSION,
+};
 use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
+use crate::participant::participant::Participant;
 
-/// Turns the number of an expectation, and a version, into the expectation.
+/// Turns the number of an expectation, and a version or a token, into the expectation.
 pub fn expectation(expect: u32, version: f64) -> Expect {
-    match expect {
+    match expect & ((1 << CLAIM_SHIFT) - 1) {
         ABSENT => Expect::Absent,
         PRESENT => Expect::Present,
         VERSION => Expect::Version(version as u64),
+        CLAIM => Expect::Claim(expect >> CLAIM_SHIFT, version as u64),
         _ => Expect::Anything,
     }
 }
 
+/// Adds `RING` to a result that is not negative, when the host has bells to ring.
+pub fn with_ring(me: &Participant<Javascript>, result: i32) -> i32 {
+    if result >= 0 && me.has_bells() { result | RING } else { result }
+}
+
+/// Turns the result of a change into its number, with `RING` when the host has bells to ring.
+pub fn answer(me: &Participant<Javascript>, result: Result<(), Refused>) -> i32 {
+    with_ring(me, code(result))
+}
+
 /// Turns a result into its number.
-pub fn code(result: Result<(), Refused>) -> i32 {
+fn code(result: Result<(), Refused>) -> i32 {
     match result {
         Ok(()) => DONE,
         Err(Refused::Unexpected) => UNEXPECTED,
         Err(Refused::TooLarge) => TOO_LARGE,
         Err(Refused::NotANumber) => NOT_A_NUMBER,
+        Err(Refused::Overtaken) => OVERTAKEN,
+        Err(Refused::Invalidated) => INVALIDATED,
         Err(Refused::Busy) => BUSY,
     }
 }
@@ -54,6 +72,7 @@ pub fn get(address: u32, key: u32, want: u32) -> i32 {
             call.out.word = found.tags;
             call.out.version = found.version as f64;
             call.out.number = found.expiry;
+            call.out.more[0] = found.grace;
             call.put_stamp(&found.stamp, 0);
             found.length.min(MAX_VALUE as u64) as i32
         }
@@ -86,7 +105,7 @@ pub fn set(
         tags: call.block,
         value: call.value(length),
     };
-    code(call.me.set(&call.key(key), &draft, expectation(expect, version)))
+    answer(call.me, call.me.set(&call.key(key), &draft, expectation(expect, version)))
 }
 
 /// Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
@@ -94,7 +113,8 @@ pub fn set(
 #[wasm_bindgen]
 pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
     let call = call(address);
-    call.me.remove(&call.key(key), expectation(expect, version)).map_or(-1, |removed| removed as i32)
+    let removed = call.me.remove(&call.key(key), expectation(expect, version));
+    with_ring(call.me, removed.map_or(-1, |removed| removed as i32))
 }
 
 /// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
@@ -102,21 +122,22 @@ pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
 pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tagged: bool) -> i32 {
     let mut call = call(address);
     call.take_tags(tagged);
-    code(call.me.increment(&call.key(key), by, initial, expiry, call.block).map(|sum| call.out.number = sum))
+    let sum = call.me.increment(&call.key(key), by, initial, expiry, call.block);
+    answer(call.me, sum.map(|sum| call.out.number = sum))
 }
 
 /// Gives the entry another expiry; `UNEXPECTED` when the key is absent.
 #[wasm_bindgen]
 pub fn touch(address: u32, key: u32, expiry: f64) -> i32 {
     let call = call(address);
-    code(there(call.me.touch(&call.key(key), expiry)))
+    answer(call.me, there(call.me.touch(&call.key(key), expiry)))
 }
 
 /// Lets the entry expire at `now`; `UNEXPECTED` when there is no fresh entry.
 #[wasm_bindgen]
 pub fn expire(address: u32, key: u32, now: f64) -> i32 {
     let call = call(address);
-    code(there(call.me.expire(&call.key(key), now)))
+    answer(call.me, there(call.me.expire(&call.key(key), now)))
 }
 
 /// The result of a change of an entry that may not be there.
@@ -126,22 +147,26 @@ fn there(result: Result<bool, Refused>) -> Result<(), Refused> {
 
 /// Makes every entry a miss.
 #[wasm_bindgen]
-pub fn clear(address: u32) {
-    call(address).me.clear()
+pub fn clear(address: u32) -> i32 {
+    let call = call(address);
+    call.me.clear();
+    with_ring(call.me, DONE)
 }
 
 /// Makes every entry with one of the tags in the tags part a miss. With a `now` of 0 the times of the tags stay as they are.
 #[wasm_bindgen]
-pub fn invalidate(address: u32, now: f64) {
+pub fn invalidate(address: u32, now: f64) -> i32 {
     let call = call(address);
-    call.me.invalidate(call.tags(), now)
+    call.me.invalidate(call.tags(), now);
+    with_ring(call.me, DONE)
 }
 
 /// Makes every entry with one of the tags in the tags part a stale one.
 #[wasm_bindgen]
-pub fn expire_tags(address: u32, now: f64) {
+pub fn expire_tags(address: u32, now: f64) -> i32 {
     let call = call(address);
-    call.me.expire_tags(call.tags(), now)
+    call.me.expire_tags(call.tags(), now);
+    with_ring(call.me, DONE)
 }
 
 /// The time of the latest invalidation of any of the tags in the tags part; 0 when there was none.

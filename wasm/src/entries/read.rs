@@ -48,6 +48,7 @@ pub struct Found {
     pub length: u64,
     pub version: u64,
     pub expiry: f64,
+    pub grace: f64,
     /// Bytes of the tag block, if it was wanted; else zero.
     pub tags: u32,
     /// Identifies the record for a near cache.
@@ -194,6 +195,7 @@ impl<H: Host> Participant<H> {
                 length: self.bounded(record.value_length) as u64,
                 version,
                 expiry,
+                grace: record.grace(&self.region),
                 tags: 0,
                 stamp: Stamp { clear_epoch, ..self.stamp(hit.entry_at, hit.entry, hit.generation) },
             };

@@ -147,17 +147,27 @@ impl<H: Host> Participant<H> {
     /// times of the tags as they are.
     pub fn invalidate(&self, tags: &[u8], now: f64) {
         given(tags).for_each(|tag| self.mark(&tag, INVALIDATED, now));
+        self.ring_all();
     }
 
     /// Makes every entry with one of these tags a stale one, for all participants at once. An entry without a grace is a miss.
     pub fn expire_tags(&self, tags: &[u8], now: f64) {
         given(tags).for_each(|tag| self.mark(&tag, EXPIRED, now));
+        self.ring_all();
     }
 
     /// The time of the latest invalidation of any of these tags, in milliseconds; 0 when there was none. It may be that of
     /// another tag with the same counter.
     pub fn tags_invalidated_at(&self, tags: &[u8]) -> f64 {
         given(tags).map(|tag| self.tag_time(self.counter_of(&tag), INVALIDATED.time_at)).fold(0.0, f64::max)
+    }
+
+    /// A number that grows with each change of the counters of these tags.
+    pub fn tag_changes(&self, tags: &[u8]) -> f64 {
+        let counters = given(tags).map(|tag| self.region.geometry.tag_counter(self.counter_of(&tag)));
+        // Sequentially consistent: pairs with the change in `mark`, as the look of a waiter does (`coordinate/bells.rs`).
+        let words = counters.map(|at| self.region.word(at).load(SeqCst));
+        words.map(|word| word as u32 as f64 + (word >> 32) as f64).sum()
     }
 
     /// Writes the next sequence, and `now`, to the counter of a tag. The compare-and-swap of the first word is what readers see
@@ -198,6 +208,7 @@ impl<H: Host> Participant<H> {
     /// Makes every entry a miss, for all participants at once.
     pub fn clear(&self) {
         self.region.word(CLEAR_EPOCH_AT).fetch_add(1, SeqCst);
+        self.ring_all();
     }
 
     /// Takes new snapshots of the counters of an unpublished record's tags.

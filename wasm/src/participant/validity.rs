@@ -83,20 +83,21 @@ impl<H: Host> Participant<H> {
         if usable { Standing::Usable } else { Standing::Expired }
     }
 
-    /// The present invalidation sequence of the region.
-    pub fn invalidation_sequence(&self) -> u32 {
+    /// The present invalidation sequence of the region: how many invalidations and expiries of tags there were, modulo 2³².
+    pub fn invalidations(&self) -> u32 {
+        // Sequentially consistent: pairs with `mark`.
         self.region.word(INVALIDATIONS_AT).load(SeqCst) as u32
     }
 
     /// Whether a tag of the record was invalidated or expired after the invalidation sequence was `start`. Sequences are
     /// compared by their distance to the present one, so that they may wrap around: a counter that nobody has marked for 2³²
     /// invalidations can answer with a wrong `true`.
-    pub fn invalidated_since(&self, record: &Record, start: u32) -> bool {
+    pub(crate) fn invalidated_since(&self, record: &Record, start: u32) -> bool {
         // The counters are loaded before the present sequence, so the sequences in them are not later than the present one. Both
         // loads are sequentially consistent: they pair with `mark`, which takes a sequence before it writes it to a counter.
         record.tag_snapshots(&self.region).any(|(counter, _)| {
             let sequences = self.region.word(self.region.geometry.tag_counter(counter)).load(SeqCst);
-            let now = self.invalidation_sequence();
+            let now = self.invalidations();
             let is_later = |sequence: u32| now.wrapping_sub(sequence) < now.wrapping_sub(start);
             is_later(sequences as u32) || is_later((sequences >> 32) as u32)
         })

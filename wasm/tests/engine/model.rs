@@ -520,7 +520,7 @@ fn nothing_happens_when_a_counter_wraps() {
         put(64, (1 << 53) - 2_000);
         put(128, 0xFFFF_FFF0);
         put(192, 0xFFF_FFC0);
-        put(320, 0xFFFF_FFFE);
+        put(384, 0xFFFF_FFFE);
         let mut model = Model::over(world, true);
         for i in 0..scaled(15_000) {
             let sizes = |random: &mut Random| {
