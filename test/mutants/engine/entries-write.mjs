@@ -205,12 +205,21 @@ export default [
     first: ["model::few"],
   },
   {
+    name: "expire-lets-loads-pass",
+    breaks: "L1",
+    what: "a load that began before an entry was told to expire stores its value as a fresh one",
+    file: "wasm/src/entries/change.rs",
+    find: "store its value as fresh.\n            self.overtake(held, key.hash);",
+    replace: "store its value as fresh.",
+    first: ["coordinate::"],
+  },
+  {
     name: "expire-removes-the-stale",
     breaks: "P2",
     what: "an entry that is told to expire is removed although it has a grace",
     file: "wasm/src/entries/change.rs",
-    find: "if expires && !hit.record.has(GRACE) {",
-    replace: "if expires {",
+    find: "let stays = hit.record.has(GRACE);",
+    replace: "let stays = false;",
     first: ["model::few"],
   },
   {
