@@ -397,7 +397,11 @@ export class Engine {
   #reapLater(): Timer {
     const timer = setTimeout(() => {
       this.#mourning = undefined;
-      this.usage();
+      try {
+        this.usage();
+      } catch {
+        // The next ring that nobody hears tries again. There is nobody who could catch an error here.
+      }
     }, MOURNING_MS);
     keepAlive(timer, false);
     return timer;
