@@ -43,7 +43,8 @@ export function copyOfKey<K extends AnyKey>(key: K): K {
 /** A text that is different for each key of each scope. */
 export function idOf({ scope }: Scoped, key: AnyKey): string {
   // The id of a scope begins with the length of its first name, so where it ends is never in doubt.
-  const text = typeof key === "string" ? `=${key}` : `#${String.fromCharCode(...key)}`;
+  // Bytes may be more than a call can have arguments.
+  const text = typeof key === "string" ? `=${key}` : `#${key.join()}`;
   return scope.id + text;
 }
 

@@ -7,13 +7,8 @@ import { WANT_QUIET } from "../engine/contract.ts";
 import { checkOptions } from "../option-names.ts";
 import { queueMicrotask } from "../system/timers.ts";
 import { Listening } from "./listening.ts";
+import type { WatchOptions } from "./options.ts";
 import { type AnyKey, checkSignal, copyOfKey, type Scoped, whenAborted } from "./scoped.ts";
-
-/** How long a watch lasts. */
-export interface WatchOptions {
-  /** Ends the watch when it is aborted. */
-  signal?: AbortSignal | undefined;
-}
 
 const NAMES = ["signal"] as const;
 
