@@ -466,22 +466,6 @@ fn who_waits_finds_a_claim_gone_when_its_lease_is_over_or_its_owner_dead_also_wh
 }
 
 #[test]
-fn the_holder_of_a_lock_hears_of_a_theft_and_who_waits_for_it_of_its_release() {
-    let (a, b) = two(MIB);
-    let held = made(a.claim_lock(b"lock", 0));
-    let stolen = made(b.claim_lock(b"lock", STEAL));
-    assert_eq!(b.bells(), [a.me.seat]);
-    a.heard();
-    assert!(a.me.release(held.number, held.token));
-    assert_eq!(a.bells(), [a.me.seat, b.me.seat]);
-    a.heard();
-    b.heard();
-    assert!(is_taken(a.claim_lock(b"lock", WAIT)));
-    assert!(b.me.release(stolen.number, stolen.token));
-    assert_eq!(b.bells(), [a.me.seat, b.me.seat]);
-}
-
-#[test]
 fn a_frozen_holder_of_the_bucket_s_lock_does_not_keep_a_claim_from_being_freed() {
     let world = World::new(MODEL_SIZE);
     world.patience.store(3, Ordering::SeqCst);
