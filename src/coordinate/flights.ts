@@ -456,12 +456,15 @@ export class Flight implements Waiting {
     this.go();
   }
 
-  /** Takes over what somebody else has loaded, and could not store. */
-  #takeOver({ value, failed, start }: Outcome): void {
+  /** Takes over what somebody else has loaded, and could not store, or not for long. */
+  #takeOver({ value, failed, stored, start }: Outcome): void {
     if (failed) {
       const [name, message] = value as [string, string];
       this.#crash(loadFailed(name, message));
-    } else this.#hand(unstored(this.view, value), "joined", start);
+      return;
+    }
+    const found = stored ? readable(this.view, this.key) : undefined;
+    this.#hand(found?.stale === false ? found : unstored(this.view, value), "joined", start);
   }
 
   // ---- loading
@@ -522,7 +525,7 @@ export class Flight implements Waiting {
       entry = unstored(this.view, value);
       const storing = value === undefined ? undefined : this.#storing(value);
       if (storing !== undefined) {
-        const outcome = { value, failed: false, start: undefined };
+        const outcome = { value, failed: false, stored: true, start: undefined };
         // A value that lives this short may have expired before those who wait elsewhere have read it.
         const isShort = storing.expiresAt - this.view.now() < SHORT_LIVED_MS;
         if (isShort && engine.isWaitedFor(this.#claim, this.#token))
@@ -544,7 +547,7 @@ export class Flight implements Waiting {
     const { sequence, clearEpoch } = engine;
     const isSame = sequence === this.#start.sequence && clearEpoch === this.#start.clearEpoch;
     const start = isSame ? undefined : this.#start;
-    this.#release({ value, failed: false, start });
+    this.#release({ value, failed: false, stored: false, start });
     this.#hand(entry, "loaded", start);
   }
 
@@ -572,7 +575,7 @@ export class Flight implements Waiting {
     const refresh = this.#ahead !== undefined || this.context?.stale?.stale === true;
     if (refresh && graceBackoff > 0 && !this.aborted) outcomes.backOff(this.id, graceBackoff);
     // Who has come since the loader was told to stop has not waited for this failure.
-    this.#release(this.aborted ? undefined : { value: error, failed: true, start: undefined });
+    this.#release(this.aborted ? undefined : { value: error, failed: true, stored: false, start: undefined });
     const { aborted } = this;
     for (const call of this.#end()) {
       if (aborted) this.#flights.call(call);
