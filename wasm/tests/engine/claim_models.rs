@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT, faults,
+    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, Released, STEAL, Stands, WAIT, faults,
 };
 use shuttle::Runner;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -60,6 +60,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Change {
+    who: Option<usize>,
     name: &'static [u8],
     start: u64,
     /// `NO_END` when it did nothing for certain.
@@ -76,6 +77,8 @@ struct Diary {
     looks: Vec<(u32, Option<Vec<u8>>)>,
     /// Seats that wait for the claim with a token.
     joined: Vec<(u32, u64)>,
+    /// Seats that wait for the lock.
+    queue: Vec<u32>,
     /// Stores that were refused: the token, and when.
     refused: Vec<(u64, u64)>,
 }
@@ -102,7 +105,7 @@ struct Act {
 fn change<R>(name: &'static [u8], kind: Kind, act: impl FnOnce() -> R, done: impl FnOnce(&R) -> bool) -> R {
     let start = tick();
     let at = diary(|diary| {
-        diary.changes.push(Change { name, start, end: NO_END, kind });
+        diary.changes.push(Change { who: stage().current.get(), name, start, end: NO_END, kind });
         diary.changes.len() - 1
     });
     let result = act();
@@ -184,19 +187,42 @@ fn load(cache: &mut Cache, me: usize, flags: u32, now: f64) {
     }
 }
 
+/// Claims the lock as TypeScript does: if it is taken, makes a request, looks again, and waits to be rung.
 fn lock(cache: &mut Cache, me: usize, flags: u32) {
     let begun = tick();
-    let claimed = match flags & STEAL {
+    let claim_lock = |flags: u32| match flags & STEAL {
         0 => cache.claim_lock(LOCK, flags),
         _ => change(LOCK, Kind::TakesOver, || cache.claim_lock(LOCK, flags), is_made),
     };
+    let mut claimed = claim_lock(flags);
+    let mut request = None;
+    if let Ok(Claimed::Taken(_)) = claimed {
+        request = match cache.claim_lock(LOCK, PENDING) {
+            Ok(Claimed::Claimed(request)) => Some(request),
+            _ => None,
+        };
+        claimed = claim_lock(flags | WAIT);
+    }
     match claimed {
         Ok(Claimed::Claimed(claim)) => {
             hold(me, LOCK, claim.token, begun);
-            release(cache, &claim);
+            if let Some(request) = request {
+                assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
+            }
+            let _ = cache.me.listen(claim.number, claim.token);
+            give_up(
+                claim.token,
+                || assert_ne!(cache.me.release_lock(claim.number, claim.token), Released::Gone),
+                |()| true,
+            );
         }
-        Ok(Claimed::Taken(claim)) => join(cache, &claim),
-        Ok(_) | Err(Busy) => {}
+        Ok(Claimed::Taken(_)) => diary(|diary| diary.queue.push(cache.me.seat)),
+        // Who cannot ask looks again by itself.
+        Ok(_) | Err(Busy) => {
+            if let Some(request) = request {
+                cache.me.release_lock(request.number, request.token);
+            }
+        }
     }
 }
 
@@ -251,13 +277,19 @@ const AWAIT: Act = Act {
         diary(|diary| diary.looks.push((cache.me.seat, seen)));
     },
 };
-/// Claims of other keys, which use the same set and the other bucket.
+/// Loads of other keys, which use the same set and the other bucket.
 const OTHERS: Act = Act {
     name: "others",
     act: |cache, _| {
         for key in [b"a", b"b", b"c", b"d"] {
             if let Ok(Claimed::Claimed(claim)) = cache.claim(key, FRESH, 100.0, 0.0) {
-                assert!(cache.me.release(claim.number, claim.token));
+                let expect = Expect::Claim(claim.number, claim.token);
+                let stored = cache.store(key, b"other", &With { expect, ..PLAIN });
+                // Nobody changes these keys, so nobody overtakes their loads.
+                assert_ne!(stored, Err(Refused::Overtaken));
+                if stored.is_err() {
+                    assert!(cache.me.release(claim.number, claim.token));
+                }
             }
         }
     },
@@ -335,7 +367,12 @@ fn execute(scene: &[u8], acts: &[Act]) {
                     resume_unwind(payload);
                 }
                 let now = tick();
+                // It died with its change made.
+                let done = act.name == SET.name && cache.peek(KEY).is_some_and(|got| got.value == [me as u8; 16]);
                 diary(|diary| {
+                    if let Some(change) = diary.changes.iter_mut().rfind(|change| done && change.who == Some(me)) {
+                        change.end = now;
+                    }
                     let own = diary.holdings.iter_mut().filter(|holding| holding.who == me);
                     own.for_each(|holding| holding.until = holding.until.min(now));
                 });
@@ -408,6 +445,15 @@ fn check(world: &Arc<World>, stage: &Stage, seats: &[u32], told: &str) {
         let over = holding.is_some_and(|holding| holding.over != NO_END);
         assert!(!over || is_rung(*seat), "{told}: {seat} was not rung when {token} was over");
     }
+
+    // Nobody holds the lock any more, so one of those that live and wait for it is rung.
+    let mut queue = diary.queue.iter().filter(|seat| lives(**seat)).peekable();
+    assert!(
+        died || queue.peek().is_none() || queue.any(|seat| is_rung(*seat)),
+        "{told}: the lock is free and nobody is rung"
+    );
+    // Those who wait die with their requests.
+    diary.queue.iter().for_each(|seat| world.kill(*seat));
 
     // Nothing is left of the dead, and the others have given everything up.
     world.patience.store(0, SeqCst);
