@@ -99,16 +99,16 @@ export const AREA_BYTES = 163840;
 export const STACK_BYTES = 32768;
 
 /** Where the out part lies in an area, in bytes. */
-export const AREA_OUT = 8808;
+export const AREA_OUT = 10736;
 
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
-export const AREA_KEY = 8880;
+export const AREA_KEY = 10808;
 
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 13248;
+export const AREA_TAGS = 15176;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 58368;
+export const AREA_VALUE = 60296;
 
 /** Bytes of the out part. */
 export const OUT_BYTES = 72;
