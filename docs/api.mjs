@@ -47,6 +47,7 @@ export const GROUPS = [
       "cache.get",
       "cache.getMany",
       "cache.getEntry",
+      "cache.getStale",
       "cache.has",
       "cache.ttl",
       "cache.size",
@@ -56,18 +57,46 @@ export const GROUPS = [
       "cache[Symbol.iterator]",
       "cache.forEach",
       "Entry",
+      "StaleEntry",
     ],
   ],
   [
     "Writing",
-    ["cache.set", "cache.setMany", "cache.touch", "cache.delete", "cache.deleteMany", "cache.clear", "SetOptions"],
+    [
+      "cache.set",
+      "cache.setMany",
+      "cache.touch",
+      "cache.expire",
+      "cache.delete",
+      "cache.deleteMany",
+      "cache.clear",
+      "SetOptions",
+    ],
   ],
   [
     "Writing on a condition",
     ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.compareAndDelete", "cache.take"],
   ],
   ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
-  ["Groups of entries", ["cache.invalidateTag", "cache.namespace", "NamespaceOptions"]],
+  [
+    "Groups of entries",
+    ["cache.invalidateTag", "cache.expireTag", "cache.tagInvalidatedAt", "cache.namespace", "NamespaceOptions"],
+  ],
+  ["Waiting and watching", ["cache.waitFor", "cache.watch", "cache.watchTag", "WaitForOptions", "WatchOptions"]],
+  [
+    "Locks",
+    [
+      "cache.locks",
+      "Locks",
+      "cache.locks.request",
+      "cache.locks.query",
+      "LockOptions",
+      "Lock",
+      "LockState",
+      "HeldLock",
+      "PendingLock",
+    ],
+  ],
   [
     "Observing",
     [
@@ -87,7 +116,7 @@ export const GROUPS = [
 ];
 
 /** The classes whose members are in groups, and what an object of each is called. */
-const OBJECTS = { Cache: "cache", CacheError: "error" };
+const OBJECTS = { Cache: "cache", Locks: "cache.locks", CacheError: "error" };
 
 /** The text of docs/api.md; only tests give other groups. */
 export function reference(groups = GROUPS) {
@@ -243,7 +272,7 @@ function describe(name, overloads) {
 }
 
 /** Members of classes that need no words. */
-const UNTOLD = ["cache.constructor", "error.constructor", "error.name"];
+const UNTOLD = ["cache.constructor", "cache.locks.constructor", "error.constructor", "error.name"];
 
 /** The public members of a class: their declarations by their names on the page, overloads together. */
 function membersOf(name, [{ code }]) {

@@ -232,7 +232,7 @@ export default [
     replace: `        let hash = hash(name.words, name.length, name.kind, self.seed);
         let mut held = self.lock(hash)?;
         let making`,
-    first: ["coordinate::a_released_lock"],
+    first: ["coordinate::a_lock_is_held"],
   },
   {
     name: "requests-fill-a-set",

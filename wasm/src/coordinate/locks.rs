@@ -128,10 +128,13 @@ impl<H: Host> Participant<H> {
         self.free_own(number);
         let released = if flags.has(Token::OVERTAKEN) {
             Released::Stolen
-        } else if was_lock && self.pass(&mut held, hash, flags.has(Token::WAITED)).is_some() {
-            Released::Passed
         } else {
-            Released::Free
+            let first = if was_lock { self.pass(&held, hash) } else { None };
+            // Those who have waited without a request, because there was no room for it.
+            if flags.has(Token::WAITED) {
+                self.ring(&mut held);
+            }
+            if first.is_some() || flags.has(Token::WAITED) { Released::Passed } else { Released::Free }
         };
         self.unlock(held);
         released
@@ -141,16 +144,16 @@ impl<H: Host> Participant<H> {
     /// whether somebody was rung.
     pub fn pass_lock(&self, name: &Key) -> Result<bool, Busy> {
         let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
-        let mut held = self.lock(hash)?;
+        let held = self.lock(hash)?;
         let is_free = self.find_claim(hash, ClaimState::Locked).is_none();
-        let passed = is_free && self.pass(&mut held, hash, false) == Some(true);
+        let passed = is_free && self.pass(&held, hash) == Some(true);
         self.unlock(held);
         Ok(passed)
     }
 
     /// Rings the first in the queue for a free lock, or else the next one that has looked since it was rung. Returns whether
     /// somebody was rung; `None` when nobody waits, or this participant is the first itself.
-    fn pass(&self, held: &mut Held, hash: u64, waited: bool) -> Option<bool> {
+    fn pass(&self, held: &Held, hash: u64) -> Option<bool> {
         let mut last = 0;
         while let Some(request) = self.next_request(self.bucket_of(held), hash, last) {
             if request.seat == self.seat {
@@ -162,11 +165,6 @@ impl<H: Host> Participant<H> {
                     return Some(true);
                 }
             }
-        }
-        if last == 0 && waited {
-            // Somebody has waited for whose request there was no room.
-            self.ring(held);
-            return Some(true);
         }
         (last != 0).then_some(false)
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cache_machine_core::{
-    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, Released, STEAL, Stands, WAIT,
+    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT,
 };
 
 use crate::harness::*;
@@ -423,64 +423,6 @@ fn who_waits_for_a_claim_is_seen_by_its_owner_and_rung_when_it_is_free() {
     assert!(a.me.is_waited_for(claim.number, claim.token));
     assert!(!a.me.is_waited_for(claim.number, claim.token + 1));
     commit(&mut a, b"key", &claim, &[]).unwrap();
-    assert_eq!(a.bells(), [b.me.seat]);
-}
-
-#[test]
-fn the_holder_of_a_lock_that_listens_is_rung_when_it_is_stolen() {
-    let (a, b) = two(MIB);
-    let held = made(a.claim_lock(b"lock", 0));
-    let class = a.me.listen(held.number, held.token).unwrap().unwrap();
-    assert_eq!(class, held.class);
-    assert_eq!(b.me.listen(held.number, held.token), Ok(None), "by another participant");
-    let stolen = made(b.claim_lock(b"lock", STEAL));
-    assert_eq!(b.bells(), [a.me.seat]);
-    assert_eq!(a.me.release_lock(held.number, held.token), Released::Stolen);
-    assert_eq!(a.me.release_lock(held.number, held.token), Released::Gone);
-    assert_eq!(a.me.listen(held.number, held.token), Ok(None));
-    assert_eq!(b.me.release_lock(stolen.number, stolen.token), Released::Free);
-}
-
-#[test]
-fn a_released_lock_rings_who_has_waited_longest_and_passes_over_who_has_not_looked_since() {
-    let world = World::new(MIB);
-    let (holder, first, second) = (Cache::join(&world), Cache::join(&world), Cache::join(&world));
-    let wants = |cache: &Cache| {
-        assert!(is_taken(cache.claim_lock(b"lock", WAIT)));
-        made(cache.claim_lock(b"lock", PENDING))
-    };
-    let held = made(holder.claim_lock(b"lock", 0));
-    let (one, two) = (wants(&first), wants(&second));
-    assert_eq!(holder.me.release_lock(held.number, held.token), Released::Passed);
-    assert_eq!(holder.bells(), [first.me.seat]);
-    // The first one has not looked, so the second one gets its turn.
-    let held = made(holder.claim_lock(b"lock", 0));
-    assert_eq!(holder.me.release_lock(held.number, held.token), Released::Passed);
-    assert_eq!(holder.bells(), [second.me.seat]);
-    // A free lock can be passed on without being held.
-    first.heard();
-    assert_eq!(holder.me.pass_lock(&OwnedKey::of(b"lock").with(holder.me.seed)), Ok(true));
-    assert_eq!(holder.bells(), [first.me.seat]);
-    assert_eq!(holder.me.pass_lock(&OwnedKey::of(b"lock").with(holder.me.seed)), Ok(false), "both are rung");
-    // The dead are passed over.
-    let held = made(holder.claim_lock(b"lock", 0));
-    first.heard();
-    second.heard();
-    first.die();
-    assert_eq!(holder.me.release_lock(held.number, held.token), Released::Passed);
-    assert_eq!(holder.bells(), [second.me.seat]);
-    assert_eq!(holder.me.stands(one.number, one.token), Stands::Gone);
-    assert_eq!(second.me.release_lock(two.number, two.token), Released::Free);
-    let held = made(holder.claim_lock(b"lock", 0));
-    assert_eq!(holder.me.release_lock(held.number, held.token), Released::Free, "nobody waits");
-}
-
-#[test]
-fn a_lock_is_passed_on_also_to_one_for_whose_request_there_was_no_room() {
-    let (a, b) = two(MODEL_SIZE);
-    let held = made(a.claim_lock(b"lock", 0));
-    assert!(is_taken(b.claim_lock(b"lock", WAIT)));
-    assert_eq!(a.me.release_lock(held.number, held.token), Released::Passed);
     assert_eq!(a.bells(), [b.me.seat]);
 }
 
