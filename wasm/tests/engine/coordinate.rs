@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cache_machine_core::{
-    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT,
-};
+use cache_machine_core::{Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT};
 
 use crate::harness::*;
 
