@@ -115,8 +115,8 @@ function checkNumbers(contract, me) {
   me.key.fill(7);
   demand(me.set(word, 41, { type: NUMBER_TYPE, expiry: 1e9, tagged: 1 }) === DONE, "a number cannot be stored");
   demand(
-    x.increment(area, word, 1, 0, 0, 0) === DONE && out64[OUT_NUMBER] === 42,
-    "a number cannot be incremented, or the sum is put out elsewhere",
+    x.increment(area, word, 1, 0, 0, 42, 0, 0) === DONE && out64[OUT_NUMBER] === 42 && out64[contract.OUT_MORE] === 1e9,
+    "a number cannot be incremented, or the sum or its expiry is put out elsewhere",
   );
   me.value.fill(0);
   me.tags.fill(0);
@@ -181,7 +181,21 @@ function checkResults(contract, me) {
     set(VERSION, version + 2) === UNEXPECTED && set(VERSION, version) === DONE,
     "the version is put out elsewhere",
   );
-  demand(x.increment(area, word, 1, 0, 0, 0) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
+  const increment = (max) => x.increment(area, word, 1, 0, 0, max, 0, 0);
+  demand(increment(9) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
+  const limit = () => x.limit(area, word, contract.LIMIT_FIXED, 1, 1000, 1, 1, 0, 0);
+  demand(limit() === contract.NOT_A_LIMIT, "NOT_A_LIMIT is another number");
+  x.remove(area, word, ANYTHING, 0);
+  demand(increment(0) === contract.OUT_OF_RANGE, "OUT_OF_RANGE is another number");
+  demand(limit() === DONE && limit() === UNEXPECTED, "a limit of 1 does not let one request through");
+  const [remaining, resetAt] = [out64[contract.OUT_NUMBER], out64[contract.OUT_VERSION]];
+  const [retryAfter, resetAfter] = out64.subarray(contract.OUT_MORE);
+  demand(
+    remaining === 0 && resetAt >= 1000 && retryAfter > 0 && retryAfter === resetAfter,
+    "the answer of a limit is put out elsewhere",
+  );
+  x.get(area, word, WANT_VALUE);
+  demand(me.out32[contract.OUT_TYPE] === contract.LIMIT_TYPE, "LIMIT_TYPE is another number");
   const { VALUE_BYTES } = contract;
   const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, ANYTHING, 0);
   demand(large === TOO_LARGE, "TOO_LARGE is another number");

@@ -10,6 +10,7 @@
 //!       8 f64   version                                   40 u32   address of the changes / 4
 //!      16 f64   number: expiry, sum …                     44 u32   changes, low half
 //!      24 u64   entry at its highest heat ─── stamp ─┐    48 u32   inside: a call has begun and not returned
+//!                                                    │    56 f64   two more numbers: of an increment, of a limit
 //! ```
 //!
 //! The stack grows down towards the other parts of the same area. So a stack that grew a little too deep would not reach the
@@ -82,6 +83,7 @@ pub struct Out {
     pub number: f64,
     pub stamp: OutStamp,
     pub inside: u32,
+    pub more: [f64; 2],
 }
 
 /// A stamp and its proof. The entry and the generation lie side by side: near caches compare the stamp word by word.
@@ -114,7 +116,7 @@ const _: () = {
     assert!(offset_of!(OutStamp, entry) == 0 && offset_of!(OutStamp, generation) == 8);
     assert!(offset_of!(OutStamp, clear_epoch) == 12);
     assert!(offset_of!(OutStamp, changes_at) == 16 && offset_of!(OutStamp, changes) == 20);
-    assert!(offset_of!(Out, inside) == 48);
+    assert!(offset_of!(Out, inside) == 48 && offset_of!(Out, more) == 56);
 };
 
 /// The parts of an area that one call works with, borrowed separately.

@@ -3,8 +3,12 @@
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::{KEY_KIND_BITS, call};
-use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION};
+use crate::abi::contract::{
+    ABSENT, BUSY, CHUNKED, DONE, NOT_A_LIMIT, NOT_A_NUMBER, OUT_OF_RANGE, PRESENT, TOO_LARGE, UNEXPECTED, VERSION,
+};
+use crate::entries::change::Addition;
 use crate::entries::draft::Draft;
+use crate::entries::limit::Rule;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
 
@@ -25,6 +29,8 @@ pub fn code(result: Result<(), Refused>) -> i32 {
         Err(Refused::Unexpected) => UNEXPECTED,
         Err(Refused::TooLarge) => TOO_LARGE,
         Err(Refused::NotANumber) => NOT_A_NUMBER,
+        Err(Refused::OutOfRange) => OUT_OF_RANGE,
+        Err(Refused::NotALimit) => NOT_A_LIMIT,
         Err(Refused::Busy) => BUSY,
     }
 }
@@ -93,12 +99,45 @@ pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
     call.me.remove(&call.key(key), expectation(expect, version)).map_or(-1, |removed| removed as i32)
 }
 
-/// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
+/// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum, its version and its expiry are in the
+/// out part.
 #[wasm_bindgen]
-pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tagged: bool) -> i32 {
+#[allow(clippy::too_many_arguments)]
+pub fn increment(address: u32, key: u32, by: f64, initial: f64, min: f64, max: f64, expiry: f64, tagged: bool) -> i32 {
     let mut call = call(address);
     call.take_tags(tagged);
-    code(call.me.increment(&call.key(key), by, initial, expiry, call.block).map(|sum| call.out.number = sum))
+    let sum = call.me.increment(&call.key(key), &Addition { by, initial, min, max }, expiry, call.block);
+    code(sum.map(|sum| {
+        call.out.number = sum.value;
+        call.out.version = sum.version as f64;
+        call.out.more[0] = sum.expiry;
+    }))
+}
+
+/// Judges a request at the rate limit of the key, and counts it unless `peek`: `DONE` when it may go through, `UNEXPECTED`
+/// when it may not; the other answers are in the out part. A new limit gets the tags.
+#[wasm_bindgen]
+#[allow(clippy::too_many_arguments)]
+pub fn limit(
+    address: u32,
+    key: u32,
+    algorithm: u32,
+    limit: f64,
+    window: f64,
+    burst: f64,
+    cost: f64,
+    peek: bool,
+    tagged: bool,
+) -> i32 {
+    let mut call = call(address);
+    call.take_tags(tagged);
+    let rule = Rule { algorithm, limit, window, burst, cost, peek };
+    code(call.me.limit(&call.key(key), &rule, call.block).and_then(|verdict| {
+        call.out.number = verdict.remaining;
+        call.out.version = verdict.reset_at;
+        call.out.more = [verdict.retry_after, verdict.reset_after];
+        if verdict.allowed { Ok(()) } else { Err(Refused::Unexpected) }
+    }))
 }
 
 /// Gives the entry another expiry; `UNEXPECTED` when the key is absent.

@@ -202,8 +202,12 @@ impl<H: Host> Participant<H> {
                 // SAFETY: by contract.
                 found.tags = unsafe { self.copy_tags(record, tags) };
             }
-            // Pairs with the stores in `add`: a number that was read between two loads of the same version belongs to it.
-            if hit.entry.is_mutable() && record.version(&self.region) != version {
+            // Pairs with the stores in `in_new_version`: what was read between two loads of the same version belongs to it. The
+            // expiry was read before the first, so it is compared.
+            if hit.entry.is_mutable()
+                && (record.version(&self.region) != version
+                    || record.expiry(&self.region).to_bits() != expiry.to_bits())
+            {
                 continue;
             }
             if !is_valid(&self.region, &hit) {

@@ -43,6 +43,10 @@ pub enum Refused {
     TooLarge,
     /// The entry is not a number.
     NotANumber,
+    /// The sum of an increment is outside of its bounds.
+    OutOfRange,
+    /// The entry is not a rate limit.
+    NotALimit,
     Busy,
 }
 

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Refused,
-    Region, Seed, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+    Addition, Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase,
+    Refused, Region, Rule, Seed, Sight, Stamp, Sum, Verdict, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE,
+    faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -379,8 +380,19 @@ impl Cache {
     }
 
     pub fn increment(&mut self, key: &[u8], by: f64, initial: f64, with: &With) -> Result<f64, Refused> {
+        let addition = Addition { by, initial, min: f64::NEG_INFINITY, max: f64::INFINITY };
+        self.add(key, &addition, with).map(|sum| sum.value)
+    }
+
+    /// Increments within bounds.
+    pub fn add(&mut self, key: &[u8], addition: &Addition, with: &With) -> Result<Sum, Refused> {
         let block = self.block(with.tags);
-        self.me.increment(&OwnedKey::of(key).with(self.me.seed), by, initial, with.expiry, &block)
+        self.me.increment(&OwnedKey::of(key).with(self.me.seed), addition, with.expiry, &block)
+    }
+
+    pub fn limit(&mut self, key: &[u8], rule: &Rule) -> Result<Verdict, Refused> {
+        let block = self.block(&[]);
+        self.me.limit(&OwnedKey::of(key).with(self.me.seed), rule, &block)
     }
 
     pub fn touch(&mut self, key: &[u8], expiry: f64) -> Result<bool, Refused> {
