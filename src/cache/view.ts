@@ -11,11 +11,13 @@
 
 import {
   ABSENT,
+  ANYTHING,
   BUSY,
   DONE,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
   NOT_A_NUMBER,
+  PRESENT,
   TOO_LARGE,
   VERSION,
   WANT_AFTER_FIND,
@@ -33,7 +35,7 @@ import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
-import { checkStore, type SetOptions } from "./options.ts";
+import { checkStore, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
@@ -42,6 +44,8 @@ const READS = 16;
 const MIN_ATTEMPTS = 100;
 /** Maximum number of attempts of {@link View.retry}, in case the clock stands still because a test has replaced it. */
 const MAX_ATTEMPTS = 100_000;
+/** The expiry of an entry that has expired before it could be stored. */
+const EXPIRED = -Infinity;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
@@ -50,6 +54,8 @@ export class View implements Source {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
+  /** Milliseconds that an entry lives when a store does not say: the default of the cache, or of a namespace. */
+  readonly ttl: number;
   readonly #near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
@@ -58,10 +64,11 @@ export class View implements Source {
   /** The bytes of a large value that {@link View.#lookup} has found, until they are decoded. */
   #large: Uint8Array | undefined;
 
-  constructor(opening: Opening, scope: Scope) {
+  constructor(opening: Opening, scope: Scope, ttl: number = opening.options.ttl) {
     this.opening = opening;
     this.engine = opening.engine;
     this.scope = scope;
+    this.ttl = ttl;
     this.#near = opening.near;
     this.#codec = opening.options.codec;
     this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
@@ -157,22 +164,91 @@ export class View implements Source {
    * @throws {CacheError} `ERR_CLOSED`, `ERR_DATA`, `ERR_TOO_LARGE` or `ERR_BUSY`.
    */
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
+    const how = options === undefined ? undefined : checkStore(options);
+    return this.storeAs(key, value, how, expect, version);
+  }
+
+  /** As {@link View.store}, with options that were checked. */
+  storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
+    const expiry = how === undefined ? this.expiryIn(this.ttl) : this.#expiryOf(how);
+    const keeps = how !== undefined && (how.keepTtl === true || how.keepTags === true) ? how : undefined;
+    return this.#put(key, value, expiry, how?.tags, keeps, expect, version);
+  }
+
+  /** When an entry expires that is stored now with these options. {@link EXPIRED} when that time has come already. */
+  #expiryOf({ ttl, expiresAt }: Storing): number {
+    if (expiresAt === undefined) return this.expiryIn(ttl ?? this.ttl);
+    return expiresAt === Infinity || expiresAt > this.now() ? expiresAt : EXPIRED;
+  }
+
+  /** @param keeps what the entry keeps of the one that is there; `undefined` for nothing */
+  #put(
+    key: Key,
+    value: unknown,
+    expiry: number,
+    tags: readonly string[] | undefined,
+    keeps: Storing | undefined,
+    expect: number,
+    version: number,
+  ): boolean {
     const { engine, opening } = this;
-    let { ttl } = opening.options;
-    let tags: readonly string[] | undefined;
-    if (options !== undefined) {
-      const checked = checkStore(options);
-      if (checked.ttl !== undefined) ttl = checked.ttl;
-      tags = checked.tags;
-    }
-    const expiry = this.expiryIn(ttl);
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
     const { bytes, type } = this.#codec;
     if (length > opening.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
     const written = this.writeNewKey(key);
+    if (keeps !== undefined) return this.#putOver(written, type, length, bytes, expiry, tags, keeps, expect, version);
+    return this.#write(written, type, length, bytes, expiry, tags, expect, version);
+  }
+
+  /**
+   * Stores the encoded value under the key, both in the area, and keeps expiry or tags of the entry that is there. Its version
+   * makes sure that it is still there then.
+   */
+  #putOver(
+    written: number,
+    type: number,
+    length: number,
+    bytes: Uint8Array | undefined,
+    expiry: number,
+    tags: readonly string[] | undefined,
+    { keepTtl, keepTags }: Storing,
+    expect: number,
+    version: number,
+  ): boolean {
+    const { engine } = this;
+    const encoded = bytes ?? copyOf(engine.value, length);
+    return this.retry(() => {
+      const isThere = engine.get(written, keepTags ? WANT_QUIET | WANT_TAGS : WANT_QUIET) >= 0;
+      const mustBe = expect === PRESENT || expect === VERSION;
+      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
+      // An entry that has to be there and is not, and one that is there and must not be. The store will be refused, but the tags
+      // have to be checked. No entry has version 0.
+      if (isThere ? expect === ABSENT : mustBe) [wanted, at] = [VERSION, 0];
+      const keptExpiry = isThere && keepTtl ? engine.expiry : expiry;
+      const keptTags = isThere && keepTags ? readTags(engine.tags, engine.tagBytes) : tags;
+      // An attempt to store in chunks has overwritten the area.
+      if (bytes === undefined) engine.value.set(encoded);
+      if (this.#write(written, type, length, bytes, keptExpiry, keptTags, wanted, at)) return true;
+      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+    });
+  }
+
+  /** Stores the encoded value under the key, both in the area, if the entry is as expected: the last step of every store. */
+  #write(
+    written: number,
+    type: number,
+    length: number,
+    bytes: Uint8Array | undefined,
+    expiry: number,
+    tags: readonly string[] | undefined,
+    expect: number,
+    version: number,
+  ): boolean {
+    const { engine } = this;
     const tagBytes = this.#writeTags(tags);
+    if (expiry === EXPIRED) return this.#expireAtOnce(written, expect, version);
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
@@ -184,13 +260,26 @@ export class View implements Source {
   }
 
   /**
+   * Does what remains of a store whose entry has expired by now: removes what was there, if it is as expected. Returns whether
+   * it was.
+   */
+  #expireAtOnce(written: number, expect: number, version: number): boolean {
+    if (expect === ABSENT) return this.engine.get(written, WANT_QUIET) < 0;
+    return this.#remove(written, expect, version) || expect === ANYTHING;
+  }
+
+  /**
    * Removes an entry if it is as expected, as for {@link View.store}. Returns whether there was such an entry.
    *
    * @throws {CacheError} `ERR_CLOSED` or `ERR_BUSY`.
    */
   remove(key: Key, expect: number, version: number): boolean {
     const written = this.writeKey(key);
-    if (written < 0) return false;
+    return written >= 0 && this.#remove(written, expect, version);
+  }
+
+  /** Removes the entry of the key that is in the area, as {@link View.remove}. */
+  #remove(written: number, expect: number, version: number): boolean {
     const removed = this.engine.remove(written, expect, version);
     if (removed < 0) throw busy("another participant is in the way");
     return removed === 1;
@@ -212,19 +301,40 @@ export class View implements Source {
   }
 
   /**
-   * Replaces the value by the result of `change`, and returns the new value.
+   * Replaces the value by the result of `change`, and returns the new value. The entry keeps its expiry and its tags, unless the
+   * options say otherwise. When the result is `undefined`, the entry stays as it is, and its value is returned.
    *
-   * @throws as {@link View.store} and {@link View.retry}. An error of `change` is passed on.
+   * @throws as {@link View.store} and {@link View.retry}. An error of `change` or of `options` is passed on.
    */
-  update(key: Key, change: (value: unknown) => unknown, options: SetOptions | undefined): unknown {
+  update(
+    key: Key,
+    change: (value: unknown, entry: Entry<unknown> | undefined) => unknown,
+    options: SetOptions | ((value: unknown) => SetOptions | undefined) | undefined,
+  ): unknown {
     // `change` must not run for a key that no entry can have.
     this.writeNewKey(key);
+    const told = options === undefined || typeof options === "function" ? undefined : checkStore(options);
     return this.retry(() => {
       const entry = this.entry(key);
-      const value = change(entry?.value);
+      // The entry is for `change`, which may change it.
+      const { value: before, version = 0, expiresAt: keptExpiry = 0, tags = [] } = entry ?? {};
+      const keptTags = [...tags];
+      const value = change(before, entry);
+      if (value === undefined) return before;
+      let how = told;
+      if (typeof options === "function") {
+        const chosen = options(value);
+        how = chosen === undefined ? undefined : checkStore(chosen);
+      }
+      const { ttl, expiresAt, tags: ownTags, keepTtl, keepTags } = how ?? {};
+      const isExpiryKept = entry !== undefined && ttl === undefined && expiresAt === undefined && keepTtl !== false;
+      const expiry = isExpiryKept ? keptExpiry : how === undefined ? this.expiryIn(this.ttl) : this.#expiryOf(how);
+      const areTagsKept = ownTags === undefined && keepTags !== false;
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
-      const version = entry?.version ?? 0;
-      return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;
+      const expect = version === 0 ? ABSENT : VERSION;
+      return this.#put(key, value, expiry, areTagsKept ? keptTags : ownTags, undefined, expect, version)
+        ? value
+        : AGAIN;
     });
   }
 
