@@ -194,7 +194,7 @@ function checkResults(contract, me) {
     remaining === 0 && resetAt >= 1000 && retryAfter > 0 && retryAfter === resetAfter,
     "the answer of a limit is put out elsewhere",
   );
-  x.get(area, word, WANT_VALUE);
+  x.get(area, word, contract.WANT_VALUE);
   demand(me.out32[contract.OUT_TYPE] === contract.LIMIT_TYPE, "LIMIT_TYPE is another number");
   const { VALUE_BYTES } = contract;
   const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, ANYTHING, 0);

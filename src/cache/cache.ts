@@ -4,6 +4,7 @@
  * delegates to one {@link View}, which does the work.
  */
 
+import { checkRule, type RateLimitOptions, type RateLimitResult } from "../coordinate/rate-limit.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
@@ -13,6 +14,8 @@ import { flatCopy } from "../values/text.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import {
+  checkFinite,
+  checkIncrement,
   checkOptions,
   checkStore,
   checkTtl,
@@ -22,7 +25,7 @@ import {
   type Resolved,
   type SetOptions,
 } from "./options.ts";
-import type { CacheHandle, CacheSummary, Entry, Inspection, Key, Stats } from "./types.ts";
+import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, Stats } from "./types.ts";
 import { View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
@@ -255,25 +258,51 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
 
   /**
    * Adds to a number and returns the sum. An absent key counts from `initial`. No increment is lost, however many
-   * participants count at the same time.
+   * participants count at the same time. The sum stays between `min` and `max`, and never leaves the integers that a number holds
+   * exactly (2⁵³ − 1).
    *
    * @throws {TypeError} when the value of the key is not a number.
+   * @throws {RangeError} when the sum would leave its bounds. Then nothing is changed.
    * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
    */
   increment(key: K, by = 1, options?: IncrementOptions): number {
-    if (typeof by !== "number" || !Number.isFinite(by)) throw new TypeError("by: must be a finite number");
-    const { initial = 0, ttl } = checkOptions<IncrementOptions>(options, ["initial", "ttl"]);
-    if (typeof initial !== "number" || !Number.isFinite(initial)) {
-      throw new TypeError("initial: must be a finite number");
-    }
-    const expiry = this.#view.expiryIn(ttl === undefined ? this.#view.ttl : checkTtl(ttl));
-    return this.#view.increment(key, by, initial, expiry);
+    checkFinite("by", by);
+    return this.#view.increment(key, by, checkIncrement(options));
+  }
+
+  /**
+   * Adds to a number as {@link increment}, and returns the sum with the expiry and the version of its entry.
+   *
+   * @throws as {@link increment}.
+   */
+  incrementEntry(key: K, by = 1, options?: IncrementOptions): CountedEntry {
+    const value = this.increment(key, by, options);
+    const { version, sumExpiry: expiresAt } = this.#view.engine;
+    return { value, expiresAt, version };
   }
 
   /** Subtracts from a number and returns the difference. Otherwise as {@link increment}. */
   decrement(key: K, by = 1, options?: IncrementOptions): number {
-    if (typeof by !== "number") throw new TypeError("by: must be a finite number");
+    checkFinite("by", by);
     return this.increment(key, -by, options);
+  }
+
+  /**
+   * Asks whether a request may go through, and counts it if so. All threads and processes that share the cache count together,
+   * and exactly: of requests that come at the same moment no more go through than the limit says. A refused request is not
+   * counted.
+   *
+   * The limit is an ordinary entry under this key: `delete` resets it, and `get` describes it. It is removed when it says nothing
+   * any more. A cache that is too small may evict it before, and then more requests go through. The first request of a key
+   * begins a limit; the same key may later be used with another `limit`, `window` or `burst`, and keeps its count. With another
+   * `algorithm` it begins anew.
+   *
+   * @throws {TypeError} for a wrong option, and when the key has a value that is no rate limit.
+   * @throws {RangeError} for an option out of range; for a `cost` above `burst` or `limit`, which would never be allowed.
+   * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
+   */
+  rateLimit(key: K, options: RateLimitOptions): RateLimitResult {
+    return this.#view.limit(key, checkRule(options));
   }
 
   /**

@@ -9,6 +9,7 @@
  * writes to the area as well.
  */
 
+import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -16,9 +17,13 @@ import {
   DONE,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
+  LIMIT_BYTES,
+  NOT_A_LIMIT,
   NOT_A_NUMBER,
+  OUT_OF_RANGE,
   PRESENT,
   TOO_LARGE,
+  UNEXPECTED,
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
@@ -35,7 +40,7 @@ import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
-import { checkStore, type SetOptions, type Storing } from "./options.ts";
+import { type Counting, checkStore, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
@@ -46,6 +51,8 @@ const MIN_ATTEMPTS = 100;
 const MAX_ATTEMPTS = 100_000;
 /** The expiry of an entry that has expired before it could be stored. */
 const EXPIRED = -Infinity;
+/** Bytes of a number. */
+const NUMBER_BYTES = 8;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
@@ -352,20 +359,54 @@ export class View implements Source {
   }
 
   /**
-   * Adds to a number and returns the sum. An absent key counts from `initial`, and its entry expires at `expiry`.
+   * Adds to a number and returns the sum. An absent key counts from `initial`. The version and the expiry of the entry are in
+   * the engine.
    *
    * @throws {TypeError} when the value of the key is not a number.
-   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   * @throws {RangeError} when the sum would be outside of `min` and `max`.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key and the tags.
    */
-  increment(key: Key, by: number, initial: number, expiry: number): number {
+  increment(key: Key, by: number, { initial, min, max, ttl, tags }: Counting): number {
+    const { engine } = this;
+    const expiry = this.expiryIn(ttl ?? this.ttl);
     const written = this.writeNewKey(key);
-    const tagged = this.#writeTags(undefined) > 0;
-    const result = this.engine.increment(written, by, initial, expiry, tagged);
+    const tagged = this.#writeTags(tags) > 0;
+    const result = engine.increment(written, by, initial, min, max, expiry, tagged);
+    if (result === DONE) return engine.sum;
     if (result === NOT_A_NUMBER) {
       throw new TypeError("key: its value is not a number. Use another key, or set a number first.");
     }
-    if (result !== DONE) throw busy("another participant is in the way");
-    return this.engine.sum;
+    if (result === OUT_OF_RANGE) {
+      throw new RangeError(`by: the sum would not be from ${min} to ${max}. Nothing was changed.`);
+    }
+    return this.#notStored(result, NUMBER_BYTES);
+  }
+
+  /**
+   * Judges a request at the rate limit of the key, and counts it.
+   *
+   * @throws {TypeError} when the key has a value that is no rate limit.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   */
+  limit(key: Key, { limit, window, algorithm, burst, cost, peek }: Rule): RateLimitResult {
+    const { engine } = this;
+    const written = this.writeNewKey(key);
+    const tagged = this.#writeTags(undefined) > 0;
+    const result = engine.limit(written, algorithm, limit, window, burst, cost, peek, tagged);
+    if (result !== DONE && result !== UNEXPECTED) {
+      if (result === NOT_A_LIMIT) {
+        throw new TypeError("key: its value is not a rate limit. Use another key, or delete the entry first.");
+      }
+      this.#notStored(result, LIMIT_BYTES);
+    }
+    const { remaining, resetAt, resetAfter, retryAfter } = engine;
+    return { allowed: result === DONE, limit, window, burst, remaining, resetAt, resetAfter, retryAfter };
+  }
+
+  /** Throws for a change in place that was not made. @param length bytes of the value, for the error */
+  #notStored(result: number, length: number): never {
+    if (result === TOO_LARGE) this.#tooLarge(length);
+    throw busy("another participant is in the way");
   }
 
   /**

@@ -26,6 +26,7 @@ import {
   MAX_TAGS,
   OUT_BYTES,
   OUT_INSIDE,
+  OUT_MORE,
   OUT_NUMBER,
   OUT_TYPE,
   OUT_VERSION,
@@ -230,7 +231,7 @@ export class Engine {
     this.asking = false;
   }
 
-  /** The time for the engine, 0 after an error. Never throws: {@link #settle} throws the error when the call has returned. */
+  /** The time for the engine, NaN after an error. Never throws: {@link #settle} throws the error when the call has returned. */
   #time(): number {
     try {
       const { clock } = this;
@@ -239,7 +240,7 @@ export class Engine {
       throw new TypeError("now: must return a number of milliseconds");
     } catch (error) {
       this.#clockError = { error };
-      return 0;
+      return Number.NaN;
     }
   }
 
@@ -335,7 +336,7 @@ export class Engine {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
 
-  /** After {@link get}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
+  /** After {@link get} and {@link increment}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
   }
@@ -348,6 +349,31 @@ export class Engine {
   /** After {@link increment}: the sum. */
   get sum(): number {
     return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link increment}: the expiry of the entry in milliseconds. */
+  get sumExpiry(): number {
+    return this.#out64[OUT_MORE] as number;
+  }
+
+  /** After {@link limit}: how many requests may follow. */
+  get remaining(): number {
+    return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link limit}: when the limit says nothing any more, in milliseconds. */
+  get resetAt(): number {
+    return this.#out64[OUT_VERSION] as number;
+  }
+
+  /** After {@link limit}: the milliseconds until then. */
+  get resetAfter(): number {
+    return this.#out64[OUT_MORE + 1] as number;
+  }
+
+  /** After {@link limit}: the milliseconds until the request would be allowed. */
+  get retryAfter(): number {
+    return this.#out64[OUT_MORE] as number;
   }
 
   /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}, 0 without tags. */
@@ -483,9 +509,43 @@ export class Engine {
     return this.#change(() => this.#exports.remove(this.#area, key, expect, version));
   }
 
-  /** Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, or `NOT_A_NUMBER`. See {@link sum}. */
-  increment(key: number, by: number, initial: number, expiry: number, tagged: boolean): number {
-    return this.#change(() => this.#exports.increment(this.#area, key, by, initial, expiry, tagged ? 1 : 0));
+  /**
+   * Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, `NOT_A_NUMBER`, or `OUT_OF_RANGE` for a
+   * sum outside of `min` and `max`. See {@link sum}, {@link version} and {@link sumExpiry}.
+   */
+  increment(
+    key: number,
+    by: number,
+    initial: number,
+    min: number,
+    max: number,
+    expiry: number,
+    tagged: boolean,
+  ): number {
+    const x = this.#exports;
+    const area = this.#area;
+    return this.#change(() => x.increment(area, key, by, initial, min, max, expiry, tagged ? 1 : 0));
+  }
+
+  /**
+   * Judges a request at the rate limit of a key, and counts it if it may go through, unless `peek`.
+   *
+   * @param algorithm `LIMIT_…`
+   * @returns `DONE` when it may go through, `UNEXPECTED` when it may not, `NOT_A_LIMIT`, `TOO_LARGE` or `BUSY`; see {@link remaining}
+   */
+  limit(
+    key: number,
+    algorithm: number,
+    limit: number,
+    window: number,
+    burst: number,
+    cost: number,
+    peek: boolean,
+    tagged: boolean,
+  ): number {
+    const x = this.#exports;
+    const area = this.#area;
+    return this.#change(() => x.limit(area, key, algorithm, limit, window, burst, cost, peek ? 1 : 0, tagged ? 1 : 0));
   }
 
   /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is no entry, `TOO_LARGE` or `BUSY`. */

@@ -62,13 +62,19 @@ export interface Exports {
    */
   get(address: number, key: number, want: number): number;
   /**
-   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
+   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum, its version and its expiry are in the
+   * out part.
    */
-  increment(address: number, key: number, by: number, initial: number, expiry: number, tagged: number): number;
+  increment(address: number, key: number, by: number, initial: number, min: number, max: number, expiry: number, tagged: number): number;
   /**
    * Makes every entry with one of the tags in the tags part a miss.
    */
   invalidate(address: number): void;
+  /**
+   * Judges a request at the rate limit of the key, and counts it unless `peek`: `DONE` when it may go through, `UNEXPECTED`
+   * when it may not; the other answers are in the out part. A new limit gets the tags.
+   */
+  limit(address: number, key: number, algorithm: number, limit: number, window: number, burst: number, cost: number, peek: number, tagged: number): number;
   /**
    * Most bytes of key, tags and value together in one record of a region of `size` bytes; a larger value is written in
    * chunks.

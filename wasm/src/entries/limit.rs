@@ -96,19 +96,6 @@ pub struct State {
     previous: f64,
 }
 
-/// A state as it stands now: what it makes of a request.
-struct Standing {
-    state: State,
-    /// The state was ahead of the clock and is not any more.
-    repaired: bool,
-    /// Requests that may go through now.
-    free: f64,
-    /// Milliseconds until the state says nothing.
-    reset: f64,
-    /// Milliseconds until the request may go through, if it may not now.
-    retry: f64,
-}
-
 impl State {
     /// A state that says nothing.
     fn fresh(now: f64) -> State {
@@ -122,39 +109,77 @@ impl State {
 
 /// The largest whole number that is not above `x`, which is not negative.
 fn floor(x: f64) -> f64 {
-    x as u64 as f64
+    x as i64 as f64
 }
 
-/// The smallest whole number that is not below `x`; 0 for a negative one.
+/// The smallest whole number that is not below `x`; 0 for a negative one and for NaN.
 fn ceil(x: f64) -> f64 {
-    let below = floor(x);
+    let below = floor(x.max(0.0));
     if below < x { below + 1.0 } else { below }
 }
 
 impl Rule {
     /// Judges a request at `now`. The state to store, if it differs.
     fn judge(&self, state: State, now: f64) -> (Verdict, Option<State>) {
-        let mut standing = self.standing(state, now);
-        let (repaired, retry) = (standing.repaired, standing.retry);
+        let (mut state, repaired) = match self.algorithm {
+            FIXED => self.roll(state, now, 1.0),
+            SLIDING => self.slide(state, now),
+            _ => self.drain(state, now),
+        };
+        let mut free = self.free(&state, now);
         // Foreign bytes may make `free` anything but more than `burst`.
-        let allowed = self.cost <= standing.free;
+        let allowed = self.cost <= free;
+        let retry_after = if allowed { 0.0 } else { ceil(self.retry(&state, now)) };
         let counts = allowed && !self.peek;
         if counts {
-            standing = self.standing(self.count(standing.state), now);
+            self.count(&mut state);
+            free = self.free(&state, now);
         }
-        let reset_after = ceil(standing.reset);
-        let verdict = Verdict {
-            allowed,
-            remaining: floor(standing.free),
-            reset_at: now + reset_after,
-            reset_after,
-            retry_after: if allowed { 0.0 } else { ceil(retry) },
-        };
-        (verdict, (counts || repaired && !self.peek).then_some(standing.state))
+        let reset_after = ceil(self.reset(&state, now));
+        let verdict =
+            Verdict { allowed, remaining: floor(free.max(0.0)), reset_at: now + reset_after, reset_after, retry_after };
+        (verdict, (counts || repaired && !self.peek).then_some(state))
     }
 
-    /// The state with this request.
-    fn count(&self, mut state: State) -> State {
+    /// The state of GCRA at `now`, and whether it was ahead of the clock.
+    fn drain(&self, state: State, now: f64) -> (State, bool) {
+        let ahead = self.ahead(&state, now);
+        let repaired = ahead > self.burst * self.window;
+        match repaired {
+            true => (State { count: self.burst, ..State::fresh(now) }, true),
+            false if ahead > 0.0 => (state, false),
+            // NaN is fresh too.
+            false => (State::fresh(now), false),
+        }
+    }
+
+    /// How far the theoretical arrival time lies ahead, times `limit`. A request moves it by `window`.
+    fn ahead(&self, state: &State, now: f64) -> f64 {
+        (state.start - now) * self.limit + state.count * self.window
+    }
+
+    /// The state of a window at `now`: a fresh one after `windows` of them, and one that begins now if it was ahead of the clock.
+    fn roll(&self, state: State, now: f64, windows: f64) -> (State, bool) {
+        // Written so that NaN is fresh too. Foreign bytes may be negative.
+        let is_over = !(now - state.start < windows * self.window && state.count >= 0.0 && state.previous >= 0.0);
+        if is_over {
+            return (State::fresh(now), false);
+        }
+        (State { start: state.start.min(now), ..state }, state.start > now)
+    }
+
+    /// The state of a sliding window at `now`, and whether it was ahead of the clock.
+    fn slide(&self, state: State, now: f64) -> (State, bool) {
+        let (state, repaired) = self.roll(state, now, 2.0);
+        if now - state.start >= self.window {
+            let next = State { start: state.start + self.window, count: 0.0, previous: state.count };
+            return (next, repaired);
+        }
+        (state, repaired)
+    }
+
+    /// Counts this request.
+    fn count(&self, state: &mut State) {
         state.count += self.cost;
         if self.algorithm == GCRA && state.count >= self.limit {
             // So many requests take a whole number of windows, so the state stays exact and its numbers stay small.
@@ -162,71 +187,45 @@ impl Rule {
             state.start += windows * self.window;
             state.count -= windows * self.limit;
         }
-        state
     }
 
-    fn standing(&self, state: State, now: f64) -> Standing {
+    /// Milliseconds that are left of the window.
+    fn left(&self, state: &State, now: f64) -> f64 {
+        state.start + self.window - now
+    }
+
+    /// Requests that may go through now.
+    fn free(&self, state: &State, now: f64) -> f64 {
+        let &Rule { limit, window, burst, .. } = self;
         match self.algorithm {
-            FIXED => self.fixed(state, now),
-            SLIDING => self.sliding(state, now),
-            _ => self.gcra(state, now),
+            FIXED => limit - state.count,
+            SLIDING => ((limit - state.count) * window - state.previous * self.left(state, now)) / window,
+            _ => (burst * window - self.ahead(state, now)) / window,
         }
     }
 
-    /// `ahead`: how far the theoretical arrival time lies ahead, times `limit`. A request moves it by `window`.
-    fn gcra(&self, mut state: State, now: f64) -> Standing {
-        let &Rule { limit, window, burst, cost, .. } = self;
-        let most = burst * window;
-        let mut ahead = (state.start - now) * limit + state.count * window;
-        let repaired = ahead > most;
-        // Written so that NaN is fresh too.
-        if !(ahead > 0.0) {
-            (ahead, state) = (0.0, State::fresh(now));
-        } else if repaired {
-            (ahead, state) = (most, State { count: burst, ..State::fresh(now) });
-        }
-        let retry = (ahead + cost * window - most) / limit;
-        Standing { state, repaired, free: (most - ahead) / window, reset: ahead / limit, retry }
-    }
-
-    fn fixed(&self, state: State, now: f64) -> Standing {
-        let (state, repaired) = self.roll(state, now, 1.0);
-        let left = state.start + self.window - now;
-        let reset = if state.count > 0.0 { left } else { 0.0 };
-        Standing { state, repaired, free: (self.limit - state.count).max(0.0), reset, retry: left }
-    }
-
-    fn sliding(&self, state: State, now: f64) -> Standing {
-        let &Rule { limit, window, cost, .. } = self;
-        let (mut state, repaired) = self.roll(state, now, 2.0);
-        if now - state.start >= window {
-            state = State { start: state.start + window, count: 0.0, previous: state.count };
-        }
-        let State { start, count, previous } = state;
-        let left = start + window - now;
-        let free = ((limit - count) * window - previous * left) / window;
-        let spare = limit - count - cost;
-        let retry = if spare >= 0.0 {
-            // In this window: when the window before covers only `spare` more.
-            left - window * spare / previous
-        } else {
-            left + window - window * (limit - cost) / count
-        };
-        let reset = match (count > 0.0, previous > 0.0) {
-            (true, _) => left + window,
-            (false, true) => left,
+    /// Milliseconds until the state says nothing.
+    fn reset(&self, state: &State, now: f64) -> f64 {
+        match self.algorithm {
+            GCRA => self.ahead(state, now) / self.limit,
+            SLIDING if state.count > 0.0 => self.left(state, now) + self.window,
+            _ if state.count > 0.0 || state.previous > 0.0 => self.left(state, now),
             _ => 0.0,
-        };
-        Standing { state, repaired, free: free.max(0.0), reset, retry }
+        }
     }
 
-    /// The state of a window: a fresh one after `windows` of them, and one that begins now if it lies ahead.
-    fn roll(&self, state: State, now: f64, windows: f64) -> (State, bool) {
-        // Written so that NaN is fresh too. Foreign bytes may be negative.
-        let is_over = !(now - state.start < windows * self.window && state.count >= 0.0 && state.previous >= 0.0);
-        let repaired = !is_over && state.start > now;
-        let state = if is_over { State::fresh(now) } else { State { start: state.start.min(now), ..state } };
-        (state, repaired)
+    /// Milliseconds until the request may go through, which may not now.
+    fn retry(&self, state: &State, now: f64) -> f64 {
+        let &Rule { limit, window, burst, cost, .. } = self;
+        let &State { count, previous, .. } = state;
+        let left = self.left(state, now);
+        match self.algorithm {
+            FIXED => left,
+            // In this window: when the sliding one covers of the window before only as much as this window has room for.
+            SLIDING if count + cost <= limit => left - window * (limit - count - cost) / previous,
+            SLIDING => left + window - window * (limit - cost) / count,
+            _ => (self.ahead(state, now) + (cost - burst) * window) / limit,
+        }
     }
 
     /// When an entry may be forgotten that is stored now. It may be later than necessary, so that not every request has to
