@@ -3,10 +3,11 @@
  * is checked against the model. A new member of `Cache` needs an operation here.
  */
 
-import type { Cache, Entry, IncrementOptions, Key, SetOptions } from "cache-machine";
+import type { Cache, Entry, IncrementOptions, Key, RateLimitOptions, RateLimitState, SetOptions } from "cache-machine";
 import fc from "fast-check";
 import { ok, same, throws } from "../contract/assert.ts";
 import { text } from "../contract/samples.ts";
+import { judge, limitOptions } from "./limits.ts";
 import { type Known, type Model, name } from "./model.ts";
 import { CLOSED, WRONG } from "./refusals.ts";
 import {
@@ -182,9 +183,21 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
   const entry = model.at(path, key);
   const value = entry?.value();
   let sum: number | undefined;
+  const fresh = (options?.initial ?? 0) + by;
   try {
     sum = call();
   } catch (error) {
+    if (error instanceof RangeError) {
+      const { min = -Number.MAX_SAFE_INTEGER, max = Number.MAX_SAFE_INTEGER } = options ?? {};
+      const isOut = (sum: number): boolean =>
+        !(sum >= Math.max(min, -Number.MAX_SAFE_INTEGER) && sum <= max) || Math.abs(sum) > Number.MAX_SAFE_INTEGER;
+      const [old, anew] = [typeof value === "number" && isOut(value + by), isOut(fresh)];
+      ok(old || anew, "increment: refuses a sum within its bounds");
+      // Only one of the two sums explains it.
+      if (!old) model.settle(path, key, false, "increment refused without an entry");
+      if (!anew) model.settle(path, key, true, "increment refused");
+      return;
+    }
     ok(error instanceof TypeError && /not a number/.test(error.message), `increment: ${error}`);
     ok(typeof value !== "number", "increment: refuses a value that is a number");
   }
@@ -193,7 +206,6 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
     return;
   }
   world.counts.sets++;
-  const fresh = (options?.initial ?? 0) + by;
   const kept = !(entry?.doubtful && Object.is(sum, fresh)) || turn.cache.ttl(key) === entry.expiresAt - model.now;
   const isOld = typeof value === "number" && Object.is(sum, value + by) && kept;
   if (isOld) {
@@ -202,7 +214,72 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
   }
   model.settle(path, key, false, `increment to ${sum}`);
   same(sum, fresh, "increment");
-  model.put(path, key, () => sum, world.expiry(participant, options?.ttl));
+  model.put(path, key, () => sum, world.expiry(participant, options?.ttl), options?.tags);
+}
+
+/** As {@link increment}, and checks the entry that it tells. */
+function incrementEntry(
+  turn: Turn,
+  args: OfKey & { by: number | undefined; options: IncrementOptions | undefined },
+): void {
+  const { key, by, options } = args;
+  let told: { value: number; expiresAt: number; version: number } | undefined;
+  count(turn, key, by ?? 1, options, () => {
+    told = turn.cache.incrementEntry(key, by, options);
+    return told.value;
+  });
+  if (told === undefined) return;
+  const entry = getEntry(turn, key);
+  if (entry !== undefined) {
+    const { value, expiresAt, version } = entry;
+    same(told, { value, expiresAt, version }, "incrementEntry");
+  }
+}
+
+function isLimit(value: unknown): value is RateLimitState {
+  return typeof (value as RateLimitState | null | undefined)?.startedAt === "number";
+}
+
+/**
+ * Asks a rate limit. A doubtful entry may be present or absent, so two answers are possible. If both are the same, the state
+ * that the cache shows decides.
+ */
+function rateLimit(turn: Turn, { key, options }: OfKey & { options: RateLimitOptions }): void {
+  const { world, model, path, cache } = turn;
+  const entry = model.at(path, key);
+  const value = entry?.value();
+  let result: ReturnType<Cache["rateLimit"]>;
+  try {
+    result = cache.rateLimit(key, options);
+  } catch (error) {
+    ok(error instanceof TypeError && /not a rate limit/.test(error.message), `rateLimit: ${error}`);
+    ok(!isLimit(value), "rateLimit: refuses a rate limit");
+    model.settle(path, key, true, "rateLimit of another value");
+    return;
+  }
+  if (result.allowed && options.peek !== true) world.counts.sets++;
+  const old = isLimit(value) && entry !== undefined ? judge(options, value, entry.expiresAt, model.now) : undefined;
+  const fresh = judge(options, undefined, -Infinity, model.now);
+  const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+  const shown = options.peek === true ? undefined : cache.getEntry(key);
+  if (options.peek !== true) world.counts[shown === undefined ? "misses" : "hits"]++;
+  const explains = (judged: typeof fresh | undefined, before: unknown): boolean =>
+    judged !== undefined &&
+    equal(result, judged.result) &&
+    (options.peek === true || shown === undefined || equal(shown.value, judged.state ?? before));
+  if (explains(old, value)) {
+    model.settle(path, key, true, "rateLimit");
+    if (old?.state !== undefined) {
+      const { state, expiresAt } = old;
+      model.revalue(entry as Known, state);
+      model.expire(entry as Known, expiresAt);
+    }
+  } else {
+    if (entry !== undefined) model.settle(path, key, false, "rateLimit of a new limit");
+    same(result, fresh.result, "rateLimit");
+    const { state, expiresAt } = fresh;
+    if (state !== undefined) model.put(path, key, () => ({ ...state }), expiresAt);
+  }
 }
 
 /** The versions that `compareAndSet` is called with. */
@@ -334,7 +411,7 @@ function agree(turn: Turn, { key }: OfKey): void {
 // ---- all operations ---------------------------------------------------------------------------------------------------
 
 /** The amounts that are added; `undefined` for the default. */
-const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_VALUE), { nil: undefined });
+const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_SAFE_INTEGER), { nil: undefined });
 
 /** All operations, by name. */
 export const OPERATIONS: Record<string, Operation> = {
@@ -405,6 +482,12 @@ export const OPERATIONS: Record<string, Operation> = {
     { key, by, options: incrementOptions },
     increment,
   ),
+  incrementEntry: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
+    2,
+    { key, by, options: incrementOptions },
+    incrementEntry,
+  ),
+  rateLimit: operation<OfKey & { options: RateLimitOptions }>(8, { key, options: limitOptions }, rateLimit),
   decrement: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
     2,
     { key, by, options: incrementOptions },

@@ -96,6 +96,9 @@ export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOpti
 export const incrementOptions: fc.Arbitrary<IncrementOptions | undefined> = optional<IncrementOptions>({
   initial: fc.constantFrom(5, -0, 0.5, -7),
   ttl,
+  tags,
+  min: fc.constantFrom(-5, 0, Number.NEGATIVE_INFINITY),
+  max: fc.constantFrom(5, 40, Number.POSITIVE_INFINITY),
 });
 
 /** The options with which a participant opens the cache. The clock and the codec are the same for all participants. */
