@@ -4,7 +4,7 @@
  */
 
 import { MAX_SIZE, MIN_SIZE } from "../engine/contract.ts";
-import { checkOptions } from "../option-names.ts";
+import { checkOptions, refuseUnknown } from "../option-names.ts";
 import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
 import { describe } from "../values/describe.ts";
@@ -217,6 +217,15 @@ export interface Storing {
   keepTags: boolean | undefined;
 }
 
+/** The options of a store that was given none. */
+export const NOTHING_SAID: Storing = {
+  ttl: undefined,
+  expiresAt: undefined,
+  tags: undefined,
+  keepTtl: undefined,
+  keepTags: undefined,
+};
+
 const SET_OPTIONS = ["ttl", "expiresAt", "tags", "keepTtl", "keepTags"] as const;
 
 /**
@@ -226,7 +235,21 @@ const SET_OPTIONS = ["ttl", "expiresAt", "tags", "keepTtl", "keepTags"] as const
  * @throws {TypeError} and {RangeError}.
  */
 export function checkStore(options: SetOptions): Storing {
-  const given = checkOptions(options, SET_OPTIONS);
+  if (typeof options !== "object" || options === null) checkOptions(options, SET_OPTIONS);
+  // As `checkOptions`, which would take 10 ns longer.
+  for (const name in options) {
+    switch (name) {
+      case "ttl":
+      case "expiresAt":
+      case "tags":
+      case "keepTtl":
+      case "keepTags":
+        break;
+      default:
+        refuseUnknown(options, name, SET_OPTIONS);
+    }
+  }
+  const given = options;
   const { ttl } = given;
   if (ttl !== undefined) checkTtl(ttl);
   const { expiresAt } = given;

@@ -40,7 +40,7 @@ import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
-import { type Counting, checkStore, type SetOptions, type Storing } from "./options.ts";
+import { type Counting, checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
@@ -171,89 +171,26 @@ export class View implements Source {
    * @throws {CacheError} `ERR_CLOSED`, `ERR_DATA`, `ERR_TOO_LARGE` or `ERR_BUSY`.
    */
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
-    const how = options === undefined ? undefined : checkStore(options);
-    return this.storeAs(key, value, how, expect, version);
+    return this.storeAs(key, value, options === undefined ? undefined : checkStore(options), expect, version);
   }
 
   /** As {@link View.store}, with options that were checked. */
   storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
-    const expiry = how === undefined ? this.expiryIn(this.ttl) : this.#expiryOf(how);
-    const keeps = how !== undefined && (how.keepTtl === true || how.keepTags === true) ? how : undefined;
-    return this.#put(key, value, expiry, how?.tags, keeps, expect, version);
-  }
-
-  /** When an entry expires that is stored now with these options. {@link EXPIRED} when that time has come already. */
-  #expiryOf({ ttl, expiresAt }: Storing): number {
-    if (expiresAt === undefined) return this.expiryIn(ttl ?? this.ttl);
-    return expiresAt === Infinity || expiresAt > this.now() ? expiresAt : EXPIRED;
-  }
-
-  /** @param keeps what the entry keeps of the one that is there; `undefined` for nothing */
-  #put(
-    key: Key,
-    value: unknown,
-    expiry: number,
-    tags: readonly string[] | undefined,
-    keeps: Storing | undefined,
-    expect: number,
-    version: number,
-  ): boolean {
     const { engine, opening } = this;
+    let expiry: number;
+    let tags: readonly string[] | undefined;
+    if (how === undefined) expiry = this.expiryIn(this.ttl);
+    else {
+      if (how.keepTtl === true || how.keepTags === true) return this.#storeOver(key, value, how, expect, version);
+      expiry = how.expiresAt === undefined ? this.expiryIn(how.ttl ?? this.ttl) : this.#expiryAt(how.expiresAt);
+      tags = how.tags;
+    }
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
     const { bytes, type } = this.#codec;
     if (length > opening.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
     const written = this.writeNewKey(key);
-    if (keeps !== undefined) return this.#putOver(written, type, length, bytes, expiry, tags, keeps, expect, version);
-    return this.#write(written, type, length, bytes, expiry, tags, expect, version);
-  }
-
-  /**
-   * Stores the encoded value under the key, both in the area, and keeps expiry or tags of the entry that is there. Its version
-   * makes sure that it is still there then.
-   */
-  #putOver(
-    written: number,
-    type: number,
-    length: number,
-    bytes: Uint8Array | undefined,
-    expiry: number,
-    tags: readonly string[] | undefined,
-    { keepTtl, keepTags }: Storing,
-    expect: number,
-    version: number,
-  ): boolean {
-    const { engine } = this;
-    const encoded = bytes ?? copyOf(engine.value, length);
-    return this.retry(() => {
-      const isThere = engine.get(written, keepTags ? WANT_QUIET | WANT_TAGS : WANT_QUIET) >= 0;
-      const mustBe = expect === PRESENT || expect === VERSION;
-      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
-      // An entry that has to be there and is not, and one that is there and must not be. The store will be refused, but the tags
-      // have to be checked. No entry has version 0.
-      if (isThere ? expect === ABSENT : mustBe) [wanted, at] = [VERSION, 0];
-      const keptExpiry = isThere && keepTtl ? engine.expiry : expiry;
-      const keptTags = isThere && keepTags ? readTags(engine.tags, engine.tagBytes) : tags;
-      // An attempt to store in chunks has overwritten the area.
-      if (bytes === undefined) engine.value.set(encoded);
-      if (this.#write(written, type, length, bytes, keptExpiry, keptTags, wanted, at)) return true;
-      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
-    });
-  }
-
-  /** Stores the encoded value under the key, both in the area, if the entry is as expected: the last step of every store. */
-  #write(
-    written: number,
-    type: number,
-    length: number,
-    bytes: Uint8Array | undefined,
-    expiry: number,
-    tags: readonly string[] | undefined,
-    expect: number,
-    version: number,
-  ): boolean {
-    const { engine } = this;
     const tagBytes = this.#writeTags(tags);
     if (expiry === EXPIRED) return this.#expireAtOnce(written, expect, version);
     const tagged = tagBytes > 0;
@@ -264,6 +201,29 @@ export class View implements Source {
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
+  }
+
+  /** The expiry of an entry that expires at this time: {@link EXPIRED} when the time has come already. */
+  #expiryAt(expiresAt: number): number {
+    return expiresAt === Infinity || expiresAt > this.now() ? expiresAt : EXPIRED;
+  }
+
+  /**
+   * As {@link View.storeAs}, for options by which an entry that is there keeps something. Its version makes sure that it is
+   * still there when the value is stored.
+   */
+  #storeOver(key: Key, value: unknown, how: Storing, expect: number, version: number): boolean {
+    return this.retry(() => {
+      const { engine } = this;
+      const isThere = engine.get(this.writeNewKey(key), WANT_QUIET | WANT_TAGS) >= 0;
+      const there = isThere ? { expiresAt: engine.expiry, tags: readTags(engine.tags, engine.tagBytes) } : undefined;
+      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
+      // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
+      // after all arguments were checked.
+      if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];
+      if (this.storeAs(key, value, kept(how, there), wanted, at)) return true;
+      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+    });
   }
 
   /**
@@ -320,28 +280,28 @@ export class View implements Source {
   ): unknown {
     // `change` must not run for a key that no entry can have.
     this.writeNewKey(key);
-    const told = options === undefined || typeof options === "function" ? undefined : checkStore(options);
+    const told = options === undefined || typeof options === "function" ? NOTHING_SAID : checkStore(options);
     return this.retry(() => {
       const entry = this.entry(key);
       // The entry is for `change`, which may change it.
-      const { value: before, version = 0, expiresAt: keptExpiry = 0, tags = [] } = entry ?? {};
-      const keptTags = [...tags];
+      const there = entry && { expiresAt: entry.expiresAt, tags: [...entry.tags] };
+      const { value: before, version = 0 } = entry ?? {};
       const value = change(before, entry);
       if (value === undefined) return before;
       let how = told;
       if (typeof options === "function") {
         const chosen = options(value);
-        how = chosen === undefined ? undefined : checkStore(chosen);
+        how = chosen === undefined ? NOTHING_SAID : checkStore(chosen);
       }
-      const { ttl, expiresAt, tags: ownTags, keepTtl, keepTags } = how ?? {};
-      const isExpiryKept = entry !== undefined && ttl === undefined && expiresAt === undefined && keepTtl !== false;
-      const expiry = isExpiryKept ? keptExpiry : how === undefined ? this.expiryIn(this.ttl) : this.#expiryOf(how);
-      const areTagsKept = ownTags === undefined && keepTags !== false;
+      const { ttl, expiresAt, tags, keepTtl, keepTags } = how;
+      const keeps = {
+        ...how,
+        keepTtl: keepTtl ?? (ttl === undefined && expiresAt === undefined),
+        keepTags: keepTags ?? tags === undefined,
+      };
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
       const expect = version === 0 ? ABSENT : VERSION;
-      return this.#put(key, value, expiry, areTagsKept ? keptTags : ownTags, undefined, expect, version)
-        ? value
-        : AGAIN;
+      return this.storeAs(key, value, kept(keeps, there), expect, version) ? value : AGAIN;
     });
   }
 
@@ -538,6 +498,17 @@ export class View implements Source {
     if (tags === undefined && this.scope === ROOT) return 0;
     return writeTags(this.engine.tags, tags ?? [], this.scope.tagPrefix, this.scope.hidden);
   }
+}
+
+/** Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one. */
+function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+  return {
+    ttl: how.ttl,
+    expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,
+    tags: how.keepTags === true ? there?.tags : how.tags,
+    keepTtl: undefined,
+    keepTags: undefined,
+  };
 }
 
 /** A copy of the first `length` bytes. (`slice` of a `Buffer` would be a view.) */
