@@ -339,7 +339,7 @@ export class View implements Source {
     if (result === OUT_OF_RANGE) {
       throw new RangeError(`by: the sum would not be from ${min} to ${max}. Nothing was changed.`);
     }
-    return this.#notStored(result, NUMBER_BYTES);
+    return this.#notCounted(result, NUMBER_BYTES);
   }
 
   /**
@@ -357,16 +357,16 @@ export class View implements Source {
       if (result === NOT_A_LIMIT) {
         throw new TypeError("key: its value is not a rate limit. Use another key, or delete the entry first.");
       }
-      this.#notStored(result, LIMIT_BYTES);
+      this.#notCounted(result, LIMIT_BYTES);
     }
     const { remaining, resetAt, resetAfter, retryAfter } = engine;
     return { allowed: result === DONE, limit, window, burst, remaining, resetAt, resetAfter, retryAfter };
   }
 
   /** Throws for a change in place that was not made. @param length bytes of the value, for the error */
-  #notStored(result: number, length: number): never {
-    if (result === TOO_LARGE) this.#tooLarge(length);
-    throw busy("another participant is in the way");
+  #notCounted(result: number, length: number): never {
+    if (result !== TOO_LARGE) throw busy("another participant is in the way");
+    this.#tooLarge(length);
   }
 
   /**

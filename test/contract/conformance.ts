@@ -7,7 +7,7 @@
  */
 
 import type { Cache, CacheOptions } from "cache-machine";
-import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
 
@@ -61,6 +61,7 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   asMap(check);
   changes(check);
   numbers(check);
+  limits(check);
   time(check);
   tagsAndNamespaces(check);
   valuesAndKeys(check, subject.largest);

@@ -1,5 +1,6 @@
 /** The part of the conformance suite about entries: storing, changing, counting, expiring, tags and namespaces. */
 
+import type { IncrementOptions } from "cache-machine";
 import { ok, same, throws } from "./assert.ts";
 import type { Define } from "./conformance.ts";
 import { text } from "./samples.ts";
@@ -195,6 +196,135 @@ export function changes(check: Define): void {
   });
 }
 
+export function limits(check: Define): void {
+  const algorithms = ["gcra", "fixed", "sliding"] as const;
+
+  check("a rate limit lets exactly `limit` requests through, and tells the next one when to come", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    for (const algorithm of algorithms) {
+      const options = { limit: 3, window: 1000, algorithm };
+      const began = clock.now;
+      for (const [i, by] of [cache, other, cache].entries()) {
+        const result = by.rateLimit(algorithm, options);
+        same([result.allowed, result.limit, result.window, result.burst], [true, 3, 1000, 3]);
+        same([result.remaining, result.retryAfter], [2 - i, 0]);
+        same(result.resetAt, clock.now + result.resetAfter);
+      }
+      const before = cache.getEntry(algorithm);
+      const refused = other.rateLimit(algorithm, options);
+      same([refused.allowed, refused.remaining], [false, 0]);
+      same(refused.retryAfter, { gcra: 334, fixed: 1000, sliding: 1334 }[algorithm]);
+      same(refused.resetAfter, { gcra: 1000, fixed: 1000, sliding: 2000 }[algorithm]);
+      same(cache.getEntry(algorithm), before, "a refused request changes nothing");
+      clock.now = began + refused.retryAfter - 1;
+      same(other.rateLimit(algorithm, options).allowed, false);
+      clock.now++;
+      same(cache.rateLimit(algorithm, { ...options, peek: true }).allowed, true);
+      same(other.rateLimit(algorithm, options).allowed, true);
+    }
+  });
+
+  check("cost, burst and peek of a rate limit", ({ cache }) => {
+    const bucket = { limit: 10, window: 1000, burst: 4 };
+    same(cache.rateLimit("a", { ...bucket, peek: true }).remaining, 4);
+    same([...cache.keys()], [], "a look stores nothing");
+    same(cache.rateLimit("a", { ...bucket, cost: 3 }).remaining, 1);
+    const refused = cache.rateLimit("a", { ...bucket, cost: 2 });
+    same([refused.allowed, refused.remaining, refused.retryAfter, refused.resetAfter], [false, 1, 100, 300]);
+    same(cache.rateLimit("a", { ...bucket, peek: true }).remaining, 1);
+    same(cache.rateLimit("a", bucket).remaining, 0);
+    throws(() => cache.rateLimit("a", { ...bucket, cost: 5 }), "RangeError", "cost:");
+    throws(() => cache.rateLimit("b", { limit: 2, window: 1, cost: 3 }), "RangeError", "cost:");
+  });
+
+  check("a rate limit is an entry: it can be read, listed, deleted and cleared, and ends by itself", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    for (const algorithm of algorithms) {
+      const options = { limit: 5, window: 1000, algorithm };
+      cache.rateLimit("a", options);
+      const result = cache.rateLimit("a", options);
+      const described = other.get("a");
+      const { startedAt } = described;
+      same(described, { algorithm, startedAt, count: 2, previous: 0 });
+      same(startedAt, clock.now);
+      const entry = other.getEntry("a");
+      same([entry?.value, entry?.tags], [described, []]);
+      ok((entry?.expiresAt as number) >= result.resetAt, "it is there as long as it says something");
+      same([other.has("a"), [...other.entries()]], [true, [["a", described]]]);
+      same(other.delete("a"), true);
+      same(cache.rateLimit("a", options).remaining, 4);
+      const part = other.namespace("n");
+      same(part.rateLimit("a", { ...options, limit: 1 }).remaining, 0);
+      same(part.rateLimit("a", { ...options, limit: 1 }).allowed, false);
+      part.clear();
+      same(part.rateLimit("a", { ...options, limit: 1 }).allowed, true);
+      same(cache.rateLimit("a", options).remaining, 3);
+      clock.now += 2000;
+      same([cache.get("a"), other.has("a"), part.size], [undefined, false, 0]);
+      same(other.rateLimit("a", options).remaining, 4);
+      cache.clear();
+    }
+  });
+
+  check(
+    "rateLimit of a key with another value, and other operations on a rate limit, are refused or replace it",
+    (given) => {
+      const { cache } = given;
+      const options = { limit: 5, window: 1000 };
+      for (const value of [1, "text", { algorithm: "gcra", startedAt: 0, count: 0, previous: 0 }, text(300_000, 1)]) {
+        cache.set("a", value);
+        throws(() => cache.rateLimit("a", options), "TypeError", "not a rate limit");
+        throws(() => cache.rateLimit("a", { ...options, peek: true }), "TypeError", "not a rate limit");
+        same(cache.get("a"), value);
+      }
+      cache.delete("a");
+      cache.increment("a");
+      throws(() => cache.rateLimit("a", options), "TypeError", "not a rate limit");
+      cache.delete("a");
+      cache.rateLimit("a", options);
+      throws(() => cache.increment("a"), "TypeError", "not a number");
+      const version = cache.getEntry("a")?.version as number;
+      cache.rateLimit("a", options);
+      same(cache.compareAndSet("a", version, "late"), false);
+      same(cache.take("a")?.count, 2);
+      same(cache.rateLimit("a", options).remaining, 4);
+      same(cache.set("a", 1).increment("a"), 2);
+    },
+  );
+
+  check("another limit of the same key keeps its count, another algorithm begins anew", ({ cache, clock }) => {
+    for (const algorithm of algorithms) {
+      const options = { limit: 4, window: 1000, algorithm };
+      for (let i = 0; i < 4; i++) cache.rateLimit("a", options);
+      same(cache.rateLimit("a", options).allowed, false);
+      same(cache.rateLimit("a", { ...options, limit: 2 }).allowed, false);
+      same(cache.rateLimit("a", { ...options, limit: 2 }).remaining, 0);
+      const other = { ...options, algorithm: algorithm === "gcra" ? ("fixed" as const) : ("gcra" as const) };
+      same(cache.rateLimit("a", other).remaining, 3);
+      clock.now += 5000;
+    }
+  });
+
+  check("a clock that steps back neither frees a rate limit nor blocks it for long", ({ cache, clock, another }) => {
+    const other = another();
+    for (const algorithm of algorithms) {
+      const options = { limit: 4, window: 1000, algorithm };
+      for (let i = 0; i < 4; i++) cache.rateLimit(algorithm, options);
+      for (const back of [1, 500, 1e6]) {
+        clock.now -= back;
+        const result = other.rateLimit(algorithm, options);
+        same([result.allowed, result.remaining], [false, 0]);
+        ok(result.retryAfter > 0 && result.retryAfter <= 2000, `retry after ${result.retryAfter}`);
+        ok(result.resetAfter <= 2000 && result.resetAt === clock.now + result.resetAfter, "reset");
+      }
+      clock.now += 2000;
+      same(cache.rateLimit(algorithm, options).allowed, true);
+    }
+  });
+}
+
 export function numbers(check: Define): void {
   check("increment and decrement count from initial, in integers and fractions", ({ cache, another }) => {
     const other = another();
@@ -250,6 +380,59 @@ export function numbers(check: Define): void {
     same(other.increment("a"), 7);
     same(cache.ttl("a"), 5000);
   });
+
+  check(
+    "an increment beyond its bounds is a RangeError that names `by`, and nothing is changed",
+    ({ cache, another }) => {
+      const other = another();
+      const refused = (by: number, options?: IncrementOptions): void => {
+        const before = cache.getEntry("a");
+        throws(() => other.increment("a", by, options), "RangeError", "by:");
+        throws(() => other.incrementEntry("a", by, options), "RangeError", "by:");
+        throws(() => other.decrement("a", -by, options), "RangeError", "by:");
+        same(cache.getEntry("a"), before);
+      };
+      refused(6, { max: 5 });
+      refused(1, { initial: 5, max: 5 });
+      refused(-1, { min: 0 });
+      refused(2 ** 53);
+      same([...cache.keys()], []);
+      same(cache.increment("a", 5, { max: 5 }), 5);
+      refused(1, { max: 5 });
+      refused(-6, { min: 0 });
+      same(other.decrement("a", 5, { min: 0 }), 0);
+      same(cache.increment("a", Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
+      refused(1);
+      refused(1, { max: Number.POSITIVE_INFINITY });
+      cache.set("a", Number.MIN_SAFE_INTEGER);
+      refused(-1);
+      refused(-1, { min: Number.NEGATIVE_INFINITY });
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+        cache.set("a", value);
+        refused(1);
+      }
+    },
+  );
+
+  check(
+    "tags and ttl of an increment count when it creates the number, and incrementEntry tells the entry",
+    (given) => {
+      const { cache, clock, another } = given;
+      const other = another();
+      const first = cache.incrementEntry("a", 2, { ttl: 100, tags: ["t", "u"] });
+      const entry = other.getEntry("a");
+      same([first.value, first.expiresAt, first.version], [2, clock.now + 100, entry?.version]);
+      same(entry?.tags, ["t", "u"]);
+      const second = other.incrementEntry("a", 2, { ttl: 900, tags: ["v"] });
+      same([second.value, second.expiresAt, second.version], [4, clock.now + 100, cache.getEntry("a")?.version]);
+      ok(second.version !== first.version, "another version");
+      same(cache.getEntry("a")?.tags, ["t", "u"]);
+      same(cache.compareAndSet("a", second.version, 7, { tags: ["u"] }), true);
+      other.invalidateTag("u");
+      same(cache.incrementEntry("a").value, 1);
+      same(cache.incrementEntry("a").expiresAt, Number.POSITIVE_INFINITY);
+    },
+  );
 
   check("increment of a value that is no number is a TypeError, and the value stays", ({ cache }) => {
     for (const value of ["1", 1n, null, true, { n: 1 }, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0), text(300_000, 1)]) {
