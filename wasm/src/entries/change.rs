@@ -12,7 +12,7 @@ use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, is_valid, probe, replace_any_heat, warm};
 use crate::log::append::Purpose;
-use crate::participant::lock::Busy;
+use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Relaxed, SeqCst};
 
@@ -76,7 +76,8 @@ impl<H: Host> Participant<H> {
             return Ok(sum);
         }
         let fresh = Draft { value_type: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
-        let sum = self.rewrite(key, fresh.bytes(key), |space| self.increment_locked(key, addition, &fresh, space))?;
+        let sum = self
+            .rewrite(key, fresh.bytes(key), |held, space| self.increment_locked(held, key, addition, &fresh, space))?;
         self.count(Counter::Sets, 1);
         Ok(sum)
     }
@@ -87,7 +88,7 @@ impl<H: Host> Participant<H> {
         &self,
         key: &Key,
         bytes: u64,
-        act: impl Fn(&Space) -> Result<T, Unfit>,
+        act: impl Fn(&mut Held, &Space) -> Result<T, Unfit>,
     ) -> Result<T, Refused> {
         let max_record = self.region.geometry.max_record;
         let mut bytes = bytes;
@@ -97,8 +98,8 @@ impl<H: Host> Participant<H> {
         for _ in 0..ATTEMPTS {
             self.check_size(bytes)?;
             let space = self.reserve(self.class_for(key), LengthField::of(bytes as u32), Purpose::Write)?;
-            let result = self.lock(key.hash).map_err(Unfit::from).and_then(|held| {
-                let result = act(&space);
+            let result = self.lock(key.hash).map_err(Unfit::from).and_then(|mut held| {
+                let result = act(&mut held, &space);
                 self.unlock(held);
                 result
             });
@@ -120,13 +121,13 @@ impl<H: Host> Participant<H> {
             Probe::Hit(hit) if !hit.entry.is_mutable() && is_number(&hit.record) => return Ok(None),
             _ => {}
         }
-        let held = self.lock(key.hash)?;
+        let mut held = self.lock(key.hash)?;
         let result = match self.find_locked(key) {
             Ok(Some(hit)) if self.is_live(&hit.record) => {
                 if !is_number(&hit.record) {
                     Err(Refused::NotANumber)
                 } else if hit.entry.is_mutable() {
-                    self.add(&hit, addition).map(Some)
+                    self.add(&mut held, key, &hit, addition).map(Some)
                 } else {
                     Ok(None)
                 }
@@ -142,31 +143,41 @@ impl<H: Host> Participant<H> {
     }
 
     /// Adds to a number in a mutable record whose bucket is locked.
-    fn add(&self, hit: &Hit, addition: &Addition) -> Result<Sum, Refused> {
+    fn add(&self, held: &mut Held, key: &Key, hit: &Hit, addition: &Addition) -> Result<Sum, Refused> {
         let word = self.region.word(hit.record.value_at);
         let value = addition.to(f64::from_bits(word.load(Relaxed)))?;
-        let version = self.in_new_version(hit, || word.store(value.to_bits(), SeqCst));
+        let version = self.in_new_version(held, key, hit, || word.store(value.to_bits(), SeqCst));
         Ok(Sum { value, version, expiry: hit.record.expiry(&self.region) })
     }
 
-    /// Calls `store`, which changes a mutable record whose bucket is locked, and gives the record a new version. The version has
-    /// the CHANGING bit meanwhile, so that no reader takes the old value for that of the new version. A participant that dies
-    /// in between leaves the bit set, and the next change or [`Participant::settle_version`] stores a version without it.
+    /// Calls `store`, which changes the mutable record of `key` whose bucket is locked, and gives the record a new version. The
+    /// version has the CHANGING bit meanwhile, so that no reader takes the old value for that of the new version. A participant
+    /// that dies in between leaves the bit set, and the next change or [`Participant::settle_version`] stores a version without
+    /// it.
     ///
     /// Readers see the store of the bit, each store of `store`, which are SeqCst, and the store of the version in this order.
     /// They pair with three reads in `lookup`: an Acquire load of the version, `copy_out` of the value, which ends with a
     /// fence, and a second Acquire load of the version.
-    pub(crate) fn in_new_version(&self, hit: &Hit, store: impl FnOnce()) -> u64 {
+    pub(crate) fn in_new_version(&self, held: &mut Held, key: &Key, hit: &Hit, store: impl FnOnce()) -> u64 {
+        self.overtake(held, key.hash);
         let version = self.region.word(hit.record.version_at());
         let next = self.version();
         version.store(next | CHANGING, SeqCst);
         store();
         version.store(next, SeqCst);
         warm(&self.region, hit.entry_at, hit.entry);
+        self.ring(held);
         next
     }
 
-    fn increment_locked(&self, key: &Key, addition: &Addition, fresh: &Draft, space: &Space) -> Result<Sum, Unfit> {
+    fn increment_locked(
+        &self,
+        held: &mut Held,
+        key: &Key,
+        addition: &Addition,
+        fresh: &Draft,
+        space: &Space,
+    ) -> Result<Sum, Unfit> {
         for _ in 0..ATTEMPTS {
             let existing = self.find_locked(key)?;
             let live = existing.filter(|hit| self.is_live(&hit.record));
@@ -182,7 +193,7 @@ impl<H: Host> Participant<H> {
                 }
                 Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),
                 // Another participant has moved the number to a mutable record meanwhile. The reserved space stays dead.
-                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(hit, addition)?),
+                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(held, key, hit, addition)?),
                 Some(hit) => {
                     let sum = addition.to(f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)))?;
                     let expiry = hit.record.expiry(&self.region);
@@ -193,7 +204,9 @@ impl<H: Host> Participant<H> {
                     Sum { value: sum, version: fresh.version, expiry }
                 }
             };
+            self.overtake(held, key.hash);
             if self.put(key, space, EntryState::Mutable, existing.as_ref()) {
+                self.ring(held);
                 return Ok(sum);
             }
         }
@@ -230,7 +243,7 @@ impl<H: Host> Participant<H> {
         if matches!(probe(&self.region, key), Probe::Absent) {
             return Ok(false);
         }
-        self.rewrite(key, HEADER as u64, |space| self.touch_locked(key, expiry, space))
+        self.rewrite(key, HEADER as u64, |_, space| self.touch_locked(key, expiry, space))
     }
 
     fn touch_locked(&self, key: &Key, expiry: f64, space: &Space) -> Result<bool, Unfit> {

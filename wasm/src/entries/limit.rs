@@ -36,7 +36,7 @@ use crate::format::record::{Record, Space};
 use crate::index::entry::EntryState;
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, probe};
-use crate::participant::lock::Busy;
+use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed, SeqCst};
 
@@ -243,7 +243,7 @@ impl<H: Host> Participant<H> {
             Some(verdict) => verdict,
             None => {
                 let fresh = self.fresh_limit(tags);
-                self.rewrite(key, fresh.bytes(key), |space| self.limit_locked(key, rule, &fresh, space))?
+                self.rewrite(key, fresh.bytes(key), |held, space| self.limit_locked(held, key, rule, &fresh, space))?
             }
         };
         if verdict.allowed && !rule.peek {
@@ -262,11 +262,11 @@ impl<H: Host> Participant<H> {
         if !rule.peek && matches!(probe(&self.region, key), Probe::Absent) {
             return Ok(None);
         }
-        let held = self.lock(key.hash)?;
+        let mut held = self.lock(key.hash)?;
         let result = self.find_locked(key).map_err(Refused::from).and_then(|found| {
             let now = self.time_of_limits()?;
             match self.standing_limit(found.as_ref(), now)? {
-                Some(hit) => Ok(Some(self.judge_in_place(hit, rule, now))),
+                Some(hit) => Ok(Some(self.judge_in_place(&mut held, key, hit, rule, now))),
                 None if rule.peek => Ok(Some(rule.judge(State::fresh(now), now).0)),
                 None => Ok(None),
             }
@@ -297,14 +297,16 @@ impl<H: Host> Participant<H> {
         hit.record.expiry(&self.region)
     }
 
-    fn judge_in_place(&self, hit: &Hit, rule: &Rule, now: f64) -> Verdict {
+    fn judge_in_place(&self, held: &mut Held, key: &Key, hit: &Hit, rule: &Rule, now: f64) -> Verdict {
         let expiry = self.expiry_of(hit);
         let head = self.region.word(hit.record.value_at).load(Acquire);
         let counts = !has_expired(expiry, now) && head & ALGORITHM_MASK == rule.algorithm as u64;
         let state = if counts { self.state_of(&hit.record, head) } else { State::fresh(now) };
         let (verdict, next) = rule.judge(state, now);
         if let Some(next) = next {
-            self.in_new_version(hit, || self.store_limit(&hit.record, rule, head, next, &verdict, now, expiry));
+            self.in_new_version(held, key, hit, || {
+                self.store_limit(&hit.record, rule, head, next, &verdict, now, expiry)
+            });
         }
         verdict
     }
@@ -350,13 +352,20 @@ impl<H: Host> Participant<H> {
         self.region.word(record.value_at).store(head, SeqCst);
     }
 
-    fn limit_locked(&self, key: &Key, rule: &Rule, fresh: &Draft, space: &Space) -> Result<Verdict, Unfit> {
+    fn limit_locked(
+        &self,
+        held: &mut Held,
+        key: &Key,
+        rule: &Rule,
+        fresh: &Draft,
+        space: &Space,
+    ) -> Result<Verdict, Unfit> {
         for _ in 0..ATTEMPTS {
             let existing = self.find_locked(key)?;
             let now = self.time_of_limits()?;
             // Another participant has stored the limit meanwhile. The reserved space stays dead.
             if let Some(hit) = self.standing_limit(existing.as_ref(), now)? {
-                return Ok(self.judge_in_place(hit, rule, now));
+                return Ok(self.judge_in_place(held, key, hit, rule, now));
             }
             let (verdict, next) = rule.judge(State::fresh(now), now);
             let mut value = [0; LIMIT_BYTES as usize];
@@ -368,7 +377,9 @@ impl<H: Host> Participant<H> {
             self.write(space, key, &draft);
             space.shrink(&self.region, draft.bytes(key) as u32);
             self.renew(space);
+            self.overtake(held, key.hash);
             if self.put(key, space, EntryState::Mutable, existing.as_ref()) {
+                self.ring(held);
                 return Ok(verdict);
             }
         }

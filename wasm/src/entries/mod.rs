@@ -6,6 +6,7 @@ pub mod change;
 pub mod draft;
 pub mod large;
 pub mod limit;
+pub mod load;
 pub mod locked;
 pub mod placement;
 pub mod read;

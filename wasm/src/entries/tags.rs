@@ -12,7 +12,7 @@
 //! ```
 
 use crate::format::hash::{TAG, hash};
-use crate::format::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAG_NAME, MAX_TAGS, WORD};
+use crate::format::layout::{CLEAR_EPOCH_AT, INVALIDATIONS_AT, MAX_TAG, MAX_TAG_NAME, MAX_TAGS, WORD};
 use crate::format::record::{Record, TAG_BLOCK_HEADER, TAG_SNAPSHOT, words};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::SeqCst;
@@ -114,13 +114,16 @@ impl<H: Host> Participant<H> {
     pub fn invalidate(&self, tags: &[u8]) {
         for (_, name) in given(tags) {
             let at = self.region.geometry.tag_counter(self.counter_of(name));
-            self.region.word(at).fetch_add(1, SeqCst);
+            let sequence = self.region.word(INVALIDATIONS_AT).fetch_add(1, SeqCst).wrapping_add(1);
+            self.region.word(at).fetch_max(sequence, SeqCst);
         }
+        self.ring_all();
     }
 
     /// Makes every entry a miss, for all participants at once.
     pub fn clear(&self) {
         self.region.word(CLEAR_EPOCH_AT).fetch_add(1, SeqCst);
+        self.ring_all();
     }
 
     /// Takes new snapshots of the counters of an unpublished record's tags.
