@@ -7,10 +7,10 @@
 import { checkRule, type RateLimitOptions, type RateLimitResult } from "../coordinate/rate-limit.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
-import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
+import { listOf, Many } from "./many.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import {
@@ -26,7 +26,7 @@ import {
   type SetOptions,
 } from "./options.ts";
 import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, Stats } from "./types.ts";
-import { View } from "./view.ts";
+import { unreadable, View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
 const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
@@ -52,6 +52,7 @@ const markAsUncloneable: ((object: object) => void) | undefined = (
  */
 export class Cache<V = any, K extends Key = string> implements Disposable {
   readonly #view: View;
+  #many: Many | undefined;
 
   /** @internal */
   constructor(view: View) {
@@ -220,16 +221,35 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
 
   /**
    * Returns the values of many keys, in the order of the keys. The value is `undefined` for a key that is absent, and for one
-   * whose value cannot be read here.
+   * whose value cannot be read here. One pass reads all keys, which takes less time than as many calls of {@link get}.
+   *
+   * @throws {TypeError} naming the first of the keys that is neither a string nor bytes.
    */
   getMany(keys: Iterable<K>): (V | undefined)[] {
-    return Array.from(asIterable(keys, "keys"), (key) => {
-      try {
-        return this.get(key);
-      } catch (error) {
-        return unreadable(error);
-      }
-    });
+    return this.#readMany().values(listOf(keys)) as (V | undefined)[];
+  }
+
+  /**
+   * Returns the entries of many keys as {@link getEntry}, in the order of the keys; `undefined` as {@link getMany}.
+   *
+   * @throws {TypeError} as {@link getMany}.
+   */
+  getManyEntries(keys: Iterable<K>): (Entry<V> | undefined)[] {
+    return this.#readMany().entries(listOf(keys)) as (Entry<V> | undefined)[];
+  }
+
+  /**
+   * Returns whether each of many keys is present, in the order of the keys. Does not count as reads.
+   *
+   * @throws {TypeError} as {@link getMany}.
+   */
+  hasMany(keys: Iterable<K>): boolean[] {
+    return this.#readMany().presence(listOf(keys));
+  }
+
+  #readMany(): Many {
+    this.#many ??= new Many(this.#view);
+    return this.#many;
   }
 
   /**
@@ -469,11 +489,6 @@ export function openRegion<V, K extends Key>(
   isNew?: boolean,
 ): Cache<V, K> {
   return new Cache<V, K>(new View(new Opening(region, options, name, isNew), ROOT));
-}
-
-/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
-function unreadable(error: unknown): undefined {
-  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }
 
 /** Checks a version that was passed for comparison. */

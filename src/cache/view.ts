@@ -32,7 +32,7 @@ import {
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
@@ -63,7 +63,7 @@ export class View implements Source {
   readonly scope: Scope;
   /** Milliseconds that an entry lives when a store does not say: the default of the cache, or of a namespace. */
   readonly ttl: number;
-  readonly #near: Near | undefined;
+  readonly near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
   /** The key part of the area without the room for the scope's prefix. */
@@ -76,7 +76,7 @@ export class View implements Source {
     this.engine = opening.engine;
     this.scope = scope;
     this.ttl = ttl;
-    this.#near = opening.near;
+    this.near = opening.near;
     this.#codec = opening.options.codec;
     this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
   }
@@ -85,7 +85,7 @@ export class View implements Source {
 
   /** The value of a key, from the near cache if it is there; `undefined` for a miss. */
   get(key: Key): unknown {
-    const near = this.#near;
+    const near = this.near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
     return near.get(key, this);
   }
@@ -101,21 +101,26 @@ export class View implements Source {
     // The near cache needs the tags: it keeps their counters beside the value.
     const length = this.#lookup(written, near === undefined ? want : want | WANT_TAGS);
     if (length < 0) return undefined;
-    if (near === undefined || this.#large !== undefined) return this.#decode(length);
+    if (near === undefined || this.#large !== undefined) return this.decode(length);
     return near.keep(key as string, this.scope, length);
   }
 
-  /** The entry of a key. */
-  entry(key: Key): Entry<unknown> | undefined {
-    const { engine } = this;
+  /** The entry of a key. `want` are more flags of the engine's `get`. */
+  entry(key: Key, want = 0): Entry<unknown> | undefined {
     const written = this.writeKey(key);
     if (written < 0) return undefined;
-    const length = this.#lookup(written, WANT_VALUE | WANT_TAGS);
+    const length = this.#lookup(written, want | WANT_VALUE | WANT_TAGS);
     if (length < 0) return undefined;
+    return this.entryFound(length);
+  }
+
+  /** The entry that the engine has just found, with its tags. */
+  entryFound(length: number): Entry<unknown> {
+    const { engine } = this;
     // Decoding may run the user's code, which may use the cache and so overwrite the out part and the tags.
     const { version, expiry: expiresAt } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
-    return { value: this.#decode(length), version, expiresAt, tags };
+    return { value: this.decode(length), version, expiresAt, tags };
   }
 
   /**
@@ -150,8 +155,8 @@ export class View implements Source {
     return -1;
   }
 
-  /** Decodes the value that {@link View.#lookup} has found. */
-  #decode(length: number): unknown {
+  /** Decodes the value that the engine has just found, or {@link View.#lookup} in its chunks. */
+  decode(length: number): unknown {
     const { engine } = this;
     const large = this.#large;
     if (large !== undefined) this.#large = undefined;
@@ -398,7 +403,7 @@ export class View implements Source {
     this.opening.checkOpen();
     if (this.scope === ROOT) {
       this.engine.clear();
-      this.#near?.clear();
+      this.near?.clear();
     } else {
       // The hidden tag of this namespace.
       writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
@@ -518,4 +523,9 @@ function copyOf(bytes: Uint8Array, length: number): Uint8Array {
 
 function allocate(length: number): Uint8Array {
   return typeof Buffer === "function" ? Buffer.allocUnsafeSlow(length) : new Uint8Array(length);
+}
+
+/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
+export function unreadable(error: unknown): undefined {
+  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }

@@ -93,7 +93,7 @@ export const SEAT_THREAD = 12;
 export const AREAS_AT = 65536;
 
 /** Bytes of an area. The stack of the thread begins at its end and grows down. */
-export const AREA_BYTES = 163840;
+export const AREA_BYTES = 180224;
 
 /** Bytes of an area that are kept for the stack. */
 export const STACK_BYTES = 32768;
@@ -104,11 +104,26 @@ export const AREA_OUT = 8808;
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
 export const AREA_KEY = 8896;
 
+/** Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each. */
+export const AREA_GROUP = 13264;
+
+/** Where the slots of the group's keys lie in an area, in bytes. */
+export const AREA_SLOTS = 13648;
+
+/** Keys of a group. */
+export const GROUP = 32;
+
+/** Bytes of the longest key in a group, with the prefix of its namespace. */
+export const SLOT_KEY = 192;
+
+/** Bytes from one slot to the next. */
+export const SLOT_BYTES = 200;
+
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 13264;
+export const AREA_TAGS = 20048;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 58384;
+export const AREA_VALUE = 65168;
 
 /** Bytes of the out part. */
 export const OUT_BYTES = 88;

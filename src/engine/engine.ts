@@ -7,8 +7,10 @@ import type { Region } from "../memory/memory.ts";
 import { readableSize } from "../size.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 import {
+  AREA_GROUP,
   AREA_KEY,
   AREA_OUT,
+  AREA_SLOTS,
   AREA_TAGS,
   AREA_VALUE,
   CHUNKED,
@@ -26,7 +28,10 @@ import {
   COUNTER_RECLAIMS,
   COUNTER_SETS,
   DONE,
+  GROUP,
   INVALIDATIONS_AT,
+  KEY_KIND_BITS,
+  KEY_NAMESPACED,
   MAX_CLAIM_NAME,
   MAX_KEY,
   MAX_TAGS,
@@ -57,6 +62,8 @@ import {
   SEGMENT_STATE,
   SEGMENT_USED,
   SEGMENT_WORDS,
+  SLOT_BYTES,
+  SLOT_KEY,
   TAG_BLOCK_HEADER,
   TAG_SNAPSHOT,
   TAGS_BYTES,
@@ -127,6 +134,11 @@ export class Engine {
   readonly key: Uint8Array;
   /** The tags part: tags are written to it before a call, and the tag block is read from it after {@link get}. */
   readonly tags: Uint8Array;
+  /**
+   * The number of the group of lookups that {@link beginGroup} has begun. While it is the same, the slots hold the keys of that
+   * group.
+   */
+  group = 0;
   /** The value part: values are written to it before a call, and read from it after {@link get}. */
   readonly value: Uint8Array;
   /** Most bytes of key, tags and value together in one record. A larger value is stored in chunks. */
@@ -160,6 +172,8 @@ export class Engine {
   readonly seat: number;
 
   readonly #out64: Float64Array;
+  /** The keys of a group, as they are passed. */
+  readonly #groupKeys: Uint32Array;
   /** The tags part in words of four bytes: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
   /** The counters of all tags of the region, two words of four bytes each. */
@@ -214,6 +228,7 @@ export class Engine {
     this.value = bytes(area + AREA_VALUE, VALUE_BYTES);
     this.out = new Int32Array(buffer, area + AREA_OUT, OUT_BYTES / 4);
     this.#out64 = new Float64Array(buffer, area + AREA_OUT, OUT_BYTES / 8);
+    this.#groupKeys = new Uint32Array(buffer, area + AREA_GROUP, GROUP);
     this.#block = new Int32Array(buffer, area + AREA_TAGS, TAGS_BYTES / 4);
     this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * 2);
     this.maxInline = x.max_inline(region.size);
@@ -405,6 +420,43 @@ export class Engine {
   get(key: number, want: number): number {
     this.#enter();
     const length = this.#exports.get(this.#area, key, want);
+    if (this.#clockError !== undefined) this.#settle();
+    return length;
+  }
+
+  /** The slots for the keys of a group, each without its first `skip` bytes. */
+  slots(skip: number): Uint8Array[] {
+    const at = this.#area + AREA_SLOTS;
+    const slot = (_: unknown, i: number) =>
+      new Uint8Array(this.#groupKeys.buffer, at + i * SLOT_BYTES + skip, SLOT_KEY - skip);
+    return Array.from({ length: GROUP }, slot);
+  }
+
+  /** Begins a group of lookups: its keys are written to the slots next. Ends the group before. Returns {@link group}. */
+  beginGroup(): number {
+    return ++this.group;
+  }
+
+  /** Tells the key that was written to slot `i`, as {@link get} takes it; negative when it did not fit. */
+  putInGroup(i: number, key: number): void {
+    this.#groupKeys[i] = key;
+  }
+
+  /** Whether slot `i` holds a key. */
+  isInGroup(i: number): boolean {
+    return (this.#groupKeys[i] as number) <= (SLOT_KEY << KEY_KIND_BITS) + KEY_NAMESPACED;
+  }
+
+  /** Waits for the memory of the first `count` keys of the group together. {@link getInGroup} follows for each. */
+  prefetchGroup(count: number): void {
+    this.#enter();
+    this.#exports.prefetch_group(this.#area, count);
+  }
+
+  /** As {@link get}, for the key in slot `i`. */
+  getInGroup(i: number, want: number): number {
+    this.#enter();
+    const length = this.#exports.get_in_group(this.#area, i, want);
     if (this.#clockError !== undefined) this.#settle();
     return length;
   }

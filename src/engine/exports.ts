@@ -75,6 +75,10 @@ export interface Exports {
    */
   get(address: number, key: number, want: number): number;
   /**
+   * As [`get`], for key number `i` of the group part.
+   */
+  get_in_group(address: number, i: number, want: number): number;
+  /**
    * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum, its version and its expiry are in the
    * out part.
    */
@@ -124,6 +128,11 @@ export interface Exports {
    * Participants that are attached now.
    */
   participants(address: number): number;
+  /**
+   * Begins lookups of the first `count` keys of the group part: hashes them, and waits for their buckets and records together.
+   * [`get_in_group`] follows for each.
+   */
+  prefetch_group(address: number, count: number): void;
   /**
    * Copies chunk `number` of this version of the key to the value part: its length, or -1 when that version is gone.
    */

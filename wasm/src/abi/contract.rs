@@ -10,13 +10,13 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::abi::area::{self, Area, Out, OutStamp};
+use crate::abi::area::{self, Area, Group, Out, OutStamp};
 use crate::coordinate::{claims, locks};
 use crate::entries::{change, limit, read, tags};
 use crate::format::layout::{self, Class, Counter, WORD};
 use crate::format::record;
 use crate::format::segment::Phase;
-use crate::index::key;
+use crate::index::{key, prefetch};
 
 /// Defines constants, and lists each with its group, its name and its doc comment.
 macro_rules! contract {
@@ -98,6 +98,16 @@ contract! {
         AREA_OUT: u32 = offset_of!(Area, out) as u32;
         /// Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes.
         AREA_KEY: u32 = offset_of!(Area, key) as u32;
+        /// Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each.
+        AREA_GROUP: u32 = offset_of!(Area, group) as u32;
+        /// Where the slots of the group's keys lie in an area, in bytes.
+        AREA_SLOTS: u32 = (offset_of!(Area, group) + offset_of!(Group, slots)) as u32;
+        /// Keys of a group.
+        GROUP: u32 = prefetch::GROUP as u32;
+        /// Bytes of the longest key in a group, with the prefix of its namespace.
+        SLOT_KEY: u32 = (area::SLOT_WORDS as u32 - 1) * 8;
+        /// Bytes from one slot to the next.
+        SLOT_BYTES: u32 = area::SLOT_WORDS as u32 * 8;
         /// Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`.
         AREA_TAGS: u32 = offset_of!(Area, tags) as u32;
         /// Where the value part lies in an area, in bytes; it has `VALUE_BYTES`.

@@ -2,8 +2,7 @@
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::abi::area::Javascript;
-use crate::abi::area::{KEY_KIND_BITS, call};
+use crate::abi::area::{Call, Javascript, KEY_KIND_BITS, call};
 use crate::abi::contract::{
     ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_LIMIT, NOT_A_NUMBER, OUT_OF_RANGE, OVERTAKEN,
     PRESENT, RING, TOO_LARGE, UNEXPECTED, VERSION,
@@ -11,8 +10,10 @@ use crate::abi::contract::{
 use crate::entries::change::Addition;
 use crate::entries::draft::Draft;
 use crate::entries::limit::Rule;
+use crate::entries::read::Found;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
+use crate::index::prefetch::prefetch;
 use crate::participant::participant::Participant;
 
 /// Turns the number of an expectation, and a version or a token, into the expectation.
@@ -68,7 +69,32 @@ pub fn find(address: u32, key: u32) -> bool {
 pub fn get(address: u32, key: u32, want: u32) -> i32 {
     let mut call = call(address);
     // SAFETY: both parts of the area are large enough and aligned.
-    match unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) } {
+    let found = unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) };
+    put_found(&mut call, found)
+}
+
+/// Begins lookups of the first `count` keys of the group part: hashes them, and waits for their buckets and records together.
+/// [`get_in_group`] follows for each.
+#[wasm_bindgen]
+pub fn prefetch_group(address: u32, count: u32) {
+    let mut call = call(address);
+    let me = call.me;
+    prefetch(&me.region, call.hash_group(count));
+}
+
+/// As [`get`], for key number `i` of the group part.
+#[wasm_bindgen]
+pub fn get_in_group(address: u32, i: u32, want: u32) -> i32 {
+    let mut call = call(address);
+    // SAFETY: both parts of the area are large enough and aligned.
+    let found = unsafe { call.me.get(&call.group_key(i), want, call.value, call.tags.cast()) };
+    put_found(&mut call, found)
+}
+
+/// Writes the answer of a lookup to the out part.
+#[inline(always)]
+fn put_found(call: &mut Call, found: Option<Found>) -> i32 {
+    match found {
         Some(found) => {
             call.out.value_type = found.value_type as u32 | if found.chunked { CHUNKED } else { 0 };
             call.out.word = found.tags;
