@@ -15,6 +15,7 @@ export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
+  KeysOptions,
   NamespaceOptions,
   OpenOptions,
   SetOptions,

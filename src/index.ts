@@ -14,6 +14,7 @@ export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
+  KeysOptions,
   NamespaceOptions,
   OpenOptions,
   SetOptions,

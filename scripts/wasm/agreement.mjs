@@ -172,8 +172,19 @@ function checkKeys(contract, me) {
   }
   demand(x.census(area) === 4 && me.out32[OUT_WORD] === 1, "keys in a namespace are of another kind");
   key.fill(0);
-  demand(x.next(area, 0) >= 0 && key[2] === 9, "the next key is put elsewhere");
+  // The beginning of all keys of one kind, and then of none.
+  const beginning = new Uint32Array(me.tags.buffer, me.tags.byteOffset, 3);
+  beginning.set([contract.KEY_BYTES, 0, 0]);
+  demand(x.next(area, 0, 1) >= 0 && key[2] === 9, "the next key is put elsewhere");
   demand(me.out32[OUT_WORD] >> KEY_KIND_BITS === 3, "the next key has another length");
+  beginning.set([(4 << KEY_KIND_BITS) | contract.KEY_BYTES, 0, 0]);
+  demand(x.next(area, 0, 1) === -1, "the beginning of a key is read elsewhere");
+  const last = contract.GROUP - 1;
+  const slot = area + contract.AREA_SLOTS + last * contract.SLOT_BYTES;
+  me.bytes.fill(9, slot, slot + 3).fill(8, slot + 3, slot + contract.SLOT_KEY);
+  me.memory32[(area + contract.AREA_GROUP) / 4 + last] = (3 << KEY_KIND_BITS) | contract.KEY_BYTES;
+  x.prefetch_group(area, contract.GROUP);
+  demand(x.get_in_group(area, last, WANT_QUIET) === 8, "a key of a group lies elsewhere");
 }
 
 /** What a change expects to find, and what comes of it. */

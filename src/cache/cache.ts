@@ -20,6 +20,7 @@ import {
   checkStore,
   checkTtl,
   type IncrementOptions,
+  type KeysOptions,
   type NamespaceOptions,
   over,
   type Resolved,
@@ -398,9 +399,15 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    * Iterates over the keys, in no particular order. Iteration is weakly consistent: an entry that exists during the whole
    * iteration, and is not overwritten meanwhile, is seen exactly once. An entry that is stored, overwritten, removed or
    * evicted meanwhile may be seen or not.
+   *
+   * With a `prefix` only over the keys that begin with it: strings that begin with a string, bytes that begin with bytes.
+   * Other keys cost a glance at their first bytes.
+   *
+   * @throws {TypeError} when the prefix is neither a string nor bytes.
    */
-  keys(): Generator<K, undefined, undefined> {
-    return this.#view.keys() as Generator<K, undefined, undefined>;
+  keys(options?: KeysOptions<K>): Generator<K, undefined, undefined> {
+    const { prefix } = checkOptions<KeysOptions<K>>(options, ["prefix"]);
+    return this.#view.keys(prefix) as Generator<K, undefined, undefined>;
   }
 
   /** Iterates over the values, as {@link entries}. */
@@ -409,8 +416,12 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /** Iterates over pairs of key and value, as {@link keys}. Entries whose values cannot be read here are left out. */
-  *entries(): Generator<[K, V], undefined, undefined> {
-    for (const key of this.keys()) {
+  entries(options?: KeysOptions<K>): Generator<[K, V], undefined, undefined> {
+    return this.#pairs(this.keys(options));
+  }
+
+  *#pairs(keys: Iterable<K>): Generator<[K, V], undefined, undefined> {
+    for (const key of keys) {
       let value: V | undefined;
       try {
         value = this.#view.read(key, WANT_VALUE | WANT_QUIET) as V | undefined;

@@ -9,6 +9,7 @@ import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
 import { describe } from "../values/describe.ts";
 import { requireEncoding } from "../values/runtime.ts";
+import type { Key } from "./types.ts";
 
 export { checkOptions };
 
@@ -88,6 +89,12 @@ export interface NamespaceOptions {
    * default is that of the namespace or the cache around it.
    */
   ttl?: number | undefined;
+}
+
+/** Which keys are iterated over. */
+export interface KeysOptions<K extends Key = Key> {
+  /** What the keys begin with; by default all keys. */
+  prefix?: K | undefined;
 }
 
 /** How a number is counted. */

@@ -34,6 +34,7 @@ import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
 import { busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
+import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
@@ -431,33 +432,43 @@ export class View implements Source {
 
   // ---- walking
 
-  /** The keys of the scope, in no order. */
-  *keys(): Generator<Key, void, undefined> {
-    const { engine, opening } = this;
-    for (let cursor = 0; ; ) {
-      opening.checkOpen();
-      engine.clock = opening.options.now;
-      const way = engine.next(cursor);
-      if (way < 0) return;
-      cursor = way + 1;
-      const { keyWord } = engine;
-      const key = this.#ownKey(keyKind(keyWord), keyLength(keyWord));
-      if (key !== undefined) yield key;
+  /** The keys of the scope that begin with the prefix, in no order; without a prefix all keys. @throws as {@link beginningsOf}. */
+  keys(prefix?: Key): Generator<Key, void, undefined> {
+    return this.#walk(beginningsOf(this.scope, prefix));
+  }
+
+  *#walk(beginnings: Beginnings): Generator<Key, void, undefined> {
+    const { text } = beginnings;
+    for (let way = this.#next(0, beginnings); way >= 0; way = this.#next(way + 1, beginnings)) {
+      const key = this.#ownKey();
+      if (key !== undefined && (text === undefined || (key as string).startsWith(text))) yield key;
     }
   }
 
-  /** The key in the area without the scope's prefix; `undefined` when it is in another scope. */
-  #ownKey(kind: number, length: number): Key | undefined {
+  /** How many keys the scope has. */
+  count(): number {
+    const beginnings = beginningsOf(this.scope, undefined);
+    let count = 0;
+    for (let way = this.#next(0, beginnings); way >= 0; way = this.#next(way + 1, beginnings)) count++;
+    return count;
+  }
+
+  #next(cursor: number, { block, count }: Beginnings): number {
+    const { engine, opening } = this;
+    opening.checkOpen();
+    engine.clock = opening.options.now;
+    engine.tags.set(block);
+    return engine.next(cursor, count);
+  }
+
+  /** The key in the area without the scope's prefix; `undefined` when it is no key, because the memory is damaged. */
+  #ownKey(): Key | undefined {
+    const { key: area, keyWord } = this.engine;
     const { prefix } = this.scope;
-    const area = this.engine.key;
-    const own = length - prefix.length;
+    const own = keyLength(keyWord) - prefix.length;
     if (own < 0 || own > KEY_LIMIT) return undefined;
-    // `KeyCodec.read` does not know the key kind of namespaces: it returns `undefined`, which is right here.
-    if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
-    if (kind !== KEY_NAMESPACED) return undefined;
-    // The first byte of the area is the key kind of the own key, so the comparison begins after it.
-    for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
-    return this.#keys.read(area[0] as number, area, prefix.length, own);
+    const kind = this.scope === ROOT ? keyKind(keyWord) : (area[0] as number);
+    return this.#keys.read(kind, area, prefix.length, own);
   }
 
   /**

@@ -842,12 +842,12 @@ export class Engine {
   }
 
   /**
-   * The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}, its length and
-   * key kind in {@link keyWord}.
+   * The way of the first live entry at or after `cursor` whose key begins with one of the `count` beginnings in {@link tags}, or
+   * -1 when there is none. Its key is in {@link key}, its length and key kind in {@link keyWord}.
    */
-  next(cursor: number): number {
+  next(cursor: number, count: number): number {
     this.#enter();
-    const way = this.#exports.next(this.#area, cursor);
+    const way = this.#exports.next(this.#area, cursor, count);
     this.#settle();
     return way;
   }

@@ -106,10 +106,10 @@ export interface Exports {
    */
   max_value(size: number): number;
   /**
-   * The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
-   * in the out part.
+   * The way of the next live entry at or after `cursor` whose key begins with one of the `count` beginnings in the tags part, or
+   * -1 behind the last one. Its key is in the key part, its key word in the out part.
    */
-  next(address: number, cursor: number): number;
+  next(address: number, cursor: number, count: number): number;
   /**
    * Takes a seat from the list of those that the host has to ring: -1 when the list is empty.
    */

@@ -1,6 +1,6 @@
 /** The part of the conformance suite about entries: storing, changing, counting, expiring, tags and namespaces. */
 
-import type { IncrementOptions } from "cache-machine";
+import type { IncrementOptions, Key } from "cache-machine";
 import { ok, same, throws } from "./assert.ts";
 import type { Define } from "./conformance.ts";
 import { text } from "./samples.ts";
@@ -70,6 +70,99 @@ export function asMap(check: Define): void {
     for (const one of cache.keys()) for (const two of cache.keys()) pairs.push(`${one}${two}`);
     same(pairs.sort(), ["aa", "ab", "ba", "bb"]);
     ok(first === "a" || first === "b", "a key");
+  });
+
+  check("getMany, getManyEntries and hasMany read hundreds of keys of all sorts in one pass", ({ cache, another }) => {
+    const other = another();
+    const part = other.namespace("part");
+    for (const view of [cache, part]) {
+      const keys: Key[] = [];
+      const expected: unknown[] = [];
+      for (let i = 0; i < 250; i++) {
+        const all: Key[] = [
+          `key ${i}`,
+          "x".repeat(i * 3),
+          Uint8Array.of(i, 1),
+          `\ud800 ${i}`,
+          `é ${i}`,
+          "k".repeat(4097),
+        ];
+        const key = all[i % all.length] as Key;
+        const value = [i, `value ${i}`, { i }, text(i === 77 ? 100_000 : i, i)][i % 4];
+        const isStored = i % 7 !== 0 && i % all.length !== 5;
+        if (isStored) view.set(key, value, { tags: [`${i % 3}`], ttl: 1000 + i });
+        keys.push(key);
+        expected.push(isStored ? value : undefined);
+      }
+      for (const reader of [view, view === cache ? other : cache.namespace("part")]) {
+        for (let round = 0; round < 3; round++) {
+          same(reader.getMany(keys), expected);
+          same(
+            reader.hasMany(keys),
+            expected.map((value) => value !== undefined),
+          );
+          same(
+            reader.getManyEntries(keys),
+            keys.map((key) => reader.getEntry(key)),
+          );
+        }
+      }
+      view.clear();
+      same(new Set(other.getMany(keys)), new Set([undefined]));
+    }
+  });
+
+  check("a wrong key among many is a TypeError that names its place", ({ cache }) => {
+    cache.set("a", 1);
+    for (const call of [cache.getMany, cache.getManyEntries, cache.hasMany]) {
+      throws(() => call.call(cache, ["a", "a", 5 as never]), "TypeError", "keys[2]:");
+      throws(() => call.call(cache, [undefined as never]), "TypeError", "keys[0]:");
+    }
+  });
+
+  check("keys and entries with a prefix find the keys that begin with it, and no others", ({ cache }) => {
+    const part = cache.namespace("part");
+    const keys: Key[] = [
+      "user:1",
+      "user:22",
+      "users",
+      "use",
+      "",
+      "\ud83d\ude00",
+      "\ud83d",
+      "\ud83dx",
+      "é",
+      "\ud800user:",
+    ];
+    keys.push(Uint8Array.of(1, 2), Uint8Array.of(1), new Uint8Array(0), new TextEncoder().encode("user:1"));
+    for (const view of [cache, part]) for (const [i, key] of keys.entries()) view.set(key, i);
+    part.namespace("deeper").set("user:1", "deeper");
+    const found = (prefix: Key): unknown[] => {
+      const listed = [...part.keys({ prefix })].map((key) => part.get(key) as number);
+      const pairs = [...cache.entries({ prefix })].map(([, value]) => value as number);
+      same(
+        pairs.sort((a, b) => a - b),
+        listed.sort((a, b) => a - b),
+      );
+      return listed;
+    };
+    same(found("user:"), [0, 1]);
+    same(found("user"), [0, 1, 2]);
+    same(found(""), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    same(found("\ud83d"), [5, 6, 7]);
+    same(found("\ud83d\ude00"), [5]);
+    same(found("\ud800"), [9]);
+    same(found("\ud800u"), [9]);
+    same(found("\ude00"), []);
+    same(found("user:1".padEnd(5000)), []);
+    same(found(Uint8Array.of(1)), [10, 11]);
+    same(found(new Uint8Array(0)), [10, 11, 12, 13]);
+    same(found(new TextEncoder().encode("us")), [13]);
+    same([...cache.keys({ prefix: undefined })].length, keys.length);
+    same([cache.size, part.size], [keys.length, keys.length]);
+    throws(() => cache.keys({ prefix: 5 as never }), "TypeError", "prefix:");
+    throws(() => cache.entries({ prefix: null as never }), "TypeError", "prefix:");
+    throws(() => cache.keys({ match: "user" } as never), "TypeError", "prefix");
   });
 
   check("getMany and setMany take any iterable and keep the order", ({ cache }) => {

@@ -157,7 +157,7 @@ test("every member of Cache is used by an operation of the model", () => {
     { seed: 1, numRuns: 1 },
   );
   expect(new Set(all.map(({ op }) => op))).toEqual(new Set(Object.keys(OPERATIONS)));
-  replay({ reach: "threads", size: 8 * MIB, lossy: false }, all, false, used);
+  replay({ reach: "threads", size: 16 * MIB, lossy: false }, all, false, used);
   const cache = everything.createCache({ size: MIB });
   const members = Reflect.ownKeys(Object.getPrototypeOf(cache)).filter((name) => name !== "constructor");
   cache.close();

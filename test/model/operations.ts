@@ -14,6 +14,7 @@ import {
   incrementOptions,
   key,
   path,
+  prefix,
   type Recipe,
   type ReopenOptions,
   recipe,
@@ -100,11 +101,15 @@ function get(turn: Turn, key: Key): unknown {
 }
 
 function getEntry(turn: Turn, key: Key): Entry<unknown> | undefined {
-  const entry = turn.cache.getEntry(key);
-  const known = checkRead(turn, key, entry?.value, "getEntry");
+  return checkEntry(turn, key, turn.cache.getEntry(key), "getEntry");
+}
+
+/** Checks an entry that the cache has returned for a key, and returns it. */
+function checkEntry(turn: Turn, key: Key, entry: Entry<unknown> | undefined, what: string): Entry<unknown> | undefined {
+  const known = checkRead(turn, key, entry?.value, what);
   if (entry === undefined || known === undefined) return undefined;
-  same([entry.expiresAt, entry.tags], [known.expiresAt, known.tags], "getEntry: expiry and tags");
-  turn.model.checkVersion(known, entry.version, "getEntry");
+  same([entry.expiresAt, entry.tags], [known.expiresAt, known.tags], `${what}: expiry and tags`);
+  turn.model.checkVersion(known, entry.version, what);
   return entry;
 }
 
@@ -413,12 +418,17 @@ function clear({ model, path, cache }: Turn): void {
 // ---- walks ---------------------------------------------------------------------------------------------------------
 
 /** Checks the keys of a walk: all that are present, and none twice. */
-function checkWalk({ model, path }: Turn, keys: readonly Key[], what: string): void {
+function checkWalk(turn: Turn, keys: readonly Key[], what: string): void {
+  checkListed(turn, keys, () => true, what);
+}
+
+/** As {@link checkWalk}, for a walk that finds only some keys. */
+function checkListed({ model, path }: Turn, keys: readonly Key[], finds: (key: Key) => boolean, what: string): void {
   const listed = new Set(keys.map((key) => name(path, key)));
   same(listed.size, keys.length, `${what}: some keys come twice`);
   for (const key of keys) model.settle(path, key, true, `${what}: ${String(key).slice(0, 20)}`);
   for (const entry of model.live(path))
-    if (!listed.has(name(path, entry.key))) model.settle(path, entry.key, false, what);
+    if (finds(entry.key) && !listed.has(name(path, entry.key))) model.settle(path, entry.key, false, what);
 }
 
 /** Checks the entries of a walk. */
@@ -470,6 +480,7 @@ function agree(turn: Turn, { key }: OfKey): void {
   const listed = [...cache.keys()].some((other) => name(path, other) === name(path, key));
   same(listed, present, "keys agrees with has");
   same(cache.getMany([key])[0] !== undefined, present, "getMany agrees with has");
+  same(cache.hasMany([key]), [present], "hasMany agrees with has");
   turn.world.counts[present ? "hits" : "misses"]++;
 }
 
@@ -502,6 +513,33 @@ export const OPERATIONS: Record<string, Operation> = {
     const asked = [...new Set(keys)];
     same(values.length, asked.length, "getMany");
     for (const [i, key] of asked.entries()) checkRead(turn, key, values[i], "getMany");
+  }),
+  getManyEntries: operation<{ keys: Key[] }>(2, { keys: shortKeys }, (turn, { keys }) => {
+    const entries = turn.cache.getManyEntries(keys);
+    same(entries.length, keys.length, "getManyEntries");
+    for (const [i, key] of keys.entries()) checkEntry(turn, key, entries[i], "getManyEntries");
+  }),
+  hasMany: operation<{ keys: Key[] }>(2, { keys: shortKeys }, ({ cache, model, path }, { keys }) => {
+    const present = cache.hasMany(keys);
+    same(present.length, keys.length, "hasMany");
+    for (const [i, key] of keys.entries()) model.settle(path, key, present[i] as boolean, "hasMany");
+  }),
+  prefix: operation<{ prefix: Key }>(3, { prefix }, (turn, { prefix }) => {
+    const { cache, model, path } = turn;
+    const begins = (key: Key): boolean =>
+      typeof key === "string"
+        ? typeof prefix === "string" && key.startsWith(prefix)
+        : typeof prefix !== "string" && Buffer.from(prefix).equals(key.subarray(0, prefix.length));
+    const keys = [...cache.keys({ prefix })];
+    ok(keys.every(begins), "keys: one does not begin with the prefix");
+    checkListed(turn, keys, begins, "keys with a prefix");
+    const pairs = [...cache.entries({ prefix })];
+    same(
+      pairs.map(([key]) => name(path, key)).sort(),
+      keys.map((key) => name(path, key)).sort(),
+      "entries with a prefix",
+    );
+    for (const [key, value] of pairs) same(value, model.at(path, key)?.value(), "entries with a prefix");
   }),
   set: operation<Storing>(12, storing, set),
   setMany: operation<{ keys: Key[]; value: Recipe; options: SetOptions | undefined; own: (SetOptions | undefined)[] }>(

@@ -583,6 +583,8 @@ describe("ERR_CLOSED", () => {
     ["compareAndSet", (cache) => cache.compareAndSet("a", 0, 1)],
     ["update", (cache) => cache.update("a", () => 1)],
     ["getMany", (cache) => cache.getMany(["a"])],
+    ["getManyEntries", (cache) => cache.getManyEntries(["a"])],
+    ["hasMany", (cache) => cache.hasMany(["a"])],
     ["setMany", (cache) => cache.setMany([["a", 1]])],
     ["increment", (cache) => cache.increment("a")],
     ["decrement", (cache) => cache.decrement("a")],

@@ -50,7 +50,7 @@ pub use format::layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_
 pub use format::record::Place;
 pub use format::region::Region;
 pub use format::segment::Phase;
-pub use index::key::Key;
+pub use index::key::{Beginning, Key};
 pub use participant::lock::Busy;
 pub use participant::participant::{Host, Participant};
 pub use participant::recover::{Mismatch, format, inspect};

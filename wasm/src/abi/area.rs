@@ -30,7 +30,7 @@ use crate::entries::read::Stamp;
 use crate::entries::tags::{Block, MAX_BLOCK};
 use crate::format::hash::hash;
 use crate::format::layout::{MAX_KEY, MAX_RECORD, MAX_VALUE};
-use crate::index::key::Key;
+use crate::index::key::{Beginning, Key};
 use crate::index::prefetch::GROUP;
 use crate::participant::participant::{Host, Participant};
 
@@ -165,6 +165,9 @@ impl Drop for Call<'_> {
     }
 }
 
+/// The most beginnings of keys for one walk: one for each kind of key.
+pub const MAX_BEGINNINGS: usize = 3;
+
 const KIND_MASK: u32 = (1 << KEY_KIND_BITS) - 1;
 
 fn length_in_slot(key: u32) -> u32 {
@@ -242,6 +245,24 @@ impl Call<'_> {
     pub fn tags(&self) -> &'static [u8] {
         // SAFETY: the whole tags part is initialised memory, and stays as it is during the call.
         unsafe { slice::from_raw_parts(self.tags.cast::<u8>(), TAGS_BYTES) }
+    }
+
+    /// The first beginnings in the tags part: for each its key word in eight bytes, and its bytes, filled up to whole words.
+    pub fn beginnings(&self, count: u32) -> ([Beginning<'static>; MAX_BEGINNINGS], usize) {
+        // SAFETY: as in `tags`.
+        let mut rest: &[u64] = unsafe { slice::from_raw_parts(self.tags, TAGS_BYTES / 8) };
+        let mut beginnings = [Beginning { kind: 0, length: 0, words: &[] }; MAX_BEGINNINGS];
+        let count = (count as usize).min(MAX_BEGINNINGS);
+        for beginning in beginnings.iter_mut().take(count) {
+            let Some((key, after)) = rest.split_first() else {
+                break;
+            };
+            let length = (*key as u32 >> KEY_KIND_BITS).min(MAX_KEY);
+            let words;
+            (words, rest) = after.split_at((length as usize).div_ceil(8).min(after.len()));
+            *beginning = Beginning { kind: *key as u32 & KIND_MASK, length, words };
+        }
+        (beginnings, count)
     }
 
     /// Builds the tag block from the tags part; an empty one unless `tagged`.

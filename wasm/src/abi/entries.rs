@@ -213,13 +213,14 @@ pub fn invalidate(address: u32) -> i32 {
     with_ring(call.me, DONE)
 }
 
-/// The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
-/// in the out part.
+/// The way of the next live entry at or after `cursor` whose key begins with one of the `count` beginnings in the tags part, or
+/// -1 behind the last one. Its key is in the key part, its key word in the out part.
 #[wasm_bindgen]
-pub fn next(address: u32, cursor: u32) -> i32 {
+pub fn next(address: u32, cursor: u32, count: u32) -> i32 {
     let call = call(address);
+    let (beginnings, count) = call.beginnings(count);
     // SAFETY: the key part has room for any key.
-    match unsafe { call.me.next(cursor, call.key.cast()) } {
+    match unsafe { call.me.next(cursor, &beginnings[..count], call.key.cast()) } {
         Some((way, length, kind)) => {
             call.out.word = length << KEY_KIND_BITS | kind;
             way as i32
