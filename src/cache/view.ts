@@ -10,6 +10,7 @@
  */
 
 import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
+import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -32,14 +33,14 @@ import {
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { badData, busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
-import { readTags, writeTags } from "../values/tags.ts";
+import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
 import { type Counting, checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key } from "./types.ts";
@@ -58,7 +59,7 @@ const NUMBER_BYTES = 8;
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source {
+export class View implements Source, Scoped {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
@@ -399,6 +400,17 @@ export class View implements Source {
     this.engine.invalidate();
   }
 
+  /**
+   * A text that changes with each invalidation of a tag of the scope, and with each `clear` of the scope or of one around it.
+   *
+   * @throws {TypeError} and {RangeError} for a wrong tag.
+   */
+  invalidations(tag: string): string {
+    const { engine, scope } = this;
+    writeTags(engine.tags, [tag], scope.tagPrefix, scope.hidden);
+    return `${engine.clearEpoch} ${engine.tagChanges()}`;
+  }
+
   /** Makes every entry of the scope a miss. */
   clear(): void {
     this.opening.checkOpen();
@@ -516,8 +528,15 @@ export class View implements Source {
   }
 }
 
-/** Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one. */
+/**
+ * Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one.
+ *
+ * @throws {CacheError} `ERR_DATA` when tags are to be kept that are damaged.
+ */
 function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+  if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {
+    throw badData("keepTags: the tags of the entry are damaged. Store it with other tags, or delete it.");
+  }
   return {
     ttl: how.ttl,
     expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,

@@ -97,6 +97,11 @@ export interface Exports {
    */
   limit(address: number, key: number, algorithm: number, limit: number, window: number, burst: number, cost: number, peek: number, tagged: number): number;
   /**
+   * Registers this participant as one that waits for changes of its lock: the class as of `wait`, -1 busy, or -2 when the lock is not
+   * its own any more.
+   */
+  listen(address: number, number: number, token: number): number;
+  /**
    * Most bytes of key, tags and value together in one record of a region of `size` bytes; a larger value is written in
    * chunks.
    */
@@ -129,6 +134,11 @@ export interface Exports {
    */
   participants(address: number): number;
   /**
+   * If the lock whose name is the key is free, rings the first who waits for it: 1 when there is one that has not been rung, 0 when
+   * not, or `BUSY`.
+   */
+  pass_lock(address: number, key: number): number;
+  /**
    * Begins lookups of the first `count` keys of the group part: hashes them, and waits for their buckets and records together.
    * [`get_in_group`] follows for each.
    */
@@ -147,6 +157,10 @@ export interface Exports {
    * Frees a claim of this participant: `DONE`, or `UNEXPECTED` when it was not its own any more.
    */
   release(address: number, number: number, token: number): number;
+  /**
+   * Frees a lock of this participant, or a request for one: `RELEASED_…`.
+   */
+  release_lock(address: number, number: number, token: number): number;
   /**
    * Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
    * expected, -1 busy.
@@ -172,6 +186,10 @@ export interface Exports {
    * Whether a claim stands: 0 it is gone, 1 it stands, 2 it was overtaken.
    */
   stands(address: number, number: number, token: number): number;
+  /**
+   * A number that grows with each change of the counters of the tags in the tags part.
+   */
+  tag_changes(address: number): number;
   /**
    * How many counters of tags the region has, a power of two.
    */

@@ -6,7 +6,8 @@
  * The subject may be one part of a cache, such as a namespace, while others use the rest.
  */
 
-import type { Cache, CacheOptions } from "cache-machine";
+import type { Cache, CacheOptions, Key } from "cache-machine";
+import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
@@ -14,7 +15,7 @@ import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-
 /** The cache under test, or a part of it that only this run uses. */
 export interface Subject {
   /** Opens the cache once more. Each check closes what it has opened. */
-  open(options?: CacheOptions): Cache;
+  open(options?: CacheOptions): Cache<any, Key>;
   /** Length of the longest value to store, in bytes. The cache has room for at least eight of them. */
   readonly largest: number;
   /** The expected `reach`. */
@@ -24,36 +25,42 @@ export interface Subject {
 /** One promise of the cache, and the function that checks it. */
 export interface Check {
   readonly name: string;
-  run(): void;
+  /** A check of something that waits returns a promise. */
+  run(): void | Promise<void>;
 }
 
 /** What a check gets: an empty cache, a function that opens it again, and a clock that only the check moves. */
 export interface Given {
-  readonly cache: Cache;
+  readonly cache: Cache<any, Key>;
   readonly clock: { now: number };
-  another(options?: CacheOptions): Cache;
+  another(options?: CacheOptions): Cache<any, Key>;
 }
 
 /** All checks, for participants with these options. */
 export function conformance(subject: Subject, options: CacheOptions = {}): Check[] {
   const checks: Check[] = [];
-  const check = (name: string, body: (given: Given) => void): void => {
+  const check: Define = (name, body) => {
     checks.push({
       name,
       run() {
-        const opened: Cache[] = [];
+        const opened: Cache<any, Key>[] = [];
         const clock = { now: 1_700_000_000_000 };
-        const another = (more: CacheOptions = {}): Cache => {
+        const another = (more: CacheOptions = {}): Cache<any, Key> => {
           const cache = subject.open({ now: () => clock.now, ...options, ...more });
           opened.push(cache);
           return cache;
         };
+        const close = (): void => {
+          for (const cache of opened) cache.close();
+        };
+        let waits: void | Promise<void>;
         try {
           const cache = another();
           cache.clear();
-          body({ cache, clock, another });
+          waits = body({ cache, clock, another });
+          return waits?.finally(close);
         } finally {
-          for (const cache of opened) cache.close();
+          if (!waits) close();
         }
       },
     });
@@ -68,9 +75,12 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   participants(check, subject);
   configuration(check);
   reentrancy(check);
+  waiting(check);
+  watching(check);
+  locks(check);
   model(check);
   return checks;
 }
 
 /** Adds a check. */
-export type Define = (name: string, body: (given: Given) => void) => void;
+export type Define = (name: string, body: (given: Given) => void | Promise<void>) => void;

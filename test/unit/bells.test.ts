@@ -470,6 +470,27 @@ describe("a bell between processes", () => {
     await eventually(() => descriptors() <= before);
   });
 
+  test("that is made near the end of the stack leaves no descriptor when the stack ends", () => {
+    const me = join();
+    let cut = 0;
+    const before = descriptors();
+    const descend = (): void => {
+      try {
+        descend();
+      } catch {}
+      // On the way back, with a little more room each time.
+      try {
+        me.wakeups.register(() => false, { hold: true, probe: true }).release();
+      } catch {
+        cut++;
+      }
+    };
+    descend();
+    expect(cut).toBeGreaterThan(0);
+    expect(descriptors()).toBe(before + 1);
+    expect(bells()).toHaveLength(1);
+  });
+
   test("is not passed on to a program that the process starts", async () => {
     const me = join();
     me.wakeups.register(() => false, { hold: false, probe: false });
@@ -770,6 +791,22 @@ describe("waits", () => {
     expect([bell.opened, bell.closed > 0]).toEqual([1, true]);
     // The words may belong to another thread by now.
     expect(at.words[9]).toBe(-1);
+  });
+
+  test("do not touch the words of another thread that has the seat after the cache was closed", async () => {
+    const { bell, wakeups } = make();
+    const waiter = wakeups.register(() => {
+      waiter.release();
+      return true;
+    }, WATCH);
+    // A slow look has found something, and would withdraw the interest a moment later.
+    await eventually(() => bell.opened === 2);
+    wakeups.ring(SEAT);
+    wakeups.close();
+    at.words.fill(-1);
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    expect(at.words.every((word) => word === -1)).toBe(true);
+    expect(wakeups.helped).toBe(0);
   });
 
   test("whose look throws do not stop the others, and the error is an uncaught one", async () => {

@@ -110,6 +110,14 @@ impl<H: Host> Participant<H> {
         Block { bytes: [0; MAX_BLOCK as usize], length: 0 }
     }
 
+    /// A number that grows with each change of the counters of these tags.
+    pub fn tag_changes(&self, tags: &[u8]) -> f64 {
+        let counters = given(tags).map(|(_, name)| self.region.geometry.tag_counter(self.counter_of(name)));
+        // Sequentially consistent: pairs with the change in `invalidate`, as the look of a waiter does (`coordinate/bells.rs`).
+        let words = counters.map(|at| self.region.word(at).load(SeqCst));
+        words.map(|word| word as u32 as f64 + (word >> 32) as f64).sum()
+    }
+
     /// Makes every entry with one of these tags a miss, for all participants at once.
     pub fn invalidate(&self, tags: &[u8]) {
         for (_, name) in given(tags) {
