@@ -185,6 +185,21 @@ function checkKeys(contract, me) {
   me.memory32[(area + contract.AREA_GROUP) / 4 + last] = (3 << KEY_KIND_BITS) | contract.KEY_BYTES;
   x.prefetch_group(area, contract.GROUP);
   demand(x.get_in_group(area, last, WANT_QUIET) === 8, "a key of a group lies elsewhere");
+  const longest = (contract.SLOT_KEY << KEY_KIND_BITS) | contract.KEY_BYTES;
+  key.fill(8).fill(9, 0, 3);
+  me.set(longest, 1, { type: NUMBER_TYPE });
+  key.fill(7, contract.SLOT_KEY - 1, contract.SLOT_KEY);
+  me.set(longest, 1, { type: NUMBER_TYPE + 1 });
+  // Behind the short key the prefetch has written zeros.
+  me.bytes.fill(8, slot + 3, slot + 8)[slot + contract.SLOT_KEY - 1] = 7;
+  me.memory32[(area + contract.AREA_GROUP) / 4 + last] = longest;
+  x.prefetch_group(area, contract.GROUP);
+  x.get_in_group(area, last, WANT_QUIET);
+  demand(me.out32[contract.OUT_TYPE] === NUMBER_TYPE + 1, "a slot of a group has another size");
+  me.memory32[(area + contract.AREA_GROUP) / 4 + last] = longest + (8 << KEY_KIND_BITS);
+  x.prefetch_group(area, contract.GROUP);
+  x.get_in_group(area, last, WANT_QUIET);
+  demand(me.out32[contract.OUT_TYPE] === NUMBER_TYPE + 1, "a slot of a group has room for a longer key");
 }
 
 /** What a change expects to find, and what comes of it. */
@@ -204,7 +219,7 @@ function checkResults(contract, me) {
   );
   const increment = (max) => x.increment(area, word, 1, 0, 0, max, 0, 0);
   demand(increment(9) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
-  const limit = () => x.limit(area, word, contract.LIMIT_FIXED, 1, 1000, 1, 1, 0, 0);
+  const limit = (algorithm = contract.LIMIT_FIXED) => x.limit(area, word, algorithm, 1, 1000, 1, 1, 0, 0);
   demand(limit() === contract.NOT_A_LIMIT, "NOT_A_LIMIT is another number");
   x.remove(area, word, ANYTHING, 0);
   demand(increment(0) === contract.OUT_OF_RANGE, "OUT_OF_RANGE is another number");
@@ -217,6 +232,23 @@ function checkResults(contract, me) {
   );
   x.get(area, word, contract.WANT_VALUE);
   demand(me.out32[contract.OUT_TYPE] === contract.LIMIT_TYPE, "LIMIT_TYPE is another number");
+  const wait = { [contract.LIMIT_GCRA]: 1000, [contract.LIMIT_FIXED]: 1000, [contract.LIMIT_SLIDING]: 2000 };
+  me.time += 5000;
+  for (const [algorithm, expected] of Object.entries(wait)) {
+    limit(Number(algorithm));
+    demand(
+      limit(Number(algorithm)) === UNEXPECTED && out64[contract.OUT_MORE] === expected,
+      "an algorithm is another one",
+    );
+    const length = x.get(area, word, contract.WANT_VALUE);
+    const head = new Uint32Array(me.value.buffer, me.value.byteOffset, 1)[0];
+    const counts = 1 + 3 * ((head / contract.LIMIT_SECOND) & 1);
+    demand(length === contract.LIMIT_BYTES && (head & 0xff) === Number(algorithm), "a limit has other bytes");
+    demand(
+      me.value[counts] === (algorithm === `${contract.LIMIT_GCRA}` ? 1000 : 0) + me.time,
+      "a state lies elsewhere",
+    );
+  }
   const { VALUE_BYTES } = contract;
   const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, ANYTHING, 0);
   demand(large === TOO_LARGE, "TOO_LARGE is another number");

@@ -71,6 +71,11 @@ const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unk
   touch: [(cache, key) => cache.touch(key, 1000), false],
   getEntry: [(cache, key) => cache.getEntry(key), undefined],
   getMany: [(cache, key) => cache.getMany([key, "there", key]), [undefined, "whole", undefined]],
+  getManyEntries: [
+    (cache, key) => cache.getManyEntries([key, "there", key]).map((entry) => entry?.value),
+    [undefined, "whole", undefined],
+  ],
+  hasMany: [(cache, key) => cache.hasMany([key, "there", key]), [false, true, false]],
 };
 /** Operations that store. Each is refused for a key that is too long. */
 const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
@@ -85,6 +90,8 @@ const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
   "replace that keeps": (cache, key) => cache.replace(key, "new", { keepTtl: true }),
   increment: (cache, key) => cache.increment(key),
   decrement: (cache, key) => cache.decrement(key),
+  incrementEntry: (cache, key) => cache.incrementEntry(key),
+  rateLimit: (cache, key) => cache.rateLimit(key, { limit: 1, window: 1000 }),
 };
 /** Members of a cache that take no key, and `waitFor`, which has a test of its own. */
 const OTHERS = [

@@ -51,6 +51,7 @@ pub use format::record::Place;
 pub use format::region::Region;
 pub use format::segment::Phase;
 pub use index::key::{Beginning, Key};
+pub use index::prefetch::{GROUP, prefetch};
 pub use participant::lock::Busy;
 pub use participant::participant::{Host, Participant};
 pub use participant::recover::{Mismatch, format, inspect};

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Addition, Class, Counter, Draft, Expect, FIXED, GCRA, Geometry, Key, LAYOUT_VERSION, LIMIT, MAX_BLOCK, MAX_KEY,
-    MODEL_SIZE, Mismatch, Participant, Phase, Refused, Rule, SLIDING, Verdict, WANT_VALUE, faults, inspect,
+    Addition, Class, Counter, Draft, Expect, FIXED, GCRA, GROUP, Geometry, Key, LAYOUT_VERSION, LIMIT, MAX_BLOCK,
+    MAX_KEY, MODEL_SIZE, Mismatch, Participant, Phase, Refused, Rule, SLIDING, Verdict, WANT_VALUE, faults, inspect,
+    prefetch,
 };
 
 use crate::harness::*;
@@ -925,6 +926,46 @@ fn an_increment_stays_within_its_bounds() {
     let mortal = cache.add(b"m", &addition, &With { expiry: 50.0, ..PLAIN }).unwrap();
     assert_eq!((mortal.value, mortal.expiry), (7.0, 50.0));
     cache.check();
+}
+
+/// A walk with a beginning finds the keys that begin so, byte by byte, and no others.
+#[test]
+fn a_walk_finds_the_keys_that_begin_so() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let long = b"a key of more than three words";
+    // The value of a short key lies behind it, as if the key went on.
+    cache.set(b"a key", b" of more than three words").unwrap();
+    cache.set(b"another", &[0; 24]).unwrap();
+    for length in 0..=long.len() {
+        cache.set(&long[..length], &long[length..]).unwrap();
+        let mut other = long[..length].to_vec();
+        other.push(b'~');
+        cache.set(&other, b"").unwrap();
+    }
+    let all = cache.keys();
+    assert_eq!(all.len(), 2 * long.len() + 3);
+    for length in 0..=long.len() {
+        let mut found = cache.keys_with(&long[..length]);
+        let mut wanted: Vec<_> = all.iter().filter(|key| key.starts_with(&long[..length])).cloned().collect();
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted, "{length} bytes");
+    }
+    assert_eq!(cache.keys_with(b"b"), Vec::<Vec<u8>>::new());
+}
+
+/// A prefetch changes nothing, whatever it meets.
+#[test]
+fn a_prefetch_changes_nothing() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    (0..100u8).for_each(|i| drop(cache.set(&[i], &[i; 100])));
+    let hashes: Vec<u64> = (50..50 + GROUP as u8).map(|i| OwnedKey::of(&[i]).with(cache.me.seed).hash).collect();
+    let before = world.bytes().to_vec();
+    prefetch(&cache.me.region, &hashes);
+    prefetch(&cache.me.region, &[]);
+    prefetch(&cache.me.region, &[0, u64::MAX]);
+    assert!(before == world.bytes(), "a prefetch has written");
 }
 
 // ---- rate limits ------------------------------------------------------------------------------------------------
