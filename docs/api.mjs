@@ -47,6 +47,7 @@ export const GROUPS = [
       "cache.get",
       "cache.getMany",
       "cache.getEntry",
+      "cache.getStale",
       "cache.has",
       "cache.ttl",
       "cache.size",
@@ -56,11 +57,21 @@ export const GROUPS = [
       "cache[Symbol.iterator]",
       "cache.forEach",
       "Entry",
+      "StaleEntry",
     ],
   ],
   [
     "Writing",
-    ["cache.set", "cache.setMany", "cache.touch", "cache.delete", "cache.deleteMany", "cache.clear", "SetOptions"],
+    [
+      "cache.set",
+      "cache.setMany",
+      "cache.touch",
+      "cache.expire",
+      "cache.delete",
+      "cache.deleteMany",
+      "cache.clear",
+      "SetOptions",
+    ],
   ],
   [
     "Writing on a condition",
@@ -76,7 +87,10 @@ export const GROUPS = [
     ],
   ],
   ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
-  ["Groups of entries", ["cache.invalidateTag", "cache.namespace", "NamespaceOptions"]],
+  [
+    "Groups of entries",
+    ["cache.invalidateTag", "cache.expireTag", "cache.tagInvalidatedAt", "cache.namespace", "NamespaceOptions"],
+  ],
   ["Waiting and watching", ["cache.waitFor", "cache.watch", "cache.watchTag", "WaitForOptions", "WatchOptions"]],
   [
     "Locks",

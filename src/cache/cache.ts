@@ -4,30 +4,46 @@
  * delegates to one {@link View}, which does the work.
  */
 
+import { oneLoader } from "../coordinate/flights.ts";
 import { Locks } from "../coordinate/locks.ts";
 import type { WaitForOptions, WatchOptions } from "../coordinate/options.ts";
+import { checkRule, type RateLimitOptions, type RateLimitResult } from "../coordinate/rate-limit.ts";
 import { waitFor } from "../coordinate/wait.ts";
 import { watch, watchTag } from "../coordinate/watch.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
-import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
+import {
+  checkLoad,
+  checkLoader,
+  checkMemoize,
+  isPlain,
+  type LoadContext,
+  type LoadedMany,
+  type LoadManyContext,
+  type LoadOptions,
+  type MemoizeOptions,
+} from "./load-options.ts";
+import { listOf, Many } from "./many.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import {
+  checkFinite,
+  checkIncrement,
   checkOptions,
   checkStore,
   checkTtl,
   type IncrementOptions,
+  type KeysOptions,
   type NamespaceOptions,
   over,
   type Resolved,
   type SetOptions,
 } from "./options.ts";
-import type { CacheHandle, CacheSummary, Entry, Inspection, Key, Stats } from "./types.ts";
-import { View } from "./view.ts";
+import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, StaleEntry, Stats } from "./types.ts";
+import { unreadable, View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
 const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
@@ -53,6 +69,7 @@ const markAsUncloneable: ((object: object) => void) | undefined = (
  */
 export class Cache<V = any, K extends Key = string> implements Disposable {
   readonly #view: View;
+  #many: Many | undefined;
   #locks: Locks | undefined;
 
   /** @internal */
@@ -242,17 +259,47 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
+   * Returns the entry as {@link getEntry}, but also when it has expired and is within its grace. `stale` tells which. `undefined`
+   * when the key is absent, was invalidated or removed, or its grace is over. An entry that `expireTag` let expire may have an
+   * `expiresAt` in the future. Only this method finds an expired entry: `get` never returns what has expired.
+   *
+   * @throws {CacheError} `ERR_DATA` as {@link get}.
+   */
+  getStale(key: Key): StaleEntry<V> | undefined {
+    return this.#view.staleEntry(key) as StaleEntry<V> | undefined;
+  }
+
+  /**
    * Returns the values of many keys, in the order of the keys. The value is `undefined` for a key that is absent, and for one
-   * whose value cannot be read here.
+   * whose value cannot be read here. One pass reads all keys, which takes less time than as many calls of {@link get}.
+   *
+   * @throws {TypeError} naming the first of the keys that is neither a string nor bytes.
    */
   getMany(keys: Iterable<K>): (V | undefined)[] {
-    return Array.from(asIterable(keys, "keys"), (key) => {
-      try {
-        return this.get(key);
-      } catch (error) {
-        return unreadable(error);
-      }
-    });
+    return this.#readMany().values(listOf(keys)) as (V | undefined)[];
+  }
+
+  /**
+   * Returns the entries of many keys as {@link getEntry}, in the order of the keys; `undefined` as {@link getMany}.
+   *
+   * @throws {TypeError} as {@link getMany}.
+   */
+  getManyEntries(keys: Iterable<K>): (Entry<V> | undefined)[] {
+    return this.#readMany().entries(listOf(keys)) as (Entry<V> | undefined)[];
+  }
+
+  /**
+   * Returns whether each of many keys is present, in the order of the keys. Does not count as reads.
+   *
+   * @throws {TypeError} as {@link getMany}.
+   */
+  hasMany(keys: Iterable<K>): boolean[] {
+    return this.#readMany().presence(listOf(keys));
+  }
+
+  #readMany(): Many {
+    this.#many ??= new Many(this.#view);
+    return this.#many;
   }
 
   /**
@@ -281,25 +328,51 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
 
   /**
    * Adds to a number and returns the sum. An absent key counts from `initial`. No increment is lost, however many
-   * participants count at the same time.
+   * participants count at the same time. The sum stays between `min` and `max`, and never leaves the integers that a number holds
+   * exactly (2⁵³ − 1).
    *
    * @throws {TypeError} when the value of the key is not a number.
+   * @throws {RangeError} when the sum would leave its bounds. Then nothing is changed.
    * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
    */
   increment(key: K, by = 1, options?: IncrementOptions): number {
-    if (typeof by !== "number" || !Number.isFinite(by)) throw new TypeError("by: must be a finite number");
-    const { initial = 0, ttl } = checkOptions<IncrementOptions>(options, ["initial", "ttl"]);
-    if (typeof initial !== "number" || !Number.isFinite(initial)) {
-      throw new TypeError("initial: must be a finite number");
-    }
-    const expiry = this.#view.expiryIn(ttl === undefined ? this.#view.ttl : checkTtl(ttl));
-    return this.#view.increment(key, by, initial, expiry);
+    checkFinite("by", by);
+    return this.#view.increment(key, by, checkIncrement(options));
+  }
+
+  /**
+   * Adds to a number as {@link increment}, and returns the sum with the expiry and the version of its entry.
+   *
+   * @throws as {@link increment}.
+   */
+  incrementEntry(key: K, by = 1, options?: IncrementOptions): CountedEntry {
+    const value = this.increment(key, by, options);
+    const { version, sumExpiry: expiresAt } = this.#view.engine;
+    return { value, expiresAt, version };
   }
 
   /** Subtracts from a number and returns the difference. Otherwise as {@link increment}. */
   decrement(key: K, by = 1, options?: IncrementOptions): number {
-    if (typeof by !== "number") throw new TypeError("by: must be a finite number");
+    checkFinite("by", by);
     return this.increment(key, -by, options);
+  }
+
+  /**
+   * Asks whether a request may go through, and counts it if so. All threads and processes that share the cache count together,
+   * and exactly: of requests that come at the same moment no more go through than the limit says. A refused request is not
+   * counted.
+   *
+   * The limit is an ordinary entry under this key: `delete` resets it, and `get` describes it. It is removed when it says nothing
+   * any more. A cache that is too small may evict it before, and then more requests go through. The first request of a key
+   * begins a limit; the same key may later be used with another `limit`, `window` or `burst`, and keeps its count. With another
+   * `algorithm` it begins anew.
+   *
+   * @throws {TypeError} for a wrong option, and when the key has a value that is no rate limit.
+   * @throws {RangeError} for an option out of range; for a `cost` above `burst` or `limit`, which would never be allowed.
+   * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
+   */
+  rateLimit(key: K, options: RateLimitOptions): RateLimitResult {
+    return this.#view.limit(key, checkRule(options));
   }
 
   /**
@@ -311,6 +384,16 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   touch(key: K, ttl: number): boolean {
     return this.#view.touch(key, this.#view.expiryIn(checkTtl(ttl)));
+  }
+
+  /**
+   * Lets the entry expire now. `getStale` still finds it for its grace; an entry without a `grace` is gone. Returns whether there
+   * was an entry that had not expired.
+   *
+   * @throws {CacheError} `ERR_BUSY` as {@link set}.
+   */
+  expire(key: Key): boolean {
+    return this.#view.expire(key);
   }
 
   /**
@@ -332,7 +415,28 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   invalidateTag(...tags: string[]): void {
     this.#view.opening.checkOpen();
-    for (const tag of tags) this.#view.invalidate(tag);
+    this.#view.invalidate(tags);
+  }
+
+  /**
+   * Lets every entry of this cache or namespace that has one of these tags expire now, for all threads and processes at once:
+   * `getStale` still finds it for its grace; an entry without a `grace` is gone. Costs as much as {@link invalidateTag}, and as
+   * there rarely an entry with other tags expires as well. When a tag expires again, the grace of an entry that has
+   * expired with it begins again.
+   */
+  expireTag(...tags: string[]): void {
+    this.#view.opening.checkOpen();
+    this.#view.expireTags(tags);
+  }
+
+  /**
+   * Returns when one of these tags was last invalidated by `invalidateTag`, in milliseconds of the cache's clock: the latest
+   * time, or 0 when none of them was invalidated since the cache was created. Because tags share counters, rarely the time is
+   * that of another tag: it is never earlier than the right one. {@link clear} is no invalidation.
+   */
+  tagInvalidatedAt(...tags: string[]): number {
+    this.#view.opening.checkOpen();
+    return this.#view.invalidatedAt(tags);
   }
 
   /**
@@ -375,9 +479,15 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    * Iterates over the keys, in no particular order. Iteration is weakly consistent: an entry that exists during the whole
    * iteration, and is not overwritten meanwhile, is seen exactly once. An entry that is stored, overwritten, removed or
    * evicted meanwhile may be seen or not.
+   *
+   * With a `prefix` only over the keys that begin with it: strings that begin with a string, bytes that begin with bytes.
+   * Other keys cost a glance at their first bytes.
+   *
+   * @throws {TypeError} when the prefix is neither a string nor bytes.
    */
-  keys(): Generator<K, undefined, undefined> {
-    return this.#view.keys() as Generator<K, undefined, undefined>;
+  keys(options?: KeysOptions<K>): Generator<K, undefined, undefined> {
+    const { prefix } = checkOptions<KeysOptions<K>>(options, ["prefix"]);
+    return this.#view.keys(prefix) as Generator<K, undefined, undefined>;
   }
 
   /** Iterates over the values, as {@link entries}. */
@@ -386,8 +496,12 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /** Iterates over pairs of key and value, as {@link keys}. Entries whose values cannot be read here are left out. */
-  *entries(): Generator<[K, V], undefined, undefined> {
-    for (const key of this.keys()) {
+  entries(options?: KeysOptions<K>): Generator<[K, V], undefined, undefined> {
+    return this.#pairs(this.keys(options));
+  }
+
+  *#pairs(keys: Iterable<K>): Generator<[K, V], undefined, undefined> {
+    for (const key of keys) {
       let value: V | undefined;
       try {
         value = this.#view.read(key, WANT_VALUE | WANT_QUIET) as V | undefined;
@@ -449,6 +563,99 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   [INSPECT](depth: number, options: object, inspect: (value: unknown, options: object) => string): string {
     if (depth < 0 || !(#view in this)) return "[Cache]";
     return `Cache ${inspect(this.toJSON(), options)}`;
+  }
+
+  // ---- loading
+
+  /**
+   * Returns the value of the key. When it is absent, calls `load`, stores what `load` returns, and returns that. Of all threads and
+   * processes that share the cache only one loads a key at a time: the others wait for it and get its value.
+   *
+   * Each call gets a copy of its own, as with {@link get}; the call whose loader has run gets what the loader has returned.
+   *
+   * - `null` is stored. `undefined` is returned and not stored.
+   * - When the loader throws, nothing is stored, and all calls that waited for it are rejected: in its own thread with its error,
+   *   elsewhere with `ERR_LOAD_FAILED`. The next call loads again.
+   * - When the thread of the loader dies, or is silent for longer than `lease`, one of those who wait loads instead.
+   * - `set`, `delete`, `clear`, `invalidateTag` and all other changes of the key during a load win: calls that waited before the
+   *   change get the loaded value, it is not stored, and calls after the change load again.
+   * - A value that is too large, or that cannot be stored because another participant is in the way, is returned and not stored.
+   *
+   * The promise is rejected, also when the value is present, with a `TypeError` or a `RangeError` for a wrong argument. An `Error`
+   * says that the loader has asked for its own key, directly or by way of the loaders of other keys in this thread.
+   *
+   * @throws {CacheError} (as a rejection) `ERR_LOAD_FAILED` when the loader of another thread or process has failed;
+   * `ERR_TIMEOUT` when there is no value within `timeout`; `ERR_CLOSED` when the cache was closed, also during the load;
+   * `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` when the key cannot be claimed, because another participant is in the
+   * way or too many keys are being loaded at once. The error of the loader, and the `reason` of the `signal`, are passed on.
+   */
+  getOrSet<T extends V | undefined = V>(
+    key: K,
+    load: (context: LoadContext<Exclude<T, undefined>, K>) => T | PromiseLike<T>,
+    options?: LoadOptions<Exclude<T, undefined>, K>,
+  ): Promise<T> {
+    // Not an async function: that would take longer than the read itself.
+    try {
+      const loading = checkLoad(options);
+      checkLoader(load);
+      const view = this.#view;
+      if (isPlain(loading)) {
+        const value = view.readable(key);
+        if (value !== undefined) return Promise.resolve(value as T);
+      }
+      return view.load(key, oneLoader(load), loading) as Promise<T>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Returns the values of many keys, in the order of the keys, and loads those that are absent: as {@link getOrSet} for each of
+   * them, but with one call of `load` for all that this call has to load. It does not load a key that is being loaded
+   * elsewhere, but waits for it. When that fails without a result, because the thread that loaded it has died, `load` is called
+   * again for this key.
+   *
+   * `load` gets the keys, each of them once, and returns an array with a value for each of them in the same order, or a Map. It
+   * returns `undefined` for a key without a value, and so does this method. When it throws, or when the load of any key fails, the
+   * promise is rejected.
+   *
+   * @throws as {@link getOrSet}; a `TypeError` (as a rejection) when `load` returns another number of values.
+   */
+  getOrSetMany<T extends V | undefined = V>(
+    keys: Iterable<K>,
+    load: (keys: K[], context: LoadManyContext) => LoadedMany<T, K> | PromiseLike<LoadedMany<T, K>>,
+    options?: LoadOptions<Exclude<T, undefined>, K>,
+  ): Promise<(T | undefined)[]> {
+    try {
+      const loading = checkLoad(options);
+      checkLoader(load);
+      return this.#view.loadMany([...asIterable(keys, "keys")], load, loading) as Promise<(T | undefined)[]>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Returns a function that calls `load` through {@link getOrSet}: with the arguments of the call, and with its `this`. `key`
+   * makes the key from the arguments.
+   *
+   * @throws {TypeError} and {RangeError} for wrong arguments. The function that it returns throws nothing: its promise is
+   * rejected, also with the error of `key`.
+   */
+  memoize<A extends unknown[], T extends V | undefined>(
+    load: (...args: A) => T | PromiseLike<T>,
+    options: MemoizeOptions<Exclude<T, undefined>, A, K>,
+  ): (...args: A) => Promise<T> {
+    checkLoader(load);
+    const { key, ...others } = checkMemoize(options);
+    const cache = this;
+    return function (this: unknown, ...args) {
+      try {
+        return cache.getOrSet<T>(key.apply(this, args), () => load.apply(this, args), others);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+    };
   }
 
   // ---- waiting, watching, locks: see src/coordinate/
@@ -517,11 +724,6 @@ export function openRegion<V, K extends Key>(
   isNew?: boolean,
 ): Cache<V, K> {
   return new Cache<V, K>(new View(new Opening(region, options, name, isNew), ROOT));
-}
-
-/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
-function unreadable(error: unknown): undefined {
-  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }
 
 /** Checks a version that was passed for comparison. */

@@ -9,6 +9,7 @@ import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
 import { describe } from "../values/describe.ts";
 import { requireEncoding } from "../values/runtime.ts";
+import type { Key } from "./types.ts";
 
 export { checkOptions };
 
@@ -70,10 +71,15 @@ export interface SetOptions {
    * expired at once: what was there is removed.
    */
   expiresAt?: number | undefined;
-  /** Names under which `invalidateTag` finds the entry: up to 16, of up to 256 bytes each. */
+  /**
+   * Milliseconds for which `getStale` still finds the entry after it has expired, `Infinity` for as long as there is room; 0 by
+   * default. The grace is added to the `ttl`, and needs none: `expire` and `expireTag` let an entry without a `ttl` expire.
+   */
+  grace?: number | undefined;
+  /** Names under which `invalidateTag` finds the entry: up to 128, of up to 256 bytes each. */
   tags?: readonly string[] | undefined;
   /**
-   * Whether an entry that is there keeps its expiry, while its value is replaced; `true` by default for `update`, otherwise
+   * Whether an entry that is there keeps its expiry and its grace, while its value is replaced; `true` by default for `update`, otherwise
    * `false`. An absent entry gets the default `ttl`. What a `touch` changes at the same moment may get lost.
    */
   keepTtl?: boolean | undefined;
@@ -90,12 +96,24 @@ export interface NamespaceOptions {
   ttl?: number | undefined;
 }
 
+/** Which keys are iterated over. */
+export interface KeysOptions<K extends Key = Key> {
+  /** What the keys begin with; by default all keys. */
+  prefix?: K | undefined;
+}
+
 /** How a number is counted. */
 export interface IncrementOptions {
   /** The number to which the first increment is added; 0 by default. */
   initial?: number | undefined;
   /** Milliseconds from the first increment until the number expires. Later increments do not change the expiry. */
   ttl?: number | undefined;
+  /** Tags of a number that is created; later increments do not change them. As in {@link SetOptions}. */
+  tags?: readonly string[] | undefined;
+  /** The least sum that may be stored; `Number.MIN_SAFE_INTEGER` by default and at least. */
+  min?: number | undefined;
+  /** The largest sum that may be stored; `Number.MAX_SAFE_INTEGER` by default and at most. */
+  max?: number | undefined;
 }
 
 /** Size in bytes of a cache that is created without a size: half of what a container has in /dev/shm by default. */
@@ -206,6 +224,7 @@ export function checkTtl(ttl: unknown): number {
 export interface Storing {
   ttl: number | undefined;
   expiresAt: number | undefined;
+  grace: number | undefined;
   tags: readonly string[] | undefined;
   keepTtl: boolean | undefined;
   keepTags: boolean | undefined;
@@ -215,12 +234,13 @@ export interface Storing {
 export const NOTHING_SAID: Storing = {
   ttl: undefined,
   expiresAt: undefined,
+  grace: undefined,
   tags: undefined,
   keepTtl: undefined,
   keepTags: undefined,
 };
 
-const SET_OPTIONS = ["ttl", "expiresAt", "tags", "keepTtl", "keepTags"] as const;
+const SET_OPTIONS = ["ttl", "expiresAt", "grace", "tags", "keepTtl", "keepTags"] as const;
 
 /**
  * Checks the options of a store. Each is read once, because it may be a getter. The tags themselves are checked when they are
@@ -235,6 +255,7 @@ export function checkStore(options: SetOptions): Storing {
     switch (name) {
       case "ttl":
       case "expiresAt":
+      case "grace":
       case "tags":
       case "keepTtl":
       case "keepTags":
@@ -248,6 +269,8 @@ export function checkStore(options: SetOptions): Storing {
   if (ttl !== undefined) checkTtl(ttl);
   const { expiresAt } = given;
   if (expiresAt !== undefined) checkTime(expiresAt);
+  const { grace } = given;
+  if (grace !== undefined) checkGrace(grace);
   const { tags } = given;
   if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
   const own = tags === undefined ? undefined : [...tags];
@@ -256,7 +279,7 @@ export function checkStore(options: SetOptions): Storing {
   if (expiresAt !== undefined || keepTtl !== undefined || keepTags !== undefined) {
     checkTogether(ttl, expiresAt, own, keepTtl, keepTags);
   }
-  return { ttl, expiresAt, tags: own, keepTtl, keepTags };
+  return { ttl, expiresAt, grace, tags: own, keepTtl, keepTags };
 }
 
 /** Checks that options which exclude each other were not given together. */
@@ -271,6 +294,50 @@ function checkTogether(ttl: unknown, expiresAt: unknown, tags: unknown, keepTtl:
   if (keepTags === true && tags !== undefined) throw both("keepTags", "tags");
 }
 
+const INCREMENT_OPTIONS = ["initial", "ttl", "tags", "min", "max"] as const;
+
+/** {@link IncrementOptions}, checked, with defaults. */
+export interface Counting {
+  initial: number;
+  min: number;
+  max: number;
+  ttl: number | undefined;
+  tags: readonly string[] | undefined;
+}
+
+/** Without options. */
+const COUNTING: Counting = {
+  initial: 0,
+  min: Number.MIN_SAFE_INTEGER,
+  max: Number.MAX_SAFE_INTEGER,
+  ttl: undefined,
+  tags: undefined,
+};
+
+/**
+ * Checks the options of an increment.
+ *
+ * @throws {TypeError} and {RangeError} naming the option that is wrong.
+ */
+export function checkIncrement(options: IncrementOptions | undefined): Counting {
+  if (options === undefined) return COUNTING;
+  const given = checkOptions(options, INCREMENT_OPTIONS);
+  const { initial = 0, ttl, tags, min = COUNTING.min, max = COUNTING.max } = given;
+  checkFinite("initial", initial);
+  if (typeof min !== "number" || Number.isNaN(min)) throw new TypeError("min: must be a number");
+  if (typeof max !== "number" || Number.isNaN(max)) throw new TypeError("max: must be a number");
+  if (min > max) throw new RangeError(`min: must not be more than max, but ${min} is more than ${max}`);
+  if (ttl !== undefined) checkTtl(ttl);
+  if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
+  const bounds = { min: Math.max(min, COUNTING.min), max: Math.min(max, COUNTING.max) };
+  return { initial, ttl, tags: tags && [...tags], ...bounds };
+}
+
+/** Checks that an argument is a number that can be counted with. @throws {TypeError} when it is not. */
+export function checkFinite(name: string, value: unknown): void {
+  if (typeof value !== "number" || !Number.isFinite(value)) throw new TypeError(`${name}: must be a finite number`);
+}
+
 /** Options of one entry over options of many. An expiry of its own stands in place of theirs, however it is given. */
 export function over(common: Storing | undefined, own: Storing | undefined): Storing | undefined {
   if (common === undefined || own === undefined) return own ?? common;
@@ -280,6 +347,7 @@ export function over(common: Storing | undefined, own: Storing | undefined): Sto
     ttl: expiry.ttl,
     expiresAt: expiry.expiresAt,
     keepTtl: expiry.keepTtl,
+    grace: own.grace ?? common.grace,
     tags: tags.tags,
     keepTags: tags.keepTags,
   };
@@ -293,6 +361,13 @@ function checkTime(expiresAt: unknown): void {
       `expiresAt: must be a number, a time of the cache's clock in milliseconds such as date.getTime(), not ${got}`,
     );
   }
+}
+
+/** Checks a grace, in milliseconds. */
+function checkGrace(grace: unknown): void {
+  if (typeof grace !== "number") throw new TypeError(`grace: must be a number of milliseconds, not ${typeof grace}`);
+  // Written so that NaN fails too.
+  if (!(grace >= 0)) throw new RangeError(`grace: must be 0 milliseconds or more, not ${grace}`);
 }
 
 /**

@@ -9,6 +9,11 @@
  * writes to the area as well.
  */
 
+import { Batch } from "../coordinate/batch.ts";
+import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
+import type { Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
+import { HIDDEN } from "../coordinate/outcomes.ts";
+import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
@@ -17,27 +22,34 @@ import {
   DONE,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
+  LIMIT_BYTES,
+  NOT_A_LIMIT,
   NOT_A_NUMBER,
+  OUT_OF_RANGE,
   PRESENT,
   TOO_LARGE,
+  UNEXPECTED,
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
+  WANT_STALE,
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { badData, busy, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { badData, busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
+import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
+import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
-import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
-import type { Entry, Key } from "./types.ts";
+import { type Counting, checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
+import type { Entry, Key, StaleEntry } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
 const READS = 16;
@@ -47,17 +59,21 @@ const MIN_ATTEMPTS = 100;
 const MAX_ATTEMPTS = 100_000;
 /** The expiry of an entry that has expired before it could be stored. */
 const EXPIRED = -Infinity;
+/** For a value that is encoded outside of the area. */
+const NO_ROOM: Uint8Array = new Uint8Array(0);
+/** Bytes of a number. */
+const NUMBER_BYTES = 8;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source, Scoped {
+export class View implements Source, Scoped, LoadView {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
   /** Milliseconds that an entry lives when a store does not say: the default of the cache, or of a namespace. */
   readonly ttl: number;
-  readonly #near: Near | undefined;
+  readonly near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
   /** The key part of the area without the room for the scope's prefix. */
@@ -70,7 +86,7 @@ export class View implements Source, Scoped {
     this.engine = opening.engine;
     this.scope = scope;
     this.ttl = ttl;
-    this.#near = opening.near;
+    this.near = opening.near;
     this.#codec = opening.options.codec;
     this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
   }
@@ -79,7 +95,7 @@ export class View implements Source, Scoped {
 
   /** The value of a key, from the near cache if it is there; `undefined` for a miss. */
   get(key: Key): unknown {
-    const near = this.#near;
+    const near = this.near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
     return near.get(key, this);
   }
@@ -95,21 +111,39 @@ export class View implements Source, Scoped {
     // The near cache needs the tags: it keeps their counters beside the value.
     const length = this.#lookup(written, near === undefined ? want : want | WANT_TAGS);
     if (length < 0) return undefined;
-    if (near === undefined || this.#large !== undefined) return this.#decode(length);
+    if (near === undefined || this.#large !== undefined) return this.decode(length);
     return near.keep(key as string, this.scope, length);
   }
 
-  /** The entry of a key. */
-  entry(key: Key): Entry<unknown> | undefined {
-    const { engine } = this;
+  /** The entry of a key, also within its grace: then it is stale. */
+  staleEntry(key: Key, quiet = false): StaleEntry<unknown> | undefined {
+    const more = { stale: false, grace: 0 };
+    const entry = this.entry(key, quiet ? WANT_STALE | WANT_QUIET : WANT_STALE, more);
+    return entry && { ...entry, stale: more.stale };
+  }
+
+  /**
+   * The entry of a key.
+   *
+   * @param want further flags of the engine's `get`
+   * @param more gets what an `Entry` does not tell
+   */
+  entry(key: Key, want = 0, more?: { stale: boolean; grace: number }): Entry<unknown> | undefined {
     const written = this.writeKey(key);
     if (written < 0) return undefined;
-    const length = this.#lookup(written, WANT_VALUE | WANT_TAGS);
+    const length = this.#lookup(written, want | WANT_VALUE | WANT_TAGS);
+    if (length >= 0 && more !== undefined) ({ isStale: more.stale, grace: more.grace } = this.engine);
     if (length < 0) return undefined;
+    return this.entryFound(length);
+  }
+
+  /** The entry that the engine has just found, with its tags. */
+  entryFound(length: number): Entry<unknown> {
+    const { engine } = this;
     // Decoding may run the user's code, which may use the cache and so overwrite the out part and the tags.
     const { version, expiry: expiresAt } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
-    return { value: this.#decode(length), version, expiresAt, tags };
+    return { value: this.decode(length), version, expiresAt, tags };
   }
 
   /**
@@ -144,8 +178,8 @@ export class View implements Source, Scoped {
     return -1;
   }
 
-  /** Decodes the value that {@link View.#lookup} has found. */
-  #decode(length: number): unknown {
+  /** Decodes the value that the engine has just found, or {@link View.#lookup} in its chunks. */
+  decode(length: number): unknown {
     const { engine } = this;
     const large = this.#large;
     if (large !== undefined) this.#large = undefined;
@@ -170,15 +204,29 @@ export class View implements Source, Scoped {
 
   /** As {@link View.store}, with options that were checked. */
   storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
-    const { engine, opening } = this;
     let expiry: number;
+    let grace = 0;
     let tags: readonly string[] | undefined;
     if (how === undefined) expiry = this.expiryIn(this.ttl);
     else {
       if (how.keepTtl === true || how.keepTags === true) return this.#storeOver(key, value, how, expect, version);
       expiry = how.expiresAt === undefined ? this.expiryIn(how.ttl ?? this.ttl) : this.#expiryAt(how.expiresAt);
+      if (how.grace !== undefined) grace = how.grace;
       tags = how.tags;
     }
+    return this.#put(key, value, tags, expiry, grace, expect, version);
+  }
+
+  #put(
+    key: Key,
+    value: unknown,
+    tags: readonly string[] | undefined,
+    expiry: number,
+    grace: number,
+    expect: number,
+    version: number,
+  ): boolean {
+    const { engine, opening } = this;
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -190,8 +238,8 @@ export class View implements Source, Scoped {
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
-      ? engine.set(written, type, length, expiry, tagged, expect, version)
-      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
+      ? engine.set(written, type, length, expiry, grace, tagged, expect, version)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, grace, tagged, expect, version);
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
@@ -210,7 +258,9 @@ export class View implements Source, Scoped {
     return this.retry(() => {
       const { engine } = this;
       const isThere = engine.get(this.writeNewKey(key), WANT_QUIET | WANT_TAGS) >= 0;
-      const there = isThere ? { expiresAt: engine.expiry, tags: readTags(engine.tags, engine.tagBytes) } : undefined;
+      const there = isThere
+        ? { expiresAt: engine.expiry, grace: engine.grace, tags: readTags(engine.tags, engine.tagBytes) }
+        : undefined;
       let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
       // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
       // after all arguments were checked.
@@ -276,9 +326,10 @@ export class View implements Source, Scoped {
     this.writeNewKey(key);
     const told = options === undefined || typeof options === "function" ? NOTHING_SAID : checkStore(options);
     return this.retry(() => {
-      const entry = this.entry(key);
+      const more = { stale: false, grace: 0 };
+      const entry = this.entry(key, 0, more);
       // The entry is for `change`, which may change it.
-      const there = entry && { expiresAt: entry.expiresAt, tags: [...entry.tags] };
+      const there = entry && { expiresAt: entry.expiresAt, grace: more.grace, tags: [...entry.tags] };
       const { value: before, version = 0 } = entry ?? {};
       const value = change(before, entry);
       if (value === undefined) return before;
@@ -325,26 +376,64 @@ export class View implements Source, Scoped {
   take(key: Key): unknown {
     return this.retry(() => {
       const entry = this.entry(key);
-      if (entry === undefined) return undefined;
+      if (entry === undefined) {
+        // A load of this key that has begun before must not store its value after this.
+        this.remove(key, ABSENT, 0);
+        return this.expiry(key) === undefined ? undefined : AGAIN;
+      }
       return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;
     });
   }
 
   /**
-   * Adds to a number and returns the sum. An absent key counts from `initial`, and its entry expires at `expiry`.
+   * Adds to a number and returns the sum. An absent key counts from `initial`. The version and the expiry of the entry are in
+   * the engine.
    *
    * @throws {TypeError} when the value of the key is not a number.
-   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   * @throws {RangeError} when the sum would be outside of `min` and `max`.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key and the tags.
    */
-  increment(key: Key, by: number, initial: number, expiry: number): number {
+  increment(key: Key, by: number, { initial, min, max, ttl, tags }: Counting): number {
+    const { engine } = this;
+    const expiry = this.expiryIn(ttl ?? this.ttl);
     const written = this.writeNewKey(key);
-    const tagged = this.#writeTags(undefined) > 0;
-    const result = this.engine.increment(written, by, initial, expiry, tagged);
+    const tagged = this.#writeTags(tags) > 0;
+    const result = engine.increment(written, by, initial, min, max, expiry, tagged);
+    if (result === DONE) return engine.sum;
     if (result === NOT_A_NUMBER) {
       throw new TypeError("key: its value is not a number. Use another key, or set a number first.");
     }
-    if (result !== DONE) throw busy("another participant is in the way");
-    return this.engine.sum;
+    if (result === OUT_OF_RANGE) {
+      throw new RangeError(`by: the sum would not be from ${min} to ${max}. Nothing was changed.`);
+    }
+    return this.#notCounted(result, NUMBER_BYTES);
+  }
+
+  /**
+   * Judges a request at the rate limit of the key, and counts it.
+   *
+   * @throws {TypeError} when the key has a value that is no rate limit.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   */
+  limit(key: Key, { limit, window, algorithm, burst, cost, peek }: Rule): RateLimitResult {
+    const { engine } = this;
+    const written = this.writeNewKey(key);
+    const tagged = this.#writeTags(undefined) > 0;
+    const result = engine.limit(written, algorithm, limit, window, burst, cost, peek, tagged);
+    if (result !== DONE && result !== UNEXPECTED) {
+      if (result === NOT_A_LIMIT) {
+        throw new TypeError("key: its value is not a rate limit. Use another key, or delete the entry first.");
+      }
+      this.#notCounted(result, LIMIT_BYTES);
+    }
+    const { remaining, resetAt, resetAfter, retryAfter } = engine;
+    return { allowed: result === DONE, limit, window, burst, remaining, resetAt, resetAfter, retryAfter };
+  }
+
+  /** Throws for a change in place that was not made. @param length bytes of the value, for the error */
+  #notCounted(result: number, length: number): never {
+    if (result !== TOO_LARGE) throw busy("another participant is in the way");
+    this.#tooLarge(length);
   }
 
   /**
@@ -362,13 +451,51 @@ export class View implements Source, Scoped {
   }
 
   /**
-   * Makes every entry of the scope with this tag a miss.
+   * Lets the entry of a key expire now: it stays for its grace. Returns whether there was a fresh entry.
+   *
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_BUSY`.
+   */
+  expire(key: Key): boolean {
+    const now = this.now();
+    const written = this.writeKey(key);
+    if (written < 0) return false;
+    const result = this.engine.expire(written, now);
+    if (result !== DONE && result !== UNEXPECTED) throw busy("another participant is in the way");
+    return result === DONE;
+  }
+
+  /**
+   * Makes every entry of the scope with one of the tags a miss. The clock is asked first: it may be the user's code.
    *
    * @throws {TypeError} and {RangeError} for a wrong tag.
    */
-  invalidate(tag: string): void {
-    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
-    this.engine.invalidate();
+  invalidate(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.invalidate(now);
+    }
+  }
+
+  /** Lets every entry of the scope with one of the tags expire now. @throws as {@link View.invalidate}. */
+  expireTags(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.expireTags(now);
+    }
+  }
+
+  /** The time of the latest invalidation of one of the tags, 0 when there was none. @throws as {@link View.invalidate}. */
+  invalidatedAt(tags: readonly string[]): number {
+    let latest = 0;
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      latest = Math.max(latest, this.engine.tagTimes());
+    }
+    return latest;
   }
 
   /**
@@ -387,16 +514,89 @@ export class View implements Source, Scoped {
     this.opening.checkOpen();
     if (this.scope === ROOT) {
       this.engine.clear();
-      this.#near?.clear();
+      this.near?.clear();
     } else {
       // The hidden tag of this namespace.
       writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
-      this.engine.invalidate();
+      this.engine.invalidate(0);
     }
   }
 
   #tooLarge(length: number): never {
     throw tooLarge(length, Math.min(this.opening.options.maxEntrySize, this.engine.maxValue));
+  }
+
+  // ---- loading
+
+  /** Whether readers share one frozen object. */
+  get sharesObjects(): boolean {
+    return this.opening.options.frozenObjects;
+  }
+
+  /**
+   * Stores a loaded value if its claim stands, and releases the claim. Returns false when the value was not stored: its load was
+   * overtaken, or there is no room for it, or another participant is in the way.
+   *
+   * @param claim the number of the claim
+   * @throws {TypeError} and {RangeError} for wrong tags and values.
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_DATA`.
+   */
+  commit(key: Key, value: unknown, { expiresAt, grace, tags }: LoadStoring, claim: number, token: number): boolean {
+    try {
+      return this.#put(key, value, tags, expiresAt, grace, this.engine.expectClaim(claim), token);
+    } catch (error) {
+      if (error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY")) return false;
+      throw error;
+    }
+  }
+
+  /** The value of a key as {@link View.get}; `undefined` also for a value that cannot be read here. */
+  readable(key: Key): unknown {
+    try {
+      return this.get(key);
+    } catch (error) {
+      if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
+      return undefined;
+    }
+  }
+
+  /** The value of a key that the near cache does not have, or that is to be loaded again. */
+  load(key: Key, load: Load, options: Loading): Promise<unknown> {
+    return this.#flights.get(this, key, load, options, isPlain(options));
+  }
+
+  /** The values of many keys, with one loader for all that are absent. */
+  loadMany(keys: readonly Key[], load: (keys: any[], context: any) => unknown, options: Loading): Promise<unknown[]> {
+    const batch = new Batch(load);
+    const values = keys.map((key) => {
+      const value = isPlain(options) ? this.readable(key) : undefined;
+      return value === undefined ? this.load(key, batch.load, options) : value;
+    });
+    batch.depart();
+    return Promise.all(values);
+  }
+
+  get #flights(): Flights {
+    return this.opening.flights(() => {
+      const shelf = new View(this.opening, HIDDEN);
+      return {
+        entry: (key) => shelf.entry(key),
+        has: (key) => shelf.expiry(key) !== undefined,
+        put: (key, value, ttl, tags) => shelf.store(key, value, { ttl, tags }, ANYTHING, 0),
+      };
+    });
+  }
+
+  /** Returns a function that makes copies of an object, as readers get them. */
+  copier(value: unknown): () => unknown {
+    const codec = this.#codec;
+    const length = codec.encode(value, NO_ROOM);
+    const { type } = codec;
+    const bytes = copyOf(codec.bytes ?? NO_ROOM, length);
+    const copy = (): unknown => codec.decode(type, bytes, 0, length);
+    if (!this.sharesObjects) return copy;
+    const shared = copy();
+    return deepFreeze(shared) ? () => shared : copy;
   }
 
   // ---- the clock
@@ -415,33 +615,43 @@ export class View implements Source, Scoped {
 
   // ---- walking
 
-  /** The keys of the scope, in no order. */
-  *keys(): Generator<Key, void, undefined> {
-    const { engine, opening } = this;
-    for (let cursor = 0; ; ) {
-      opening.checkOpen();
-      engine.clock = opening.options.now;
-      const way = engine.next(cursor);
-      if (way < 0) return;
-      cursor = way + 1;
-      const { keyWord } = engine;
-      const key = this.#ownKey(keyKind(keyWord), keyLength(keyWord));
-      if (key !== undefined) yield key;
+  /** The keys of the scope that begin with the prefix, in no order; without a prefix all keys. @throws as {@link beginningsOf}. */
+  keys(prefix?: Key): Generator<Key, void, undefined> {
+    return this.#walk(beginningsOf(this.scope, prefix));
+  }
+
+  *#walk(beginnings: Beginnings): Generator<Key, void, undefined> {
+    const { text } = beginnings;
+    for (let way = this.#next(0, beginnings); way >= 0; way = this.#next(way + 1, beginnings)) {
+      const key = this.#ownKey();
+      if (key !== undefined && (text === undefined || (key as string).startsWith(text))) yield key;
     }
   }
 
-  /** The key in the area without the scope's prefix; `undefined` when it is in another scope. */
-  #ownKey(kind: number, length: number): Key | undefined {
+  /** How many keys the scope has. */
+  count(): number {
+    const beginnings = beginningsOf(this.scope, undefined);
+    let count = 0;
+    for (let way = this.#next(0, beginnings); way >= 0; way = this.#next(way + 1, beginnings)) count++;
+    return count;
+  }
+
+  #next(cursor: number, { block, count }: Beginnings): number {
+    const { engine, opening } = this;
+    opening.checkOpen();
+    engine.clock = opening.options.now;
+    engine.tags.set(block);
+    return engine.next(cursor, count);
+  }
+
+  /** The key in the area without the scope's prefix; `undefined` when it is no key, because the memory is damaged. */
+  #ownKey(): Key | undefined {
+    const { key: area, keyWord } = this.engine;
     const { prefix } = this.scope;
-    const area = this.engine.key;
-    const own = length - prefix.length;
+    const own = keyLength(keyWord) - prefix.length;
     if (own < 0 || own > KEY_LIMIT) return undefined;
-    // `KeyCodec.read` does not know the key kind of namespaces: it returns `undefined`, which is right here.
-    if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
-    if (kind !== KEY_NAMESPACED) return undefined;
-    // The first byte of the area is the key kind of the own key, so the comparison begins after it.
-    for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
-    return this.#keys.read(area[0] as number, area, prefix.length, own);
+    const kind = this.scope === ROOT ? keyKind(keyWord) : (area[0] as number);
+    return this.#keys.read(kind, area, prefix.length, own);
   }
 
   /**
@@ -482,6 +692,11 @@ export class View implements Source, Scoped {
     return written;
   }
 
+  /** Writes one tag of the scope to the area. */
+  #writeTag(tag: string): void {
+    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
+  }
+
   /** Writes the tags of an entry, with the hidden ones, to the area. Returns the most bytes that they take in a record. */
   #writeTags(tags: readonly string[] | undefined): number {
     if (tags === undefined && this.scope === ROOT) return 0;
@@ -494,13 +709,15 @@ export class View implements Source, Scoped {
  *
  * @throws {CacheError} `ERR_DATA` when tags are to be kept that are damaged.
  */
-function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+function kept(how: Storing, there: { expiresAt: number; grace: number; tags: string[] } | undefined): Storing {
   if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {
     throw badData("keepTags: the tags of the entry are damaged. Store it with other tags, or delete it.");
   }
   return {
     ttl: how.ttl,
     expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,
+    // Damaged memory may hold any number.
+    grace: how.grace ?? (how.keepTtl === true && there !== undefined && there.grace > 0 ? there.grace : undefined),
     tags: how.keepTags === true ? there?.tags : how.tags,
     keepTtl: undefined,
     keepTags: undefined,
@@ -514,4 +731,9 @@ function copyOf(bytes: Uint8Array, length: number): Uint8Array {
 
 function allocate(length: number): Uint8Array {
   return typeof Buffer === "function" ? Buffer.allocUnsafeSlow(length) : new Uint8Array(length);
+}
+
+/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
+export function unreadable(error: unknown): undefined {
+  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }

@@ -7,8 +7,10 @@ import type { Region } from "../memory/memory.ts";
 import { readableSize } from "../size.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 import {
+  AREA_GROUP,
   AREA_KEY,
   AREA_OUT,
+  AREA_SLOTS,
   AREA_TAGS,
   AREA_VALUE,
   CHUNKED,
@@ -26,13 +28,17 @@ import {
   COUNTER_RECLAIMS,
   COUNTER_SETS,
   DONE,
+  GROUP,
   INVALIDATIONS_AT,
+  KEY_KIND_BITS,
+  KEY_NAMESPACED,
   MAX_CLAIM_NAME,
   MAX_KEY,
   MAX_TAGS,
   OUT_BYTES,
   OUT_CLASS,
   OUT_INSIDE,
+  OUT_MORE,
   OUT_NUMBER,
   OUT_OWNER_SEAT,
   OUT_OWNER_TENURE,
@@ -56,8 +62,11 @@ import {
   SEGMENT_STATE,
   SEGMENT_USED,
   SEGMENT_WORDS,
+  SLOT_BYTES,
+  SLOT_KEY,
+  STALE,
   TAG_BLOCK_HEADER,
-  TAG_SNAPSHOT,
+  TAG_COUNTER_WORDS,
   TAGS_BYTES,
   VALUE_BYTES,
 } from "./contract.ts";
@@ -126,6 +135,11 @@ export class Engine {
   readonly key: Uint8Array;
   /** The tags part: tags are written to it before a call, and the tag block is read from it after {@link get}. */
   readonly tags: Uint8Array;
+  /**
+   * The number of the group of lookups that {@link beginGroup} has begun. While it is the same, the slots hold the keys of that
+   * group.
+   */
+  group = 0;
   /** The value part: values are written to it before a call, and read from it after {@link get}. */
   readonly value: Uint8Array;
   /** Most bytes of key, tags and value together in one record. A larger value is stored in chunks. */
@@ -159,9 +173,11 @@ export class Engine {
   readonly seat: number;
 
   readonly #out64: Float64Array;
+  /** The keys of a group, as they are passed. */
+  readonly #groupKeys: Uint32Array;
   /** The tags part in words of four bytes: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
-  /** The counters of all tags of the region, two words of four bytes each. */
+  /** The counters of all tags of the region, `TAG_COUNTER_WORDS` words of four bytes each. */
   readonly #counters: Int32Array;
   readonly #exports: Exports;
   /** Where the area lies in the memory, in bytes. */
@@ -213,8 +229,9 @@ export class Engine {
     this.value = bytes(area + AREA_VALUE, VALUE_BYTES);
     this.out = new Int32Array(buffer, area + AREA_OUT, OUT_BYTES / 4);
     this.#out64 = new Float64Array(buffer, area + AREA_OUT, OUT_BYTES / 8);
+    this.#groupKeys = new Uint32Array(buffer, area + AREA_GROUP, GROUP);
     this.#block = new Int32Array(buffer, area + AREA_TAGS, TAGS_BYTES / 4);
-    this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * 2);
+    this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * TAG_COUNTER_WORDS);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
     this.#chunkBytes = x.chunk_bytes(area);
@@ -289,7 +306,7 @@ export class Engine {
     this.asking = false;
   }
 
-  /** The time for the engine, 0 after an error. Never throws: {@link #settle} throws the error when the call has returned. */
+  /** The time for the engine, NaN after an error. Never throws: {@link #settle} throws the error when the call has returned. */
   #time(): number {
     try {
       const { clock } = this;
@@ -298,7 +315,7 @@ export class Engine {
       throw new TypeError("now: must return a number of milliseconds");
     } catch (error) {
       this.#clockError = { error };
-      return 0;
+      return Number.NaN;
     }
   }
 
@@ -395,7 +412,11 @@ export class Engine {
   #reapLater(): Timer {
     const timer = setTimeout(() => {
       this.#mourning = undefined;
-      this.usage();
+      try {
+        this.usage();
+      } catch {
+        // The next ring that nobody hears tries again. There is nobody who could catch an error here.
+      }
     }, MOURNING_MS);
     keepAlive(timer, false);
     return timer;
@@ -418,6 +439,43 @@ export class Engine {
     return length;
   }
 
+  /** The slots for the keys of a group, each without its first `skip` bytes. */
+  slots(skip: number): Uint8Array[] {
+    const at = this.#area + AREA_SLOTS;
+    const slot = (_: unknown, i: number) =>
+      new Uint8Array(this.#groupKeys.buffer, at + i * SLOT_BYTES + skip, SLOT_KEY - skip);
+    return Array.from({ length: GROUP }, slot);
+  }
+
+  /** Begins a group of lookups: its keys are written to the slots next. Ends the group before. Returns {@link group}. */
+  beginGroup(): number {
+    return ++this.group;
+  }
+
+  /** Tells the key that was written to slot `i`, as {@link get} takes it; negative when it did not fit. */
+  putInGroup(i: number, key: number): void {
+    this.#groupKeys[i] = key;
+  }
+
+  /** Whether slot `i` holds a key. */
+  isInGroup(i: number): boolean {
+    return (this.#groupKeys[i] as number) <= (SLOT_KEY << KEY_KIND_BITS) + KEY_NAMESPACED;
+  }
+
+  /** Waits for the memory of the first `count` keys of the group together. {@link getInGroup} follows for each. */
+  prefetchGroup(count: number): void {
+    this.#enter();
+    this.#exports.prefetch_group(this.#area, count);
+  }
+
+  /** As {@link get}, for the key in slot `i`. */
+  getInGroup(i: number, want: number): number {
+    this.#enter();
+    const length = this.#exports.get_in_group(this.#area, i, want);
+    if (this.#clockError !== undefined) this.#settle();
+    return length;
+  }
+
   /** After {@link get}: the value type. */
   get valueType(): number {
     return (this.out[OUT_TYPE] as number) & (CHUNKED - 1);
@@ -431,7 +489,12 @@ export class Engine {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
 
-  /** After {@link get}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
+  /** After {@link get} with `WANT_STALE`: whether the entry has expired, and is within its grace. */
+  get isStale(): boolean {
+    return ((this.out[OUT_TYPE] as number) & STALE) !== 0;
+  }
+
+  /** After {@link get} and {@link increment}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
   }
@@ -441,9 +504,39 @@ export class Engine {
     return this.#out64[OUT_NUMBER] as number;
   }
 
+  /** After {@link get}: the grace in milliseconds, 0 for none. */
+  get grace(): number {
+    return this.#out64[OUT_MORE] as number;
+  }
+
   /** After {@link increment}: the sum. */
   get sum(): number {
     return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link increment}: the expiry of the entry in milliseconds. */
+  get sumExpiry(): number {
+    return this.#out64[OUT_MORE] as number;
+  }
+
+  /** After {@link limit}: how many requests may follow. */
+  get remaining(): number {
+    return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link limit}: when the limit says nothing any more, in milliseconds. */
+  get resetAt(): number {
+    return this.#out64[OUT_VERSION] as number;
+  }
+
+  /** After {@link limit}: the milliseconds until then. */
+  get resetAfter(): number {
+    return this.#out64[OUT_MORE + 1] as number;
+  }
+
+  /** After {@link limit}: the milliseconds until the request would be allowed. */
+  get retryAfter(): number {
+    return this.#out64[OUT_MORE] as number;
   }
 
   /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}, 0 without tags. */
@@ -457,24 +550,35 @@ export class Engine {
   }
 
   /**
-   * After {@link get} with `WANT_TAGS`: `{index, count}` of the counter of each tag, as the record remembers them.
-   * `undefined` without tags.
+   * After {@link get} with `WANT_TAGS`: for each tag the index of its counter, and the two words of the counter as the record
+   * remembers them. `undefined` without tags.
    */
   tagCounters(): Int32Array | undefined {
     if (this.tagBytes === 0) return undefined;
     // The bytes may be damaged, so they are bounded: at most as many tags as an entry can have, and no index out of range.
-    const count = Math.min((this.#block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
-    const counters = this.#block.slice(TAG_BLOCK_HEADER / 4, (TAG_BLOCK_HEADER + TAG_SNAPSHOT * count) / 4);
-    for (let i = 0; i < counters.length; i += 2)
-      counters[i] = (2 * (counters[i] as number)) & (this.#counters.length - 1);
+    const block = this.#block;
+    const count = Math.min((block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
+    const last = this.#counters.length / TAG_COUNTER_WORDS - 1;
+    const counters = new Int32Array(3 * count);
+    const snapshots = TAG_BLOCK_HEADER / 4;
+    for (let i = 0; i < count; i++) {
+      counters[3 * i] = TAG_COUNTER_WORDS * ((block[snapshots + 2 * count + i] as number) & last);
+      counters[3 * i + 1] = block[snapshots + 2 * i] as number;
+      counters[3 * i + 2] = block[snapshots + 2 * i + 1] as number;
+    }
     return counters;
   }
 
-  /** Whether the counters have not changed since {@link tagCounters} returned them, so none of the tags was invalidated. */
+  /**
+   * Whether the counters have not changed since {@link tagCounters} returned them, so none of the tags was invalidated or
+   * expired. The halves of a counter are loaded one by one: each of them alone has to be what it was.
+   */
   areCurrent(counters: Int32Array | undefined): boolean {
     if (counters === undefined) return true;
-    for (let i = 0; i < counters.length; i += 2) {
-      if (Atomics.load(this.#counters, counters[i] as number) !== counters[i + 1]) return false;
+    for (let i = 0; i < counters.length; i += 3) {
+      const at = counters[i] as number;
+      if (Atomics.load(this.#counters, at) !== counters[i + 1]) return false;
+      if (Atomics.load(this.#counters, at + 1) !== counters[i + 2]) return false;
     }
     return true;
   }
@@ -482,6 +586,7 @@ export class Engine {
   /**
    * Stores the first `length` bytes of {@link value}. The old value is still there unless the result is `DONE`.
    *
+   * @param grace milliseconds for which the entry can be read as a stale one after its expiry; 0 for none
    * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, `VERSION` for `version`, or {@link expectClaim} with the token for `version`
    * @returns `DONE`, `UNEXPECTED`, `TOO_LARGE` or `BUSY`; with a claim also `OVERTAKEN` or `INVALIDATED`
    */
@@ -490,6 +595,7 @@ export class Engine {
     valueType: number,
     length: number,
     expiry: number,
+    grace: number,
     tagged: boolean,
     expect: number,
     version: number,
@@ -497,7 +603,7 @@ export class Engine {
     this.#enter();
     let result: number;
     try {
-      result = this.#exports.set(this.#area, key, valueType, length, expiry, tagged ? 1 : 0, expect, version);
+      result = this.#exports.set(this.#area, key, valueType, length, expiry, grace, tagged ? 1 : 0, expect, version);
     } catch (error) {
       // The stack may have ended. So nothing may be called here but built-in functions, which need no frame. If the call was
       // cut off, this thread may be idle from now on, so what the call held is given up at once: the hazard, the large value,
@@ -535,6 +641,7 @@ export class Engine {
     valueType: number,
     value: Uint8Array,
     expiry: number,
+    grace: number,
     tagged: boolean,
     expect: number,
     version: number,
@@ -556,7 +663,7 @@ export class Engine {
       }
       if (result === DONE) {
         const flag = tagged ? 1 : 0;
-        result = x.commit_large(this.#area, key, valueType, count, newVersion, expiry, flag, expect, version);
+        result = x.commit_large(this.#area, key, valueType, count, newVersion, expiry, grace, flag, expect, version);
       }
       if (result !== DONE && result !== (DONE | RING)) x.abandon_large(this.#area, written);
       this.#writing = false;
@@ -587,9 +694,43 @@ export class Engine {
     return this.#change(() => this.#exports.remove(this.#area, key, expect, version));
   }
 
-  /** Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, or `NOT_A_NUMBER`. See {@link sum}. */
-  increment(key: number, by: number, initial: number, expiry: number, tagged: boolean): number {
-    return this.#change(() => this.#exports.increment(this.#area, key, by, initial, expiry, tagged ? 1 : 0));
+  /**
+   * Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, `NOT_A_NUMBER`, or `OUT_OF_RANGE` for a
+   * sum outside of `min` and `max`. See {@link sum}, {@link version} and {@link sumExpiry}.
+   */
+  increment(
+    key: number,
+    by: number,
+    initial: number,
+    min: number,
+    max: number,
+    expiry: number,
+    tagged: boolean,
+  ): number {
+    const x = this.#exports;
+    const area = this.#area;
+    return this.#change(() => x.increment(area, key, by, initial, min, max, expiry, tagged ? 1 : 0));
+  }
+
+  /**
+   * Judges a request at the rate limit of a key, and counts it if it may go through, unless `peek`.
+   *
+   * @param algorithm `LIMIT_…`
+   * @returns `DONE` when it may go through, `UNEXPECTED` when it may not, `NOT_A_LIMIT`, `TOO_LARGE` or `BUSY`; see {@link remaining}
+   */
+  limit(
+    key: number,
+    algorithm: number,
+    limit: number,
+    window: number,
+    burst: number,
+    cost: number,
+    peek: boolean,
+    tagged: boolean,
+  ): number {
+    const x = this.#exports;
+    const area = this.#area;
+    return this.#change(() => x.limit(area, key, algorithm, limit, window, burst, cost, peek ? 1 : 0, tagged ? 1 : 0));
   }
 
   /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is no entry, `TOO_LARGE` or `BUSY`. */
@@ -597,14 +738,25 @@ export class Engine {
     return this.#change(() => this.#exports.touch(this.#area, key, expiry));
   }
 
+  /**
+   * Lets the entry expire at `now`, in milliseconds: from then on it is stale for its grace, or gone without one. `DONE`,
+   * `UNEXPECTED` when there is no fresh entry, `TOO_LARGE` (only in damaged memory) or `BUSY`.
+   */
+  expire(key: number, now: number): number {
+    return this.#change(() => this.#exports.expire(this.#area, key, now));
+  }
+
   /** Makes every entry a miss. */
   clear(): void {
     this.#change(() => this.#exports.clear(this.#area));
   }
 
-  /** Makes every entry with one of the tags in {@link tags} a miss. */
-  invalidate(): void {
-    this.#change(() => this.#exports.invalidate(this.#area));
+  /**
+   * Makes every entry with one of the tags in {@link tags} a miss. `now` becomes the time of the tags, in milliseconds; 0 leaves
+   * it as it is.
+   */
+  invalidate(now: number): void {
+    this.#change(() => this.#exports.invalidate(this.#area, now));
   }
 
   /** What {@link set} expects of a claim with this number. Its token is passed as the version. A store that is done frees the claim. */
@@ -711,6 +863,24 @@ export class Engine {
     return this.#exports.stands(this.#area, number, token);
   }
 
+  /**
+   * As {@link stands}, for those who wait for a claim: it is `GONE`, too, when its owner is dead or its lease is over. Then
+   * {@link claim} takes over.
+   *
+   * @param now the present time of the clock of {@link claim}
+   */
+  probe(number: number, token: number, now: number): number {
+    return this.#change(() => this.#exports.probe_claim(this.#area, number, token, now));
+  }
+
+  /**
+   * Before a claim of this participant is released without a store: lets nobody join it any more. Returns 1 when others wait for
+   * it, 0 when nobody does, and -1 when it is not its own any more.
+   */
+  seal(number: number, token: number): number {
+    return this.#change(() => this.#exports.close_claim(this.#area, number, token));
+  }
+
   /** Whether another participant waits for a claim, or has waited for it. */
   isWaitedFor(number: number, token: number): boolean {
     this.#enter();
@@ -772,13 +942,24 @@ export class Engine {
     return Atomics.load(this.#clearEpoch, 0) >>> 0;
   }
 
-  /**
-   * The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}, its length and
-   * key kind in {@link keyWord}.
-   */
-  next(cursor: number): number {
+  /** Lets every entry with one of the tags in {@link tags} expire at `now`, in milliseconds: as {@link expire}. */
+  expireTags(now: number): void {
+    this.#change(() => this.#exports.expire_tags(this.#area, now));
+  }
+
+  /** The latest time in milliseconds at which one of the tags in {@link tags} was invalidated; 0 when none was. */
+  tagTimes(): number {
     this.#enter();
-    const way = this.#exports.next(this.#area, cursor);
+    return this.#exports.tag_times(this.#area);
+  }
+
+  /**
+   * The way of the first live entry at or after `cursor` whose key begins with one of the `count` beginnings in {@link tags}, or
+   * -1 when there is none. Its key is in {@link key}, its length and key kind in {@link keyWord}.
+   */
+  next(cursor: number, count: number): number {
+    this.#enter();
+    const way = this.#exports.next(this.#area, cursor, count);
     this.#settle();
     return way;
   }

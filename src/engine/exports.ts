@@ -46,9 +46,14 @@ export interface Exports {
    */
   clear(address: number): number;
   /**
+   * Lets nobody join a claim of this participant any more: 1 when another one waits for it, else 0; -1 when it is not its own any
+   * more.
+   */
+  close_claim(address: number, number: number, token: number): number;
+  /**
    * Stores the head that lists the `count` chunks that were written since `begin_large`.
    */
-  commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, tagged: number, expect: number, version: number): number;
+  commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, grace: number, tagged: number, expect: number, version: number): number;
   /**
    * The sum of a counter over all participants that ever were.
    */
@@ -57,6 +62,14 @@ export interface Exports {
    * Leaves the region; the area may be attached again.
    */
   detach(address: number): void;
+  /**
+   * Lets the entry expire at `now`; `UNEXPECTED` when there is no fresh entry.
+   */
+  expire(address: number, key: number, now: number): number;
+  /**
+   * Makes every entry with one of the tags in the tags part a stale one.
+   */
+  expire_tags(address: number, now: number): number;
   /**
    * Renews the lease of a claim until `deadline`. False when the claim is not this participant's any more.
    */
@@ -75,17 +88,27 @@ export interface Exports {
    */
   get(address: number, key: number, want: number): number;
   /**
-   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
+   * As [`get`], for key number `i` of the group part.
    */
-  increment(address: number, key: number, by: number, initial: number, expiry: number, tagged: number): number;
+  get_in_group(address: number, i: number, want: number): number;
   /**
-   * Makes every entry with one of the tags in the tags part a miss.
+   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum, its version and its expiry are in the
+   * out part.
    */
-  invalidate(address: number): number;
+  increment(address: number, key: number, by: number, initial: number, min: number, max: number, expiry: number, tagged: number): number;
+  /**
+   * Makes every entry with one of the tags in the tags part a miss. With a `now` of 0 the times of the tags stay as they are.
+   */
+  invalidate(address: number, now: number): number;
   /**
    * Whether another participant waits for a claim, or has waited for it.
    */
   is_waited_for(address: number, number: number, token: number): number;
+  /**
+   * Judges a request at the rate limit of the key, and counts it unless `peek`: `DONE` when it may go through, `UNEXPECTED`
+   * when it may not; the other answers are in the out part. A new limit gets the tags.
+   */
+  limit(address: number, key: number, algorithm: number, limit: number, window: number, burst: number, cost: number, peek: number, tagged: number): number;
   /**
    * Registers this participant as one that waits for changes of its lock: the class as of `wait`, -1 busy, or -2 when the lock is not
    * its own any more.
@@ -101,10 +124,10 @@ export interface Exports {
    */
   max_value(size: number): number;
   /**
-   * The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
-   * in the out part.
+   * The way of the next live entry at or after `cursor` whose key begins with one of the `count` beginnings in the tags part, or
+   * -1 behind the last one. Its key is in the key part, its key word in the out part.
    */
-  next(address: number, cursor: number): number;
+  next(address: number, cursor: number, count: number): number;
   /**
    * Takes a seat from the list of those that the host has to ring: -1 when the list is empty.
    */
@@ -128,6 +151,15 @@ export interface Exports {
    * not, or `BUSY`.
    */
   pass_lock(address: number, key: number): number;
+  /**
+   * Begins lookups of the first `count` keys of the group part: hashes them, and waits for their buckets and records together.
+   * [`get_in_group`] follows for each.
+   */
+  prefetch_group(address: number, count: number): void;
+  /**
+   * As `stands`, for those who wait: a claim is gone, too, when its owner is dead or its lease is over at `now`.
+   */
+  probe_claim(address: number, number: number, token: number, now: number): number;
   /**
    * Copies chunk `number` of this version of the key to the value part: its length, or -1 when that version is gone.
    */
@@ -166,7 +198,7 @@ export interface Exports {
   /**
    * Stores the first `length` bytes of the value part, with the tags in the tags part if `tagged`.
    */
-  set(address: number, key: number, value_type: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
+  set(address: number, key: number, value_type: number, length: number, expiry: number, grace: number, tagged: number, expect: number, version: number): number;
   /**
    * Whether a claim stands: 0 it is gone, 1 it stands, 2 it was overtaken.
    */
@@ -180,9 +212,13 @@ export interface Exports {
    */
   tag_counters(address: number): number;
   /**
-   * Address of the counters of the region's tags: eight bytes each, of which the first four count.
+   * Address of the counters of the region's tags: `TAG_COUNTER_WORDS` words of four bytes each.
    */
   tag_counters_at(address: number): number;
+  /**
+   * The time of the latest invalidation of any of the tags in the tags part; 0 when there was none.
+   */
+  tag_times(address: number): number;
   /**
    * Gives the entry another expiry; `UNEXPECTED` when the key is absent.
    */

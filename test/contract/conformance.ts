@@ -8,7 +8,8 @@
 
 import type { Cache, CacheOptions, Key } from "cache-machine";
 import { locks, waiting, watching } from "./coordination-checks.ts";
-import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
 
@@ -68,12 +69,14 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   asMap(check);
   changes(check);
   numbers(check);
+  limits(check);
   time(check);
   tagsAndNamespaces(check);
   valuesAndKeys(check, subject.largest);
   participants(check, subject);
   configuration(check);
   reentrancy(check);
+  loading(check);
   waiting(check);
   watching(check);
   locks(check);

@@ -62,6 +62,7 @@ const KEYS: readonly Key[] = [
   Uint8Array.of(0x00, 0xd8),
   "é",
   "__proto__",
+  "\ud83d\ude00",
   "a key of more than twenty characters",
   "k".repeat(4096),
   bytes(4096, 1),
@@ -80,6 +81,24 @@ export const NAMESPACES: readonly string[][] = [["n"], ["n", "m"], ["nm"], ["m"]
 /** The times to live of namespaces, by the last name of the path. */
 export const NAMESPACE_TTLS: Readonly<Record<string, number>> = { m: 60 };
 
+/** Beginnings of keys: of some of the keys above, and with half of a surrogate pair at their end. */
+export const prefix: fc.Arbitrary<Key> = fc.constantFrom<Key>(
+  "",
+  "a",
+  "ab",
+  "abcd",
+  "a key of more than",
+  "\ud800",
+  "\ud83d",
+  "\ude00",
+  "é",
+  "k".repeat(4096),
+  new Uint8Array(0),
+  Uint8Array.of(0x61),
+  Uint8Array.of(0x00),
+  bytes(4096, 1).subarray(0, 100),
+);
+
 /** Paths of namespaces: none, a nested one, and names that begin with another name. */
 export const path: fc.Arbitrary<string[]> = fc.oneof(
   { weight: 4, arbitrary: fc.constant<string[]>([]) },
@@ -88,6 +107,8 @@ export const path: fc.Arbitrary<string[]> = fc.oneof(
 
 /** Times to live: ordinary ones, one too small to change the clock when it is added, and two that never end. */
 export const ttl: fc.Arbitrary<number> = fc.constantFrom(10, 1, 0.5, 100, 1e-9, 1e300, Number.POSITIVE_INFINITY);
+/** Graces: none, ordinary ones, and one that never ends. */
+export const grace: fc.Arbitrary<number> = fc.constantFrom(0, 20, 0.5, 200, Number.POSITIVE_INFINITY);
 /** Lists of tags. */
 const TAGS = ["t", "u", "a tag of more than thirty characters", "→"];
 export const tags: fc.Arbitrary<string[]> = fc.array(fc.constantFrom(...TAGS), { maxLength: 3 });
@@ -104,15 +125,17 @@ function optional<T extends object>(members: { [K in keyof T]-?: fc.Arbitrary<T[
 export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOptions>({
   ttl,
   expiresAt: fc.constantFrom(10, 1, 100, 0, -1, -1000, 1e300, Number.POSITIVE_INFINITY),
+  grace,
   tags,
   keepTtl: fc.boolean(),
   keepTags: fc.boolean(),
 }).map((options) => {
   if (options === undefined) return undefined;
-  const { ttl, expiresAt, tags, keepTtl, keepTags } = options;
+  const { ttl, expiresAt, grace, tags, keepTtl, keepTags } = options;
   return {
     ...(ttl !== undefined && { ttl }),
     ...(ttl === undefined && expiresAt !== undefined && { expiresAt }),
+    ...(grace !== undefined && { grace }),
     ...(tags !== undefined && { tags }),
     ...(keepTtl !== undefined && { keepTtl: keepTtl && ttl === undefined && expiresAt === undefined }),
     ...(keepTags !== undefined && { keepTags: keepTags && tags === undefined }),
@@ -122,6 +145,9 @@ export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOpti
 export const incrementOptions: fc.Arbitrary<IncrementOptions | undefined> = optional<IncrementOptions>({
   initial: fc.constantFrom(5, -0, 0.5, -7),
   ttl,
+  tags,
+  min: fc.constantFrom(-5, 0, Number.NEGATIVE_INFINITY),
+  max: fc.constantFrom(5, 40, Number.POSITIVE_INFINITY),
 });
 
 /** The options with which a participant opens the cache. The clock and the codec are the same for all participants. */

@@ -262,6 +262,8 @@ describe("ERR_BUSY", () => {
     ["take", (cache) => cache.take("k")],
     ["increment", (cache) => cache.increment("k")],
     ["decrement", (cache) => cache.decrement("k")],
+    ["incrementEntry", (cache) => cache.incrementEntry("k")],
+    ["rateLimit", (cache) => cache.rateLimit("k", { limit: 1, window: 1 })],
     ["touch", (cache) => cache.touch("k", 5)],
   ];
 
@@ -499,7 +501,11 @@ describe("ERR_TOO_LARGE", () => {
       [`\ud800${"x".repeat(2048)}`, "4098 bytes of UTF-16"],
     ];
     for (const [key, size] of tooLong) {
-      for (const use of [() => cache.set(key, 1), () => cache.increment(key)]) {
+      for (const use of [
+        () => cache.set(key, 1),
+        () => cache.increment(key),
+        () => cache.rateLimit(key, { limit: 1, window: 1 }),
+      ]) {
         failure(use, "ERR_TOO_LARGE", `has ${size}`, "limit is 4096", "shorter key");
       }
       // Reads and removals do not find such a key: outside.test.ts tests them.
@@ -601,12 +607,20 @@ describe("ERR_CLOSED", () => {
     ["compareAndSet", (cache) => cache.compareAndSet("a", 0, 1)],
     ["update", (cache) => cache.update("a", () => 1)],
     ["getMany", (cache) => cache.getMany(["a"])],
+    ["getManyEntries", (cache) => cache.getManyEntries(["a"])],
+    ["hasMany", (cache) => cache.hasMany(["a"])],
     ["setMany", (cache) => cache.setMany([["a", 1]])],
     ["increment", (cache) => cache.increment("a")],
     ["decrement", (cache) => cache.decrement("a")],
+    ["incrementEntry", (cache) => cache.incrementEntry("a")],
+    ["rateLimit", (cache) => cache.rateLimit("a", { limit: 1, window: 1 })],
     ["touch", (cache) => cache.touch("a", 1)],
     ["ttl", (cache) => cache.ttl("a")],
     ["invalidateTag", (cache) => cache.invalidateTag("t")],
+    ["getStale", (cache) => cache.getStale("a")],
+    ["expire", (cache) => cache.expire("a")],
+    ["expireTag", (cache) => cache.expireTag("t")],
+    ["tagInvalidatedAt", (cache) => cache.tagInvalidatedAt("t")],
     ["namespace", (cache) => cache.namespace("n")],
     ["clear", (cache) => cache.clear()],
     ["size", (cache) => cache.size],
@@ -891,9 +905,14 @@ describe("wrong arguments", () => {
       [TypeError, "tags", () => cache.set("a", 1, { tags: any([null]) })],
       [RangeError, "tags", () => cache.set("a", 1, { tags: [""] })],
       [RangeError, "tags", () => cache.set("a", 1, { tags: ["\ud800"] })],
-      [RangeError, "tags", () => cache.set("a", 1, { tags: Array.from({ length: 17 }, String) })],
+      [RangeError, "tags", () => cache.set("a", 1, { tags: Array.from({ length: 129 }, String) })],
+      [TypeError, "grace", () => cache.set("a", 1, { grace: any("5") })],
+      [RangeError, "grace", () => cache.add("b", 1, { grace: -1 })],
+      [RangeError, "grace", () => cache.replace("a", 1, { grace: Number.NaN })],
       [TypeError, "tags", () => cache.invalidateTag(any(5))],
       [RangeError, "tags", () => cache.invalidateTag("")],
+      [TypeError, "tags", () => cache.expireTag(any(null))],
+      [RangeError, "tags", () => cache.tagInvalidatedAt("\ud800")],
       [TypeError, "by", () => cache.increment("n", any("1"))],
       [TypeError, "by", () => cache.increment("n", any(1n))],
       [TypeError, "by", () => cache.increment("n", Number.NaN)],

@@ -32,6 +32,7 @@ import {
   type PendingLock,
   type Segment,
   type SetOptions,
+  type StaleEntry,
   type Stats,
   set,
   type WaitForOptions,
@@ -158,6 +159,11 @@ const [held, pending]: [HeldLock | undefined, PendingLock | undefined] = [state.
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
+users.expireTag("a", "b");
+const invalidatedAt: number = users.tagInvalidatedAt("a", "b");
+const stale: StaleEntry<User> | undefined = users.getStale("a");
+is<StaleEntry<User>, Entry<User> & { stale: boolean }>(true);
+const expired: boolean = users.expire("a");
 users.clear();
 users.close();
 const reach: "threads" | "processes" = users.reach;
@@ -246,11 +252,13 @@ export {
   count,
   destroyed,
   ended,
+  expired,
   fromEntries,
   held,
   hits,
   incrementOptions,
   inserted,
+  invalidatedAt,
   label,
   left,
   mapLike,
@@ -263,6 +271,7 @@ export {
   removed,
   setLike,
   setOptions,
+  stale,
   stored,
   sum,
   summary,

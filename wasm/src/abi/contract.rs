@@ -10,13 +10,13 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::abi::area::{self, Area, Out, OutStamp};
+use crate::abi::area::{self, Area, Group, Out, OutStamp};
 use crate::coordinate::{claims, locks};
-use crate::entries::{change, read, tags};
+use crate::entries::{change, limit, read, tags};
 use crate::format::layout::{self, Class, Counter, WORD};
 use crate::format::record;
 use crate::format::segment::Phase;
-use crate::index::key;
+use crate::index::{key, prefetch};
 
 /// Defines constants, and lists each with its group, its name and its doc comment.
 macro_rules! contract {
@@ -98,26 +98,38 @@ contract! {
         AREA_OUT: u32 = offset_of!(Area, out) as u32;
         /// Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes.
         AREA_KEY: u32 = offset_of!(Area, key) as u32;
+        /// Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each.
+        AREA_GROUP: u32 = offset_of!(Area, group) as u32;
+        /// Where the slots of the group's keys lie in an area, in bytes.
+        AREA_SLOTS: u32 = (offset_of!(Area, group) + offset_of!(Group, slots)) as u32;
+        /// Keys of a group.
+        GROUP: u32 = prefetch::GROUP as u32;
+        /// Bytes of the longest key in a group, with the prefix of its namespace.
+        SLOT_KEY: u32 = (area::SLOT_WORDS as u32 - 1) * 8;
+        /// Bytes from one slot to the next.
+        SLOT_BYTES: u32 = area::SLOT_WORDS as u32 * 8;
         /// Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`.
         AREA_TAGS: u32 = offset_of!(Area, tags) as u32;
         /// Where the value part lies in an area, in bytes; it has `VALUE_BYTES`.
         AREA_VALUE: u32 = offset_of!(Area, value) as u32;
         /// Bytes of the out part.
         OUT_BYTES: u32 = size_of::<Out>() as u32;
-        /// Bytes of the tags part: the most tags of the deepest namespace, each with its prefix.
+        /// Bytes of the tags part: the most tags of the deepest namespace, behind its prefix.
         TAGS_BYTES: u32 = area::TAGS_BYTES as u32;
         /// Bytes of the value part: the longest record.
         VALUE_BYTES: u32 = layout::MAX_RECORD;
     }
     "Where results lie in the out part" {
-        /// After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes.
+        /// After `get`: the value type in the low byte, `CHUNKED` and `STALE`. In words of four bytes.
         OUT_TYPE: u32 = offset_of!(Out, value_type) as u32 / 4;
         /// After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
         /// namespaces. After `claim` and `claim_lock`: the number of the claim. After `next_lock`: bytes of the name. In words of four bytes.
         OUT_WORD: u32 = offset_of!(Out, word) as u32 / 4;
-        /// After `get` and `begin_large`: the version. After `claim`, `claim_lock` and `next_lock`: the token. In units of eight bytes.
+        /// After `get`, `increment` and `begin_large`: the version. After `limit`: `reset_at`. After `claim`, `claim_lock` and
+        /// `next_lock`: the token. In units of eight bytes.
         OUT_VERSION: u32 = offset_of!(Out, version) as u32 / 8;
-        /// After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes.
+        /// After `get`: the expiry in milliseconds. After `increment`: the sum. After `limit`: `remaining`. After `census`: bytes.
+        /// In units of eight bytes.
         OUT_NUMBER: u32 = offset_of!(Out, number) as u32 / 8;
         /// After `get` and `find`: the stamp, which identifies the record. The entry at its highest heat, low half and high
         /// half, both zero when the entry can change in place; then the generation of its segment. In words of four bytes.
@@ -132,6 +144,9 @@ contract! {
         /// After `find`: the low half of the changes of the bucket. The stamp is true as long as this and the clear epoch
         /// stay the same. In words of four bytes.
         OUT_CHANGES: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes)) as u32 / 4;
+        /// After `get`: the grace in milliseconds. After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then
+        /// `reset_after`. In units of eight bytes.
+        OUT_MORE: u32 = offset_of!(Out, more) as u32 / 8;
         /// Not zero while a call is under way, and after a call that was cut off. In words of four bytes.
         OUT_INSIDE: u32 = offset_of!(Out, inside) as u32 / 4;
         /// After `claim`, `claim_lock` and `next_lock`: the seat of the owner. In words of four bytes.
@@ -149,6 +164,8 @@ contract! {
         OUT_CLASS: u32 = offset_of!(Out, class) as u32 / 4;
         /// Flag in `OUT_TYPE`: the value is in chunks.
         CHUNKED: u32 = 1 << 8;
+        /// Flag in `OUT_TYPE`: the entry has expired, and is within its grace.
+        STALE: u32 = 1 << 9;
     }
     "Keys, tags and values" {
         /// Longest key in bytes, with the prefix of its namespace.
@@ -163,24 +180,43 @@ contract! {
         KEY_ILL_FORMED: u32 = key::KEY_ILL_FORMED;
         /// Key kind of every key in a namespace.
         KEY_NAMESPACED: u32 = key::KEY_NAMESPACED;
+        /// Most tags that a user gives to one entry.
+        MAX_VISIBLE_TAGS: u32 = layout::MAX_VISIBLE_TAGS;
         /// Most tags of one entry, with a hidden one for each namespace that the entry is in.
         MAX_TAGS: u32 = layout::MAX_TAGS;
         /// Longest tag in bytes, with the prefix of its namespace.
         MAX_TAG: u32 = layout::MAX_TAG;
         /// Longest name of a tag in bytes, without that prefix: the record keeps the name.
         MAX_TAG_NAME: u32 = layout::MAX_TAG_NAME;
-        /// Flag in the length of a tag: the record does not keep the name.
+        /// Flag in the length of a tag: it has no prefix, and the record does not keep the name.
         TAG_HIDDEN: u32 = tags::HIDDEN as u32;
-        /// Bytes of the tags part before the first tag: how many tags there are, and the bytes of their prefix, in two bytes each.
+        /// Bytes of the tags part before the prefix: how many tags there are, and the bytes of the prefix, in two bytes each.
         TAGS_HEADER: u32 = tags::GIVEN_HEADER;
         /// Bytes of the length in front of each tag.
         TAG_LENGTH_BYTES: u32 = tags::LENGTH_BYTES;
-        /// Bytes of a tag block before the counters: its length, and how many tags there are, in four bytes each.
+        /// Bytes of a tag block before the snapshots: its length, and how many tags there are, in four bytes each.
         TAG_BLOCK_HEADER: u32 = record::TAG_BLOCK_HEADER;
-        /// Bytes of a tag block for each tag: the number of its counter and the snapshot, in four bytes each. The names follow.
-        TAG_SNAPSHOT: u32 = record::TAG_SNAPSHOT;
-        /// Value type of a number, a double: the one type that the engine understands, because `increment` adds to it.
+        /// Bytes of a tag block for each tag: the snapshots of all counters, eight bytes each, then the numbers of all
+        /// counters, four bytes each. The names follow.
+        TAG_BYTES: u32 = record::TAG_BYTES;
+        /// Words of four bytes of a tag's counter. The first two are what a snapshot holds.
+        TAG_COUNTER_WORDS: u32 = layout::TAG_COUNTER_BYTES / 4;
+        /// Value type of a number, a double: the engine understands it, because `increment` adds to it.
         NUMBER_TYPE: u32 = change::NUMBER as u32;
+        /// Value type of a rate limit. Its value is a head and two states of three doubles each; one of them counts.
+        LIMIT_TYPE: u32 = limit::LIMIT as u32;
+        /// Bytes of the value of a rate limit.
+        LIMIT_BYTES: u32 = limit::LIMIT_BYTES;
+        /// In the head of a rate limit, whose low byte is the algorithm: the second state counts.
+        LIMIT_SECOND: u32 = limit::SECOND_STATE as u32;
+    }
+    "Algorithms of rate limits" {
+        /// The generic cell rate algorithm.
+        LIMIT_GCRA: u32 = limit::GCRA;
+        /// Windows that begin with their first request.
+        LIMIT_FIXED: u32 = limit::FIXED;
+        /// Two windows, the former weighted.
+        LIMIT_SLIDING: u32 = limit::SLIDING;
     }
     "What a change expects to find" {
         /// An entry or none.
@@ -208,6 +244,10 @@ contract! {
         NOT_A_NUMBER: i32 = 3;
         /// Another participant was in the way until the time for waiting was over.
         BUSY: i32 = 4;
+        /// The sum is outside of its bounds.
+        OUT_OF_RANGE: i32 = 10;
+        /// The value is no rate limit.
+        NOT_A_LIMIT: i32 = 11;
         /// The claim was overtaken, or is over.
         OVERTAKEN: i32 = 5;
         /// The value was loaded before a `clear`, or before an invalidation of one of its tags.
@@ -260,6 +300,8 @@ contract! {
         WANT_QUIET: u32 = read::WANT_QUIET;
         /// `find` has counted the read as a hit already.
         WANT_AFTER_FIND: u32 = read::WANT_AFTER_FIND;
+        /// An entry that is stale and within its grace is found, too.
+        WANT_STALE: u32 = read::WANT_STALE;
     }
     "What `counter` is asked for" {
         /// Reads that found a value.

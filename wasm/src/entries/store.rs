@@ -45,6 +45,10 @@ pub enum Refused {
     TooLarge,
     /// The entry is not a number.
     NotANumber,
+    /// The sum of an increment is outside of its bounds.
+    OutOfRange,
+    /// The entry is not a rate limit.
+    NotALimit,
     /// The claim of the load was overtaken, or is over.
     Overtaken,
     /// The value was loaded before a `clear`, or before an invalidation of one of its tags.
@@ -182,7 +186,7 @@ impl<H: Host> Participant<H> {
             if let Some(replaced) = existing.or(victim.as_ref()) {
                 self.take_live(replaced.segment, replaced.generation, replaced.record.length);
             }
-            if victim.is_some_and(|victim| self.is_live(&victim.record)) {
+            if victim.is_some_and(|victim| self.is_usable(&victim.record)) {
                 self.count(Counter::Evictions, 1);
             }
         }

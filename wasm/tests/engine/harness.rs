@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Audited, Block, Busy, Claimed, Draft, Expect, Geometry, Host, Key, Listed, MAX_BLOCK, MAX_KEY, NUMBER, Participant,
-    Phase, Refused, Region, Seed, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+    Addition, Audited, Beginning, Block, Busy, Claimed, Draft, Expect, Geometry, Host, Key, Listed, MAX_BLOCK, MAX_KEY,
+    NUMBER, Participant, Phase, Refused, Region, Rule, Seed, Sight, Stamp, Sum, Verdict, WANT_AFTER_FIND, WANT_QUIET,
+    WANT_STALE, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -141,11 +142,12 @@ impl Host for TestHost {
 pub struct With<'a> {
     pub value_type: u8,
     pub expiry: f64,
+    pub grace: f64,
     pub tags: &'a [&'a str],
     pub expect: Expect,
 }
 
-pub const PLAIN: With = With { value_type: TEXT, expiry: NEVER, tags: &[], expect: Expect::Anything };
+pub const PLAIN: With = With { value_type: TEXT, expiry: NEVER, grace: 0.0, tags: &[], expect: Expect::Anything };
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Got {
@@ -153,6 +155,7 @@ pub struct Got {
     pub value_type: u8,
     pub version: u64,
     pub expiry: f64,
+    pub stale: bool,
     pub tagged: bool,
     pub stamp: Stamp,
 }
@@ -184,7 +187,7 @@ struct Kept {
     /// Proves that the value is unchanged.
     sight: Sight,
     /// For each tag the number of its counter, and the snapshot of it.
-    tags: Vec<(u32, u32)>,
+    tags: Vec<(u32, u64)>,
 }
 
 /// A key with the words that the engine's [`Key`] borrows.
@@ -244,7 +247,7 @@ impl Cache {
         let block = self.block(with.tags);
         let key = key.with(self.me.seed);
         let version = self.me.version();
-        let expiry = if with.expiry == NEVER { 0 } else { 8 };
+        let expiry = if with.grace > 0.0 { 16 } else { 8 * (with.expiry != NEVER) as u32 };
         let inline = 32 + expiry + block.length() + key.length.div_ceil(8) * 8 + value.len() as u32;
         if inline <= geometry.max_record {
             let padded = padded(value);
@@ -253,6 +256,7 @@ impl Cache {
                 flags: 0,
                 version,
                 expiry: with.expiry,
+                grace: with.grace,
                 tags: &block,
                 value: &padded[..value.len()],
             };
@@ -271,7 +275,8 @@ impl Cache {
             }
         }
         if result.is_ok() {
-            result = self.me.set_large(&key, with.value_type, version, with.expiry, &block, &list, with.expect);
+            let With { value_type, expiry, grace, expect, .. } = *with;
+            result = self.me.set_large(&key, value_type, version, expiry, grace, &block, &list, expect);
         }
         if result.is_err() {
             self.me.abandon_chunks(&list[1..]);
@@ -298,7 +303,7 @@ impl Cache {
         }
         if let Some(kept) = near {
             let region = &self.me.region;
-            let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst) as u32;
+            let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst);
             let has_its_tags = kept.tags.iter().all(|(number, snapshot)| counter(*number) == *snapshot);
             if has_its_tags && kept.got.expiry > self.world.now() {
                 self.near_hits += 1;
@@ -309,10 +314,10 @@ impl Cache {
         }
         let got = self.lookup(key, WANT_VALUE | WANT_AFTER_FIND)?;
         if got.stamp.entry != 0 {
-            // The tag block: its length, the number of tags, and for each the number of its counter and the snapshot of it.
-            let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
+            // The tag block: its length, the number of tags, the snapshots, and the numbers of the counters, two to a word.
             let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
-            let tags = words.take(count).collect();
+            let counter = |i: usize| (self.tags[1 + count + i / 2] >> (i % 2 * 32)) as u32;
+            let tags = (0..count).map(|i| (counter(i), self.tags[1 + i])).collect();
             let counted = self.me.region.word(self.me.region.geometry.changes(got.stamp.bucket())).load(Relaxed);
             let sight = Sight { stamp: got.stamp, changes: counted.wrapping_sub(1) };
             self.near.insert(hash, Kept { key: key.to_vec(), got: got.clone(), sight, tags });
@@ -327,6 +332,11 @@ impl Cache {
     /// Reads without raising the heat of the entry.
     pub fn peek(&mut self, key: &[u8]) -> Option<Got> {
         self.lookup(key, WANT_VALUE | WANT_QUIET)
+    }
+
+    /// Reads an entry that is fresh, or stale and within its grace.
+    pub fn get_stale(&mut self, key: &[u8]) -> Option<Got> {
+        self.lookup(key, WANT_VALUE | WANT_STALE)
     }
 
     fn lookup(&mut self, key: &[u8], want: u32) -> Option<Got> {
@@ -353,6 +363,7 @@ impl Cache {
             value_type: found.value_type,
             version: found.version,
             expiry: found.expiry,
+            stale: found.stale,
             tagged: found.tags > 0,
             stamp: found.stamp,
         };
@@ -379,16 +390,39 @@ impl Cache {
     }
 
     pub fn increment(&mut self, key: &[u8], by: f64, initial: f64, with: &With) -> Result<f64, Refused> {
+        let addition = Addition { by, initial, min: f64::NEG_INFINITY, max: f64::INFINITY };
+        self.add(key, &addition, with).map(|sum| sum.value)
+    }
+
+    /// Increments within bounds.
+    pub fn add(&mut self, key: &[u8], addition: &Addition, with: &With) -> Result<Sum, Refused> {
         let block = self.block(with.tags);
-        self.me.increment(&OwnedKey::of(key).with(self.me.seed), by, initial, with.expiry, &block)
+        self.me.increment(&OwnedKey::of(key).with(self.me.seed), addition, with.expiry, &block)
+    }
+
+    pub fn limit(&mut self, key: &[u8], rule: &Rule) -> Result<Verdict, Refused> {
+        let block = self.block(&[]);
+        self.me.limit(&OwnedKey::of(key).with(self.me.seed), rule, &block)
     }
 
     pub fn touch(&mut self, key: &[u8], expiry: f64) -> Result<bool, Refused> {
         self.me.touch(&OwnedKey::of(key).with(self.me.seed), expiry)
     }
 
+    pub fn expire(&mut self, key: &[u8]) -> Result<bool, Refused> {
+        self.me.expire(&OwnedKey::of(key).with(self.me.seed), self.world.now())
+    }
+
     pub fn invalidate(&mut self, tags: &[&str]) {
-        self.me.invalidate(&given(tags))
+        self.me.invalidate(&given(tags), self.world.now())
+    }
+
+    pub fn expire_tags(&mut self, tags: &[&str]) {
+        self.me.expire_tags(&given(tags), self.world.now())
+    }
+
+    pub fn tags_invalidated_at(&self, tags: &[&str]) -> f64 {
+        self.me.tags_invalidated_at(&given(tags))
     }
 
     pub fn bucket(&self, key: &[u8]) -> u32 {
@@ -405,11 +439,12 @@ impl Cache {
 
     /// All locks and requests, with the bytes of their names that are kept.
     pub fn locks(&self) -> Vec<(Listed, Vec<u8>)> {
-        let mut name = [0; 80];
+        let mut name = [0u64; 10];
         let mut locks = Vec::new();
         let mut cursor = 0;
         while let Some(lock) = self.me.next_lock(cursor, &mut name) {
-            locks.push((lock, name[..(lock.name_bytes as usize).min(80)].to_vec()));
+            let bytes = name.iter().flat_map(|word| word.to_le_bytes());
+            locks.push((lock, bytes.take(lock.name_bytes as usize).collect()));
             cursor = lock.number + 1;
         }
         locks
@@ -440,7 +475,9 @@ impl Cache {
 
     /// The seats whose bells this participant has to ring.
     pub fn bells(&self) -> Vec<u32> {
-        std::iter::from_fn(|| self.me.next_bell()).collect()
+        let mut bells: Vec<u32> = std::iter::from_fn(|| self.me.next_bell()).collect();
+        bells.sort();
+        bells
     }
 
     fn block(&self, tags: &[&str]) -> Block {
@@ -451,11 +488,18 @@ impl Cache {
 
     /// The keys of all live entries.
     pub fn keys(&mut self) -> Vec<Vec<u8>> {
+        self.keys_with(b"")
+    }
+
+    /// The keys of all live entries that begin with `prefix`.
+    pub fn keys_with(&mut self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let owned = OwnedKey::of(prefix);
+        let wanted = [Beginning { kind: 0, length: owned.length, words: &owned.words }];
         let mut buffer = vec![0u64; MAX_KEY as usize / 8];
         let mut keys = Vec::new();
         let mut cursor = 0;
         // SAFETY: room for the longest key.
-        while let Some((way, length, _)) = unsafe { self.me.next(cursor, buffer.as_mut_ptr().cast()) } {
+        while let Some((way, length, _)) = unsafe { self.me.next(cursor, &wanted, buffer.as_mut_ptr().cast()) } {
             // SAFETY: initialised.
             let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length as usize) };
             keys.push(bytes.to_vec());

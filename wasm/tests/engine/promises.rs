@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, MODEL_SIZE, Mismatch,
-    Participant, Phase, Refused, WANT_VALUE, faults, inspect,
+    Addition, Class, Counter, Draft, Expect, FIXED, GCRA, GROUP, Geometry, Key, LAYOUT_VERSION, LIMIT, MAX_BLOCK,
+    MAX_KEY, MODEL_SIZE, Mismatch, Participant, Phase, Refused, Rule, SLIDING, Verdict, WANT_VALUE, faults, inspect,
+    prefetch,
 };
 
 use crate::harness::*;
@@ -244,7 +245,7 @@ fn a_counter_left_odd_is_settled() {
 fn the_price_of_an_entry() {
     let _watchdog = Watchdog::new("the_price_of_an_entry", 60);
     // Sizes vary a little, so that rounding to sixteen bytes costs the average.
-    for (bytes, most) in [(8, 64.0), (32, 64.0), (100, 70.0), (300, 110.0), (1000, 230.0)] {
+    for (bytes, most) in [(8, 64.0), (32, 64.0), (100, 72.0), (300, 113.0), (1000, 255.0)] {
         let mut cache = Cache::join(&World::new(32 * MIB));
         for i in 0..32 * MIB as u64 / (bytes + 20) {
             cache.set(&name("key", i), &vec![1; (bytes + i * 7 % 16 - 8) as usize]).unwrap();
@@ -351,6 +352,34 @@ fn the_invalid_are_replaced_first() {
     let there = same[15..].iter().filter(|key| cache.get(key).is_some()).count();
     assert_eq!(there, 15);
     assert_eq!(cache.count(Counter::Evictions), 0);
+    cache.check();
+}
+
+/// A full bucket gives the place of an entry whose grace is over to a new entry, rather than that of a stale or a fresh one.
+#[test]
+fn the_stale_are_not_replaced_first() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    let geometry = cache.me.region.geometry;
+    let seed = cache.me.seed;
+    let bucket = |key: &[u8]| OwnedKey::of(key).with(seed).hash & (geometry.buckets as u64 - 1);
+    let same: Vec<Vec<u8>> = (0..).map(|i| name("key", i)).filter(|key| bucket(key) == 5).take(16).collect();
+    for (i, key) in same[..15].iter().enumerate() {
+        let grace = if i == 7 { 10.0 } else { 100.0 };
+        cache.store(key, b"old", &With { expiry: 50.0, grace, ..PLAIN }).unwrap();
+        (0..if i == 7 { 4 } else { 1 }).for_each(|_| drop(cache.get(key)));
+    }
+    world.set_clock(60.0);
+    cache.set(&same[15], b"new").unwrap();
+    let there: Vec<bool> = same.iter().map(|key| cache.get_stale(key).is_some()).collect();
+    assert_eq!(there, (0..16).map(|i| i != 7).collect::<Vec<_>>());
+    assert_eq!(cache.count(Counter::Evictions), 0);
+    // From here on there is nothing worthless: the coldest goes, and a stale one counts as evicted.
+    let sixteenth = (1000..).map(|i| name("key", i)).find(|key| bucket(key) == 5 && !same.contains(key)).unwrap();
+    (0..4).for_each(|_| drop(cache.get(&same[15])));
+    cache.set(&sixteenth, b"new").unwrap();
+    assert_eq!(same.iter().filter(|key| cache.get_stale(key).is_some()).count(), 14);
+    assert_eq!(cache.count(Counter::Evictions), 1);
     cache.check();
 }
 
@@ -599,6 +628,7 @@ fn keys_that_hash_alike_are_different() {
                 flags: 0,
                 version: cache.me.version(),
                 expiry: NEVER,
+                grace: 0.0,
                 tags: &Participant::<TestHost>::no_tags(),
                 value: &value,
             };
@@ -650,7 +680,11 @@ fn interrupted(n: u64, act: impl FnOnce(), meanwhile: impl FnOnce() + 'static) -
 /// A value that a near cache takes in during an invalidation is not served after the invalidation has returned.
 #[test]
 fn near_caches_hear_of_every_invalidation() {
-    let invalidations: [fn(&mut Cache); 2] = [|cache| cache.me.clear(), |cache| cache.invalidate(&["another", "tag"])];
+    let invalidations: [fn(&mut Cache); 3] = [
+        |cache| cache.me.clear(),
+        |cache| cache.invalidate(&["another", "tag"]),
+        |cache| cache.expire_tags(&["another", "tag"]),
+    ];
     for invalidate in invalidations {
         for reader_first in [false, true] {
             for n in 0.. {
@@ -817,6 +851,217 @@ fn the_expired_make_room() {
     cache.check();
 }
 
+/// Entries that are stale and within their grace are kept like fresh ones. When their grace is over, they make room for others.
+#[test]
+fn the_stale_are_kept_for_their_grace() {
+    let world = World::new(4 * MIB);
+    let mut cache = Cache::join(&world);
+    let keys = capacity(&cache, 500) as u64 * 3 / 10;
+    let stored = |cache: &mut Cache, prefix: &str, with: &With| {
+        for i in 0..keys {
+            cache.store(&name(prefix, i), &[1; 500], with).unwrap();
+        }
+    };
+    stored(&mut cache, "stale", &With { expiry: 100.0, grace: 900.0, ..PLAIN });
+    stored(&mut cache, "tagged", &With { grace: 800.0, tags: &["tag"], ..PLAIN });
+    world.set_clock(200.0);
+    cache.expire_tags(&["tag"]);
+    let there = |cache: &mut Cache, prefix: &str| {
+        (0..keys).filter(|i| cache.get_stale(&name(prefix, *i)).is_some_and(|got| got.stale)).count() as u64
+    };
+    // Every segment is reclaimed, more than once.
+    for round in 0..8 {
+        stored(&mut cache, "fresh", &PLAIN);
+        assert_eq!([there(&mut cache, "stale"), there(&mut cache, "tagged")], [keys, keys], "in round {round}");
+    }
+    assert_eq!(cache.get(&name("stale", 0)), None);
+    assert_eq!(cache.get(&name("tagged", 0)), None);
+    assert_eq!(cache.me.census().entries as u64, keys);
+    assert_eq!((cache.count(Counter::Evictions), cache.count(Counter::Expirations)), (0, 0));
+    world.set_clock(1000.0);
+    assert_eq!([there(&mut cache, "stale"), there(&mut cache, "tagged")], [0, 0]);
+    stored(&mut cache, "more", &PLAIN);
+    stored(&mut cache, "still more", &PLAIN);
+    assert_eq!(cache.count(Counter::Evictions), 0);
+    assert!(cache.count(Counter::Expirations) > keys);
+    cache.check();
+}
+
+/// An expired tag makes an entry without a grace a miss at once, whatever another participant's clock says. With a grace the
+/// entry is stale for that long.
+#[test]
+fn an_expired_tag_leaves_the_grace() {
+    let world = World::new(MIB);
+    let (mut cache, mut ahead) = (Cache::join(&world), Cache::join(&world));
+    cache.store(b"none", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+    cache.store(b"some", b"value", &With { tags: &["other", "tag"], grace: 50.0, ..PLAIN }).unwrap();
+    cache.store(b"large", &[7; 20_000], &With { tags: &["tag"], grace: NEVER, ..PLAIN }).unwrap();
+    world.set_clock(100.0);
+    ahead.expire_tags(&["tag"]);
+    world.set_clock(90.0);
+    assert_eq!((cache.get_stale(b"none"), cache.get(b"some"), cache.get(b"large")), (None, None, None));
+    assert!(cache.get_stale(b"some").is_some_and(|got| got.stale && got.value == b"value"));
+    world.set_clock(149.0);
+    assert!(cache.get_stale(b"some").is_some_and(|got| got.stale));
+    world.set_clock(150.0);
+    assert_eq!(cache.get_stale(b"some"), None);
+    assert!(cache.get_stale(b"large").is_some_and(|got| got.stale && got.value == [7; 20_000]));
+    // Stale entries are absent for those who change them.
+    assert_eq!(cache.touch(b"large", NEVER), Ok(false));
+    assert_eq!(cache.expire(b"large"), Ok(false));
+    assert_eq!(cache.store(b"large", b"new", &With { expect: Expect::Present, ..PLAIN }), Err(Refused::Unexpected));
+    cache.store(b"large", b"new", &With { expect: Expect::Absent, tags: &["tag"], ..PLAIN }).unwrap();
+    assert!(cache.get_stale(b"large").is_some_and(|got| !got.stale));
+    cache.invalidate(&["tag"]);
+    assert_eq!(cache.get_stale(b"large"), None);
+    cache.check();
+}
+
+/// An entry has room for 128 tags in the deepest namespace, and each of them invalidates it.
+#[test]
+fn an_entry_has_128_tags_of_its_own_and_16_of_its_namespaces() {
+    let world = World::new(256 * MIB);
+    let mut cache = Cache::join(&world);
+    let prefix = [0xFF; 264];
+    let visible: Vec<Vec<u8>> = (0..129).map(|i| format!("{i:0256}").into_bytes()).collect();
+    let hidden: Vec<Vec<u8>> = (0..17).map(|i| format!("{i:X>256}").into_bytes()).collect();
+    let given = |visible: &[Vec<u8>], hidden: &[Vec<u8>]| {
+        let mut given = ((visible.len() + hidden.len()) as u16).to_le_bytes().to_vec();
+        given.extend((prefix.len() as u16).to_le_bytes());
+        given.extend(prefix);
+        for (tags, flag) in [(visible, 0), (hidden, 1 << 15)] {
+            for tag in tags {
+                given.extend((tag.len() as u16 | flag).to_le_bytes());
+                given.extend(tag);
+            }
+        }
+        given
+    };
+    let all = given(&visible[..128], &hidden[..16]);
+    let mut block = Participant::<TestHost>::no_tags();
+    let (key, value) = (OwnedKey::of(b"key"), [9; 64]);
+    let store = |cache: &Cache, block: &mut cache_machine_core::Block| {
+        cache.me.tag_block(&all, block);
+        let (version, expiry, grace) = (cache.me.version(), NEVER, 0.0);
+        let draft = Draft { value_type: TEXT, flags: 0, version, expiry, grace, tags: block, value: &value };
+        cache.me.set(&key.with(cache.me.seed), &draft, Expect::Anything).unwrap();
+    };
+    store(&cache, &mut block);
+    assert_eq!(cache.get(b"key").unwrap().value, value);
+    // Neither more tags, nor the same tags of other namespaces, nor the prefix in front of a hidden tag.
+    cache.me.invalidate(&given(&visible[128..], &hidden[16..]), 1.0);
+    cache.me.invalidate(&given(&hidden, &[]), 1.0);
+    cache.me.invalidate(&given(&[], &visible), 1.0);
+    assert!(cache.get(b"key").is_some());
+    for i in 0..144 {
+        let one = if i < 128 { given(&visible[i..i + 1], &[]) } else { given(&[], &hidden[i - 128..i - 127]) };
+        cache.me.invalidate(&one, 2.0);
+        assert_eq!(cache.get(b"key"), None, "tag {i}");
+        assert_eq!(cache.me.tags_invalidated_at(&one), 2.0);
+        store(&cache, &mut block);
+        assert!(cache.get(b"key").is_some());
+    }
+    // What does not fit is left out.
+    cache.me.tag_block(&given(&visible, &[]), &mut block);
+    let with_129 = block.length();
+    cache.me.tag_block(&given(&visible[..128], &[]), &mut block);
+    assert_eq!(with_129, block.length());
+    cache.check();
+}
+
+/// Whether a tag was invalidated since a load began: by any of its tags, in either way, also when two participants invalidate
+/// at the same time, or one of them dies, and when the sequence wraps around.
+#[test]
+fn what_was_invalidated_since() {
+    let events: [fn(&mut Cache, &[&str]); 2] = [Cache::invalidate, Cache::expire_tags];
+    let since = |cache: &Cache, key: &[u8], start| {
+        cache.me.entry_invalidated_since(&OwnedKey::of(key).with(cache.me.seed), start).unwrap()
+    };
+    for first in [0, 5, 0xFFFF_FFFEu64, 0xFFFF_FFFF, 1 << 31] {
+        for event in events {
+            let world = World::new(MIB);
+            let mut cache = Cache::join(&world);
+            world.bytes()[384..392].copy_from_slice(&first.to_le_bytes());
+            cache.store(b"key", b"value", &With { tags: &["one", "two"], ..PLAIN }).unwrap();
+            cache.store(b"bare", b"value", &PLAIN).unwrap();
+            event(&mut cache, &["one", "three"]);
+            for _ in 0..3 {
+                let start = cache.me.invalidations();
+                assert!(!since(&cache, b"key", start) && !since(&cache, b"bare", start), "{first:X}");
+                event(&mut cache, &["three"]);
+                assert!(!since(&cache, b"key", start), "{first:X}");
+                event(&mut cache, &["two"]);
+                assert!(since(&cache, b"key", start) && !since(&cache, b"bare", start), "{first:X}");
+            }
+        }
+    }
+    for events in [events, [events[1], events[0]], [events[0], events[0]]] {
+        for dies in [false, true] {
+            for n in 0.. {
+                let world = World::new(MIB);
+                let (mut cache, mut other) = (Cache::join(&world), Cache::join(&world));
+                cache.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+                let starts = Rc::new(Cell::new([0; 2]));
+                let seen = starts.clone();
+                let mut meanwhile = move || {
+                    let start = other.me.invalidations();
+                    events[1](&mut other, &["tag"]);
+                    seen.set([start, other.me.invalidations()]);
+                };
+                let happened = match dies {
+                    false => interrupted(n, || events[0](&mut cache, &["tag"]), meanwhile),
+                    true => {
+                        let died = dies_at(n, || events[0](&mut cache, &["tag"]));
+                        meanwhile();
+                        died
+                    }
+                };
+                if !happened {
+                    break;
+                }
+                let [before, after] = starts.get();
+                assert!(since(&cache, b"key", before), "access {n}");
+                assert!(!dies || !since(&cache, b"key", after), "access {n}");
+                assert_eq!(cache.get(b"key"), None);
+            }
+        }
+    }
+}
+
+/// The time of an invalidation is there when the invalidation is, and never goes back.
+#[test]
+fn the_time_of_an_invalidation_is_the_latest() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    assert_eq!(cache.tags_invalidated_at(&["one", "two"]), 0.0);
+    for (clock, latest) in [(50.0, 50.0), (70.0, 70.0), (60.0, 70.0)] {
+        world.set_clock(clock);
+        cache.invalidate(&["one"]);
+        assert_eq!(cache.tags_invalidated_at(&["one", "two"]), latest);
+        assert_eq!(cache.tags_invalidated_at(&["two"]), 0.0);
+    }
+    cache.expire_tags(&["two"]);
+    assert_eq!(cache.tags_invalidated_at(&["two"]), 0.0);
+    for n in 0.. {
+        let world = World::new(MIB);
+        let (mut cache, mut other) = (Cache::join(&world), Cache::join(&world));
+        cache.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+        world.set_clock(100.0);
+        let mut reader = Cache::join(&world);
+        let meanwhile = move || {
+            let seen = reader.get(b"key").is_none();
+            assert!(!seen || reader.tags_invalidated_at(&["tag"]) == 100.0);
+            reader.world.set_clock(120.0);
+            other.invalidate(&["tag"]);
+            assert_eq!(other.tags_invalidated_at(&["tag"]), 120.0);
+        };
+        if !interrupted(n, || cache.invalidate(&["tag"]), meanwhile) {
+            break;
+        }
+        assert_eq!(cache.tags_invalidated_at(&["tag"]), 120.0, "access {n}");
+    }
+}
+
 fn bytes_in_main(cache: &Cache) -> i64 {
     cache.audit().iter().filter(|each| each.class == Class::Main).map(|each| each.found).sum()
 }
@@ -895,4 +1140,283 @@ fn a_full_bucket_keeps_the_hot() {
     let lost = same[..14].iter().filter(|key| cache.peek(key).is_none()).count();
     assert_eq!(lost, 0, "hot entries were evicted for cold ones");
     assert_eq!(cache.count(Counter::Evictions), 5);
+}
+
+/// An increment out of its bounds is refused and changes nothing, whether the number is absent, was set or was counted.
+#[test]
+fn an_increment_stays_within_its_bounds() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let addition = Addition { by: 3.0, initial: 4.0, min: -10.0, max: 10.0 };
+    let refused = |cache: &mut Cache, by: f64, initial: f64| {
+        let before = cache.peek(b"n");
+        assert_eq!(cache.add(b"n", &Addition { by, initial, ..addition }, &PLAIN), Err(Refused::OutOfRange));
+        assert_eq!(cache.peek(b"n"), before);
+    };
+    refused(&mut cache, 7.0, 4.0);
+    refused(&mut cache, -15.0, 4.0);
+    refused(&mut cache, f64::NAN, 4.0);
+    cache.set_number(b"n", 4.0).unwrap();
+    refused(&mut cache, 7.0, 0.0);
+    for (by, sum) in [(3.0, 7.0), (3.0, 10.0), (-20.0, -10.0)] {
+        let added = cache.add(b"n", &Addition { by, ..addition }, &PLAIN).unwrap();
+        let got = cache.get(b"n").unwrap();
+        assert_eq!((added.value, got.number()), (sum, sum));
+        assert_eq!((added.version, added.expiry), (got.version, NEVER));
+    }
+    refused(&mut cache, -1.0, 0.0);
+    refused(&mut cache, 21.0, 0.0);
+    cache.set_number(b"n", f64::NAN).unwrap();
+    assert_eq!(cache.add(b"n", &addition, &PLAIN), Err(Refused::OutOfRange));
+    let mortal = cache.add(b"m", &addition, &With { expiry: 50.0, ..PLAIN }).unwrap();
+    assert_eq!((mortal.value, mortal.expiry), (7.0, 50.0));
+    cache.check();
+}
+
+/// A walk with a beginning finds the keys that begin so, byte by byte, and no others.
+#[test]
+fn a_walk_finds_the_keys_that_begin_so() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let long = b"a key of more than three words";
+    // The value of a short key lies behind it, as if the key went on.
+    cache.set(b"a key", b" of more than three words").unwrap();
+    cache.set(b"another", &[0; 24]).unwrap();
+    for length in 0..=long.len() {
+        cache.set(&long[..length], &long[length..]).unwrap();
+        let mut other = long[..length].to_vec();
+        other.push(b'~');
+        cache.set(&other, b"").unwrap();
+    }
+    let all = cache.keys();
+    assert_eq!(all.len(), 2 * long.len() + 3);
+    for length in 0..=long.len() {
+        let mut found = cache.keys_with(&long[..length]);
+        let mut wanted: Vec<_> = all.iter().filter(|key| key.starts_with(&long[..length])).cloned().collect();
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted, "{length} bytes");
+    }
+    assert_eq!(cache.keys_with(b"b"), Vec::<Vec<u8>>::new());
+}
+
+/// A prefetch changes nothing, whatever it meets.
+#[test]
+fn a_prefetch_changes_nothing() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    (0..100u8).for_each(|i| drop(cache.set(&[i], &[i; 100])));
+    let hashes: Vec<u64> = (50..50 + GROUP as u8).map(|i| OwnedKey::of(&[i]).with(cache.me.seed).hash).collect();
+    let before = world.bytes().to_vec();
+    prefetch(&cache.me.region, &hashes);
+    prefetch(&cache.me.region, &[]);
+    prefetch(&cache.me.region, &[0, u64::MAX]);
+    assert!(before == world.bytes(), "a prefetch has written");
+}
+
+// ---- rate limits ------------------------------------------------------------------------------------------------
+
+const RULE: Rule = Rule { algorithm: GCRA, limit: 10.0, window: 1000.0, burst: 10.0, cost: 1.0, peek: false };
+const ALGORITHMS: [u32; 3] = [GCRA, FIXED, SLIDING];
+
+fn at(cache: &mut Cache, time: f64, rule: &Rule) -> Verdict {
+    cache.world.set_clock(time);
+    cache.limit(b"limit", rule).unwrap()
+}
+
+/// As many requests as the limit go through at once, the next one is told when to come, and comes then.
+#[test]
+fn a_limit_lets_exactly_so_many_through() {
+    for algorithm in ALGORITHMS {
+        for (limit, window) in [(1.0, 1.0), (7.0, 60_000.0), (3.0, 1000.0), (1000.0, 60_000.0)] {
+            let mut cache = Cache::join(&World::new(MIB));
+            let rule = Rule { algorithm, limit, window, burst: limit, ..RULE };
+            let start = 1.7e12;
+            for i in 1..=limit as u32 {
+                let verdict = at(&mut cache, start, &rule);
+                assert!(verdict.allowed && verdict.retry_after == 0.0, "{i} of {rule:?}: {verdict:?}");
+                assert_eq!(verdict.remaining, limit - i as f64);
+            }
+            let before = cache.peek(b"limit");
+            let refused = at(&mut cache, start, &rule);
+            assert!(!refused.allowed && refused.remaining == 0.0, "{rule:?}: {refused:?}");
+            assert_eq!(cache.peek(b"limit"), before, "a refused request changes nothing");
+            let first = match algorithm {
+                GCRA => (window / limit).ceil(),
+                FIXED => window,
+                _ => (window + window / limit).ceil(),
+            };
+            assert_eq!(refused.retry_after, first, "{rule:?}");
+            assert!(!at(&mut cache, start + first - 1.0, &rule).allowed);
+            assert!(at(&mut cache, start + first, &rule).allowed);
+            cache.check();
+        }
+    }
+}
+
+/// No more than the burst and what the rate gives goes through in any time, whatever the pace of the requests.
+#[test]
+fn the_generic_cell_rate_is_exact() {
+    let mut random = Random::new(seed("the_generic_cell_rate_is_exact"));
+    for _ in 0..scaled(200) {
+        let limit = 1.0 + random.below(50) as f64;
+        let window = 1.0 + random.below(5000) as f64;
+        let burst = if random.chance(50) { limit } else { 1.0 + random.below(80) as f64 };
+        let rule = Rule { limit, window, burst, ..RULE };
+        let mut cache = Cache::join(&World::new(MIB));
+        // The same in whole numbers: the theoretical arrival time, times `limit`.
+        let (mut now, mut arrival) = (1_700_000_000_000i128, 0i128);
+        for _ in 0..400 {
+            now +=
+                if random.chance(30) { random.below(1 + 2 * window as u64) as i128 } else { random.below(3) as i128 };
+            let cost = 1 + if random.chance(20) { random.below(burst as u64) as i128 } else { 0 };
+            let (limit, window, burst) = (limit as i128, window as i128, burst as i128);
+            let next = arrival.max(now * limit) + cost * window;
+            let allowed = next - now * limit <= burst * window;
+            if allowed {
+                arrival = next;
+            }
+            let verdict = at(&mut cache, now as f64, &Rule { cost: cost as f64, ..rule });
+            assert_eq!(verdict.allowed, allowed, "{rule:?} at {now}");
+            let left = (burst * window - (arrival.max(now * limit) - now * limit)) / window;
+            assert_eq!(verdict.remaining as i128, left, "{rule:?} at {now}");
+            let reset = (arrival.max(now * limit) + limit - 1) / limit;
+            assert_eq!(verdict.reset_at as i128, reset, "{rule:?} at {now}");
+        }
+    }
+}
+
+/// Around the border of two windows no more goes through than the limit and the share of the time.
+#[test]
+fn a_sliding_window_has_no_double_limit_at_its_border() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let rule = Rule { algorithm: SLIDING, limit: 100.0, ..RULE };
+    at(&mut cache, 0.0, &rule);
+    let burst = |cache: &mut Cache, time: f64| (0..200).filter(|_| at(cache, time, &rule).allowed).count();
+    assert_eq!(burst(&mut cache, 999.0), 99);
+    assert_eq!(burst(&mut cache, 1000.0), 0);
+    assert_eq!(burst(&mut cache, 1010.0), 1);
+    assert_eq!(burst(&mut cache, 1500.0), 49);
+    assert_eq!(burst(&mut cache, 1999.0), 49);
+    // Two windows later nothing is left of it.
+    assert_eq!(burst(&mut cache, 4000.0), 100);
+}
+
+/// A fixed window begins with its first request. What is read of a limit, and when it may be forgotten.
+#[test]
+fn a_limit_is_an_entry() {
+    for algorithm in ALGORITHMS {
+        let mut cache = Cache::join(&World::new(MIB));
+        let rule = Rule { algorithm, ..RULE };
+        let verdict = at(&mut cache, 400.0, &Rule { peek: true, ..rule });
+        assert_eq!((verdict.allowed, verdict.remaining, verdict.reset_at), (true, 10.0, 400.0));
+        assert_eq!(cache.peek(b"limit"), None, "a look stores nothing");
+        let first = at(&mut cache, 500.0, &rule);
+        let got = cache.peek(b"limit").unwrap();
+        assert_eq!(got.value_type, LIMIT);
+        assert!(got.expiry >= first.reset_at);
+        assert_eq!(at(&mut cache, 500.0, &Rule { peek: true, ..rule }).remaining, 9.0);
+        assert_eq!(cache.peek(b"limit").unwrap(), got, "a look changes nothing");
+        at(&mut cache, 600.0, &rule);
+        let changed = cache.peek(b"limit").unwrap();
+        assert!(changed.version > got.version && changed.value != got.value);
+        // Another kind of value, and no number.
+        assert_eq!(cache.increment(b"limit", 1.0, 0.0, &PLAIN), Err(Refused::NotANumber));
+        cache.set(b"text", b"text").unwrap();
+        assert_eq!(cache.limit(b"text", &rule), Err(Refused::NotALimit));
+        cache.set_number(b"text", 1.0).unwrap();
+        assert_eq!(cache.limit(b"text", &Rule { peek: true, ..rule }), Err(Refused::NotALimit));
+        cache.increment(b"text", 1.0, 0.0, &PLAIN).unwrap();
+        assert_eq!(cache.limit(b"text", &rule), Err(Refused::NotALimit));
+        // What has expired is no other value.
+        cache.touch(b"text", 650.0).unwrap();
+        assert_eq!(at(&mut cache, 650.0, &rule).remaining, if algorithm == GCRA { 8.0 } else { 7.0 });
+        assert!(cache.limit(b"text", &rule).unwrap().allowed);
+        // Removed: it begins anew.
+        assert!(cache.remove(b"limit", Expect::Anything).unwrap());
+        assert_eq!(at(&mut cache, 700.0, &rule).remaining, 9.0);
+        // Expired, and not reclaimed yet: the record serves again.
+        let resting = at(&mut cache, 1e6, &rule);
+        assert_eq!((resting.remaining, cache.peek(b"limit").unwrap().expiry >= resting.reset_at), (9.0, true));
+        cache.me.clear();
+        assert_eq!(at(&mut cache, 1e6, &rule).remaining, 9.0);
+        // Another algorithm begins anew, another limit does not.
+        let other = Rule { algorithm: if algorithm == GCRA { FIXED } else { GCRA }, ..rule };
+        assert_eq!(at(&mut cache, 1e6, &other).remaining, 9.0);
+        assert_eq!(at(&mut cache, 1e6, &Rule { limit: 20.0, burst: 20.0, ..other }).remaining, 18.0);
+        cache.check();
+    }
+}
+
+/// A clock that is set back, however far, neither frees a limit nor blocks it for longer than from that moment on.
+#[test]
+fn a_limit_survives_a_clock_that_is_set_back() {
+    for algorithm in ALGORITHMS {
+        for back in [1.0, 999.0, 1e3, 1e9] {
+            let mut cache = Cache::join(&World::new(MIB));
+            let rule = Rule { algorithm, ..RULE };
+            (0..10).for_each(|_| assert!(at(&mut cache, 1e10, &rule).allowed));
+            for peek in [true, false] {
+                let verdict = at(&mut cache, 1e10 - back, &Rule { peek, ..rule });
+                assert!(!verdict.allowed && verdict.remaining == 0.0, "{verdict:?}");
+                assert!((1.0..=2.0 * RULE.window).contains(&verdict.retry_after), "{verdict:?}");
+                assert!(verdict.reset_at <= 1e10 - back + 2.0 * RULE.window, "{verdict:?}");
+            }
+            let retry = at(&mut cache, 1e10 - back, &rule).retry_after;
+            assert!(at(&mut cache, 1e10 - back + retry, &rule).allowed);
+        }
+    }
+}
+
+/// Whatever bytes stand in a limit, the answer is of this world.
+#[test]
+fn a_limit_of_any_bytes_answers_with_numbers() {
+    let mut random = Random::new(seed("a_limit_of_any_bytes_answers_with_numbers"));
+    for algorithm in ALGORITHMS {
+        for _ in 0..scaled(400) {
+            let world = World::new(MIB);
+            let mut cache = Cache::join(&world);
+            let rule = Rule { algorithm, ..RULE };
+            at(&mut cache, 5000.0, &rule);
+            let value = cache.peek(b"limit").unwrap().value;
+            let place = world.bytes().windows(value.len()).rposition(|bytes| bytes == value).unwrap();
+            let odd = [0.0, -1.0, 1e300, -1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 4999.0, 5e-324];
+            for word in 1..7 {
+                let bits = if random.chance(70) { odd[random.below(9) as usize].to_bits() } else { random.next() };
+                world.bytes()[place + 8 * word..place + 8 * word + 8].copy_from_slice(&bits.to_le_bytes());
+            }
+            for _ in 0..3 {
+                let verdict = cache.limit(b"limit", &rule).unwrap();
+                assert!((0.0..=10.0).contains(&verdict.remaining), "{verdict:?}");
+                assert!((0.0..=2000.0).contains(&verdict.retry_after), "{verdict:?}");
+                assert!((5000.0..=7000.0).contains(&verdict.reset_at), "{verdict:?}");
+            }
+        }
+    }
+}
+
+/// A participant that dies at any access of a request has counted it, or not, and nothing else.
+#[test]
+fn a_death_in_a_request_counts_it_or_not() {
+    for algorithm in ALGORITHMS {
+        for times in [vec![0.0], vec![0.0, 100.0, 1100.0], vec![0.0, 1e6]] {
+            for n in 0.. {
+                let world = World::new(MIB);
+                let mut cache = Cache::join(&world);
+                let rule = Rule { algorithm, ..RULE };
+                let (last, before) = times.split_last().unwrap();
+                before.iter().for_each(|time| assert!(at(&mut cache, *time, &rule).allowed));
+                world.set_clock(*last);
+                let free = cache.limit(b"limit", &Rule { peek: true, ..rule }).unwrap().remaining;
+                let mut victim = Cache::join(&world);
+                let died = dies_at(n, || victim.limit(b"limit", &rule));
+                victim.die();
+                let verdict = cache.limit(b"limit", &rule).unwrap();
+                let uncounted = if died { free } else { free - 1.0 };
+                assert!([uncounted - 1.0, free - 2.0].contains(&verdict.remaining), "{rule:?} {n}: {verdict:?}");
+                cache.check_structure();
+                if !died {
+                    break;
+                }
+            }
+        }
+    }
 }
