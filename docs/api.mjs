@@ -75,7 +75,16 @@ export const GROUPS = [
   ],
   [
     "Writing on a condition",
-    ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.compareAndDelete", "cache.take"],
+    [
+      "cache.add",
+      "cache.getOrInsert",
+      "cache.getOrInsertComputed",
+      "cache.replace",
+      "cache.compareAndSet",
+      "cache.update",
+      "cache.compareAndDelete",
+      "cache.take",
+    ],
   ],
   ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
   [

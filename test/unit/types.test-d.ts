@@ -87,6 +87,8 @@ const stored: Cache<User> = users
 const sum: number = users.increment("n") + users.decrement("n", 2, { initial: 5, ttl: 100 });
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const inserted: User = users.getOrInsert("a", { name: "A" });
+const computed: User = users.getOrInsertComputed("a", (key) => ({ name: key }), { ttl: 5 });
 const changed: boolean =
   users.compareAndSet("a", entry?.version ?? 0, { name: "A" }) &&
   users.compareAndDelete("a", entry?.version ?? 0) &&
@@ -221,6 +223,8 @@ users.set("a", { name: "A" }, { expiresAt: new Date() });
 users.namespace("n", { tags: ["t"] });
 // @ts-expect-error keys that are neither strings nor bytes
 createCache<User, number>();
+// @ts-expect-error a function that computes another type
+users.getOrInsertComputed("a", () => 5);
 // @ts-expect-error a misspelt option
 users.set("a", { name: "A" }, { expires: 1 });
 // @ts-expect-error a tag that is not a string
@@ -244,6 +248,7 @@ export {
   added,
   anyMapLike,
   changed,
+  computed,
   count,
   destroyed,
   ended,
@@ -252,6 +257,7 @@ export {
   held,
   hits,
   incrementOptions,
+  inserted,
   invalidatedAt,
   label,
   left,
