@@ -163,6 +163,12 @@ export function waiting(check: Define): void {
     other.namespace("n").invalidateTag("t");
     await until(() => calls.length > 1, "the listener of the tag");
     same(calls, ["a", "t"]);
+    other.namespace("m").clear();
+    await looked(cache);
+    same(calls, ["a", "t"]);
+    other.namespace("n").clear();
+    await until(() => calls.length > 3, "both listeners");
+    same(calls.slice(2).sort(), ["a", "t"]);
     for (const watch of watches) watch[Symbol.dispose]();
   });
 }

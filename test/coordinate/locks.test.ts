@@ -189,6 +189,24 @@ describe("several processes", () => {
     expect(cache.locks.query().held).toMatchObject([{ name: "a", fence: fences.at(-1) }]);
   });
 
+  test("a holder that was robbed before it could hear of it: its request is rejected when its callback is done", async () => {
+    const cache = open();
+    const victim = startProcess(NAME);
+    const robbed = victim.run(async (cache) => {
+      // The callback blocks its thread, so that it cannot hear.
+      const request = cache.locks.request("a", () => {
+        cache.set("inside", true);
+        while (!cache.has("robbed"));
+        return "a result";
+      });
+      return request.catch((error) => error.name);
+    });
+    await until(() => cache.has("inside"), "it is inside");
+    await cache.locks.request("a", { steal: true }, () => {});
+    cache.set("robbed", true);
+    expect(await inTime(robbed, "its end")).toBe("AbortError");
+  });
+
   test("a process that requests a lock again at once does not keep it from the others", async () => {
     const cache = open();
     const all = Array.from({ length: 3 }, () => startProcess(NAME));

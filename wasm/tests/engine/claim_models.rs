@@ -250,15 +250,17 @@ const QUEUE: Act = Act {
         let Ok(Claimed::Claimed(request)) = cache.claim_lock(LOCK, PENDING) else { return };
         for _ in 0..3 {
             let begun = tick();
-            if let Ok(Claimed::Claimed(lock)) = cache.claim_lock(LOCK, 0) {
-                hold(me, LOCK, lock.token, begun);
-                assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
-                return release_lock(cache, &lock);
+            match cache.claim_lock(LOCK, 0) {
+                Ok(Claimed::Claimed(lock)) => {
+                    hold(me, LOCK, lock.token, begun);
+                    assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
+                    return release_lock(cache, &lock);
+                }
+                Ok(Claimed::Taken(_)) if !cache.is_rung() => return diary(|diary| diary.queued.push(cache.me.seat)),
+                Ok(Claimed::Taken(_)) => cache.heard(),
+                // Then TypeScript tries again later, without a ring.
+                _ => break,
             }
-            if !cache.is_rung() {
-                return diary(|diary| diary.queued.push(cache.me.seat));
-            }
-            cache.heard();
         }
         assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
     },
