@@ -25,6 +25,12 @@ export interface Entry<V> {
   tags: string[];
 }
 
+/** An entry that may have expired: see {@link Cache.getStale}. */
+export interface StaleEntry<V> extends Entry<V> {
+  /** Whether the entry has expired, so that `get` does not find it any more. */
+  stale: boolean;
+}
+
 /** Numbers about a cache, for all its participants together. */
 export interface Stats {
   /** Entries that can be read now, those of namespaces included. */

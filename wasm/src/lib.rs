@@ -38,7 +38,7 @@ pub use coordinate::locks::{Claimed, FRESH, Listed, PENDING, Released, STEAL, WA
 pub use entries::audit::Audited;
 pub use entries::change::NUMBER;
 pub use entries::draft::Draft;
-pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
+pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_STALE, WANT_TAGS, WANT_VALUE};
 pub use entries::store::{Expect, Refused};
 pub use entries::tags::{Block, MAX_BLOCK};
 pub use entries::validate::Broken;
