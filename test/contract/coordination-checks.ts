@@ -276,6 +276,18 @@ export function watching(check: Define): void {
     throws(() => gone.watch("a", () => {}), "ERR_CLOSED");
   });
 
+  check("a watch that ends itself in its listener is not called for further keys", async ({ cache, another }) => {
+    const calls: string[] = [];
+    const watch = cache.watch(["a", "b", "c"], (key) => {
+      calls.push(key);
+      watch[Symbol.dispose]();
+    });
+    for (const key of ["a", "b", "c"]) another().set(key, 1);
+    await looked(cache);
+    await until(() => calls.length > 0, "the listener");
+    same(calls.length, 1);
+  });
+
   check(
     "a listener that changes what it watches is called again in a later task, not within itself",
     async ({ cache }) => {
