@@ -85,6 +85,31 @@ export function waiting(check: Define): void {
     same(await inTime(wait, "waitFor"), text);
   });
 
+  check("a value that is stored while waitFor begins is found at once", async ({ cache, another }) => {
+    const other = another();
+    for (let moment = 1; moment <= 4; moment++) {
+      // Asked at several moments, so that it stores between the first look and the registration.
+      let asked = 0;
+      const signal = {
+        get aborted() {
+          if (++asked === moment) other.set(`a ${moment}`, moment);
+          return false;
+        },
+        addEventListener() {},
+      };
+      const wait = cache.waitFor(`a ${moment}`, { signal: signal as unknown as AbortSignal });
+      if (asked < moment) other.set(`a ${moment}`, moment);
+      let settled = false;
+      void wait.then(() => {
+        settled = true;
+      });
+      // Before any task, and so before any ring.
+      for (let i = 0; i < 20; i++) await undefined;
+      if (asked >= moment) ok(settled, `a value that was stored at moment ${moment}`);
+      same(await inTime(wait, "waitFor"), moment);
+    }
+  });
+
   check("waitFor with a version waits for a value of another version", async ({ cache, another }) => {
     const other = another();
     cache.set("a", 1);
@@ -188,7 +213,11 @@ export function watching(check: Define): void {
       [() => other.invalidateTag("t"), undefined],
       [() => other.set("a", 5), 5],
       [() => other.clear(), undefined],
-      [() => other.set("a", 6), 6],
+      [() => other.set("a", 6, { grace: 1000 }), 6],
+      [() => other.expire("a"), undefined],
+      [() => other.set("a", 8, { grace: 1000, tags: ["t"] }), 8],
+      [() => other.expireTag("t"), undefined],
+      [() => other.set("a", 9), 9],
       [() => other.take("a"), undefined],
       [() => cache.set("a", 7), 7],
     ];
@@ -319,6 +348,7 @@ export function watching(check: Define): void {
       for (const [i, change] of [
         () => other.invalidateTag("t"),
         () => other.invalidateTag("u", "t"),
+        () => other.expireTag("t"),
         () => other.clear(),
       ].entries()) {
         change();

@@ -13,8 +13,8 @@ export default [
     this.#look();`,
     replace: `      });
     }`,
-    first: FROZEN,
-    filter: "waitFor of a key whose bucket",
+    first: CONFORMANCE,
+    filter: "stored while waitFor begins",
   },
   {
     name: "wait-without-registration",

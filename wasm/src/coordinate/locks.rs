@@ -10,7 +10,7 @@ use crate::coordinate::bells::class_of;
 use crate::coordinate::claims::{Claim, Making};
 use crate::format::claim::{ClaimState, Owner, Token};
 use crate::format::hash::{LOCK, hash};
-use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD, WORD};
+use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD};
 use crate::index::key::{Key, bucket_of};
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
@@ -201,11 +201,11 @@ impl<H: Host> Participant<H> {
 
     /// The next lock or request of a living participant whose number is `cursor` or higher. Copies the first bytes of its name.
     /// Weakly consistent: each lock that it lists stood at one moment during the call.
-    pub fn next_lock(&self, cursor: u32, name: &mut [u8; MAX_CLAIM_NAME as usize]) -> Option<Listed> {
+    pub fn next_lock(&self, cursor: u32, name: &mut [u64; MAX_CLAIM_NAME as usize / 8]) -> Option<Listed> {
         (cursor..self.region.geometry.claims()).find_map(|number| self.list(number, name))
     }
 
-    fn list(&self, number: u32, name: &mut [u8; MAX_CLAIM_NAME as usize]) -> Option<Listed> {
+    fn list(&self, number: u32, name: &mut [u64; MAX_CLAIM_NAME as usize / 8]) -> Option<Listed> {
         let owner = self.claim_owner(number);
         let seat = self.listed_seat(owner)?;
         let token = self.claim_token(number);
@@ -213,9 +213,9 @@ impl<H: Host> Participant<H> {
         if token.has(Token::OVERTAKEN) {
             return None;
         }
-        for (at, bytes) in (CLAIM_NAME..).step_by(WORD as usize).zip(name.chunks_mut(WORD as usize)) {
-            bytes.copy_from_slice(&self.claim_word(number, at).load(Acquire).to_le_bytes());
-        }
+        let at = self.region.geometry.claim(number) + CLAIM_NAME;
+        // SAFETY: the name has that many bytes and is aligned.
+        unsafe { self.region.copy_out(at, name.as_mut_ptr().cast(), MAX_CLAIM_NAME) };
         let thread = self.region.word(self.region.geometry.seat(seat) + SEAT_THREAD).load(Acquire);
         // Orders the loads above before those below, which show that the claim was the same meanwhile: a freed claim gets
         // another owner word first.

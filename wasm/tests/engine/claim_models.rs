@@ -61,6 +61,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Change {
+    who: Option<usize>,
     name: &'static [u8],
     start: u64,
     /// `NO_END` when it did nothing for certain.
@@ -107,7 +108,7 @@ struct Act {
 fn change<R>(name: &'static [u8], kind: Kind, act: impl FnOnce() -> R, done: impl FnOnce(&R) -> bool) -> R {
     let start = tick();
     let at = diary(|diary| {
-        diary.changes.push(Change { name, start, end: NO_END, kind });
+        diary.changes.push(Change { who: stage().current.get(), name, start, end: NO_END, kind });
         diary.changes.len() - 1
     });
     let result = act();
@@ -303,13 +304,19 @@ const AWAIT: Act = Act {
         diary(|diary| diary.looks.push((cache.me.seat, seen)));
     },
 };
-/// Claims of other keys, which use the same set and the other bucket.
+/// Loads of other keys, which use the same set and the other bucket.
 const OTHERS: Act = Act {
     name: "others",
     act: |cache, _| {
         for key in [b"a", b"b", b"c", b"d"] {
             if let Ok(Claimed::Claimed(claim)) = cache.claim(key, FRESH, 100.0, 0.0) {
-                assert!(cache.me.release(claim.number, claim.token));
+                let expect = Expect::Claim(claim.number, claim.token);
+                let stored = cache.store(key, b"other", &With { expect, ..PLAIN });
+                // Nobody changes these keys, so nobody overtakes their loads.
+                assert_ne!(stored, Err(Refused::Overtaken));
+                if stored.is_err() {
+                    assert!(cache.me.release(claim.number, claim.token));
+                }
             }
         }
     },
@@ -390,7 +397,12 @@ fn execute(scene: &[u8], acts: &[Act]) {
                     resume_unwind(payload);
                 }
                 let now = tick();
+                // It died with its change made.
+                let done = act.name == SET.name && cache.peek(KEY).is_some_and(|got| got.value == [me as u8; 16]);
                 diary(|diary| {
+                    if let Some(change) = diary.changes.iter_mut().rfind(|change| done && change.who == Some(me)) {
+                        change.end = now;
+                    }
                     let own = diary.holdings.iter_mut().filter(|holding| holding.who == me);
                     own.for_each(|holding| holding.until = holding.until.min(now));
                 });
