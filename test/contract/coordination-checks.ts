@@ -354,11 +354,11 @@ export function watching(check: Define): void {
         change();
         await until(() => calls.length > i, `the listener after change ${i}`);
       }
-      same(calls, ["t", "t", "t"]);
+      same(calls, ["t", "t", "t", "t"]);
       watch[Symbol.dispose]();
       other.invalidateTag("t");
       await looked(cache);
-      same(calls.length, 3);
+      same(calls.length, 4);
     },
   );
 
