@@ -117,7 +117,7 @@ export default [
     find: "        each.hasChanged();\n",
     replace: "",
     first: CONFORMANCE,
-    filter: "the listener reads the new value",
+    filter: "are no changes",
   },
   {
     name: "expiry-is-an-event",
