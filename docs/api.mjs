@@ -46,6 +46,8 @@ export const GROUPS = [
     [
       "cache.get",
       "cache.getMany",
+      "cache.getManyEntries",
+      "cache.hasMany",
       "cache.getEntry",
       "cache.has",
       "cache.ttl",
@@ -56,6 +58,7 @@ export const GROUPS = [
       "cache[Symbol.iterator]",
       "cache.forEach",
       "Entry",
+      "KeysOptions",
     ],
   ],
   [
@@ -66,7 +69,19 @@ export const GROUPS = [
     "Writing on a condition",
     ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.compareAndDelete", "cache.take"],
   ],
-  ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
+  ["Numbers", ["cache.increment", "cache.incrementEntry", "cache.decrement", "IncrementOptions", "CountedEntry"]],
+  [
+    "Rate limits",
+    [
+      "cache.rateLimit",
+      "rateLimitHeaders",
+      "RateLimitOptions",
+      "RateLimitResult",
+      "RateLimitHeadersOptions",
+      "RateLimitAlgorithm",
+      "RateLimitState",
+    ],
+  ],
   ["Groups of entries", ["cache.invalidateTag", "cache.namespace", "NamespaceOptions"]],
   ["Waiting and watching", ["cache.waitFor", "cache.watch", "cache.watchTag", "WaitForOptions", "WatchOptions"]],
   [
