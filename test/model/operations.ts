@@ -532,7 +532,7 @@ function lasting(turn: Turn, options: SetOptions | undefined): SetOptions | unde
 function together(common: SetOptions = {}, own: SetOptions = {}): SetOptions {
   const { ttl, expiresAt, keepTtl } = "ttl" in own || "expiresAt" in own || "keepTtl" in own ? own : common;
   const { tags, keepTags } = "tags" in own || "keepTags" in own ? own : common;
-  return { ttl, expiresAt, keepTtl, tags, keepTags };
+  return { ttl, expiresAt, keepTtl, tags, keepTags, grace: own.grace ?? common.grace };
 }
 
 // ---- all operations ---------------------------------------------------------------------------------------------------
@@ -665,9 +665,11 @@ export const OPERATIONS: Record<string, Operation> = {
   }),
   take: operation<OfKey>(3, { key }, (turn, { key }) => {
     const value = turn.cache.take(key);
-    if (checkRead(turn, key, value, "take") === undefined) return;
-    turn.world.counts.deletes++;
+    const known = checkRead(turn, key, value, "take");
+    // An entry that has expired goes too.
     turn.model.remove(turn.path, key);
+    if (known === undefined) return;
+    turn.world.counts.deletes++;
     spoil(turn, value);
   }),
   increment: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
