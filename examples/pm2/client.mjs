@@ -16,7 +16,7 @@ const started = performance.now();
 const body = Buffer.from(JSON.stringify(relatedPages(findPages()), null, 1));
 const seconds = (performance.now() - started) / 1000;
 
-const path = "/results/related";
+const path = process.env.RESULT;
 const response = await fetch(`http://127.0.0.1:${process.env.PORT}${path}`, { method: "POST", body });
 if (response.status !== 201) throw new Error(`the service answered ${response.status}: ${await response.text()}`);
 process.send({
@@ -26,6 +26,7 @@ process.send({
   etag: etagOf(body),
   process: response.headers.get("x-process"),
   pid: Number(response.headers.get("x-pid")),
+  storedAt: Number(response.headers.get("x-stored-at")),
 });
 process.disconnect();
 

@@ -7,7 +7,7 @@
  */
 
 import { spawn } from "node:child_process";
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,7 +22,7 @@ import { Scores } from "./scores.mjs";
 import { bytes, Screen } from "./screen.mjs";
 import { Service } from "./service.mjs";
 import { cacheName, cacheSize, duration, processes, threads } from "./settings.mjs";
-import { cache } from "./store.mjs";
+import { cache, recordsOf } from "./store.mjs";
 import { happen } from "./story.mjs";
 import { judge, printSummary } from "./summary.mjs";
 import { within } from "./within.mjs";
@@ -40,6 +40,8 @@ const home = mkdtempSync(join(tmpdir(), "pm2-example-"));
 const janitor = startJanitor();
 const service = new Service(home);
 const stop = new AbortController();
+// Each request of the story listens to it.
+setMaxListeners(Infinity, stop.signal);
 let starting;
 
 let exitCode = 1;
@@ -70,7 +72,6 @@ process.exit(exitCode);
 /** Runs everything; ends early at the next step after the signal. */
 async function run(signal) {
   const pages = findPages();
-  cache.set("contents", pages);
   screen.print(
     "",
     screen.bold(
@@ -110,7 +111,11 @@ async function run(signal) {
   clearInterval(drawing);
   screen.clear();
   screen.event(seconds(), "The readers leave, and pm2 is stopped.");
-  return { bytesOfAll, msOfAll, pages: pages.length, scores, events, seconds: seconds(), stats: cache.stats() };
+  const books = {
+    renderings: pages.map(({ path }) => recordsOf(path)),
+    housekeeping: recordsOf("housekeeping"),
+  };
+  return { bytesOfAll, msOfAll, pages: pages.length, scores, events, books, seconds: seconds(), stats: cache.stats() };
 }
 
 /** Renders all pages here, for comparison with the answers; in small steps, because pm2 is starting meanwhile. */
