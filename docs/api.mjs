@@ -58,10 +58,16 @@ export const GROUPS = [
       "Entry",
     ],
   ],
-  ["Writing", ["cache.set", "cache.setMany", "cache.touch", "cache.delete", "cache.clear", "SetOptions"]],
-  ["Writing on a condition", ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.take"]],
+  [
+    "Writing",
+    ["cache.set", "cache.setMany", "cache.touch", "cache.delete", "cache.deleteMany", "cache.clear", "SetOptions"],
+  ],
+  [
+    "Writing on a condition",
+    ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.compareAndDelete", "cache.take"],
+  ],
   ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
-  ["Groups of entries", ["cache.invalidateTag", "cache.namespace"]],
+  ["Groups of entries", ["cache.invalidateTag", "cache.namespace", "NamespaceOptions"]],
   [
     "Observing",
     [
@@ -70,6 +76,7 @@ export const GROUPS = [
       "cache.name",
       "cache.reach",
       "cache.toJSON",
+      "cache[Symbol.toStringTag]",
       "Stats",
       "Inspection",
       "Segment",
@@ -87,8 +94,8 @@ export function reference(groups = GROUPS) {
   const all = new Map();
   for (const [name, found] of exportsOf("index.d.ts")) {
     all.set(name, () => describe(name, found));
-    for (const [member, declaration] of Object.hasOwn(OBJECTS, name) ? membersOf(name, found) : []) {
-      all.set(member, () => describeMember(member, declaration));
+    for (const [member, overloads] of Object.hasOwn(OBJECTS, name) ? membersOf(name, found) : []) {
+      all.set(member, () => describeMember(member, overloads));
     }
   }
   const listed = groups.flatMap(([, names]) => names);
@@ -105,7 +112,8 @@ export function reference(groups = GROUPS) {
     "<!-- Generated from the doc comments in src/ by `npm run docs`: do not edit. -->",
     "",
     "What `cache-machine` exports to Node.js. In browsers `createCache` and `attachCache` are the same, and `openCache` and",
-    "`destroyCache` throw `ERR_UNSUPPORTED`. Wrong arguments are a `TypeError` or a `RangeError` that names them.",
+    "`destroyCache` throw `ERR_UNSUPPORTED`. Wrong arguments are a `TypeError` or a `RangeError` that names them. An option that",
+    "does not exist is a `TypeError` that names the option which was probably meant.",
     "",
     ...contents(groups),
   ];
@@ -137,7 +145,7 @@ function exportsOf(file) {
   const found = new Map();
   for (const { code, name } of declarations(read(file))) {
     const [, names] = /^export (?:type )?\{([^}]*)\}/s.exec(code) ?? [];
-    const exported = names === undefined ? [name] : names.split(",").map((each) => each.replace(/\btype\b/, "").trim());
+    const exported = names === undefined ? [name] : names.match(/\b(?!type\b)\w+/g);
     if (code.startsWith("export ")) for (const each of exported) found.set(each, declarationsOf(each, file));
   }
   return found;
@@ -237,16 +245,20 @@ function describe(name, overloads) {
 /** Members of classes that need no words. */
 const UNTOLD = ["cache.constructor", "error.constructor", "error.name"];
 
-/** The public members of a class: their declarations, by their names on the page. */
+/** The public members of a class: their declarations by their names on the page, overloads together. */
 function membersOf(name, [{ code }]) {
-  return declarations(bodyOf(code))
-    .filter(({ name: member }) => member !== undefined && !member.startsWith("#"))
-    .map((member) => [`${OBJECTS[name]}${member.name.startsWith("[") ? "" : "."}${member.name}`, member])
-    .filter(([path]) => !UNTOLD.includes(path));
+  const members = new Map();
+  for (const member of declarations(bodyOf(code))) {
+    if (member.name === undefined || member.name.startsWith("#")) continue;
+    const path = `${OBJECTS[name]}${member.name.startsWith("[") ? "" : "."}${member.name}`;
+    if (!UNTOLD.includes(path)) members.set(path, [...(members.get(path) ?? []), member]);
+  }
+  return members;
 }
 
-function describeMember(name, { code, comment }) {
-  return ["", `### ${name}`, ...signatures([code]), ...prose(comment)];
+function describeMember(name, overloads) {
+  const { comment } = overloads.find((each) => each.comment !== undefined) ?? {};
+  return ["", `### ${name}`, ...signatures(overloads.map(({ code }) => code)), ...prose(comment)];
 }
 
 /** What is between the braces of a class or an interface. */

@@ -1,7 +1,8 @@
 /*
  * The operating system's calls that Node.js does not offer, for src/system/native.ts: reserving blocks, mapping a file over a
- * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file. Also the count of the users of a mapping,
- * which has to be right even when a thread ends without leaving.
+ * WebAssembly.Memory, giving an unnamed file its name, locking bytes of a file, making and opening FIFOs. Also what has to be
+ * right even when a thread ends without leaving: the count of the users of a mapping, and a FIFO that was opened and not yet
+ * passed on.
  *
  * Freestanding: the binary is linked with Node-API only, which the running Node.js provides. There is no C library, so one file
  * per processor serves glibc and musl. scripts/build-native.mjs builds it and refuses any other symbol.
@@ -57,9 +58,13 @@ napi_status napi_add_env_cleanup_hook(napi_env env, void (*hook)(void *), void *
 /* ---- The system calls of Linux ---- */
 
 #if defined(__x86_64__)
-enum { SYS_mmap = 9, SYS_munmap = 11, SYS_fcntl = 72, SYS_flock = 73, SYS_linkat = 265, SYS_fallocate = 285 };
+enum { SYS_close = 3, SYS_mmap = 9, SYS_munmap = 11, SYS_fcntl = 72, SYS_flock = 73, SYS_openat = 257, SYS_mknodat = 259 };
+enum { SYS_linkat = 265, SYS_fchmodat = 268, SYS_fallocate = 285, SYS_statx = 332 };
+enum { O_NOFOLLOW = 0x20000 };
 #elif defined(__aarch64__)
-enum { SYS_fcntl = 25, SYS_flock = 32, SYS_linkat = 37, SYS_fallocate = 47, SYS_munmap = 215, SYS_mmap = 222 };
+enum { SYS_fcntl = 25, SYS_flock = 32, SYS_mknodat = 33, SYS_linkat = 37, SYS_fallocate = 47, SYS_fchmodat = 53 };
+enum { SYS_openat = 56, SYS_close = 57, SYS_munmap = 215, SYS_mmap = 222, SYS_statx = 291 };
+enum { O_NOFOLLOW = 0x8000 };
 #else
 #error "Linux on x86-64 and AArch64 only"
 #endif
@@ -67,7 +72,9 @@ enum { SYS_fcntl = 25, SYS_flock = 32, SYS_linkat = 37, SYS_fallocate = 47, SYS_
 enum { ENOMEM = 12, ENAMETOOLONG = 36 };
 enum { PROT_READ_WRITE = 0x1 | 0x2 };
 enum { MAP_SHARED = 0x01, MAP_PRIVATE = 0x02, MAP_FIXED = 0x10, MAP_ANONYMOUS = 0x20, MAP_NORESERVE = 0x4000 };
-enum { AT_FDCWD = -100, AT_SYMLINK_FOLLOW = 0x400 };
+enum { AT_FDCWD = -100, AT_SYMLINK_FOLLOW = 0x400, AT_EMPTY_PATH = 0x1000 };
+enum { O_RDWR = 2, O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000 };
+enum { S_IFIFO = 0x1000, OWNER_ONLY = 0600 };
 enum { F_OFD_SETLK = 37, F_WRLCK = 1, F_UNLCK = 2 };
 enum { LOCK_EX = 2, LOCK_NB = 4 };
 
@@ -80,6 +87,17 @@ struct flock {
   /* Has to be 0 for locks of open file descriptions. */
   int32_t pid;
 };
+
+enum { STATX_INO = 0x100 };
+
+/** The beginning of Linux's `struct statx`, and room for the rest of its 256 bytes. */
+struct statx {
+  uint32_t before[8];
+  uint64_t inode;
+  uint64_t rest[27];
+};
+
+_Static_assert(offsetof(struct statx, inode) == 32 && sizeof(struct statx) == 256, "statx has another layout");
 
 /** Makes a system call. Returns its result, or the negated errno. */
 static long system_call(long number, long a, long b, long c, long d, long e, long f) {
@@ -137,11 +155,21 @@ enum { MAX_ARGUMENTS = 3 };
 enum { PAGE = 65536, SMALLEST_PAGE = 4096 };
 static const int64_t MAX_INTEGER = (INT64_C(1) << 53) - 1;
 
+/** What an environment, which is one thread, has to give back when it ends. */
+struct thread {
+  /** The mappings that it uses. */
+  struct use *first;
+  /** Whether it has opened a FIFO which it has not passed on yet: descriptor and inode. */
+  bool has_fifo;
+  int32_t fifo;
+  uint64_t fifo_inode;
+};
+
 /** One call from JavaScript. Arguments that are missing are `undefined`. */
 struct call {
   napi_env env;
   napi_value arguments[MAX_ARGUMENTS];
-  /** The mappings that this thread uses: the same for all calls of an environment. */
+  /** What this thread has to give back: the same for all calls of an environment. */
   struct thread *thread;
 };
 
@@ -195,6 +223,22 @@ static bool get_range(struct call *call, int index, char **start, size_t *length
   return (uintptr_t)*start % SMALLEST_PAGE == 0 && *length % PAGE == 0;
 }
 
+enum { MAX_PATH = 4096 };
+
+/** Reads the path of a file into `path`, which has room for MAX_PATH bytes. Returns 0, or what to answer instead. */
+static long get_path(struct call *call, int index, char *path) {
+  size_t length;
+  if (napi_get_value_string_utf8(call->env, call->arguments[index], path, MAX_PATH, &length) != napi_ok) {
+    return WRONG_ARGUMENT;
+  }
+  // Node-API cuts a text that does not fit, without an error. It cuts between two characters, so up to three bytes stay free.
+  if (length + 4 >= MAX_PATH) return -ENAMETOOLONG;
+  for (size_t i = 0; i < length; i++) {
+    if (path[i] == '\0') return WRONG_ARGUMENT;
+  }
+  return 0;
+}
+
 /* ---- Files ---- */
 
 /** reserve(fd, offset, length): fallocate, which lets the file grow. */
@@ -239,18 +283,11 @@ static napi_value unmap(napi_env env, napi_callback_info info) {
 static napi_value link(napi_env env, napi_callback_info info) {
   struct call call;
   int64_t fd;
-  char path[4096];
-  size_t length;
+  char path[MAX_PATH];
   if (!begin(&call, env, info)) return NULL;
-  if (!get_descriptor(&call, 0, &fd) ||
-      napi_get_value_string_utf8(env, call.arguments[1], path, sizeof path, &length) != napi_ok) {
-    return answer(env, WRONG_ARGUMENT);
-  }
-  // Node-API cuts a text that does not fit, without an error. It cuts between two characters, so up to three bytes stay free.
-  if (length + 4 >= sizeof path) return answer(env, -ENAMETOOLONG);
-  for (size_t i = 0; i < length; i++) {
-    if (path[i] == '\0') return answer(env, WRONG_ARGUMENT);
-  }
+  if (!get_descriptor(&call, 0, &fd)) return answer(env, WRONG_ARGUMENT);
+  long error = get_path(&call, 1, path);
+  if (error != 0) return answer(env, error);
   char source[32] = "/proc/self/fd/";
   size_t last = sizeof "/proc/self/fd/" - 1;
   for (int64_t rest = fd; rest >= 10; rest /= 10) last++;
@@ -282,6 +319,72 @@ static napi_value lock_directory(napi_env env, napi_callback_info info) {
   return answer(env, system_call(SYS_flock, fd, LOCK_EX | LOCK_NB, 0, 0, 0, 0));
 }
 
+/* ---- FIFOs ---- */
+
+/** makeFifo(path): makes a FIFO that only its user may open, whatever the umask is. */
+static napi_value make_fifo(napi_env env, napi_callback_info info) {
+  struct call call;
+  char path[MAX_PATH];
+  if (!begin(&call, env, info)) return NULL;
+  long result = get_path(&call, 0, path);
+  if (result == 0) result = system_call(SYS_mknodat, AT_FDCWD, (long)path, S_IFIFO | OWNER_ONLY, 0, 0, 0);
+  if (result == 0) result = system_call(SYS_fchmodat, AT_FDCWD, (long)path, OWNER_ONLY, 0, 0, 0);
+  return answer(env, result);
+}
+
+/** The inode of an open file; 0, which is the inode of no file, when the kernel does not tell. */
+static uint64_t inode_of(int32_t fd) {
+  struct statx found = {0};
+  long result = system_call(SYS_statx, fd, (long)"", AT_EMPTY_PATH, STATX_INO, (long)&found, 0);
+  return result == 0 ? found.inode : 0;
+}
+
+/**
+ * openFifo(path): opens a FIFO for reading and writing. Returns the descriptor, which belongs to this file until `passFifo`.
+ *
+ * Node.js must not know the descriptor as one of `node:fs`. A worker that ends closes all of those by their number. But the
+ * descriptor will belong to a pipe of libuv, which closes it as well. Between the two another thread may get the same number
+ * for a file of its own, and would find that file closed.
+ */
+static napi_value open_fifo(napi_env env, napi_callback_info info) {
+  struct call call;
+  char path[MAX_PATH];
+  if (!begin(&call, env, info)) return NULL;
+  long result = get_path(&call, 0, path);
+  if (result == 0) {
+    const int flags = O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
+    result = system_call(SYS_openat, AT_FDCWD, (long)path, flags, 0, 0, 0);
+  }
+  if (!failed(result)) {
+    struct thread *thread = call.thread;
+    thread->fifo = (int32_t)result;
+    thread->fifo_inode = inode_of(thread->fifo);
+    thread->has_fifo = true;
+  }
+  return answer(env, result);
+}
+
+/** passFifo(fd): from here on libuv closes the descriptor, which the latest `openFifo` has returned. */
+static napi_value pass_fifo(napi_env env, napi_callback_info info) {
+  struct call call;
+  int64_t fd;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd) || !call.thread->has_fifo || call.thread->fifo != fd) {
+    return answer(env, WRONG_ARGUMENT);
+  }
+  call.thread->has_fifo = false;
+  return answer(env, 0);
+}
+
+/**
+ * Closes the FIFO of a thread that was terminated between `openFifo` and `passFifo`. If libuv has it already, libuv has closed
+ * it by now, and the descriptor may be that of another file.
+ */
+static void close_fifo(struct thread *thread) {
+  if (!thread->has_fifo || thread->fifo_inode == 0 || inode_of(thread->fifo) != thread->fifo_inode) return;
+  system_call(SYS_close, thread->fifo, 0, 0, 0, 0, 0);
+}
+
 /* ---- The users of a mapping ---- */
 
 /** One mapping that this thread uses. */
@@ -296,11 +399,6 @@ struct use {
   /** References that keep both memories while this thread has users, even if JavaScript has dropped them. */
   napi_ref users_alive;
   napi_ref range_alive;
-};
-
-/** The mappings that an environment, which is one thread, uses. They have to be left when it ends. */
-struct thread {
-  struct use *first;
 };
 
 _Static_assert(sizeof(struct use) <= BLOCK && sizeof(struct thread) <= BLOCK, "blocks are too small");
@@ -319,8 +417,9 @@ static bool give_back(struct use *use, int32_t count) {
 }
 
 /** Runs at the end of the environment. No JavaScript of this thread runs any more, but what it refers to still exists. */
-static void leave_all(void *data) {
+static void give_all_back(void *data) {
   struct thread *thread = data;
+  close_fifo(thread);
   for (struct use *use = thread->first, *next; use != NULL; use = next) {
     next = use->next;
     give_back(use, use->count);
@@ -418,14 +517,23 @@ EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
     const char *name;
     napi_callback method;
   } functions[] = {
-      {"reserve", reserve}, {"map", map},       {"unmap", unmap},
-      {"link", link},       {"lock", lock},     {"unlock", unlock},
-      {"join", join},       {"leave", leave},   {"lockDirectory", lock_directory},
+      {"reserve", reserve},
+      {"map", map},
+      {"unmap", unmap},
+      {"link", link},
+      {"lock", lock},
+      {"unlock", unlock},
+      {"lockDirectory", lock_directory},
+      {"makeFifo", make_fifo},
+      {"openFifo", open_fifo},
+      {"passFifo", pass_fifo},
+      {"join", join},
+      {"leave", leave},
   };
   enum { COUNT = sizeof functions / sizeof *functions };
   struct thread *thread = allocate();
   if (thread == NULL) return NULL;
-  if (napi_add_env_cleanup_hook(env, leave_all, thread) != napi_ok) {
+  if (napi_add_env_cleanup_hook(env, give_all_back, thread) != napi_ok) {
     release(thread);
     return NULL;
   }

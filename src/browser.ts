@@ -6,22 +6,29 @@
 
 import type { Cache } from "./cache/cache.ts";
 import type { CacheOptions, OpenOptions } from "./cache/options.ts";
-import type { CacheHandle } from "./cache/types.ts";
+import type { CacheHandle, Key } from "./cache/types.ts";
 import { type CacheError, unsupported } from "./errors.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache } from "./cache/cache.ts";
-export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
+export type {
+  CacheOptions,
+  CreateOptions,
+  IncrementOptions,
+  NamespaceOptions,
+  OpenOptions,
+  SetOptions,
+} from "./cache/options.ts";
 export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export { createCache };
 
 /** Joins the cache of a handle, which another thread of this page has posted. */
-export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions): Cache<V> {
+export function attachCache<V = any, K extends Key = string>(handle: CacheHandle, options?: CacheOptions): Cache<V, K> {
   const checked = checkHandle(handle);
   if (checked.reach !== "threads") throw noProcesses();
-  return attachThreads<V>(checked, options);
+  return attachThreads<V, K>(checked, options);
 }
 
 /** Always throws: processes cannot share a cache in a browser. */

@@ -31,8 +31,10 @@ export type CacheErrorCode =
   | "ERR_NOT_OWNER"
   /** This platform, this directory or this configuration of the runtime does not offer what a cache needs. */
   | "ERR_UNSUPPORTED"
-  /** Reserved: no operation of this version waits for a given time, so none throws it. */
-  | "ERR_TIMEOUT";
+  /** What a call has waited for did not come within its `timeout`: a value (`waitFor`), a load (`getOrSet`), a lock. */
+  | "ERR_TIMEOUT"
+  /** The loader of `getOrSet` failed in another thread or process; `cause` has the name and the message of its error. */
+  | "ERR_LOAD_FAILED";
 
 /** An error that is not a wrong argument: a state of the machine, the file, the value or the other participants. */
 export class CacheError extends Error {
@@ -65,6 +67,27 @@ export function noSeat(seats: number): CacheError {
 /** A file that could not be opened because other processes create and destroy it again and again. */
 export function neverThere(path: string): CacheError {
   return new CacheError("ERR_BUSY", `${path}: other processes create and destroy it all the time. Try again later.`);
+}
+
+// ---- ERR_TIMEOUT
+
+/** A wait that has reached its `timeout` of `ms` milliseconds. `what` names what did not come, such as `the lock "name"`. */
+export function timedOut(what: string, ms: number): CacheError {
+  return new CacheError("ERR_TIMEOUT", `timeout: ${what} did not come within ${ms} ms. Try again, or allow more time.`);
+}
+
+// ---- ERR_LOAD_FAILED
+
+/** A load that has failed in another thread or process, with an error of this name and message. */
+export function loadFailed(name: string, message: string): CacheError {
+  const cause = new Error(message);
+  // The stack would show this thread, which has not run the loader.
+  Object.assign(cause, { name, stack: `${name}: ${message}` });
+  return new CacheError(
+    "ERR_LOAD_FAILED",
+    `load: failed in another thread or process: ${name}: ${message}. The next call loads again.`,
+    { cause },
+  );
 }
 
 // ---- ERR_CLOSED

@@ -10,7 +10,14 @@
  */
 
 export type { Cache } from "./cache/cache.ts";
-export type { CacheOptions, CreateOptions, IncrementOptions, OpenOptions, SetOptions } from "./cache/options.ts";
+export type {
+  CacheOptions,
+  CreateOptions,
+  IncrementOptions,
+  NamespaceOptions,
+  OpenOptions,
+  SetOptions,
+} from "./cache/options.ts";
 export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export { attachCache, destroyCache, get, openCache, set } from "./open/processes.ts";

@@ -12,7 +12,16 @@ import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
-import { asObject, checkTtl, type IncrementOptions, type Resolved, type SetOptions } from "./options.ts";
+import {
+  checkOptions,
+  checkStore,
+  checkTtl,
+  type IncrementOptions,
+  type NamespaceOptions,
+  over,
+  type Resolved,
+  type SetOptions,
+} from "./options.ts";
 import type { CacheHandle, CacheSummary, Entry, Inspection, Key, Stats } from "./types.ts";
 import { View } from "./view.ts";
 
@@ -33,8 +42,12 @@ const markAsUncloneable: ((object: object) => void) | undefined = (
  * Each reader gets a copy of a value, so changing it changes no other copy. A miss is `undefined`. Every operation on one
  * entry is atomic. Once a change has returned, every later read in any thread or process sees this change, or a later
  * change, or a miss.
+ *
+ * `V` is the type of the values and `K` that of the keys: `Cache<User>` has strings as keys, `Cache<User, Uint8Array>` bytes,
+ * `Cache<User, Key>` both. Both types are promises of the program and are not checked when entries are read. A cache with strings
+ * as keys can be handed in where `get`, `set`, `has`, `delete` and `clear` of a `Map` are wanted.
  */
-export class Cache<V = any> implements Disposable {
+export class Cache<V = any, K extends Key = string> implements Disposable {
   readonly #view: View;
 
   /** @internal */
@@ -65,7 +78,7 @@ export class Cache<V = any> implements Disposable {
    * @throws {CacheError} `ERR_DATA` when the value is present but cannot be read here: it is of a type that this runtime does
    * not have, or it was stored with another `codec`, or it is damaged. `set` and `delete` still work for this key.
    */
-  get(key: Key): V | undefined {
+  get(key: K): V | undefined {
     return this.#view.get(key) as V | undefined;
   }
 
@@ -77,7 +90,7 @@ export class Cache<V = any> implements Disposable {
    * levels; `ERR_TOO_LARGE` when the key or the value is too large; `ERR_BUSY` when another participant has been in the way
    * for 50 ms, for example because its process is stopped in the middle of a change.
    */
-  set(key: Key, value: V, options?: SetOptions): this {
+  set(key: K, value: V, options?: SetOptions): this {
     this.#view.store(key, value, options, ANYTHING, 0);
     return this;
   }
@@ -88,7 +101,7 @@ export class Cache<V = any> implements Disposable {
    *
    * @throws {TypeError} and {CacheError} as {@link set}.
    */
-  add(key: Key, value: V, options?: SetOptions): boolean {
+  add(key: K, value: V, options?: SetOptions): boolean {
     return this.#view.store(key, value, options, ABSENT, 0);
   }
 
@@ -97,7 +110,7 @@ export class Cache<V = any> implements Disposable {
    *
    * @throws {TypeError} and {CacheError} as {@link set}.
    */
-  replace(key: Key, value: V, options?: SetOptions): boolean {
+  replace(key: K, value: V, options?: SetOptions): boolean {
     return this.#view.store(key, value, options, PRESENT, 0);
   }
 
@@ -108,28 +121,44 @@ export class Cache<V = any> implements Disposable {
    * @param version - as {@link getEntry} returned it, or 0.
    * @throws {TypeError} and {CacheError} as {@link set}.
    */
-  compareAndSet(key: Key, version: number, value: V, options?: SetOptions): boolean {
-    if (!Number.isSafeInteger(version) || version < 0) {
-      throw new TypeError("version: must be a version that getEntry has returned, or 0 for an absent entry");
-    }
+  compareAndSet(key: K, version: number, value: V, options?: SetOptions): boolean {
+    checkVersion(version);
     return this.#view.store(key, value, options, version === 0 ? ABSENT : VERSION, version);
   }
 
   /**
-   * Calls `change` with the value (`undefined` when the key is absent), stores what `change` returns, and returns that. When
-   * another participant has changed the entry meanwhile, it begins again, so `change` may run more than once. As with `set`,
-   * the entry gets the expiry and the tags of `options` and does not keep its old ones.
+   * Calls `change` with the value and the entry (`undefined` when the key is absent), stores what `change` returns, and returns
+   * that. When `change` returns `undefined`, the entry stays as it is, and its value is returned. When another participant has
+   * changed the entry meanwhile, it begins again, so `change` may run more than once.
    *
+   * The entry keeps its expiry and its tags, unless `options` have others, or `keepTtl` or `keepTags` is `false`. An absent entry
+   * gets the default `ttl`.
+   *
+   * @param options - as for {@link set}; or a function that returns them, which is called with the new value.
    * @throws {CacheError} `ERR_BUSY` when other participants change the entry during each attempt; `ERR_DATA` when the old
    * value cannot be read here. Otherwise as {@link set}.
    */
-  update(key: Key, change: (value: V | undefined) => V, options?: SetOptions): V {
+  update(
+    key: K,
+    change: (value: V | undefined, entry: Entry<V> | undefined) => V,
+    options?: SetOptions | ((value: V) => SetOptions | undefined),
+  ): V;
+  update(
+    key: K,
+    change: (value: V | undefined, entry: Entry<V> | undefined) => V | undefined,
+    options?: SetOptions | ((value: V) => SetOptions | undefined),
+  ): V | undefined;
+  update(
+    key: K,
+    change: (value: V | undefined, entry: Entry<V> | undefined) => V | undefined,
+    options?: SetOptions | ((value: V) => SetOptions | undefined),
+  ): V | undefined {
     if (typeof change !== "function") throw new TypeError("change: must be a function that returns the new value");
-    return this.#view.update(key, change as (value: unknown) => unknown, options) as V;
+    return this.#view.update(key, change as never, options as never) as V | undefined;
   }
 
   /** Returns whether the key is present. Does not count as a read. */
-  has(key: Key): boolean {
+  has(key: K): boolean {
     return this.#view.expiry(key) !== undefined;
   }
 
@@ -138,8 +167,33 @@ export class Cache<V = any> implements Disposable {
    *
    * @throws {CacheError} `ERR_BUSY` as {@link set}.
    */
-  delete(key: Key): boolean {
+  delete(key: K): boolean {
     return this.#view.remove(key, ANYTHING, 0);
+  }
+
+  /**
+   * Removes the entry only if it still has this version. Returns whether it removed it. With version 0, which stands for an
+   * absent entry, there is nothing to remove.
+   *
+   * @param version - as {@link getEntry} returned it, or 0.
+   * @throws {CacheError} `ERR_BUSY` as {@link set}.
+   */
+  compareAndDelete(key: K, version: number): boolean {
+    checkVersion(version);
+    return this.#view.remove(key, VERSION, version);
+  }
+
+  /**
+   * Removes many entries, one after the other. Returns how many there were. Each removal is atomic, all together are not: when one
+   * throws, the entries before it are removed.
+   *
+   * @throws {TypeError} for a key that is neither a string nor bytes.
+   * @throws {CacheError} `ERR_BUSY` as {@link set}.
+   */
+  deleteMany(keys: Iterable<K>): number {
+    let removed = 0;
+    for (const key of asIterable(keys, "keys")) if (this.delete(key)) removed++;
+    return removed;
   }
 
   /**
@@ -148,7 +202,7 @@ export class Cache<V = any> implements Disposable {
    *
    * @throws {CacheError} `ERR_BUSY` as {@link update}; `ERR_DATA` as {@link get}, and then the entry is still there.
    */
-  take(key: Key): V | undefined {
+  take(key: K): V | undefined {
     return this.#view.take(key) as V | undefined;
   }
 
@@ -157,7 +211,7 @@ export class Cache<V = any> implements Disposable {
    *
    * @throws {CacheError} `ERR_DATA` as {@link get}.
    */
-  getEntry(key: Key): Entry<V> | undefined {
+  getEntry(key: K): Entry<V> | undefined {
     return this.#view.entry(key) as Entry<V> | undefined;
   }
 
@@ -165,7 +219,7 @@ export class Cache<V = any> implements Disposable {
    * Returns the values of many keys, in the order of the keys. The value is `undefined` for a key that is absent, and for one
    * whose value cannot be read here.
    */
-  getMany(keys: Iterable<Key>): (V | undefined)[] {
+  getMany(keys: Iterable<K>): (V | undefined)[] {
     return Array.from(asIterable(keys, "keys"), (key) => {
       try {
         return this.get(key);
@@ -176,13 +230,26 @@ export class Cache<V = any> implements Disposable {
   }
 
   /**
-   * Stores many entries, one after the other. Each store is atomic, all together are not: when one throws, the entries before
-   * it are stored.
+   * Stores many entries, one after the other. An entry may have options of its own: `[key, value, options]`. What they say about
+   * the expiry, or about the tags, stands in place of what the `options` of all entries say about it.
+   *
+   * Each store is atomic, all together are not: when one throws, the entries before it are stored, and the others are not. The
+   * `options` of all entries are checked before the first one is stored.
    *
    * @throws {TypeError} and {CacheError} as {@link set}.
    */
-  setMany(entries: Iterable<readonly [Key, V]>, options?: SetOptions): this {
-    for (const [key, value] of asIterable(entries, "entries")) this.set(key, value, options);
+  setMany(
+    entries: Iterable<readonly [key: K, value: V, options?: SetOptions | undefined]>,
+    options?: SetOptions,
+  ): this {
+    const common = options === undefined ? undefined : checkStore(options);
+    for (const entry of asIterable(entries, "entries")) {
+      if (typeof entry !== "object" || entry === null)
+        throw new TypeError("entries: each must be [key, value] or [key, value, options]");
+      const [key, value, own] = entry;
+      const how = own === undefined ? common : over(common, checkStore(own));
+      this.#view.storeAs(key, value, how, ANYTHING, 0);
+    }
     return this;
   }
 
@@ -193,19 +260,18 @@ export class Cache<V = any> implements Disposable {
    * @throws {TypeError} when the value of the key is not a number.
    * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
    */
-  increment(key: Key, by = 1, options?: IncrementOptions): number {
+  increment(key: K, by = 1, options?: IncrementOptions): number {
     if (typeof by !== "number" || !Number.isFinite(by)) throw new TypeError("by: must be a finite number");
-    const { initial = 0, ttl } = asObject(options, "options");
+    const { initial = 0, ttl } = checkOptions<IncrementOptions>(options, ["initial", "ttl"]);
     if (typeof initial !== "number" || !Number.isFinite(initial)) {
       throw new TypeError("initial: must be a finite number");
     }
-    const { opening } = this.#view;
-    const expiry = this.#view.expiryIn(ttl === undefined ? opening.options.ttl : checkTtl(ttl));
+    const expiry = this.#view.expiryIn(ttl === undefined ? this.#view.ttl : checkTtl(ttl));
     return this.#view.increment(key, by, initial, expiry);
   }
 
   /** Subtracts from a number and returns the difference. Otherwise as {@link increment}. */
-  decrement(key: Key, by = 1, options?: IncrementOptions): number {
+  decrement(key: K, by = 1, options?: IncrementOptions): number {
     if (typeof by !== "number") throw new TypeError("by: must be a finite number");
     return this.increment(key, -by, options);
   }
@@ -217,7 +283,7 @@ export class Cache<V = any> implements Disposable {
    * @throws {CacheError} `ERR_BUSY` as {@link set}; `ERR_TOO_LARGE` when the entry was stored without an expiry and is so
    * large that there is no room for one.
    */
-  touch(key: Key, ttl: number): boolean {
+  touch(key: K, ttl: number): boolean {
     return this.#view.touch(key, this.#view.expiryIn(checkTtl(ttl)));
   }
 
@@ -225,7 +291,7 @@ export class Cache<V = any> implements Disposable {
    * Returns the milliseconds until the entry expires: `Infinity` for an entry that does not expire, `undefined` when the key
    * is absent. Does not count as a read.
    */
-  ttl(key: Key): number | undefined {
+  ttl(key: K): number | undefined {
     const expiresAt = this.#view.expiry(key);
     if (expiresAt === undefined || expiresAt === Infinity) return expiresAt;
     const left = expiresAt - this.#view.now();
@@ -248,15 +314,22 @@ export class Cache<V = any> implements Disposable {
    * namespace is a single step, however many entries it has, and also clears the namespaces within it. `size` of a namespace,
    * and iterating over it, walk the whole cache. Keys, values and tags have the same limits in every namespace.
    *
+   * With a `ttl`, entries of the namespace and of the namespaces within it expire after it, unless an operation or an inner
+   * namespace says otherwise. It is a default of the object that is returned: who opens the namespace without it, or in another
+   * thread, stores with a default of his own.
+   *
    * @throws {RangeError} when namespaces are nested more than 16 deep, or when the names of all levels take more than 255
    * bytes together: each takes its UTF-8 and 2 to 4 bytes more.
    */
-  namespace<W = V>(name: string): Cache<W> {
-    const { opening, scope } = this.#view;
+  namespace<W = V, L extends Key = K>(name: string, options?: NamespaceOptions): Cache<W, L> {
+    const view = this.#view;
+    const { opening, scope } = view;
     opening.checkOpen();
     if (typeof name !== "string") throw new TypeError(`name: must be a string, not ${typeof name}`);
     if (name === "") throw new RangeError("name: must not be empty");
-    return new Cache<W>(new View(opening, scopeOf([...scope.path, flatCopy(name)])));
+    const { ttl } = checkOptions(options, ["ttl"]);
+    const inner = scopeOf([...scope.path, flatCopy(name)]);
+    return new Cache<W, L>(new View(opening, inner, ttl === undefined ? view.ttl : checkTtl(ttl)));
   }
 
   /**
@@ -277,17 +350,17 @@ export class Cache<V = any> implements Disposable {
    * iteration, and is not overwritten meanwhile, is seen exactly once. An entry that is stored, overwritten, removed or
    * evicted meanwhile may be seen or not.
    */
-  keys(): Generator<Key, void, undefined> {
-    return this.#view.keys();
+  keys(): Generator<K, undefined, undefined> {
+    return this.#view.keys() as Generator<K, undefined, undefined>;
   }
 
   /** Iterates over the values, as {@link entries}. */
-  *values(): Generator<V, void, undefined> {
+  *values(): Generator<V, undefined, undefined> {
     for (const [, value] of this.entries()) yield value;
   }
 
   /** Iterates over pairs of key and value, as {@link keys}. Entries whose values cannot be read here are left out. */
-  *entries(): Generator<[Key, V], void, undefined> {
+  *entries(): Generator<[K, V], undefined, undefined> {
     for (const key of this.keys()) {
       let value: V | undefined;
       try {
@@ -300,12 +373,12 @@ export class Cache<V = any> implements Disposable {
   }
 
   /** Iterates over pairs of key and value: the same as {@link entries}. */
-  [Symbol.iterator](): Generator<[Key, V], void, undefined> {
+  [Symbol.iterator](): Generator<[K, V], undefined, undefined> {
     return this.entries();
   }
 
   /** Calls `callback` for each entry, as {@link entries}. */
-  forEach(callback: (value: V, key: Key, cache: this) => void, thisArg?: unknown): void {
+  forEach(callback: (value: V, key: K, cache: this) => void, thisArg?: unknown): void {
     if (typeof callback !== "function") throw new TypeError("callback: must be a function");
     for (const [key, value] of this.entries()) callback.call(thisArg, value, key, this);
   }
@@ -336,6 +409,11 @@ export class Cache<V = any> implements Disposable {
     this.close();
   }
 
+  /** The name that `Object.prototype.toString` gives to a cache: `"Cache"`. */
+  get [Symbol.toStringTag](): string {
+    return "Cache";
+  }
+
   /** Returns a short description of this cache for logs, without its entries. `console.log` shows the same. */
   toJSON(): CacheSummary {
     return summaryOf(this.#view);
@@ -355,13 +433,25 @@ export class Cache<V = any> implements Disposable {
 }
 
 /** Opens a region as a cache. `isNew` says that this thread has just created the region. @internal */
-export function openRegion<V>(region: Region, options: Resolved, name?: string, isNew?: boolean): Cache<V> {
-  return new Cache<V>(new View(new Opening(region, options, name, isNew), ROOT));
+export function openRegion<V, K extends Key>(
+  region: Region,
+  options: Resolved,
+  name?: string,
+  isNew?: boolean,
+): Cache<V, K> {
+  return new Cache<V, K>(new View(new Opening(region, options, name, isNew), ROOT));
 }
 
 /** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
 function unreadable(error: unknown): undefined {
   if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
+}
+
+/** Checks a version that was passed for comparison. */
+function checkVersion(version: number): void {
+  if (!Number.isSafeInteger(version) || version < 0) {
+    throw new TypeError("version: must be a version that getEntry has returned, or 0 for an absent entry");
+  }
 }
 
 function asIterable<T>(values: Iterable<T>, name: string): Iterable<T> {

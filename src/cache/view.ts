@@ -11,11 +11,13 @@
 
 import {
   ABSENT,
+  ANYTHING,
   BUSY,
   DONE,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
   NOT_A_NUMBER,
+  PRESENT,
   TOO_LARGE,
   VERSION,
   WANT_AFTER_FIND,
@@ -33,7 +35,7 @@ import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
 import type { Opening } from "./opening.ts";
-import { checkStore, type SetOptions } from "./options.ts";
+import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
@@ -42,6 +44,8 @@ const READS = 16;
 const MIN_ATTEMPTS = 100;
 /** Maximum number of attempts of {@link View.retry}, in case the clock stands still because a test has replaced it. */
 const MAX_ATTEMPTS = 100_000;
+/** The expiry of an entry that has expired before it could be stored. */
+const EXPIRED = -Infinity;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
@@ -50,6 +54,8 @@ export class View implements Source {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
+  /** Milliseconds that an entry lives when a store does not say: the default of the cache, or of a namespace. */
+  readonly ttl: number;
   readonly #near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
@@ -58,10 +64,11 @@ export class View implements Source {
   /** The bytes of a large value that {@link View.#lookup} has found, until they are decoded. */
   #large: Uint8Array | undefined;
 
-  constructor(opening: Opening, scope: Scope) {
+  constructor(opening: Opening, scope: Scope, ttl: number = opening.options.ttl) {
     this.opening = opening;
     this.engine = opening.engine;
     this.scope = scope;
+    this.ttl = ttl;
     this.#near = opening.near;
     this.#codec = opening.options.codec;
     this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
@@ -157,15 +164,20 @@ export class View implements Source {
    * @throws {CacheError} `ERR_CLOSED`, `ERR_DATA`, `ERR_TOO_LARGE` or `ERR_BUSY`.
    */
   store(key: Key, value: unknown, options: SetOptions | undefined, expect: number, version: number): boolean {
+    return this.storeAs(key, value, options === undefined ? undefined : checkStore(options), expect, version);
+  }
+
+  /** As {@link View.store}, with options that were checked. */
+  storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
     const { engine, opening } = this;
-    let { ttl } = opening.options;
+    let expiry: number;
     let tags: readonly string[] | undefined;
-    if (options !== undefined) {
-      const checked = checkStore(options);
-      if (checked.ttl !== undefined) ttl = checked.ttl;
-      tags = checked.tags;
+    if (how === undefined) expiry = this.expiryIn(this.ttl);
+    else {
+      if (how.keepTtl === true || how.keepTags === true) return this.#storeOver(key, value, how, expect, version);
+      expiry = how.expiresAt === undefined ? this.expiryIn(how.ttl ?? this.ttl) : this.#expiryAt(how.expiresAt);
+      tags = how.tags;
     }
-    const expiry = this.expiryIn(ttl);
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -173,6 +185,7 @@ export class View implements Source {
     if (length > opening.options.maxEntrySize || length > engine.maxValue) this.#tooLarge(length);
     const written = this.writeNewKey(key);
     const tagBytes = this.#writeTags(tags);
+    if (expiry === EXPIRED) return this.#expireAtOnce(written, expect, version);
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
@@ -183,6 +196,38 @@ export class View implements Source {
     return result === DONE;
   }
 
+  /** The expiry of an entry that expires at this time: {@link EXPIRED} when the time has come already. */
+  #expiryAt(expiresAt: number): number {
+    return expiresAt === Infinity || expiresAt > this.now() ? expiresAt : EXPIRED;
+  }
+
+  /**
+   * As {@link View.storeAs}, for options by which an entry that is there keeps something. Its version makes sure that it is
+   * still there when the value is stored.
+   */
+  #storeOver(key: Key, value: unknown, how: Storing, expect: number, version: number): boolean {
+    return this.retry(() => {
+      const { engine } = this;
+      const isThere = engine.get(this.writeNewKey(key), WANT_QUIET | WANT_TAGS) >= 0;
+      const there = isThere ? { expiresAt: engine.expiry, tags: readTags(engine.tags, engine.tagBytes) } : undefined;
+      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
+      // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
+      // after all arguments were checked.
+      if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];
+      if (this.storeAs(key, value, kept(how, there), wanted, at)) return true;
+      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+    });
+  }
+
+  /**
+   * Does what remains of a store whose entry has expired by now: removes what was there, if it is as expected. Returns whether
+   * it was.
+   */
+  #expireAtOnce(written: number, expect: number, version: number): boolean {
+    if (expect === ABSENT) return this.engine.get(written, WANT_QUIET) < 0;
+    return this.#remove(written, expect, version) || expect === ANYTHING;
+  }
+
   /**
    * Removes an entry if it is as expected, as for {@link View.store}. Returns whether there was such an entry.
    *
@@ -190,7 +235,11 @@ export class View implements Source {
    */
   remove(key: Key, expect: number, version: number): boolean {
     const written = this.writeKey(key);
-    if (written < 0) return false;
+    return written >= 0 && this.#remove(written, expect, version);
+  }
+
+  /** Removes the entry of the key that is in the area, as {@link View.remove}. */
+  #remove(written: number, expect: number, version: number): boolean {
     const removed = this.engine.remove(written, expect, version);
     if (removed < 0) throw busy("another participant is in the way");
     return removed === 1;
@@ -212,19 +261,40 @@ export class View implements Source {
   }
 
   /**
-   * Replaces the value by the result of `change`, and returns the new value.
+   * Replaces the value by the result of `change`, and returns the new value. The entry keeps its expiry and its tags, unless the
+   * options say otherwise. When the result is `undefined`, the entry stays as it is, and its value is returned.
    *
-   * @throws as {@link View.store} and {@link View.retry}. An error of `change` is passed on.
+   * @throws as {@link View.store} and {@link View.retry}. An error of `change` or of `options` is passed on.
    */
-  update(key: Key, change: (value: unknown) => unknown, options: SetOptions | undefined): unknown {
+  update(
+    key: Key,
+    change: (value: unknown, entry: Entry<unknown> | undefined) => unknown,
+    options: SetOptions | ((value: unknown) => SetOptions | undefined) | undefined,
+  ): unknown {
     // `change` must not run for a key that no entry can have.
     this.writeNewKey(key);
+    const told = options === undefined || typeof options === "function" ? NOTHING_SAID : checkStore(options);
     return this.retry(() => {
       const entry = this.entry(key);
-      const value = change(entry?.value);
+      // The entry is for `change`, which may change it.
+      const there = entry && { expiresAt: entry.expiresAt, tags: [...entry.tags] };
+      const { value: before, version = 0 } = entry ?? {};
+      const value = change(before, entry);
+      if (value === undefined) return before;
+      let how = told;
+      if (typeof options === "function") {
+        const chosen = options(value);
+        how = chosen === undefined ? NOTHING_SAID : checkStore(chosen);
+      }
+      const { ttl, expiresAt, tags, keepTtl, keepTags } = how;
+      const keeps = {
+        ...how,
+        keepTtl: keepTtl ?? (ttl === undefined && expiresAt === undefined),
+        keepTags: keepTags ?? tags === undefined,
+      };
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
-      const version = entry?.version ?? 0;
-      return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;
+      const expect = version === 0 ? ABSENT : VERSION;
+      return this.storeAs(key, value, kept(keeps, there), expect, version) ? value : AGAIN;
     });
   }
 
@@ -387,6 +457,17 @@ export class View implements Source {
     if (tags === undefined && this.scope === ROOT) return 0;
     return writeTags(this.engine.tags, tags ?? [], this.scope.tagPrefix, this.scope.hidden);
   }
+}
+
+/** Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one. */
+function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+  return {
+    ttl: how.ttl,
+    expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,
+    tags: how.keepTags === true ? there?.tags : how.tags,
+    keepTtl: undefined,
+    keepTags: undefined,
+  };
 }
 
 /** A copy of the first `length` bytes. (`slice` of a `Buffer` would be a view.) */

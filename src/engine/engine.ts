@@ -47,6 +47,7 @@ import {
 import type { Exports } from "./exports.ts";
 import { areaOf } from "./plan.ts";
 import { Waiting } from "./waiting.ts";
+import { Wakeups } from "./wakeups.ts";
 import { type Imports, instantiate } from "./wasm.ts";
 
 /** The name of the function that calls the clock: {@link Engine.refuseClock} looks for it on the stack. */
@@ -54,6 +55,11 @@ const ASKING = "cache-machine asks the clock";
 
 /** A variable, because where the stack has ended only a direct call of a built-in function works: see {@link Engine.set}. */
 const { store } = Atomics;
+
+// In words of four bytes: the size of a seat, and where its interest and its ringing word lie.
+const SEAT_WORDS = 32;
+const SEAT_INTEREST = 8;
+const SEAT_RINGING = 10;
 
 /** The numbers that participants count. */
 export type Counts = Record<
@@ -113,6 +119,9 @@ export class Engine {
    */
   clock: () => number = Date.now;
 
+  /** The waits of this thread. */
+  readonly wakeups: Wakeups;
+
   /** Whether a call waits for the clock, possibly with a lock held. Until it returns, the area belongs to that call. */
   asking = false;
 
@@ -148,6 +157,7 @@ export class Engine {
   constructor(region: Region) {
     this.region = region;
     this.#seat = region.membership.claim();
+    region.bell.bury(this.#seat);
     const x = instantiate(region.memory, this.#imports());
     this.#exports = x;
     const { area, stackTop } = areaOf(this.#seat);
@@ -176,10 +186,17 @@ export class Engine {
     const seatAt = x.seat_at(area) >>> 0;
     this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
     this.#seatWords = new Int32Array(buffer, seatAt, SEAT_PENDING + 2);
+    const seatsAt = seatAt / 4 - SEAT_WORDS * this.#seat;
+    this.wakeups = new Wakeups(region.bell, {
+      seat: this.#seat,
+      words: new Int32Array(buffer),
+      interestAt: seatAt / 4 + SEAT_INTEREST,
+      ringingAt: (seat) => seatsAt + SEAT_WORDS * seat + SEAT_RINGING,
+    });
   }
 
   #imports(): Imports {
-    const { membership } = this.region;
+    const { membership, bell } = this.region;
     return {
       now: this.#ask[ASKING],
       take: (seat) => {
@@ -192,6 +209,7 @@ export class Engine {
       },
       release: (seat) => {
         try {
+          bell.bury(seat);
           membership.release(seat);
         } catch {
           // Then the seat is released when this participant ends.
@@ -598,6 +616,7 @@ export class Engine {
       });
       this.#detached = true;
     }
+    this.wakeups.close();
     this.region.membership.release(this.#seat);
     this.region.close();
     this.#closed = true;

@@ -14,11 +14,12 @@
 
 import { closeSync, fstatSync, lstatSync, type Stats, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
+import { FifoBell, removeDeadBells } from "../bells/fifo.ts";
 import { badLayout, CacheError, destroyed, neverThere } from "../errors.ts";
 import { LockFile } from "../liveness/lock-file.ts";
+import { belongsTo, codeOf, ourUid, unusable } from "../system/access.ts";
 import { requireMemory } from "../system/cgroup.ts";
 import { Native } from "../system/native.ts";
-import { belongsTo, codeOf, ourUid, unusable } from "./access.ts";
 import { findMapping, joinMapping, leaveMapping, newMapping, offerMapping } from "./mappings.ts";
 import { allocateMemory, type FileHandle, type FileMapping, type Plan, type Region } from "./memory.ts";
 import { type FileName, findDirectory, pathOf, removeOlder, requireOurs } from "./place.ts";
@@ -126,9 +127,13 @@ export function destroyFile(name: FileName, version: number): boolean {
   let stat: Stats | undefined;
   try {
     stat = lstatSync(path, { throwIfNoEntry: false });
-    if (stat === undefined) return false;
+    if (stat === undefined) {
+      removeDeadBells(path);
+      return false;
+    }
     if (stat.uid !== ourUid()) throw belongsTo(path, stat.uid);
     unlinkSync(path);
+    removeDeadBells(path);
     return true;
   } catch (error) {
     if (error instanceof CacheError) throw error;
@@ -187,6 +192,7 @@ function create(native: Native, path: string, options: FileOptions): Region | un
       mapping = newMapping({ memory, base, size, id: identityOf(fd) });
       offerMapping(key, mapping);
       removeOlder(path);
+      removeDeadBells(path);
       return new FileRegion(native, fd, mapping, { path, seats, key });
     }
   } catch (error) {
@@ -223,6 +229,7 @@ class FileRegion implements Region {
   readonly base: number;
   readonly size: number;
   readonly membership: LockFile;
+  readonly bell: FifoBell;
   readonly handle: FileHandle;
   readonly #fd: number;
   readonly #mapping: FileMapping;
@@ -235,6 +242,7 @@ class FileRegion implements Region {
     this.base = base;
     this.size = size;
     this.membership = new LockFile(native, fd, seats);
+    this.bell = new FifoBell(native, path, fstatSync(fd, { bigint: true }).ino);
     this.handle = { reach: "processes", memory, base, size, id, users, path, seats, key };
     this.#fd = fd;
     this.#mapping = mapping;

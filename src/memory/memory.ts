@@ -6,6 +6,8 @@
  * file does not need Node.js, and it does not know what the bytes mean: a {@link Plan} does.
  */
 
+import type { Bell } from "../bells/bell.ts";
+import { NotifyBell } from "../bells/notify.ts";
 import { noAddressSpace } from "../errors.ts";
 import { Board } from "../liveness/board.ts";
 import type { Membership } from "../liveness/membership.ts";
@@ -72,6 +74,8 @@ export interface Region extends Mapping {
   readonly reach: "threads" | "processes";
   /** The seats, and who owns them. */
   readonly membership: Membership;
+  /** Wakes threads that wait for a change. It is not closed with the region: its user closes it before. */
+  readonly bell: Bell;
   readonly handle: ThreadHandle | FileHandle;
   /**
    * Leaves the region: gives back the seats and everything that was opened for this participant. The memory must not be used
@@ -118,7 +122,8 @@ function newId(): string {
 export function attachThreadRegion(handle: ThreadHandle): Region {
   const { memory, base, size } = handle;
   const membership = new Board(handle.board);
-  return { reach: "threads", memory, base, size, membership, handle, close: () => membership.close() };
+  const bell = new NotifyBell(memory);
+  return { reach: "threads", memory, base, size, membership, bell, handle, close: () => membership.close() };
 }
 
 /**

@@ -9,8 +9,9 @@
 
 import { readdirSync, readFileSync, realpathSync, statfsSync, statSync, unlinkSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { MAX_ENDING } from "../bells/fifo.ts";
 import { notOwner } from "../errors.ts";
-import { ask, octal, ourUid } from "./access.ts";
+import { ask, octal, ourUid } from "../system/access.ts";
 
 /** Where the files are by default: a tmpfs on every Linux. */
 const DEFAULT_DIRECTORY = "/dev/shm";
@@ -19,6 +20,9 @@ const STICKY = 0o1000;
 
 /** The type of tmpfs in the result of `statfs`. */
 const TMPFS = 0x01021994;
+
+/** The longest name of a file has 255 bytes on Linux. The bells of a cache have the name of its file and an ending. */
+const MAX_FILE_NAME = 255 - MAX_ENDING;
 
 /** Names the file of a cache. */
 export interface FileName {
@@ -76,10 +80,10 @@ export function pathOf(directory: string, name: string, version: number): string
   }).join("");
   const boot = isMemory(directory) ? undefined : bootId();
   const fileName = `cache-machine-${ourUid()}-${encoded}.v${version}${boot === undefined ? "" : `.${boot}`}`;
-  if (fileName.length > 255) {
+  if (fileName.length > MAX_FILE_NAME) {
     throw new RangeError(
-      `name: too long, as the name of a file it takes ${fileName.length} bytes and may take 255. Use a shorter name. Each ` +
-        "byte that is not one of A-Z a-z 0-9 . _ - takes three.",
+      `name: too long, as the name of a file it takes ${fileName.length} bytes and may take ${MAX_FILE_NAME}. Use a shorter ` +
+        "name. Each byte that is not one of A-Z a-z 0-9 . _ - takes three.",
     );
   }
   return join(directory, fileName);
@@ -102,14 +106,15 @@ function bootId(): string | undefined {
 
 const BOOT_ID = /^[0-9a-f]{32}$/;
 
-/** Removes the files of the same cache from earlier boots, as far as possible. No process can have them open. */
+/** Removes the files of the same cache from earlier boots, with their bells, as far as possible. No process can have them open. */
 export function removeOlder(path: string): void {
   const [directory, current] = [dirname(path), basename(path)];
   const before = current.replace(/[^.]*$/, "");
   if (!BOOT_ID.test(current.slice(before.length))) return;
   try {
     for (const entry of readdirSync(directory)) {
-      if (entry === current || !entry.startsWith(before) || !BOOT_ID.test(entry.slice(before.length))) continue;
+      const [id = ""] = entry.slice(before.length).split(".bell.");
+      if (!entry.startsWith(before) || !BOOT_ID.test(id) || before + id === current) continue;
       unlinkSync(join(directory, entry));
     }
   } catch {

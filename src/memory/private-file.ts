@@ -8,7 +8,7 @@ import { constants, fchmodSync, fstatSync, lstatSync, openSync, readSync, type S
 import { dirname } from "node:path";
 import { noCache, notOwner, sizeMismatch, unsupported } from "../errors.ts";
 import { PAGE } from "../size.ts";
-import { ask, belongsTo, codeOf, octal, ourUid, unusable } from "./access.ts";
+import { ask, belongsTo, codeOf, octal, ourUid, unusable } from "../system/access.ts";
 import type { Plan } from "./memory.ts";
 
 /** `O_TMPFILE` of Linux, which `node:fs` does not name; `O_CLOEXEC` is set by Node.js on every file it opens. */

@@ -8,8 +8,8 @@
  */
 
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
+import { ask, ourUid } from "../system/access.ts";
 import type { Native } from "../system/native.ts";
-import { ask, ourUid } from "./access.ts";
 
 /** Who has the turn: a process of this user, or a process of which that is not known. */
 type Holder = "ours" | "others";

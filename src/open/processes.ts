@@ -5,10 +5,13 @@
 
 import { type Cache, openRegion } from "../cache/cache.ts";
 import {
+  CACHE_OPTIONS,
   type CacheOptions,
   checkName,
+  checkOptions,
   checkPlace,
   DEFAULT_SIZE,
+  OPEN_OPTIONS,
   type OpenOptions,
   resolve,
   resolveSize,
@@ -43,25 +46,25 @@ import { attachThreads, checkHandle } from "./threads.ts";
  * can change it; `ERR_BUSY` when as many threads have the cache open as it has seats, or when other processes create and
  * destroy it all the time.
  */
-export function openCache<V = any>(): Cache<V>;
-export function openCache<V = any>(name: string, options?: OpenOptions): Cache<V>;
-export function openCache<V>(...args: [string?, OpenOptions?]): Cache<V> {
+export function openCache<V = any, K extends Key = string>(): Cache<V, K>;
+export function openCache<V = any, K extends Key = string>(name: string, options?: OpenOptions): Cache<V, K>;
+export function openCache<V, K extends Key>(...args: [string?, OpenOptions?]): Cache<V, K> {
   // The arguments are counted, so that a name that is `undefined` by mistake is an error and not the application's cache.
-  if (args.length === 0) return openNamed<V>(applicationName(openCache), undefined);
-  return openNamed<V>(checkName(args[0]), args[1]);
+  if (args.length === 0) return openNamed<V, K>(applicationName(openCache), undefined);
+  return openNamed<V, K>(checkName(args[0]), args[1]);
 }
 
-function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> {
-  const resolved = resolve(options);
-  const { size, path } = checkPlace(options);
+function openNamed<V, K extends Key>(name: string, options: OpenOptions | undefined): Cache<V, K> {
+  const { given, path } = checkPlace(options, OPEN_OPTIONS);
+  const resolved = resolve(given);
   const region = openFileRegion({
     name,
     path,
     plan,
-    size: resolveSize(size),
+    size: resolveSize(given.size),
     defaultSize: DEFAULT_SIZE,
   });
-  return openRegion<V>(region, resolved, name);
+  return openRegion<V, K>(region, resolved, name);
 }
 
 /**
@@ -73,10 +76,10 @@ function openNamed<V>(name: string, options: OpenOptions | undefined): Cache<V> 
  * version of this package; `ERR_BUSY` when as many threads have the cache open as it has seats. For a cache of `openCache` also
  * `ERR_UNSUPPORTED`, `ERR_NO_SPACE` and `ERR_NOT_OWNER`, as there.
  */
-export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions): Cache<V> {
+export function attachCache<V = any, K extends Key = string>(handle: CacheHandle, options?: CacheOptions): Cache<V, K> {
   const checked = checkHandle(handle);
-  if (checked.reach === "threads") return attachThreads<V>(checked, options);
-  const resolved = resolve(options);
+  if (checked.reach === "threads") return attachThreads<V, K>(checked, options);
+  const resolved = resolve(checkOptions(options, CACHE_OPTIONS));
   // The region may lie in another memory than that of the handle: once no thread of this process has the file open, it is no
   // longer mapped there.
   const region = attachFileRegion(checked);
@@ -86,7 +89,7 @@ export function attachCache<V = any>(handle: CacheHandle, options?: CacheOptions
     region.close();
     throw error;
   }
-  return openRegion<V>(region, resolved);
+  return openRegion<V, K>(region, resolved);
 }
 
 /**
@@ -104,7 +107,7 @@ export function destroyCache(): boolean;
 export function destroyCache(name: string, options?: { path?: string | undefined }): boolean;
 export function destroyCache(...args: [string?, { path?: string | undefined }?]): boolean {
   const name = args.length === 0 ? applicationName(destroyCache) : checkName(args[0]);
-  const { path } = checkPlace(args[1]);
+  const { path } = checkPlace(args[1], ["path"]);
   if (name === application?.name && path === undefined) {
     application?.close();
     application = undefined;
@@ -112,10 +115,10 @@ export function destroyCache(...args: [string?, { path?: string | undefined }?])
   return destroyFile({ name, path }, plan.version);
 }
 
-let application: Cache | undefined;
+let application: Cache<any, Key> | undefined;
 
 /** Returns the application's own cache. The first call in a thread decides which application that is. */
-function applicationCache(entry: typeof set | typeof get): Cache {
+function applicationCache(entry: typeof set | typeof get): Cache<any, Key> {
   application ??= openNamed(applicationName(entry), undefined);
   return application;
 }

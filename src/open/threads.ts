@@ -1,8 +1,17 @@
 /** Caches in the memory of one process, for its threads. They work wherever WebAssembly and shared memory do. */
 
 import { type Cache, openRegion } from "../cache/cache.ts";
-import { type CacheOptions, type CreateOptions, DEFAULT_SIZE, resolve, resolveSize } from "../cache/options.ts";
-import type { CacheHandle } from "../cache/types.ts";
+import {
+  CACHE_OPTIONS,
+  type CacheOptions,
+  CREATE_OPTIONS,
+  type CreateOptions,
+  checkOptions,
+  DEFAULT_SIZE,
+  resolve,
+  resolveSize,
+} from "../cache/options.ts";
+import type { CacheHandle, Key } from "../cache/types.ts";
 import { checkMapping, plan } from "../engine/plan.ts";
 import { badLayout, unsupported } from "../errors.ts";
 import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
@@ -25,22 +34,23 @@ import { describe } from "../values/describe.ts";
  * @throws {CacheError} `ERR_NO_SPACE` when there is not enough memory or address space, or the container may not use so much;
  * `ERR_UNSUPPORTED` where there is no SharedArrayBuffer, no TextEncoder, or no WebAssembly with SIMD.
  */
-export function createCache<V = any>(options?: CreateOptions): Cache<V> {
-  const resolved = resolve(options);
+export function createCache<V = any, K extends Key = string>(options?: CreateOptions): Cache<V, K> {
+  const given = checkOptions(options, CREATE_OPTIONS);
+  const resolved = resolve(given);
   requireSharedMemory();
-  const size = resolveSize(options?.size) ?? DEFAULT_SIZE;
+  const size = resolveSize(given.size) ?? DEFAULT_SIZE;
   requireMemory(size);
   const { base, seats } = plan.of(size);
   const region = createThreadRegion({ base, size, seats });
   plan.format(region.memory, base, size);
-  return openRegion<V>(region, resolved, undefined, true);
+  return openRegion<V, K>(region, resolved, undefined, true);
 }
 
 /** Joins a cache of another thread of this process. @internal */
-export function attachThreads<V>(handle: ThreadHandle, options: CacheOptions | undefined): Cache<V> {
-  const resolved = resolve(options);
+export function attachThreads<V, K extends Key>(handle: ThreadHandle, options: CacheOptions | undefined): Cache<V, K> {
+  const resolved = resolve(checkOptions(options, CACHE_OPTIONS));
   checkMapping(handle);
-  return openRegion<V>(attachThreadRegion(handle), resolved);
+  return openRegion<V, K>(attachThreadRegion(handle), resolved);
 }
 
 /**

@@ -34,6 +34,9 @@ interface Calls {
   lock(fd: number, byte: number): number;
   unlock(fd: number, byte: number): number;
   lockDirectory(fd: number): number;
+  makeFifo(path: string): number;
+  openFifo(path: string): number;
+  passFifo(fd: number): number;
   join(users: Int32Array, range: Uint8Array): number;
   leave(users: Int32Array): number;
 }
@@ -46,6 +49,9 @@ const CALLS: readonly (keyof Calls)[] = [
   "lock",
   "unlock",
   "lockDirectory",
+  "makeFifo",
+  "openFifo",
+  "passFifo",
   "join",
   "leave",
 ];
@@ -174,6 +180,35 @@ export class Native {
    */
   tryLockDirectory(fd: number): boolean {
     return nameOf(errorOf(this.#calls.lockDirectory(fd))) !== "EAGAIN";
+  }
+
+  /**
+   * Makes a FIFO that only this user may open, whatever the umask is.
+   *
+   * @throws the error of the system with its `code`, such as `EEXIST`, or `EPERM` where the file system has no FIFOs.
+   */
+  makeFifo(path: string): void {
+    const error = errorOf(this.#calls.makeFifo(path));
+    if (error !== 0) throw systemError("mknodat", error);
+  }
+
+  /**
+   * Opens a FIFO for reading and writing, without following a link, and passes its descriptor on.
+   *
+   * `node:fs` must not open it: a worker that ends closes all descriptors of `node:fs` by their number. A descriptor that a
+   * `net.Socket` has taken would be closed twice, and the second time it may be another thread's.
+   *
+   * @param take gives the descriptor to libuv, which closes it from then on
+   * @throws the error of the system with its `code`. An error of `take` is passed on; then the descriptor may stay open until
+   * this thread ends.
+   */
+  openFifo<T>(path: string, take: (fd: number) => T): T {
+    const fd = this.#calls.openFifo(path);
+    const error = errorOf(fd);
+    if (error !== 0) throw systemError("openat", error);
+    const taken = take(fd);
+    this.#calls.passFifo(fd);
+    return taken;
   }
 
   #lock(call: "lock" | "unlock", fd: number, byte: number): boolean {

@@ -34,6 +34,8 @@ const fd = () => [file, file, directory, closed, 1_000_000][below(5)];
 const number = () => [0, 1, PAGE, below(1_000), PAGE * below(20)][below(5)];
 const range = () => new Uint8Array(memory.buffer, PAGE * below(4), PAGE * below(5));
 const path = () => [join(folder, `new-${below(3)}`), `${folder}/${"ü".repeat(below(3_000))}`, "", "\ud800"][below(4)];
+/** The descriptor of the latest FIFO. */
+let fifo = closed;
 /** A counter of users; sometimes a new one in place of an old one, which is forgotten together with its users. */
 const counter = () => (below(20) === 0 ? (users[below(4)] = newCounter()) : users[below(4)]);
 const SHAPES = {
@@ -44,6 +46,9 @@ const SHAPES = {
   lock: [fd, number],
   unlock: [fd, number],
   lockDirectory: [fd],
+  makeFifo: [path],
+  openFifo: [path],
+  passFifo: [() => [fifo, file][below(2)]],
   join: [counter, range],
   leave: [counter],
 };
@@ -91,8 +96,12 @@ for (let i = 0; i < times; i++) {
   const call = calls[name];
   const args = argumentsFor(name);
   // A call as a constructor answers an object, whatever the function answers.
-  const answer =
-    below(50) === 0 ? Number(Reflect.construct(call, args) === undefined) : Reflect.apply(call, any(), args);
+  let answer = below(50) === 0 ? Number(Reflect.construct(call, args) === undefined) : Reflect.apply(call, any(), args);
+  if (name === "openFifo" && answer > 1) {
+    closeSync(answer);
+    fifo = answer;
+    answer = 1;
+  }
   if (!Number.isInteger(answer) || answer > 1 || answer < -4096) throw new Error(`${name} answered ${String(answer)}`);
   answers[name] ??= {};
   answers[name][answer] = (answers[name][answer] ?? 0) + 1;

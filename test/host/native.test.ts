@@ -50,12 +50,9 @@ async function run(args: string[], options: object = {}): Promise<{ exit: unknow
 type Call = (...args: unknown[]) => number;
 const native: { exports: Record<string, Call> } = { exports: {} };
 process.dlopen(native, binary);
-const { reserve, map, unmap, link, lock, unlock, lockDirectory, join, leave } = native.exports as Record<
-  string,
-  Call
-> & {
-  [name in "reserve" | "map" | "unmap" | "link" | "lock" | "unlock" | "lockDirectory" | "join" | "leave"]: Call;
-};
+type Name = "reserve" | "map" | "unmap" | "link" | "lock" | "unlock" | "lockDirectory" | "join" | "leave";
+const { reserve, map, unmap, link, lock, unlock, lockDirectory, join, leave } = native.exports as Record<Name, Call>;
+const { makeFifo, openFifo, passFifo } = native.exports as Record<"makeFifo" | "openFifo" | "passFifo", Call>;
 
 describe("the binaries", () => {
   test.each(["x64", "arm64"])("for %s need nothing but Node-API, and no C library", (arch) => {
@@ -166,6 +163,67 @@ describe("the functions of the native part", () => {
     for (const fd of directories) fs.closeSync(fd);
   });
 
+  test("make a FIFO that only its user may open, whatever the umask is", () => {
+    const at = path.join(folder, "fífo");
+    const before = process.umask(0o777);
+    try {
+      expect(makeFifo(at)).toBe(0);
+    } finally {
+      process.umask(before);
+    }
+    expect(fs.lstatSync(at).isFIFO()).toBe(true);
+    expect(fs.lstatSync(at).mode & 0o7777).toBe(0o600);
+    expect(makeFifo(at)).toBe(EEXIST);
+    expect(makeFifo(`${folder}/none/fifo`)).toBe(-2);
+    expect(makeFifo(`${folder}/${"x".repeat(300)}`)).toBe(ENAMETOOLONG);
+  });
+
+  test("open a FIFO without waiting, and pass its descriptor on once", () => {
+    const at = path.join(folder, "fifo");
+    expect(makeFifo(at)).toBe(0);
+    const fd = openFifo(at);
+    expect(fs.fstatSync(fd).ino).toBe(fs.statSync(at).ino);
+    // Open for reading and writing, and closed in a program that is started: no other flags but O_LARGEFILE of some processors.
+    const flags = /flags:\t(\d+)/.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1];
+    expect(Number.parseInt(flags as string, 8) & ~0o100000).toBe(
+      2 | fs.constants.O_NONBLOCK | 0o2000000 | fs.constants.O_NOFOLLOW,
+    );
+    expect([passFifo(file), passFifo(fd), passFifo(fd)]).toEqual([WRONG, 0, WRONG]);
+    fs.closeSync(fd);
+    fs.symlinkSync(at, path.join(folder, "link"));
+    expect(openFifo(path.join(folder, "link"))).toBe(-40);
+    expect(openFifo(path.join(folder, "none"))).toBe(-2);
+  });
+
+  test.each([
+    ["is closed with the thread when it was not passed on", false, "closed"],
+    ["is left to libuv when it was passed on", true, "open"],
+    ["is not closed when another file has its number by then", undefined, "open"],
+  ])("a FIFO %s", async (_, passes, expected) => {
+    const at = path.join(folder, `fifo-${String(passes)}`);
+    const code = `
+      const { parentPort, workerData } = require("node:worker_threads");
+      const native = { exports: {} };
+      process.dlopen(native, workerData.binary);
+      const { makeFifo, openFifo, passFifo } = native.exports;
+      const fd = (makeFifo(workerData.at), openFifo(workerData.at));
+      if (workerData.passes) passFifo(fd);
+      parentPort.postMessage(fd);
+      setInterval(() => {}, 1_000);`;
+    const worker = new Worker(code, { eval: true, workerData: { binary, at, passes } });
+    const [fd] = (await once(worker, "message")) as [number];
+    expect(fs.fstatSync(fd).ino).toBe(fs.statSync(at).ino);
+    // As if libuv had closed it, and this thread had opened a file since: that has the lowest free number.
+    if (passes === undefined) {
+      fs.closeSync(fd);
+      expect(fs.openSync("/dev/null", "r")).toBe(fd);
+    }
+    await worker.terminate();
+    const isOpen = fs.existsSync(`/proc/self/fd/${fd}`);
+    if (isOpen) fs.closeSync(fd);
+    expect(isOpen ? "open" : "closed").toBe(expected);
+  });
+
   test("count the users of a mapping, and unmap it after the last one", () => {
     fs.writeSync(file, Buffer.alloc(PAGE, 7));
     expect(map(file, range())).toBe(0);
@@ -273,7 +331,9 @@ describe("the functions of the native part", () => {
       expect([map(file, wrong), unmap(wrong), join(counter(), wrong)]).toEqual([WRONG, WRONG, WRONG]);
     }
     for (const wrong of counters) expect([join(wrong, range()), leave(wrong)]).toEqual([WRONG, WRONG]);
-    for (const wrong of [undefined, 1, {}, Buffer.from("/x"), "/a\0b"]) expect(link(file, wrong)).toBe(WRONG);
+    for (const wrong of [undefined, 1, {}, Buffer.from("/x"), "/a\0b"]) {
+      expect([link(file, wrong), makeFifo(wrong), openFifo(wrong)]).toEqual([WRONG, WRONG, WRONG]);
+    }
     for (const call of Object.values(native.exports)) expect(call()).toBe(WRONG);
     expect(leave(counter())).toBe(WRONG);
     expect(fs.fstatSync(file).size).toBe(0);

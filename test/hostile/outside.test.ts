@@ -14,7 +14,7 @@ import { seeded } from "../contract/seeded.ts";
 import { LONG, ODD } from "./outside-keys.ts";
 import { nest, read, SHAPES, store } from "./outside-worker.mjs";
 
-const opened = new Set<Cache>();
+const opened = new Set<Cache<any, Key>>();
 
 afterEach(() => {
   for (const cache of opened) cache.close();
@@ -27,8 +27,8 @@ const SEED = Number(process.env.SEED ?? 20_261_126);
 console.log(`outside: SEED=${SEED}`);
 let caches = 0;
 
-function create(options: Parameters<typeof createCache>[0] = {}): Cache {
-  const cache = seeded(SEED + caches++, () => createCache({ size: "4mb", ...options }));
+function create(options: Parameters<typeof createCache>[0] = {}): Cache<any, Key> {
+  const cache = seeded(SEED + caches++, () => createCache<any, Key>({ size: "4mb", ...options }));
   opened.add(cache);
   return cache;
 }
@@ -47,7 +47,7 @@ function refused(run: () => unknown, code: string, ...texts: string[]): void {
 }
 
 /** The deepest namespace, with the longest names. Its prefix has the greatest possible length. */
-function deepest(cache: Cache): Cache {
+function deepest(cache: Cache<any, Key>): Cache<any, Key> {
   const names = [..."abcdefghijklmno", "p".repeat(206)];
   return names.reduce((view, name) => view.namespace(name), cache);
 }
@@ -55,10 +55,12 @@ function deepest(cache: Cache): Cache {
 // ---- keys ----------------------------------------------------------------------------------------------------------
 
 /** Operations that read or remove, and what each returns for a key that no entry has. */
-const MISSES: Record<string, [(cache: Cache, key: Key) => unknown, unknown]> = {
+const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unknown]> = {
   get: [(cache, key) => cache.get(key), undefined],
   has: [(cache, key) => cache.has(key), false],
   delete: [(cache, key) => cache.delete(key), false],
+  compareAndDelete: [(cache, key) => cache.compareAndDelete(key, 1), false],
+  deleteMany: [(cache, key) => cache.deleteMany([key, "absent", key]), 0],
   take: [(cache, key) => cache.take(key), undefined],
   ttl: [(cache, key) => cache.ttl(key), undefined],
   touch: [(cache, key) => cache.touch(key, 1000), false],
@@ -66,13 +68,16 @@ const MISSES: Record<string, [(cache: Cache, key: Key) => unknown, unknown]> = {
   getMany: [(cache, key) => cache.getMany([key, "there", key]), [undefined, "whole", undefined]],
 };
 /** Operations that store. Each is refused for a key that is too long. */
-const STORES: Record<string, (cache: Cache, key: Key) => unknown> = {
+const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
   set: (cache, key) => cache.set(key, "new"),
   add: (cache, key) => cache.add(key, "new"),
   replace: (cache, key) => cache.replace(key, "new"),
   compareAndSet: (cache, key) => cache.compareAndSet(key, 0, "new"),
   update: (cache, key) => cache.update(key, () => expect.unreachable("there is no entry to update")),
   setMany: (cache, key) => cache.setMany([[key, "new"]]),
+  "set of what has expired": (cache, key) => cache.set(key, "new", { expiresAt: 1 }),
+  "set that keeps": (cache, key) => cache.set(key, "new", { keepTtl: true, keepTags: true }),
+  "replace that keeps": (cache, key) => cache.replace(key, "new", { keepTtl: true }),
   increment: (cache, key) => cache.increment(key),
   decrement: (cache, key) => cache.decrement(key),
 };
@@ -82,7 +87,7 @@ const OTHERS = [
   ..."inspect close validate toJSON".split(" "),
 ];
 
-const places: [string, (cache: Cache) => Cache][] = [
+const places: [string, (cache: Cache<any, Key>) => Cache<any, Key>][] = [
   ["the cache", (cache) => cache],
   ["a namespace", (cache) => cache.namespace("users")],
   ["the deepest namespace", deepest],

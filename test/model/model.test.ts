@@ -14,6 +14,7 @@ import * as everything from "cache-machine";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { checkRead, FILL, OPERATIONS, type Step, steps, type Turn } from "./operations.ts";
+import { NAMESPACES } from "./values.ts";
 import { type Configuration, PARTICIPANTS, World } from "./world.ts";
 
 const SEED = Number(process.env.MODEL_SEED ?? 20_261_122);
@@ -55,7 +56,7 @@ function replay(
         throw new Error(`operation ${serial}, ${step.op}: ${(error as Error).message}`, { cause: error });
       }
     }
-    for (const path of [[], ["n"], ["n", "m"], ["nm"], ["m"]]) {
+    for (const path of [[], ...NAMESPACES]) {
       for (let participant = 0; participant < PARTICIPANTS; participant++) {
         for (const { key } of world.model.live(path)) checkKey(world, participant, path, key);
         run(world, { op: "walk", participant, path, walk: "entries" } as Step, all.length, false);

@@ -33,7 +33,7 @@ export interface Turn {
   readonly model: Model;
   readonly participant: Participant;
   readonly path: readonly string[];
-  readonly cache: Cache;
+  readonly cache: Cache<any, Key>;
   /** The position of the operation in the sequence. The values that it stores contain this number. */
   readonly serial: number;
 }
@@ -61,7 +61,13 @@ function operation<A extends object>(
   args: { [K in keyof A]: fc.Arbitrary<A[K]> },
   run: (turn: Turn, args: A) => void,
 ): Operation {
-  return { weight, args: fc.record(args as never), run };
+  return { weight, args: fc.record(args as never), run: (turn, given) => run(turn, absolute(turn, given)) };
+}
+
+/** Arguments whose `expiresAt` is a time of the clock. It was drawn as a number of milliseconds from now. */
+function absolute<A extends { options?: SetOptions | undefined }>(turn: Turn, args: A): A {
+  const from = args.options?.expiresAt;
+  return from === undefined ? args : { ...args, options: { ...args.options, expiresAt: turn.model.now + from } };
 }
 
 interface OfKey {
@@ -146,26 +152,64 @@ function store(
     throws(() => call(value), "ERR_TOO_LARGE");
     return;
   }
+  const deletes = turn.cache.stats().deletes;
   const done = call(value);
   if (expected === undefined) ok(done === turn.cache, "set does not return the cache");
   // `expected` runs after the call, because for a doubtful entry the answer decides whether it is present.
   else same(done, expected(), "stored");
   if (done === false) return;
-  world.counts.sets++;
-  putAs(turn, args.key, args.value, serial, args.options);
+  if (hasExpired(turn, args.options)) expireAtOnce(turn, args.key, turn.cache.stats().deletes - deletes);
+  else {
+    world.counts.sets++;
+    putAs(turn, args.key, args.value, serial, args.options);
+  }
   // The object is still the caller's. The stored value must not change with it.
   spoil({ ...turn, participant: { ...participant, options: {} } }, value);
 }
 
-/** Stores a value in the model as `set` does. */
-function putAs(
-  { world, model, participant, path }: Turn,
-  key: Key,
-  made: Recipe,
-  serial: number,
-  options?: SetOptions,
-): void {
-  model.put(path, key, () => world.build(made, serial), world.expiry(participant, options?.ttl), options?.tags);
+/** Whether the entry that is stored with these options has expired already. */
+function hasExpired({ model }: Turn, options: SetOptions | undefined): boolean {
+  return options?.expiresAt !== undefined && options.expiresAt <= model.now;
+}
+
+/** Takes it that an operation has stored an entry which had expired: `removed` is how many entries it has removed. */
+function expireAtOnce({ world, model, path }: Turn, key: Key, removed: number): void {
+  const entry = model.at(path, key);
+  ok(removed === 0 || (removed === 1 && entry !== undefined), `${removed} entries were removed`);
+  if (removed === 0 && entry !== undefined) ok(model.mayMiss(entry), "the entry is still there");
+  world.counts.deletes += removed;
+  model.remove(path, key);
+}
+
+/**
+ * Stores a value in the model as `set` does.
+ * @param keeps - whether the entry keeps its expiry and tags unless the options say otherwise.
+ */
+function putAs(turn: Turn, key: Key, made: Recipe, serial: number, options: SetOptions = {}, keeps = false): void {
+  const { world, model, path } = turn;
+  const { expiresAt, tags } = storedWith(turn, key, options, keeps);
+  model.put(path, key, () => world.build(made, serial), expiresAt, tags);
+}
+
+/** The expiry and the tags with which an entry has just been stored. */
+function storedWith(turn: Turn, key: Key, options: SetOptions, keeps: boolean): { expiresAt: number; tags: string[] } {
+  const { world, model, participant, path, cache } = turn;
+  const { ttl, expiresAt, tags, keepTtl = keeps && ttl === undefined && expiresAt === undefined } = options;
+  const { keepTags = keeps && tags === undefined } = options;
+  const fresh = { expiresAt: expiresAt ?? world.expiry(participant, path, ttl), tags: [...(tags ?? [])] };
+  const before = model.at(path, key);
+  if (before === undefined || !(keepTtl || keepTags)) return fresh;
+  const kept = {
+    expiresAt: keepTtl ? before.expiresAt : fresh.expiresAt,
+    tags: keepTags ? [...before.tags] : fresh.tags,
+  };
+  if (!model.mayMiss(before)) return kept;
+  // Nobody knows whether there was an entry, so the cache decides.
+  const found = cache.getEntry(key);
+  world.counts[found === undefined ? "misses" : "hits"]++;
+  const isKept = found?.expiresAt === kept.expiresAt && String(found.tags) === String(kept.tags);
+  if (found !== undefined && !isKept) same([found.expiresAt, found.tags], [fresh.expiresAt, fresh.tags], "stored anew");
+  return isKept ? kept : fresh;
 }
 
 function increment(turn: Turn, args: OfKey & { by: number | undefined; options: IncrementOptions | undefined }): void {
@@ -202,7 +246,7 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
   }
   model.settle(path, key, false, `increment to ${sum}`);
   same(sum, fresh, "increment");
-  model.put(path, key, () => sum, world.expiry(participant, options?.ttl));
+  model.put(path, key, () => sum, world.expiry(participant, path, options?.ttl));
 }
 
 /** The versions that `compareAndSet` is called with. */
@@ -223,30 +267,51 @@ function compareAndSet(turn: Turn, args: Storing & { expect: (typeof VERSIONS)[n
 /** What another participant does to the key while `update` runs. */
 const MEDDLING = ["set", "delete", "clear"] as const;
 
-function update(turn: Turn, args: Storing & { meddle: (typeof MEDDLING)[number] | undefined; fails: boolean }): void {
+/** What the function of an `update` does. */
+const CHANGES = ["stores", "stores", "stores", "chooses options", "declines", "fails"] as const;
+type Updating = Storing & { meddle: (typeof MEDDLING)[number] | undefined; does: (typeof CHANGES)[number] };
+
+function update(turn: Turn, args: Updating): void {
   const { world, participant, path, cache, serial } = turn;
+  const { does, options } = args;
   const value = world.build(args.value, serial);
   const other = world.participants.find((each) => each !== participant) as Participant;
   const others = { ...turn, participant: other, cache: world.view(other, path) };
   const tooLarge = world.refuses(participant, value);
   let calls = 0;
-  const change = (before: unknown): unknown => {
-    checkRead(turn, args.key, before, "update");
+  let present: unknown;
+  const change = (before: unknown, entry: Entry<unknown> | undefined): unknown => {
+    const known = checkRead(turn, args.key, before, "update");
+    const { expiresAt, tags } = known ?? {};
+    same([entry?.value, entry?.expiresAt, entry?.tags], [before, expiresAt, tags], "update: the entry");
+    present = before;
+    // The entry belongs to this function.
+    if (entry !== undefined) Object.assign(entry, { expiresAt: 0, version: 0 }).tags.push("spoilt");
     if (calls++ === 0 && args.meddle !== undefined) {
       if (args.meddle === "set") set(others, { key: args.key, value: { data: "meddled" }, options: undefined });
       else if (args.meddle === "delete") remove(others, args);
       else clear(others);
     }
-    if (args.fails) throw new RangeError("no new value");
-    return value;
+    if (does === "fails") throw new RangeError("no new value");
+    return does === "declines" ? undefined : value;
   };
-  const call = (): unknown => cache.update(args.key, change, args.options);
-  if (args.fails) throws(call, "RangeError", "no new value");
+  const chosen = (next: unknown): SetOptions | undefined => {
+    ok(next === value, "update: the options of the new value");
+    return options;
+  };
+  const call = (): unknown => cache.update(args.key, change, does === "chooses options" ? chosen : options);
+  const deletes = cache.stats().deletes - world.counts.deletes;
+  if (does === "fails") throws(call, "RangeError", "no new value");
+  else if (does === "declines") same(call(), present, "update that declines");
   else if (tooLarge) throws(call, "ERR_TOO_LARGE");
   else {
     same(call(), value, "update");
-    world.counts.sets++;
-    putAs(turn, args.key, args.value, serial, args.options);
+    if (hasExpired(turn, options)) {
+      expireAtOnce(turn, args.key, cache.stats().deletes - deletes - world.counts.deletes);
+    } else {
+      world.counts.sets++;
+      putAs(turn, args.key, args.value, serial, options, true);
+    }
   }
   ok(calls === 1 || (calls === 2 && args.meddle !== undefined), `update: has called the function ${calls} times`);
 }
@@ -331,6 +396,18 @@ function agree(turn: Turn, { key }: OfKey): void {
   turn.world.counts[present ? "hits" : "misses"]++;
 }
 
+/** Options without an `expiresAt` that has come already. Of several stores nobody could say which one has removed an entry. */
+function lasting(turn: Turn, options: SetOptions | undefined): SetOptions | undefined {
+  return hasExpired(turn, options) ? { ...options, expiresAt: turn.model.now + 5 } : options;
+}
+
+/** Options of one entry over those of many: as `setMany` documents it. */
+function together(common: SetOptions = {}, own: SetOptions = {}): SetOptions {
+  const { ttl, expiresAt, keepTtl } = "ttl" in own || "expiresAt" in own || "keepTtl" in own ? own : common;
+  const { tags, keepTags } = "tags" in own || "keepTags" in own ? own : common;
+  return { ttl, expiresAt, keepTtl, tags, keepTags };
+}
+
 // ---- all operations ---------------------------------------------------------------------------------------------------
 
 /** The amounts that are added; `undefined` for the default. */
@@ -350,20 +427,25 @@ export const OPERATIONS: Record<string, Operation> = {
     for (const [i, key] of asked.entries()) checkRead(turn, key, values[i], "getMany");
   }),
   set: operation<Storing>(12, storing, set),
-  setMany: operation<{ keys: Key[]; value: Recipe; options: SetOptions | undefined }>(
+  setMany: operation<{ keys: Key[]; value: Recipe; options: SetOptions | undefined; own: (SetOptions | undefined)[] }>(
     2,
-    { keys: shortKeys, value: recipe, options: setOptions },
-    (turn, { keys, value, options }) => {
+    { keys: shortKeys, value: recipe, options: setOptions, own: fc.array(setOptions, { maxLength: 3 }) },
+    (turn, { keys: drawn, value, options: common, own: ofEntries }) => {
       const { cache, world, participant, serial } = turn;
       const made = world.build(value, serial);
-      const call = (): unknown => cache.setMany(new Map(keys.map((key) => [key, made])), options);
+      const keys = [...new Set(drawn)];
+      const options = lasting(turn, common);
+      const own = keys.map((_, i) => lasting(turn, absolute(turn, { options: ofEntries[i] }).options));
+      const entries = keys.map((key, i): [Key, unknown, SetOptions?] => [key, made, own[i] as SetOptions]);
+      const call = (): unknown =>
+        cache.setMany(ofEntries.length === 0 ? new Map(keys.map((key) => [key, made])) : entries.values(), options);
       if (keys.length > 0 && world.refuses(participant, made)) {
         throws(call, "ERR_TOO_LARGE");
         return;
       }
       ok(call() === cache, "setMany does not return the cache");
-      world.counts.sets += new Set(keys).size;
-      for (const key of keys) putAs(turn, key, value, serial, options);
+      world.counts.sets += keys.length;
+      for (const [i, key] of keys.entries()) putAs(turn, key, value, serial, together(options, own[i]));
     },
   ),
   add: operation<Storing>(4, storing, (turn, args) => {
@@ -383,16 +465,39 @@ export const OPERATIONS: Record<string, Operation> = {
     { ...storing, expect: fc.constantFrom(...VERSIONS) },
     compareAndSet,
   ),
-  update: operation<Storing & { meddle: (typeof MEDDLING)[number] | undefined; fails: boolean }>(
-    3,
+  update: operation<Updating>(
+    4,
     {
       ...storing,
       meddle: fc.option(fc.constantFrom(...MEDDLING), { nil: undefined, freq: 2 }),
-      fails: fc.integer({ min: 0, max: 5 }).map((n) => n === 5),
+      does: fc.constantFrom(...CHANGES),
     },
     update,
   ),
   delete: operation<OfKey>(4, { key }, remove),
+  compareAndDelete: operation<OfKey & { expect: (typeof VERSIONS)[number] }>(
+    3,
+    { key, expect: fc.constantFrom(...VERSIONS) },
+    (turn, { key, expect }) => {
+      const { world, model, path, cache } = turn;
+      const current = getEntry(turn, key)?.version ?? 0;
+      const version = { current, absent: 0, previous: Math.max(current - 1, 1), "made up": 2 ** 50 }[expect];
+      const removed = cache.compareAndDelete(key, version);
+      const isThere = model.at(path, key) !== undefined;
+      same(removed, isThere && version !== 0 && version === current, "compareAndDelete");
+      if (!removed) return;
+      world.counts.deletes++;
+      model.remove(path, key);
+    },
+  ),
+  deleteMany: operation<{ keys: Key[] }>(1, { keys: shortKeys }, ({ world, model, path, cache }, { keys }) => {
+    const present = [...new Set(keys)].flatMap((key) => model.at(path, key) ?? []);
+    const removed = cache.deleteMany(keys.values());
+    const certain = present.filter((entry) => !model.mayMiss(entry)).length;
+    ok(certain <= removed && removed <= present.length, `deleteMany: ${removed} of ${certain} to ${present.length}`);
+    world.counts.deletes += removed;
+    for (const key of keys) model.remove(path, key);
+  }),
   take: operation<OfKey>(3, { key }, (turn, { key }) => {
     const value = turn.cache.take(key);
     if (checkRead(turn, key, value, "take") === undefined) return;
@@ -468,6 +573,7 @@ export const OPERATIONS: Record<string, Operation> = {
     },
   ),
   whoAmI: operation(1, {}, ({ world, participant, path, cache }) => {
+    same(Object.prototype.toString.call(cache), "[object Cache]", "its name as an object");
     same([cache.reach, cache.name], [world.configuration.reach, participant.name], "reach and name");
     same([cache.handle.reach, typeof cache.handle.build], [cache.reach, "string"], "handle");
     const { participants, ...summary } = cache.toJSON();
@@ -481,10 +587,8 @@ export const OPERATIONS: Record<string, Operation> = {
   wrong: operation<OfKey & { wrong: string }>(
     3,
     { key, wrong: fc.constantFrom(...Object.keys(WRONG)) },
-    ({ cache, world }, { key, wrong }) => {
+    ({ cache }, { key, wrong }) => {
       const [error, call] = WRONG[wrong] as (typeof WRONG)[string];
-      // This one calls its function, and so counts as a read.
-      if (wrong === "value: update to undefined") world.counts[cache.has(key) ? "hits" : "misses"]++;
       throws(() => call(cache, key), error);
     },
   ),
@@ -522,7 +626,7 @@ export const FILL: Operation = operation<{ count: number; length: number; from: 
       const made = (): unknown => text(length, serial * 1000 + i);
       cache.set(key, made());
       world.counts.sets++;
-      model.put(turn.path, key, made, world.expiry(participant, undefined));
+      model.put(turn.path, key, made, world.expiry(participant, turn.path, undefined));
       if (i % 3 === 0) get(turn, `fill ${Math.floor(i / 2)}`);
     }
   },

@@ -75,10 +75,15 @@ export const key: fc.Arbitrary<Key> = fc.oneof(
 /** Lists of keys, without the long ones. */
 export const shortKeys: fc.Arbitrary<Key[]> = fc.array(fc.constantFrom(...KEYS.slice(0, -2)), { maxLength: 5 });
 
+/** The namespaces, by path. */
+export const NAMESPACES: readonly string[][] = [["n"], ["n", "m"], ["nm"], ["m"], ["m", "k"]];
+/** The times to live of namespaces, by the last name of the path. */
+export const NAMESPACE_TTLS: Readonly<Record<string, number>> = { m: 60 };
+
 /** Paths of namespaces: none, a nested one, and names that begin with another name. */
 export const path: fc.Arbitrary<string[]> = fc.oneof(
   { weight: 4, arbitrary: fc.constant<string[]>([]) },
-  { weight: 2, arbitrary: fc.constantFrom(["n"], ["n", "m"], ["nm"], ["m"]).map((names) => [...names]) },
+  { weight: 2, arbitrary: fc.constantFrom(...NAMESPACES).map((names) => [...names]) },
 );
 
 /** Times to live: ordinary ones, one too small to change the clock when it is added, and two that never end. */
@@ -92,7 +97,28 @@ function optional<T extends object>(members: { [K in keyof T]-?: fc.Arbitrary<T[
   return fc.option(fc.record(members, { requiredKeys: [] }) as unknown as fc.Arbitrary<T>, { nil: undefined });
 }
 
-export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOptions>({ ttl, tags });
+/**
+ * Options of a store, without those that exclude each other. A time is a time to live when it is drawn: an operation adds
+ * the present time.
+ */
+export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOptions>({
+  ttl,
+  expiresAt: fc.constantFrom(10, 1, 100, 0, -1, -1000, 1e300, Number.POSITIVE_INFINITY),
+  tags,
+  keepTtl: fc.boolean(),
+  keepTags: fc.boolean(),
+}).map((options) => {
+  if (options === undefined) return undefined;
+  const { ttl, expiresAt, tags, keepTtl, keepTags } = options;
+  return {
+    ...(ttl !== undefined && { ttl }),
+    ...(ttl === undefined && expiresAt !== undefined && { expiresAt }),
+    ...(tags !== undefined && { tags }),
+    ...(keepTtl !== undefined && { keepTtl: keepTtl && ttl === undefined && expiresAt === undefined }),
+    ...(keepTags !== undefined && { keepTags: keepTags && tags === undefined }),
+  };
+});
+
 export const incrementOptions: fc.Arbitrary<IncrementOptions | undefined> = optional<IncrementOptions>({
   initial: fc.constantFrom(5, -0, 0.5, -7),
   ttl,

@@ -3,13 +3,13 @@
  * the operations a view of each namespace.
  */
 
-import type { Cache, CacheOptions, Codec } from "cache-machine";
+import type { Cache, CacheOptions, Codec, Key } from "cache-machine";
 import * as together from "cache-machine";
 import { ValueCodec } from "../../src/values/codec.ts";
 import { same } from "../contract/assert.ts";
 import * as apart from "../host/apart.mjs";
 import { Model } from "./model.ts";
-import { build, type Recipe, type ReopenOptions } from "./values.ts";
+import { build, NAMESPACE_TTLS, type Recipe, type ReopenOptions } from "./values.ts";
 
 /** What the sequences of a test have in common. */
 export interface Configuration {
@@ -24,7 +24,7 @@ export interface Configuration {
 
 /** One participant, or one `Cache` object if they share a seat. */
 export interface Participant {
-  cache: Cache;
+  cache: Cache<any, Key>;
   options: ReopenOptions;
   /** The name that `openCache` was called with; `undefined` if the cache was opened by a handle. */
   name: string | undefined;
@@ -98,15 +98,19 @@ export class World {
   }
 
   /** The view that a participant has of a namespace. */
-  view(participant: Participant, path: readonly string[]): Cache {
-    return path.reduce<Cache>((cache, name) => this.#watched(cache.namespace(name)), participant.cache);
+  view(participant: Participant, path: readonly string[]): Cache<any, Key> {
+    const within = (cache: Cache<any, Key>, name: string): Cache<any, Key> => {
+      const ttl = NAMESPACE_TTLS[name];
+      return this.#watched(ttl === undefined ? cache.namespace(name) : cache.namespace(name, { ttl }));
+    };
+    return path.reduce(within, participant.cache);
   }
 
   /** Wraps a cache so that the names of its used members are noted. */
-  #watched(cache: Cache): Cache {
+  #watched(cache: Cache<any, Key>): Cache<any, Key> {
     const used = this.#used;
     if (used === undefined) return cache;
-    const watched: Cache = new Proxy(cache, {
+    const watched: Cache<any, Key> = new Proxy(cache, {
       get(target, name) {
         used.add(name);
         const member: unknown = Reflect.get(target, name, target);
@@ -134,9 +138,10 @@ export class World {
     return this.#codec.encode(value, this.#scratch) > Math.min(most, this.configuration.size / 8);
   }
 
-  /** The expiry of an entry that a participant stores now. */
-  expiry(participant: Participant, ttl: number | undefined): number {
-    return this.model.now + (ttl ?? participant.options.ttl ?? Number.POSITIVE_INFINITY);
+  /** The expiry of an entry that a participant stores now in a namespace. */
+  expiry(participant: Participant, path: readonly string[], ttl: number | undefined): number {
+    const inherited = path.reduce<number | undefined>((outer, name) => NAMESPACE_TTLS[name] ?? outer, undefined);
+    return this.model.now + (ttl ?? inherited ?? participant.options.ttl ?? Number.POSITIVE_INFINITY);
   }
 
   close(): void {

@@ -24,7 +24,7 @@ function exportsOf(file: string): { values: string[]; types: string[] } {
     const declared = /^(?:declare )?(function|const|class|type|interface) (\w+)/.exec(rest);
     const listed = /^(type )?\{([^}]*)\}/.exec(rest);
     if (listed !== null) {
-      for (const each of (listed[2] as string).split(",")) {
+      for (const each of (listed[2] as string).replace(/,\s*$/, "").split(",")) {
         const [, type, name] = /^\s*(type )?(\w+)\s*$/.exec(each) as unknown as [string, string?, string?];
         found[(listed[1] ?? type) === undefined ? "values" : "types"].add(name as string);
       }

@@ -43,7 +43,9 @@ test("a bundle of the thread reach for browsers holds only what it needs, and no
     "membership.ts",
     "memory.ts",
     "node-worker.ts",
+    "notify.ts",
     "size.ts",
+    "timers.ts",
   ]);
   expect(outputFiles[0]?.text).not.toMatch(/from "node:/);
 });

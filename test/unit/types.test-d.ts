@@ -21,6 +21,7 @@ import {
   type IncrementOptions,
   type Inspection,
   type Key,
+  type NamespaceOptions,
   type OpenOptions,
   openCache,
   type Segment,
@@ -39,41 +40,86 @@ interface User {
 
 const users = openCache<User>("app", { size: "64mb", ttl: 1000, path: "/dev/shm" });
 is<typeof users, Cache<User>>(true);
+is<typeof users, Cache<User, string>>(true);
 const user = users.get("a");
 is<typeof user, User | undefined>(true);
-const entry = users.getEntry(new Uint8Array(1));
+const entry = users.getEntry("a");
 is<typeof entry, Entry<User> | undefined>(true);
 const updated = users.update("a", (value) => ({ name: value?.name ?? "none" }), { tags: ["t"] });
 is<typeof updated, User>(true);
-const many = users.getMany(["a", new Uint8Array(2)]);
+// A change that may decline, with the entry at hand, and options that are chosen for the new value.
+const declined = users.update(
+  "a",
+  (value, present) => {
+    is<[typeof value, typeof present], [User | undefined, Entry<User> | undefined]>(true);
+    return present !== undefined && present.expiresAt > 5 ? { name: "A" } : undefined;
+  },
+  (next) => {
+    is<typeof next, User>(true);
+    return next.age === undefined ? undefined : { ttl: next.age };
+  },
+);
+is<typeof declined, User | undefined>(true);
+const many = users.getMany(["a", "b"]);
 is<typeof many, (User | undefined)[]>(true);
 const taken = users.take("a");
 is<typeof taken, User | undefined>(true);
 const added: boolean = users.add("a", { name: "A" }, { ttl: 5 }) && users.replace("a", { name: "B" });
-const stored: Cache<User> = users.set("a", { name: "A" }).setMany(new Map([["b", { name: "B" }]]));
+const stored: Cache<User> = users
+  .set("a", { name: "A" }, { expiresAt: Date.now() + 5, keepTags: true })
+  .setMany(new Map([["b", { name: "B" }]]))
+  .setMany(
+    [
+      ["c", { name: "C" }],
+      ["d", { name: "D" }, { ttl: 5, tags: ["t"] }],
+    ],
+    { keepTtl: true },
+  );
 const sum: number = users.increment("n") + users.decrement("n", 2, { initial: 5, ttl: 100 });
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
 const changed: boolean =
-  users.compareAndSet("a", entry?.version ?? 0, { name: "A" }) && users.has("a") && users.delete("a");
+  users.compareAndSet("a", entry?.version ?? 0, { name: "A" }) &&
+  users.compareAndDelete("a", entry?.version ?? 0) &&
+  users.has("a") &&
+  users.delete("a");
+const removed: number = users.deleteMany(["a", "b"]) + users.deleteMany(users.keys());
 const pairs = users.entries();
-is<typeof pairs, Generator<[Key, User], void, undefined>>(true);
-is<ReturnType<typeof users.keys>, Generator<Key, void, undefined>>(true);
-is<ReturnType<typeof users.values>, Generator<User, void, undefined>>(true);
+is<typeof pairs, Generator<[string, User], undefined, undefined>>(true);
+is<ReturnType<typeof users.keys>, Generator<string, undefined, undefined>>(true);
+is<ReturnType<typeof users.values>, Generator<User, undefined, undefined>>(true);
 const inspection: Inspection = users.inspect();
 const segment: Segment | undefined = inspection.segments[0];
 const used: number = users.size + (segment?.used ?? 0);
-const numbers = users.namespace<number>("numbers");
+const numbers = users.namespace<number>("numbers", { ttl: 1000 });
 is<typeof numbers, Cache<number>>(true);
 const same = users.namespace("same");
 is<typeof same, Cache<User>>(true);
 for (const [key, value] of users) {
-  is<typeof key, Key>(true);
+  is<typeof key, string>(true);
   is<typeof value, User>(true);
 }
 users.forEach((value, key, cache) => {
-  is<[typeof value, typeof key, typeof cache], [User, Key, Cache<User>]>(true);
+  is<[typeof value, typeof key, typeof cache], [User, string, Cache<User>]>(true);
 });
+// Keys of bytes, of both kinds, and of some texts only.
+const digests = openCache<number, Uint8Array>("digests");
+is<typeof digests, Cache<number, Uint8Array>>(true);
+for (const digest of digests.keys()) is<typeof digest, Uint8Array>(true);
+const count: number | undefined = digests.set(new Uint8Array(1), 5).get(Buffer.alloc(2));
+const mixed = digests.namespace<User, Key>("mixed").set("a", { name: "A" }).set(new Uint8Array(1), { name: "B" });
+is<typeof mixed, Cache<User, Key>>(true);
+const byId = createCache<User, `user:${number}`>().set("user:1", { name: "A" });
+for (const [id] of byId) is<typeof id, `user:${number}`>(true);
+const bytesAttached = attachCache<User, Uint8Array>(users.handle);
+is<typeof bytesAttached, Cache<User, Uint8Array>>(true);
+// Where people hand in a Map.
+const mapLike: Pick<Map<string, User>, "get" | "set" | "has" | "delete" | "clear"> = users;
+const anyMapLike: Pick<Map<string, User>, "get" | "set" | "has" | "delete" | "clear"> = openCache("app");
+const whole: Map<string, User> = users;
+const fromEntries: Map<string, User> = new Map(users);
+const setLike: Iterable<[string, User]> & { readonly size: number } = users;
+const label: string = users[Symbol.toStringTag];
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
@@ -92,7 +138,8 @@ is<typeof attached, Cache<User>>(true);
 }
 const codec: Codec = { encode: () => new Uint8Array(0), decode: (bytes: Uint8Array): unknown => bytes.length };
 const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefined, size: undefined };
-const setOptions: SetOptions = { tags: ["a"] as const };
+const setOptions: SetOptions = { tags: ["a"] as const, ttl: undefined, expiresAt: undefined, keepTtl: false };
+const namespaceOptions: NamespaceOptions = { ttl: Number.POSITIVE_INFINITY };
 const incrementOptions: IncrementOptions = { initial: 1 };
 const destroyed: boolean = destroyCache("app", { path: "/tmp" });
 const own = openCache();
@@ -112,7 +159,7 @@ try {
 } catch (error) {
   if (error instanceof CacheError) {
     is<typeof error.code, CacheErrorCode>(true);
-    const closed: boolean = error.code === "ERR_CLOSED" || error.code === "ERR_DATA";
+    const closed: boolean = error.code === "ERR_CLOSED" || error.code === "ERR_LOAD_FAILED";
     closed.valueOf();
   }
 }
@@ -121,6 +168,20 @@ try {
 users.set("a", { nick: "A" });
 // @ts-expect-error a key that is neither a string nor bytes
 users.get(1);
+// @ts-expect-error bytes as a key, where keys are texts
+users.get(new Uint8Array(1));
+// @ts-expect-error a text as a key, where keys are bytes
+digests.has("a");
+// @ts-expect-error bytes among many keys, where keys are texts
+users.getMany(["a", new Uint8Array(2)]);
+// @ts-expect-error a change that may decline has no value for sure
+const surely: User = users.update("a", () => undefined);
+// @ts-expect-error a date in place of a time
+users.set("a", { name: "A" }, { expiresAt: new Date() });
+// @ts-expect-error an option that only stores have
+users.namespace("n", { tags: ["t"] });
+// @ts-expect-error keys that are neither strings nor bytes
+createCache<User, number>();
 // @ts-expect-error a misspelt option
 users.set("a", { name: "A" }, { expires: 1 });
 // @ts-expect-error a tag that is not a string
@@ -142,19 +203,30 @@ new Cache();
 
 export {
   added,
+  anyMapLike,
   changed,
+  count,
   destroyed,
   ended,
+  fromEntries,
   hits,
   incrementOptions,
+  label,
   left,
+  mapLike,
+  mixed,
+  namespaceOptions,
   one,
   options,
   reach,
+  removed,
+  setLike,
   setOptions,
   stored,
   sum,
   summary,
+  surely,
   touched,
   used,
+  whole,
 };

@@ -99,13 +99,11 @@ export default [
     return result === DONE;
   }
 
-  /**
-   * Removes`,
+  /** The expiry`,
     replace: `return result === DONE;
   }
 
-  /**
-   * Removes`,
+  /** The expiry`,
     first: ERRORS,
     filter: "holds the bucket",
   },
@@ -153,8 +151,8 @@ export default [
     breaks: "P4",
     what: "an update overwrites the change of another participant",
     file: "src/cache/view.ts",
-    find: "return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;",
-    replace: "return this.store(key, value, options, version === 0 ? ABSENT : 0, version) ? value : AGAIN;",
+    find: "const expect = version === 0 ? ABSENT : VERSION;",
+    replace: "const expect = version === 0 ? ABSENT : ANYTHING;",
     first: CONFORMANCE,
   },
   {
@@ -219,9 +217,9 @@ export default [
     breaks: "hostile",
     what: "an update throws for a version that only damaged memory has",
     file: "src/cache/view.ts",
-    find: "return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;",
+    find: "const expect = version === 0 ? ABSENT : VERSION;",
     replace:
-      "if (!Number.isSafeInteger(version) || version < 0) throw new TypeError();\n      return this.store(key, value, options, version === 0 ? ABSENT : VERSION, version) ? value : AGAIN;",
+      "if (!Number.isSafeInteger(version) || version < 0) throw new TypeError();\n      const expect = version === 0 ? ABSENT : VERSION;",
     first: HOSTILE,
     filter: "a version of",
   },
@@ -230,8 +228,8 @@ export default [
     breaks: "P2",
     what: "increment ignores the default ttl of the cache",
     file: "src/cache/cache.ts",
-    find: "this.#view.expiryIn(ttl === undefined ? opening.options.ttl : checkTtl(ttl))",
-    replace: "this.#view.expiryIn(ttl === undefined ? Infinity : checkTtl(ttl ?? opening.options.ttl))",
+    find: "this.#view.expiryIn(ttl === undefined ? this.#view.ttl : checkTtl(ttl))",
+    replace: "this.#view.expiryIn(ttl === undefined ? Infinity : checkTtl(ttl ?? this.#view.ttl))",
     first: CONFORMANCE,
   },
   {
