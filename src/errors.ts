@@ -118,10 +118,12 @@ export function noRoomForExpiry(): CacheError {
   return new CacheError("ERR_TOO_LARGE", "ttl: the entry has no room for an expiry. Store it again with a `ttl`.");
 }
 
-/** A key above the limit, in bytes. `length` names the unit, such as `70000 bytes of UTF-8`. */
-export function keyTooLong(length: string, limit: number): CacheError {
-  const remedy = "Use a shorter key, such as a hash of this one.";
-  return new CacheError("ERR_TOO_LARGE", `key: has ${length}, the limit is ${limit}. ${remedy}`);
+/**
+ * A key above the limit, in bytes, or a name that is stored as one. `length` names the unit, such as `70000 bytes of UTF-8`.
+ */
+export function keyTooLong(length: string, limit: number, argument = "key"): CacheError {
+  const remedy = `Use a shorter ${argument}, such as a hash of this one.`;
+  return new CacheError("ERR_TOO_LARGE", `${argument}: has ${length}, the limit is ${limit}. ${remedy}`);
 }
 
 // ---- ERR_NO_SPACE

@@ -24,6 +24,9 @@ export function checkAgreement(contract, wasm) {
   checkProof(contract, participant);
   checkSeat(contract, participant);
   checkSegments(contract, participant);
+  checkLoads(contract, participant);
+  checkLocks(contract, participant);
+  checkBells(contract, participant);
 }
 
 /** The name of a tag, `t`. */
@@ -77,6 +80,13 @@ class Participant {
     }
     this.value[0] = value;
     return this.exports.set(this.area, word, type, 8, expiry, tagged, expect, version);
+  }
+
+  /** From now on there are no bells to ring. */
+  waitNoMore() {
+    const at = this.seat / 4 + this.contract.SEAT_INTEREST;
+    this.memory32.fill(0, at, at + 2);
+    while (this.exports.next_bell(this.area) >= 0);
   }
 }
 
@@ -270,4 +280,119 @@ function checkSegments(contract, me) {
     column(SEGMENT_GENERATION).filter((generation) => generation === 1).length === states.length,
     "the generation of a segment lies elsewhere",
   );
+}
+
+/** Claims of loads: what they answer, and what is stored under them. */
+function checkLoads(contract, me) {
+  const { exports: x, area, key, out32, out64, memory32 } = me;
+  const { CLAIMED, TAKEN, PRESENT, CLAIMS_FULL, CLAIM_FRESH, CLAIM_WAIT, DONE, OVERTAKEN, INVALIDATED } = contract;
+  const word = (4 << contract.KEY_KIND_BITS) | contract.KEY_BYTES;
+  const ask = (flags = 0, now = 0) => x.claim(area, word, flags, 100, now);
+  const claim = () => ({ number: out32[contract.OUT_WORD], token: out64[contract.OUT_VERSION] });
+  const store = ({ number, token }) => {
+    const expect = contract.CLAIM | (number << contract.CLAIM_SHIFT);
+    return me.set(word, 1, { type: 1, expect, version: token });
+  };
+  x.clear(area);
+  key.fill(0);
+  me.tags.fill(0);
+  me.tags[0] = 1;
+  // Five invalidations of one tag, so that their number differs from all others.
+  for (let i = 0; i < 5; i++) x.invalidate(area);
+  demand(ask() === CLAIMED, "CLAIMED is another number");
+  const first = claim();
+  demand(out32[contract.OUT_OWNER_SEAT] === 0, "the seat of the owner is put out elsewhere");
+  const tenure = memory32[me.seat / 4 + contract.SEAT_INCARNATION + 1];
+  demand(tenure !== 0 && out32[contract.OUT_OWNER_TENURE] === tenure, "the tenure of the owner is put out elsewhere");
+  const sequence = memory32[(me.base + contract.INVALIDATIONS_AT) / 4];
+  demand(sequence === 5 && out32[contract.OUT_START_SEQUENCE] === 5, "the invalidations are counted elsewhere");
+  const epoch = memory32[(me.base + contract.CLEAR_EPOCH_AT) / 4];
+  demand(out32[contract.OUT_START_CLEAR_EPOCH] === epoch, "the clear epoch of a claim is put out elsewhere");
+  demand(
+    ask() === TAKEN && claim().token === first.token,
+    "TAKEN is another number, or the token is put out elsewhere",
+  );
+  demand(x.is_waited_for(area, first.number, first.token) === 0, "CLAIM_WAIT is another number");
+  ask(CLAIM_WAIT);
+  demand(x.is_waited_for(area, first.number, first.token) === 1, "CLAIM_WAIT is another number");
+  demand(x.wait(area, word) === out32[contract.OUT_CLASS], "the class is put out elsewhere");
+  me.waitNoMore();
+  demand(store({ ...first, token: first.token + 1 }) === OVERTAKEN, "OVERTAKEN is another number");
+  const { GONE, STANDS, WAS_OVERTAKEN } = contract;
+  const stands = () => x.stands(area, first.number, first.token);
+  demand(stands() === STANDS, "STANDS is another number");
+  x.clear(area);
+  demand(store(first) === INVALIDATED, "INVALIDATED is another number");
+  me.set(word, 1, { type: 1 });
+  demand(stands() === WAS_OVERTAKEN, "WAS_OVERTAKEN is another number");
+  x.release(area, first.number, first.token);
+  demand(stands() === GONE, "GONE is another number");
+  demand(ask() === PRESENT, "PRESENT is another number");
+  demand(ask(CLAIM_FRESH) === CLAIMED, "CLAIM_FRESH is another number");
+  demand(store(claim()) === DONE, "CLAIM is another number");
+  const claims = [];
+  let answer = CLAIMED;
+  for (let i = 0; answer === CLAIMED; i++) {
+    new Int32Array(key.buffer, key.byteOffset, 1)[0] = i;
+    answer = ask(CLAIM_FRESH);
+    if (answer === CLAIMED) claims.push(claim());
+  }
+  demand(answer === CLAIMS_FULL, "CLAIMS_FULL is another number");
+  for (const { number, token } of claims) x.release(area, number, token);
+}
+
+/** Locks and requests for locks, and how they are listed. */
+function checkLocks(contract, me) {
+  const { exports: x, area, key, out32, out64, memory32 } = me;
+  const { CLAIMED, TAKEN, CLAIM_STEAL, CLAIM_PENDING, OUT_WORD, OUT_VERSION, SEAT_THREAD, MAX_CLAIM_NAME } = contract;
+  const word = (4 << contract.KEY_KIND_BITS) | contract.KEY_STRING;
+  const name = me.bytes.subarray(area + contract.AREA_VALUE, area + contract.AREA_VALUE + 200);
+  const ask = (flags) => x.claim_lock(area, word, flags, 100) & ~contract.RING;
+  key.fill(1);
+  name.fill(7);
+  memory32[me.seat / 4 + SEAT_THREAD] = 1234;
+  memory32[me.seat / 4 + SEAT_THREAD + 1] = 56;
+  demand(ask(0) === CLAIMED && ask(0) === TAKEN, "a lock is held by two");
+  demand(ask(CLAIM_STEAL) === CLAIMED, "CLAIM_STEAL is another number");
+  const token = out64[OUT_VERSION];
+  demand(ask(CLAIM_PENDING) === CLAIMED, "CLAIM_PENDING is another number");
+  const seen = [];
+  for (let number = 0; ; number++) {
+    name.fill(0);
+    number = x.next_lock(area, number);
+    if (number < 0) break;
+    demand(out32[OUT_WORD] === 100, "the length of the name of a lock is put out elsewhere");
+    demand(name[MAX_CLAIM_NAME - 1] === 7 && name[MAX_CLAIM_NAME] === 0, "another part of the name of a lock is kept");
+    const thread = [out32[contract.OUT_START_SEQUENCE], out32[contract.OUT_START_CLEAR_EPOCH]];
+    demand(thread[0] === 1234 && thread[1] === 56, "the thread of a lock lies elsewhere");
+    seen.push([number, out64[OUT_VERSION], out32[contract.OUT_CLASS]]);
+  }
+  const states = seen.filter(([, each]) => each >= token).map(([, , state]) => state);
+  demand(
+    states.length === seen.length && states.includes(0) && states.includes(CLAIM_PENDING),
+    "locks are listed wrongly",
+  );
+  for (const [number, each] of seen) x.release(area, number, each);
+}
+
+/** Who waits is rung. */
+function checkBells(contract, me) {
+  const { exports: x, area, key, memory32 } = me;
+  const { DONE, RING, SEATS_AT, SEAT_INTEREST, SEAT_RINGING } = contract;
+  const word = (4 << contract.KEY_KIND_BITS) | contract.KEY_STRING;
+  demand(me.base + SEATS_AT === me.seat, "the seats begin elsewhere");
+  const words = (number) => memory32.subarray(me.seat / 4 + number, me.seat / 4 + number + 2);
+  me.waitNoMore();
+  words(SEAT_RINGING).fill(0);
+  key.fill(5);
+  const bit = x.wait(area, word);
+  const interest = words(SEAT_INTEREST);
+  demand(
+    interest[bit >> 5] === 1 << (bit & 31) && interest[1 - (bit >> 5)] === 0,
+    "the interest of a seat lies elsewhere",
+  );
+  demand(me.set(word, 1, { type: 1 }) === (DONE | RING), "RING is another number");
+  demand(words(SEAT_RINGING)[0] === 1 && words(SEAT_RINGING)[1] === 0, "whether a seat is rung lies elsewhere");
+  demand(x.next_bell(area) === 0 && x.next_bell(area) === -1, "the bells to ring are listed wrongly");
+  demand(me.set(word, 1, { type: 1 }) === DONE, "who is rung already is rung again");
 }

@@ -12,17 +12,7 @@
  * The FIFO is opened for reading *and* writing: with `O_RDONLY` it would end when the first writer closes it. Node.js only.
  */
 
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  openSync,
-  readdirSync,
-  statSync,
-  unlinkSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, unlinkSync, writeSync } from "node:fs";
 import type { Socket, SocketConstructorOpts } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { codeOf, ourUid } from "../system/access.ts";
@@ -37,7 +27,7 @@ const MAX_RETRIES = 50;
 const RETRY_MS = 20;
 
 /** To ring: the link of an attacker is not followed, and a FIFO that nobody reads is not waited for. */
-const RING = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
+const RINGING = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 const BYTE = Uint8Array.of(1);
 
 /** What the name of a bell may add to the name of its cache file, in bytes: the inode has 64 bits, and a seat has 16. */
@@ -75,7 +65,7 @@ export class FifoBell implements Bell {
     const path = this.#pathOf(seat);
     try {
       const own = this.#own;
-      if (own !== undefined && statSync(path, { bigint: true, throwIfNoEntry: false })?.ino === own.inode) return true;
+      if (own !== undefined && lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === own.inode) return true;
       remove(path);
       this.#own = this.#make(path, heard);
       own?.socket.destroy();
@@ -138,7 +128,7 @@ export class FifoBell implements Bell {
 
   /** Opens the FIFO of a seat for writing. Throws when nobody reads it, and when it is not a FIFO of this user. */
   #openForRinging(seat: number): number {
-    const fd = openSync(this.#pathOf(seat), RING);
+    const fd = openSync(this.#pathOf(seat), RINGING);
     const stat = fstatSync(fd);
     if (stat.isFIFO() && stat.uid === ourUid()) return fd;
     closeSync(fd);
@@ -196,7 +186,7 @@ export class FifoBell implements Bell {
 function remove(path: string): void {
   try {
     // Asked first, because an error that is not needed takes longer than the question.
-    if (existsSync(path)) unlinkSync(path);
+    if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) unlinkSync(path);
   } catch {
     // Another process was faster, or the directory is read-only.
   }
@@ -235,7 +225,7 @@ export function removeDeadBells(path: string): void {
 
 function removeIfDead(path: string): void {
   try {
-    closeSync(openSync(path, RING));
+    closeSync(openSync(path, RINGING));
   } catch (error) {
     // A thread that has just made its FIFO and has not opened it yet makes another one with its next slow look.
     if (codeOf(error) === "ENXIO") remove(path);

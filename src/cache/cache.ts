@@ -4,6 +4,9 @@
  * delegates to one {@link View}, which does the work.
  */
 
+import { Locks } from "../coordinate/locks.ts";
+import { type WaitForOptions, waitFor } from "../coordinate/wait.ts";
+import { type WatchOptions, watch, watchTag } from "../coordinate/watch.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
@@ -49,6 +52,7 @@ const markAsUncloneable: ((object: object) => void) | undefined = (
  */
 export class Cache<V = any, K extends Key = string> implements Disposable {
   readonly #view: View;
+  #locks: Locks | undefined;
 
   /** @internal */
   constructor(view: View) {
@@ -423,6 +427,57 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   [INSPECT](depth: number, options: object, inspect: (value: unknown, options: object) => string): string {
     if (depth < 0 || !(#view in this)) return "[Cache]";
     return `Cache ${inspect(this.toJSON(), options)}`;
+  }
+
+  // ---- waiting, watching, locks: see src/coordinate/
+
+  /**
+   * Waits until the key has a value, whoever stores it, and returns a promise of the value. With `version` it waits for a value of
+   * another version; versions have no order. A waiting promise keeps the process alive.
+   *
+   * @throws {TypeError} and {RangeError} for wrong arguments, as a rejected promise, like all others.
+   * @throws {CacheError} `ERR_TIMEOUT`; `ERR_CLOSED`, also when the cache is closed in this thread meanwhile; `ERR_DATA` as
+   * {@link get}. The reason of the signal is passed on.
+   */
+  waitFor(key: K, options?: WaitForOptions): Promise<V> {
+    return waitFor(this.#view, key, options) as Promise<V>;
+  }
+
+  /**
+   * Calls `listener` with the key after the value of a key has changed, whoever changes it. Changes that come close together are
+   * one call. After the last change the listener is called at least once, and a read in it returns that value, or a later one.
+   * `delete`, `clear` and `invalidateTag` are changes too. An entry that expires or is evicted calls nobody. A key that is
+   * stored and removed again before the listener could be called has not changed.
+   *
+   * Call `[Symbol.dispose]` of the result, or abort the signal, to end the watch. It also ends when the cache is closed. It does
+   * not keep the process alive. An error of the listener is reported as uncaught.
+   *
+   * @param key - a key, or several.
+   * @throws {CacheError} `ERR_CLOSED`.
+   */
+  watch(key: K | Iterable<K>, listener: (key: K) => unknown, options?: WatchOptions): Disposable {
+    return watch(this.#view, key, listener, options);
+  }
+
+  /**
+   * Calls `listener` with the tag after `invalidateTag` of this tag, and after `clear` of this cache or namespace or of one
+   * that it is in. Rarely it is called for another tag, because tags share counters. Otherwise as {@link watch}.
+   *
+   * @throws {CacheError} `ERR_CLOSED`.
+   */
+  watchTag(tag: string, listener: (tag: string) => unknown, options?: WatchOptions): Disposable {
+    return watchTag(this.#view, tag, listener, options);
+  }
+
+  /** The locks of this cache or namespace: as `navigator.locks`, but for all threads and processes that share the cache. */
+  get locks(): Locks {
+    this.#locks ??= new Locks(this.#view);
+    return this.#locks;
+  }
+
+  /** For tests: how often a wait of this thread has found by itself what no ring had told. @internal */
+  get helped(): number {
+    return this.#view.engine.wakeups.helped;
   }
 
   /** For tests: checks the memory. Returns the number of the broken invariant, or 0 when all hold. @internal */

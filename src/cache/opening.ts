@@ -21,6 +21,8 @@ export class Opening {
   readonly near: Near | undefined;
   /** Whether `close` was called. */
   closed = false;
+  /** What ends when the cache is closed: waits, watches and locks. Each function removes itself. */
+  readonly endings: Set<() => void> = new Set();
   /** This thread's seat in the cache, which all its openings of the same memory share. */
   readonly #seat: Seat;
   /**
@@ -86,6 +88,7 @@ export class Opening {
     // The near cache comes first, because a read of it does not look at `closed`.
     this.near?.close();
     this.closed = true;
+    for (const end of this.endings) end();
     // When the user's code calls this while a value is encoded, `encode` calls it again at its end.
     if (this.#left || this.#encoding > 0) return;
     forgotten.unregister(this);

@@ -25,6 +25,7 @@ import {
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
+import type { Scoped } from "../coordinate/scoped.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
 import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
@@ -50,7 +51,7 @@ const EXPIRED = -Infinity;
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source {
+export class View implements Source, Scoped {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
@@ -350,6 +351,17 @@ export class View implements Source {
   invalidate(tag: string): void {
     writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
     this.engine.invalidate();
+  }
+
+  /**
+   * A text that changes with each invalidation of a tag of the scope, and with each `clear` of the scope or of one around it.
+   *
+   * @throws {TypeError} and {RangeError} for a wrong tag.
+   */
+  invalidations(tag: string): string {
+    const { engine, scope } = this;
+    writeTags(engine.tags, [tag], scope.tagPrefix, scope.hidden);
+    return `${engine.clearEpoch} ${engine.tagChanges()}`;
   }
 
   /** Makes every entry of the scope a miss. */

@@ -8,7 +8,7 @@
 // ---- The layout of a region
 
 /** Version of the layout: raised whenever two builds could not share a region. */
-export const LAYOUT_VERSION = 5;
+export const LAYOUT_VERSION = 6;
 
 /** Bytes of a WebAssembly page: sizes of regions are multiples of it. */
 export const PAGE = 65536;
@@ -43,6 +43,21 @@ export const HEADER_SIZE = 2;
 /** Where the clear epoch lies in a region, in bytes: it counts `clear`, in four bytes. */
 export const CLEAR_EPOCH_AT = 128;
 
+/**
+ * Where the global invalidation sequence lies in a region, in bytes: it counts invalidations, and the lower four bytes are
+ * used.
+ */
+export const INVALIDATIONS_AT = 384;
+
+/** Where the seats begin in a region, in bytes. */
+export const SEATS_AT = 4096;
+
+/** Bytes of a seat. */
+export const SEAT_BYTES = 128;
+
+/** Bytes of the name of a lock by which it is listed; longer names are cut off. */
+export const MAX_CLAIM_NAME = 80;
+
 // ---- Where the words of a seat lie in it
 
 /** The incarnation of the participant. In words of four bytes. */
@@ -63,6 +78,15 @@ export const SEAT_PENDING = 4;
 /** Hits of the participant's near cache: a double, written by JavaScript only. In bytes. */
 export const SEAT_NEAR_HITS = 24;
 
+/** The classes of buckets that the participant waits for, a bit for each: low half, high half. In words of four bytes. */
+export const SEAT_INTEREST = 8;
+
+/** 1 when somebody has rung the participant and it has not looked since, else 0: low half, high half. In words of four bytes. */
+export const SEAT_RINGING = 10;
+
+/** The process id and the thread id, written by JavaScript only, in four bytes each. In words of four bytes. */
+export const SEAT_THREAD = 12;
+
 // ---- The area of a thread
 
 /** Where the areas begin in the memory, in bytes: behind the module's own data. */
@@ -75,19 +99,19 @@ export const AREA_BYTES = 163840;
 export const STACK_BYTES = 32768;
 
 /** Where the out part lies in an area, in bytes. */
-export const AREA_OUT = 8656;
+export const AREA_OUT = 8808;
 
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
-export const AREA_KEY = 8712;
+export const AREA_KEY = 8880;
 
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 13080;
+export const AREA_TAGS = 13248;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 58200;
+export const AREA_VALUE = 58368;
 
 /** Bytes of the out part. */
-export const OUT_BYTES = 56;
+export const OUT_BYTES = 72;
 
 /** Bytes of the tags part: the most tags of the deepest namespace, each with its prefix. */
 export const TAGS_BYTES = 12288;
@@ -102,11 +126,11 @@ export const OUT_TYPE = 0;
 
 /**
  * After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
- * namespaces. In words of four bytes.
+ * namespaces. After `claim` and `claim_lock`: the number of the claim. After `next_lock`: bytes of the name. In words of four bytes.
  */
 export const OUT_WORD = 1;
 
-/** After `get` and `begin_large`: the version. In units of eight bytes. */
+/** After `get` and `begin_large`: the version. After `claim`, `claim_lock` and `next_lock`: the token. In units of eight bytes. */
 export const OUT_VERSION = 1;
 
 /** After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes. */
@@ -138,6 +162,30 @@ export const OUT_CHANGES = 11;
 
 /** Not zero while a call is under way, and after a call that was cut off. In words of four bytes. */
 export const OUT_INSIDE = 12;
+
+/** After `claim`, `claim_lock` and `next_lock`: the seat of the owner. In words of four bytes. */
+export const OUT_OWNER_SEAT = 13;
+
+/** After `claim` and `claim_lock`: which owner of that seat. In words of four bytes. */
+export const OUT_OWNER_TENURE = 14;
+
+/**
+ * After `claim`: the global invalidation sequence when the claim was made. After `next_lock`: the process id of the owner. In
+ * words of four bytes.
+ */
+export const OUT_START_SEQUENCE = 15;
+
+/**
+ * After `claim`: the clear epoch when the claim was made. After `next_lock`: the thread id of the owner. In words of four
+ * bytes.
+ */
+export const OUT_START_CLEAR_EPOCH = 16;
+
+/**
+ * After `claim` and `claim_lock`: the class of the key's bucket. After `next_lock`: 0, or `CLAIM_PENDING`. In words of four
+ * bytes.
+ */
+export const OUT_CLASS = 17;
 
 /** Flag in `OUT_TYPE`: the value is in chunks. */
 export const CHUNKED = 256;
@@ -203,6 +251,15 @@ export const PRESENT = 2;
 /** The entry of the version that is passed along. */
 export const VERSION = 3;
 
+/**
+ * `CLAIM | number << CLAIM_SHIFT`: anything, as long as the claim stands whose token is passed along instead of a version, and
+ * nothing was invalidated since it was made.
+ */
+export const CLAIM = 4;
+
+/** See `CLAIM`. */
+export const CLAIM_SHIFT = 8;
+
 // ---- Results of calls that change something
 
 /** It was done. */
@@ -219,6 +276,51 @@ export const NOT_A_NUMBER = 3;
 
 /** Another participant was in the way until the time for waiting was over. */
 export const BUSY = 4;
+
+/** The claim was overtaken, or is over. */
+export const OVERTAKEN = 5;
+
+/** The value was loaded before a `clear`, or before an invalidation of one of its tags. */
+export const INVALIDATED = 6;
+
+/** Added to a result: there are bells to ring, see `next_bell`. */
+export const RING = 1073741824;
+
+// ---- Results of `claim` and `claim_lock`; `PRESENT` and `BUSY` are two more
+
+/** This participant has it now. */
+export const CLAIMED = 0;
+
+/** Another participant has it, and lives. */
+export const TAKEN = 7;
+
+/** There is no room for another claim. */
+export const CLAIMS_FULL = 8;
+
+// ---- What `claim` and `claim_lock` are asked for; these flags are added
+
+/** An entry of the key is no reason against the claim. */
+export const CLAIM_FRESH = 1;
+
+/** When another participant has it, this one is registered as one that waits. */
+export const CLAIM_WAIT = 2;
+
+/** The holder of the lock is overtaken. */
+export const CLAIM_STEAL = 4;
+
+/** Only records that this participant waits for the lock, so that it is listed. */
+export const CLAIM_PENDING = 8;
+
+// ---- Whether a claim `stands`
+
+/** It was freed, or its owner has left. */
+export const GONE = 0;
+
+/** It stands. */
+export const STANDS = 1;
+
+/** It was overtaken, and is not freed yet. */
+export const WAS_OVERTAKEN = 2;
 
 // ---- What `get` is asked for; these flags are added
 

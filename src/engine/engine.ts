@@ -5,12 +5,16 @@
 
 import type { Region } from "../memory/memory.ts";
 import { readableSize } from "../size.ts";
+import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 import {
   AREA_KEY,
   AREA_OUT,
   AREA_TAGS,
   AREA_VALUE,
   CHUNKED,
+  CLAIM,
+  CLAIM_PENDING,
+  CLAIM_SHIFT,
   CLASS_SHIFT,
   CLEAR_EPOCH_AT,
   COUNTER_COMPACTIONS,
@@ -22,18 +26,31 @@ import {
   COUNTER_RECLAIMS,
   COUNTER_SETS,
   DONE,
+  INVALIDATIONS_AT,
+  MAX_CLAIM_NAME,
   MAX_KEY,
   MAX_TAGS,
   OUT_BYTES,
+  OUT_CLASS,
   OUT_INSIDE,
   OUT_NUMBER,
+  OUT_OWNER_SEAT,
+  OUT_OWNER_TENURE,
+  OUT_START_CLEAR_EPOCH,
+  OUT_START_SEQUENCE,
   OUT_TYPE,
   OUT_VERSION,
   OUT_WORD,
+  RING,
+  SEAT_BYTES,
   SEAT_HAZARD,
   SEAT_INCARNATION,
+  SEAT_INTEREST,
   SEAT_NEAR_HITS,
   SEAT_PENDING,
+  SEAT_RINGING,
+  SEAT_THREAD,
+  SEATS_AT,
   SEGMENT_GENERATION,
   SEGMENT_LIVE,
   SEGMENT_STATE,
@@ -56,10 +73,8 @@ const ASKING = "cache-machine asks the clock";
 /** A variable, because where the stack has ended only a direct call of a built-in function works: see {@link Engine.set}. */
 const { store } = Atomics;
 
-// In words of four bytes: the size of a seat, and where its interest and its ringing word lie.
-const SEAT_WORDS = 32;
-const SEAT_INTEREST = 8;
-const SEAT_RINGING = 10;
+/** Milliseconds after a ring that nobody has heard until this participant looks for the dead: then there may be more of them. */
+const MOURNING_MS = 1000;
 
 /** The numbers that participants count. */
 export type Counts = Record<
@@ -87,6 +102,21 @@ interface SegmentNumbers {
   /** Bytes of `used` that belong to live records. */
   live: number;
   generation: number;
+}
+
+/** A lock, or a request for one, as {@link Engine.claims} lists it. */
+export interface ListedClaim {
+  number: number;
+  token: number;
+  /** Whether it is a request that waits. */
+  pending: boolean;
+  /** The process id and the thread id of its owner, both 0 where there are none. */
+  pid: number;
+  threadId: number;
+  /** The first bytes of the name under which it was claimed, at most `MAX_CLAIM_NAME`. */
+  name: Uint8Array;
+  /** Bytes of the whole name. */
+  nameBytes: number;
 }
 
 /** One participant of one region. Only the thread that made it may use it. */
@@ -125,6 +155,9 @@ export class Engine {
   /** Whether a call waits for the clock, possibly with a lock held. Until it returns, the area belongs to that call. */
   asking = false;
 
+  /** The number of this participant's seat. */
+  readonly seat: number;
+
   readonly #out64: Float64Array;
   /** The tags part in words of four bytes: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
@@ -135,11 +168,14 @@ export class Engine {
   readonly #area: number;
   /** Where the engine's stack begins in the memory, in bytes. It grows down. */
   readonly #stackTop: number;
-  /** The number of this participant's seat. */
-  readonly #seat: number;
+  /** One word of four bytes each: the clear epoch, and the global invalidation sequence. */
+  readonly #clearEpoch: Int32Array;
+  readonly #sequence: Int32Array;
   /** The seat in the region, in words of four bytes. Nobody else writes to it while this thread lives. */
   readonly #seatWords: Int32Array;
   readonly #waiting = new Waiting();
+  /** Runs out when the dead are looked for, after a ring that nobody has heard. */
+  #mourning: Timer | undefined;
   #detached = false;
   #closed = false;
   /** Whether a large value is being written, call by call. */
@@ -156,17 +192,17 @@ export class Engine {
    */
   constructor(region: Region) {
     this.region = region;
-    this.#seat = region.membership.claim();
-    region.bell.bury(this.#seat);
+    this.seat = region.membership.claim();
+    region.bell.bury(this.seat);
     const x = instantiate(region.memory, this.#imports());
     this.#exports = x;
-    const { area, stackTop } = areaOf(this.#seat);
+    const { area, stackTop } = areaOf(this.seat);
     this.#area = area;
     this.#stackTop = stackTop;
     // From here on this instance has a stack of its own. All instances begin with the same one.
     x.__stack_pointer.value = stackTop;
-    if (!x.attach(area, region.base, region.size, this.#seat)) {
-      region.membership.release(this.#seat);
+    if (!x.attach(area, region.base, region.size, this.seat)) {
+      region.membership.release(this.seat);
       throw new RangeError(`size: a cache cannot have ${readableSize(region.size)}. Choose another size.`);
     }
     const { buffer } = region.memory;
@@ -185,13 +221,18 @@ export class Engine {
     this.clearEpochAt = region.base + CLEAR_EPOCH_AT;
     const seatAt = x.seat_at(area) >>> 0;
     this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
-    this.#seatWords = new Int32Array(buffer, seatAt, SEAT_PENDING + 2);
-    const seatsAt = seatAt / 4 - SEAT_WORDS * this.#seat;
+    this.#seatWords = new Int32Array(buffer, seatAt, SEAT_BYTES / 4);
+    this.#clearEpoch = new Int32Array(buffer, this.clearEpochAt, 1);
+    this.#sequence = new Int32Array(buffer, region.base + INVALIDATIONS_AT, 1);
+    const process = globalThis.process;
+    store(this.#seatWords, SEAT_THREAD, process?.pid ?? 0);
+    store(this.#seatWords, SEAT_THREAD + 1, process?.getBuiltinModule?.("node:worker_threads").threadId ?? 0);
+    const wordOf = (seat: number, word: number): number => (region.base + SEATS_AT + SEAT_BYTES * seat) / 4 + word;
     this.wakeups = new Wakeups(region.bell, {
-      seat: this.#seat,
+      seat: this.seat,
       words: new Int32Array(buffer),
-      interestAt: seatAt / 4 + SEAT_INTEREST,
-      ringingAt: (seat) => seatsAt + SEAT_WORDS * seat + SEAT_RINGING,
+      interestAt: wordOf(this.seat, SEAT_INTEREST),
+      ringingAt: (seat) => wordOf(seat, SEAT_RINGING),
     });
   }
 
@@ -296,7 +337,7 @@ export class Engine {
     if (this.asking) this.refuseClock();
     this.#clockError = undefined;
     this.#exports.__stack_pointer.value = this.#stackTop;
-    this.region.membership.keepOnly(this.#seat);
+    this.region.membership.keepOnly(this.seat);
     this.#writing = false;
     this.#exports.recover(this.#area);
   }
@@ -319,8 +360,35 @@ export class Engine {
       }
       throw error;
     }
+    if (result >= RING) {
+      result -= RING;
+      try {
+        this.#ring();
+      } catch {
+        // As in `set`.
+      }
+    }
     if (this.#clockError !== undefined) this.#settle();
     return result;
+  }
+
+  /** After a change that somebody waits for: rings them. */
+  #ring(): void {
+    const x = this.#exports;
+    for (let seat = x.next_bell(this.#area); seat >= 0; seat = x.next_bell(this.#area)) {
+      // Where nobody hears, somebody may have died while waiting.
+      if (!this.wakeups.ring(seat)) this.#mourning ??= this.#reapLater();
+    }
+  }
+
+  /** Reaps the seats of the dead a little later, so that nobody rings them any more. */
+  #reapLater(): Timer {
+    const timer = setTimeout(() => {
+      this.#mourning = undefined;
+      this.usage();
+    }, MOURNING_MS);
+    keepAlive(timer, false);
+    return timer;
   }
 
   /**
@@ -404,8 +472,8 @@ export class Engine {
   /**
    * Stores the first `length` bytes of {@link value}. The old value is still there unless the result is `DONE`.
    *
-   * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, or `VERSION` for `version`
-   * @returns `DONE`, `UNEXPECTED`, `TOO_LARGE` or `BUSY`
+   * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, `VERSION` for `version`, or {@link expectClaim} with the token for `version`
+   * @returns `DONE`, `UNEXPECTED`, `TOO_LARGE` or `BUSY`; with a claim also `OVERTAKEN` or `INVALIDATED`
    */
   set(
     key: number,
@@ -433,6 +501,14 @@ export class Engine {
         store(seat, SEAT_INCARNATION, (seat[SEAT_INCARNATION] as number) + 1);
       }
       throw error;
+    }
+    if (result >= RING) {
+      result -= RING;
+      try {
+        this.#ring();
+      } catch {
+        // The change is done, so nothing is thrown. Where the stack has ended, a ring is lost. Whoever waits looks by itself.
+      }
     }
     if (this.#clockError !== undefined) this.#settle();
     return result;
@@ -472,7 +548,7 @@ export class Engine {
         const flag = tagged ? 1 : 0;
         result = x.commit_large(this.#area, key, valueType, count, newVersion, expiry, flag, expect, version);
       }
-      if (result !== DONE) x.abandon_large(this.#area, written);
+      if (result !== DONE && result !== (DONE | RING)) x.abandon_large(this.#area, written);
       this.#writing = false;
       return result;
     };
@@ -513,18 +589,156 @@ export class Engine {
 
   /** Makes every entry a miss. */
   clear(): void {
-    this.#change(() => {
-      this.#exports.clear(this.#area);
-      return DONE;
-    });
+    this.#change(() => this.#exports.clear(this.#area));
   }
 
   /** Makes every entry with one of the tags in {@link tags} a miss. */
   invalidate(): void {
-    this.#change(() => {
-      this.#exports.invalidate(this.#area);
-      return DONE;
-    });
+    this.#change(() => this.#exports.invalidate(this.#area));
+  }
+
+  /** What {@link set} expects of a claim with this number. Its token is passed as the version. A store that is done frees the claim. */
+  expectClaim(number: number): number {
+    return CLAIM | (number << CLAIM_SHIFT);
+  }
+
+  /**
+   * Claims the load of a key for this participant.
+   *
+   * @param flags a sum of `CLAIM_FRESH` and `CLAIM_WAIT`
+   * @param deadline until when another participant must not take over, in milliseconds of a clock that all share
+   * @param now the present time of that clock
+   * @returns `CLAIMED`; `PRESENT` when the key has a value, unless `CLAIM_FRESH` is given; `TAKEN` when a living participant has
+   * the claim, and its lease is not over; `CLAIMS_FULL` when there is no room for a claim; or `BUSY`. After the first and the third the
+   * claim is in {@link claimNumber}, {@link claimToken} and the properties after them.
+   */
+  claim(key: number, flags: number, deadline: number, now: number): number {
+    return this.#change(() => this.#exports.claim(this.#area, key, flags, deadline, now));
+  }
+
+  /**
+   * Claims the lock whose name is the key in {@link key}. Afterwards this participant is registered as by {@link wait}, also when it
+   * has the lock, so that it hears of a theft; only after `TAKEN` without `CLAIM_WAIT`, and `CLAIMS_FULL` likewise, it is not.
+   *
+   * @param flags a sum of `CLAIM_WAIT`, `CLAIM_STEAL` and `CLAIM_PENDING`
+   * @param nameBytes bytes of the name by which {@link claims} lists it, in {@link value}
+   * @returns `CLAIMED`, `TAKEN`, `CLAIMS_FULL` or `BUSY`, as {@link claim}
+   */
+  claimLock(key: number, flags: number, nameBytes: number): number {
+    return this.#change(() => this.#exports.claim_lock(this.#area, key, flags, nameBytes));
+  }
+
+  /** After {@link claim} and {@link claimLock}: the number of the claim, this participant's own or the one that it has met. */
+  get claimNumber(): number {
+    return this.out[OUT_WORD] as number;
+  }
+
+  /** After {@link claim} and {@link claimLock}: the token of the claim. Each claim has a higher one than those before it. */
+  get claimToken(): number {
+    return this.#out64[OUT_VERSION] as number;
+  }
+
+  /** After {@link claim} and {@link claimLock}: the seat of the owner. */
+  get ownerSeat(): number {
+    return this.out[OUT_OWNER_SEAT] as number;
+  }
+
+  /** After {@link claim} and {@link claimLock}: which owner of that seat it is. */
+  get ownerIncarnation(): number {
+    return this.out[OUT_OWNER_TENURE] as number;
+  }
+
+  /** After {@link claim}: the {@link sequence} when the claim was made. */
+  get startSequence(): number {
+    return (this.out[OUT_START_SEQUENCE] as number) >>> 0;
+  }
+
+  /** After {@link claim}: the {@link clearEpoch} when the claim was made. */
+  get startClearEpoch(): number {
+    return (this.out[OUT_START_CLEAR_EPOCH] as number) >>> 0;
+  }
+
+  /** After {@link claim} and {@link claimLock}: the class of the key, as {@link wait} returns it. */
+  get claimClass(): number {
+    return this.out[OUT_CLASS] as number;
+  }
+
+  /** Frees a claim of this participant. Returns false when it was not its own any more. */
+  release(number: number, token: number): boolean {
+    return this.#change(() => this.#exports.release(this.#area, number, token)) === DONE;
+  }
+
+  /** Renews the lease of a claim until `deadline`. Returns false when the claim is not this participant's any more. */
+  extend(number: number, token: number, deadline: number): boolean {
+    this.#enter();
+    return this.#exports.extend(this.#area, number, token, deadline) !== 0;
+  }
+
+  /** Whether a claim stands: `GONE`, `STANDS` or `WAS_OVERTAKEN`. A dead owner counts as one that lives until {@link claim} meets it. */
+  stands(number: number, token: number): number {
+    this.#enter();
+    return this.#exports.stands(this.#area, number, token);
+  }
+
+  /** Whether another participant waits for a claim, or has waited for it. */
+  isWaitedFor(number: number, token: number): boolean {
+    this.#enter();
+    return this.#exports.is_waited_for(this.#area, number, token) !== 0;
+  }
+
+  /** The process id and the thread id of this participant. */
+  get thread(): { pid: number; threadId: number } {
+    const words = this.#seatWords;
+    return { pid: words[SEAT_THREAD] as number, threadId: words[SEAT_THREAD + 1] as number };
+  }
+
+  /** The locks that living participants hold, and the requests for locks that wait. */
+  claims(): ListedClaim[] {
+    const listed: ListedClaim[] = [];
+    const next = (cursor: number): number => this.#change(() => this.#exports.next_lock(this.#area, cursor));
+    for (let number = next(0); number >= 0; number = next(number + 1)) {
+      const nameBytes = this.out[OUT_WORD] as number;
+      listed.push({
+        number,
+        token: this.claimToken,
+        pending: (this.out[OUT_CLASS] as number) === CLAIM_PENDING,
+        pid: this.out[OUT_START_SEQUENCE] as number,
+        threadId: this.out[OUT_START_CLEAR_EPOCH] as number,
+        name: new Uint8Array(this.value.subarray(0, Math.min(nameBytes, MAX_CLAIM_NAME))),
+        nameBytes,
+      });
+    }
+    return listed;
+  }
+
+  /**
+   * Registers this participant as one that waits for changes of a key. The caller has registered with {@link wakeups} before, passes
+   * the class to `Waiter.listen`, and looks at the key afterwards.
+   *
+   * @param key without one: registers for invalidations of tags and `clear` alone, which ring everybody who waits for anything
+   * @returns the class of the key, from 0 to 63, or -1 instead of `BUSY`. Many keys have the same class.
+   */
+  wait(key?: number): number {
+    if (key !== undefined) return this.#change(() => this.#exports.wait(this.#area, key));
+    // Sequentially consistent: pairs with the load of the interest after an invalidation.
+    Atomics.or(this.#seatWords, SEAT_INTEREST, 1);
+    return 0;
+  }
+
+  /** A number that grows with each invalidation of one of the tags in {@link tags}. Tags may share a counter. */
+  tagChanges(): number {
+    this.#enter();
+    return this.#exports.tag_changes(this.#area);
+  }
+
+  /** The global invalidation sequence: it is another number after each invalidation. */
+  get sequence(): number {
+    return Atomics.load(this.#sequence, 0) >>> 0;
+  }
+
+  /** The clear epoch: it is another number after each {@link clear}. */
+  get clearEpoch(): number {
+    return Atomics.load(this.#clearEpoch, 0) >>> 0;
   }
 
   /**
@@ -617,7 +831,8 @@ export class Engine {
       this.#detached = true;
     }
     this.wakeups.close();
-    this.region.membership.release(this.#seat);
+    clearTimeout(this.#mourning);
+    this.region.membership.release(this.seat);
     this.region.close();
     this.#closed = true;
   }

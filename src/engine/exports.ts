@@ -33,9 +33,18 @@ export interface Exports {
    */
   chunk_bytes(address: number): number;
   /**
+   * Claims the load of the key: `CLAIMED`, `PRESENT` when it has a value, `TAKEN`, `CLAIMS_FULL` or `BUSY`. The claim is in the out part.
+   */
+  claim(address: number, key: number, flags: number, deadline: number, now: number): number;
+  /**
+   * Claims the lock whose name is the key: `CLAIMED`, `TAKEN`, `CLAIMS_FULL` or `BUSY`. The claim is in the out part. The first
+   * `name_bytes` of the value part are the name by which `next_lock` lists it.
+   */
+  claim_lock(address: number, key: number, flags: number, name_bytes: number): number;
+  /**
    * Makes every entry a miss.
    */
-  clear(address: number): void;
+  clear(address: number): number;
   /**
    * Stores the head that lists the `count` chunks that were written since `begin_large`.
    */
@@ -48,6 +57,10 @@ export interface Exports {
    * Leaves the region; the area may be attached again.
    */
   detach(address: number): void;
+  /**
+   * Renews the lease of a claim until `deadline`. False when the claim is not this participant's any more.
+   */
+  extend(address: number, number: number, token: number, deadline: number): number;
   /**
    * Looks the key up in the index alone: whether it seems to be there. The stamp of the entry that is probably the key's is
    * in the out part.
@@ -68,7 +81,11 @@ export interface Exports {
   /**
    * Makes every entry with one of the tags in the tags part a miss.
    */
-  invalidate(address: number): void;
+  invalidate(address: number): number;
+  /**
+   * Whether another participant waits for a claim, or has waited for it.
+   */
+  is_waited_for(address: number, number: number, token: number): number;
   /**
    * Most bytes of key, tags and value together in one record of a region of `size` bytes; a larger value is written in
    * chunks.
@@ -83,6 +100,15 @@ export interface Exports {
    * in the out part.
    */
   next(address: number, cursor: number): number;
+  /**
+   * Takes a seat from the list of those that the host has to ring: -1 when the list is empty.
+   */
+  next_bell(address: number): number;
+  /**
+   * The number of the next lock, or request for one, from `cursor` on; -1 behind the last one. What it is, is in the out part,
+   * and the first bytes of its name are in the value part.
+   */
+  next_lock(address: number, cursor: number): number;
   /**
    * Writes how full the index is to the value part: for each of `parts` equal parts of it two numbers, `{entries, ghosts}`.
    * Returns how many entries a part has room for.
@@ -102,6 +128,10 @@ export interface Exports {
    * does: JavaScript can make these where the stack has ended, because they are built in.
    */
   recover(address: number): void;
+  /**
+   * Frees a claim of this participant: `DONE`, or `UNEXPECTED` when it was not its own any more.
+   */
+  release(address: number, number: number, token: number): number;
   /**
    * Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
    * expected, -1 busy.
@@ -124,6 +154,14 @@ export interface Exports {
    */
   set(address: number, key: number, value_type: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
   /**
+   * Whether a claim stands: 0 it is gone, 1 it stands, 2 it was overtaken.
+   */
+  stands(address: number, number: number, token: number): number;
+  /**
+   * A number that grows with each change of the counters of the tags in the tags part.
+   */
+  tag_changes(address: number): number;
+  /**
    * How many counters of tags the region has, a power of two.
    */
   tag_counters(address: number): number;
@@ -143,6 +181,11 @@ export interface Exports {
    * Checks every invariant while nobody writes: 0, or the number of the broken one.
    */
   validate(address: number): number;
+  /**
+   * Registers this participant as one that waits for changes of the key: the class of the key's bucket, or -1 busy. The host looks
+   * at the key afterwards.
+   */
+  wait(address: number, key: number): number;
   /**
    * Writes chunk `number`: the first `length` bytes of the value part.
    */

@@ -19,7 +19,7 @@
  */
 
 import type { Bell } from "../bells/bell.ts";
-import { clearTimeout, keepAlive, queueMicrotask, runLater, setTimeout, type Timer } from "../system/timers.ts";
+import { apart, clearTimeout, keepAlive, queueMicrotask, runLater, setTimeout, type Timer } from "../system/timers.ts";
 
 /** Milliseconds until the first probe of a wait, and between two of its later probes. Each takes twice as long as the one before. */
 const FIRST_PROBE_MS = 5;
@@ -73,8 +73,8 @@ interface Registered extends Waiter {
 /** The waits of one engine, and so of all openings and copies of the package which share that engine in this thread. */
 export class Wakeups {
   /**
-   * How often a slow look has found what no ring had told. That is the work of a kill at the wrong moment. In all other cases it
-   * is an error, and tests demand 0.
+   * How often a slow look has found what no ring had told, although rings could be heard. That is the work of a kill at the wrong
+   * moment. In all other cases it is an error, and tests demand 0.
    */
   helped = 0;
 
@@ -114,11 +114,11 @@ export class Wakeups {
    * look();
    * ```
    *
-   * @param look runs after each ring and at the other looks, never within `register` or a change. It returns whether it has
-   * found anything new. What it throws becomes an uncaught error, and other waits are not affected.
+   * @param look runs after each ring and at the other looks, never within `register` or a change, and outside of the
+   * asynchronous context of whoever registers it. It returns whether it has found anything new. What it throws becomes an uncaught error, and other waits are not affected.
    */
   register(look: () => boolean, { hold, probe }: WaitOptions): Waiter {
-    if (!this.#hears) this.#open();
+    if (!this.#hears) apart(() => this.#open());
     let low = 0;
     let high = 0;
     let probing: Timer | undefined;
@@ -141,23 +141,27 @@ export class Wakeups {
           if ((mask & (1 << bucketClass)) !== 0) (this.#counts[bucketClass] as number)--;
         }
         if ((low | high) !== 0 && !this.#lingering) this.#withdraw(low, high);
-        if (hold) this.#hold(-1);
+        this.#hold(hold ? -1 : 0);
         if (this.#waiters.size === 0) this.#stop();
       },
     };
     if (this.#closed) return waiter;
+    const probeAfter = (wait: number): void => {
+      probing = setTimeout(() => {
+        this.#look([waiter]);
+        if (this.#waiters.has(waiter)) probeAfter(Math.min(2 * wait, LAST_PROBE_MS));
+      }, wait);
+      keepAlive(probing, false);
+    };
     this.#waiters.add(waiter);
-    if (this.#timer === undefined) this.#schedule();
-    if (hold) this.#hold(1);
-    if (probe) {
-      const again = (wait: number): void => {
-        probing = setTimeout(() => {
-          this.#look([waiter]);
-          if (this.#waiters.has(waiter)) again(Math.min(2 * wait, LAST_PROBE_MS));
-        }, wait);
-        keepAlive(probing, false);
-      };
-      again(FIRST_PROBE_MS);
+    this.#hold(hold ? 1 : 0);
+    try {
+      if (this.#timer === undefined) apart(() => this.#schedule());
+      if (probe) apart(() => probeAfter(FIRST_PROBE_MS));
+    } catch (error) {
+      // The stack has ended.
+      waiter.release();
+      throw error;
     }
     return waiter;
   }
@@ -185,10 +189,11 @@ export class Wakeups {
   #ringSelf(): void {
     if (this.#self) return;
     this.#self = true;
-    runLater(() => {
+    const task = (): void => {
       this.#self = false;
       this.#heard();
-    });
+    };
+    apart(() => runLater(task));
   }
 
   #open(): void {
@@ -236,7 +241,7 @@ export class Wakeups {
     this.#timer = undefined;
   }
 
-  #hold(change: 1 | -1): void {
+  #hold(change: 1 | 0 | -1): void {
     this.#holding += change;
     if (this.#timer !== undefined) keepAlive(this.#timer, this.#holding > 0);
   }
@@ -246,12 +251,12 @@ export class Wakeups {
    * stay announced for a moment, and it counts only if no ring comes within that moment.
    */
   #slowLook(): void {
+    const [couldHear, rings] = [this.#hears, this.#rings];
+    const isUnderWay = couldHear && Atomics.load(this.#at.words, this.#ringing) !== 0;
     this.#open();
     this.#schedule();
-    const rings = this.#rings;
-    const isUnderWay = Atomics.load(this.#at.words, this.#ringing) !== 0;
     // The event loop may have been busy: then the ring comes after this task.
-    if (isUnderWay && this.#hears) {
+    if (isUnderWay) {
       this.#after(() => {
         if (rings === this.#rings && this.#lookAll()) this.helped++;
       });
@@ -261,7 +266,7 @@ export class Wakeups {
     if (!this.#lookAll()) this.#endLingering();
     else {
       this.#after(() => {
-        if (rings === this.#rings) this.helped++;
+        if (couldHear && rings === this.#rings) this.helped++;
         this.#endLingering();
       });
     }

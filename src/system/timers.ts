@@ -13,6 +13,13 @@ export const setTimeout: typeof host.setTimeout = host.setTimeout;
 export const clearTimeout: typeof host.clearTimeout = host.clearTimeout;
 export const queueMicrotask: typeof host.queueMicrotask = host.queueMicrotask;
 
+/**
+ * Runs a function outside of the asynchronous context of its caller, the one of `AsyncLocalStorage`. What lives longer than a call,
+ * such as a timer that many waits share, would otherwise keep the context of the first, and others would run in it.
+ */
+export const apart: <T>(run: () => T) => T =
+  globalThis.process?.getBuiltinModule?.("node:async_hooks").AsyncLocalStorage.snapshot() ?? ((run) => run());
+
 /** Sets whether a timer keeps the process alive. A browser has nothing to keep alive. */
 export function keepAlive(timer: Timer, alive: boolean): void {
   const { ref, unref } = timer as { ref?: () => unknown; unref?: () => unknown };
@@ -20,5 +27,4 @@ export function keepAlive(timer: Timer, alive: boolean): void {
 }
 
 /** Runs a function in a task of its own, as soon as possible. The task keeps the process alive until then. */
-export const runLater: (task: () => void) => void =
-  typeof host.setImmediate === "function" ? host.setImmediate : (task) => setTimeout(task, 0);
+export const runLater: (task: () => void) => void = host.setImmediate ?? ((task) => setTimeout(task, 0));

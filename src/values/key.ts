@@ -77,14 +77,17 @@ export class KeyCodec {
     return read < length || written > limit ? KEY_TOO_LONG : (written << KEY_KIND_BITS) | KEY_STRING;
   }
 
-  /** Makes the error of a store under a key that {@link write} found too long: `ERR_TOO_LARGE`. */
-  tooLong(key: string | Uint8Array): CacheError {
+  /**
+   * Makes the error of a store under a key that {@link write} found too long: `ERR_TOO_LARGE`. `argument` is what the caller calls
+   * the key.
+   */
+  tooLong(key: string | Uint8Array, argument?: string): CacheError {
     let has = `${key.length} bytes`;
     if (typeof key === "string") {
       const units = `${key.length * 2} bytes of UTF-16 (it has lone surrogates)`;
       has = isWellFormed(key) ? `${this.#runtime.utf8Length(key)} bytes of UTF-8` : units;
     }
-    return keyTooLong(has, KEY_LIMIT);
+    return keyTooLong(has, KEY_LIMIT, argument);
   }
 
   /**

@@ -7,6 +7,7 @@
  */
 
 import type { Cache, CacheOptions } from "cache-machine";
+import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
@@ -24,7 +25,8 @@ export interface Subject {
 /** One promise of the cache, and the function that checks it. */
 export interface Check {
   readonly name: string;
-  run(): void;
+  /** A check of something that waits returns a promise. */
+  run(): void | Promise<void>;
 }
 
 /** What a check gets: an empty cache, a function that opens it again, and a clock that only the check moves. */
@@ -37,7 +39,7 @@ export interface Given {
 /** All checks, for participants with these options. */
 export function conformance(subject: Subject, options: CacheOptions = {}): Check[] {
   const checks: Check[] = [];
-  const check = (name: string, body: (given: Given) => void): void => {
+  const check: Define = (name, body) => {
     checks.push({
       name,
       run() {
@@ -48,12 +50,17 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
           opened.push(cache);
           return cache;
         };
+        const close = (): void => {
+          for (const cache of opened) cache.close();
+        };
+        let waits: void | Promise<void>;
         try {
           const cache = another();
           cache.clear();
-          body({ cache, clock, another });
+          waits = body({ cache, clock, another });
+          return waits?.finally(close);
         } finally {
-          for (const cache of opened) cache.close();
+          if (!waits) close();
         }
       },
     });
@@ -67,9 +74,12 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   participants(check, subject);
   configuration(check);
   reentrancy(check);
+  waiting(check);
+  watching(check);
+  locks(check);
   model(check);
   return checks;
 }
 
 /** Adds a check. */
-export type Define = (name: string, body: (given: Given) => void) => void;
+export type Define = (name: string, body: (given: Given) => void | Promise<void>) => void;

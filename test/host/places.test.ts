@@ -565,9 +565,11 @@ describe("boots", () => {
   });
 
   test.skipIf(!isTestable || !isMountable)(
-    "destroying a cache on a disk removes its files of earlier boots too (needs root)",
+    "destroying a cache on a disk removes its files of earlier boots too, with their bells (needs root)",
     () => {
       inBoot(FIRST, WRITE);
+      const [file] = fs.readdirSync(place) as [string];
+      fs.writeFileSync(path.join(place, `${file}.bell.x7.0`), "");
       expect(inBoot(SECOND, `say(destroyCache("app", { path }));`)).toBe(false);
       expect(list()).toEqual([]);
     },

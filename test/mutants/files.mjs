@@ -1,6 +1,7 @@
 /** Files of tests, for `first` of the package's mutants. */
 export const BOARD = ["test/unit/board.test.ts"];
 export const LOCK_FILE = ["test/unit/lock-file.test.ts"];
+export const BELLS = ["test/unit/bells.test.ts"];
 export const FILE = ["test/unit/file.test.ts"];
 export const MAPPINGS = ["test/unit/mappings.test.ts"];
 export const PRIVATE_FILE = ["test/unit/private-file.test.ts"];

@@ -12,8 +12,8 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 
 /** The folders from the highest floor to the lowest; `.` stands for the files beside the folders. */
 const FLOORS = {
-  "wasm/src": ["abi", "entries", "log", "participant", "index", "format", "sync"],
-  src: ["open", "cache", "near", "values", "engine", "memory", "bells", "liveness", "system", "."],
+  "wasm/src": ["abi", "entries", "coordinate", "log", "participant", "index", "format", "sync"],
+  src: ["open", "cache", "coordinate", "near", "values", "engine", "memory", "bells", "liveness", "system", "."],
 };
 /** Files above all floors: they only name the modules, and no other file uses them. */
 const TOP = { "wasm/src": ["lib.rs"], src: ["index.ts", "browser.ts"] };

@@ -35,6 +35,8 @@ buildSync({
       export * from "./src/liveness/board.ts";
       export * from "./src/memory/memory.ts";
       export { Native } from "./src/system/native.ts";
+      export * from "./src/bells/fifo.ts";
+      export { Wakeups } from "./src/engine/wakeups.ts";
       const MAGIC = 0x0ddba11;
       export const plan = {
         version: 7,

@@ -13,6 +13,7 @@
 //! ```text
 //! abi           what JavaScript calls: numbers in, numbers out
 //!  └► entries      reading, storing, changing and removing entries
+//!      ├► coordinate   who loads a key or holds a lock, and who waits for changes
 //!      └► log          space in segments: appending, reclaiming, large values' chunks
 //!          └► participant  one thread: its seat, its locks, and cleaning up after dead participants
 //!              └► index        entries, keys, probing a bucket
@@ -23,6 +24,7 @@
 
 #[cfg(target_arch = "wasm32")]
 mod abi;
+mod coordinate;
 mod entries;
 mod format;
 mod index;
@@ -30,6 +32,8 @@ mod log;
 mod participant;
 mod sync;
 
+pub use coordinate::claims::{Claim, Stands};
+pub use coordinate::locks::{Claimed, FRESH, Listed, PENDING, STEAL, WAIT};
 #[cfg(feature = "faults")]
 pub use entries::audit::Audited;
 pub use entries::change::NUMBER;

@@ -57,8 +57,8 @@ export default [
     breaks: "I2",
     what: "invalidating a tag leaves its counter as it is",
     file: "wasm/src/entries/tags.rs",
-    find: "self.region.word(at).fetch_add(1, SeqCst);",
-    replace: "self.region.word(at).fetch_add(0, SeqCst);",
+    find: "self.region.word(at).fetch_max(sequence, SeqCst);",
+    replace: "self.region.word(at).fetch_max(0, SeqCst);",
     first: ["model::few"],
   },
   {

@@ -19,10 +19,10 @@ export default [
     breaks: "I3",
     what: "two writers of one key do not exclude each other",
     file: "wasm/src/entries/store.rs",
-    find: `let held = self.lock(key.hash)?;
-        let published = self.publish_locked(key, space, state, expect);
-        self.unlock(held);`,
-    replace: "let published = self.publish_locked(key, space, state, expect);",
+    find: `let mut held = self.lock(key.hash)?;
+        let published =`,
+    replace: `let mut held = self.lock(key.hash ^ self.seat as u64)?;
+        let published =`,
     first: ["models::i3_", "threads"],
   },
   {
@@ -30,10 +30,10 @@ export default [
     breaks: "I3",
     what: "the bucket is unlocked before the entry is put there",
     file: "wasm/src/entries/store.rs",
-    find: `let published = self.publish_locked(key, space, state, expect);
-        self.unlock(held);`,
+    find: "let published = self.publish_locked(&mut held, key, space, state, expect);",
     replace: `self.unlock(held);
-        let published = self.publish_locked(key, space, state, expect);`,
+        let mut held = self.lock(key.hash ^ self.seat as u64)?;
+        let published = self.publish_locked(&mut held, key, space, state, expect);`,
     first: ["models::i3_", "threads"],
   },
 
@@ -65,8 +65,8 @@ export default [
     breaks: "I2",
     what: "a delete does not remove counters and large values",
     file: "wasm/src/entries/store.rs",
-    find: "if self.drop_entry(&hit, false) {\n                return Ok(live);",
-    replace: "if hit.entry.is_mutable() || self.drop_entry(&hit, false) {\n                return Ok(live);",
+    find: "if self.drop_entry(&hit, false) {\n                self.ring",
+    replace: "if hit.entry.is_mutable() || self.drop_entry(&hit, false) {\n                self.ring",
     first: ["model::few"],
   },
   {
@@ -92,9 +92,9 @@ export default [
     breaks: "P3",
     what: "a set that is refused for its size removes the old value",
     file: "wasm/src/entries/store.rs",
-    find: "self.check_size(draft.bytes(key))?;\n        if !matches!",
+    find: "self.check_size(draft.bytes(key))?;\n        match expect",
     replace:
-      "if self.check_size(draft.bytes(key)).is_err() {\n            let _ = self.remove(key, Expect::Anything);\n            return Err(Refused::TooLarge);\n        }\n        if !matches!",
+      "if self.check_size(draft.bytes(key)).is_err() {\n            let _ = self.remove(key, Expect::Anything);\n            return Err(Refused::TooLarge);\n        }\n        match expect",
     first: ["promises::what_is_refused"],
   },
   {
@@ -123,12 +123,10 @@ export default [
     breaks: "P4",
     what: "two increments of one counter run at the same time",
     file: "wasm/src/entries/change.rs",
-    find: `let held = self.lock(key.hash)?;
+    find: `let mut held = self.lock(key.hash)?;
         let result = match self.find_locked(key) {`,
-    replace: `let held = self.lock(key.hash)?;
-        self.unlock(held);
+    replace: `let mut held = self.lock(key.hash ^ self.seat as u64)?;
         let result = match self.find_locked(key) {`,
-    also: [["self.unlock(held);\n        if matches!(result", "if matches!(result"]],
     first: ["models::p4_"],
   },
   {

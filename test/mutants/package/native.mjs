@@ -13,6 +13,48 @@ export default [
     first: LOCK_FILE,
   },
 
+  // ---- FIFOs
+  {
+    name: "fifos-as-the-umask-says",
+    breaks: "no wake-up is lost",
+    what: "with some umasks nobody can open a FIFO",
+    file: "native/cache_machine.c",
+    find: "if (result == 0) result = system_call(SYS_fchmodat,",
+    replace: "if (result == 1) result = system_call(SYS_fchmodat,",
+    first: NATIVE,
+    filter: "whatever the umask is",
+  },
+  {
+    name: "fifos-of-ended-threads-stay-open",
+    breaks: "resources",
+    what: "a thread that is terminated before it passes its FIFO on leaves it open",
+    file: "native/cache_machine.c",
+    find: "  close_fifo(thread);\n",
+    replace: "  (void)close_fifo;\n",
+    first: NATIVE,
+    filter: "is closed with the thread",
+  },
+  {
+    name: "the-file-of-another-is-closed",
+    breaks: "exclusive descriptors",
+    what: "a thread that ends closes the number of its FIFO, whatever file has it by then",
+    file: "native/cache_machine.c",
+    find: "|| inode_of(thread->fifo) != thread->fifo_inode) return;",
+    replace: ") return;",
+    first: NATIVE,
+    filter: "when another file has its number",
+  },
+  {
+    name: "fifos-are-passed-on-and-kept",
+    breaks: "exclusive descriptors",
+    what: "a thread that ends closes a FIFO that libuv closes too",
+    file: "native/cache_machine.c",
+    find: "  call.thread->has_fifo = false;\n",
+    replace: "",
+    first: NATIVE,
+    filter: "is left to libuv",
+  },
+
   // ---- the file
   {
     name: "threads-end-without-leaving",

@@ -10,6 +10,9 @@
 //!       8 f64   version                                   40 u32   address of the changes / 4
 //!      16 f64   number: expiry, sum …                     44 u32   changes, low half
 //!      24 u64   entry at its highest heat ─── stamp ─┐    48 u32   inside: a call has begun and not returned
+//!                                                         52 u32   seat of the owner of a claim, 56 u32 its tenure
+//!                                                         60 u32   start of a claim: sequence, 64 u32 clear epoch
+//!                                                         68 u32   class of the bucket
 //! ```
 //!
 //! The stack grows down towards the other parts of the same area. So a stack that grew a little too deep would not reach the
@@ -82,6 +85,11 @@ pub struct Out {
     pub number: f64,
     pub stamp: OutStamp,
     pub inside: u32,
+    pub owner_seat: u32,
+    pub owner_tenure: u32,
+    pub start_sequence: u32,
+    pub start_clear_epoch: u32,
+    pub class: u32,
 }
 
 /// A stamp and its proof. The entry and the generation lie side by side: near caches compare the stamp word by word.
@@ -114,7 +122,7 @@ const _: () = {
     assert!(offset_of!(OutStamp, entry) == 0 && offset_of!(OutStamp, generation) == 8);
     assert!(offset_of!(OutStamp, clear_epoch) == 12);
     assert!(offset_of!(OutStamp, changes_at) == 16 && offset_of!(OutStamp, changes) == 20);
-    assert!(offset_of!(Out, inside) == 48);
+    assert!(offset_of!(Out, inside) == 48 && offset_of!(Out, owner_seat) == 52 && offset_of!(Out, class) == 68);
 };
 
 /// The parts of an area that one call works with, borrowed separately.

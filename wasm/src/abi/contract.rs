@@ -11,6 +11,7 @@
 use core::mem::{offset_of, size_of};
 
 use crate::abi::area::{self, Area, Out, OutStamp};
+use crate::coordinate::{claims, locks};
 use crate::entries::{change, read, tags};
 use crate::format::layout::{self, Class, Counter, WORD};
 use crate::format::record;
@@ -58,6 +59,15 @@ contract! {
         HEADER_SIZE: u32 = layout::SIZE_AT / WORD;
         /// Where the clear epoch lies in a region, in bytes: it counts `clear`, in four bytes.
         CLEAR_EPOCH_AT: u32 = layout::CLEAR_EPOCH_AT;
+        /// Where the global invalidation sequence lies in a region, in bytes: it counts invalidations, and the lower four bytes are
+        /// used.
+        INVALIDATIONS_AT: u32 = layout::INVALIDATIONS_AT;
+        /// Where the seats begin in a region, in bytes.
+        SEATS_AT: u32 = layout::SEATS_AT;
+        /// Bytes of a seat.
+        SEAT_BYTES: u32 = layout::SEAT_BYTES;
+        /// Bytes of the name of a lock by which it is listed; longer names are cut off.
+        MAX_CLAIM_NAME: u32 = layout::MAX_CLAIM_NAME;
     }
     "Where the words of a seat lie in it" {
         /// The incarnation of the participant. In words of four bytes.
@@ -70,6 +80,12 @@ contract! {
         SEAT_PENDING: u32 = layout::SEAT_PENDING / 4;
         /// Hits of the participant's near cache: a double, written by JavaScript only. In bytes.
         SEAT_NEAR_HITS: u32 = layout::SEAT_NEAR_HITS;
+        /// The classes of buckets that the participant waits for, a bit for each: low half, high half. In words of four bytes.
+        SEAT_INTEREST: u32 = layout::SEAT_INTEREST / 4;
+        /// 1 when somebody has rung the participant and it has not looked since, else 0: low half, high half. In words of four bytes.
+        SEAT_RINGING: u32 = layout::SEAT_RINGING / 4;
+        /// The process id and the thread id, written by JavaScript only, in four bytes each. In words of four bytes.
+        SEAT_THREAD: u32 = layout::SEAT_THREAD / 4;
     }
     "The area of a thread" {
         /// Where the areas begin in the memory, in bytes: behind the module's own data.
@@ -97,9 +113,9 @@ contract! {
         /// After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes.
         OUT_TYPE: u32 = offset_of!(Out, value_type) as u32 / 4;
         /// After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
-        /// namespaces. In words of four bytes.
+        /// namespaces. After `claim` and `claim_lock`: the number of the claim. After `next_lock`: bytes of the name. In words of four bytes.
         OUT_WORD: u32 = offset_of!(Out, word) as u32 / 4;
-        /// After `get` and `begin_large`: the version. In units of eight bytes.
+        /// After `get` and `begin_large`: the version. After `claim`, `claim_lock` and `next_lock`: the token. In units of eight bytes.
         OUT_VERSION: u32 = offset_of!(Out, version) as u32 / 8;
         /// After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes.
         OUT_NUMBER: u32 = offset_of!(Out, number) as u32 / 8;
@@ -118,6 +134,19 @@ contract! {
         OUT_CHANGES: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes)) as u32 / 4;
         /// Not zero while a call is under way, and after a call that was cut off. In words of four bytes.
         OUT_INSIDE: u32 = offset_of!(Out, inside) as u32 / 4;
+        /// After `claim`, `claim_lock` and `next_lock`: the seat of the owner. In words of four bytes.
+        OUT_OWNER_SEAT: u32 = offset_of!(Out, owner_seat) as u32 / 4;
+        /// After `claim` and `claim_lock`: which owner of that seat. In words of four bytes.
+        OUT_OWNER_TENURE: u32 = offset_of!(Out, owner_tenure) as u32 / 4;
+        /// After `claim`: the global invalidation sequence when the claim was made. After `next_lock`: the process id of the owner. In
+        /// words of four bytes.
+        OUT_START_SEQUENCE: u32 = offset_of!(Out, start_sequence) as u32 / 4;
+        /// After `claim`: the clear epoch when the claim was made. After `next_lock`: the thread id of the owner. In words of four
+        /// bytes.
+        OUT_START_CLEAR_EPOCH: u32 = offset_of!(Out, start_clear_epoch) as u32 / 4;
+        /// After `claim` and `claim_lock`: the class of the key's bucket. After `next_lock`: 0, or `CLAIM_PENDING`. In words of four
+        /// bytes.
+        OUT_CLASS: u32 = offset_of!(Out, class) as u32 / 4;
         /// Flag in `OUT_TYPE`: the value is in chunks.
         CHUNKED: u32 = 1 << 8;
     }
@@ -162,6 +191,11 @@ contract! {
         PRESENT: u32 = 2;
         /// The entry of the version that is passed along.
         VERSION: u32 = 3;
+        /// `CLAIM | number << CLAIM_SHIFT`: anything, as long as the claim stands whose token is passed along instead of a version, and
+        /// nothing was invalidated since it was made.
+        CLAIM: u32 = 4;
+        /// See `CLAIM`.
+        CLAIM_SHIFT: u32 = 8;
     }
     "Results of calls that change something" {
         /// It was done.
@@ -174,6 +208,38 @@ contract! {
         NOT_A_NUMBER: i32 = 3;
         /// Another participant was in the way until the time for waiting was over.
         BUSY: i32 = 4;
+        /// The claim was overtaken, or is over.
+        OVERTAKEN: i32 = 5;
+        /// The value was loaded before a `clear`, or before an invalidation of one of its tags.
+        INVALIDATED: i32 = 6;
+        /// Added to a result: there are bells to ring, see `next_bell`.
+        RING: i32 = 1 << 30;
+    }
+    "Results of `claim` and `claim_lock`; `PRESENT` and `BUSY` are two more" {
+        /// This participant has it now.
+        CLAIMED: i32 = 0;
+        /// Another participant has it, and lives.
+        TAKEN: i32 = 7;
+        /// There is no room for another claim.
+        CLAIMS_FULL: i32 = 8;
+    }
+    "What `claim` and `claim_lock` are asked for; these flags are added" {
+        /// An entry of the key is no reason against the claim.
+        CLAIM_FRESH: u32 = locks::FRESH;
+        /// When another participant has it, this one is registered as one that waits.
+        CLAIM_WAIT: u32 = locks::WAIT;
+        /// The holder of the lock is overtaken.
+        CLAIM_STEAL: u32 = locks::STEAL;
+        /// Only records that this participant waits for the lock, so that it is listed.
+        CLAIM_PENDING: u32 = locks::PENDING;
+    }
+    "Whether a claim `stands`" {
+        /// It was freed, or its owner has left.
+        GONE: u32 = claims::Stands::Gone as u32;
+        /// It stands.
+        STANDS: u32 = claims::Stands::Stands as u32;
+        /// It was overtaken, and is not freed yet.
+        WAS_OVERTAKEN: u32 = claims::Stands::Overtaken as u32;
     }
     "What `get` is asked for; these flags are added" {
         /// The value is copied to the value part.

@@ -2,29 +2,47 @@
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::abi::area::Javascript;
 use crate::abi::area::{KEY_KIND_BITS, call};
-use crate::abi::contract::{ABSENT, BUSY, CHUNKED, DONE, NOT_A_NUMBER, PRESENT, TOO_LARGE, UNEXPECTED, VERSION};
+use crate::abi::contract::{
+    ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_NUMBER, OVERTAKEN, PRESENT, RING, TOO_LARGE,
+    UNEXPECTED, VERSION,
+};
 use crate::entries::draft::Draft;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
+use crate::participant::participant::Participant;
 
-/// Turns the number of an expectation, and a version, into the expectation.
+/// Turns the number of an expectation, and a version or a token, into the expectation.
 pub fn expectation(expect: u32, version: f64) -> Expect {
-    match expect {
+    match expect & ((1 << CLAIM_SHIFT) - 1) {
         ABSENT => Expect::Absent,
         PRESENT => Expect::Present,
         VERSION => Expect::Version(version as u64),
+        CLAIM => Expect::Claim(expect >> CLAIM_SHIFT, version as u64),
         _ => Expect::Anything,
     }
 }
 
+/// Adds `RING` to a result that is not negative, when the host has bells to ring.
+pub fn with_ring(me: &Participant<Javascript>, result: i32) -> i32 {
+    if result >= 0 && me.has_bells() { result | RING } else { result }
+}
+
+/// Turns the result of a change into its number, with `RING` when the host has bells to ring.
+pub fn answer(me: &Participant<Javascript>, result: Result<(), Refused>) -> i32 {
+    with_ring(me, code(result))
+}
+
 /// Turns a result into its number.
-pub fn code(result: Result<(), Refused>) -> i32 {
+fn code(result: Result<(), Refused>) -> i32 {
     match result {
         Ok(()) => DONE,
         Err(Refused::Unexpected) => UNEXPECTED,
         Err(Refused::TooLarge) => TOO_LARGE,
         Err(Refused::NotANumber) => NOT_A_NUMBER,
+        Err(Refused::Overtaken) => OVERTAKEN,
+        Err(Refused::Invalidated) => INVALIDATED,
         Err(Refused::Busy) => BUSY,
     }
 }
@@ -82,7 +100,7 @@ pub fn set(
         tags: call.block,
         value: call.value(length),
     };
-    code(call.me.set(&call.key(key), &draft, expectation(expect, version)))
+    answer(call.me, call.me.set(&call.key(key), &draft, expectation(expect, version)))
 }
 
 /// Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
@@ -90,7 +108,8 @@ pub fn set(
 #[wasm_bindgen]
 pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
     let call = call(address);
-    call.me.remove(&call.key(key), expectation(expect, version)).map_or(-1, |removed| removed as i32)
+    let removed = call.me.remove(&call.key(key), expectation(expect, version));
+    with_ring(call.me, removed.map_or(-1, |removed| removed as i32))
 }
 
 /// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
@@ -98,7 +117,8 @@ pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
 pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tagged: bool) -> i32 {
     let mut call = call(address);
     call.take_tags(tagged);
-    code(call.me.increment(&call.key(key), by, initial, expiry, call.block).map(|sum| call.out.number = sum))
+    let sum = call.me.increment(&call.key(key), by, initial, expiry, call.block);
+    answer(call.me, sum.map(|sum| call.out.number = sum))
 }
 
 /// Gives the entry another expiry; `UNEXPECTED` when the key is absent.
@@ -106,20 +126,23 @@ pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tag
 pub fn touch(address: u32, key: u32, expiry: f64) -> i32 {
     let call = call(address);
     let touched = call.me.touch(&call.key(key), expiry);
-    code(touched.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) }))
+    answer(call.me, touched.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) }))
 }
 
 /// Makes every entry a miss.
 #[wasm_bindgen]
-pub fn clear(address: u32) {
-    call(address).me.clear()
+pub fn clear(address: u32) -> i32 {
+    let call = call(address);
+    call.me.clear();
+    with_ring(call.me, DONE)
 }
 
 /// Makes every entry with one of the tags in the tags part a miss.
 #[wasm_bindgen]
-pub fn invalidate(address: u32) {
+pub fn invalidate(address: u32) -> i32 {
     let call = call(address);
-    call.me.invalidate(call.tags())
+    call.me.invalidate(call.tags());
+    with_ring(call.me, DONE)
 }
 
 /// The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word

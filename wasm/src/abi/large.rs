@@ -4,7 +4,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::abi::area::call;
 use crate::abi::contract::{BUSY, DONE, TOO_LARGE};
-use crate::abi::entries::{code, expectation};
+use crate::abi::entries::{answer, expectation};
 
 /// Bytes of a large value in each of its chunks but the last.
 #[wasm_bindgen]
@@ -57,7 +57,9 @@ pub fn commit_large(
         return TOO_LARGE;
     };
     let expect = expectation(expect, version);
-    code(call.me.set_large(&call.key(key), value_type as u8, new_version as u64, expiry, call.block, list, expect))
+    let stored =
+        call.me.set_large(&call.key(key), value_type as u8, new_version as u64, expiry, call.block, list, expect);
+    answer(call.me, stored)
 }
 
 /// Gives up the `count` chunks that were written since `begin_large`.

@@ -9,6 +9,7 @@
 
 mod area;
 mod contract;
+mod coordinate;
 mod entries;
 mod join;
 mod large;

@@ -12,7 +12,7 @@ use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, is_valid, probe, replace_any_heat, warm};
 use crate::log::append::Purpose;
-use crate::participant::lock::Busy;
+use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Relaxed, SeqCst};
 
@@ -50,15 +50,21 @@ impl<H: Host> Participant<H> {
             return Ok(sum);
         }
         let fresh = Draft { value_type: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
-        let sum =
-            self.rewrite(key, fresh.bytes(key), |space| self.increment_locked(key, by, initial, &fresh, space))?;
+        let sum = self.rewrite(key, fresh.bytes(key), |held, space| {
+            self.increment_locked(held, key, by, initial, &fresh, space)
+        })?;
         self.count(Counter::Sets, 1);
         Ok(sum)
     }
 
     /// Calls `act` under the lock of `key`'s bucket, with reserved space: for `bytes`, or for a copy of the entry's record
     /// with an expiry, whichever is more. Reserves more space when another participant makes the entry longer meanwhile.
-    fn rewrite<T>(&self, key: &Key, bytes: u64, act: impl Fn(&Space) -> Result<T, Unfit>) -> Result<T, Refused> {
+    fn rewrite<T>(
+        &self,
+        key: &Key,
+        bytes: u64,
+        act: impl Fn(&mut Held, &Space) -> Result<T, Unfit>,
+    ) -> Result<T, Refused> {
         let max_record = self.region.geometry.max_record;
         let mut bytes = bytes;
         if let Probe::Hit(hit) = probe(&self.region, key) {
@@ -67,8 +73,8 @@ impl<H: Host> Participant<H> {
         for _ in 0..ATTEMPTS {
             self.check_size(bytes)?;
             let space = self.reserve(self.class_for(key), LengthField::of(bytes as u32), Purpose::Write)?;
-            let result = self.lock(key.hash).map_err(Unfit::from).and_then(|held| {
-                let result = act(&space);
+            let result = self.lock(key.hash).map_err(Unfit::from).and_then(|mut held| {
+                let result = act(&mut held, &space);
                 self.unlock(held);
                 result
             });
@@ -90,13 +96,13 @@ impl<H: Host> Participant<H> {
             Probe::Hit(hit) if !hit.entry.is_mutable() && is_number(&hit.record) => return Ok(None),
             _ => {}
         }
-        let held = self.lock(key.hash)?;
+        let mut held = self.lock(key.hash)?;
         let result = match self.find_locked(key) {
             Ok(Some(hit)) if self.is_live(&hit.record) => {
                 if !is_number(&hit.record) {
                     Err(Refused::NotANumber)
                 } else if hit.entry.is_mutable() {
-                    Ok(Some(self.add(&hit, by)))
+                    Ok(Some(self.add(&mut held, key, &hit, by)))
                 } else {
                     Ok(None)
                 }
@@ -114,7 +120,8 @@ impl<H: Host> Participant<H> {
     /// Adds to a number in a mutable record whose bucket is locked. The version has the CHANGING bit while the number changes,
     /// so that no reader takes the old number for that of the new version. A participant that dies in between leaves the bit
     /// set, and the next increment or [`Participant::settle_version`] stores a version without it.
-    fn add(&self, hit: &Hit, by: f64) -> f64 {
+    fn add(&self, held: &mut Held, key: &Key, hit: &Hit, by: f64) -> f64 {
+        self.overtake(held, key.hash);
         let value = self.region.word(hit.record.value_at);
         let version = self.region.word(hit.record.version_at());
         let next = self.version();
@@ -125,10 +132,19 @@ impl<H: Host> Participant<H> {
         value.store(sum.to_bits(), SeqCst);
         version.store(next, SeqCst);
         warm(&self.region, hit.entry_at, hit.entry);
+        self.ring(held);
         sum
     }
 
-    fn increment_locked(&self, key: &Key, by: f64, initial: f64, fresh: &Draft, space: &Space) -> Result<f64, Unfit> {
+    fn increment_locked(
+        &self,
+        held: &mut Held,
+        key: &Key,
+        by: f64,
+        initial: f64,
+        fresh: &Draft,
+        space: &Space,
+    ) -> Result<f64, Unfit> {
         for _ in 0..ATTEMPTS {
             let existing = self.find_locked(key)?;
             let live = existing.filter(|hit| self.is_live(&hit.record));
@@ -144,7 +160,7 @@ impl<H: Host> Participant<H> {
                 }
                 Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),
                 // Another participant has moved the number to a mutable record meanwhile. The reserved space stays dead.
-                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(hit, by)),
+                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(held, key, hit, by)),
                 Some(hit) => {
                     let sum = f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)) + by;
                     let expiry = hit.record.expiry(&self.region);
@@ -155,7 +171,9 @@ impl<H: Host> Participant<H> {
                     sum
                 }
             };
+            self.overtake(held, key.hash);
             if self.put(key, space, EntryState::Mutable, existing.as_ref()) {
+                self.ring(held);
                 return Ok(sum);
             }
         }
@@ -192,7 +210,7 @@ impl<H: Host> Participant<H> {
         if matches!(probe(&self.region, key), Probe::Absent) {
             return Ok(false);
         }
-        self.rewrite(key, HEADER as u64, |space| self.touch_locked(key, expiry, space))
+        self.rewrite(key, HEADER as u64, |_, space| self.touch_locked(key, expiry, space))
     }
 
     fn touch_locked(&self, key: &Key, expiry: f64, space: &Space) -> Result<bool, Unfit> {

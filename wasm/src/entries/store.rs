@@ -11,7 +11,7 @@ use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, find_place, is_valid, probe, replace_any_heat, resolve};
 use crate::log::append::Purpose;
-use crate::participant::lock::Busy;
+use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 
 /// What a store or a removal expects to find.
@@ -22,12 +22,14 @@ pub enum Expect {
     Present,
     /// This version of the entry.
     Version(u64),
+    /// Anything, as long as the claim with this number and this token stands and nothing was invalidated since it was made.
+    Claim(u32, u64),
 }
 
 /// Whether an entry with this version, or no entry, is as expected.
 fn meets(expect: Expect, version: Option<u64>) -> bool {
     match (expect, version) {
-        (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
+        (Expect::Anything | Expect::Claim(..), _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
         // A version with this bit may belong to the old number or to the new one: its writer died while it changed the number.
         (Expect::Version(wanted), Some(version)) => wanted == version && version & CHANGING == 0,
         _ => false,
@@ -43,6 +45,10 @@ pub enum Refused {
     TooLarge,
     /// The entry is not a number.
     NotANumber,
+    /// The claim of the load was overtaken, or is over.
+    Overtaken,
+    /// The value was loaded before a `clear`, or before an invalidation of one of its tags.
+    Invalidated,
     Busy,
 }
 
@@ -56,8 +62,12 @@ impl<H: Host> Participant<H> {
     /// Stores a complete value. When the store is refused, the old value stays.
     pub fn set(&self, key: &Key, draft: &Draft, expect: Expect) -> Result<(), Refused> {
         self.check_size(draft.bytes(key))?;
-        if !matches!(expect, Expect::Anything) && !self.seems_expected(key, expect) {
-            return Err(Refused::Unexpected);
+        match expect {
+            Expect::Anything => {}
+            Expect::Claim(number, token) if !self.may_store(key, number, token) => return Err(Refused::Overtaken),
+            Expect::Claim(..) => {}
+            _ if self.seems_expected(key, expect) => {}
+            _ => return Err(Refused::Unexpected),
         }
         let space = self.reserve(self.class_for(key), LengthField::of(draft.bytes(key) as u32), Purpose::Write)?;
         self.write(&space, key, draft);
@@ -80,7 +90,7 @@ impl<H: Host> Participant<H> {
     fn seems_expected(&self, key: &Key, expect: Expect) -> bool {
         match probe(&self.region, key) {
             Probe::Unsettled => true,
-            Probe::Absent => matches!(expect, Expect::Absent | Expect::Anything),
+            Probe::Absent => meets(expect, None),
             Probe::Hit(hit) => {
                 let version = self.is_live(&hit.record).then(|| hit.record.version(&self.region));
                 // A version that is changing may have to be settled, which needs the lock.
@@ -93,13 +103,20 @@ impl<H: Host> Participant<H> {
 
     /// Lets the entry of `key` point to the record in `space`, if the entry that stands is as expected.
     fn publish(&self, key: &Key, space: &Space, state: EntryState, expect: Expect) -> Result<(), Refused> {
-        let held = self.lock(key.hash)?;
-        let published = self.publish_locked(key, space, state, expect);
+        let mut held = self.lock(key.hash)?;
+        let published = self.publish_locked(&mut held, key, space, state, expect);
         self.unlock(held);
         published
     }
 
-    fn publish_locked(&self, key: &Key, space: &Space, state: EntryState, expect: Expect) -> Result<(), Refused> {
+    fn publish_locked(
+        &self,
+        held: &mut Held,
+        key: &Key,
+        space: &Space,
+        state: EntryState,
+        expect: Expect,
+    ) -> Result<(), Refused> {
         for _ in 0..ATTEMPTS {
             self.renew(space);
             let existing = self.find_locked(key)?;
@@ -116,7 +133,17 @@ impl<H: Host> Participant<H> {
             if large && !self.has_its_chunks(space) {
                 return Err(Refused::Busy);
             }
+            match expect {
+                Expect::Claim(number, token) if !self.may_store(key, number, token) => return Err(Refused::Overtaken),
+                Expect::Claim(number, _) if self.is_outdated(number, space) => return Err(Refused::Invalidated),
+                Expect::Claim(..) => {}
+                _ => self.overtake(held, key.hash),
+            }
             if self.put(key, space, state, existing.as_ref()) {
+                if let Expect::Claim(number, _) = expect {
+                    self.free_own(number);
+                }
+                self.ring(held);
                 if large && !self.has_its_chunks(space) {
                     self.evict_incomplete(key, space);
                 }
@@ -165,8 +192,8 @@ impl<H: Host> Participant<H> {
 
     /// Removes `key` if its entry is as expected. Whether there was a live entry that was removed.
     pub fn remove(&self, key: &Key, expect: Expect) -> Result<bool, Busy> {
-        let held = self.lock(key.hash)?;
-        let removed = self.remove_locked(key, expect);
+        let mut held = self.lock(key.hash)?;
+        let removed = self.remove_locked(&mut held, key, expect);
         self.unlock(held);
         if removed == Ok(true) {
             self.count(Counter::Deletes, 1);
@@ -174,17 +201,26 @@ impl<H: Host> Participant<H> {
         removed
     }
 
-    fn remove_locked(&self, key: &Key, expect: Expect) -> Result<bool, Busy> {
+    fn remove_locked(&self, held: &mut Held, key: &Key, expect: Expect) -> Result<bool, Busy> {
         for _ in 0..ATTEMPTS {
-            let Some(hit) = self.find_locked(key)? else {
+            let found = self.find_locked(key)?;
+            let live = found.as_ref().is_some_and(|hit| self.is_live(&hit.record));
+            // A removal that finds no live entry still comes after the start of a load, whose value must not be stored.
+            if !live && meets(expect, None) {
+                self.overtake(held, key.hash);
+            }
+            let Some(hit) = found else {
                 return Ok(false);
             };
-            let live = self.is_live(&hit.record);
             if live && !meets(expect, Some(hit.record.version(&self.region))) {
                 self.settle_version(Some(&hit));
                 return Ok(false);
             }
+            if live {
+                self.overtake(held, key.hash);
+            }
             if self.drop_entry(&hit, false) {
+                self.ring(held);
                 return Ok(live);
             }
         }

@@ -12,7 +12,7 @@
 //! ```
 
 use crate::format::hash::{TAG, hash};
-use crate::format::layout::{CLEAR_EPOCH_AT, MAX_TAG, MAX_TAG_NAME, MAX_TAGS, WORD};
+use crate::format::layout::{CLEAR_EPOCH_AT, INVALIDATIONS_AT, MAX_TAG, MAX_TAG_NAME, MAX_TAGS, WORD};
 use crate::format::record::{Record, TAG_BLOCK_HEADER, TAG_SNAPSHOT, words};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::SeqCst;
@@ -110,17 +110,28 @@ impl<H: Host> Participant<H> {
         Block { bytes: [0; MAX_BLOCK as usize], length: 0 }
     }
 
+    /// A number that grows with each change of the counters of these tags.
+    pub fn tag_changes(&self, tags: &[u8]) -> f64 {
+        let counters = given(tags).map(|(_, name)| self.region.geometry.tag_counter(self.counter_of(name)));
+        // Sequentially consistent: pairs with the change in `invalidate`, as the look of a waiter does (`coordinate/bells.rs`).
+        let words = counters.map(|at| self.region.word(at).load(SeqCst));
+        words.map(|word| word as u32 as f64 + (word >> 32) as f64).sum()
+    }
+
     /// Makes every entry with one of these tags a miss, for all participants at once.
     pub fn invalidate(&self, tags: &[u8]) {
         for (_, name) in given(tags) {
             let at = self.region.geometry.tag_counter(self.counter_of(name));
-            self.region.word(at).fetch_add(1, SeqCst);
+            let sequence = self.region.word(INVALIDATIONS_AT).fetch_add(1, SeqCst).wrapping_add(1);
+            self.region.word(at).fetch_max(sequence, SeqCst);
         }
+        self.ring_all();
     }
 
     /// Makes every entry a miss, for all participants at once.
     pub fn clear(&self) {
         self.region.word(CLEAR_EPOCH_AT).fetch_add(1, SeqCst);
+        self.ring_all();
     }
 
     /// Takes new snapshots of the counters of an unpublished record's tags.

@@ -8,8 +8,10 @@
 /// The key of all hashes in a region: 128 random bits.
 pub type Seed = [u64; 2];
 
-/// The domain of tags. The other domains are the key kinds, which are smaller numbers.
+/// The domain of tags. The key kinds are domains too, the smaller numbers.
 pub const TAG: u32 = 4;
+/// The domain of the names of locks is this plus the key kind of the name.
+pub const LOCK: u32 = 5;
 
 /// Hashes the first `length` bytes of `words` in a domain: the same bytes have unrelated hashes in different domains. The
 /// bytes of `words` behind `length` are zero.

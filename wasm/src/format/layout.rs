@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! region   0        4 KiB                                                                              size
-//!          ├ header ┤ seats │ tag counters │ states │ metas │ changes │ index  │ segments … │ (unused)  ┤
+//!          ├ header ┤ seats │ claims │ tag counters │ states │ metas │ changes │ index │ segments … │ (unused) ┤
 //!
 //! header   0 magic │ 8 layout version │ 16 size │ 24 hash seed, 128 bits
 //!         64 next version        (fetch_add, one block of versions at a time)
@@ -15,13 +15,24 @@
 //!        192 seal sequence       (fetch_add, whenever a segment is sealed)
 //!        200 ghost clock         (fetch_add, whenever a segment of the small queue is sealed)
 //!        256 high-water mark     1 + the highest seat that was ever used, so that scans stay short
+//!        320 claim sequence      (fetch_add: the tokens of claims)
+//!        384 invalidations       (fetch_add: the global invalidation sequence, of which the low 32 bits are used)
 //!       1024 lanes               16 × 64 B, each a lane word: where writers append, see `format/segment.rs`
 //!
-//! seat (128 B)   first cache line    0 {incarnation u32 │ claimed u32}
+//! seat (128 B)   first cache line    0 {incarnation u32 │ tenure u32}, see `Seat` in `participant/recover.rs`
 //!                                    8 hazard: segment + 1, or 0
 //!                                   16 version of the large value that the participant is writing, or 0
 //!                                   24 hits of the participant's near cache, f64
+//!                                   32 interest: a bit for each class of buckets that the participant waits for
+//!                                   40 ringing: 1 from a ring until the participant looks, else 0
+//!                                   48 {process id u32 │ thread id u32}, written by JavaScript
 //!                second cache line  64 eight statistics, u64 each, written by the participant only
+//!
+//! claim (128 B)  0 owner, 8 hash of the key, 16 token: see `format/claim.rs`
+//!               24 deadline, f64: milliseconds until which the owner of a load has renewed its lease; infinity for a lock
+//!               32 {global invalidation sequence u32 │ clear epoch u32} when the claim was made
+//!               40 bytes of the name u32 │ 48 name, 80 bytes: locks only
+//!                A set is sixteen claims. All claims of keys of one bucket lie in one set.
 //!
 //! meta (32 B)    0 bump u64 │ 8 live bytes, see `Live` │ 16 seal sequence u64 │ 24 see `Sealing`
 //!
@@ -35,7 +46,7 @@ use core::mem::size_of;
 /// `"cachemch"`, the first eight bytes of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cachemch");
 /// Raised whenever two builds could not share a region.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Bytes of a word: the unit of every atomic access.
 pub const WORD: u32 = size_of::<u64>() as u32;
@@ -50,21 +61,32 @@ pub const CLEAR_EPOCH_AT: u32 = 128;
 pub const SEAL_SEQUENCE_AT: u32 = 192;
 pub const GHOST_CLOCK_AT: u32 = 200;
 pub const HIGH_WATER_AT: u32 = 256;
+pub const CLAIM_SEQUENCE_AT: u32 = 320;
+pub const INVALIDATIONS_AT: u32 = 384;
 const LANES_AT: u32 = 1024;
 const LANE_BYTES: u32 = 64;
 const MAX_LANES: u32 = 8;
 const HEADER_BYTES: u32 = 4096;
+/// Where the seats begin.
+#[cfg(target_arch = "wasm32")]
+pub const SEATS_AT: u32 = HEADER_BYTES;
 /// Bytes at the start of a region that TypeScript reads to check the header.
 #[cfg(target_arch = "wasm32")]
 pub const INSPECTED_BYTES: u32 = 64;
 
 pub const SEAT_BYTES: u32 = 128;
-/// The incarnation, and whether the seat is claimed.
+/// The incarnation and the tenure.
 pub const SEAT_INCARNATION: u32 = 0;
 pub const SEAT_HAZARD: u32 = 8;
 pub const SEAT_PENDING: u32 = 16;
 /// Hits of the near cache, which the engine never sees. A double, because JavaScript counts them.
 pub const SEAT_NEAR_HITS: u32 = 24;
+/// A bit for each class of buckets that the participant waits for.
+pub const SEAT_INTEREST: u32 = 32;
+/// Whether somebody has rung the participant and it has not looked yet.
+pub const SEAT_RINGING: u32 = 40;
+/// Process id and thread id, for people.
+pub const SEAT_THREAD: u32 = 48;
 pub const SEAT_COUNTERS: u32 = 64;
 
 /// The statistics of a participant, in the order of their words in its seat.
@@ -93,6 +115,19 @@ pub const BUCKET_WORDS: u32 = BUCKET_BYTES / WORD;
 pub const WAYS: u32 = BUCKET_WORDS - 1;
 pub const BUCKET_CONTROL: u32 = WAYS * WORD;
 
+pub const CLAIM_BYTES: u32 = 128;
+pub const CLAIM_OWNER: u32 = 0;
+pub const CLAIM_HASH: u32 = 8;
+pub const CLAIM_TOKEN: u32 = 16;
+pub const CLAIM_DEADLINE: u32 = 24;
+pub const CLAIM_START: u32 = 32;
+pub const CLAIM_NAME_BYTES: u32 = 40;
+pub const CLAIM_NAME: u32 = 48;
+/// Bytes of the name of a lock that its claim keeps. Longer names are cut off.
+pub const MAX_CLAIM_NAME: u32 = CLAIM_BYTES - CLAIM_NAME;
+/// Claims of a set.
+const CLAIM_WAYS: u32 = 16;
+
 const STATE_BYTES: u32 = WORD;
 const CHANGES_BYTES: u32 = WORD;
 const TAG_COUNTER_BYTES: u32 = WORD;
@@ -105,9 +140,9 @@ pub const META_SEQUENCE: u32 = 16;
 pub const META_SEALING: u32 = 24;
 
 const _: () = assert!(COUNTERS == Counter::Compactions as u32 + 1);
-const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_NEAR_HITS + WORD <= SEAT_COUNTERS);
+const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_THREAD + WORD <= SEAT_COUNTERS);
 const _: () = assert!(META_SEALING + WORD <= META_BYTES);
-const _: () = assert!(HIGH_WATER_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
+const _: () = assert!(INVALIDATIONS_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
 
 /// Regions are whole WebAssembly pages.
 pub const PAGE: u32 = 64 * 1024;
@@ -148,6 +183,10 @@ pub struct Geometry {
     pub size: u32,
     /// Seats: the threads that can have the cache open at once.
     pub participants: u32,
+    /// Sets of claims, a power of two.
+    claim_sets: u32,
+    /// Claims of a set.
+    pub claim_ways: u32,
     /// Counters of tags, a power of two.
     pub tag_counters: u32,
     /// Buckets of the index, a power of two.
@@ -165,6 +204,7 @@ pub struct Geometry {
     pub max_record: u32,
     /// Largest value in bytes.
     pub max_value: u32,
+    claims_at: u32,
     tag_counters_at: u32,
     states_at: u32,
     metas_at: u32,
@@ -213,7 +253,10 @@ impl Geometry {
         let wanted = clamp(floor_power_of_two(size / 1024), 64 << 10, 4 << 20);
         let segment = if wanted > floor_power_of_two(size / 64) { floor_power_of_two(size / 64) } else { wanted };
 
-        let tag_counters_at = HEADER_BYTES + participants * SEAT_BYTES;
+        let claim_sets = clamp(floor_power_of_two(size / (16 << 10)), 256, 65536) / CLAIM_WAYS;
+
+        let claims_at = HEADER_BYTES + participants * SEAT_BYTES;
+        let tag_counters_at = claims_at + claim_sets * CLAIM_WAYS * CLAIM_BYTES;
         let states_at = tag_counters_at + tag_counters * TAG_COUNTER_BYTES;
         let index_bytes = buckets * BUCKET_BYTES;
         let room = size - states_at - buckets * CHANGES_BYTES - index_bytes - 4096;
@@ -228,6 +271,8 @@ impl Geometry {
         Some(Geometry {
             size,
             participants,
+            claim_sets,
+            claim_ways: CLAIM_WAYS,
             tag_counters,
             buckets,
             segments,
@@ -237,6 +282,7 @@ impl Geometry {
             pace: 8,
             max_record: clamp(segment / 4, 8 << 10, MAX_RECORD),
             max_value: if size / 8 < MAX_VALUE { size / 8 } else { MAX_VALUE },
+            claims_at,
             tag_counters_at,
             states_at,
             metas_at,
@@ -249,7 +295,10 @@ impl Geometry {
     #[cfg(feature = "faults")]
     const fn model() -> Geometry {
         let (participants, tag_counters, buckets, segments, segment) = (6, 4, 2, 10, 256u32);
-        let tag_counters_at = HEADER_BYTES + participants * SEAT_BYTES;
+        // Both buckets share the one set.
+        let claim_ways = 3;
+        let claims_at = HEADER_BYTES + participants * SEAT_BYTES;
+        let tag_counters_at = claims_at + claim_ways * CLAIM_BYTES;
         let states_at = tag_counters_at + tag_counters * TAG_COUNTER_BYTES;
         let metas_at = align(states_at + segments * STATE_BYTES, 64);
         let changes_at = align(metas_at + segments * META_BYTES, 64);
@@ -257,6 +306,8 @@ impl Geometry {
         Geometry {
             size: MODEL_SIZE,
             participants,
+            claim_sets: 1,
+            claim_ways,
             tag_counters,
             buckets,
             segments,
@@ -267,6 +318,7 @@ impl Geometry {
             pace: 2,
             max_record: 128,
             max_value: 384,
+            claims_at,
             tag_counters_at,
             states_at,
             metas_at,
@@ -297,6 +349,21 @@ impl Geometry {
     /// Where seat number `seat` lies.
     pub const fn seat(&self, seat: u32) -> u32 {
         HEADER_BYTES + seat * SEAT_BYTES
+    }
+
+    /// How many claims there are.
+    pub const fn claims(&self) -> u32 {
+        self.claim_sets * self.claim_ways
+    }
+
+    /// The number of the first of the `claim_ways` claims that keys of a bucket can use.
+    pub const fn first_claim(&self, bucket: u32) -> u32 {
+        (bucket & (self.claim_sets - 1)) * self.claim_ways
+    }
+
+    /// Where claim number `claim` lies.
+    pub const fn claim(&self, claim: u32) -> u32 {
+        self.claims_at + claim * CLAIM_BYTES
     }
 
     /// Where counter number `counter` of the tags lies. The number is masked, so foreign bytes cannot lead out of the table.

@@ -56,7 +56,7 @@ impl<H: Host> Participant<H> {
 
     /// Frees or walks one segment; `None` when another segment should be tried.
     fn reclaim_victim(&self, victim: &Victim, step: u32) -> Option<Reclaimed> {
-        let mine = self.claim(victim)?;
+        let mine = self.claim_segment(victim)?;
         let walked = if self.is_pinned(victim.segment) {
             Err(Blocked::Held)
         } else {
@@ -85,7 +85,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// SEALED, or the RECLAIM of a dead participant → RECLAIM in this participant's name.
-    fn claim(&self, victim: &Victim) -> Option<State> {
+    fn claim_segment(&self, victim: &Victim) -> Option<State> {
         let mine = victim.state.to(Phase::Reclaim, self.seat, self.incarnation.get());
         self.transfer(victim.segment, victim.state, mine).then_some(mine)
     }

@@ -3,9 +3,13 @@
 //! (`Participant::find`).
 //!
 //! ```text
-//! control  63       48 47                  16 15      0
-//!          │ owner + 1 │ owner's incarnation │ ticket │        owner + 1 = 0: the lock is free
+//! control  63       48 47                  16 15         14        13      0
+//!          │ owner + 1 │ owner's incarnation │ WAITED_FOR │ CLAIMED │ ticket │        owner + 1 = 0: the lock is free
 //! ```
+//!
+//! The two flags survive locking and unlocking. CLAIMED: the load of a key of this bucket may be claimed. WAITED_FOR: somebody
+//! may wait for a key of this bucket. They are changed under the lock only, and a flag is set before the lock is free again. So a
+//! flag may be set without need, but never missing. A flag without need costs a scan, and that scan removes it.
 //!
 //! When the holder vanishes, the next participant that needs the lock steals it, and only with proof: either the holder's
 //! seat has another incarnation (the holder left, or was reaped), or the host proves the death and the holder is reaped now.
@@ -31,7 +35,10 @@ struct Control(u64);
 impl Control {
     const OWNER_SHIFT: u32 = 48;
     const INCARNATION_SHIFT: u32 = 16;
-    const TICKET_MASK: u64 = 0xFFFF;
+    const WAITED_FOR: u64 = 1 << 15;
+    const CLAIMED: u64 = 1 << 14;
+    const FLAGS: u64 = Control::WAITED_FOR | Control::CLAIMED;
+    const TICKET_MASK: u64 = Control::CLAIMED - 1;
 
     /// The seat of the holder; `None` when the lock is free.
     fn owner(self) -> Option<u32> {
@@ -42,22 +49,26 @@ impl Control {
         (self.0 >> Control::INCARNATION_SHIFT) as u32
     }
 
-    /// The same lock held, with the next ticket. Because of the ticket, the word differs each time the lock is taken.
+    /// The same lock held, with the next ticket and the same flags. Because of the ticket, the word differs each time the lock
+    /// is taken.
     fn held_by(self, seat: u32, incarnation: u32) -> Control {
         Control(
             (seat as u64 + 1) << Control::OWNER_SHIFT
                 | (incarnation as u64) << Control::INCARNATION_SHIFT
+                | (self.0 & Control::FLAGS)
                 | (self.0.wrapping_add(1) & Control::TICKET_MASK),
         )
     }
 
     fn free(self) -> Control {
-        Control(self.0 & Control::TICKET_MASK)
+        Control(self.0 & (Control::FLAGS | Control::TICKET_MASK))
     }
 }
 
 // The fields are as drawn, side by side, and wide enough for every seat.
-const _: () = assert!(Control::TICKET_MASK + 1 == 1 << Control::INCARNATION_SHIFT);
+const _: () = assert!(
+    Control::WAITED_FOR << 1 == 1 << Control::INCARNATION_SHIFT && Control::CLAIMED << 1 == Control::WAITED_FOR
+);
 const _: () = assert!(Control::INCARNATION_SHIFT + u32::BITS == Control::OWNER_SHIFT);
 const _: () = assert!(participants(MAX_SIZE) < 1 << (u64::BITS - Control::OWNER_SHIFT));
 
@@ -66,6 +77,34 @@ const _: () = assert!(participants(MAX_SIZE) < 1 << (u64::BITS - Control::OWNER_
 pub struct Held {
     control_at: u32,
     control: Control,
+}
+
+impl Held {
+    /// Whether the load of a key of the bucket may be claimed.
+    #[inline(always)]
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.control.0 & Control::CLAIMED != 0
+    }
+
+    /// Says whether the load of a key of the bucket may be claimed, from the moment on at which the lock is free again.
+    pub(crate) fn set_claimed(&mut self, claimed: bool) {
+        self.put_flag(Control::CLAIMED, claimed)
+    }
+
+    /// Whether somebody may wait for a key of the bucket.
+    #[inline(always)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.control.0 & Control::WAITED_FOR != 0
+    }
+
+    /// Says whether somebody may wait for a key of the bucket, from the moment on at which the lock is free again.
+    pub(crate) fn set_waited_for(&mut self, waited_for: bool) {
+        self.put_flag(Control::WAITED_FOR, waited_for)
+    }
+
+    fn put_flag(&mut self, flag: u64, value: bool) {
+        self.control.0 = if value { self.control.0 | flag } else { self.control.0 & !flag };
+    }
 }
 
 impl<H: Host> Participant<H> {
@@ -116,6 +155,11 @@ impl<H: Host> Participant<H> {
             spin();
         }
         Err(Busy)
+    }
+
+    /// The bucket whose lock is held.
+    pub(crate) fn bucket_of(&self, held: &Held) -> u32 {
+        self.region.geometry.bucket_at(held.control_at)
     }
 
     /// Whether nobody holds the lock of a bucket.

@@ -7,8 +7,8 @@ use core::cell::Cell;
 
 use crate::format::hash::Seed;
 use crate::format::layout::{
-    CLEAR_EPOCH_AT, COUNTERS, Counter, NEXT_VERSION_AT, SEAT_COUNTERS, SEAT_HAZARD, SEAT_NEAR_HITS, SEAT_PENDING,
-    SEED_AT, WORD,
+    CLEAR_EPOCH_AT, COUNTERS, Counter, MAX_SIZE, NEXT_VERSION_AT, SEAT_COUNTERS, SEAT_HAZARD, SEAT_INTEREST,
+    SEAT_NEAR_HITS, SEAT_PENDING, SEAT_RINGING, SEED_AT, WORD, participants,
 };
 use crate::format::region::Region;
 use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word, store_own};
@@ -46,6 +46,8 @@ pub struct Participant<H> {
     /// Invariant: equals the incarnation in the seat while this participant is attached, but not between a call that was cut
     /// off and [`Participant::recover`], because the embedder may have raised the incarnation in the seat.
     pub incarnation: Cell<u32>,
+    /// Says which owner of the seat this is: see `Seat` in `recover.rs`.
+    pub(crate) tenure: Cell<u32>,
     pub seed: Seed,
     next_version: Cell<u64>,
     last_version: Cell<u64>,
@@ -53,6 +55,11 @@ pub struct Participant<H> {
     pub(crate) must_reclaim: Cell<bool>,
     /// The segment that this participant's last step has left partly reclaimed.
     pub(crate) unfinished: Cell<Option<u32>>,
+    /// The claim that is being made. The caller learns of it only when the call returns.
+    pub(crate) claiming: Cell<Option<u32>>,
+    /// Seats whose bells the caller has to ring: a bit for each.
+    pub(crate) bells: [Cell<u64>; participants(MAX_SIZE) as usize / 64],
+    pub(crate) has_bells: Cell<bool>,
     /// Whether an entry may be evicted and not counted yet: tests ask this of a participant that died.
     #[cfg(feature = "faults")]
     pub evicting: Cell<bool>,
@@ -66,11 +73,15 @@ impl<H: Host> Participant<H> {
             host,
             seat,
             incarnation: Cell::new(incarnation),
+            tenure: Cell::new(0),
             seed,
             next_version: Cell::new(0),
             last_version: Cell::new(0),
             must_reclaim: Cell::new(false),
             unfinished: Cell::new(None),
+            claiming: Cell::new(None),
+            bells: [const { Cell::new(0) }; _],
+            has_bells: Cell::new(false),
             #[cfg(feature = "faults")]
             evicting: Cell::new(false),
         }
@@ -85,6 +96,16 @@ impl<H: Host> Participant<H> {
     /// accesses suffice: when the writer stores the head, it checks that no chunk is missing.
     pub(crate) fn pending_of(&self, seat: u32) -> &Word {
         self.region.word(self.region.geometry.seat(seat) + SEAT_PENDING)
+    }
+
+    /// The classes of buckets that the participant in a seat waits for: a bit for each. See `coordinate/bells.rs`.
+    pub(crate) fn interest_of(&self, seat: u32) -> &Word {
+        self.region.word(self.region.geometry.seat(seat) + SEAT_INTEREST)
+    }
+
+    /// 1 when somebody has rung the participant in a seat, and it has not looked since; else 0.
+    pub(crate) fn ringing_of(&self, seat: u32) -> &Word {
+        self.region.word(self.region.geometry.seat(seat) + SEAT_RINGING)
     }
 
     /// Announces that this participant is writing into `segment`. Sequentially consistent: pairs with `is_announced` of the

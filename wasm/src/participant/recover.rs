@@ -8,31 +8,41 @@
 //! Rules 2 and 3 need one step of rule 1 only: that the seat is in its next incarnation. The next incarnation is begun by the
 //! owner of the seat itself, or by a participant that holds the proof of death.
 
+use crate::format::claim::Owner;
 use crate::format::hash::Seed;
 use crate::format::layout::{
-    HIGH_WATER_AT, LAYOUT_VERSION, MAGIC, MAGIC_AT, NEXT_VERSION_AT, SEAT_INCARNATION, SEED_AT, SIZE_AT, VERSION_AT,
-    WORD,
+    CLAIM_OWNER, HIGH_WATER_AT, LAYOUT_VERSION, MAGIC, MAGIC_AT, NEXT_VERSION_AT, SEAT_INCARNATION, SEED_AT, SIZE_AT,
+    VERSION_AT, WORD,
 };
 use crate::format::region::Region;
 use crate::format::segment::State;
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed, Release, SeqCst, Word};
 
-/// The first word of a seat: `│ claimed u32 │ incarnation u32 │`.
+/// The first word of a seat.
+///
+/// ```text
+/// seat    │ tenure u32 │ incarnation u32 │
+/// ```
+///
+/// The incarnation begins anew when the seat is taken, when it is given up, and when its owner comes back after an operation that
+/// was cut short. The tenure stays the same as long as the seat has the same owner: it is the incarnation with which the owner has
+/// begun, and zero while nobody owns the seat. Locks of buckets and segments belong to an incarnation, because they must not outlive
+/// the operation that was cut short. Claims belong to a tenure: a user's lock must outlive it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Seat(u64);
 
 impl Seat {
+    fn new(tenure: u32, incarnation: u32) -> Seat {
+        Seat((tenure as u64) << 32 | incarnation as u64)
+    }
+
     fn free(incarnation: u32) -> Seat {
-        Seat(incarnation as u64)
+        Seat::new(0, incarnation)
     }
 
-    fn claimed(incarnation: u32) -> Seat {
-        Seat(1 << 32 | incarnation as u64)
-    }
-
-    fn is_claimed(self) -> bool {
-        self.0 >> 32 != 0
+    fn tenure(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     fn incarnation(self) -> u32 {
@@ -89,7 +99,8 @@ impl<H: Host> Participant<H> {
         let participant = Participant::new(region, host, seat, 0);
         participant.hazard_of(seat).store(0, SeqCst);
         participant.pending_of(seat).store(0, Relaxed);
-        participant.begin_incarnation(Seat::claimed);
+        participant.forget_waits(seat);
+        participant.begin_incarnation(|incarnation| incarnation.max(1));
         // Sequentially consistent: pairs with `used_seats`. A reclaimer that still loads the old mark, and so skips the
         // hazard of this seat, has changed the state of its segment before. This participant sees that in `append`.
         participant.region.word(HIGH_WATER_AT).fetch_max(seat as u64 + 1, SeqCst);
@@ -102,15 +113,23 @@ impl<H: Host> Participant<H> {
     pub fn detach(&self) {
         self.withdraw();
         self.pending_of(self.seat).store(0, Relaxed);
-        self.begin_incarnation(Seat::free);
+        self.forget_waits(self.seat);
+        self.begin_incarnation(|_| 0);
     }
 
     /// Makes this participant usable again after one of its operations was cut short by a stack overflow or a trap. As if
-    /// the participant had died and come back, its locks can be taken and its segments adopted.
+    /// the participant had died and come back, its locks of buckets can be taken and its segments adopted. Its waits and its claims
+    /// stay, because the caller knows of them; except for a claim that was being made.
     pub fn recover(&self) {
         self.withdraw();
         self.pending_of(self.seat).store(0, Relaxed);
-        self.begin_incarnation(Seat::claimed);
+        self.begin_incarnation(|_| self.tenure.get());
+        if let Some(claim) = self.claiming.take() {
+            let owner = self.region.word(self.region.geometry.claim(claim) + CLAIM_OWNER);
+            if Owner(owner.load(Relaxed)).is_of(self.seat, self.tenure.get()) {
+                owner.store(Owner::FREE.0, SeqCst);
+            }
+        }
     }
 
     /// The first word of a seat.
@@ -118,13 +137,21 @@ impl<H: Host> Participant<H> {
         self.region.word(self.region.geometry.seat(seat) + SEAT_INCARNATION)
     }
 
-    fn begin_incarnation(&self, seat: fn(u32) -> Seat) {
+    /// Nobody rings a seat that waits for nothing.
+    fn forget_waits(&self, seat: u32) {
+        self.interest_of(seat).store(0, SeqCst);
+        self.ringing_of(seat).store(0, SeqCst);
+    }
+
+    /// Begins the next incarnation of this participant's seat; `tenure` gets that incarnation.
+    fn begin_incarnation(&self, tenure: impl Fn(u32) -> u32) {
         let word = self.seat_word(self.seat);
         let incarnation = Seat(word.load(Relaxed)).next_incarnation();
         self.incarnation.set(incarnation);
+        self.tenure.set(tenure(incarnation));
         // Release: pairs with the Acquire in `is_gone`. A participant that sees the next incarnation sees everything that was
         // done in the last one.
-        word.store(seat(incarnation).0, Release);
+        word.store(Seat::new(self.tenure.get(), incarnation).0, Release);
     }
 
     /// Clears a dead participant's seat, which the caller owns by proof of death. May be cut short after any step, and done
@@ -135,6 +162,7 @@ impl<H: Host> Participant<H> {
         if seen != Seat::free(seen.incarnation()) {
             self.hazard_of(seat).store(0, SeqCst);
             self.pending_of(seat).store(0, Relaxed);
+            self.forget_waits(seat);
             word.store(Seat::free(seen.next_incarnation()).0, Release);
         }
     }
@@ -150,8 +178,13 @@ impl<H: Host> Participant<H> {
         true
     }
 
-    fn is_claimed(&self, seat: u32) -> bool {
-        Seat(self.seat_word(seat).load(Acquire)).is_claimed()
+    fn is_owned(&self, seat: u32) -> bool {
+        Seat(self.seat_word(seat).load(Acquire)).tenure() != 0
+    }
+
+    /// Whether this tenure of a seat is over.
+    pub(crate) fn has_left(&self, seat: u32, tenure: u32) -> bool {
+        seat >= self.region.geometry.participants || Seat(self.seat_word(seat).load(Acquire)).tenure() != tenure
     }
 
     /// Whether this incarnation of a seat is over.
@@ -185,6 +218,6 @@ impl<H: Host> Participant<H> {
 
     /// How many participants are attached. Reaps the dead on the way.
     pub fn participants(&self) -> u32 {
-        (0..self.used_seats()).filter(|&seat| self.is_claimed(seat) && !self.reap_if_dead(seat)).count() as u32
+        (0..self.used_seats()).filter(|&seat| self.is_owned(seat) && !self.reap_if_dead(seat)).count() as u32
     }
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Audited, Block, Draft, Expect, Geometry, Host, Key, MAX_BLOCK, MAX_KEY, NUMBER, Participant, Phase, Refused,
-    Region, Seed, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
+    Audited, Block, Busy, Claimed, Draft, Expect, Geometry, Host, Key, Listed, MAX_BLOCK, MAX_KEY, NUMBER, Participant,
+    Phase, Refused, Region, Seed, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -389,6 +389,58 @@ impl Cache {
 
     pub fn invalidate(&mut self, tags: &[&str]) {
         self.me.invalidate(&given(tags))
+    }
+
+    pub fn bucket(&self, key: &[u8]) -> u32 {
+        OwnedKey::of(key).with(self.me.seed).hash as u32 & (self.me.region.geometry.buckets - 1)
+    }
+
+    pub fn claim(&self, key: &[u8], flags: u32, deadline: f64, now: f64) -> Result<Claimed, Busy> {
+        self.me.claim(&OwnedKey::of(key).with(self.me.seed), flags, deadline, now)
+    }
+
+    pub fn claim_lock(&self, name: &[u8], flags: u32) -> Result<Claimed, Busy> {
+        self.me.claim_lock(&OwnedKey::of(name).with(self.me.seed), flags, name)
+    }
+
+    /// All locks and requests, with the bytes of their names that are kept.
+    pub fn locks(&self) -> Vec<(Listed, Vec<u8>)> {
+        let mut name = [0; 80];
+        let mut locks = Vec::new();
+        let mut cursor = 0;
+        while let Some(lock) = self.me.next_lock(cursor, &mut name) {
+            locks.push((lock, name[..(lock.name_bytes as usize).min(80)].to_vec()));
+            cursor = lock.number + 1;
+        }
+        locks
+    }
+
+    pub fn wait(&self, key: &[u8]) {
+        self.me.wait(&OwnedKey::of(key).with(self.me.seed)).unwrap();
+    }
+
+    fn seat_word(&self, offset: u32) -> &faults::Word {
+        self.me.region.word(self.me.region.geometry.seat(self.me.seat) + offset)
+    }
+
+    /// Waits for nothing any more, as JavaScript says it.
+    pub fn wait_no_more(&self) {
+        self.seat_word(32).store(0, SeqCst);
+    }
+
+    /// Has heard the bell, as JavaScript says it.
+    pub fn heard(&self) {
+        self.seat_word(40).store(0, SeqCst);
+    }
+
+    /// Whether somebody has rung this participant since it has looked.
+    pub fn is_rung(&self) -> bool {
+        self.seat_word(40).load(SeqCst) != 0
+    }
+
+    /// The seats whose bells this participant has to ring.
+    pub fn bells(&self) -> Vec<u32> {
+        std::iter::from_fn(|| self.me.next_bell()).collect()
     }
 
     fn block(&self, tags: &[&str]) -> Block {

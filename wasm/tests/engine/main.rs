@@ -4,6 +4,7 @@
 #![cfg(feature = "faults")]
 
 mod acts;
+mod coordinate;
 mod crash;
 mod frozen;
 mod harness;
