@@ -30,6 +30,9 @@ const nothing = () => {};
 /** The caches of this process by what they are for, and the limiters to compare with. */
 const caches = {};
 const limiters = {};
+/** Connections to Redis, and two workers of node:cluster. */
+const redis = {};
+let pair;
 /** Loads that are under way here, and waits for loads or locks, by key. */
 const loads = new Map();
 const waits = new Map();
@@ -76,9 +79,13 @@ function limiting(algorithm) {
 }
 
 const commands = {
-  /** Opens a cache, and stores and reads all keys so often that the near cache has them. */
   open({ as, name, size }) {
-    const cache = (caches[as] = openCache(name, { size }));
+    caches[as] = openCache(name, { size });
+  },
+
+  /** Stores all keys, and reads them so often that the near cache has them. */
+  fill({ as }) {
+    const cache = caches[as];
     for (const each of keys) cache.set(each, VALUE);
     for (let reads = 0; reads < 8; reads++) for (const each of keys) sink += cache.get(each).length;
   },
@@ -93,6 +100,57 @@ const commands = {
       const { Redis } = await import("ioredis");
       limiters[as] = new RateLimiterRedis({ ...options, storeClient: new Redis({ path: socket }) });
     }
+  },
+
+  /** Begins to wait for a key, or for a message of a channel of Redis. */
+  awaitKey({ on, name }) {
+    waits.set(name, caches[on].waitFor(name).then(now));
+  },
+  awaitMessage({ name }) {
+    waits.set(name, new Promise((resolve) => redis.subscriber.once("message", () => resolve(now()))));
+  },
+  /** When that wait was over. */
+  async awaited({ name }) {
+    const at = await waits.get(name);
+    waits.delete(name);
+    return { at };
+  },
+  /** Ends such a wait in another process: when that began. */
+  storeKey({ on, name }) {
+    const at = now();
+    caches[on].set(name, at);
+    return { at };
+  },
+  publish() {
+    const at = now();
+    void redis.publisher.publish("bench", "wake");
+    return { at };
+  },
+  /** Connects to Redis, to publish and to subscribe. */
+  async redis({ socket }) {
+    const { Redis } = await import("ioredis");
+    redis.publisher = new Redis({ path: socket });
+    redis.subscriber = new Redis({ path: socket });
+    await redis.subscriber.subscribe("bench");
+    await redis.publisher.ping();
+  },
+
+  /** Starts two workers of node:cluster; this process, the primary, passes on what the first one sends. */
+  async clusterPair() {
+    cluster.setupPrimary({ exec: process.argv[1] });
+    const [from, to] = [cluster.fork(), cluster.fork()];
+    await Promise.all([reply(from), reply(to)]);
+    from.on("message", (message) => message.wakes !== undefined && to.send(message));
+    pair = { from, to };
+  },
+  /** Nanoseconds that a message takes from one worker to the other. */
+  async clusterMessage() {
+    const woken = reply(pair.to);
+    pair.from.send({ command: "wakeOther" });
+    return woken;
+  },
+  wakeOther() {
+    process.send({ wakes: now() });
   },
 
   /** Starts a worker of node:cluster with a limiter that asks this process for each request. */
@@ -235,7 +293,8 @@ function reply(worker, message) {
 }
 
 process.on("message", async (message) => {
-  const { id, command } = message;
+  const { id, command, wakes } = message;
+  if (wakes !== undefined) process.send({ id: 0, result: { ns: now() - wakes } });
   if (!Object.hasOwn(commands, command)) return;
   try {
     const result = (await commands[command](message)) ?? {};

@@ -57,6 +57,7 @@ async function measureLoops(run) {
   for (const as of ["quiet", "others", "own"]) {
     contexts[as] = run.workspace.context(`coordinate-${as}`, "32mb");
     await participant.ask("open", { as, ...contexts[as] });
+    await participant.ask("fill", { as });
   }
   await waiter.ask("open", { as: "others", ...contexts.others });
   await waiter.ask("waiters", { on: "others", count: WAITERS });
@@ -97,7 +98,7 @@ async function startPeers(run, participant) {
     try {
       found[id] = await open();
     } catch (error) {
-      run.leave(`${LOOPS[id].label}: ${/ERR_MODULE_NOT_FOUND/.test(error) ? "is not installed" : error.message}`);
+      run.leave(`${LOOPS[id].label}: ${reason(error)}`);
     }
   };
   await attempt("flexibleMemory", async () => {
@@ -125,6 +126,8 @@ async function measureBetween(run, scaled) {
   const participants = [start("first", PARTICIPANT), start("second", PARTICIPANT)];
   for (const participant of participants) await participant.ask("open", context);
   const results = {
+    woken: await wakesByKeys(participants, scaled(WAKES)),
+    ...(await wakesByOthers(run, participants, scaled(WAKES))),
     joined: await wakes(participants, scaled(WAKES)),
     handover: await turns(participants, scaled(TURNS)),
     killedLoad: await takeOvers(participants[0], context, "load", scaled(KILLS)),
@@ -134,6 +137,46 @@ async function measureBetween(run, scaled) {
   for (const { label, p50, p99 } of Object.values(results)) {
     run.say(`${label.padEnd(60)}${time(p50).padStart(10)}  99 % within ${time(p99)}`);
   }
+  return results;
+}
+
+/** From `set` in one process to the resolved `waitFor` in another. */
+async function wakesByKeys([setter, waiter], count) {
+  const times = [];
+  for (let i = 0; i < count; i++) {
+    const message = { on: "shared", name: `key:${i}` };
+    await waiter.ask("awaitKey", message);
+    const { at } = await setter.ask("storeKey", message);
+    times.push((await waiter.ask("awaited", message)).at - at);
+  }
+  return percentiles("set → waitFor in another process", times);
+}
+
+/** The same by what there was before: publish and subscribe of Redis, and messages of node:cluster by way of the primary. */
+async function wakesByOthers(run, [sender, receiver], count) {
+  const results = {};
+  const { redis } = run.workspace.context("coordinate-redis", "1mb").sockets;
+  const label = "publish → subscriber in another process, Redis";
+  try {
+    if (redis === undefined) throw new Error("redis-server is not installed");
+    for (const each of [sender, receiver]) await each.ask("redis", { socket: redis });
+    const times = [];
+    for (let i = 0; i < count; i++) {
+      const message = { name: `message:${i}` };
+      await receiver.ask("awaitMessage", message);
+      const { at } = await sender.ask("publish");
+      times.push((await receiver.ask("awaited", message)).at - at);
+    }
+    results.redis = percentiles(label, times);
+  } catch (error) {
+    run.leave(`${label}: ${reason(error)}`);
+  }
+  const primary = start("node:cluster", PARTICIPANT);
+  await primary.ask("clusterPair");
+  const times = [];
+  for (let i = 0; i < count; i++) times.push((await primary.ask("clusterMessage")).ns);
+  await primary.end();
+  results.cluster = percentiles("a message from worker to worker, node:cluster", times);
   return results;
 }
 
@@ -187,6 +230,11 @@ async function takeOvers(waiter, context, kind, count) {
   }
   const what = kind === "load" ? "the loading process → another one loads" : "a lock's owner → the next owner";
   return percentiles(`kill -9 of ${what}`, times);
+}
+
+/** Why something cannot be compared with, in a few words. */
+function reason({ message }) {
+  return /ERR_MODULE_NOT_FOUND/.test(message) ? "is not installed" : message.split("\n")[0];
 }
 
 function percentiles(label, times) {

@@ -148,6 +148,7 @@ export const COORDINATION = [
   ["a lock that nobody holds, taken and given back", atMost(5, " µs", loopTime("lock"), { scale: 1e3 })],
   ["a lock, handed over between processes", micros(200, "handover", "p50")],
   ["rateLimit, gcra", atMost(1.5, " × increment", timesLoop("gcra", "increment"))],
+  ["set → waitFor in another process", micros(100, "woken", "p50"), millis(5, "woken", "p99")],
   ["a load's end → getOrSet in another process", micros(100, "joined", "p50"), millis(5, "joined", "p99")],
   ["kill -9 of the loading process → another one loads", millis(200, "killedLoad", "p99")],
 ];
