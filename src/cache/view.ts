@@ -9,6 +9,10 @@
  * writes to the area as well.
  */
 
+import { Batch } from "../coordinate/batch.ts";
+import type { Flights, Found, Load, Loading, Storing as LoadStoring, LoadView } from "../coordinate/flights.ts";
+import { HIDDEN } from "../coordinate/outcomes.ts";
+import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
   ANYTHING,
@@ -25,16 +29,16 @@ import {
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
-import type { Scoped } from "../coordinate/scoped.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { busy, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { readTags, writeTags } from "../values/tags.ts";
+import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
 import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key } from "./types.ts";
@@ -47,11 +51,13 @@ const MIN_ATTEMPTS = 100;
 const MAX_ATTEMPTS = 100_000;
 /** The expiry of an entry that has expired before it could be stored. */
 const EXPIRED = -Infinity;
+/** For a value that is encoded outside of the area. */
+const NO_ROOM: Uint8Array = new Uint8Array(0);
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source, Scoped {
+export class View implements Source, Scoped, LoadView {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
@@ -307,7 +313,11 @@ export class View implements Source, Scoped {
   take(key: Key): unknown {
     return this.retry(() => {
       const entry = this.entry(key);
-      if (entry === undefined) return undefined;
+      if (entry === undefined) {
+        // A load of this key that has begun before must not store its value after this.
+        this.remove(key, ABSENT, 0);
+        return this.expiry(key) === undefined ? undefined : AGAIN;
+      }
       return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;
     });
   }
@@ -379,6 +389,91 @@ export class View implements Source, Scoped {
 
   #tooLarge(length: number): never {
     throw tooLarge(length, Math.min(this.opening.options.maxEntrySize, this.engine.maxValue));
+  }
+
+  // ---- loading
+
+  /** Whether readers share one frozen object. */
+  get sharesObjects(): boolean {
+    return this.opening.options.frozenObjects;
+  }
+
+  /** The entry of a key, also when it has expired and is within its grace. `quiet`: this is not counted as a read. */
+  latest(key: Key, quiet: boolean): Found | undefined {
+    void quiet;
+    const e = this.entry(key);
+    return e && { ...e, stale: false };
+  }
+
+  /**
+   * Stores a loaded value if its claim stands, and releases the claim. Returns the code of the engine.
+   *
+   * @param claim the number of the claim
+   * @throws as {@link View.store}, but for what is not the value's fault: `ERR_TOO_LARGE` and `ERR_BUSY` are codes.
+   */
+  commit(key: Key, value: unknown, { expiresAt, tags }: LoadStoring, claim: number, token: number): number {
+    const { engine, opening } = this;
+    if (opening.closed || engine.asking) opening.checkOpen();
+    const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
+    const { bytes, type } = this.#codec;
+    if (length > opening.options.maxEntrySize || length > engine.maxValue) return TOO_LARGE;
+    const written = this.writeNewKey(key);
+    const tagBytes = this.#writeTags(tags);
+    const tagged = tagBytes > 0;
+    const expect = engine.expectClaim(claim);
+    const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
+    return inline
+      ? engine.set(written, type, length, expiresAt, tagged, expect, token)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiresAt, tagged, expect, token);
+  }
+
+  /** The value of a key as {@link View.get}; `undefined` also for a value that cannot be read here. */
+  readable(key: Key): unknown {
+    try {
+      return this.get(key);
+    } catch (error) {
+      if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
+      return undefined;
+    }
+  }
+
+  /** The value of a key that the near cache does not have, or that is to be loaded again. */
+  load(key: Key, load: Load, options: Loading): Promise<unknown> {
+    return this.#flights.get(this, key, load, options, isPlain(options));
+  }
+
+  /** The values of many keys, with one loader for all that are absent. */
+  loadMany(keys: readonly Key[], load: (keys: any[], context: any) => unknown, options: Loading): Promise<unknown[]> {
+    const batch = new Batch(load);
+    const values = keys.map((key) => {
+      const value = isPlain(options) ? this.readable(key) : undefined;
+      return value === undefined ? this.load(key, batch.load, options) : value;
+    });
+    batch.depart();
+    return Promise.all(values);
+  }
+
+  get #flights(): Flights {
+    return this.opening.flights(() => {
+      const shelf = new View(this.opening, HIDDEN);
+      return {
+        entry: (key) => shelf.entry(key),
+        has: (key) => shelf.expiry(key) !== undefined,
+        put: (key, value, ttl, tags) => shelf.store(key, value, { ttl, tags }, ANYTHING, 0),
+      };
+    });
+  }
+
+  /** Returns a function that makes copies of an object, as readers get them. */
+  copier(value: unknown): () => unknown {
+    const codec = this.#codec;
+    const length = codec.encode(value, NO_ROOM);
+    const { type } = codec;
+    const bytes = copyOf(codec.bytes ?? NO_ROOM, length);
+    const copy = (): unknown => codec.decode(type, bytes, 0, length);
+    if (!this.sharesObjects) return copy;
+    const shared = copy();
+    return deepFreeze(shared) ? () => shared : copy;
   }
 
   // ---- the clock
