@@ -74,7 +74,7 @@ export function refuseUnknown(options: object, name: string, known: readonly str
     if (above === null) break;
     owner = above;
   }
-  if (owner !== options && Object.getPrototypeOf(owner) === null) return;
+  if (owner !== options && Object.getPrototypeOf(owner) === null && Object.hasOwn(owner, "isPrototypeOf")) return;
   const meant = nearest(name, known);
   const remedy =
     meant === undefined

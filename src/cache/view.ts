@@ -31,13 +31,13 @@ import {
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { badData, busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
-import { readTags, writeTags } from "../values/tags.ts";
+import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
 import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
@@ -566,8 +566,15 @@ export class View implements Source, Scoped, LoadView {
   }
 }
 
-/** Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one. */
+/**
+ * Options of a store, with what they keep of the entry that is there taken from it. Nothing is kept of an absent one.
+ *
+ * @throws {CacheError} `ERR_DATA` when tags are to be kept that are damaged.
+ */
 function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+  if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {
+    throw badData("keepTags: the tags of the entry are damaged. Store it with other tags, or delete it.");
+  }
   return {
     ttl: how.ttl,
     expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,

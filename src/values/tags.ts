@@ -72,6 +72,11 @@ export function writeTags(
   return bytes;
 }
 
+/** Whether tags that were read from a record can be written again. Damaged memory may hold others. */
+export function canBeWritten(tags: readonly string[]): boolean {
+  return tags.length <= MOST_TAGS && tags.every((tag) => tag !== "" && runtime.utf8Length(tag) <= MAX_TAG_NAME);
+}
+
 /** Reads the visible tags from the block of a record, which has `length` bytes. Any bytes are safe. */
 export function readTags(area: Uint8Array, length: number): string[] {
   const tags: string[] = [];

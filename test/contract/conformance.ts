@@ -6,7 +6,7 @@
  * The subject may be one part of a cache, such as a namespace, while others use the rest.
  */
 
-import type { Cache, CacheOptions } from "cache-machine";
+import type { Cache, CacheOptions, Key } from "cache-machine";
 import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { loading } from "./load-checks.ts";
@@ -16,7 +16,7 @@ import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-
 /** The cache under test, or a part of it that only this run uses. */
 export interface Subject {
   /** Opens the cache once more. Each check closes what it has opened. */
-  open(options?: CacheOptions): Cache;
+  open(options?: CacheOptions): Cache<any, Key>;
   /** Length of the longest value to store, in bytes. The cache has room for at least eight of them. */
   readonly largest: number;
   /** The expected `reach`. */
@@ -32,9 +32,9 @@ export interface Check {
 
 /** What a check gets: an empty cache, a function that opens it again, and a clock that only the check moves. */
 export interface Given {
-  readonly cache: Cache;
+  readonly cache: Cache<any, Key>;
   readonly clock: { now: number };
-  another(options?: CacheOptions): Cache;
+  another(options?: CacheOptions): Cache<any, Key>;
 }
 
 /** All checks, for participants with these options. */
@@ -44,9 +44,9 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
     checks.push({
       name,
       run() {
-        const opened: Cache[] = [];
+        const opened: Cache<any, Key>[] = [];
         const clock = { now: 1_700_000_000_000 };
-        const another = (more: CacheOptions = {}): Cache => {
+        const another = (more: CacheOptions = {}): Cache<any, Key> => {
           const cache = subject.open({ now: () => clock.now, ...options, ...more });
           opened.push(cache);
           return cache;

@@ -87,6 +87,76 @@ export function asMap(check: Define): void {
     same(cache.getMany([]), []);
     same(cache.setMany([]).size, 3);
   });
+
+  check("each entry of setMany can have options of its own, which stand in place of those of all", (given) => {
+    const { cache, clock } = given;
+    cache.set("kept", 0, { ttl: 7, tags: ["old"] });
+    cache.setMany(
+      [
+        ["a", 1],
+        ["b", 2, { ttl: 50 }],
+        ["c", 3, { expiresAt: clock.now + 9 }],
+        ["d", 4, { tags: ["own"] }],
+        ["e", 5, { ttl: undefined, tags: undefined }],
+        ["kept", 6, { keepTtl: true }],
+      ],
+      { ttl: 1000, tags: ["all"] },
+    );
+    const how = (key: string): unknown => [cache.ttl(key), cache.getEntry(key)?.tags];
+    same(["a", "b", "c", "d", "e", "kept"].map(how), [
+      [1000, ["all"]],
+      [50, ["all"]],
+      [9, ["all"]],
+      [1000, ["own"]],
+      [1000, ["all"]],
+      [7, ["all"]],
+    ]);
+    cache.setMany(new Map([["kept", 7]]), { keepTtl: true, keepTags: true });
+    same([cache.get("kept"), how("kept")], [7, [7, ["all"]]]);
+    cache.setMany([["kept", 8, { tags: [] }]], { keepTtl: true, keepTags: true });
+    same([cache.get("kept"), how("kept")], [8, [7, []]]);
+  });
+
+  check("setMany stores the entries before a wrong one, and none when the options of all are wrong", ({ cache }) => {
+    const wrong: [string, unknown][] = [
+      ["TypeError", ["b", undefined]],
+      ["TypeError", ["b", 2, { maxAge: 5 }]],
+      ["TypeError", ["b", 2, { ttl: 5, expiresAt: 5 }]],
+      ["RangeError", ["b", 2, { ttl: 0 }]],
+      ["TypeError", [5, 2]],
+      ["TypeError", "b2"],
+      ["TypeError", null],
+      ["ERR_TOO_LARGE", ["k".repeat(5000), 2]],
+    ];
+    for (const [error, entry] of wrong) {
+      cache.clear();
+      throws(() => cache.setMany([["a", 1], entry as [string, number], ["c", 3]]), error);
+      same([...cache], [["a", 1]]);
+      throws(() => cache.setMany([["a", 2]], { ttl: -1 }), "RangeError", "ttl");
+      same([...cache], [["a", 1]]);
+    }
+    const failing = function* (): Generator<[string, number]> {
+      yield ["d", 4];
+      throw new RangeError("mine");
+    };
+    throws(() => cache.setMany(failing()), "RangeError", "mine");
+    same(cache.get("d"), 4);
+  });
+
+  check("deleteMany removes each key of any iterable once, and returns how many there were", ({ cache }) => {
+    const fill = (): void => void cache.setMany(Array.from({ length: 10 }, (_, i): [string, number] => [`${i}`, i]));
+    fill();
+    same(cache.deleteMany([]), 0);
+    same(cache.deleteMany(["1", "missing", "1", "2", "k".repeat(5000)]), 2);
+    same(cache.deleteMany(new Set(["3"])), 1);
+    same([...cache.keys()].sort(), ["0", "4", "5", "6", "7", "8", "9"]);
+    same(cache.deleteMany(cache.keys()), 7);
+    same(cache.size, 0);
+    fill();
+    throws(() => cache.deleteMany(["1", 5 as never, "2"]), "TypeError", "key");
+    throws(() => cache.deleteMany(5 as never), "TypeError", "keys");
+    same([cache.has("1"), cache.has("2")], [false, true]);
+  });
 }
 
 export function changes(check: Define): void {
@@ -166,7 +236,6 @@ export function changes(check: Define): void {
       same(result, [1, 1, 2, 3, "mine"]);
       same(runs, 4);
       same(other.get("a"), result);
-      throws(() => cache.update("a", () => undefined), "TypeError", "undefined");
       const error = new Error("mine");
       try {
         cache.update("a", () => {
@@ -179,6 +248,130 @@ export function changes(check: Define): void {
       same(other.get("a"), result);
     },
   );
+
+  check("update keeps the expiry and the tags of the entry, unless its options say otherwise", ({ clock, another }) => {
+    const cache = another({ ttl: 5000 });
+    const how = (): unknown => {
+      const entry = cache.getEntry("a");
+      return entry && [entry.value, entry.expiresAt - clock.now, entry.tags];
+    };
+    same([cache.update("a", () => 1), how()], [1, [1, 5000, []]]);
+    cache.set("a", 1, { ttl: 100, tags: ["x", "y"] });
+    clock.now += 40;
+    same([cache.update("a", (n) => n + 1), how()], [2, [2, 60, ["x", "y"]]]);
+    same([cache.update("a", (n) => n + 1, {}), how()], [3, [3, 60, ["x", "y"]]]);
+    cache.update("a", (n) => n + 1, { tags: ["z"] });
+    same(how(), [4, 60, ["z"]]);
+    cache.update("a", (n) => n + 1, { ttl: 70 });
+    same(how(), [5, 70, ["z"]]);
+    cache.update("a", (n) => n + 1, { expiresAt: clock.now + 80 });
+    same(how(), [6, 80, ["z"]]);
+    cache.update("a", (n) => n + 1, { keepTtl: false });
+    same(how(), [7, 5000, ["z"]]);
+    cache.update("a", (n) => n + 1, { keepTags: false, keepTtl: true });
+    same(how(), [8, 5000, []]);
+    cache.touch("a", Number.POSITIVE_INFINITY);
+    cache.update("a", () => text(300_000, 4));
+    same(how(), [text(300_000, 4), Infinity, []]);
+    // An entry that expires while it is updated has nothing to keep.
+    cache.set("a", 1, { ttl: 100, tags: ["x"] });
+    let runs = 0;
+    cache.update("a", (n) => {
+      if (runs++ === 0) clock.now += 100;
+      return [n];
+    });
+    same([runs, how()], [2, [[undefined], 5000, []]]);
+    // The same when its tag is invalidated meanwhile.
+    cache.set("a", 1, { ttl: 100, tags: ["x"] });
+    runs = 0;
+    cache.update("a", (n) => {
+      if (runs++ === 0) cache.invalidateTag("x");
+      return [n];
+    });
+    same([runs, how()], [2, [[undefined], 5000, []]]);
+  });
+
+  check("update passes the entry to its function, which may decline by returning undefined", ({ cache, clock }) => {
+    same(
+      cache.update("a", (value, entry) => {
+        same([value, entry], [undefined, undefined]);
+        return undefined;
+      }),
+      undefined,
+    );
+    same(cache.has("a"), false);
+    cache.set("a", { n: 1 }, { ttl: 100, tags: ["x"] });
+    const before = cache.getEntry("a");
+    const declined = cache.update(
+      "a",
+      (value, entry) => {
+        same([value, entry], [{ n: 1 }, before]);
+        return undefined;
+      },
+      { ttl: 5, tags: [] },
+    );
+    same([declined, cache.getEntry("a")], [{ n: 1 }, before]);
+    // The entry is the function's own.
+    cache.update("a", (_, entry) => {
+      ok(entry !== undefined, "an entry");
+      entry.tags.push("y");
+      entry.expiresAt = 0;
+      entry.version = 0;
+      return null;
+    });
+    same(cache.getEntry("a")?.tags, ["x"]);
+    same([cache.get("a"), cache.ttl("a")], [null, 100]);
+    clock.now += 100;
+    same(cache.has("a"), false);
+  });
+
+  check("the options of update may be a function of the new value", ({ cache }) => {
+    const options = (value: { score: number }): { ttl: number; tags: string[] } | undefined =>
+      value.score < 0 ? undefined : { ttl: value.score * 10, tags: [`score ${value.score}`] };
+    cache.update("a", () => ({ score: 3 }), options);
+    same([cache.ttl("a"), cache.getEntry("a")?.tags], [30, ["score 3"]]);
+    cache.update("a", ({ score }) => ({ score: score + 1 }), options);
+    same([cache.ttl("a"), cache.getEntry("a")?.tags], [40, ["score 4"]]);
+    cache.update("a", () => ({ score: -1 }), options);
+    same([cache.get("a"), cache.ttl("a"), cache.getEntry("a")?.tags], [{ score: -1 }, 40, ["score 4"]]);
+    throws(() => cache.update("a", () => ({ score: 0 }), options), "RangeError", "ttl");
+    throws(() => cache.update("a", () => 1, (() => 5) as never), "TypeError", "options");
+    same(cache.get("a"), { score: -1 });
+    // It is not asked when there is no new value.
+    cache.update(
+      "a",
+      () => undefined,
+      () => {
+        throw new Error("asked");
+      },
+    );
+    // Wrong options are an error before the function runs.
+    let runs = 0;
+    throws(() => cache.update("a", () => ++runs, { ttl: Number.NaN }), "RangeError", "ttl");
+    same(runs, 0);
+  });
+
+  check("compareAndDelete removes only the entry that still has the given version", ({ cache, another }) => {
+    const other = another();
+    same([cache.compareAndDelete("a", 0), cache.compareAndDelete("a", 5)], [false, false]);
+    for (const value of ["text", { o: 1 }, text(300_000, 1)]) {
+      cache.set("a", value);
+      const version = other.getEntry("a")?.version as number;
+      same(other.compareAndDelete("a", 0), false);
+      cache.set("a", value);
+      same([other.compareAndDelete("a", version), cache.get("a")], [false, value]);
+      const next = other.getEntry("a")?.version as number;
+      same([other.compareAndDelete("a", next), cache.has("a")], [true, false]);
+      same(other.compareAndDelete("a", next), false);
+    }
+    cache.increment("n");
+    const counted = cache.getEntry("n")?.version as number;
+    other.increment("n");
+    same([cache.compareAndDelete("n", counted), cache.get("n")], [false, 2]);
+    same(cache.compareAndDelete("n", cache.getEntry("n")?.version as number), true);
+    throws(() => cache.compareAndDelete("a", -1), "TypeError", "version");
+    throws(() => cache.compareAndDelete("a", undefined as never), "TypeError", "version");
+  });
 
   check("take returns the value and removes the entry, for values of any type", ({ cache, another }) => {
     const other = another();
@@ -304,6 +497,170 @@ export function time(check: Define): void {
     },
   );
 
+  check("expiresAt is a time of the cache's clock at which the entry expires", ({ clock, another }) => {
+    const cache = another({ ttl: 1000 });
+    const other = another();
+    const at = clock.now + 100;
+    cache.set("a", "value", { expiresAt: at }).set("b", 2, { expiresAt: Number.POSITIVE_INFINITY });
+    cache.add("c", 3, { expiresAt: at + 0.5 });
+    same(
+      ["a", "b", "c"].map((key) => other.getEntry(key)?.expiresAt),
+      [at, Infinity, at + 0.5],
+    );
+    cache.replace("a", "newer", { expiresAt: at + 1 });
+    cache.compareAndSet("b", cache.getEntry("b")?.version as number, 4, { expiresAt: at });
+    clock.now = at;
+    same([cache.get("a"), other.get("b"), cache.ttl("c")], ["newer", undefined, 0.5]);
+    clock.now += 1;
+    same([...other.keys()], []);
+  });
+
+  check("an expiresAt that has come already removes the entry, as if it had expired at once", ({ cache, clock }) => {
+    for (const expiresAt of [clock.now, clock.now - 1, 0, -5, Number.NEGATIVE_INFINITY]) {
+      for (const old of ["old", text(300_000, 1)]) {
+        ok(cache.set("a", "new", { expiresAt }) === cache && !cache.has("a"), "set of what was absent");
+        cache.set("a", old);
+        ok(cache.set("a", "new", { expiresAt }) === cache && !cache.has("a"), "set");
+        same([cache.add("a", "new", { expiresAt }), cache.has("a")], [true, false]);
+        same(cache.replace("a", "new", { expiresAt }), false);
+        same(cache.compareAndSet("a", 0, "new", { expiresAt }), true);
+        cache.set("a", old);
+        same([cache.add("a", "new", { expiresAt }), cache.get("a")], [false, old]);
+        same([cache.compareAndSet("a", 0, "new", { expiresAt }), cache.get("a")], [false, old]);
+        const version = cache.getEntry("a")?.version as number;
+        same([cache.compareAndSet("a", version - 1, "new", { expiresAt }), cache.get("a")], [false, old]);
+        same([cache.compareAndSet("a", version, "new", { expiresAt }), cache.has("a")], [true, false]);
+        cache.set("a", old);
+        same([cache.replace("a", "new", { expiresAt }), cache.has("a")], [true, false]);
+        cache.set("a", old);
+        same([cache.update("a", () => "new", { expiresAt }), cache.has("a")], ["new", false]);
+        same([cache.update("a", () => "new", { expiresAt }), cache.has("a")], ["new", false]);
+        cache.set("a", old).setMany([
+          ["a", "new", { expiresAt }],
+          ["b", 1],
+        ]);
+        same([cache.has("a"), cache.take("b")], [false, 1]);
+      }
+      // A value that cannot be stored is refused at any time.
+      cache.set("a", "old");
+      throws(() => cache.set("a", undefined, { expiresAt }), "TypeError");
+      throws(() => cache.set("a", 1, { expiresAt, tags: [""] }), "RangeError");
+      throws(() => cache.set("k".repeat(5000), 1, { expiresAt }), "ERR_TOO_LARGE");
+      same(cache.take("a"), "old");
+    }
+  });
+
+  check("keepTtl and keepTags keep what the entry that is replaced has", ({ clock, another }) => {
+    const cache = another({ ttl: 5000 });
+    const how = (): unknown => {
+      const entry = cache.getEntry("a");
+      return entry && [entry.value, entry.expiresAt - clock.now, entry.tags];
+    };
+    cache.set("a", 1, { keepTtl: true, keepTags: true });
+    same(how(), [1, 5000, []]);
+    for (const [old, next] of [
+      [1, 2],
+      ["text", text(300_000, 2)],
+      [text(300_000, 3), "text"],
+      [{ o: 1 }, { p: text(300_000, 3) }],
+    ]) {
+      cache.set("a", old, { ttl: 100, tags: ["x", "→"] });
+      clock.now += 30;
+      cache.set("a", next, { keepTtl: true });
+      same(how(), [next, 70, []]);
+      cache.set("a", old, { ttl: 100, tags: ["x", "→"] });
+      cache.set("a", next, { keepTags: true });
+      same(how(), [next, 5000, ["x", "→"]]);
+      cache.set("a", old, { keepTags: true, expiresAt: clock.now + 60 });
+      same(how(), [old, 60, ["x", "→"]]);
+      same([cache.replace("a", next, { keepTtl: true, tags: ["z"] }), how()], [true, [next, 60, ["z"]]]);
+      const version = cache.getEntry("a")?.version as number;
+      same(cache.compareAndSet("a", version - 1, old, { keepTtl: true, keepTags: true }), false);
+      same(cache.compareAndSet("a", 0, old, { keepTtl: true, keepTags: true }), false);
+      same(cache.add("a", old, { keepTtl: true, keepTags: true }), false);
+      same(how(), [next, 60, ["z"]]);
+      same(cache.compareAndSet("a", version, old, { keepTtl: true, keepTags: true }), true);
+      same(how(), [old, 60, ["z"]]);
+      cache.delete("a");
+      same(cache.replace("a", next, { keepTtl: true }), false);
+      same(cache.compareAndSet("a", version, next, { keepTtl: true }), false);
+      same([cache.add("a", next, { keepTtl: true }), how()], [true, [next, 5000, []]]);
+      cache.delete("a");
+      same([cache.compareAndSet("a", 0, next, { keepTags: true }), how()], [true, [next, 5000, []]]);
+      cache.set("a", next, { ttl: Number.POSITIVE_INFINITY }).set("a", old, { keepTtl: true });
+      same(how(), [old, Infinity, []]);
+      // Kept tags still work.
+      cache.set("a", old, { tags: ["x"] }).set("a", next, { keepTags: true });
+      cache.invalidateTag("x");
+      same(how(), undefined);
+    }
+    cache.set("a", 1).set("a", 2, { keepTtl: false, keepTags: false, tags: ["x"], ttl: 5 });
+    same(how(), [2, 5, ["x"]]);
+    clock.now += 5;
+    cache.set("a", 3, { keepTtl: true, keepTags: true });
+    same(how(), [3, 5000, []]);
+    throws(() => cache.replace("b", undefined, { keepTtl: true }), "TypeError");
+    throws(() => cache.replace("b", 1, { keepTtl: true, tags: [""] }), "RangeError");
+  });
+
+  check("keepTtl and keepTags keep what another participant has stored while the value is encoded", (given) => {
+    const { cache, another } = given;
+    const other = another();
+    cache.set("a", "old", { ttl: 100, tags: ["x"] });
+    let runs = 0;
+    const value = {
+      get v(): number {
+        if (runs++ < 3) other.set("a", `theirs ${runs}`, { ttl: 100 * runs, tags: [`t${runs}`] });
+        return runs;
+      },
+    };
+    cache.set("a", value, { keepTtl: true, keepTags: true });
+    same([runs, other.get("a"), other.ttl("a"), other.getEntry("a")?.tags], [4, { v: 4 }, 300, ["t3"]]);
+    runs = 0;
+    const removing = {
+      get v(): number {
+        if (runs++ === 0) other.delete("a");
+        return runs;
+      },
+    };
+    cache.set("a", removing, { keepTtl: true, keepTags: true });
+    same([runs, cache.ttl("a"), other.getEntry("a")?.tags], [2, Infinity, []]);
+  });
+
+  check("keepTtl and keepTags do not read the value that is replaced", ({ cache, another }) => {
+    const unreadable = another({
+      codec: {
+        encode: () => Uint8Array.of(1),
+        decode() {
+          throw new Error("must not be read");
+        },
+      },
+    });
+    unreadable.set("a", { o: 1 }, { ttl: 100, tags: ["x"] });
+    unreadable.set("a", "text", { keepTtl: true, keepTags: true });
+    same([cache.get("a"), cache.ttl("a"), cache.getEntry("a")?.tags], ["text", 100, ["x"]]);
+  });
+
+  check("options of a store that exclude each other are a TypeError that names both", ({ cache, clock }) => {
+    const at = clock.now + 5;
+    cache.set("a", "old");
+    throws(() => cache.set("a", 1, { ttl: 5, expiresAt: at }), "TypeError", "ttl", "expiresAt");
+    throws(() => cache.set("a", 1, { ttl: 5, keepTtl: true }), "TypeError", "ttl", "keepTtl");
+    throws(() => cache.set("a", 1, { expiresAt: at, keepTtl: true }), "TypeError", "expiresAt", "keepTtl");
+    throws(() => cache.set("a", 1, { tags: [], keepTags: true }), "TypeError", "tags", "keepTags");
+    throws(() => cache.set("a", 1, { keepTtl: 1 as never }), "TypeError", "keepTtl", "boolean");
+    throws(() => cache.set("a", 1, { keepTags: "t" as never }), "TypeError", "keepTags", "boolean");
+    for (const bad of [new Date(at), "tomorrow", Number.NaN, null, 5n]) {
+      throws(() => cache.set("a", 1, { expiresAt: bad as never }), "TypeError", "expiresAt", "date.getTime()");
+    }
+    same(cache.get("a"), "old");
+    // What is undefined was not said.
+    cache.set("a", 1, { ttl: 5, expiresAt: undefined, tags: ["t"], keepTtl: undefined, keepTags: undefined });
+    same([cache.ttl("a"), cache.getEntry("a")?.tags], [5, ["t"]]);
+    cache.set("a", 2, { ttl: undefined, keepTtl: true, tags: undefined, keepTags: true });
+    same([cache.ttl("a"), cache.getEntry("a")?.tags], [5, ["t"]]);
+  });
+
   check("touch changes the ttl and nothing else", ({ cache, clock, another }) => {
     const other = another();
     same(cache.touch("a", 100), false);
@@ -422,6 +779,31 @@ export function tagsAndNamespaces(check: Define): void {
     same([...view.keys()].sort(), ["b", "c"]);
     same(view.reach, cache.reach);
     ok(view.stats().capacity === cache.stats().capacity, "stats are those of the whole cache");
+  });
+
+  check("a namespace can have a default ttl of its own, which the namespaces within it inherit", ({ another }) => {
+    const cache = another({ ttl: 5000 });
+    const part = cache.namespace("a", { ttl: 100 });
+    const left = (view: typeof cache): unknown => {
+      view.set("set", 1).setMany([["many", 1]]);
+      view.set("own", 1, { ttl: 7 }).delete("n");
+      view.increment("n");
+      view.delete("u");
+      view.update("u", () => 1);
+      return ["set", "many", "own", "n", "u"].map((key) => view.ttl(key));
+    };
+    same(left(cache), [5000, 5000, 7, 5000, 5000]);
+    same(left(part), [100, 100, 7, 100, 100]);
+    same(left(part.namespace("b")), [100, 100, 7, 100, 100]);
+    same(left(part.namespace("b").namespace("c", { ttl: 30 })), [30, 30, 7, 30, 30]);
+    const never = part.namespace("c", { ttl: Number.POSITIVE_INFINITY });
+    same(left(never), [Infinity, Infinity, 7, Infinity, Infinity]);
+    // It is a default of that object, and not of the namespace.
+    same(left(cache.namespace("a")), [5000, 5000, 7, 5000, 5000]);
+    same(left(cache.namespace("a", { ttl: undefined })), [5000, 5000, 7, 5000, 5000]);
+    throws(() => cache.namespace("a", { ttl: 0 }), "RangeError", "ttl");
+    throws(() => cache.namespace("a", { ttl: "5" as never }), "TypeError", "ttl");
+    throws(() => cache.namespace("a", 5 as never), "TypeError", "options");
   });
 
   check("clear of a namespace clears it and the namespaces in it, and nothing else", ({ cache, another }) => {

@@ -1,7 +1,7 @@
 /** The part of the conformance suite about values, keys, participants, options, and code of the user that the cache calls. */
 
 import { ok, same, throws } from "./assert.ts";
-import type { Define, Subject } from "./conformance.ts";
+import type { Define, Given, Subject } from "./conformance.ts";
 import { bytes, keys, lengths, text, values } from "./samples.ts";
 
 export function valuesAndKeys(check: Define, largest: number): void {
@@ -138,6 +138,10 @@ export function valuesAndKeys(check: Define, largest: number): void {
         () => cache.ttl(key),
         () => cache.getMany([key]),
         () => cache.setMany([[key, 1]]),
+        () => cache.deleteMany([key]),
+        () => cache.compareAndDelete(key, 1),
+        () => cache.set(key, 1, { keepTtl: true }),
+        () => cache.set(key, 1, { expiresAt: 1 }),
       ];
       for (const operation of operations) throws(operation, "TypeError", "key");
     }
@@ -197,6 +201,17 @@ export function participants(check: Define, subject: Subject): void {
         now("fourth!", "update");
         other.delete("k");
         now(undefined, "delete");
+        set();
+        other.compareAndDelete("k", other.getEntry("k")?.version as number);
+        now(undefined, "compareAndDelete");
+        set({ ttl: 100, tags: ["t"] });
+        other.set("k", "kept", { keepTtl: true, keepTags: true });
+        now("kept", "set that keeps");
+        other.set("k", "gone", { expiresAt: clock.now });
+        now(undefined, "set of what has expired");
+        set();
+        other.deleteMany(["k"]);
+        now(undefined, "deleteMany");
         set();
         other.clear();
         now(undefined, "clear");
@@ -260,7 +275,32 @@ export function participants(check: Define, subject: Subject): void {
   );
 }
 
+/** Calls with options that do not exist: the call, the option, and the one that was probably meant. */
+const MISTAKEN: [call: (cache: Given["cache"]) => unknown, wrong: string, meant: string][] = [
+  [(c) => c.set("k", 1, { maxAge: 5 } as never), "maxAge", "`ttl`, in milliseconds"],
+  [(c) => c.set("k", 1, { EX: 5 } as never), "EX", "`ttl`, in milliseconds"],
+  [(c) => c.add("k", 1, { expires: 5 } as never), "expires", "`ttl`"],
+  [(c) => c.replace("k", 1, { TTL: 5 } as never), "TTL", "`ttl`"],
+  [(c) => c.compareAndSet("k", 0, 1, { tll: 5 } as never), "tll", "`ttl`"],
+  [(c) => c.update("k", () => 1, { expireAt: 5 } as never), "expireAt", "`expiresAt`"],
+  [(c) => c.setMany([["k", 1]], { tag: "t" } as never), "tag", "`tags`"],
+  [(c) => c.setMany([["k", 1, { keepttl: true } as never]]), "keepttl", "`keepTtl`"],
+  [(c) => c.set("k", 1, { somethingElse: 5 } as never), "somethingElse", "`ttl`, `expiresAt`, `tags`"],
+  [(c) => c.set("k", 1, { ttl: 5, timeout: undefined } as never), "timeout", "`ttl`"],
+  [(c) => c.increment("k", 1, { initail: 5 } as never), "initail", "`initial`"],
+  [(c) => c.namespace("n", { maxAge: 5 } as never), "maxAge", "`ttl`"],
+];
+
 export function configuration(check: Define): void {
+  check("an option that does not exist is a TypeError that names the one that was meant", ({ cache, another }) => {
+    for (const [call, wrong, meant] of MISTAKEN) {
+      throws(() => call(cache), "TypeError", `options.${wrong}: there is no such option`, meant);
+    }
+    throws(() => another({ maxAge: 5 } as never), "TypeError", "options.maxAge", "`ttl`");
+    throws(() => another({ nearcache: 5 } as never), "TypeError", "options.nearcache", "`nearCache`");
+    same(cache.size, 0);
+  });
+
   check(
     "a value larger than the participant's maxEntrySize is refused, and the old value stays",
     ({ cache, another }) => {

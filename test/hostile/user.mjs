@@ -164,6 +164,46 @@ const USES = {
     run: (u) => u.cache.update(u.key(), () => "updated", u.options()),
     check: (value) => demand(value === "updated", "the new value", value),
   },
+  updateThatDeclines: {
+    often: 1,
+    codes: DECODING,
+    run: (u) => u.cache.update(u.key(), (_, entry) => checkEntry(entry)),
+    check: checkValue,
+  },
+  storeThatKeeps: {
+    often: 4,
+    // The tags may be damaged.
+    codes: [...DECODING, ...STORING],
+    run: (u) => {
+      const options = { keepTtl: true, keepTags: true };
+      return u.random.below(2)
+        ? u.cache.set(u.key(), u.value(), options) === u.cache
+        : u.cache.replace(u.key(), u.value(), options);
+    },
+    check: checkBoolean,
+  },
+  storeOfWhatHasExpired: {
+    often: 1,
+    codes: STORING,
+    run: (u) => u.cache.replace(u.key(), u.value(), { expiresAt: 1 }),
+    check: checkBoolean,
+  },
+  compareAndDelete: {
+    often: 1,
+    codes: [...DECODING, ...WAITING],
+    run: (u) => {
+      const key = u.key();
+      const version = u.cache.getEntry(key)?.version ?? 0;
+      return u.cache.compareAndDelete(key, Number.isSafeInteger(version) ? version : 1);
+    },
+    check: checkBoolean,
+  },
+  deleteMany: {
+    often: 1,
+    codes: WAITING,
+    run: (u) => u.cache.deleteMany([u.key(), u.key()]),
+    check: checkCount,
+  },
   increment: {
     often: 4,
     codes: STORING,

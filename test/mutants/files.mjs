@@ -17,3 +17,5 @@ export const OVERFLOW = ["test/host/overflow.test.ts"];
 export const CLOCKS = ["test/host/clocks.test.ts"];
 export const NATIVE = ["test/host/native.test.ts"];
 export const OUTSIDE = ["test/hostile/outside.test.ts"];
+export const OUTSIDE_OPTIONS = ["test/hostile/outside-options.test.ts"];
+export const MODEL = ["test/model/model.test.ts"];

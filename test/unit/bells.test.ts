@@ -772,6 +772,22 @@ describe("waits", () => {
     expect(at.words[9]).toBe(-1);
   });
 
+  test("do not touch the words of another thread that has the seat after the cache was closed", async () => {
+    const { bell, wakeups } = make();
+    const waiter = wakeups.register(() => {
+      waiter.release();
+      return true;
+    }, WATCH);
+    // A slow look has found something, and would withdraw the interest a moment later.
+    await eventually(() => bell.opened === 2);
+    wakeups.ring(SEAT);
+    wakeups.close();
+    at.words.fill(-1);
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    expect(at.words.every((word) => word === -1)).toBe(true);
+    expect(wakeups.helped).toBe(0);
+  });
+
   test("whose look throws do not stop the others, and the error is an uncaught one", async () => {
     const child = startProcess(
       `${JOIN}
