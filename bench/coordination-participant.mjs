@@ -19,6 +19,13 @@ const PAUSE_MS = 1;
 
 /** Nanoseconds of the clock that all processes of a machine share. */
 const now = () => Number(process.hrtime.bigint());
+/** The clock of loops: CPU time when `BENCH_CLOCK` says so, for a busy machine. */
+const clock = process.env.BENCH_CLOCK === "cpu" ? cpuTime : now;
+
+function cpuTime() {
+  const { user, system } = process.cpuUsage();
+  return (user + system) * 1000;
+}
 
 const keys = Array.from({ length: KEYS }, (_, i) => `user:${i}`);
 const clients = Array.from({ length: KEYS }, (_, i) => `client:${i}`);
@@ -30,9 +37,6 @@ const nothing = () => {};
 /** The caches of this process by what they are for, and the limiters to compare with. */
 const caches = {};
 const limiters = {};
-/** Connections to Redis, and two workers of node:cluster. */
-const redis = {};
-let pair;
 /** Loads that are under way here, and waits for loads or locks, by key. */
 const loads = new Map();
 const waits = new Map();
@@ -100,57 +104,6 @@ const commands = {
       const { Redis } = await import("ioredis");
       limiters[as] = new RateLimiterRedis({ ...options, storeClient: new Redis({ path: socket }) });
     }
-  },
-
-  /** Begins to wait for a key, or for a message of a channel of Redis. */
-  awaitKey({ on, name }) {
-    waits.set(name, caches[on].waitFor(name).then(now));
-  },
-  awaitMessage({ name }) {
-    waits.set(name, new Promise((resolve) => redis.subscriber.once("message", () => resolve(now()))));
-  },
-  /** When that wait was over. */
-  async awaited({ name }) {
-    const at = await waits.get(name);
-    waits.delete(name);
-    return { at };
-  },
-  /** Ends such a wait in another process: when that began. */
-  storeKey({ on, name }) {
-    const at = now();
-    caches[on].set(name, at);
-    return { at };
-  },
-  publish() {
-    const at = now();
-    void redis.publisher.publish("bench", "wake");
-    return { at };
-  },
-  /** Connects to Redis, to publish and to subscribe. */
-  async redis({ socket }) {
-    const { Redis } = await import("ioredis");
-    redis.publisher = new Redis({ path: socket });
-    redis.subscriber = new Redis({ path: socket });
-    await redis.subscriber.subscribe("bench");
-    await redis.publisher.ping();
-  },
-
-  /** Starts two workers of node:cluster; this process, the primary, passes on what the first one sends. */
-  async clusterPair() {
-    cluster.setupPrimary({ exec: process.argv[1] });
-    const [from, to] = [cluster.fork(), cluster.fork()];
-    await Promise.all([reply(from), reply(to)]);
-    from.on("message", (message) => message.wakes !== undefined && to.send(message));
-    pair = { from, to };
-  },
-  /** Nanoseconds that a message takes from one worker to the other. */
-  async clusterMessage() {
-    const woken = reply(pair.to);
-    pair.from.send({ command: "wakeOther" });
-    return woken;
-  },
-  wakeOther() {
-    process.send({ wakes: now() });
   },
 
   /** Starts a worker of node:cluster with a limiter that asks this process for each request. */
@@ -272,9 +225,9 @@ const commands = {
 };
 
 async function timed(loop, on, ops) {
-  const begin = now();
+  const begin = clock();
   await loops[loop](caches[on] ?? limiters[on], ops);
-  return now() - begin;
+  return clock() - begin;
 }
 
 /** Sends a command to the worker; its answer. Without a command, waits until the worker listens. */
@@ -293,8 +246,7 @@ function reply(worker, message) {
 }
 
 process.on("message", async (message) => {
-  const { id, command, wakes } = message;
-  if (wakes !== undefined) process.send({ id: 0, result: { ns: now() - wakes } });
+  const { id, command } = message;
   if (!Object.hasOwn(commands, command)) return;
   try {
     const result = (await commands[command](message)) ?? {};

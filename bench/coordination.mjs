@@ -6,10 +6,11 @@
 
 import { endRunning, median, start } from "./coordinator.mjs";
 import { time } from "./report.mjs";
+import { waking } from "./waking.mjs";
 
 const PARTICIPANT = new URL("coordination-participant.mjs", import.meta.url);
 const WAITERS = 64;
-const WAKES = 400;
+const WAKES = 1000;
 const TURNS = 150;
 /** Processes that are killed, so many at a time are started before. */
 const KILLS = 100;
@@ -23,7 +24,12 @@ export async function coordinate(run) {
   try {
     const scale = run.quick ? 0.1 : 1;
     const loops = await measureLoops(run);
-    const between = await measureBetween(run, (count) => Math.max(BATCH, Math.round(count * scale)));
+    const between = {};
+    for (const [label, result] of Object.entries(await waking(run))) between[label] = { label, ...result };
+    Object.assign(between, await measureBetween(run, (count) => Math.max(BATCH, Math.round(count * scale))));
+    for (const { label, p50, p99 } of Object.values(between)) {
+      run.say(`${label.padEnd(60)}${time(p50).padStart(10)}  99 % within ${time(p99)}`);
+    }
     await run.workspace.sweep();
     return { loops, between };
   } finally {
@@ -126,57 +132,12 @@ async function measureBetween(run, scaled) {
   const participants = [start("first", PARTICIPANT), start("second", PARTICIPANT)];
   for (const participant of participants) await participant.ask("open", context);
   const results = {
-    woken: await wakesByKeys(participants, scaled(WAKES)),
-    ...(await wakesByOthers(run, participants, scaled(WAKES))),
     joined: await wakes(participants, scaled(WAKES)),
     handover: await turns(participants, scaled(TURNS)),
     killedLoad: await takeOvers(participants[0], context, "load", scaled(KILLS)),
     killedLock: await takeOvers(participants[0], context, "lock", scaled(KILLS)),
   };
   for (const participant of participants) await participant.end();
-  for (const { label, p50, p99 } of Object.values(results)) {
-    run.say(`${label.padEnd(60)}${time(p50).padStart(10)}  99 % within ${time(p99)}`);
-  }
-  return results;
-}
-
-/** From `set` in one process to the resolved `waitFor` in another. */
-async function wakesByKeys([setter, waiter], count) {
-  const times = [];
-  for (let i = 0; i < count; i++) {
-    const message = { on: "shared", name: `key:${i}` };
-    await waiter.ask("awaitKey", message);
-    const { at } = await setter.ask("storeKey", message);
-    times.push((await waiter.ask("awaited", message)).at - at);
-  }
-  return percentiles("set → waitFor in another process", times);
-}
-
-/** The same by what there was before: publish and subscribe of Redis, and messages of node:cluster by way of the primary. */
-async function wakesByOthers(run, [sender, receiver], count) {
-  const results = {};
-  const { redis } = run.workspace.context("coordinate-redis", "1mb").sockets;
-  const label = "publish → subscriber in another process, Redis";
-  try {
-    if (redis === undefined) throw new Error("redis-server is not installed");
-    for (const each of [sender, receiver]) await each.ask("redis", { socket: redis });
-    const times = [];
-    for (let i = 0; i < count; i++) {
-      const message = { name: `message:${i}` };
-      await receiver.ask("awaitMessage", message);
-      const { at } = await sender.ask("publish");
-      times.push((await receiver.ask("awaited", message)).at - at);
-    }
-    results.redis = percentiles(label, times);
-  } catch (error) {
-    run.leave(`${label}: ${reason(error)}`);
-  }
-  const primary = start("node:cluster", PARTICIPANT);
-  await primary.ask("clusterPair");
-  const times = [];
-  for (let i = 0; i < count; i++) times.push((await primary.ask("clusterMessage")).ns);
-  await primary.end();
-  results.cluster = percentiles("a message from worker to worker, node:cluster", times);
   return results;
 }
 
@@ -237,8 +198,9 @@ function reason({ message }) {
   return /ERR_MODULE_NOT_FOUND/.test(message) ? "is not installed" : message.split("\n")[0];
 }
 
+/** Without the first tenth, in which code is compiled. */
 function percentiles(label, times) {
-  const sorted = Float64Array.from(times).sort();
+  const sorted = Float64Array.from(times.slice(times.length / 10)).sort();
   const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
-  return { label, p50: at(0.5), p99: at(0.99), max: sorted.at(-1), samples: sorted.length };
+  return { label, p50: at(0.5), p99: at(0.99), samples: sorted.length };
 }

@@ -257,9 +257,9 @@ function hits({ unit, size, count, seed, traces }) {
 
 function coordinate({ loops, between }) {
   const rows = Object.values(loops).map(({ label, ns }) => [label, time(ns)]);
-  const waits = Object.values(between).map(({ label, p50, p99, max, samples }) => [
+  const waits = Object.values(between).map(({ label, p50, p99, samples }) => [
     label,
-    ...[p50, p99, max].map(time),
+    ...[p50, p99].map(time),
     samples.toLocaleString("en"),
   ]);
   return [
@@ -267,7 +267,7 @@ function coordinate({ loops, between }) {
     "In one process, 1,024 keys with strings of 100 B, all of them near; limits for 1,024 clients, none of which is reached:",
     table(["operation", "time"], rows),
     "Between processes, on a machine that does nothing else meanwhile:",
-    table(["from → to", "median", "99 % within", "longest", "samples"], waits),
+    table(["from → to", "median", "99 % within", "samples"], waits),
   ].join("\n\n");
 }
 

@@ -139,7 +139,10 @@ const micros = (bound, id, share) =>
 const millis = (bound, id, share) =>
   atMost(bound, " ms", between(id, share), { goal: `${share} < ${bound} ms`, scale: 1e6 });
 
-/** The targets of coordination.mjs. */
+/** A label of waking.mjs. */
+const WAITFOR = "set → waitFor in another process";
+
+/** The targets of coordination.mjs and waking.mjs. */
 export const COORDINATION = [
   ["getOrSet, a hit", atMost(100, " ns", moreThan("getOrSet", "get"), { goal: "≤ 100 ns more than get" })],
   ["get ?? await getOrSet, a hit", atMost(1.05, " × get", timesLoop("getThenGetOrSet", "get"))],
@@ -148,7 +151,7 @@ export const COORDINATION = [
   ["a lock that nobody holds, taken and given back", atMost(5, " µs", loopTime("lock"), { scale: 1e3 })],
   ["a lock, handed over between processes", micros(200, "handover", "p50")],
   ["rateLimit, gcra", atMost(1.5, " × increment", timesLoop("gcra", "increment"))],
-  ["set → waitFor in another process", micros(100, "woken", "p50"), millis(5, "woken", "p99")],
+  [WAITFOR, micros(100, WAITFOR, "p50"), millis(5, WAITFOR, "p99")],
   ["a load's end → getOrSet in another process", micros(100, "joined", "p50"), millis(5, "joined", "p99")],
   ["kill -9 of the loading process → another one loads", millis(200, "killedLoad", "p99")],
 ];

@@ -37,7 +37,7 @@ const NEW_LIMIT = 20;
 export async function happen({ port, load, right, scores, screen, seconds, signal }) {
   await until(CLIENT_AT * duration);
   const early = await within(VISIT_LIMIT_S, askEarly(), "no process lets requests wait for a result");
-  screen.event(seconds(), `${early.length} requests ask for a list of similar pages, which no process has yet.`);
+  screen.event(seconds(), `${early.length} requests ask for a list of similar packages, which no process has yet.`);
   const posted = await runClient(port, signal);
   right.set(posted.path, { etag: posted.etag, bytes: posted.bytes });
   const work = `${posted.seconds.toFixed(1)} s of work`;
@@ -74,12 +74,15 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
   /** Requests the result until some requests wait for it in every process; the promises of their answers. */
   async function askEarly() {
     const answers = [];
-    while (living().some(({ name }) => !(waiting.get(name) >= EARLY))) {
+    const counts = () => living().map(({ name }) => waiting.get(name) ?? 0);
+    while (counts().some((count) => count < EARLY)) {
       const answer = send(port, RESULT, { timeoutS: CLIENT_LIMIT_S, signal });
       // It is looked at later.
       answer.catch(() => {});
       answers.push(answer);
-      await sleep(EARLY_PAUSE_MS, undefined, { signal });
+      while (counts().reduce((sum, count) => sum + count) < answers.length) {
+        await sleep(EARLY_PAUSE_MS, undefined, { signal });
+      }
     }
     return answers;
   }
