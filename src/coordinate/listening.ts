@@ -1,7 +1,7 @@
 /** What one wait or watch listens to: keys at whose changes it looks again. */
 
 import type { Engine } from "../engine/engine.ts";
-import type { Waiter, WaitOptions } from "../engine/wakeups.ts";
+import type { WaitOptions, Waiter } from "../engine/wakeups.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 
 /** Milliseconds until a registration is tried again that a frozen participant was in the way of: the first time, and at most. */

@@ -11,16 +11,7 @@
  * that waits delays nobody for longer than that moment.
  */
 
-import {
-  BUSY,
-  CLAIM_PENDING,
-  CLAIM_STEAL,
-  CLAIM_WAIT,
-  CLAIMED,
-  CLAIMS_FULL,
-  STANDS,
-  TAKEN,
-} from "../engine/contract.ts";
+import { BUSY, CLAIM_PENDING, CLAIM_STEAL, CLAIM_WAIT, CLAIMED, CLAIMS_FULL, STANDS, TAKEN } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { busy, closed } from "../errors.ts";
 import { keepAlive, setTimeout, type Timer } from "../system/timers.ts";
