@@ -41,9 +41,9 @@ function start(caches) {
 
   const pool = new Pool(
     (number) => caches.of(number, pool.members.size),
-    (place, { outcome, bytes }, number, isFirst) => {
+    (place, { outcome, by, bytes }, isFirst) => {
       score[outcome]++;
-      if (outcome === "loaded") takenOver(keyOf(place), number);
+      rendered(keyOf(place), by);
       if (isFirst) map.arrived(place, bytes, outcome !== "hit");
     },
   );
@@ -107,8 +107,8 @@ function start(caches) {
     poll();
   }
 
-  /** A worker has rendered a tile; it may be the one that a terminated worker had begun. */
-  function takenOver(key, by) {
+  /** A tile is there; it may be the one that a terminated worker had begun. */
+  function rendered(key, by) {
     if (end?.key !== key || end.by !== undefined) return;
     end.by = by;
     sayEnd();
@@ -117,7 +117,9 @@ function start(caches) {
   function sayEnd() {
     const { number, key, by, ms } = end;
     const busy = key === undefined ? "" : ` while it rendered ${key}`;
-    const work = by === undefined ? "" : ` Worker ${by} has rendered that instead.`;
+    // Browsers let a worker go on for a moment.
+    const whose = by === number ? "It still finished" : `Worker ${by} has rendered`;
+    const work = by === undefined ? "" : ` ${whose} that tile.`;
     const seat = ms === undefined ? "" : ` Its seat was free again after ${Math.round(ms)} ms.`;
     say(`Worker ${number} was terminated${busy}.${seat}${work}`);
   }

@@ -22,7 +22,7 @@ export class Pool {
 
   /**
    * @param cacheFor returns the cache for a worker, and whether it is shared
-   * @param onAnswer called with a tile's place, a worker's answer, the number of this worker, and whether it is the first answer
+   * @param onAnswer called with a tile's place, a worker's answer, and whether it is the first answer
    */
   constructor(cacheFor, onAnswer) {
     this.#cacheFor = cacheFor;
@@ -136,7 +136,7 @@ export class Pool {
     if (member.cache === cache) {
       member.asked.delete(key);
       this.#count(member, answer);
-      this.#onAnswer(place, answer, member.number, this.#wanted.delete(key));
+      this.#onAnswer(place, answer, this.#wanted.delete(key));
     }
     member.wake?.();
   }
