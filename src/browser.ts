@@ -29,8 +29,7 @@ export type {
 } from "./cache/options.ts";
 export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
-export type { WaitForOptions } from "./coordinate/wait.ts";
-export type { WatchOptions } from "./coordinate/watch.ts";
+export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export { createCache };

@@ -6,8 +6,9 @@
 
 import { oneLoader } from "../coordinate/flights.ts";
 import { Locks } from "../coordinate/locks.ts";
-import { type WaitForOptions, waitFor } from "../coordinate/wait.ts";
-import { type WatchOptions, watch, watchTag } from "../coordinate/watch.ts";
+import type { WaitForOptions, WatchOptions } from "../coordinate/options.ts";
+import { waitFor } from "../coordinate/wait.ts";
+import { watch, watchTag } from "../coordinate/watch.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";

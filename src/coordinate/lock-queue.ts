@@ -3,25 +3,41 @@
  * them. A lock is a claim in the shared memory (wasm/src/coordinate/locks.rs), and its token is the fence.
  *
  * In one thread who comes first is served first. Only the first request for a lock tries to claim it; the others stand behind it.
- * When somebody else has the lock, the first request waits for a ring: a release rings those who have found the lock taken. The
- * death of the holder rings nobody, so the first request also tries again from time to time.
  *
- * Between threads nobody queues. Who is awake first gets the lock, with one exception: a thread that releases a lock for which
- * others wait leaves it to them for a moment ({@link Queue.release}). Otherwise it would always be first itself. A frozen thread
- * that waits delays nobody for longer than that moment.
+ * Between threads there is a queue too: a thread that waits for a lock has a second claim in the shared memory, its *sign*. A
+ * release rings the thread with the oldest sign, and leaves the lock to it for a moment. A thread with further requests goes to the
+ * end of the queue when it gets the lock. The order is not strict. A thread that asks at the right moment gets a free lock at
+ * once, and the lock is anybody's again when the thread that was rung does not come in time, because it is frozen. So a frozen
+ * thread that waits delays the others by that moment, once.
+ *
+ * The death of the holder rings nobody, so the first request also tries again from time to time.
  */
 
-import { BUSY, CLAIM_PENDING, CLAIM_STEAL, CLAIM_WAIT, CLAIMED, CLAIMS_FULL, STANDS, TAKEN } from "../engine/contract.ts";
+import {
+  BUSY,
+  CLAIM_PENDING,
+  CLAIM_STEAL,
+  CLAIM_WAIT,
+  CLAIMED,
+  CLAIMS_FULL,
+  RELEASED,
+  RELEASED_PASSED,
+  STANDS,
+  TAKEN,
+} from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { busy, closed } from "../errors.ts";
-import { keepAlive, setTimeout, type Timer } from "../system/timers.ts";
+import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 import { Listening } from "./listening.ts";
 import { writeName } from "./lock-name.ts";
 import { idOf, type Limits, type Scoped } from "./scoped.ts";
 
 /** Milliseconds for which a request waits while there is no room for a claim, before it is refused. */
 const FULL_MS = 1000;
-/** Milliseconds for which a thread leaves a lock that it has released to those who wait: the first time, and at most. */
+/**
+ * Milliseconds for which a thread leaves a lock that it has released to those who wait: the first time, and the last time if each
+ * time nobody has come.
+ */
 const FIRST_YIELD_MS = 1;
 const LAST_YIELD_MS = 16;
 /** Milliseconds for which a lock is held before its holder begins to hear of a theft. Most locks are held for less. */
@@ -48,22 +64,20 @@ export class Held {
   /** Told when it is lost. */
   onLost: ((reason: unknown) => void) | undefined;
   readonly #queue: Queue;
-  readonly #endings: Set<() => void>;
+  readonly #view: Scoped;
   readonly #claim: number;
-  readonly #class: number;
   readonly #onClose = (): void => this.lose(closed());
   #listening: Listening | undefined;
   #over = false;
   #aborter: AbortController | undefined;
 
-  constructor(queue: Queue, { engine, opening }: Scoped, name: string) {
+  constructor(queue: Queue, view: Scoped, name: string) {
     this.name = name;
-    this.fence = engine.claimToken;
-    this.#claim = engine.claimNumber;
-    this.#class = engine.claimClass;
+    this.fence = view.engine.claimToken;
+    this.#claim = view.engine.claimNumber;
     this.#queue = queue;
-    this.#endings = opening.endings;
-    this.#endings.add(this.#onClose);
+    this.#view = view;
+    view.opening.endings.add(this.#onClose);
   }
 
   /** Aborted when the lock is lost. Made when it is asked for, because that takes longer than the lock itself. */
@@ -83,7 +97,7 @@ export class Held {
       return true;
     };
     this.#listening = new Listening(engine, look, { hold: false, probe: false });
-    this.#listening.listen(this.#class);
+    this.#listening.add(() => engine.listen(this.#claim, this.fence));
     look();
   }
 
@@ -101,9 +115,9 @@ export class Held {
   release(): void {
     if (this.#over) return;
     this.#over = true;
-    this.#endings.delete(this.#onClose);
+    this.#view.opening.endings.delete(this.#onClose);
     this.#listening?.release();
-    if (!this.#queue.release(this, this.#claim)) this.lost ??= stolen();
+    if (!this.#queue.release(this, this.#claim, this.#view)) this.lost ??= stolen();
   }
 }
 
@@ -152,7 +166,7 @@ export class Queue {
   wait(request: Request): void {
     if (request.steal) this.#waiting = new Set([request, ...this.#waiting]);
     else this.#waiting.add(request);
-    this.#announce(request);
+    if (this.#sign === undefined) this.#announce(request);
     this.#advance();
   }
 
@@ -164,18 +178,16 @@ export class Queue {
   }
 
   /** Gives a lock back. Returns whether it had not been stolen. */
-  release(held: Held, claim: number): boolean {
-    const { engine } = this.#table;
+  release(held: Held, claim: number, view: Scoped): boolean {
     this.#table.fresh.delete(held);
-    const othersWait = engine.isWaitedFor(claim, held.fence);
-    const stood = engine.stands(claim, held.fence) === STANDS;
-    engine.release(claim, held.fence);
-    if (this.#holder !== held) return stood;
-    this.#holder = undefined;
-    if (othersWait) this.#yield();
-    else this.#advance();
-    this.retire();
-    return stood;
+    const result = this.#table.engine.releaseLock(claim, held.fence);
+    if (this.#holder === held) {
+      this.#holder = undefined;
+      if (result === RELEASED_PASSED && this.#yieldMs <= LAST_YIELD_MS) this.#yield(view, held.name);
+      if (this.#waiting.size > 0) this.#advance();
+      this.retire();
+    }
+    return result === RELEASED || result === RELEASED_PASSED;
   }
 
   /** Forgets the queue when it is not needed. */
@@ -200,48 +212,65 @@ export class Queue {
   }
 
   /**
-   * Leaves the lock to the others for a moment: longer each time, until one of them has had it. Who was woken needs about a tenth
-   * of a millisecond.
+   * Leaves the lock to the thread that was rung for a moment: longer each time that it does not come. It needs about a tenth of a
+   * millisecond. If nobody of this thread wants the lock then, the next one in the queue is rung.
    */
-  #yield(): void {
+  #yield(view: Scoped, name: string): void {
     this.#yielding = setTimeout(() => {
       this.#yielding = undefined;
-      this.#look();
+      if (this.#waiting.size > 0) this.#look();
+      else if (!view.opening.closed && this.#table.engine.passLock(view.writeKey(name)) === 1) this.#yield(view, name);
+      this.retire();
     }, this.#yieldMs);
-    this.#yieldMs = Math.min(2 * this.#yieldMs, LAST_YIELD_MS);
+    this.#yieldMs *= 2;
   }
 
-  /** Tells the other threads that this one waits, for `query`. There may be no room for that. */
+  /** Stands in the queue of the threads, and is listed by `query`. There may be no room for that. */
   #announce({ view, name }: Request): void {
     const { engine } = this.#table;
-    if (this.#sign !== undefined) return;
+    if (view.opening.closed) return;
     const written = view.writeKey(name);
     if (engine.claimLock(written, CLAIM_PENDING, writeName(view, name)) !== CLAIMED) return;
     this.#sign = { claim: engine.claimNumber, token: engine.claimToken };
   }
 
+  /** Leaves the queue of the threads. */
+  #withdraw(): void {
+    if (this.#sign !== undefined) this.#table.engine.releaseLock(this.#sign.claim, this.#sign.token);
+    this.#sign = undefined;
+  }
+
   /** Tries to claim the lock for the first request. */
   #advance(): void {
+    const { engine } = this.#table;
     for (const request of this.#waiting) {
       const { view, name, steal, limits } = request;
       // The cache is being closed, which ends this request too.
       if (view.opening.closed) continue;
-      if (!steal && (this.#holder !== undefined || this.#yielding !== undefined)) return;
-      const { engine } = this.#table;
-      // Before the claim: from then on a ring may come.
+      if (!steal && this.#holder !== undefined) return;
+      // Before the sign and the claim: from then on a ring may come.
       this.#listening ??= new Listening(engine, () => this.#look(), { hold: true, probe: true });
-      const result = this.#claim(view, name, steal ? CLAIM_STEAL | CLAIM_WAIT : CLAIM_WAIT);
+      if (this.#sign === undefined) this.#announce(request);
+      if (!steal && this.#yielding !== undefined) return;
+      // Who has no sign is rung as one of all who wait.
+      const wait = this.#sign === undefined ? CLAIM_WAIT : 0;
+      const result = this.#claim(view, name, steal ? CLAIM_STEAL | wait : wait);
       if (result === BUSY) return;
       if (typeof result !== "number") {
         this.#waiting.delete(request);
         this.#fullSince = undefined;
         this.#listening.release();
         this.#listening = undefined;
+        // To the end of the queue.
+        this.#withdraw();
+        const [next] = this.#waiting;
+        if (next !== undefined) this.#announce(next);
         limits?.lift();
-        return request.grant(result);
+        request.grant(result);
+        return;
       }
+      if (wait !== 0) this.#listening.listen(engine.claimClass);
       if (result !== CLAIMS_FULL) {
-        this.#listening.listen(engine.claimClass);
         this.#fullSince = undefined;
         this.#yieldMs = FIRST_YIELD_MS;
         return;
@@ -257,6 +286,8 @@ export class Queue {
 
   /** After a ring, and now and then. */
   #look(): boolean {
+    clearTimeout(this.#yielding);
+    this.#yielding = undefined;
     this.#advance();
     this.retire();
     // A try may succeed without a ring because the holder has died. So no look counts as one that has helped.
@@ -267,10 +298,7 @@ export class Queue {
   #rest(): void {
     this.#listening?.release();
     this.#listening = undefined;
-    if (this.#sign === undefined) return;
-    const { claim, token } = this.#sign;
-    this.#sign = undefined;
-    this.#table.engine.release(claim, token);
+    this.#withdraw();
   }
 }
 

@@ -311,6 +311,20 @@ export const CLAIM_STEAL = 4;
 /** Only records that this participant waits for the lock, so that it is listed. */
 export const CLAIM_PENDING = 8;
 
+// ---- Results of `release_lock`
+
+/** The lock was not this participant's any more. */
+export const RELEASED_GONE = 0;
+
+/** It is free. */
+export const RELEASED = 1;
+
+/** It is free, and somebody who waits for it was rung. */
+export const RELEASED_PASSED = 2;
+
+/** It had been stolen. */
+export const RELEASED_STOLEN = 3;
+
 // ---- Whether a claim `stands`
 
 /** It was freed, or its owner has left. */

@@ -372,6 +372,16 @@ export class Engine {
     return result;
   }
 
+  /** As {@link #change}, but gives up soon when another participant is in the way: for calls that are repeated later. */
+  #briefly(call: () => number): number {
+    this.#waiting.brief = true;
+    try {
+      return this.#change(call);
+    } finally {
+      this.#waiting.brief = false;
+    }
+  }
+
   /** After a change that somebody waits for: rings them. */
   #ring(): void {
     const x = this.#exports;
@@ -617,15 +627,15 @@ export class Engine {
   }
 
   /**
-   * Claims the lock whose name is the key in {@link key}. Afterwards this participant is registered as by {@link wait}, also when it
-   * has the lock, so that it hears of a theft; only after `TAKEN` without `CLAIM_WAIT`, and `CLAIMS_FULL` likewise, it is not.
+   * Claims the lock whose name is the key in {@link key}. When it is taken and `CLAIM_WAIT` is given, this participant is registered
+   * as by {@link wait}. Gives up soon when another participant is in the way.
    *
    * @param flags a sum of `CLAIM_WAIT`, `CLAIM_STEAL` and `CLAIM_PENDING`
    * @param nameBytes bytes of the name by which {@link claims} lists it, in {@link value}
    * @returns `CLAIMED`, `TAKEN`, `CLAIMS_FULL` or `BUSY`, as {@link claim}
    */
   claimLock(key: number, flags: number, nameBytes: number): number {
-    return this.#change(() => this.#exports.claim_lock(this.#area, key, flags, nameBytes));
+    return this.#briefly(() => this.#exports.claim_lock(this.#area, key, flags, nameBytes));
   }
 
   /** After {@link claim} and {@link claimLock}: the number of the claim, this participant's own or the one that it has met. */
@@ -666,6 +676,27 @@ export class Engine {
   /** Frees a claim of this participant. Returns false when it was not its own any more. */
   release(number: number, token: number): boolean {
     return this.#change(() => this.#exports.release(this.#area, number, token)) === DONE;
+  }
+
+  /** Frees a lock of this participant, or a request for one. Returns `RELEASED_…`. When others wait, rings the first of them. */
+  releaseLock(number: number, token: number): number {
+    return this.#change(() => this.#exports.release_lock(this.#area, number, token));
+  }
+
+  /**
+   * If the lock whose name is the key in {@link key} is free: rings the first who waits for it and has not been rung. For a release
+   * that has rung somebody who did not come. Returns 1 when there was one to ring.
+   */
+  passLock(key: number): number {
+    return this.#briefly(() => this.#exports.pass_lock(this.#area, key));
+  }
+
+  /**
+   * Registers this participant as one that waits for changes of its lock, so that it hears of a theft. Returns the class as
+   * {@link wait}; negative instead of `BUSY`, and when the lock is not its own any more.
+   */
+  listen(number: number, token: number): number {
+    return this.#briefly(() => this.#exports.listen(this.#area, number, token));
   }
 
   /** Renews the lease of a claim until `deadline`. Returns false when the claim is not this participant's any more. */
@@ -737,7 +768,7 @@ export class Engine {
    * @returns the class of the key, from 0 to 63, or -1 instead of `BUSY`. Many keys have the same class.
    */
   wait(key?: number): number {
-    if (key !== undefined) return this.#change(() => this.#exports.wait(this.#area, key));
+    if (key !== undefined) return this.#briefly(() => this.#exports.wait(this.#area, key));
     // Sequentially consistent: pairs with the load of the interest after an invalidation.
     Atomics.or(this.#seatWords, SEAT_INTEREST, 1);
     return 0;

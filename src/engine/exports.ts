@@ -92,6 +92,11 @@ export interface Exports {
    */
   is_waited_for(address: number, number: number, token: number): number;
   /**
+   * Registers this participant as one that waits for changes of its lock: the class as of `wait`, -1 busy, or -2 when the lock is not
+   * its own any more.
+   */
+  listen(address: number, number: number, token: number): number;
+  /**
    * Most bytes of key, tags and value together in one record of a region of `size` bytes; a larger value is written in
    * chunks.
    */
@@ -124,6 +129,11 @@ export interface Exports {
    */
   participants(address: number): number;
   /**
+   * If the lock whose name is the key is free, rings the first who waits for it: 1 when there is one that has not been rung, 0 when
+   * not, or `BUSY`.
+   */
+  pass_lock(address: number, key: number): number;
+  /**
    * As `stands`, for those who wait: a claim is gone, too, when its owner is dead or its lease is over at `now`.
    */
   probe_claim(address: number, number: number, token: number, now: number): number;
@@ -141,6 +151,10 @@ export interface Exports {
    * Frees a claim of this participant: `DONE`, or `UNEXPECTED` when it was not its own any more.
    */
   release(address: number, number: number, token: number): number;
+  /**
+   * Frees a lock of this participant, or a request for one: `RELEASED_…`.
+   */
+  release_lock(address: number, number: number, token: number): number;
   /**
    * Removes the key if its entry is as expected: 1 when a live entry was removed, 0 when there was none or it was not as
    * expected, -1 busy.

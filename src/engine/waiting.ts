@@ -23,6 +23,8 @@ const MAX_TRIES = 1000;
 /** The waiting of one participant. */
 export class Waiting {
   readonly #sleeper = new Int32Array(new SharedArrayBuffer(4));
+  /** Whether a wait ends after {@link MIN_PAUSES}, which takes about two milliseconds. */
+  brief = false;
   #maySleep = true;
   /** When the wait began. */
   #since = 0;
@@ -41,7 +43,7 @@ export class Waiting {
     if (attempt === 0) {
       this.#since = this.#triedSince ?? performance.now();
       if (this.#since !== this.#triedSince) this.#pauses = 0;
-    } else if (attempt >= MIN_PAUSES && performance.now() - this.#since > BUSY_MS) return 0;
+    } else if (attempt >= MIN_PAUSES && (this.brief || performance.now() - this.#since > BUSY_MS)) return 0;
     if (++this.#pauses >= (this.#maySleep ? MAX_SLEEPS : MAX_POLLS)) return 0;
     if (attempt >= SPINNING_PAUSES && this.#maySleep) {
       try {

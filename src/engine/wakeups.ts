@@ -115,7 +115,8 @@ export class Wakeups {
    * ```
    *
    * @param look runs after each ring and at the other looks, never within `register` or a change, and outside of the
-   * asynchronous context of whoever registers it. It returns whether it has found anything new. What it throws becomes an uncaught error, and other waits are not affected.
+   * asynchronous context of whoever registers it. It returns whether it has found anything new. What it throws becomes an uncaught
+   * error, and other waits are not affected.
    */
   register(look: () => boolean, { hold, probe }: WaitOptions): Waiter {
     if (!this.#hears) apart(() => this.#open());
@@ -188,12 +189,13 @@ export class Wakeups {
 
   #ringSelf(): void {
     if (this.#self) return;
-    this.#self = true;
     const task = (): void => {
       this.#self = false;
       this.#heard();
     };
     apart(() => runLater(task));
+    // Last, because the stack may have ended before.
+    this.#self = true;
   }
 
   #open(): void {

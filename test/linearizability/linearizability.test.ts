@@ -45,6 +45,8 @@ const entry = (from: number, to: number, result: number, version: number): Event
   event(from, to, "getEntry", YES, { result, version });
 const swap = (from: number, to: number, expected: number | undefined, outcome: number): Event =>
   event(from, to, "compareAndSet", outcome, { expected, version: 8 });
+const drop = (from: number, to: number, expected: number, outcome: number): Event =>
+  event(from, to, "compareAndDelete", outcome, { expected, version: 8 });
 const add = (from: number, to: number, by: number, result: number | undefined, outcome = DONE): Event =>
   event(from, to, "increment", outcome, { argument: by, expected: 0, result });
 
@@ -84,6 +86,21 @@ describe("histories that an order explains", () => {
       [set(1, 2), event(3, 4, "take", YES, { result: 1 }), did("replace", 5, 6, NO)],
       roomy,
     ],
+    ["a removal of the version that was seen", [set(1, 2), drop(3, 4, 1, YES), missed(5, 6)], roomy],
+    [
+      "a removal refused because the value was replaced",
+      [set(1, 2), set(3, 4), drop(5, 6, 1, NO), got(7, 8, 3)],
+      roomy,
+    ],
+    ["a removal refused because the value was evicted", [set(1, 2), drop(3, 4, 1, NO), missed(5, 6)], tight],
+    ["a removal that was cut off and took effect", [set(1, 2), drop(3, 9, 1, PENDING), missed(10, 11)], roomy],
+    ["a removal that was cut off and did not", [set(1, 2), drop(3, 9, 1, PENDING), got(10, 11, 1)], roomy],
+    [
+      "a removal refused after a writer died while counting",
+      [add(1, 2, 5, 5), add(3, 6, 2, ABSENT, PENDING), drop(7, 8, 5, NO), add(9, 10, 1, 6)],
+      counters,
+    ],
+    ["a removal of many keys, of an absent one too", [did("deleteMany", 1, 2, DONE), missed(3, 4)], roomy],
     ["an update of the stored value", [set(1, 2), event(3, 4, "update", YES, { expected: 1 }), got(5, 6, 3)], roomy],
     ["a touch that keeps the version", [set(1, 2), entry(3, 4, 1, 8), did("touch", 5, 6), entry(7, 8, 1, 8)], roomy],
   ])("the checker accepts %s", (_, history, model) => {
@@ -116,6 +133,15 @@ describe("histories that no order explains", () => {
     ["a value that is evicted, in a roomy cache", [set(1, 2), missed(3, 4)], roomy],
     ["a counter that starts again, in a roomy cache", [add(1, 2, 5, 5), add(3, 4, 2, 2)], counters],
     ["a swap refused without reason", [set(1, 2), swap(3, 4, 1, NO), got(5, 6, 1)], tight],
+    ["a removal refused without reason", [set(1, 2), drop(3, 4, 1, NO), got(5, 6, 1)], tight],
+    ["a removal of a value that had been replaced", [set(1, 2), set(3, 4), drop(5, 6, 1, YES)], tight],
+    ["two removals of the same version", [set(1, 2), drop(3, 6, 1, YES), drop(4, 7, 1, YES)], tight],
+    ["a value that comes back after a removal of its version", [set(1, 2), drop(3, 4, 1, YES), got(5, 6, 1)], tight],
+    [
+      "a value that comes back after a removal of many",
+      [set(1, 2), did("deleteMany", 3, 4, DONE), got(5, 6, 1)],
+      tight,
+    ],
     ["a swap of a value that had been replaced", [set(1, 2), set(3, 4), swap(5, 6, 1, YES)], tight],
     [
       "an update of a value that had been replaced",
@@ -177,6 +203,7 @@ it("the checker accepts that a delete or take which was cut off removed a value 
 /** Random histories: operations that happened one after the other, recorded as if they had overlapped. */
 function random(model: Model): fc.Arbitrary<{ history: Event[]; replaced: [number, number][] }> {
   const names = ["get", "set", "delete", "take", "add", "replace", "compareAndSet", "update", "increment", "touch"];
+  names.push("compareAndDelete", "deleteMany");
   const step = fc.record({
     op: fc.constantFrom(
       ...names.filter((name) => (name === "increment") === (model.counter ?? false) || name === "get"),
@@ -236,6 +263,12 @@ function random(model: Model): fc.Arbitrary<{ history: Event[]; replaced: [numbe
       else if (op === "compareAndSet") {
         add.expected = stale ? seen : state;
         decide(state === add.expected, invoked);
+      } else if (op === "compareAndDelete") {
+        // Nothing to compare with: a version that no entry has.
+        add.expected = (stale ? seen : state) ?? -1;
+        decide(state === add.expected, ABSENT);
+      } else if (op === "deleteMany") {
+        state = ABSENT;
       } else if (op === "update") {
         add.expected = state;
         decide(true, invoked);

@@ -2,6 +2,7 @@
 export const BOARD = ["test/unit/board.test.ts"];
 export const LOCK_FILE = ["test/unit/lock-file.test.ts"];
 export const BELLS = ["test/unit/bells.test.ts"];
+export const WAKING = ["test/coordinate/bells.test.ts"];
 export const FILE = ["test/unit/file.test.ts"];
 export const MAPPINGS = ["test/unit/mappings.test.ts"];
 export const PRIVATE_FILE = ["test/unit/private-file.test.ts"];

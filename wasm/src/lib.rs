@@ -33,7 +33,7 @@ mod participant;
 mod sync;
 
 pub use coordinate::claims::{Claim, Stands};
-pub use coordinate::locks::{Claimed, FRESH, Listed, PENDING, STEAL, WAIT};
+pub use coordinate::locks::{Claimed, FRESH, Listed, PENDING, Released, STEAL, WAIT};
 #[cfg(feature = "faults")]
 pub use entries::audit::Audited;
 pub use entries::change::NUMBER;

@@ -1,4 +1,4 @@
-import { BELLS, PLACES } from "../files.mjs";
+import { BELLS, PLACES, WAKING } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -164,6 +164,17 @@ export default [
     filter: "of earlier boots too",
   },
 
+  {
+    name: "a-socket-at-the-end-of-the-stack",
+    breaks: "resources",
+    what: "where the stack ends, a FIFO is opened that nobody closes",
+    file: "src/bells/fifo.ts",
+    find: "    Math.max(...STACK_ROOM);\n",
+    replace: "    Math.max(...STACK_ROOM.slice(0, 1));\n",
+    first: BELLS,
+    filter: "near the end of the stack",
+  },
+
   // ---- between threads
   {
     name: "a-ring-before-listening",
@@ -244,7 +255,7 @@ export default [
     what: "a change runs the looks of its own thread before it returns",
     file: "src/engine/wakeups.ts",
     find: "    apart(() => runLater(task));",
-    replace: "    apart(() => (this.#self ? task() : runLater(task)));",
+    replace: "    apart(() => (this.#closed ? runLater(task) : task()));",
     first: BELLS,
     filter: "rung in a later task",
   },
@@ -338,5 +349,57 @@ export default [
     replace: ".AsyncLocalStorage.snapshot.length === 77 ? (run) => run() : (run) => run();",
     first: BELLS,
     filter: "asynchronous context",
+  },
+
+  // ---- the engine's part
+  {
+    name: "the-next-owner-hears-the-dead",
+    breaks: "resources",
+    what: "the FIFO of a dead thread stays when another one takes the seat",
+    file: "src/engine/engine.ts",
+    find: "    region.bell.bury(this.seat);\n",
+    replace: "",
+    first: WAKING,
+    filter: "the next owner of the seat removes",
+  },
+  {
+    name: "the-reaped-are-not-buried",
+    breaks: "resources",
+    what: "the FIFO of a dead thread stays when its seat is reaped",
+    file: "src/engine/engine.ts",
+    find: "          bell.bury(seat);\n",
+    replace: "          (() => bell)();\n",
+    first: WAKING,
+    filter: "once a ring has missed them",
+  },
+  {
+    name: "nobody-looks-for-the-dead",
+    breaks: "resources",
+    what: "a ring that nobody hears changes nothing",
+    file: "src/engine/engine.ts",
+    find: "      this.usage();\n",
+    replace: "",
+    first: WAKING,
+    filter: "once a ring has missed them",
+  },
+  {
+    name: "closing-leaves-the-bell",
+    breaks: "resources",
+    what: "a cache that is closed leaves its FIFO",
+    file: "src/engine/engine.ts",
+    find: "    this.wakeups.close();\n",
+    replace: "",
+    first: WAKING,
+    filter: "are still woken, and leave nothing",
+  },
+  {
+    name: "changes-ring-nobody",
+    breaks: "no wake-up is lost",
+    what: "only the slow look tells of a change",
+    file: "src/engine/engine.ts",
+    find: "if (!this.wakeups.ring(seat)) this.#mourning",
+    replace: "if (seat < 0 && !this.wakeups.ring(seat)) this.#mourning",
+    first: WAKING,
+    filter: "never by the slow look",
   },
 ];

@@ -233,6 +233,16 @@ contract! {
         /// Only records that this participant waits for the lock, so that it is listed.
         CLAIM_PENDING: u32 = locks::PENDING;
     }
+    "Results of `release_lock`" {
+        /// The lock was not this participant's any more.
+        RELEASED_GONE: i32 = locks::Released::Gone as i32;
+        /// It is free.
+        RELEASED: i32 = locks::Released::Free as i32;
+        /// It is free, and somebody who waits for it was rung.
+        RELEASED_PASSED: i32 = locks::Released::Passed as i32;
+        /// It had been stolen.
+        RELEASED_STOLEN: i32 = locks::Released::Stolen as i32;
+    }
     "Whether a claim `stands`" {
         /// It was freed, or its owner has left.
         GONE: u32 = claims::Stands::Gone as u32;

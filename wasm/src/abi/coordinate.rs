@@ -64,6 +64,31 @@ pub fn release(address: u32, number: u32, token: f64) -> i32 {
     with_ring(call.me, !released as i32)
 }
 
+/// Frees a lock of this participant, or a request for one: `RELEASED_…`.
+#[wasm_bindgen]
+pub fn release_lock(address: u32, number: u32, token: f64) -> i32 {
+    let call = call(address);
+    let released = call.me.release_lock(number, token as u64);
+    with_ring(call.me, released as i32)
+}
+
+/// If the lock whose name is the key is free, rings the first who waits for it: 1 when there is one that has not been rung, 0 when
+/// not, or `BUSY`.
+#[wasm_bindgen]
+pub fn pass_lock(address: u32, key: u32) -> i32 {
+    let call = call(address);
+    let passed = call.me.pass_lock(&call.key(key)).map_or(BUSY, i32::from);
+    with_ring(call.me, passed)
+}
+
+/// Registers this participant as one that waits for changes of its lock: the class as of `wait`, -1 busy, or -2 when the lock is not
+/// its own any more.
+#[wasm_bindgen]
+pub fn listen(address: u32, number: u32, token: f64) -> i32 {
+    let call = call(address);
+    call.me.listen(number, token as u64).map_or(-1, |class| class.map_or(-2, |class| class as i32))
+}
+
 /// Renews the lease of a claim until `deadline`. False when the claim is not this participant's any more.
 #[wasm_bindgen]
 pub fn extend(address: u32, number: u32, token: f64, deadline: f64) -> bool {

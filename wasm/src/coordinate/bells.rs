@@ -70,14 +70,17 @@ impl<H: Host> Participant<H> {
         }
     }
 
-    fn ring_seat(&self, seat: u32) {
+    /// Rings a seat. False when it is being rung already, and has not looked since.
+    pub(crate) fn ring_seat(&self, seat: u32) -> bool {
         // Sequentially consistent: pairs with the store of 0 by the receiver, which then looks at its keys. When this finds 1, that
         // store comes later, and so the receiver's look sees the change.
-        if self.ringing_of(seat).fetch_max(1, SeqCst) == 0 {
+        let first = self.ringing_of(seat).fetch_max(1, SeqCst) == 0;
+        if first {
             let word = &self.bells[seat as usize / 64];
             word.set(word.get() | 1 << (seat % 64));
             self.has_bells.set(true);
         }
+        first
     }
 
     /// Takes a seat from the list of those whose bells the caller has to ring.

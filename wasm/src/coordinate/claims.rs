@@ -135,7 +135,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// The claims of a bucket that are not void. Frees the others on the way.
-    fn living(&self, bucket: u32) -> impl Iterator<Item = (u32, Owner)> {
+    pub(crate) fn living(&self, bucket: u32) -> impl Iterator<Item = (u32, Owner)> {
         self.claims_of(bucket).filter_map(move |number| {
             let owner = self.claim_owner(number);
             if self.is_void(owner) {
@@ -146,7 +146,7 @@ impl<H: Host> Participant<H> {
         })
     }
 
-    fn describe(&self, number: u32, owner: Owner, token: Token, hash: u64) -> Claim {
+    pub(crate) fn describe(&self, number: u32, owner: Owner, token: Token, hash: u64) -> Claim {
         Claim {
             number,
             token: token.token(),

@@ -1,14 +1,20 @@
 //! Locks with names. A lock is a claim of its name: the name is hashed in a domain of its own, so it never meets a key. A lock has no
 //! lease. It ends when its owner frees it or dies, or when it is stolen.
+//!
+//! A participant that waits for a lock makes a second claim, its *request*, which is PENDING. Tokens grow, so the requests for a lock
+//! form a queue. Who releases the lock rings the first of the queue, and nobody else. A lock is never handed over: it is free, and
+//! who was rung claims it. So a participant that is frozen or dead never owns what it does not know of, and anybody may take the
+//! lock that it leaves lying. One that was rung and has not looked since is passed over the next time.
 
+use crate::coordinate::bells::class_of;
 use crate::coordinate::claims::{Claim, Making};
 use crate::format::claim::{ClaimState, Owner, Token};
 use crate::format::hash::{LOCK, hash};
-use crate::format::layout::{CLAIM_NAME, CLAIM_NAME_BYTES, MAX_CLAIM_NAME, SEAT_THREAD, WORD};
+use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD, WORD};
 use crate::index::key::Key;
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
-use crate::sync::{Acquire, Relaxed, fence};
+use crate::sync::{Acquire, fence};
 
 /// Flag of a claim: a live entry of the key is no reason against it.
 pub const FRESH: u32 = 1;
@@ -32,6 +38,20 @@ pub enum Claimed {
     Full,
 }
 
+/// The answer of [`Participant::release_lock`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Released {
+    /// The claim was not this participant's any more.
+    Gone = 0,
+    /// It is free.
+    Free = 1,
+    /// It is free, and somebody who waits for it was rung, now or before.
+    Passed = 2,
+    /// It had been stolen.
+    Stolen = 3,
+}
+
 /// A lock, or a request for one, as [`Participant::next_lock`] lists it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listed {
@@ -48,8 +68,8 @@ pub struct Listed {
 impl<H: Host> Participant<H> {
     /// Claims the lock with this name. The name is given as a key, and with the bytes by which it is listed.
     ///
-    /// This participant is registered as one that waits in the bucket of the name, also when it gets the lock: so it hears of a
-    /// theft.
+    /// When the lock is taken and WAIT is given, this participant is registered as one that waits in the bucket of the name. A
+    /// holder registers by `listen`, so that it hears of a theft.
     pub fn claim_lock(&self, name: &Key, flags: u32, listed: &[u8]) -> Result<Claimed, Busy> {
         let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
         let mut held = self.lock(hash)?;
@@ -73,7 +93,7 @@ impl<H: Host> Participant<H> {
                 }
             }
         };
-        if flags & WAIT != 0 || matches!(result, Claimed::Claimed(_)) {
+        if flags & WAIT != 0 && !matches!(result, Claimed::Claimed(_)) {
             self.register(&mut held);
         }
         self.unlock(held);
@@ -88,6 +108,89 @@ impl<H: Host> Participant<H> {
         }
         let made = self.make(held, &Making { state: ClaimState::Pending, ..making });
         made.map_or(Claimed::Full, Claimed::Claimed)
+    }
+
+    /// Frees a lock of this participant, or a request for one. When others wait for the lock, rings the first of them.
+    pub fn release_lock(&self, number: u32, token: u64) -> Released {
+        if !self.is_own_claim(number, token) {
+            return Released::Gone;
+        }
+        let hash = self.hash_of_claim(number);
+        let was_lock = self.claim_owner(number).is(ClaimState::Locked);
+        let Ok(mut held) = self.lock(hash) else {
+            // As in `release`.
+            let stolen = self.claim_token(number).has(Token::OVERTAKEN);
+            self.free_own(number);
+            self.ring_all();
+            return if stolen { Released::Stolen } else { Released::Passed };
+        };
+        let flags = self.claim_token(number);
+        self.free_own(number);
+        let released = if flags.has(Token::OVERTAKEN) {
+            Released::Stolen
+        } else if was_lock && self.pass(&mut held, hash, flags.has(Token::WAITED)).is_some() {
+            Released::Passed
+        } else {
+            Released::Free
+        };
+        self.unlock(held);
+        released
+    }
+
+    /// If the lock with this name is free: rings the first who waits for it and has not been rung, as a release does. Returns
+    /// whether somebody was rung.
+    pub fn pass_lock(&self, name: &Key) -> Result<bool, Busy> {
+        let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
+        let mut held = self.lock(hash)?;
+        let is_free = self.find_claim(hash, ClaimState::Locked).is_none();
+        let passed = is_free && self.pass(&mut held, hash, false) == Some(true);
+        self.unlock(held);
+        Ok(passed)
+    }
+
+    /// Rings the first in the queue for a free lock, or else the next one that has looked since it was rung. Returns whether
+    /// somebody was rung; `None` when nobody waits, or this participant is the first itself.
+    fn pass(&self, held: &mut Held, hash: u64, waited: bool) -> Option<bool> {
+        let mut last = 0;
+        while let Some(request) = self.next_request(self.bucket_of(held), hash, last) {
+            if request.seat == self.seat {
+                break;
+            }
+            if !self.reap_if_dead(request.seat) {
+                last = request.token;
+                if self.ring_seat(request.seat) {
+                    return Some(true);
+                }
+            }
+        }
+        if last == 0 && waited {
+            // Somebody has waited for whose request there was no room.
+            self.ring(held);
+            return Some(true);
+        }
+        (last != 0).then_some(false)
+    }
+
+    /// The first request in the queue for a lock behind the one with the token `last`.
+    fn next_request(&self, bucket: u32, hash: u64, last: u64) -> Option<Claim> {
+        let requests = self.living(bucket).filter_map(|(number, owner)| {
+            let is_request = owner.is(ClaimState::Pending) && self.hash_of_claim(number) == hash;
+            is_request.then(|| self.describe(number, owner, self.claim_token(number), hash))
+        });
+        requests.filter(|request| request.token > last).min_by_key(|request| request.token)
+    }
+
+    /// Registers this participant, which holds a lock or has a request for it, as one that waits for changes of it. Returns the
+    /// class as `wait` does; `None` when the claim is not its own any more.
+    pub fn listen(&self, number: u32, token: u64) -> Result<Option<u32>, Busy> {
+        if !self.is_own_claim(number, token) {
+            return Ok(None);
+        }
+        let mut held = self.lock(self.hash_of_claim(number))?;
+        self.register(&mut held);
+        let class = class_of(self.bucket_of(&held));
+        self.unlock(held);
+        Ok(Some(class))
     }
 
     /// The next lock or request of a living participant whose number is `cursor` or higher. Copies the first bytes of its name.

@@ -1,5 +1,7 @@
 //! Claims, locks, waits and bells: each rule alone. `claim_models.rs` shows them under deaths and in every order.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cache_machine_core::{Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT};
 
 use crate::harness::*;
@@ -441,7 +443,7 @@ fn the_holder_of_a_lock_hears_of_a_theft_and_who_waits_for_it_of_its_release() {
 #[test]
 fn a_frozen_holder_of_the_bucket_s_lock_does_not_keep_a_claim_from_being_freed() {
     let world = World::new(MODEL_SIZE);
-    world.patience.store(3, std::sync::atomic::Ordering::SeqCst);
+    world.patience.store(3, Ordering::SeqCst);
     let (me, waiter) = (Cache::join(&world), Cache::join(&world));
     let claim = made(me.claim(b"key", 0, LATER, 0.0));
     assert!(is_taken(waiter.claim(b"key", WAIT, LATER, 0.0)));
@@ -459,4 +461,100 @@ fn a_frozen_holder_of_the_bucket_s_lock_does_not_keep_a_claim_from_being_freed()
     assert!(me.me.release(claim.number, claim.token));
     assert_eq!(me.bells(), [waiter.me.seat]);
     assert_eq!(waiter.me.stands(claim.number, claim.token), Stands::Gone);
+}
+
+/// What a lock is for: a counter that is not atomic, and threads that add to it.
+#[test]
+fn a_counter_that_threads_guard_with_a_lock_is_exact() {
+    let _watchdog = Watchdog::new("a_counter_that_threads_guard_with_a_lock_is_exact", 120);
+    let world = World::new(MIB);
+    let counter = AtomicU64::new(0);
+    let sections = scaled(20_000);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let cache = Cache::join(&world);
+                let mut done = 0;
+                while done < sections {
+                    let Ok(Claimed::Claimed(lock)) = cache.claim_lock(b"lock", 0) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    // Not one access: two sections at the same time would lose an addition.
+                    let was = counter.load(Ordering::Relaxed);
+                    std::hint::spin_loop();
+                    counter.store(was + 1, Ordering::Relaxed);
+                    assert!(cache.me.release(lock.number, lock.token));
+                    done += 1;
+                }
+                cache.leave();
+            });
+        }
+    });
+    assert_eq!(counter.into_inner(), 4 * sections);
+}
+
+/// Threads that load, change and clear a few keys: a value that is there was not loaded before a change of its key.
+#[test]
+fn threads_that_load_and_change_leave_no_value_that_was_overtaken() {
+    let _watchdog = Watchdog::new("threads_that_load_and_change", 120);
+    let world = World::new(MIB);
+    // The source: who loads a key reads its number, who changes the key raises the number first and then deletes the key.
+    let source: Vec<_> = (0..4).map(|_| AtomicU64::new(0)).collect();
+    let rounds = scaled(30_000);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (world, source) = (&world, &source);
+            scope.spawn(move || {
+                let mut cache = Cache::join(world);
+                let mut random = Random::new(thread);
+                for _ in 0..rounds {
+                    let i = random.below(4) as usize;
+                    let key = [b'k', i as u8];
+                    let tag: &[&str] = &[["t0", "t1", "t2", "t3"][i]];
+                    let before = source[i].load(Ordering::SeqCst);
+                    match random.below(16) {
+                        0 => {
+                            source[i].fetch_add(1, Ordering::SeqCst);
+                            while cache.remove(&key, Expect::Anything).is_err() {}
+                        }
+                        1 => {
+                            source[i].fetch_add(1, Ordering::SeqCst);
+                            cache.invalidate(tag);
+                        }
+                        2 if random.chance(8) => {
+                            source[i].fetch_add(1, Ordering::SeqCst);
+                            cache.me.clear();
+                        }
+                        _ => match cache.get(&key) {
+                            // Loaded after every change that was over when this thread looked at the source.
+                            Some(got) => {
+                                let number = u64::from_le_bytes(got.value[..].try_into().unwrap());
+                                // Changes that have raised the number and not yet deleted the key: one for each other thread.
+                                assert!(number + 3 >= before, "{number} is there, the source was at {before}");
+                            }
+                            None => {
+                                if let Ok(Claimed::Claimed(claim)) = cache.claim(&key, 0, LATER, 0.0) {
+                                    let number = source[i].load(Ordering::SeqCst);
+                                    let expect = Expect::Claim(claim.number, claim.token);
+                                    let with = With { tags: tag, expect, ..PLAIN };
+                                    if cache.store(&key, &number.to_le_bytes(), &with).is_err() {
+                                        cache.me.release(claim.number, claim.token);
+                                    }
+                                }
+                            }
+                        },
+                    }
+                }
+                cache.leave();
+            });
+        }
+    });
+    let mut cache = Cache::join(&world);
+    for (i, number) in source.iter().enumerate() {
+        if let Some(got) = cache.get(&[b'k', i as u8]) {
+            assert_eq!(u64::from_le_bytes(got.value[..].try_into().unwrap()), number.load(Ordering::SeqCst));
+        }
+    }
+    cache.check();
 }

@@ -4,6 +4,7 @@
 #![cfg(feature = "faults")]
 
 mod acts;
+mod claim_models;
 mod coordinate;
 mod crash;
 mod frozen;
