@@ -3,7 +3,8 @@
  * each call, also when the value is there. So the check is written to be fast: most calls have one or two options.
  */
 
-import type { Loading, OutcomeKind } from "../coordinate/flights.ts";
+import type { Loading, OutcomeKind } from "../coordinate/loading.ts";
+import { checkSignal } from "../coordinate/scoped.ts";
 import { checkOptions, refuseUnknown } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import type { Entry, Key } from "./types.ts";
@@ -116,21 +117,27 @@ export interface LoadManyContext {
 /** What the loader of {@link Cache.getOrSetMany} returns: values in the order of the keys, or by key. */
 export type LoadedMany<T, K extends Key = string> = readonly (T | undefined)[] | ReadonlyMap<K, T | undefined>;
 
-/** The options of a call without options. */
-export const PLAIN: Loading = {
-  ttl: undefined,
-  tags: undefined,
-  grace: 0,
-  graceWait: 0,
-  graceBackoff: 10_000,
-  refreshAhead: 0,
-  timeout: Infinity,
-  lease: 30_000,
-  jitter: 0,
-  fresh: false,
-  signal: undefined,
-  onOutcome: undefined,
-};
+type Mutable<T> = { -readonly [P in keyof T]: T[P] };
+
+/** The options of a call without options. A literal, because to spread another object takes longer. */
+function plain(): Mutable<Loading> {
+  return {
+    ttl: undefined,
+    tags: undefined,
+    grace: 0,
+    graceWait: 0,
+    graceBackoff: 10_000,
+    refreshAhead: 0,
+    timeout: Infinity,
+    lease: 30_000,
+    jitter: 0,
+    fresh: false,
+    signal: undefined,
+    onOutcome: undefined,
+  };
+}
+
+const PLAIN: Loading = plain();
 
 const NAMES = Object.keys(PLAIN) as (keyof LoadOptions)[];
 
@@ -142,75 +149,70 @@ const NAMES = Object.keys(PLAIN) as (keyof LoadOptions)[];
 export function checkLoad(options: LoadOptions<any, any> | undefined): Loading {
   if (options === undefined) return PLAIN;
   if (typeof options !== "object" || options === null) checkOptions(options, NAMES);
-  const checked = { ...PLAIN } as Record<string, unknown>;
+  const checked = plain();
   for (const name in options) {
-    const value: unknown = options[name as keyof LoadOptions];
-    if (value === undefined && Object.hasOwn(PLAIN, name)) continue;
-    switch (name) {
+    const value: any = options[name as keyof LoadOptions];
+    switch (value === undefined && Object.hasOwn(PLAIN, name) ? undefined : name) {
+      case undefined:
+        break;
       case "ttl":
         if (typeof value !== "function") checkNumber(name, value, -Infinity, Infinity);
+        checked.ttl = value;
         break;
       case "tags":
-        if (typeof value !== "function") {
-          checkTags(value);
-          checked.tags = [...(value as string[])];
-          continue;
-        }
+        checked.tags = typeof value === "function" ? value : checkTags(value);
         break;
       case "grace":
+        checked.grace = checkNumber(name, value, 0, Infinity);
+        break;
       case "graceWait":
+        checked.graceWait = checkNumber(name, value, 0, Infinity);
+        break;
       case "graceBackoff":
+        checked.graceBackoff = checkNumber(name, value, 0, Infinity);
+        break;
       case "timeout":
-        checkNumber(name, value, 0, Infinity);
+        checked.timeout = checkNumber(name, value, 0, Infinity);
         break;
       case "lease":
-        checkNumber(name, value, 1, Infinity);
+        checked.lease = checkNumber(name, value, 1, Infinity);
         break;
       case "refreshAhead":
+        checked.refreshAhead = checkNumber(name, value, 0, 1);
+        break;
       case "jitter":
-        checkNumber(name, value, 0, 1);
+        checked.jitter = checkNumber(name, value, 0, 1);
         break;
       case "fresh":
         if (typeof value !== "boolean") throw new TypeError("fresh: must be a boolean");
+        checked.fresh = value;
         break;
       case "signal":
-        checkSignal(value);
+        checked.signal = checkSignal(value);
         break;
       case "onOutcome":
         if (typeof value !== "function") throw new TypeError(`onOutcome: must be a function, not ${describe(value)}`);
+        checked.onOutcome = value;
         break;
       default:
         refuseUnknown(options, name, NAMES);
-        continue;
     }
-    checked[name] = value;
   }
-  return checked as unknown as Loading;
+  return checked;
 }
 
-function checkNumber(name: string, value: unknown, least: number, most: number): void {
+function checkNumber(name: string, value: unknown, least: number, most: number): number {
   if (typeof value !== "number") throw new TypeError(`${name}: must be a number, not ${describe(value)}`);
+  if (value >= least && value <= most) return value;
   if (Number.isNaN(value)) throw new TypeError(`${name}: must be a number, not NaN`);
-  if (value < least || value > most) {
-    throw new RangeError(
-      `${name}: must be ${most === Infinity ? `at least ${least}` : `from ${least} to ${most}`}, not ${value}`,
-    );
-  }
+  const range = most === Infinity ? `at least ${least}` : `from ${least} to ${most}`;
+  throw new RangeError(`${name}: must be ${range}, not ${value}`);
 }
 
-/** The engine's limits of tags are checked when they are written: see values/tags.ts. */
-function checkTags(tags: unknown): void {
-  if (!Array.isArray(tags) || tags.some((tag) => typeof tag !== "string")) {
-    throw new TypeError("tags: must be an array of strings, or a function that returns one");
-  }
-}
-
-/** Signals of other realms are signals, too. */
-function checkSignal(signal: unknown): void {
-  const { aborted, addEventListener } = (signal ?? {}) as Partial<AbortSignal>;
-  if (typeof aborted !== "boolean" || typeof addEventListener !== "function") {
-    throw new TypeError("signal: must be an AbortSignal");
-  }
+/** Returns a copy. The engine's limits of tags are checked when they are written: see values/tags.ts. */
+function checkTags(tags: unknown): string[] {
+  if (Array.isArray(tags) && tags.every((tag) => typeof tag === "string")) return [...tags];
+  throw new TypeError("tags: must be an array of strings, or a function that returns one");
 }
 
 /** Checks that a loader is a function. */

@@ -10,7 +10,8 @@
  */
 
 import { Batch } from "../coordinate/batch.ts";
-import type { Flights, Found, Load, Loading, Storing as LoadStoring, LoadView } from "../coordinate/flights.ts";
+import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
+import type { Found, Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
 import { HIDDEN } from "../coordinate/outcomes.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
 import {

@@ -6,8 +6,9 @@
 
 import { runLater } from "../system/timers.ts";
 import { describe } from "../values/describe.ts";
-import { type AnyKey, type Flight, type Load, loaderOf } from "./flights.ts";
+import { type Flight, type Load, loaderOf } from "./flights.ts";
 import { runLoader } from "./nesting.ts";
+import type { AnyKey } from "./scoped.ts";
 
 /** What a loader of many keys is told, and what it may say. */
 export class BatchContext {

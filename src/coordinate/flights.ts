@@ -38,8 +38,8 @@ import type { Engine } from "../engine/engine.ts";
 import type { Waiter } from "../engine/wakeups.ts";
 import { busy, CacheError, closed, loadFailed, timedOut } from "../errors.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
-import type { Scope } from "../values/scope.ts";
 import { machineTime } from "./clock.ts";
+import type { Found, Loading, OutcomeKind, Storing } from "./loading.ts";
 import {
   contextOfCall,
   dependsOn,
@@ -51,56 +51,12 @@ import {
   type Waiting,
 } from "./nesting.ts";
 import type { Outcome, Outcomes, Start } from "./outcomes.ts";
-
-/** A key, as `Key` of src/cache/types.ts. */
-export type AnyKey = string | Uint8Array;
-
-/** An entry, and whether it has expired and is within its grace. */
-export interface Found {
-  value: unknown;
-  /** 0 for a value that was not stored. */
-  version: number;
-  expiresAt: number;
-  tags: string[];
-  stale: boolean;
-}
-
-/** How a loaded value is stored. */
-export interface Storing {
-  /** When the entry expires, by the clock of the cache. */
-  readonly expiresAt: number;
-  /** Milliseconds after that in which the value may still be used. */
-  readonly grace: number;
-  readonly tags: readonly string[] | undefined;
-}
-
-/** The options of a call, checked. Times in milliseconds. */
-export interface Loading {
-  readonly ttl: number | ((value: any, key: any) => number | undefined) | undefined;
-  readonly tags: readonly string[] | ((value: any, key: any) => readonly string[] | undefined) | undefined;
-  readonly grace: number;
-  readonly graceWait: number;
-  readonly graceBackoff: number;
-  readonly refreshAhead: number;
-  readonly timeout: number;
-  readonly lease: number;
-  readonly jitter: number;
-  readonly fresh: boolean;
-  readonly signal: AbortSignal | undefined;
-  readonly onOutcome: ((outcome: OutcomeKind, entry: any, key: any) => void) | undefined;
-}
-
-/** What came of a call. */
-export type OutcomeKind = "hit" | "stale" | "loaded" | "joined";
+import { type AnyKey, copyOfKey, idOf, LONGEST_TIMER, type Scoped, shown, whenAborted } from "./scoped.ts";
 
 /** What is needed of a cache: the view of one scope. */
-export interface LoadView {
-  readonly engine: Engine;
-  readonly scope: Scope;
+export interface LoadView extends Scoped {
   /** Whether readers share one frozen object. */
   readonly sharesObjects: boolean;
-  /** The time of the cache's clock. */
-  now(): number;
   /** Milliseconds that a value lives by default. */
   readonly ttl: number;
   /** Writes a key that is to be stored to the area. @throws {CacheError} `ERR_CLOSED`, `ERR_TOO_LARGE`. */
@@ -128,8 +84,6 @@ const FULL_AGAIN_MS = 20;
 const SHORT_LIVED_MS = 1000;
 /** How often a claim may find a value that nobody can read here, before the value is replaced. */
 const UNREADABLE = 16;
-/** The longest time that a timer can measure, in milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** The flights of this thread that run a loader, by the token of their claim. */
 const loading: WeakMap<Engine, Map<number, Flight>> = new WeakMap();
@@ -151,12 +105,6 @@ function startOf({ sequence, clearEpoch }: Engine): Start {
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && typeof (value as PromiseLike<unknown>).then === "function";
-}
-
-/** Tells apart the keys of all scopes of a cache. The id of a scope says where it ends. */
-export function idOf({ scope }: LoadView, key: AnyKey): string {
-  if (typeof key === "string") return `${scope.id}\0t${key}`;
-  return `${scope.id}\0b${String.fromCharCode(...key.subarray(0, 8192))}`;
 }
 
 // ---- calls
@@ -182,7 +130,7 @@ export class Call {
   #over = false;
   #limited = false;
   #timers: Timer[] = [];
-  readonly #onAbort = (): void => this.#giveUp(this.options.signal?.reason);
+  #forgetSignal: (() => void) | undefined;
 
   constructor(
     view: LoadView,
@@ -193,8 +141,7 @@ export class Call {
     reject: (error: unknown) => void,
   ) {
     this.view = view;
-    // The caller may use its bytes for something else.
-    this.key = typeof key === "string" ? key : new Uint8Array(key);
+    this.key = copyOfKey(key);
     this.id = idOf(view, key);
     this.load = load;
     this.options = options;
@@ -232,9 +179,10 @@ export class Call {
   limit(): void {
     if (this.#over || this.#limited) return;
     this.#limited = true;
-    this.context = contextOfCall();
+    // Its loader may run later, in the task of a timer or of somebody else.
+    if (this.flight?.isRunning(this) === false) this.context = contextOfCall();
     const { timeout, graceWait, signal } = this.options;
-    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    this.#forgetSignal = signal && whenAborted(signal, () => this.#giveUp(signal.reason));
     if (this.mayBeStale && graceWait < timeout) this.#after(graceWait, () => this.giveOld());
     this.#after(timeout, () => this.giveOld() || this.fail(timedOut("the value", timeout)));
   }
@@ -261,7 +209,7 @@ export class Call {
     if (this.#over) return false;
     this.#over = true;
     for (const timer of this.#timers) clearTimeout(timer);
-    this.options.signal?.removeEventListener("abort", this.#onAbort);
+    this.#forgetSignal?.();
     this.leave();
     return true;
   }
@@ -391,6 +339,11 @@ export class Flight implements Waiting {
       if (this.aborted) this.#controller.abort(this.#reason);
     }
     return this.#controller.signal;
+  }
+
+  /** Whether the loader of this call runs already. */
+  isRunning(call: Call): boolean {
+    return this.#state === "loading" && this.#first === call;
   }
 
   /** Whether a call that comes now may have the result of this flight. */
@@ -734,9 +687,8 @@ function copierOf(view: LoadView, value: unknown): () => unknown {
 }
 
 function nested({ key }: Call): Error {
-  const name = typeof key === "string" ? JSON.stringify(key.slice(0, 100)) : "of bytes";
   return new Error(
-    `key: the loader of the key ${name} waits for this key itself, directly or by way of other loaders, and so for ever. ` +
+    `key: the loader of the key ${shown(key)} waits for this key itself, directly or by way of other loaders, and so for ever. ` +
       "Load what both need under a key of its own.",
   );
 }

@@ -35,7 +35,8 @@ interface Storage {
   disable(): void;
 }
 interface AsyncHooks {
-  AsyncLocalStorage: { new (): Storage; snapshot?(): <T>(body: () => T) => T };
+  AsyncLocalStorage: new () => Storage;
+  AsyncResource: new (type: string) => { runInAsyncScope<T>(body: () => T): T };
 }
 
 let hooks: AsyncHooks | undefined;
@@ -77,7 +78,9 @@ export function loaderOfCall(): Loader | undefined {
 /** A function that runs others in the asynchronous context of this call; `undefined` where there is none. */
 export function contextOfCall(): (<T>(body: () => T) => T) | undefined {
   hooks ??= globalThis.process?.getBuiltinModule?.("node:async_hooks") as AsyncHooks | undefined;
-  return hooks?.AsyncLocalStorage.snapshot?.();
+  // Not `AsyncLocalStorage.snapshot`, which takes 30 µs in Node.js 20.
+  const resource = hooks && new hooks.AsyncResource("cache-machine load");
+  return resource && ((body) => resource.runInAsyncScope(body));
 }
 
 /** Whether a loader, or one around it that waits for it, loads this key already. */

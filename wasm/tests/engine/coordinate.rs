@@ -153,8 +153,10 @@ fn a_value_loaded_before_a_clear_or_an_invalidation_of_its_tags_is_not_stored() 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.me.clear();
     assert_eq!(commit(&mut a, b"key", &claim, &[]), Err(Refused::Invalidated));
-    assert!(is_taken(b.claim(b"key", 0, LATER, 0.0)), "the claim stands until it is freed");
-    a.me.release(claim.number, claim.token);
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Stands, "nobody has asked for the key since");
+    let next = made(b.claim(b"key", 0, LATER, 0.0));
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken, "nobody waits for what is not stored");
+    assert!(a.me.release(claim.number, claim.token) && b.me.release(next.number, next.token));
 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.invalidate(&["one"]);
@@ -422,6 +424,45 @@ fn who_waits_for_a_claim_is_seen_by_its_owner_and_rung_when_it_is_free() {
     assert!(!a.me.is_waited_for(claim.number, claim.token + 1));
     commit(&mut a, b"key", &claim, &[]).unwrap();
     assert_eq!(a.bells(), [b.me.seat]);
+}
+
+#[test]
+fn nobody_joins_a_claim_that_its_owner_has_closed_and_who_had_joined_is_counted() {
+    for joined in [false, true] {
+        let (a, b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, LATER, 0.0));
+        if joined {
+            assert!(is_taken(b.claim(b"key", WAIT, LATER, 0.0)));
+        }
+        assert_eq!(b.me.close_claim(claim.number, claim.token), None, "by another participant");
+        assert_eq!(a.me.close_claim(claim.number, claim.token + 1), None, "with another token");
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined));
+        let next = made(b.claim(b"key", WAIT, LATER, 0.0));
+        assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken);
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined), "closed twice");
+        assert!(a.me.release(claim.number, claim.token));
+        assert_eq!(a.me.close_claim(claim.number, claim.token), None, "after its release");
+        assert_eq!(a.me.stands(next.number, next.token), Stands::Stands);
+    }
+}
+
+#[test]
+fn who_waits_finds_a_claim_gone_when_its_lease_is_over_or_its_owner_dead_also_when_it_was_overtaken() {
+    for overtaken in [false, true] {
+        let (a, mut b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, 100.0, 0.0));
+        if overtaken {
+            b.set(b"key", b"new").unwrap();
+        }
+        let stands = if overtaken { Stands::Overtaken } else { Stands::Stands };
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 99.0), stands);
+        assert_eq!(b.me.probe_claim(claim.number, claim.token + 1, 99.0), Stands::Gone, "another token");
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the lease is over");
+        assert!(a.me.extend(claim.number, claim.token, 200.0));
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), stands, "it was renewed");
+        a.die();
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the owner is dead");
+    }
 }
 
 #[test]
