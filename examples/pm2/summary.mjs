@@ -5,6 +5,9 @@
 import { bytes, count, inOrder } from "./screen.mjs";
 import { processes } from "./settings.mjs";
 
+/** The longest time from the end of a rendering in a worker thread until its process has stored the page. */
+const LONGEST_STORE_MS = 2000;
+
 /** All numbers of a run, and `promises` as `{ promise, kept, shown }`; `kept` is null if the promise does not apply. */
 export function judge({ bytesOfAll, msOfAll, pages, scores, events, books, seconds, stats }, leftovers) {
   const { posted, waited, limits, killed } = events;
@@ -122,12 +125,16 @@ export function judge({ bytesOfAll, msOfAll, pages, scores, events, books, secon
 
 /**
  * What the books tell about the rendering: pages that were rendered again, pages that two rendered at the same time, and
- * renderings that the killed process did not finish, which somebody else had to do again.
+ * renderings that ended with the killed process before it had stored the page, so that another process had to do them.
  */
 function renderings(books, killed) {
-  const interrupted = books
-    .flat()
-    .filter((record) => record.ended === undefined && pidOf(record) === killed.pid).length;
+  const wasInterrupted = (record, next) =>
+    next?.began > killed.killedAt &&
+    pidOf(record) === killed.pid &&
+    !(record.ended < killed.killedAt - LONGEST_STORE_MS);
+  const interrupted = books.flatMap((records) =>
+    inOrderOfTime(records).filter((record, i, all) => wasInterrupted(record, all[i + 1])),
+  ).length;
   const again = books.reduce((sum, records) => sum + Math.max(0, records.length - 1), 0) - interrupted;
   return { again, atOnce: books.reduce((sum, records) => sum + atOnce(records, killed), 0), interrupted };
 }
@@ -146,11 +153,15 @@ function housekeeping(records, scores, killed) {
 function atOnce(records, killed) {
   let end = -Infinity;
   let count = 0;
-  for (const record of records.toSorted((a, b) => a.began - b.began)) {
+  for (const record of inOrderOfTime(records)) {
     if (record.began < end) count++;
     end = Math.max(end, record.ended ?? (pidOf(record) === killed.pid ? killed.killedAt : Infinity));
   }
   return count;
+}
+
+function inOrderOfTime(records) {
+  return records.toSorted((a, b) => a.began - b.began);
 }
 
 function pidOf({ by }) {
@@ -173,6 +184,7 @@ export function printSummary(screen, summary) {
     ),
     line("failed", `${failed.byTheKill} with the killed process, ${failed.others} others`),
     line("rendered", `${pages.asked} of ${pages.known} pages${again}; ${pages.atOnce} by two processes at once`),
+    ...(pages.interrupted > 0 ? [line("", `${pages.interrupted} of them by another process after the kill`)] : []),
     line("waited", `${count(waited.forPages)} requests for a page that was just being rendered,`),
     line("", `${count(waited.forPagesOfOthers)} of them in another process than the one that rendered it`),
     line(
