@@ -93,7 +93,7 @@ export const SEAT_THREAD = 12;
 export const AREAS_AT = 65536;
 
 /** Bytes of an area. The stack of the thread begins at its end and grows down. */
-export const AREA_BYTES = 163840;
+export const AREA_BYTES = 180224;
 
 /** Bytes of an area that are kept for the stack. */
 export const STACK_BYTES = 32768;
@@ -102,16 +102,31 @@ export const STACK_BYTES = 32768;
 export const AREA_OUT = 8808;
 
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
-export const AREA_KEY = 8880;
+export const AREA_KEY = 8896;
+
+/** Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each. */
+export const AREA_GROUP = 13264;
+
+/** Where the slots of the group's keys lie in an area, in bytes. */
+export const AREA_SLOTS = 13648;
+
+/** Keys of a group. */
+export const GROUP = 32;
+
+/** Bytes of the longest key in a group, with the prefix of its namespace. */
+export const SLOT_KEY = 192;
+
+/** Bytes from one slot to the next. */
+export const SLOT_BYTES = 200;
 
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 13248;
+export const AREA_TAGS = 20048;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 58368;
+export const AREA_VALUE = 65168;
 
 /** Bytes of the out part. */
-export const OUT_BYTES = 72;
+export const OUT_BYTES = 88;
 
 /** Bytes of the tags part: the most tags of the deepest namespace, each with its prefix. */
 export const TAGS_BYTES = 12288;
@@ -130,10 +145,16 @@ export const OUT_TYPE = 0;
  */
 export const OUT_WORD = 1;
 
-/** After `get` and `begin_large`: the version. After `claim`, `claim_lock` and `next_lock`: the token. In units of eight bytes. */
+/**
+ * After `get`, `increment` and `begin_large`: the version. After `limit`: `reset_at`. After `claim`, `claim_lock` and
+ * `next_lock`: the token. In units of eight bytes.
+ */
 export const OUT_VERSION = 1;
 
-/** After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes. */
+/**
+ * After `get`: the expiry in milliseconds. After `increment`: the sum. After `limit`: `remaining`. After `census`: bytes.
+ * In units of eight bytes.
+ */
 export const OUT_NUMBER = 2;
 
 /**
@@ -159,6 +180,9 @@ export const OUT_CHANGES_AT = 10;
  * stay the same. In words of four bytes.
  */
 export const OUT_CHANGES = 11;
+
+/** After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then `reset_after`. In units of eight bytes. */
+export const OUT_MORE = 9;
 
 /** Not zero while a call is under way, and after a call that was cut off. In words of four bytes. */
 export const OUT_INSIDE = 12;
@@ -234,8 +258,28 @@ export const TAG_BLOCK_HEADER = 8;
 /** Bytes of a tag block for each tag: the number of its counter and the snapshot, in four bytes each. The names follow. */
 export const TAG_SNAPSHOT = 8;
 
-/** Value type of a number, a double: the one type that the engine understands, because `increment` adds to it. */
+/** Value type of a number, a double: the engine understands it, because `increment` adds to it. */
 export const NUMBER_TYPE = 1;
+
+/** Value type of a rate limit. Its value is a head and two states of three doubles each; one of them counts. */
+export const LIMIT_TYPE = 9;
+
+/** Bytes of the value of a rate limit. */
+export const LIMIT_BYTES = 56;
+
+/** In the head of a rate limit, whose low byte is the algorithm: the second state counts. */
+export const LIMIT_SECOND = 256;
+
+// ---- Algorithms of rate limits
+
+/** The generic cell rate algorithm. */
+export const LIMIT_GCRA = 1;
+
+/** Windows that begin with their first request. */
+export const LIMIT_FIXED = 2;
+
+/** Two windows, the former weighted. */
+export const LIMIT_SLIDING = 3;
 
 // ---- What a change expects to find
 
@@ -276,6 +320,12 @@ export const NOT_A_NUMBER = 3;
 
 /** Another participant was in the way until the time for waiting was over. */
 export const BUSY = 4;
+
+/** The sum is outside of its bounds. */
+export const OUT_OF_RANGE = 10;
+
+/** The value is no rate limit. */
+export const NOT_A_LIMIT = 11;
 
 /** The claim was overtaken, or is over. */
 export const OVERTAKEN = 5;
