@@ -135,7 +135,7 @@ async function measureBetween(run, scaled) {
     joined: await wakes(participants, scaled(WAKES)),
     handover: await turns(participants, scaled(TURNS)),
     killedLoad: await takeOvers(participants[0], context, "load", scaled(KILLS)),
-    killedLock: await takeOvers(participants[0], context, "lock", scaled(KILLS)),
+    killedLock: await takeOvers(participants[0], context, "lock", scaled(KILLS / 2)),
   };
   for (const participant of participants) await participant.end();
   return results;
