@@ -15,8 +15,6 @@ import { etagOf } from "./page.mjs";
 import { processName, threads } from "./settings.mjs";
 import { cache, monotonic, pages, recordsOf, results, waiting } from "./store.mjs";
 
-/** How long a request waits for a result that no client has posted yet. */
-const RESULT_MS = 60_000;
 const HOUR_MS = 3_600_000;
 
 /** Headers that identify the process, in every response. */
@@ -63,22 +61,32 @@ async function render(page) {
   return html;
 }
 
-/** Sends a result, and waits for it if it is not there yet: until a client posts it, to whichever process. */
-async function answerWithResult({ url: path }, response) {
-  const gone = new AbortController();
-  response.on("close", () => gone.abort());
+/**
+ * Sends a result. If it is not there, a request that says so waits until a client posts it, to whichever process: `Prefer: wait=60`
+ * are seconds, see RFC 7240.
+ */
+async function answerWithResult({ url: path, headers: { prefer } }, response) {
   const headers = { "x-cache": "hit", "content-type": "application/json" };
   let result = results.get(path);
   if (result === undefined) {
-    waiting.increment(processName);
-    try {
-      result = await results.waitFor(path, { timeout: RESULT_MS, signal: gone.signal });
-      headers["x-woken-at"] = monotonic();
-    } finally {
-      waiting.decrement(processName);
-    }
+    const [, seconds] = /^wait=(\d{1,3})$/.exec(prefer) ?? [];
+    if (seconds === undefined) return response.writeHead(404, identity).end("no such result\n");
+    result = await waitForResult(path, Number(seconds) * 1000, response);
+    headers["x-woken-at"] = monotonic();
   }
   send(response, path, result, headers);
+}
+
+async function waitForResult(path, timeout, response) {
+  // Not longer than the client.
+  const gone = new AbortController();
+  response.on("close", () => gone.abort());
+  waiting.increment(processName);
+  try {
+    return await results.waitFor(path, { timeout, signal: gone.signal });
+  } finally {
+    waiting.decrement(processName);
+  }
 }
 
 /** Stores a result that a client has posted. The limit is one for all processes: each client has so many posts an hour. */

@@ -22,7 +22,7 @@ const KILL_AT = 0.5;
 const PAUSE_S = 2;
 const RESTART_LIMIT_S = 20;
 const VISIT_LIMIT_S = 10;
-const CLIENT_LIMIT_S = 60;
+const CLIENT_LIMIT_S = 120;
 
 /** The result that the client posts. */
 const RESULT = "/results/related";
@@ -76,7 +76,11 @@ export async function happen({ port, load, right, scores, screen, seconds, signa
     const answers = [];
     const counts = () => living().map(({ name }) => waiting.get(name) ?? 0);
     while (counts().some((count) => count < EARLY)) {
-      const answer = send(port, RESULT, { timeoutS: CLIENT_LIMIT_S, signal });
+      const answer = send(port, RESULT, {
+        headers: { prefer: `wait=${CLIENT_LIMIT_S}` },
+        timeoutS: CLIENT_LIMIT_S,
+        signal,
+      });
       // It is looked at later.
       answer.catch(() => {});
       answers.push(answer);

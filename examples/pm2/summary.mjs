@@ -60,7 +60,7 @@ export function judge({ bytesOfAll, msOfAll, pages, scores, events, books, secon
     },
     {
       promise: "One keeps house for all",
-      kept: house.rounds > 0 && house.atOnce === 0,
+      kept: house.atOnce > 0 ? false : house.rounds > 0 || ifAllFits(false),
       shown: `${house.rounds} rounds, ${house.atOnce} by two processes at once`,
     },
     {
@@ -199,7 +199,7 @@ export function printSummary(screen, summary) {
       "limit",
       `${limits.accepted} of ${limits.posts} posts accepted: ${limits.limit} an hour, by all ${limits.postedTo.length} processes together`,
     ),
-    line("house", `${house.rounds} rounds: ${turns(house.by)}`),
+    line("housework", `${house.rounds} rounds: ${turns(house.by)}`),
     line("restart", `first answer in ${restarted.firstAnswerMs} ms, ${killed.outageSeconds} s after the kill`),
     line(
       "cache",
