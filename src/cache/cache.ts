@@ -42,7 +42,7 @@ import {
   type Resolved,
   type SetOptions,
 } from "./options.ts";
-import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, Stats } from "./types.ts";
+import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, StaleEntry, Stats } from "./types.ts";
 import { unreadable, View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
@@ -238,6 +238,17 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
+   * Returns the entry as {@link getEntry}, but also when it has expired and is within its grace. `stale` tells which. `undefined`
+   * when the key is absent, was invalidated or removed, or its grace is over. An entry that `expireTag` let expire may have an
+   * `expiresAt` in the future. Only this method finds an expired entry: `get` never returns what has expired.
+   *
+   * @throws {CacheError} `ERR_DATA` as {@link get}.
+   */
+  getStale(key: Key): StaleEntry<V> | undefined {
+    return this.#view.staleEntry(key) as StaleEntry<V> | undefined;
+  }
+
+  /**
    * Returns the values of many keys, in the order of the keys. The value is `undefined` for a key that is absent, and for one
    * whose value cannot be read here. One pass reads all keys, which takes less time than as many calls of {@link get}.
    *
@@ -355,6 +366,16 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
+   * Lets the entry expire now. `getStale` still finds it for its grace; an entry without a `grace` is gone. Returns whether there
+   * was an entry that had not expired.
+   *
+   * @throws {CacheError} `ERR_BUSY` as {@link set}.
+   */
+  expire(key: Key): boolean {
+    return this.#view.expire(key);
+  }
+
+  /**
    * Returns the milliseconds until the entry expires: `Infinity` for an entry that does not expire, `undefined` when the key
    * is absent. Does not count as a read.
    */
@@ -373,7 +394,28 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   invalidateTag(...tags: string[]): void {
     this.#view.opening.checkOpen();
-    for (const tag of tags) this.#view.invalidate(tag);
+    this.#view.invalidate(tags);
+  }
+
+  /**
+   * Lets every entry of this cache or namespace that has one of these tags expire now, for all threads and processes at once:
+   * `getStale` still finds it for its grace; an entry without a `grace` is gone. Costs as much as {@link invalidateTag}, and as
+   * there rarely an entry with other tags expires as well. When a tag expires again, the grace of an entry that has
+   * expired with it begins again.
+   */
+  expireTag(...tags: string[]): void {
+    this.#view.opening.checkOpen();
+    this.#view.expireTags(tags);
+  }
+
+  /**
+   * Returns when one of these tags was last invalidated by `invalidateTag`, in milliseconds of the cache's clock: the latest
+   * time, or 0 when none of them was invalidated since the cache was created. Because tags share counters, rarely the time is
+   * that of another tag: it is never earlier than the right one. {@link clear} is no invalidation.
+   */
+  tagInvalidatedAt(...tags: string[]): number {
+    this.#view.opening.checkOpen();
+    return this.#view.invalidatedAt(tags);
   }
 
   /**

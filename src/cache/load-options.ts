@@ -7,11 +7,7 @@ import type { Loading, OutcomeKind } from "../coordinate/loading.ts";
 import { checkSignal } from "../coordinate/scoped.ts";
 import { checkOptions, refuseUnknown } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
-import type { Entry, Key } from "./types.ts";
-
-interface StaleEntry<V> extends Entry<V> {
-  stale: boolean;
-}
+import type { Entry, Key, StaleEntry } from "./types.ts";
 
 /** What became of a call of {@link Cache.getOrSet}. */
 export type LoadOutcome = OutcomeKind;

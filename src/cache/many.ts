@@ -11,6 +11,7 @@ import {
   GROUP,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
+  SLOT_KEY,
   WANT_AFTER_FIND,
   WANT_QUIET,
   WANT_TAGS,
@@ -18,7 +19,7 @@ import {
 } from "../engine/contract.ts";
 import type { Near } from "../near/near.ts";
 import { describe, typedArrayName } from "../values/describe.ts";
-import { KeyCodec, keyKind, keyLength } from "../values/key.ts";
+import { KEY_TOO_LONG, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import type { Entry, Key } from "./types.ts";
 import { unreadable, type View } from "./view.ts";
 
@@ -36,9 +37,10 @@ interface Reading<T> {
 export class Many {
   readonly #view: View;
   readonly #keys: KeyCodec = new KeyCodec();
-  /** The slots of a group with the room for the prefix of the scope, and without it. */
+  /** The slots of a group. */
   readonly #slots: readonly Uint8Array[];
-  readonly #ownSlots: readonly Uint8Array[];
+  /** The slots without the room for the prefix of the scope; `undefined` when the prefix is too long for a slot. */
+  readonly #ownSlots: readonly Uint8Array[] | undefined;
   readonly #values: Reading<unknown>;
   readonly #entries: Reading<Entry<unknown> | undefined>;
   readonly #presence: Reading<boolean>;
@@ -47,7 +49,7 @@ export class Many {
     this.#view = view;
     const { engine, scope } = view;
     this.#slots = engine.slots(0);
-    this.#ownSlots = scope.prefix.length === 0 ? this.#slots : engine.slots(scope.prefix.length);
+    this.#ownSlots = scope.prefix.length > SLOT_KEY ? undefined : engine.slots(scope.prefix.length);
     this.#values = {
       want: WANT_VALUE,
       found: (key, length, near) => {
@@ -154,10 +156,12 @@ export class Many {
     }
   }
 
-  /** Writes a key to slot `i`. Returns it as the engine takes it, or 0xffffffff when it is too long for a slot. */
+  /** Writes a key to slot `i`. Returns it as the engine takes it, negative when it is too long for a slot. */
   #write(key: Key, i: number): number {
     const { prefix } = this.#view.scope;
-    const written = this.#keys.write(key, this.#ownSlots[i] as Uint8Array);
+    const slots = this.#ownSlots;
+    if (slots === undefined) return KEY_TOO_LONG;
+    const written = this.#keys.write(key, slots[i] as Uint8Array);
     if (prefix.length === 0 || written < 0) return written;
     const slot = this.#slots[i] as Uint8Array;
     slot.set(prefix);

@@ -11,7 +11,7 @@
 
 import { Batch } from "../coordinate/batch.ts";
 import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
-import type { Found, Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
+import type { Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
 import { HIDDEN } from "../coordinate/outcomes.ts";
 import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
@@ -32,6 +32,7 @@ import {
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
+  WANT_STALE,
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
@@ -48,7 +49,7 @@ import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
 import { type Counting, checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
-import type { Entry, Key } from "./types.ts";
+import type { Entry, Key, StaleEntry } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
 const READS = 16;
@@ -114,11 +115,24 @@ export class View implements Source, Scoped, LoadView {
     return near.keep(key as string, this.scope, length);
   }
 
-  /** The entry of a key. `want` are more flags of the engine's `get`. */
-  entry(key: Key, want = 0): Entry<unknown> | undefined {
+  /** The entry of a key, also within its grace: then it is stale. */
+  staleEntry(key: Key, quiet = false): StaleEntry<unknown> | undefined {
+    const more = { stale: false, grace: 0 };
+    const entry = this.entry(key, quiet ? WANT_STALE | WANT_QUIET : WANT_STALE, more);
+    return entry && { ...entry, stale: more.stale };
+  }
+
+  /**
+   * The entry of a key.
+   *
+   * @param want further flags of the engine's `get`
+   * @param more gets what an `Entry` does not tell
+   */
+  entry(key: Key, want = 0, more?: { stale: boolean; grace: number }): Entry<unknown> | undefined {
     const written = this.writeKey(key);
     if (written < 0) return undefined;
     const length = this.#lookup(written, want | WANT_VALUE | WANT_TAGS);
+    if (length >= 0 && more !== undefined) ({ isStale: more.stale, grace: more.grace } = this.engine);
     if (length < 0) return undefined;
     return this.entryFound(length);
   }
@@ -190,15 +204,29 @@ export class View implements Source, Scoped, LoadView {
 
   /** As {@link View.store}, with options that were checked. */
   storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
-    const { engine, opening } = this;
     let expiry: number;
+    let grace = 0;
     let tags: readonly string[] | undefined;
     if (how === undefined) expiry = this.expiryIn(this.ttl);
     else {
       if (how.keepTtl === true || how.keepTags === true) return this.#storeOver(key, value, how, expect, version);
       expiry = how.expiresAt === undefined ? this.expiryIn(how.ttl ?? this.ttl) : this.#expiryAt(how.expiresAt);
+      if (how.grace !== undefined) grace = how.grace;
       tags = how.tags;
     }
+    return this.#put(key, value, tags, expiry, grace, expect, version);
+  }
+
+  #put(
+    key: Key,
+    value: unknown,
+    tags: readonly string[] | undefined,
+    expiry: number,
+    grace: number,
+    expect: number,
+    version: number,
+  ): boolean {
+    const { engine, opening } = this;
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -210,8 +238,8 @@ export class View implements Source, Scoped, LoadView {
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
-      ? engine.set(written, type, length, expiry, tagged, expect, version)
-      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
+      ? engine.set(written, type, length, expiry, grace, tagged, expect, version)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, grace, tagged, expect, version);
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
@@ -230,7 +258,9 @@ export class View implements Source, Scoped, LoadView {
     return this.retry(() => {
       const { engine } = this;
       const isThere = engine.get(this.writeNewKey(key), WANT_QUIET | WANT_TAGS) >= 0;
-      const there = isThere ? { expiresAt: engine.expiry, tags: readTags(engine.tags, engine.tagBytes) } : undefined;
+      const there = isThere
+        ? { expiresAt: engine.expiry, grace: engine.grace, tags: readTags(engine.tags, engine.tagBytes) }
+        : undefined;
       let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
       // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
       // after all arguments were checked.
@@ -296,9 +326,10 @@ export class View implements Source, Scoped, LoadView {
     this.writeNewKey(key);
     const told = options === undefined || typeof options === "function" ? NOTHING_SAID : checkStore(options);
     return this.retry(() => {
-      const entry = this.entry(key);
+      const more = { stale: false, grace: 0 };
+      const entry = this.entry(key, 0, more);
       // The entry is for `change`, which may change it.
-      const there = entry && { expiresAt: entry.expiresAt, tags: [...entry.tags] };
+      const there = entry && { expiresAt: entry.expiresAt, grace: more.grace, tags: [...entry.tags] };
       const { value: before, version = 0 } = entry ?? {};
       const value = change(before, entry);
       if (value === undefined) return before;
@@ -402,13 +433,51 @@ export class View implements Source, Scoped, LoadView {
   }
 
   /**
-   * Makes every entry of the scope with this tag a miss.
+   * Lets the entry of a key expire now: it stays for its grace. Returns whether there was a fresh entry.
+   *
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_BUSY`.
+   */
+  expire(key: Key): boolean {
+    const now = this.now();
+    const written = this.writeKey(key);
+    if (written < 0) return false;
+    const result = this.engine.expire(written, now);
+    if (result !== DONE && result !== UNEXPECTED) throw busy("another participant is in the way");
+    return result === DONE;
+  }
+
+  /**
+   * Makes every entry of the scope with one of the tags a miss. The clock is asked first: it may be the user's code.
    *
    * @throws {TypeError} and {RangeError} for a wrong tag.
    */
-  invalidate(tag: string): void {
-    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
-    this.engine.invalidate();
+  invalidate(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.invalidate(now);
+    }
+  }
+
+  /** Lets every entry of the scope with one of the tags expire now. @throws as {@link View.invalidate}. */
+  expireTags(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.expireTags(now);
+    }
+  }
+
+  /** The time of the latest invalidation of one of the tags, 0 when there was none. @throws as {@link View.invalidate}. */
+  invalidatedAt(tags: readonly string[]): number {
+    let latest = 0;
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      latest = Math.max(latest, this.engine.tagTimes());
+    }
+    return latest;
   }
 
   /**
@@ -431,7 +500,7 @@ export class View implements Source, Scoped, LoadView {
     } else {
       // The hidden tag of this namespace.
       writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
-      this.engine.invalidate();
+      this.engine.invalidate(0);
     }
   }
 
@@ -446,33 +515,21 @@ export class View implements Source, Scoped, LoadView {
     return this.opening.options.frozenObjects;
   }
 
-  /** The entry of a key, also when it has expired and is within its grace. `quiet`: this is not counted as a read. */
-  latest(key: Key, quiet: boolean): Found | undefined {
-    void quiet;
-    const e = this.entry(key);
-    return e && { ...e, stale: false };
-  }
-
   /**
-   * Stores a loaded value if its claim stands, and releases the claim. Returns the code of the engine.
+   * Stores a loaded value if its claim stands, and releases the claim. Returns false when the value was not stored: its load was
+   * overtaken, or there is no room for it, or another participant is in the way.
    *
    * @param claim the number of the claim
-   * @throws as {@link View.store}, but for what is not the value's fault: `ERR_TOO_LARGE` and `ERR_BUSY` are codes.
+   * @throws {TypeError} and {RangeError} for wrong tags and values.
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_DATA`.
    */
-  commit(key: Key, value: unknown, { expiresAt, tags }: LoadStoring, claim: number, token: number): number {
-    const { engine, opening } = this;
-    if (opening.closed || engine.asking) opening.checkOpen();
-    const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
-    const { bytes, type } = this.#codec;
-    if (length > opening.options.maxEntrySize || length > engine.maxValue) return TOO_LARGE;
-    const written = this.writeNewKey(key);
-    const tagBytes = this.#writeTags(tags);
-    const tagged = tagBytes > 0;
-    const expect = engine.expectClaim(claim);
-    const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
-    return inline
-      ? engine.set(written, type, length, expiresAt, tagged, expect, token)
-      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiresAt, tagged, expect, token);
+  commit(key: Key, value: unknown, { expiresAt, grace, tags }: LoadStoring, claim: number, token: number): boolean {
+    try {
+      return this.#put(key, value, tags, expiresAt, grace, this.engine.expectClaim(claim), token);
+    } catch (error) {
+      if (error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY")) return false;
+      throw error;
+    }
   }
 
   /** The value of a key as {@link View.get}; `undefined` also for a value that cannot be read here. */
@@ -617,6 +674,11 @@ export class View implements Source, Scoped, LoadView {
     return written;
   }
 
+  /** Writes one tag of the scope to the area. */
+  #writeTag(tag: string): void {
+    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
+  }
+
   /** Writes the tags of an entry, with the hidden ones, to the area. Returns the most bytes that they take in a record. */
   #writeTags(tags: readonly string[] | undefined): number {
     if (tags === undefined && this.scope === ROOT) return 0;
@@ -629,13 +691,15 @@ export class View implements Source, Scoped, LoadView {
  *
  * @throws {CacheError} `ERR_DATA` when tags are to be kept that are damaged.
  */
-function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+function kept(how: Storing, there: { expiresAt: number; grace: number; tags: string[] } | undefined): Storing {
   if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {
     throw badData("keepTags: the tags of the entry are damaged. Store it with other tags, or delete it.");
   }
   return {
     ttl: how.ttl,
     expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,
+    // Damaged memory may hold any number.
+    grace: how.grace ?? (how.keepTtl === true && there !== undefined && there.grace > 0 ? there.grace : undefined),
     tags: how.keepTags === true ? there?.tags : how.tags,
     keepTtl: undefined,
     keepTags: undefined,

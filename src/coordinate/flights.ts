@@ -22,18 +22,7 @@
  * Must not know how a value is stored, nor which options a user can give: see src/cache/.
  */
 
-import {
-  BUSY,
-  CLAIM_FRESH,
-  CLAIM_WAIT,
-  CLAIMED,
-  CLAIMS_FULL,
-  DONE,
-  GONE,
-  INVALIDATED,
-  PRESENT,
-  STANDS,
-} from "../engine/contract.ts";
+import { BUSY, CLAIM_FRESH, CLAIM_WAIT, CLAIMED, CLAIMS_FULL, GONE, PRESENT, STANDS } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Waiter } from "../engine/wakeups.ts";
 import { busy, CacheError, closed, loadFailed, timedOut } from "../errors.ts";
@@ -62,14 +51,14 @@ export interface LoadView extends Scoped {
   /** Writes a key that is to be stored to the area. @throws {CacheError} `ERR_CLOSED`, `ERR_TOO_LARGE`. */
   writeNewKey(key: AnyKey): number;
   /** The entry of a key, also when it is within its grace. `quiet`: this is not counted as a read. */
-  latest(key: AnyKey, quiet: boolean): Found | undefined;
+  staleEntry(key: AnyKey, quiet: boolean): Found | undefined;
   /**
-   * Stores a loaded value, if its claim stands, and releases the claim. Returns the code of the engine. The version is in the
-   * engine.
+   * Stores a loaded value, if its claim stands, and releases the claim. Returns false when the value was not stored. The version
+   * is in the engine.
    *
-   * @throws {TypeError}, {RangeError} and {CacheError} `ERR_DATA` when the value or a tag cannot be stored.
+   * @throws {TypeError}, {RangeError} and {CacheError} when the value or a tag can never be stored.
    */
-  commit(key: AnyKey, value: unknown, storing: Storing, claim: number, token: number): number;
+  commit(key: AnyKey, value: unknown, storing: Storing, claim: number, token: number): boolean;
   /** Returns a function that makes copies of a value, as readers get them. */
   copier(value: unknown): () => unknown;
 }
@@ -225,7 +214,7 @@ export class Call {
 /** The latest value of a key. A value that cannot be read here counts as none. */
 function readable(view: LoadView, key: AnyKey): Found | undefined {
   try {
-    return view.latest(key, true);
+    return view.staleEntry(key, true);
   } catch (error) {
     if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
     return undefined;
@@ -467,12 +456,15 @@ export class Flight implements Waiting {
     this.go();
   }
 
-  /** Takes over what somebody else has loaded, and could not store. */
-  #takeOver({ value, failed, start }: Outcome): void {
+  /** Takes over what somebody else has loaded, and could not store, or not for long. */
+  #takeOver({ value, failed, stored, start }: Outcome): void {
     if (failed) {
       const [name, message] = value as [string, string];
       this.#crash(loadFailed(name, message));
-    } else this.#hand(unstored(this.view, value), "joined", start);
+      return;
+    }
+    const found = stored ? readable(this.view, this.key) : undefined;
+    this.#hand(found?.stale === false ? found : unstored(this.view, value), "joined", start);
   }
 
   // ---- loading
@@ -527,20 +519,20 @@ export class Flight implements Waiting {
     // The cache was closed meanwhile.
     if (this.#state !== "loading") return;
     const engine = this.#engine;
-    let code: number | undefined;
+    let stored = false;
     let entry: Found;
     try {
       entry = unstored(this.view, value);
       const storing = value === undefined ? undefined : this.#storing(value);
       if (storing !== undefined) {
-        const outcome = { value, failed: false, start: undefined };
+        const outcome = { value, failed: false, stored: true, start: undefined };
         // A value that lives this short may have expired before those who wait elsewhere have read it.
         const isShort = storing.expiresAt - this.view.now() < SHORT_LIVED_MS;
         if (isShort && engine.isWaitedFor(this.#claim, this.#token))
           this.#flights.outcomes.publish(this.#token, outcome);
-        code = this.view.commit(this.key, value, storing, this.#claim, this.#token);
+        stored = this.view.commit(this.key, value, storing, this.#claim, this.#token);
         const tags = [...(storing.tags ?? [])];
-        if (code === DONE) entry = { value, version: engine.version, expiresAt: storing.expiresAt, tags, stale: false };
+        if (stored) entry = { value, version: engine.version, expiresAt: storing.expiresAt, tags, stale: false };
       }
     } catch (error) {
       this.failed(error);
@@ -548,15 +540,14 @@ export class Flight implements Waiting {
     }
     // The value's own code, such as a getter, may have closed the cache.
     if (this.#state !== "loading") return;
-    if (code === DONE) {
+    if (stored) {
       this.#hand(entry, "loaded", undefined);
       return;
     }
     const { sequence, clearEpoch } = engine;
-    const invalidated =
-      code === INVALIDATED || sequence !== this.#start.sequence || clearEpoch !== this.#start.clearEpoch;
-    const start = invalidated ? this.#start : undefined;
-    this.#release({ value, failed: false, start });
+    const isSame = sequence === this.#start.sequence && clearEpoch === this.#start.clearEpoch;
+    const start = isSame ? undefined : this.#start;
+    this.#release({ value, failed: false, stored: false, start });
     this.#hand(entry, "loaded", start);
   }
 
@@ -584,7 +575,7 @@ export class Flight implements Waiting {
     const refresh = this.#ahead !== undefined || this.context?.stale?.stale === true;
     if (refresh && graceBackoff > 0 && !this.aborted) outcomes.backOff(this.id, graceBackoff);
     // Who has come since the loader was told to stop has not waited for this failure.
-    this.#release(this.aborted ? undefined : { value: error, failed: true, start: undefined });
+    this.#release(this.aborted ? undefined : { value: error, failed: true, stored: false, start: undefined });
     const { aborted } = this;
     for (const call of this.#end()) {
       if (aborted) this.#flights.call(call);
@@ -734,7 +725,7 @@ export class Flights {
     if (!fresh) {
       let found: Found | undefined;
       try {
-        found = view.latest(key, quiet);
+        found = view.staleEntry(key, quiet);
       } catch (error) {
         if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
         // A value that cannot be read here is replaced.

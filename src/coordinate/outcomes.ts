@@ -19,6 +19,8 @@ export interface Outcome {
   /** The value, `undefined` for none, or an array of the name and the message of the error. */
   readonly value: unknown;
   readonly failed: boolean;
+  /** Whether the value was stored under its key, but may have expired since. */
+  readonly stored: boolean;
   /** Present when not everybody may have it: see `isBefore` in flights.ts. */
   readonly start: Start | undefined;
 }
@@ -40,6 +42,7 @@ const LONGEST_ID = 1000;
 
 const NOTHING = "nothing";
 const VALUE = "value";
+const STORED = "stored";
 const FAILURE = "failure";
 
 /** The outcomes of one cache. */
@@ -51,13 +54,13 @@ export class Outcomes {
   }
 
   /** Writes the outcome of the claim with this token. When that is not possible, those who wait load again. */
-  publish(token: number, { value, failed, start }: Outcome): void {
-    const kind = failed ? FAILURE : value === undefined ? NOTHING : VALUE;
+  publish(token: number, { value, failed, stored, start }: Outcome): void {
+    const kind = failed ? FAILURE : stored ? STORED : value === undefined ? NOTHING : VALUE;
     const tag = start === undefined ? kind : `${kind} ${start.sequence} ${start.clearEpoch}`;
     try {
       // A text, because a `codec` never sees a text.
-      const stored = failed ? JSON.stringify(nameAndMessage(value)) : (value ?? null);
-      this.#shelf.put(`outcome ${token}`, stored, OUTCOME_MS, [tag]);
+      const content = failed ? JSON.stringify(nameAndMessage(value)) : (value ?? null);
+      this.#shelf.put(`outcome ${token}`, content, OUTCOME_MS, [tag]);
     } catch {
       // It has no room, or somebody is in the way.
     }
@@ -71,8 +74,9 @@ export class Outcomes {
       if (found === undefined || kind === undefined) return undefined;
       const start =
         clearEpoch === undefined ? undefined : { sequence: Number(sequence), clearEpoch: Number(clearEpoch) };
-      if (kind !== FAILURE) return { value: kind === VALUE ? found.value : undefined, failed: false, start };
-      return { value: JSON.parse(String(found.value)), failed: true, start };
+      const failed = kind === FAILURE;
+      const value = failed ? JSON.parse(String(found.value)) : kind === NOTHING ? undefined : found.value;
+      return { value, failed, stored: kind === STORED, start };
     } catch {
       return undefined;
     }

@@ -9,7 +9,7 @@ import type { Cache, LoadContext, LoadOptions } from "cache-machine";
 import { ok, same } from "./assert.ts";
 import type { Define, Given } from "./conformance.ts";
 
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 5_000;
 
 /** Fails when a promise is not settled in time. */
 export async function inTime<T>(promise: Promise<T>, what = "a promise that must be settled"): Promise<T> {

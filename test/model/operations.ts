@@ -193,20 +193,30 @@ function expireAtOnce({ world, model, path }: Turn, key: Key, removed: number): 
  */
 function putAs(turn: Turn, key: Key, made: Recipe, serial: number, options: SetOptions = {}, keeps = false): void {
   const { world, model, path } = turn;
-  const { expiresAt, tags } = storedWith(turn, key, options, keeps);
-  model.put(path, key, () => world.build(made, serial), expiresAt, tags);
+  const { expiresAt, grace, tags } = storedWith(turn, key, options, keeps);
+  model.put(path, key, () => world.build(made, serial), expiresAt, tags, grace);
 }
 
-/** The expiry and the tags with which an entry has just been stored. */
-function storedWith(turn: Turn, key: Key, options: SetOptions, keeps: boolean): { expiresAt: number; tags: string[] } {
+/** The expiry, the grace and the tags with which an entry has just been stored. */
+function storedWith(
+  turn: Turn,
+  key: Key,
+  options: SetOptions,
+  keeps: boolean,
+): { expiresAt: number; grace: number; tags: string[] } {
   const { world, model, participant, path, cache } = turn;
   const { ttl, expiresAt, tags, keepTtl = keeps && ttl === undefined && expiresAt === undefined } = options;
   const { keepTags = keeps && tags === undefined } = options;
-  const fresh = { expiresAt: expiresAt ?? world.expiry(participant, path, ttl), tags: [...(tags ?? [])] };
+  const fresh = {
+    expiresAt: expiresAt ?? world.expiry(participant, path, ttl),
+    grace: options.grace ?? 0,
+    tags: [...(tags ?? [])],
+  };
   const before = model.at(path, key);
   if (before === undefined || !(keepTtl || keepTags)) return fresh;
   const kept = {
     expiresAt: keepTtl ? before.expiresAt : fresh.expiresAt,
+    grace: options.grace ?? (keepTtl ? before.grace : 0),
     tags: keepTags ? [...before.tags] : fresh.tags,
   };
   if (!model.mayMiss(before)) return kept;
@@ -505,6 +515,16 @@ const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_SAFE_INTEGER), { 
 export const OPERATIONS: Record<string, Operation> = {
   get: operation<OfKey>(8, { key }, (turn, { key }) => void get(turn, key)),
   getEntry: operation<OfKey>(3, { key }, (turn, { key }) => void getEntry(turn, key)),
+  getStale: operation<OfKey>(4, { key }, (turn, { key }) => {
+    const { world, model, path } = turn;
+    const entry = turn.cache.getStale(key);
+    world.counts[entry === undefined ? "misses" : "hits"]++;
+    const known = model.settleStale(path, key, entry?.stale);
+    if (entry === undefined || known === undefined) return;
+    same([entry.value, entry.expiresAt, entry.tags], [known.value(), known.expiresAt, known.tags], "getStale");
+    model.checkVersion(known, entry.version, "getStale");
+    spoil(turn, entry.value);
+  }),
   has: operation<OfKey>(2, { key }, (turn, { key }) => void has(turn, key)),
   ttl: operation<OfKey>(2, { key }, (turn, { key }) => void getTtl(turn, key)),
   agree: operation<OfKey>(2, { key }, agree),
@@ -643,9 +663,23 @@ export const OPERATIONS: Record<string, Operation> = {
     const known = model.settle(path, key, cache.touch(key, ttl), "touch");
     if (known !== undefined) model.expire(known, model.now + ttl);
   }),
+  expire: operation<OfKey>(3, { key }, (turn, { key }) => {
+    const { cache, model, path } = turn;
+    const known = model.settle(path, key, cache.expire(key), "expire");
+    if (known !== undefined) model.expire(known, model.now);
+  }),
   invalidateTag: operation<{ tags: string[] }>(2, { tags }, ({ cache, model, path }, { tags }) => {
     cache.invalidateTag(...tags);
     for (const tag of tags) model.invalidate(path, tag);
+  }),
+  expireTag: operation<{ tags: string[] }>(2, { tags }, ({ cache, model, path }, { tags }) => {
+    cache.expireTag(...tags);
+    for (const tag of tags) model.expireTag(path, tag);
+  }),
+  tagInvalidatedAt: operation<{ tags: string[] }>(1, { tags }, ({ cache, model, path }, { tags }) => {
+    const latest = Math.max(0, ...tags.map((tag) => model.invalidatedAt(path, tag)));
+    // Tags share counters, so the answer may be the time of another tag.
+    ok(cache.tagInvalidatedAt(...tags) >= latest, `tagInvalidatedAt: ${latest}`);
   }),
   clear: operation(1, {}, clear),
   walk: operation<{ walk: string }>(4, { walk: fc.constantFrom(...Object.keys(WALKS)) }, (turn, { walk }) =>

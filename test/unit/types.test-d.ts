@@ -32,6 +32,7 @@ import {
   type PendingLock,
   type Segment,
   type SetOptions,
+  type StaleEntry,
   type Stats,
   set,
   type WaitForOptions,
@@ -156,6 +157,11 @@ const [held, pending]: [HeldLock | undefined, PendingLock | undefined] = [state.
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
+users.expireTag("a", "b");
+const invalidatedAt: number = users.tagInvalidatedAt("a", "b");
+const stale: StaleEntry<User> | undefined = users.getStale("a");
+is<StaleEntry<User>, Entry<User> & { stale: boolean }>(true);
+const expired: boolean = users.expire("a");
 users.clear();
 users.close();
 const reach: "threads" | "processes" = users.reach;
@@ -241,10 +247,12 @@ export {
   count,
   destroyed,
   ended,
+  expired,
   fromEntries,
   held,
   hits,
   incrementOptions,
+  invalidatedAt,
   label,
   left,
   mapLike,
@@ -257,6 +265,7 @@ export {
   removed,
   setLike,
   setOptions,
+  stale,
   stored,
   sum,
   summary,

@@ -126,7 +126,7 @@ pub fn is_waited_for(address: u32, number: u32, token: f64) -> bool {
 pub fn next_lock(address: u32, cursor: u32) -> i32 {
     let call = call(address);
     // SAFETY: the value part is larger than a name, and nothing else refers to it during the call.
-    let name = unsafe { &mut *call.value.cast::<[u8; MAX_CLAIM_NAME as usize]>() };
+    let name = unsafe { &mut *call.value.cast::<[u64; MAX_CLAIM_NAME as usize / 8]>() };
     match call.me.next_lock(cursor, name) {
         Some(lock) => {
             call.out.word = lock.name_bytes;

@@ -186,7 +186,7 @@ impl<H: Host> Participant<H> {
             if let Some(replaced) = existing.or(victim.as_ref()) {
                 self.take_live(replaced.segment, replaced.generation, replaced.record.length);
             }
-            if victim.is_some_and(|victim| self.is_live(&victim.record)) {
+            if victim.is_some_and(|victim| self.is_usable(&victim.record)) {
                 self.count(Counter::Evictions, 1);
             }
         }

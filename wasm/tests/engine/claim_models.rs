@@ -7,7 +7,8 @@
 //! - The value that is there at the end was not loaded under a claim that a change, a `clear` or an invalidation of its tag came
 //!   after. A store that was refused was refused for a reason.
 //! - Whoever waits, and whose last look has not seen the value that is there, is rung; and somebody has its seat on the list of bells.
-//!   Whoever waits for a claim is rung when the claim is free.
+//!   Whoever waits for a claim is rung when the claim is free. When a lock is free, somebody in its queue is rung.
+//! - A holder that listens is rung by a theft.
 //! - Nothing is left of the dead: a new participant waits for nobody, and gets every claim of the set.
 
 use std::cell::RefCell;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT, faults,
+    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, Released, STEAL, Stands, WAIT, faults,
 };
 use shuttle::Runner;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -60,6 +61,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Change {
+    who: Option<usize>,
     name: &'static [u8],
     start: u64,
     /// `NO_END` when it did nothing for certain.
@@ -76,6 +78,10 @@ struct Diary {
     looks: Vec<(u32, Option<Vec<u8>>)>,
     /// Seats that wait for the claim with a token.
     joined: Vec<(u32, u64)>,
+    /// Seats that are in the queue for the lock at the end.
+    queued: Vec<u32>,
+    /// Seats that hold the lock at the end, the lock, and whether it stood when they last looked.
+    guards: Vec<(u32, Claim, Stands)>,
     /// Stores that were refused: the token, and when.
     refused: Vec<(u64, u64)>,
 }
@@ -102,7 +108,7 @@ struct Act {
 fn change<R>(name: &'static [u8], kind: Kind, act: impl FnOnce() -> R, done: impl FnOnce(&R) -> bool) -> R {
     let start = tick();
     let at = diary(|diary| {
-        diary.changes.push(Change { name, start, end: NO_END, kind });
+        diary.changes.push(Change { who: stage().current.get(), name, start, end: NO_END, kind });
         diary.changes.len() - 1
     });
     let result = act();
@@ -154,6 +160,10 @@ fn release(cache: &Cache, claim: &Claim) {
     give_up(claim.token, || assert!(cache.me.release(claim.number, claim.token)), |()| true);
 }
 
+fn release_lock(cache: &Cache, lock: &Claim) {
+    give_up(lock.token, || assert_ne!(cache.me.release_lock(lock.number, lock.token), Released::Gone), |()| true);
+}
+
 fn loaded(token: u64) -> Vec<u8> {
     (token << 8 | 0x4C).to_le_bytes().to_vec()
 }
@@ -193,7 +203,7 @@ fn lock(cache: &mut Cache, me: usize, flags: u32) {
     match claimed {
         Ok(Claimed::Claimed(claim)) => {
             hold(me, LOCK, claim.token, begun);
-            release(cache, &claim);
+            release_lock(cache, &claim);
         }
         Ok(Claimed::Taken(claim)) => join(cache, &claim),
         Ok(_) | Err(Busy) => {}
@@ -228,9 +238,51 @@ const REQUEST: Act = Act {
     name: "request",
     act: |cache, _| {
         if let Ok(Claimed::Claimed(claim)) = cache.claim_lock(LOCK, PENDING) {
-            assert!(cache.me.release(claim.number, claim.token));
+            assert_eq!(cache.me.release_lock(claim.number, claim.token), Released::Free);
         }
         cache.locks();
+    },
+};
+/// Waits for the lock as TypeScript does: makes a request, tries to get the lock, and tries again after a ring. Goes with its request,
+/// or stays in the queue.
+const QUEUE: Act = Act {
+    name: "queue",
+    act: |cache, me| {
+        let Ok(Claimed::Claimed(request)) = cache.claim_lock(LOCK, PENDING) else { return };
+        for _ in 0..3 {
+            let begun = tick();
+            if let Ok(Claimed::Claimed(lock)) = cache.claim_lock(LOCK, 0) {
+                hold(me, LOCK, lock.token, begun);
+                assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
+                return release_lock(cache, &lock);
+            }
+            if !cache.is_rung() {
+                return diary(|diary| diary.queued.push(cache.me.seat));
+            }
+            cache.heard();
+        }
+        assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
+    },
+};
+/// Leaves a free lock to the one who is next.
+const PASS: Act = Act {
+    name: "pass",
+    act: |cache, _| {
+        let _ = cache.me.pass_lock(&OwnedKey::of(LOCK).with(cache.me.seed));
+    },
+};
+/// Holds the lock long enough to hear of a theft.
+const GUARD: Act = Act {
+    name: "guard",
+    act: |cache, me| {
+        let begun = tick();
+        if let Ok(Claimed::Claimed(lock)) = cache.claim_lock(LOCK, 0) {
+            hold(me, LOCK, lock.token, begun);
+            if let Ok(Some(_)) = cache.me.listen(lock.number, lock.token) {
+                let stands = cache.me.stands(lock.number, lock.token);
+                diary(|diary| diary.guards.push((cache.me.seat, lock, stands)));
+            }
+        }
     },
 };
 /// Waits for the key as TypeScript does: registers, looks, and looks again after each ring.
@@ -251,13 +303,19 @@ const AWAIT: Act = Act {
         diary(|diary| diary.looks.push((cache.me.seat, seen)));
     },
 };
-/// Claims of other keys, which use the same set and the other bucket.
+/// Loads of other keys, which use the same set and the other bucket.
 const OTHERS: Act = Act {
     name: "others",
     act: |cache, _| {
         for key in [b"a", b"b", b"c", b"d"] {
             if let Ok(Claimed::Claimed(claim)) = cache.claim(key, FRESH, 100.0, 0.0) {
-                assert!(cache.me.release(claim.number, claim.token));
+                let expect = Expect::Claim(claim.number, claim.token);
+                let stored = cache.store(key, b"other", &With { expect, ..PLAIN });
+                // Nobody changes these keys, so nobody overtakes their loads.
+                assert_ne!(stored, Err(Refused::Overtaken));
+                if stored.is_err() {
+                    assert!(cache.me.release(claim.number, claim.token));
+                }
             }
         }
     },
@@ -278,6 +336,9 @@ const ACTS: &[Act] = &[
     HOLD,
     ROB,
     REQUEST,
+    QUEUE,
+    PASS,
+    GUARD,
     AWAIT,
     OTHERS,
     REAP,
@@ -335,7 +396,12 @@ fn execute(scene: &[u8], acts: &[Act]) {
                     resume_unwind(payload);
                 }
                 let now = tick();
+                // It died with its change made.
+                let done = act.name == SET.name && cache.peek(KEY).is_some_and(|got| got.value == [me as u8; 16]);
                 diary(|diary| {
+                    if let Some(change) = diary.changes.iter_mut().rfind(|change| done && change.who == Some(me)) {
+                        change.end = now;
+                    }
                     let own = diary.holdings.iter_mut().filter(|holding| holding.who == me);
                     own.for_each(|holding| holding.until = holding.until.min(now));
                 });
@@ -409,7 +475,22 @@ fn check(world: &Arc<World>, stage: &Stage, seats: &[u32], told: &str) {
         assert!(!over || is_rung(*seat), "{told}: {seat} was not rung when {token} was over");
     }
 
+    for (seat, lock, seen) in &diary.guards {
+        let stands = after.me.stands(lock.number, lock.token);
+        assert!(died || *seen == stands || is_rung(*seat), "{told}: the holder {seat} has not heard of the theft");
+    }
+    let is_held = diary.guards.iter().any(|(_, lock, _)| after.me.stands(lock.number, lock.token) == Stands::Stands);
+    if !died && !is_held && !diary.queued.is_empty() {
+        assert!(
+            diary.queued.iter().any(|seat| is_rung(*seat)),
+            "{told}: the lock is free, and nobody in the queue is rung"
+        );
+    }
+
     // Nothing is left of the dead, and the others have given everything up.
+    for seat in diary.queued.iter().chain(diary.guards.iter().map(|(seat, ..)| seat)) {
+        world.kill(*seat);
+    }
     world.patience.store(0, SeqCst);
     let free = [after.claim(KEY, FRESH, 100.0, 0.0), after.claim_lock(LOCK, 0), after.claim(b"a", FRESH, 100.0, 0.0)];
     for claimed in free {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use cache_machine_core::{Claimed, Expect, MODEL_SIZE, Place, Rule, faults};
+use cache_machine_core::{Claimed, Expect, MODEL_SIZE, Place, Rule, faults, prefetch};
 
 use crate::acts::RULE;
 use crate::harness::*;
@@ -86,6 +86,8 @@ fn anything(cache: &mut Cache, random: &mut Random) {
         _ => {
             let _ = cache.me.validate();
             let _ = cache.me.find(&OwnedKey::of(&key).with(cache.me.seed));
+            prefetch(&cache.me.region, &[OwnedKey::of(&key).with(cache.me.seed).hash; 3]);
+            cache.keys_with(b"key 1");
             cache.me.abandon_chunks(&[Place(random.next()).0]);
             if random.chance(50) {
                 cache.me.clear();
