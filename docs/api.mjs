@@ -82,6 +82,20 @@ export const GROUPS = [
     "Groups of entries",
     ["cache.invalidateTag", "cache.expireTag", "cache.tagInvalidatedAt", "cache.namespace", "NamespaceOptions"],
   ],
+  [
+    "Loading",
+    [
+      "cache.getOrSet",
+      "cache.getOrSetMany",
+      "cache.memoize",
+      "LoadOptions",
+      "LoadContext",
+      "LoadManyContext",
+      "LoadedMany",
+      "LoadOutcome",
+      "MemoizeOptions",
+    ],
+  ],
   ["Waiting and watching", ["cache.waitFor", "cache.watch", "cache.watchTag", "WaitForOptions", "WatchOptions"]],
   [
     "Locks",

@@ -635,9 +635,11 @@ export const OPERATIONS: Record<string, Operation> = {
   }),
   take: operation<OfKey>(3, { key }, (turn, { key }) => {
     const value = turn.cache.take(key);
-    if (checkRead(turn, key, value, "take") === undefined) return;
-    turn.world.counts.deletes++;
+    const known = checkRead(turn, key, value, "take");
+    // An entry that has expired goes too.
     turn.model.remove(turn.path, key);
+    if (known === undefined) return;
+    turn.world.counts.deletes++;
     spoil(turn, value);
   }),
   increment: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(

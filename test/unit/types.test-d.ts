@@ -22,10 +22,16 @@ import {
   type IncrementOptions,
   type Inspection,
   type Key,
+  type LoadContext,
+  type LoadedMany,
+  type LoadManyContext,
+  type LoadOptions,
+  type LoadOutcome,
   type Lock,
   type LockOptions,
   type LockState,
   type Locks,
+  type MemoizeOptions,
   type NamespaceOptions,
   type OpenOptions,
   openCache,
@@ -129,6 +135,43 @@ const whole: Map<string, User> = users;
 const fromEntries: Map<string, User> = new Map(users);
 const setLike: Iterable<[string, User]> & { readonly size: number } = users;
 const label: string = users[Symbol.toStringTag];
+// Loading.
+const loadOptions: LoadOptions<User> = {
+  ttl: (user, key) => user.name.length + key.length,
+  tags: ["users"],
+  grace: 5,
+  fresh: true,
+  signal: undefined,
+  onOutcome: (outcome, { value, version }, key) => {
+    is<typeof outcome, LoadOutcome>(true);
+    is<typeof value, User>(true);
+    is<typeof version, number>(true);
+    is<typeof key, string>(true);
+  },
+};
+const loader = async ({ key, signal, stale, unchanged }: LoadContext<User>): Promise<User> =>
+  signal.aborted && stale?.stale ? unchanged() : { name: key };
+const loadedUser = users.getOrSet("a", loader, loadOptions);
+is<typeof loadedUser, Promise<User>>(true);
+const maybeLoaded = users.getOrSet("a", (context) => {
+  context.ttl = 5;
+  context.tags = ["a"];
+  return context.background ? undefined : { name: "A" };
+});
+is<typeof maybeLoaded, Promise<User | undefined>>(true);
+const anyLoaded = openCache("app").getOrSet("a", async () => ({ id: 5 }));
+is<typeof anyLoaded, Promise<{ id: number }>>(true);
+// @ts-expect-error: the loader has to return a user.
+users.getOrSet("a", () => 5);
+const manyLoaded = users.getOrSetMany(["a"], async (keys: string[], { signal }: LoadManyContext) =>
+  keys.map((name) => ({ name, ...(signal.aborted && { age: 5 }) })),
+);
+is<Awaited<typeof manyLoaded>[number], User | undefined>(true);
+const byKey: LoadedMany<User> = new Map([["a", { name: "A" }]]);
+users.getOrSetMany(new Set(["a"]), () => byKey);
+const memoizeOptions: MemoizeOptions<User, [id: number]> = { key: (id) => `user ${id}`, ttl: 5 };
+const findUser = users.memoize(async (id: number): Promise<User> => ({ name: `${id}` }), memoizeOptions);
+is<typeof findUser, (id: number) => Promise<User>>(true);
 // Waiting, watching and locks.
 const waitOptions: WaitForOptions = { timeout: 5, signal: new AbortController().signal, version: entry?.version };
 const awaited = users.waitFor("a", waitOptions);
