@@ -147,7 +147,6 @@ async function section() {
 }
 
 function limit() {
-  if (cache.rateLimit === undefined) return;
   const epoch = page.epoch();
   const result = cache.rateLimit(`limit:${epoch}`, { limit: LIMIT, window: HOUR_MS, algorithm: "fixed" });
   if (!result.allowed) return;
