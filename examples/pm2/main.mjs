@@ -13,9 +13,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { destroyCache } from "cache-machine";
 import { findPages } from "./docs.mjs";
-import { findLeftovers } from "./leftovers.mjs";
+import { findLeftovers, removeMemory } from "./leftovers.mjs";
 import { Load } from "./load.mjs";
 import { etagOf, renderPage } from "./page.mjs";
 import { Scores } from "./scores.mjs";
@@ -167,5 +166,5 @@ async function cleanUp() {
   await within(STOP_S, service.stop(), "pm2 was not stopped").catch(({ message }) => screen.print(screen.red(message)));
   rmSync(home, { recursive: true, force: true });
   cache.close();
-  destroyCache(cacheName);
+  await removeMemory(cacheName);
 }
