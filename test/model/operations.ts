@@ -503,7 +503,7 @@ function lasting(turn: Turn, options: SetOptions | undefined): SetOptions | unde
 function together(common: SetOptions = {}, own: SetOptions = {}): SetOptions {
   const { ttl, expiresAt, keepTtl } = "ttl" in own || "expiresAt" in own || "keepTtl" in own ? own : common;
   const { tags, keepTags } = "tags" in own || "keepTags" in own ? own : common;
-  return { ttl, expiresAt, keepTtl, tags, keepTags };
+  return { ttl, expiresAt, keepTtl, tags, keepTags, grace: own.grace ?? common.grace };
 }
 
 // ---- all operations ---------------------------------------------------------------------------------------------------
