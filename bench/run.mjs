@@ -4,7 +4,7 @@
  *
  *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
  *                        get, miss and set of strings
- *   --only speed,hits    only these measurements (speed looking together reclaim latency memory opening hits
+ *   --only speed,hits    only these measurements (speed looking batches together reclaim latency memory opening hits
  *                        coordinate); writes no report without --out
  *   --data s100,object   only these data (s16 s100 few many s1k s16k cyrillic object buffer4k)
  *   --adapters near,lru  only these adapters (see adapters.mjs)
@@ -26,14 +26,14 @@ import { chart } from "./chart.mjs";
 import { coordinate } from "./coordination.mjs";
 import { endAll, endRunning, ratio } from "./coordinator.mjs";
 import { hits } from "./hit-ratio.mjs";
-import { latency, looking, memory, opening, probe, reclaim, speed, together } from "./measurements.mjs";
+import { batches, latency, looking, memory, opening, probe, reclaim, speed, together } from "./measurements.mjs";
 import { describeMachine, markdown, readmePart } from "./report.mjs";
 import { startServers } from "./servers.mjs";
 import { COORDINATION, evaluate } from "./targets.mjs";
 import { DATA, WORKLOADS } from "./workloads.mjs";
 import { createWorkspace } from "./workspace.mjs";
 
-const PARTS = { speed, looking, together, reclaim, latency, memory, opening, hits, coordinate };
+const PARTS = { speed, looking, batches, together, reclaim, latency, memory, opening, hits, coordinate };
 const QUICK = {
   parts: ["speed"],
   data: ["s16", "s100", "s1k"],

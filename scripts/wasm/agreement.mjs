@@ -250,22 +250,20 @@ function checkResults(contract, me) {
   );
   x.get(area, word, contract.WANT_VALUE);
   demand(me.out32[contract.OUT_TYPE] === contract.LIMIT_TYPE, "LIMIT_TYPE is another number");
-  const wait = { [contract.LIMIT_GCRA]: 1000, [contract.LIMIT_FIXED]: 1000, [contract.LIMIT_SLIDING]: 2000 };
   me.time += 5000;
-  for (const [algorithm, expected] of Object.entries(wait)) {
-    limit(Number(algorithm));
-    demand(
-      limit(Number(algorithm)) === UNEXPECTED && out64[contract.OUT_MORE] === expected,
-      "an algorithm is another one",
-    );
+  const algorithms = [
+    [contract.LIMIT_GCRA, 1000, 1000],
+    [contract.LIMIT_SLIDING, 2000, 0],
+    [contract.LIMIT_FIXED, 1000, 0],
+  ];
+  for (const [algorithm, wait, start] of algorithms) {
+    limit(algorithm);
+    demand(limit(algorithm) === UNEXPECTED && out64[contract.OUT_MORE] === wait, "an algorithm has another number");
     const length = x.get(area, word, contract.WANT_VALUE);
     const head = new Uint32Array(me.value.buffer, me.value.byteOffset, 1)[0];
-    const counts = 1 + 3 * ((head / contract.LIMIT_SECOND) & 1);
-    demand(length === contract.LIMIT_BYTES && (head & 0xff) === Number(algorithm), "a limit has other bytes");
-    demand(
-      me.value[counts] === (algorithm === `${contract.LIMIT_GCRA}` ? 1000 : 0) + me.time,
-      "a state lies elsewhere",
-    );
+    demand(length === contract.LIMIT_BYTES && (head & 0xff) === algorithm, "a limit has other bytes");
+    const state = (head & contract.LIMIT_SECOND) === 0 ? 1 : 4;
+    demand(me.value[state] === me.time + start, "the state of a limit that counts is another one");
   }
   const { VALUE_BYTES } = contract;
   const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, 0, ANYTHING, 0);

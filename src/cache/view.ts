@@ -397,17 +397,18 @@ export class View implements Source, Scoped, LoadView {
    * @throws {TypeError} when the key has a value that is no rate limit.
    * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
    */
-  limit(key: Key, { limit, window, algorithm, burst, cost, peek }: Rule): RateLimitResult {
+  limit(key: Key, rule: Rule): RateLimitResult {
     const { engine } = this;
     const written = this.writeNewKey(key);
     const tagged = this.#writeTags(undefined) > 0;
-    const result = engine.limit(written, algorithm, limit, window, burst, cost, peek, tagged);
+    const result = engine.limit(written, rule, tagged);
     if (result !== DONE && result !== UNEXPECTED) {
       if (result === NOT_A_LIMIT) {
         throw new TypeError("key: its value is not a rate limit. Use another key, or delete the entry first.");
       }
       this.#notCounted(result, LIMIT_BYTES);
     }
+    const { limit, window, burst } = rule;
     const { remaining, resetAt, resetAfter, retryAfter } = engine;
     return { allowed: result === DONE, limit, window, burst, remaining, resetAt, resetAfter, retryAfter };
   }

@@ -13,6 +13,7 @@ import {
   type CacheOptions,
   type CacheSummary,
   type Codec,
+  type CountedEntry,
   type CreateOptions,
   createCache,
   destroyCache,
@@ -27,6 +28,7 @@ import {
   type LoadManyContext,
   type LoadOptions,
   type LoadOutcome,
+  type KeysOptions,
   type Lock,
   type LockOptions,
   type LockState,
@@ -36,6 +38,12 @@ import {
   type OpenOptions,
   openCache,
   type PendingLock,
+  type RateLimitAlgorithm,
+  type RateLimitHeadersOptions,
+  type RateLimitOptions,
+  type RateLimitResult,
+  type RateLimitState,
+  rateLimitHeaders,
   type Segment,
   type SetOptions,
   type StaleEntry,
@@ -77,6 +85,12 @@ const declined = users.update(
 is<typeof declined, User | undefined>(true);
 const many = users.getMany(["a", "b"]);
 is<typeof many, (User | undefined)[]>(true);
+const manyEntries = users.getManyEntries(new Set(["a"]));
+is<typeof manyEntries, (Entry<User> | undefined)[]>(true);
+const present: boolean[] = users.hasMany(users.keys({ prefix: "a" }));
+const keysOptions: KeysOptions<string> = { prefix: undefined };
+is<ReturnType<typeof users.entries>, Generator<[string, User], undefined, undefined>>(true);
+users.entries(keysOptions);
 const taken = users.take("a");
 is<typeof taken, User | undefined>(true);
 const added: boolean = users.add("a", { name: "A" }, { ttl: 5 }) && users.replace("a", { name: "B" });
@@ -91,6 +105,13 @@ const stored: Cache<User> = users
     { keepTtl: true },
   );
 const sum: number = users.increment("n") + users.decrement("n", 2, { initial: 5, ttl: 100 });
+const counted: CountedEntry = users.incrementEntry("n", 1, { min: 0, max: 9, tags: ["t"] });
+const algorithm: RateLimitAlgorithm = "sliding";
+const rule: RateLimitOptions = { limit: 5, window: 1000, algorithm, cost: undefined };
+const limited: RateLimitResult = users.rateLimit("n", rule);
+const headersOptions: RateLimitHeadersOptions = { name: "api", draft: 7 };
+const headers: Record<string, string> = rateLimitHeaders(limited, headersOptions);
+const limitState: RateLimitState = { algorithm, startedAt: counted.expiresAt, count: 1, previous: 0 };
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
 const changed: boolean =
@@ -292,18 +313,21 @@ export {
   ended,
   expired,
   fromEntries,
+  headers,
   held,
   hits,
   incrementOptions,
   invalidatedAt,
   label,
   left,
+  limitState,
   mapLike,
   mixed,
   namespaceOptions,
   one,
   options,
   pending,
+  present,
   reach,
   removed,
   setLike,
