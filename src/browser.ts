@@ -12,6 +12,14 @@ import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache } from "./cache/cache.ts";
 export type {
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  LoadOutcome,
+  MemoizeOptions,
+} from "./cache/load-options.ts";
+export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,

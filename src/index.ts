@@ -11,6 +11,14 @@
 
 export type { Cache } from "./cache/cache.ts";
 export type {
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  LoadOutcome,
+  MemoizeOptions,
+} from "./cache/load-options.ts";
+export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,

@@ -347,6 +347,32 @@ impl<H: Host> Participant<H> {
         }
     }
 
+    /// As [`stands`](Participant::stands), for those who wait for the claim: it is gone, too, when its owner is dead or its lease
+    /// is over at `now`. Then [`claim`](Participant::claim) takes over.
+    pub fn probe_claim(&self, number: u32, token: u64, now: f64) -> Stands {
+        let stands = self.stands(number, token);
+        let is_over = stands != Stands::Gone
+            && (self.deadline_of_claim(number) <= now
+                || self.claim_owner(number).seat().is_some_and(|seat| self.reap_if_dead(seat)));
+        if is_over { Stands::Gone } else { stands }
+    }
+
+    /// Before the owner of a claim releases it without a store: from now on nobody joins it, so whoever waits for it has been
+    /// counted. Returns whether anybody waits, `None` when the claim is not its own any more.
+    pub fn close_claim(&self, number: u32, token: u64) -> Option<bool> {
+        if !self.is_own_claim(number, token) {
+            return None;
+        }
+        // Others join under this lock. When its holder is frozen, one of them may join unseen: it finds no outcome and loads.
+        let held = self.lock(self.hash_of_claim(number)).ok();
+        self.flag_claim(number, token, Token::OVERTAKEN);
+        let waited = self.is_waited_for(number, token);
+        if let Some(held) = held {
+            self.unlock(held);
+        }
+        Some(waited)
+    }
+
     /// Whether another participant waits for a claim, or has waited for it.
     pub fn is_waited_for(&self, number: u32, token: u64) -> bool {
         let seen = self.claim_token(number);

@@ -2,9 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cache_machine_core::{
-    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT,
-};
+use cache_machine_core::{Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT};
 
 use crate::harness::*;
 
@@ -155,8 +153,10 @@ fn a_value_loaded_before_a_clear_or_an_invalidation_of_its_tags_is_not_stored() 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.me.clear();
     assert_eq!(commit(&mut a, b"key", &claim, &[]), Err(Refused::Invalidated));
-    assert!(is_taken(b.claim(b"key", 0, LATER, 0.0)), "the claim stands until it is freed");
-    a.me.release(claim.number, claim.token);
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Stands, "nobody has asked for the key since");
+    let next = made(b.claim(b"key", 0, LATER, 0.0));
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken, "nobody waits for what is not stored");
+    assert!(a.me.release(claim.number, claim.token) && b.me.release(next.number, next.token));
 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.invalidate(&["one"]);
@@ -452,6 +452,26 @@ fn who_died_or_left_is_not_rung() {
 }
 
 #[test]
+fn nobody_joins_a_claim_that_its_owner_has_closed_and_who_had_joined_is_counted() {
+    for joined in [false, true] {
+        let (a, b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, LATER, 0.0));
+        if joined {
+            assert!(is_taken(b.claim(b"key", WAIT, LATER, 0.0)));
+        }
+        assert_eq!(b.me.close_claim(claim.number, claim.token), None, "by another participant");
+        assert_eq!(a.me.close_claim(claim.number, claim.token + 1), None, "with another token");
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined));
+        let next = made(b.claim(b"key", WAIT, LATER, 0.0));
+        assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken);
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined), "closed twice");
+        assert!(a.me.release(claim.number, claim.token));
+        assert_eq!(a.me.close_claim(claim.number, claim.token), None, "after its release");
+        assert_eq!(a.me.stands(next.number, next.token), Stands::Stands);
+    }
+}
+
+#[test]
 fn an_operation_that_was_cut_short_keeps_its_thread_s_waits() {
     let (mut a, b) = two(MIB);
     b.wait(b"key");
@@ -471,6 +491,25 @@ fn a_change_of_one_key_of_a_bucket_leaves_the_claim_of_another_one_to_be_overtak
     assert_eq!(b.me.stands(two.number, two.token), Stands::Stands);
     a.set(&other, b"value").unwrap();
     assert_eq!(b.me.stands(two.number, two.token), Stands::Overtaken);
+}
+
+#[test]
+fn who_waits_finds_a_claim_gone_when_its_lease_is_over_or_its_owner_dead_also_when_it_was_overtaken() {
+    for overtaken in [false, true] {
+        let (a, mut b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, 100.0, 0.0));
+        if overtaken {
+            b.set(b"key", b"new").unwrap();
+        }
+        let stands = if overtaken { Stands::Overtaken } else { Stands::Stands };
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 99.0), stands);
+        assert_eq!(b.me.probe_claim(claim.number, claim.token + 1, 99.0), Stands::Gone, "another token");
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the lease is over");
+        assert!(a.me.extend(claim.number, claim.token, 200.0));
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), stands, "it was renewed");
+        a.die();
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the owner is dead");
+    }
 }
 
 #[test]
