@@ -8,7 +8,7 @@
 
 import type { Cache, CacheOptions, Key } from "cache-machine";
 import { locks, waiting, watching } from "./coordination-checks.ts";
-import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
@@ -78,6 +78,7 @@ function everything(check: Define, subject: Subject): void {
   asMap(check);
   changes(check);
   numbers(check);
+  limits(check);
   time(check);
   tagsAndNamespaces(check);
   valuesAndKeys(check, subject.largest);

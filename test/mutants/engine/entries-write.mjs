@@ -37,6 +37,16 @@ export default [
     first: ["models::i3_", "threads"],
   },
 
+  {
+    name: "kept-expiry-not-compared",
+    breaks: "I2",
+    what: "a store that keeps the expiry undoes a touch that came between",
+    file: "wasm/src/entries/store.rs",
+    find: "new.expiry(&self.region) != record.expiry(&self.region)",
+    replace: "new.expiry(&self.region) == f64::NAN || record.length == 0",
+    first: ["promises::a_store_that_keeps_the_expiry"],
+  },
+
   // ---- changes of one word at a time
   {
     name: "published-before-written",
@@ -143,8 +153,8 @@ export default [
     breaks: "I2",
     what: "an increment changes the number and keeps the version",
     file: "wasm/src/entries/change.rs",
-    find: "let next = self.version();\n        // The three stores",
-    replace: "let next = version.load(Relaxed);\n        // The three stores",
+    find: "let next = self.version();",
+    replace: "let next = version.load(Relaxed);",
     first: ["promises::a_counter", "models::i2_", "interleave"],
   },
   {
@@ -173,6 +183,72 @@ export default [
     find: "if version.load(Acquire) & CHANGING != 0 {",
     replace: "if false && version.load(Acquire) & CHANGING != 0 {",
     first: ["promises::a_counter"],
+  },
+
+  {
+    name: "counted-out-of-bounds",
+    breaks: "P3",
+    what: "an increment stores a sum that is outside of its bounds",
+    file: "wasm/src/entries/change.rs",
+    find: "if sum >= self.min && sum <= self.max {",
+    replace: "if true {",
+    first: ["promises::an_increment_stays"],
+  },
+
+  // ---- rate limits
+  {
+    name: "limit-judged-without-a-lock",
+    breaks: "P6",
+    what: "two requests are judged by one state at the same time",
+    file: "wasm/src/entries/limit.rs",
+    find: "self.lock(key.hash)?;",
+    replace: "self.lock(key.hash ^ self.seat as u64)?;",
+    first: ["models::p6_"],
+  },
+  {
+    name: "limit-written-in-place",
+    breaks: "P6",
+    what: "the words of the state that counts are overwritten one by one",
+    file: "wasm/src/entries/limit.rs",
+    find: "let head = (head ^ SECOND_STATE) & SECOND_STATE",
+    replace: "let head = head & SECOND_STATE",
+    first: ["promises::a_death_in", "models::p6_"],
+  },
+  {
+    name: "limit-counts-the-refused",
+    breaks: "P6",
+    what: "a refused request takes away from what is free",
+    file: "wasm/src/entries/limit.rs",
+    find: "let counts = allowed && !self.peek;",
+    replace: "let counts = !self.peek;",
+    first: ["promises::a_limit_lets"],
+  },
+  {
+    name: "limit-ahead-of-the-clock",
+    breaks: "P6",
+    what: "a limit blocks its key for as long as the clock was set back",
+    file: "wasm/src/entries/limit.rs",
+    find: "State { start: state.start.min(now), ..state }",
+    replace: "state",
+    first: ["promises::a_limit_survives"],
+  },
+  {
+    name: "limit-forgotten-too-early",
+    breaks: "P6",
+    what: "the expiry of a limit stays where its first request has put it",
+    file: "wasm/src/entries/limit.rs",
+    find: "if verdict.reset_at > expiry && record.has(EXPIRES) {",
+    replace: "if false && verdict.reset_at > expiry && record.has(EXPIRES) {",
+    first: ["promises::the_generic", "promises::a_limit"],
+  },
+  {
+    name: "limit-divides-first",
+    breaks: "P6",
+    what: "the theoretical arrival time is rounded with each request",
+    file: "wasm/src/entries/limit.rs",
+    find: "(state.start - now) * self.limit + state.count * self.window",
+    replace: "((state.start - now) + state.count * (self.window / self.limit)) * self.limit",
+    first: ["promises::the_generic", "promises::a_limit"],
   },
 
   // ---- expiry, tags, clear
