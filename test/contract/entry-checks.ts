@@ -941,7 +941,10 @@ export function time(check: Define): void {
       };
       cache.set("a", 1, { ttl: 100 });
       same(
-        cache.update("a", (n) => (touch(), n + 1)),
+        cache.update("a", (n) => {
+          touch();
+          return n + 1;
+        }),
         2,
       );
       same([cache.getEntry("a")?.expiresAt, touched], [clock.now + 900, 2]);
