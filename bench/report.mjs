@@ -81,7 +81,7 @@ export function markdown(results) {
   if (skipped.length) parts.push(skipped.map((line) => `- Skipped: ${line}`).join("\n"));
   parts.push(targets(results));
   for (const [dataName, workloads] of Object.entries(results.speed ?? {})) parts.push(speedTables(dataName, workloads));
-  for (const part of [looking, batches, together, reclaim, latency, memory, opening, hits]) {
+  for (const part of [looking, batches, together, reclaim, latency, memory, opening, hits, coordinate]) {
     const text = results[part.name] && part(results[part.name]);
     if (text) parts.push(text);
   }
@@ -270,6 +270,22 @@ function hits({ unit, size, count, seed, traces }) {
     `cache of ${unit.toLocaleString("en")} entries (\`bench/traces.mjs\`).`;
   const head = ["trace", "entries", "cache-machine", "S3-FIFO", "LRU", "CLOCK"];
   return `## Hit ratio\n\n${note}\n\n${table(head, rows)}`;
+}
+
+function coordinate({ loops, between }) {
+  const rows = Object.values(loops).map(({ label, ns }) => [label, time(ns)]);
+  const waits = Object.values(between).map(({ label, p50, p99, samples }) => [
+    label,
+    ...[p50, p99].map(time),
+    samples.toLocaleString("en"),
+  ]);
+  return [
+    "## Coordination",
+    "In one process, 1,024 keys with strings of 100 B, all of them near; limits for 1,024 clients, none of which is reached:",
+    table(["operation", "time"], rows),
+    "Between processes, on a machine that does nothing else meanwhile:",
+    table(["from → to", "median", "99 % within", "samples"], waits),
+  ].join("\n\n");
 }
 
 /** A table that compares adapters in some workloads: times, and multiples of the throughput of lmdb and lru-cache. */

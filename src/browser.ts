@@ -12,6 +12,14 @@ import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache } from "./cache/cache.ts";
 export type {
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  LoadOutcome,
+  MemoizeOptions,
+} from "./cache/load-options.ts";
+export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
@@ -20,7 +28,17 @@ export type {
   OpenOptions,
   SetOptions,
 } from "./cache/options.ts";
-export type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
+export type {
+  CacheHandle,
+  CacheSummary,
+  CountedEntry,
+  Entry,
+  Inspection,
+  Key,
+  Segment,
+  StaleEntry,
+  Stats,
+} from "./cache/types.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
 export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
 export {

@@ -11,6 +11,14 @@
 
 export type { Cache } from "./cache/cache.ts";
 export type {
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  LoadOutcome,
+  MemoizeOptions,
+} from "./cache/load-options.ts";
+export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
@@ -19,7 +27,17 @@ export type {
   OpenOptions,
   SetOptions,
 } from "./cache/options.ts";
-export type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, Segment, Stats } from "./cache/types.ts";
+export type {
+  CacheHandle,
+  CacheSummary,
+  CountedEntry,
+  Entry,
+  Inspection,
+  Key,
+  Segment,
+  StaleEntry,
+  Stats,
+} from "./cache/types.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
 export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
 export {

@@ -70,16 +70,19 @@ class Participant {
     this.seat = x.seat_at(AREAS_AT);
   }
 
+  /** Writes a block with the tag `t`, without a prefix. */
+  tag() {
+    this.tags.fill(0);
+    this.tags[0] = 1;
+    this.tags[this.contract.TAGS_HEADER] = 1;
+    this.tags[this.contract.TAGS_HEADER + this.contract.TAG_LENGTH_BYTES] = T;
+  }
+
   /** Stores the double `value` as a number, with the tag `t` or without tags. */
-  set(word, value, { type, expiry = Number.POSITIVE_INFINITY, tagged = 0, expect = 0, version = 0 }) {
-    if (tagged) {
-      this.tags.fill(0);
-      this.tags[0] = 1;
-      this.tags[this.contract.TAGS_HEADER] = 1;
-      this.tags[this.contract.TAGS_HEADER + this.contract.TAG_LENGTH_BYTES] = T;
-    }
+  set(word, value, { type, expiry = Number.POSITIVE_INFINITY, grace = 0, tagged = 0, expect = 0, version = 0 }) {
+    if (tagged) this.tag();
     this.value[0] = value;
-    return this.exports.set(this.area, word, type, 8, expiry, tagged, expect, version);
+    return this.exports.set(this.area, word, type, 8, expiry, grace, tagged, expect, version);
   }
 
   /** From now on there are no bells to ring. */
@@ -135,11 +138,17 @@ function checkNumbers(contract, me) {
   demand(out64[OUT_NUMBER] === 1e9, "the expiry is put out elsewhere");
   me.value.fill(0);
   demand(x.get(area, word, WANT_TAGS) === 8 && me.value[0] === 0 && me.tags[0] === 24, "the tags are read wrongly");
-  const { TAG_BLOCK_HEADER, TAG_SNAPSHOT, TAG_LENGTH_BYTES } = contract;
-  const name = TAG_BLOCK_HEADER + TAG_SNAPSHOT;
+  const { TAG_BLOCK_HEADER, TAG_BYTES, TAG_LENGTH_BYTES } = contract;
+  const name = TAG_BLOCK_HEADER + TAG_BYTES;
   demand(me.tags[TAG_BLOCK_HEADER / 2] === 1, "the number of tags lies elsewhere");
   demand(me.tags[name] === 1 && me.tags[name + TAG_LENGTH_BYTES] === T, "the name of a tag lies elsewhere");
   demand(out32[contract.OUT_WORD] === 24, "the length of the tags is put out elsewhere");
+  const counter = new Int32Array(me.tags.slice(TAG_BLOCK_HEADER, name).buffer)[2];
+  const counters = x.tag_counters_at(area) / 4;
+  me.tag();
+  x.invalidate(area, 5);
+  demand(me.memory32[counters + contract.TAG_COUNTER_WORDS * counter] === 1, "the counter of a tag lies elsewhere");
+  demand(x.tag_times(area) === 5, "the time of a tag lies elsewhere");
   demand(
     out32[contract.OUT_INSIDE] === 0,
     "the word that tells whether a call is under way is not 0 between two calls",
@@ -217,6 +226,25 @@ function checkResults(contract, me) {
     set(VERSION, version + 2) === UNEXPECTED && set(VERSION, version) === DONE,
     "the version is put out elsewhere",
   );
+  const untouched = (at, expiry) =>
+    me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expect: contract.UNTOUCHED, version: at, expiry });
+  x.get(area, word, 0);
+  const now = out64[contract.OUT_VERSION];
+  const refused = [untouched(now + 2, Number.POSITIVE_INFINITY), untouched(now, 10)];
+  demand(
+    refused.every((code) => code === UNEXPECTED),
+    "UNTOUCHED is another number",
+  );
+  demand(untouched(now, Number.POSITIVE_INFINITY) === DONE, "UNTOUCHED is another number");
+  demand(me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expiry: 10, grace: 5 }) === DONE, "no grace can be stored");
+  me.time = 10;
+  const { WANT_STALE, WANT_QUIET, STALE, OUT_TYPE } = contract;
+  me.value[0] = 7;
+  demand(x.get(area, word, WANT_QUIET) === -1, "a stale entry is found without WANT_STALE");
+  demand(x.get(area, word, WANT_STALE) === 8 && me.value[0] === 7, "WANT_STALE is another flag");
+  demand((me.out32[OUT_TYPE] & ~0xff) === STALE, "STALE is another flag");
+  demand(out64[contract.OUT_MORE] === 5, "the grace is put out elsewhere");
+  me.time = 0;
   const increment = (max) => x.increment(area, word, 1, 0, 0, max, 0, 0);
   demand(increment(9) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
   const limit = (algorithm = contract.LIMIT_FIXED) => x.limit(area, word, algorithm, 1, 1000, 1, 1, 0, 0);
@@ -248,7 +276,7 @@ function checkResults(contract, me) {
     demand(me.value[state] === me.time + start, "the state of a limit that counts is another one");
   }
   const { VALUE_BYTES } = contract;
-  const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, ANYTHING, 0);
+  const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, 0, ANYTHING, 0);
   demand(large === TOO_LARGE, "TOO_LARGE is another number");
 }
 
@@ -353,14 +381,14 @@ function checkLoads(contract, me) {
   me.tags.fill(0);
   me.tags[0] = 1;
   // Five invalidations of one tag, so that their number differs from all others.
-  for (let i = 0; i < 5; i++) x.invalidate(area);
+  for (let i = 0; i < 5; i++) x.invalidate(area, 0);
   demand(ask() === CLAIMED, "CLAIMED is another number");
   const first = claim();
   demand(out32[contract.OUT_OWNER_SEAT] === 0, "the seat of the owner is put out elsewhere");
   const tenure = memory32[me.seat / 4 + contract.SEAT_INCARNATION + 1];
   demand(tenure !== 0 && out32[contract.OUT_OWNER_TENURE] === tenure, "the tenure of the owner is put out elsewhere");
   const sequence = memory32[(me.base + contract.INVALIDATIONS_AT) / 4];
-  demand(sequence === 5 && out32[contract.OUT_START_SEQUENCE] === 5, "the invalidations are counted elsewhere");
+  demand(sequence === 6 && out32[contract.OUT_START_SEQUENCE] === 6, "the invalidations are counted elsewhere");
   const epoch = memory32[(me.base + contract.CLEAR_EPOCH_AT) / 4];
   demand(out32[contract.OUT_START_CLEAR_EPOCH] === epoch, "the clear epoch of a claim is put out elsewhere");
   demand(
@@ -408,7 +436,21 @@ function checkLocks(contract, me) {
   memory32[me.seat / 4 + SEAT_THREAD] = 1234;
   memory32[me.seat / 4 + SEAT_THREAD + 1] = 56;
   demand(ask(0) === CLAIMED && ask(0) === TAKEN, "a lock is held by two");
+  const first = [out32[OUT_WORD], out64[OUT_VERSION]];
+  const { RELEASED_GONE, RELEASED, RELEASED_PASSED, RELEASED_STOLEN } = contract;
+  const release = (number, each) => x.release_lock(area, number, each) & ~contract.RING;
+  demand(release(first[0], first[1] + 1) === RELEASED_GONE, "RELEASED_GONE is another number");
   demand(ask(CLAIM_STEAL) === CLAIMED, "CLAIM_STEAL is another number");
+  demand(release(...first) === RELEASED_STOLEN, "RELEASED_STOLEN is another number");
+  const second = [out32[OUT_WORD], out64[OUT_VERSION]];
+  demand(release(...second) === RELEASED, "RELEASED is another number");
+  // The participant waits for itself, without a request.
+  ask(0);
+  const third = [out32[OUT_WORD], out64[OUT_VERSION]];
+  ask(contract.CLAIM_WAIT);
+  demand(release(...third) === RELEASED_PASSED, "RELEASED_PASSED is another number");
+  me.waitNoMore();
+  ask(0);
   const token = out64[OUT_VERSION];
   demand(ask(CLAIM_PENDING) === CLAIMED, "CLAIM_PENDING is another number");
   const seen = [];

@@ -4,6 +4,7 @@
  * delegates to one {@link View}, which does the work.
  */
 
+import { oneLoader } from "../coordinate/flights.ts";
 import { Locks } from "../coordinate/locks.ts";
 import type { WaitForOptions, WatchOptions } from "../coordinate/options.ts";
 import { checkRule, type RateLimitOptions, type RateLimitResult } from "../coordinate/rate-limit.ts";
@@ -14,6 +15,17 @@ import { plan } from "../engine/plan.ts";
 import type { Region } from "../memory/memory.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
+import {
+  checkLoad,
+  checkLoader,
+  checkMemoize,
+  isPlain,
+  type LoadContext,
+  type LoadedMany,
+  type LoadManyContext,
+  type LoadOptions,
+  type MemoizeOptions,
+} from "./load-options.ts";
 import { listOf, Many } from "./many.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
@@ -30,7 +42,7 @@ import {
   type Resolved,
   type SetOptions,
 } from "./options.ts";
-import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, Stats } from "./types.ts";
+import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, StaleEntry, Stats } from "./types.ts";
 import { unreadable, View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
@@ -113,6 +125,27 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   add(key: K, value: V, options?: SetOptions): boolean {
     return this.#view.store(key, value, options, ABSENT, 0);
+  }
+
+  /**
+   * Returns the value of the key. When the key is absent, stores `value` first, and returns that. Of several calls for an absent
+   * key at the same time one stores its value, and all return it.
+   *
+   * @throws {TypeError} and {CacheError} as {@link set}; `ERR_DATA` as {@link get}.
+   */
+  getOrInsert(key: K, value: V, options?: SetOptions): V {
+    return this.getOrInsertComputed(key, () => value, options);
+  }
+
+  /**
+   * As {@link getOrInsert}, with a function that computes the value when the key is absent. It does not wait for others: several
+   * threads may compute at the same time, and the value that was stored first is the one that all return.
+   *
+   * @throws {TypeError} and {CacheError} as {@link getOrInsert}. An error of `compute` is passed on.
+   */
+  getOrInsertComputed(key: K, compute: (key: K) => V, options?: SetOptions): V {
+    if (typeof compute !== "function") throw new TypeError("compute: must be a function that returns the value");
+    return this.#view.insert(key, compute as never, options) as V;
   }
 
   /**
@@ -223,6 +256,17 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   getEntry(key: K): Entry<V> | undefined {
     return this.#view.entry(key) as Entry<V> | undefined;
+  }
+
+  /**
+   * Returns the entry as {@link getEntry}, but also when it has expired and is within its grace. `stale` tells which. `undefined`
+   * when the key is absent, was invalidated or removed, or its grace is over. An entry that `expireTag` let expire may have an
+   * `expiresAt` in the future. Only this method finds an expired entry: `get` never returns what has expired.
+   *
+   * @throws {CacheError} `ERR_DATA` as {@link get}.
+   */
+  getStale(key: Key): StaleEntry<V> | undefined {
+    return this.#view.staleEntry(key) as StaleEntry<V> | undefined;
   }
 
   /**
@@ -343,6 +387,16 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
+   * Lets the entry expire now. `getStale` still finds it for its grace; an entry without a `grace` is gone. Returns whether there
+   * was an entry that had not expired.
+   *
+   * @throws {CacheError} `ERR_BUSY` as {@link set}.
+   */
+  expire(key: Key): boolean {
+    return this.#view.expire(key);
+  }
+
+  /**
    * Returns the milliseconds until the entry expires: `Infinity` for an entry that does not expire, `undefined` when the key
    * is absent. Does not count as a read.
    */
@@ -361,7 +415,28 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   invalidateTag(...tags: string[]): void {
     this.#view.opening.checkOpen();
-    for (const tag of tags) this.#view.invalidate(tag);
+    this.#view.invalidate(tags);
+  }
+
+  /**
+   * Lets every entry of this cache or namespace that has one of these tags expire now, for all threads and processes at once:
+   * `getStale` still finds it for its grace; an entry without a `grace` is gone. Costs as much as {@link invalidateTag}, and as
+   * there rarely an entry with other tags expires as well. When a tag expires again, the grace of an entry that has
+   * expired with it begins again.
+   */
+  expireTag(...tags: string[]): void {
+    this.#view.opening.checkOpen();
+    this.#view.expireTags(tags);
+  }
+
+  /**
+   * Returns when one of these tags was last invalidated by `invalidateTag`, in milliseconds of the cache's clock: the latest
+   * time, or 0 when none of them was invalidated since the cache was created. Because tags share counters, rarely the time is
+   * that of another tag: it is never earlier than the right one. {@link clear} is no invalidation.
+   */
+  tagInvalidatedAt(...tags: string[]): number {
+    this.#view.opening.checkOpen();
+    return this.#view.invalidatedAt(tags);
   }
 
   /**
@@ -490,6 +565,99 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
     return `Cache ${inspect(this.toJSON(), options)}`;
   }
 
+  // ---- loading
+
+  /**
+   * Returns the value of the key. When it is absent, calls `load`, stores what `load` returns, and returns that. Of all threads and
+   * processes that share the cache only one loads a key at a time: the others wait for it and get its value.
+   *
+   * Each call gets a copy of its own, as with {@link get}; the call whose loader has run gets what the loader has returned.
+   *
+   * - `null` is stored. `undefined` is returned and not stored.
+   * - When the loader throws, nothing is stored, and all calls that waited for it are rejected: in its own thread with its error,
+   *   elsewhere with `ERR_LOAD_FAILED`. The next call loads again.
+   * - When the thread of the loader dies, or is silent for longer than `lease`, one of those who wait loads instead.
+   * - `set`, `delete`, `clear`, `invalidateTag` and all other changes of the key during a load win: calls that waited before the
+   *   change get the loaded value, it is not stored, and calls after the change load again.
+   * - A value that is too large, or that cannot be stored because another participant is in the way, is returned and not stored.
+   *
+   * The promise is rejected, also when the value is present, with a `TypeError` or a `RangeError` for a wrong argument. An `Error`
+   * says that the loader has asked for its own key, directly or by way of the loaders of other keys in this thread.
+   *
+   * @throws {CacheError} (as a rejection) `ERR_LOAD_FAILED` when the loader of another thread or process has failed;
+   * `ERR_TIMEOUT` when there is no value within `timeout`; `ERR_CLOSED` when the cache was closed, also during the load;
+   * `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` when the key cannot be claimed, because another participant is in the
+   * way or too many keys are being loaded at once. The error of the loader, and the `reason` of the `signal`, are passed on.
+   */
+  getOrSet<T extends V | undefined = V>(
+    key: K,
+    load: (context: LoadContext<Exclude<T, undefined>, K>) => T | PromiseLike<T>,
+    options?: LoadOptions<Exclude<T, undefined>, K>,
+  ): Promise<T> {
+    // Not an async function: that would take longer than the read itself.
+    try {
+      const loading = checkLoad(options);
+      checkLoader(load);
+      const view = this.#view;
+      if (isPlain(loading)) {
+        const value = view.readable(key);
+        if (value !== undefined) return Promise.resolve(value as T);
+      }
+      return view.load(key, oneLoader(load), loading) as Promise<T>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Returns the values of many keys, in the order of the keys, and loads those that are absent: as {@link getOrSet} for each of
+   * them, but with one call of `load` for all that this call has to load. It does not load a key that is being loaded
+   * elsewhere, but waits for it. When that fails without a result, because the thread that loaded it has died, `load` is called
+   * again for this key.
+   *
+   * `load` gets the keys, each of them once, and returns an array with a value for each of them in the same order, or a Map. It
+   * returns `undefined` for a key without a value, and so does this method. When it throws, or when the load of any key fails, the
+   * promise is rejected.
+   *
+   * @throws as {@link getOrSet}; a `TypeError` (as a rejection) when `load` returns another number of values.
+   */
+  getOrSetMany<T extends V | undefined = V>(
+    keys: Iterable<K>,
+    load: (keys: K[], context: LoadManyContext) => LoadedMany<T, K> | PromiseLike<LoadedMany<T, K>>,
+    options?: LoadOptions<Exclude<T, undefined>, K>,
+  ): Promise<(T | undefined)[]> {
+    try {
+      const loading = checkLoad(options);
+      checkLoader(load);
+      return this.#view.loadMany([...asIterable(keys, "keys")], load, loading) as Promise<(T | undefined)[]>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Returns a function that calls `load` through {@link getOrSet}: with the arguments of the call, and with its `this`. `key`
+   * makes the key from the arguments.
+   *
+   * @throws {TypeError} and {RangeError} for wrong arguments. The function that it returns throws nothing: its promise is
+   * rejected, also with the error of `key`.
+   */
+  memoize<A extends unknown[], T extends V | undefined>(
+    load: (...args: A) => T | PromiseLike<T>,
+    options: MemoizeOptions<Exclude<T, undefined>, A, K>,
+  ): (...args: A) => Promise<T> {
+    checkLoader(load);
+    const { key, ...others } = checkMemoize(options);
+    const cache = this;
+    return function (this: unknown, ...args) {
+      try {
+        return cache.getOrSet<T>(key.apply(this, args), () => load.apply(this, args), others);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+    };
+  }
+
   // ---- waiting, watching, locks: see src/coordinate/
 
   /**
@@ -507,8 +675,8 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   /**
    * Calls `listener` with the key after the value of a key has changed, whoever changes it. Changes that come close together are
    * one call. After the last change the listener is called at least once, and a read in it returns that value, or a later one.
-   * `delete`, `clear` and `invalidateTag` are changes too. An entry that expires or is evicted calls nobody. A key that is
-   * stored and removed again before the listener could be called has not changed.
+   * `delete`, `clear`, `invalidateTag`, `expire` and `expireTag` are changes too, `touch` is none. An entry that expires by
+   * itself or is evicted calls nobody. A key that is stored and removed again before the listener could be called has not changed.
    *
    * Call `[Symbol.dispose]` of the result, or abort the signal, to end the watch. It also ends when the cache is closed. It does
    * not keep the process alive. An error of the listener is reported as uncaught.
@@ -521,8 +689,8 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
-   * Calls `listener` with the tag after `invalidateTag` of this tag, and after `clear` of this cache or namespace or of one
-   * that it is in. Rarely it is called for another tag, because tags share counters. Otherwise as {@link watch}.
+   * Calls `listener` with the tag after `invalidateTag` or `expireTag` of this tag, and after `clear` of this cache or namespace
+   * or of one that it is in. Rarely it is called for another tag, because tags share counters. Otherwise as {@link watch}.
    *
    * @throws {CacheError} `ERR_CLOSED`.
    */

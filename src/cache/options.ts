@@ -71,10 +71,15 @@ export interface SetOptions {
    * expired at once: what was there is removed.
    */
   expiresAt?: number | undefined;
-  /** Names under which `invalidateTag` finds the entry: up to 16, of up to 256 bytes each. */
+  /**
+   * Milliseconds for which `getStale` still finds the entry after it has expired, `Infinity` for as long as there is room; 0 by
+   * default. The grace is added to the `ttl`, and needs none: `expire` and `expireTag` let an entry without a `ttl` expire.
+   */
+  grace?: number | undefined;
+  /** Names under which `invalidateTag` finds the entry: up to 128, of up to 256 bytes each. */
   tags?: readonly string[] | undefined;
   /**
-   * Whether an entry that is there keeps its expiry, while its value is replaced; `true` by default for `update`, otherwise
+   * Whether an entry that is there keeps its expiry and its grace, while its value is replaced; `true` by default for `update`, otherwise
    * `false`. An absent entry gets the default `ttl`. What a `touch` changes at the same moment may get lost.
    */
   keepTtl?: boolean | undefined;
@@ -219,6 +224,7 @@ export function checkTtl(ttl: unknown): number {
 export interface Storing {
   ttl: number | undefined;
   expiresAt: number | undefined;
+  grace: number | undefined;
   tags: readonly string[] | undefined;
   keepTtl: boolean | undefined;
   keepTags: boolean | undefined;
@@ -228,12 +234,13 @@ export interface Storing {
 export const NOTHING_SAID: Storing = {
   ttl: undefined,
   expiresAt: undefined,
+  grace: undefined,
   tags: undefined,
   keepTtl: undefined,
   keepTags: undefined,
 };
 
-const SET_OPTIONS = ["ttl", "expiresAt", "tags", "keepTtl", "keepTags"] as const;
+const SET_OPTIONS = ["ttl", "expiresAt", "grace", "tags", "keepTtl", "keepTags"] as const;
 
 /**
  * Checks the options of a store. Each is read once, because it may be a getter. The tags themselves are checked when they are
@@ -248,6 +255,7 @@ export function checkStore(options: SetOptions): Storing {
     switch (name) {
       case "ttl":
       case "expiresAt":
+      case "grace":
       case "tags":
       case "keepTtl":
       case "keepTags":
@@ -261,6 +269,8 @@ export function checkStore(options: SetOptions): Storing {
   if (ttl !== undefined) checkTtl(ttl);
   const { expiresAt } = given;
   if (expiresAt !== undefined) checkTime(expiresAt);
+  const { grace } = given;
+  if (grace !== undefined) checkGrace(grace);
   const { tags } = given;
   if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
   const own = tags === undefined ? undefined : [...tags];
@@ -269,7 +279,7 @@ export function checkStore(options: SetOptions): Storing {
   if (expiresAt !== undefined || keepTtl !== undefined || keepTags !== undefined) {
     checkTogether(ttl, expiresAt, own, keepTtl, keepTags);
   }
-  return { ttl, expiresAt, tags: own, keepTtl, keepTags };
+  return { ttl, expiresAt, grace, tags: own, keepTtl, keepTags };
 }
 
 /** Checks that options which exclude each other were not given together. */
@@ -337,6 +347,7 @@ export function over(common: Storing | undefined, own: Storing | undefined): Sto
     ttl: expiry.ttl,
     expiresAt: expiry.expiresAt,
     keepTtl: expiry.keepTtl,
+    grace: own.grace ?? common.grace,
     tags: tags.tags,
     keepTags: tags.keepTags,
   };
@@ -350,6 +361,13 @@ function checkTime(expiresAt: unknown): void {
       `expiresAt: must be a number, a time of the cache's clock in milliseconds such as date.getTime(), not ${got}`,
     );
   }
+}
+
+/** Checks a grace, in milliseconds. */
+function checkGrace(grace: unknown): void {
+  if (typeof grace !== "number") throw new TypeError(`grace: must be a number of milliseconds, not ${typeof grace}`);
+  // Written so that NaN fails too.
+  if (!(grace >= 0)) throw new RangeError(`grace: must be 0 milliseconds or more, not ${grace}`);
 }
 
 /**

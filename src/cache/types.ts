@@ -25,6 +25,12 @@ export interface Entry<V> {
   tags: string[];
 }
 
+/** An entry that may have expired: see {@link Cache.getStale}. */
+export interface StaleEntry<V> extends Entry<V> {
+  /** Whether the entry has expired, so that `get` does not find it any more. */
+  stale: boolean;
+}
+
 /** A number after an increment, with the expiry and the version of its entry as in {@link Entry}. */
 export interface CountedEntry {
   value: number;

@@ -9,6 +9,10 @@
  * writes to the area as well.
  */
 
+import { Batch } from "../coordinate/batch.ts";
+import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
+import type { Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
+import { HIDDEN } from "../coordinate/outcomes.ts";
 import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
 import {
@@ -25,9 +29,11 @@ import {
   PRESENT,
   TOO_LARGE,
   UNEXPECTED,
+  UNTOUCHED,
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
+  WANT_STALE,
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
@@ -41,9 +47,10 @@ import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
+import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
 import { type Counting, checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
-import type { Entry, Key } from "./types.ts";
+import type { Entry, Key, StaleEntry } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
 const READS = 16;
@@ -53,13 +60,15 @@ const MIN_ATTEMPTS = 100;
 const MAX_ATTEMPTS = 100_000;
 /** The expiry of an entry that has expired before it could be stored. */
 const EXPIRED = -Infinity;
+/** For a value that is encoded outside of the area. */
+const NO_ROOM: Uint8Array = new Uint8Array(0);
 /** Bytes of a number. */
 const NUMBER_BYTES = 8;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source, Scoped {
+export class View implements Source, Scoped, LoadView {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
@@ -107,11 +116,24 @@ export class View implements Source, Scoped {
     return near.keep(key as string, this.scope, length);
   }
 
-  /** The entry of a key. `want` are more flags of the engine's `get`. */
-  entry(key: Key, want = 0): Entry<unknown> | undefined {
+  /** The entry of a key, also within its grace: then it is stale. */
+  staleEntry(key: Key, quiet = false): StaleEntry<unknown> | undefined {
+    const more = { stale: false, grace: 0 };
+    const entry = this.entry(key, quiet ? WANT_STALE | WANT_QUIET : WANT_STALE, more);
+    return entry && { ...entry, stale: more.stale };
+  }
+
+  /**
+   * The entry of a key.
+   *
+   * @param want further flags of the engine's `get`
+   * @param more gets what an `Entry` does not tell
+   */
+  entry(key: Key, want = 0, more?: { stale: boolean; grace: number }): Entry<unknown> | undefined {
     const written = this.writeKey(key);
     if (written < 0) return undefined;
     const length = this.#lookup(written, want | WANT_VALUE | WANT_TAGS);
+    if (length >= 0 && more !== undefined) ({ isStale: more.stale, grace: more.grace } = this.engine);
     if (length < 0) return undefined;
     return this.entryFound(length);
   }
@@ -183,15 +205,29 @@ export class View implements Source, Scoped {
 
   /** As {@link View.store}, with options that were checked. */
   storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
-    const { engine, opening } = this;
     let expiry: number;
+    let grace = 0;
     let tags: readonly string[] | undefined;
     if (how === undefined) expiry = this.expiryIn(this.ttl);
     else {
       if (how.keepTtl === true || how.keepTags === true) return this.#storeOver(key, value, how, expect, version);
       expiry = how.expiresAt === undefined ? this.expiryIn(how.ttl ?? this.ttl) : this.#expiryAt(how.expiresAt);
+      if (how.grace !== undefined) grace = how.grace;
       tags = how.tags;
     }
+    return this.#put(key, value, tags, expiry, grace, expect, version);
+  }
+
+  #put(
+    key: Key,
+    value: unknown,
+    tags: readonly string[] | undefined,
+    expiry: number,
+    grace: number,
+    expect: number,
+    version: number,
+  ): boolean {
+    const { engine, opening } = this;
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -203,8 +239,8 @@ export class View implements Source, Scoped {
     const tagged = tagBytes > 0;
     const inline = bytes === undefined && length + keyLength(written) + tagBytes <= engine.maxInline;
     const result = inline
-      ? engine.set(written, type, length, expiry, tagged, expect, version)
-      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, tagged, expect, version);
+      ? engine.set(written, type, length, expiry, grace, tagged, expect, version)
+      : engine.setLarge(written, type, bytes ?? copyOf(engine.value, length), expiry, grace, tagged, expect, version);
     if (result === TOO_LARGE) this.#tooLarge(length);
     if (result === BUSY) throw busy("another participant is in the way");
     return result === DONE;
@@ -223,13 +259,16 @@ export class View implements Source, Scoped {
     return this.retry(() => {
       const { engine } = this;
       const isThere = engine.get(this.writeNewKey(key), WANT_QUIET | WANT_TAGS) >= 0;
-      const there = isThere ? { expiresAt: engine.expiry, tags: readTags(engine.tags, engine.tagBytes) } : undefined;
-      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
-      // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
-      // after all arguments were checked.
-      if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];
+      const there = isThere
+        ? { expiresAt: engine.expiry, grace: engine.grace, tags: readTags(engine.tags, engine.tagBytes) }
+        : undefined;
+      const isOther = expect === VERSION && engine.version !== version;
+      const isRefused = isThere ? expect === ABSENT || isOther : expect === PRESENT || expect === VERSION;
+      let [wanted, at] = isThere ? [how.keepTtl === true ? UNTOUCHED : VERSION, engine.version] : [ABSENT, 0];
+      // No entry has version 0, so the store is refused, after all arguments were checked.
+      if (isRefused) [wanted, at] = [VERSION, 0];
       if (this.storeAs(key, value, kept(how, there), wanted, at)) return true;
-      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+      return isRefused ? false : AGAIN;
     });
   }
 
@@ -289,9 +328,10 @@ export class View implements Source, Scoped {
     this.writeNewKey(key);
     const told = options === undefined || typeof options === "function" ? NOTHING_SAID : checkStore(options);
     return this.retry(() => {
-      const entry = this.entry(key);
+      const more = { stale: false, grace: 0 };
+      const entry = this.entry(key, 0, more);
       // The entry is for `change`, which may change it.
-      const there = entry && { expiresAt: entry.expiresAt, tags: [...entry.tags] };
+      const there = entry && { expiresAt: entry.expiresAt, grace: more.grace, tags: [...entry.tags] };
       const { value: before, version = 0 } = entry ?? {};
       const value = change(before, entry);
       if (value === undefined) return before;
@@ -307,8 +347,26 @@ export class View implements Source, Scoped {
         keepTags: keepTags ?? tags === undefined,
       };
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
-      const expect = version === 0 ? ABSENT : VERSION;
+      const expect = version === 0 ? ABSENT : keeps.keepTtl ? UNTOUCHED : VERSION;
       return this.storeAs(key, value, kept(keeps, there), expect, version) ? value : AGAIN;
+    });
+  }
+
+  /**
+   * The value of a key. An absent key gets the result of `compute` first. When another participant stores a value meanwhile,
+   * that one is returned.
+   *
+   * @throws as {@link View.store} and {@link View.retry}. An error of `compute` is passed on.
+   */
+  insert(key: Key, compute: (key: Key) => unknown, options: SetOptions | undefined): unknown {
+    // `compute` must not run for a key that no entry can have.
+    this.writeNewKey(key);
+    const how = options === undefined ? undefined : checkStore(options);
+    return this.retry(() => {
+      const found = this.get(key);
+      if (found !== undefined) return found;
+      const value = compute(key);
+      return this.storeAs(key, value, how, ABSENT, 0) ? value : AGAIN;
     });
   }
 
@@ -320,7 +378,11 @@ export class View implements Source, Scoped {
   take(key: Key): unknown {
     return this.retry(() => {
       const entry = this.entry(key);
-      if (entry === undefined) return undefined;
+      if (entry === undefined) {
+        // A load of this key that has begun before must not store its value after this.
+        this.remove(key, ABSENT, 0);
+        return this.expiry(key) === undefined ? undefined : AGAIN;
+      }
       return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;
     });
   }
@@ -392,13 +454,51 @@ export class View implements Source, Scoped {
   }
 
   /**
-   * Makes every entry of the scope with this tag a miss.
+   * Lets the entry of a key expire now: it stays for its grace. Returns whether there was a fresh entry.
+   *
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_BUSY`.
+   */
+  expire(key: Key): boolean {
+    const now = this.now();
+    const written = this.writeKey(key);
+    if (written < 0) return false;
+    const result = this.engine.expire(written, now);
+    if (result !== DONE && result !== UNEXPECTED) throw busy("another participant is in the way");
+    return result === DONE;
+  }
+
+  /**
+   * Makes every entry of the scope with one of the tags a miss. The clock is asked first: it may be the user's code.
    *
    * @throws {TypeError} and {RangeError} for a wrong tag.
    */
-  invalidate(tag: string): void {
-    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
-    this.engine.invalidate();
+  invalidate(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.invalidate(now);
+    }
+  }
+
+  /** Lets every entry of the scope with one of the tags expire now. @throws as {@link View.invalidate}. */
+  expireTags(tags: readonly string[]): void {
+    const now = this.now();
+    this.opening.checkOpen();
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      this.engine.expireTags(now);
+    }
+  }
+
+  /** The time of the latest invalidation of one of the tags, 0 when there was none. @throws as {@link View.invalidate}. */
+  invalidatedAt(tags: readonly string[]): number {
+    let latest = 0;
+    for (const tag of tags) {
+      this.#writeTag(tag);
+      latest = Math.max(latest, this.engine.tagTimes());
+    }
+    return latest;
   }
 
   /**
@@ -421,12 +521,85 @@ export class View implements Source, Scoped {
     } else {
       // The hidden tag of this namespace.
       writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
-      this.engine.invalidate();
+      this.engine.invalidate(0);
     }
   }
 
   #tooLarge(length: number): never {
     throw tooLarge(length, Math.min(this.opening.options.maxEntrySize, this.engine.maxValue));
+  }
+
+  // ---- loading
+
+  /** Whether readers share one frozen object. */
+  get sharesObjects(): boolean {
+    return this.opening.options.frozenObjects;
+  }
+
+  /**
+   * Stores a loaded value if its claim stands, and releases the claim. Returns false when the value was not stored: its load was
+   * overtaken, or there is no room for it, or another participant is in the way.
+   *
+   * @param claim the number of the claim
+   * @throws {TypeError} and {RangeError} for wrong tags and values.
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_DATA`.
+   */
+  commit(key: Key, value: unknown, { expiresAt, grace, tags }: LoadStoring, claim: number, token: number): boolean {
+    try {
+      return this.#put(key, value, tags, expiresAt, grace, this.engine.expectClaim(claim), token);
+    } catch (error) {
+      if (error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY")) return false;
+      throw error;
+    }
+  }
+
+  /** The value of a key as {@link View.get}; `undefined` also for a value that cannot be read here. */
+  readable(key: Key): unknown {
+    try {
+      return this.get(key);
+    } catch (error) {
+      if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
+      return undefined;
+    }
+  }
+
+  /** The value of a key that the near cache does not have, or that is to be loaded again. */
+  load(key: Key, load: Load, options: Loading): Promise<unknown> {
+    return this.#flights.get(this, key, load, options, isPlain(options));
+  }
+
+  /** The values of many keys, with one loader for all that are absent. */
+  loadMany(keys: readonly Key[], load: (keys: any[], context: any) => unknown, options: Loading): Promise<unknown[]> {
+    const batch = new Batch(load);
+    const values = keys.map((key) => {
+      const value = isPlain(options) ? this.readable(key) : undefined;
+      return value === undefined ? this.load(key, batch.load, options) : value;
+    });
+    batch.depart();
+    return Promise.all(values);
+  }
+
+  get #flights(): Flights {
+    return this.opening.flights(() => {
+      const shelf = new View(this.opening, HIDDEN);
+      return {
+        entry: (key) => shelf.entry(key),
+        has: (key) => shelf.expiry(key) !== undefined,
+        put: (key, value, ttl, tags) => shelf.store(key, value, { ttl, tags }, ANYTHING, 0),
+      };
+    });
+  }
+
+  /** Returns a function that makes copies of an object, as readers get them. */
+  copier(value: unknown): () => unknown {
+    const codec = this.#codec;
+    const length = codec.encode(value, NO_ROOM);
+    const { type } = codec;
+    const bytes = copyOf(codec.bytes ?? NO_ROOM, length);
+    const copy = (): unknown => codec.decode(type, bytes, 0, length);
+    if (!this.sharesObjects) return copy;
+    const shared = copy();
+    return deepFreeze(shared) ? () => shared : copy;
   }
 
   // ---- the clock
@@ -522,6 +695,11 @@ export class View implements Source, Scoped {
     return written;
   }
 
+  /** Writes one tag of the scope to the area. */
+  #writeTag(tag: string): void {
+    writeTags(this.engine.tags, [tag], this.scope.tagPrefix, []);
+  }
+
   /** Writes the tags of an entry, with the hidden ones, to the area. Returns the most bytes that they take in a record. */
   #writeTags(tags: readonly string[] | undefined): number {
     if (tags === undefined && this.scope === ROOT) return 0;
@@ -534,13 +712,15 @@ export class View implements Source, Scoped {
  *
  * @throws {CacheError} `ERR_DATA` when tags are to be kept that are damaged.
  */
-function kept(how: Storing, there: Pick<Entry<unknown>, "expiresAt" | "tags"> | undefined): Storing {
+function kept(how: Storing, there: { expiresAt: number; grace: number; tags: string[] } | undefined): Storing {
   if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {
     throw badData("keepTags: the tags of the entry are damaged. Store it with other tags, or delete it.");
   }
   return {
     ttl: how.ttl,
     expiresAt: how.keepTtl === true ? there?.expiresAt : how.expiresAt,
+    // Damaged memory may hold any number.
+    grace: how.grace ?? (how.keepTtl === true && there !== undefined && there.grace > 0 ? there.grace : undefined),
     tags: how.keepTags === true ? there?.tags : how.tags,
     keepTtl: undefined,
     keepTags: undefined,

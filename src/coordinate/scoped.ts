@@ -33,7 +33,7 @@ export interface Scoped {
 }
 
 /** The longest time that a timer can measure, in milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1;
+export const LONGEST_TIMER: number = 2 ** 31 - 1;
 
 /** A copy of a key that the caller may change. */
 export function copyOfKey<K extends AnyKey>(key: K): K {

@@ -93,22 +93,22 @@ export const SEAT_THREAD = 12;
 export const AREAS_AT = 65536;
 
 /** Bytes of an area. The stack of the thread begins at its end and grows down. */
-export const AREA_BYTES = 180224;
+export const AREA_BYTES = 221184;
 
 /** Bytes of an area that are kept for the stack. */
 export const STACK_BYTES = 32768;
 
 /** Where the out part lies in an area, in bytes. */
-export const AREA_OUT = 8808;
+export const AREA_OUT = 36976;
 
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
-export const AREA_KEY = 8896;
+export const AREA_KEY = 37064;
 
 /** Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each. */
-export const AREA_GROUP = 13264;
+export const AREA_GROUP = 41432;
 
 /** Where the slots of the group's keys lie in an area, in bytes. */
-export const AREA_SLOTS = 13648;
+export const AREA_SLOTS = 41816;
 
 /** Keys of a group. */
 export const GROUP = 32;
@@ -120,23 +120,23 @@ export const SLOT_KEY = 192;
 export const SLOT_BYTES = 200;
 
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 20048;
+export const AREA_TAGS = 48216;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 65168;
+export const AREA_VALUE = 118472;
 
 /** Bytes of the out part. */
 export const OUT_BYTES = 88;
 
-/** Bytes of the tags part: the most tags of the deepest namespace, each with its prefix. */
-export const TAGS_BYTES = 12288;
+/** Bytes of the tags part: the most tags of the deepest namespace, behind its prefix. */
+export const TAGS_BYTES = 37424;
 
 /** Bytes of the value part: the longest record. */
 export const VALUE_BYTES = 65536;
 
 // ---- Where results lie in the out part
 
-/** After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes. */
+/** After `get`: the value type in the low byte, `CHUNKED` and `STALE`. In words of four bytes. */
 export const OUT_TYPE = 0;
 
 /**
@@ -181,7 +181,10 @@ export const OUT_CHANGES_AT = 10;
  */
 export const OUT_CHANGES = 11;
 
-/** After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then `reset_after`. In units of eight bytes. */
+/**
+ * After `get`: the grace in milliseconds. After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then
+ * `reset_after`. In units of eight bytes.
+ */
 export const OUT_MORE = 9;
 
 /** Not zero while a call is under way, and after a call that was cut off. In words of four bytes. */
@@ -214,6 +217,9 @@ export const OUT_CLASS = 17;
 /** Flag in `OUT_TYPE`: the value is in chunks. */
 export const CHUNKED = 256;
 
+/** Flag in `OUT_TYPE`: the entry has expired, and is within its grace. */
+export const STALE = 512;
+
 // ---- Keys, tags and values
 
 /** Longest key in bytes, with the prefix of its namespace. */
@@ -234,8 +240,11 @@ export const KEY_ILL_FORMED = 2;
 /** Key kind of every key in a namespace. */
 export const KEY_NAMESPACED = 3;
 
+/** Most tags that a user gives to one entry. */
+export const MAX_VISIBLE_TAGS = 128;
+
 /** Most tags of one entry, with a hidden one for each namespace that the entry is in. */
-export const MAX_TAGS = 32;
+export const MAX_TAGS = 144;
 
 /** Longest tag in bytes, with the prefix of its namespace. */
 export const MAX_TAG = 520;
@@ -243,20 +252,26 @@ export const MAX_TAG = 520;
 /** Longest name of a tag in bytes, without that prefix: the record keeps the name. */
 export const MAX_TAG_NAME = 256;
 
-/** Flag in the length of a tag: the record does not keep the name. */
+/** Flag in the length of a tag: it has no prefix, and the record does not keep the name. */
 export const TAG_HIDDEN = 32768;
 
-/** Bytes of the tags part before the first tag: how many tags there are, and the bytes of their prefix, in two bytes each. */
+/** Bytes of the tags part before the prefix: how many tags there are, and the bytes of the prefix, in two bytes each. */
 export const TAGS_HEADER = 4;
 
 /** Bytes of the length in front of each tag. */
 export const TAG_LENGTH_BYTES = 2;
 
-/** Bytes of a tag block before the counters: its length, and how many tags there are, in four bytes each. */
+/** Bytes of a tag block before the snapshots: its length, and how many tags there are, in four bytes each. */
 export const TAG_BLOCK_HEADER = 8;
 
-/** Bytes of a tag block for each tag: the number of its counter and the snapshot, in four bytes each. The names follow. */
-export const TAG_SNAPSHOT = 8;
+/**
+ * Bytes of a tag block for each tag: the snapshots of all counters, eight bytes each, then the numbers of all
+ * counters, four bytes each. The names follow.
+ */
+export const TAG_BYTES = 12;
+
+/** Words of four bytes of a tag's counter. The first two are what a snapshot holds. */
+export const TAG_COUNTER_WORDS = 6;
 
 /** Value type of a number, a double: the engine understands it, because `increment` adds to it. */
 export const NUMBER_TYPE = 1;
@@ -294,6 +309,9 @@ export const PRESENT = 2;
 
 /** The entry of the version that is passed along. */
 export const VERSION = 3;
+
+/** The entry of the version that is passed along, with the expiry that is passed along. */
+export const UNTOUCHED = 5;
 
 /**
  * `CLAIM | number << CLAIM_SHIFT`: anything, as long as the claim stands whose token is passed along instead of a version, and
@@ -399,6 +417,9 @@ export const WANT_QUIET = 4;
 
 /** `find` has counted the read as a hit already. */
 export const WANT_AFTER_FIND = 8;
+
+/** An entry that is stale and within its grace is found, too. */
+export const WANT_STALE = 16;
 
 // ---- What `counter` is asked for
 

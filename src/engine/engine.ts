@@ -64,8 +64,9 @@ import {
   SEGMENT_WORDS,
   SLOT_BYTES,
   SLOT_KEY,
+  STALE,
   TAG_BLOCK_HEADER,
-  TAG_SNAPSHOT,
+  TAG_COUNTER_WORDS,
   TAGS_BYTES,
   VALUE_BYTES,
 } from "./contract.ts";
@@ -186,7 +187,7 @@ export class Engine {
   readonly #groupKeys: Uint32Array;
   /** The tags part in words of four bytes: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
-  /** The counters of all tags of the region, two words of four bytes each. */
+  /** The counters of all tags of the region, `TAG_COUNTER_WORDS` words of four bytes each. */
   readonly #counters: Int32Array;
   readonly #exports: Exports;
   /** Where the area lies in the memory, in bytes. */
@@ -240,7 +241,7 @@ export class Engine {
     this.#out64 = new Float64Array(buffer, area + AREA_OUT, OUT_BYTES / 8);
     this.#groupKeys = new Uint32Array(buffer, area + AREA_GROUP, GROUP);
     this.#block = new Int32Array(buffer, area + AREA_TAGS, TAGS_BYTES / 4);
-    this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * 2);
+    this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * TAG_COUNTER_WORDS);
     this.maxInline = x.max_inline(region.size);
     this.maxValue = x.max_value(region.size);
     this.#chunkBytes = x.chunk_bytes(area);
@@ -421,7 +422,11 @@ export class Engine {
   #reapLater(): Timer {
     const timer = setTimeout(() => {
       this.#mourning = undefined;
-      this.usage();
+      try {
+        this.usage();
+      } catch {
+        // The next ring that nobody hears tries again. There is nobody who could catch an error here.
+      }
     }, MOURNING_MS);
     keepAlive(timer, false);
     return timer;
@@ -494,6 +499,11 @@ export class Engine {
     return ((this.out[OUT_TYPE] as number) & CHUNKED) !== 0;
   }
 
+  /** After {@link get} with `WANT_STALE`: whether the entry has expired, and is within its grace. */
+  get isStale(): boolean {
+    return ((this.out[OUT_TYPE] as number) & STALE) !== 0;
+  }
+
   /** After {@link get} and {@link increment}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
@@ -502,6 +512,11 @@ export class Engine {
   /** After {@link get}: the expiry in milliseconds, `Infinity` for an entry that does not expire. */
   get expiry(): number {
     return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link get}: the grace in milliseconds, 0 for none. */
+  get grace(): number {
+    return this.#out64[OUT_MORE] as number;
   }
 
   /** After {@link increment}: the sum. */
@@ -545,24 +560,35 @@ export class Engine {
   }
 
   /**
-   * After {@link get} with `WANT_TAGS`: `{index, count}` of the counter of each tag, as the record remembers them.
-   * `undefined` without tags.
+   * After {@link get} with `WANT_TAGS`: for each tag the index of its counter, and the two words of the counter as the record
+   * remembers them. `undefined` without tags.
    */
   tagCounters(): Int32Array | undefined {
     if (this.tagBytes === 0) return undefined;
     // The bytes may be damaged, so they are bounded: at most as many tags as an entry can have, and no index out of range.
-    const count = Math.min((this.#block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
-    const counters = this.#block.slice(TAG_BLOCK_HEADER / 4, (TAG_BLOCK_HEADER + TAG_SNAPSHOT * count) / 4);
-    for (let i = 0; i < counters.length; i += 2)
-      counters[i] = (2 * (counters[i] as number)) & (this.#counters.length - 1);
+    const block = this.#block;
+    const count = Math.min((block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
+    const last = this.#counters.length / TAG_COUNTER_WORDS - 1;
+    const counters = new Int32Array(3 * count);
+    const snapshots = TAG_BLOCK_HEADER / 4;
+    for (let i = 0; i < count; i++) {
+      counters[3 * i] = TAG_COUNTER_WORDS * ((block[snapshots + 2 * count + i] as number) & last);
+      counters[3 * i + 1] = block[snapshots + 2 * i] as number;
+      counters[3 * i + 2] = block[snapshots + 2 * i + 1] as number;
+    }
     return counters;
   }
 
-  /** Whether the counters have not changed since {@link tagCounters} returned them, so none of the tags was invalidated. */
+  /**
+   * Whether the counters have not changed since {@link tagCounters} returned them, so none of the tags was invalidated or
+   * expired. The halves of a counter are loaded one by one: each of them alone has to be what it was.
+   */
   areCurrent(counters: Int32Array | undefined): boolean {
     if (counters === undefined) return true;
-    for (let i = 0; i < counters.length; i += 2) {
-      if (Atomics.load(this.#counters, counters[i] as number) !== counters[i + 1]) return false;
+    for (let i = 0; i < counters.length; i += 3) {
+      const at = counters[i] as number;
+      if (Atomics.load(this.#counters, at) !== counters[i + 1]) return false;
+      if (Atomics.load(this.#counters, at + 1) !== counters[i + 2]) return false;
     }
     return true;
   }
@@ -570,6 +596,7 @@ export class Engine {
   /**
    * Stores the first `length` bytes of {@link value}. The old value is still there unless the result is `DONE`.
    *
+   * @param grace milliseconds for which the entry can be read as a stale one after its expiry; 0 for none
    * @param expect `ANYTHING`, `ABSENT`, `PRESENT`, `VERSION` for `version`, or {@link expectClaim} with the token for `version`
    * @returns `DONE`, `UNEXPECTED`, `TOO_LARGE` or `BUSY`; with a claim also `OVERTAKEN` or `INVALIDATED`
    */
@@ -578,6 +605,7 @@ export class Engine {
     valueType: number,
     length: number,
     expiry: number,
+    grace: number,
     tagged: boolean,
     expect: number,
     version: number,
@@ -585,7 +613,7 @@ export class Engine {
     this.#enter();
     let result: number;
     try {
-      result = this.#exports.set(this.#area, key, valueType, length, expiry, tagged ? 1 : 0, expect, version);
+      result = this.#exports.set(this.#area, key, valueType, length, expiry, grace, tagged ? 1 : 0, expect, version);
     } catch (error) {
       // The stack may have ended. So nothing may be called here but built-in functions, which need no frame. If the call was
       // cut off, this thread may be idle from now on, so what the call held is given up at once: the hazard, the large value,
@@ -623,6 +651,7 @@ export class Engine {
     valueType: number,
     value: Uint8Array,
     expiry: number,
+    grace: number,
     tagged: boolean,
     expect: number,
     version: number,
@@ -644,7 +673,7 @@ export class Engine {
       }
       if (result === DONE) {
         const flag = tagged ? 1 : 0;
-        result = x.commit_large(this.#area, key, valueType, count, newVersion, expiry, flag, expect, version);
+        result = x.commit_large(this.#area, key, valueType, count, newVersion, expiry, grace, flag, expect, version);
       }
       if (result !== DONE && result !== (DONE | RING)) x.abandon_large(this.#area, written);
       this.#writing = false;
@@ -712,14 +741,25 @@ export class Engine {
     return this.#change(() => this.#exports.touch(this.#area, key, expiry));
   }
 
+  /**
+   * Lets the entry expire at `now`, in milliseconds: from then on it is stale for its grace, or gone without one. `DONE`,
+   * `UNEXPECTED` when there is no fresh entry, `TOO_LARGE` (only in damaged memory) or `BUSY`.
+   */
+  expire(key: number, now: number): number {
+    return this.#change(() => this.#exports.expire(this.#area, key, now));
+  }
+
   /** Makes every entry a miss. */
   clear(): void {
     this.#change(() => this.#exports.clear(this.#area));
   }
 
-  /** Makes every entry with one of the tags in {@link tags} a miss. */
-  invalidate(): void {
-    this.#change(() => this.#exports.invalidate(this.#area));
+  /**
+   * Makes every entry with one of the tags in {@link tags} a miss. `now` becomes the time of the tags, in milliseconds; 0 leaves
+   * it as it is.
+   */
+  invalidate(now: number): void {
+    this.#change(() => this.#exports.invalidate(this.#area, now));
   }
 
   /** What {@link set} expects of a claim with this number. Its token is passed as the version. A store that is done frees the claim. */
@@ -826,6 +866,24 @@ export class Engine {
     return this.#exports.stands(this.#area, number, token);
   }
 
+  /**
+   * As {@link stands}, for those who wait for a claim: it is `GONE`, too, when its owner is dead or its lease is over. Then
+   * {@link claim} takes over.
+   *
+   * @param now the present time of the clock of {@link claim}
+   */
+  probe(number: number, token: number, now: number): number {
+    return this.#change(() => this.#exports.probe_claim(this.#area, number, token, now));
+  }
+
+  /**
+   * Before a claim of this participant is released without a store: lets nobody join it any more. Returns 1 when others wait for
+   * it, 0 when nobody does, and -1 when it is not its own any more.
+   */
+  seal(number: number, token: number): number {
+    return this.#change(() => this.#exports.close_claim(this.#area, number, token));
+  }
+
   /** Whether another participant waits for a claim, or has waited for it. */
   isWaitedFor(number: number, token: number): boolean {
     this.#enter();
@@ -885,6 +943,17 @@ export class Engine {
   /** The clear epoch: it is another number after each {@link clear}. */
   get clearEpoch(): number {
     return Atomics.load(this.#clearEpoch, 0) >>> 0;
+  }
+
+  /** Lets every entry with one of the tags in {@link tags} expire at `now`, in milliseconds: as {@link expire}. */
+  expireTags(now: number): void {
+    this.#change(() => this.#exports.expire_tags(this.#area, now));
+  }
+
+  /** The latest time in milliseconds at which one of the tags in {@link tags} was invalidated; 0 when none was. */
+  tagTimes(): number {
+    this.#enter();
+    return this.#exports.tag_times(this.#area);
   }
 
   /**

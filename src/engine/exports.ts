@@ -46,9 +46,14 @@ export interface Exports {
    */
   clear(address: number): number;
   /**
+   * Lets nobody join a claim of this participant any more: 1 when another one waits for it, else 0; -1 when it is not its own any
+   * more.
+   */
+  close_claim(address: number, number: number, token: number): number;
+  /**
    * Stores the head that lists the `count` chunks that were written since `begin_large`.
    */
-  commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, tagged: number, expect: number, version: number): number;
+  commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, grace: number, tagged: number, expect: number, version: number): number;
   /**
    * The sum of a counter over all participants that ever were.
    */
@@ -57,6 +62,14 @@ export interface Exports {
    * Leaves the region; the area may be attached again.
    */
   detach(address: number): void;
+  /**
+   * Lets the entry expire at `now`; `UNEXPECTED` when there is no fresh entry.
+   */
+  expire(address: number, key: number, now: number): number;
+  /**
+   * Makes every entry with one of the tags in the tags part a stale one.
+   */
+  expire_tags(address: number, now: number): number;
   /**
    * Renews the lease of a claim until `deadline`. False when the claim is not this participant's any more.
    */
@@ -84,9 +97,9 @@ export interface Exports {
    */
   increment(address: number, key: number, by: number, initial: number, min: number, max: number, expiry: number, tagged: number): number;
   /**
-   * Makes every entry with one of the tags in the tags part a miss.
+   * Makes every entry with one of the tags in the tags part a miss. With a `now` of 0 the times of the tags stay as they are.
    */
-  invalidate(address: number): number;
+  invalidate(address: number, now: number): number;
   /**
    * Whether another participant waits for a claim, or has waited for it.
    */
@@ -144,6 +157,10 @@ export interface Exports {
    */
   prefetch_group(address: number, count: number): void;
   /**
+   * As `stands`, for those who wait: a claim is gone, too, when its owner is dead or its lease is over at `now`.
+   */
+  probe_claim(address: number, number: number, token: number, now: number): number;
+  /**
    * Copies chunk `number` of this version of the key to the value part: its length, or -1 when that version is gone.
    */
   read_chunk(address: number, key: number, version: number, number: number): number;
@@ -181,7 +198,7 @@ export interface Exports {
   /**
    * Stores the first `length` bytes of the value part, with the tags in the tags part if `tagged`.
    */
-  set(address: number, key: number, value_type: number, length: number, expiry: number, tagged: number, expect: number, version: number): number;
+  set(address: number, key: number, value_type: number, length: number, expiry: number, grace: number, tagged: number, expect: number, version: number): number;
   /**
    * Whether a claim stands: 0 it is gone, 1 it stands, 2 it was overtaken.
    */
@@ -195,9 +212,13 @@ export interface Exports {
    */
   tag_counters(address: number): number;
   /**
-   * Address of the counters of the region's tags: eight bytes each, of which the first four count.
+   * Address of the counters of the region's tags: `TAG_COUNTER_WORDS` words of four bytes each.
    */
   tag_counters_at(address: number): number;
+  /**
+   * The time of the latest invalidation of any of the tags in the tags part; 0 when there was none.
+   */
+  tag_times(address: number): number;
   /**
    * Gives the entry another expiry; `UNEXPECTED` when the key is absent.
    */

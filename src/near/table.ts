@@ -71,7 +71,7 @@ const LARGEST = 1 / 4;
 const FULL = 15 / 16;
 /** Maximum number of slots that CLOCK visits, in this table or in others of the thread, to make room for one value. */
 const MAX_ADVANCES = 64;
-/** Bytes of an {@link Extra}, and of the counters of its tags. */
+/** Bytes of an {@link Extra}, and of the object around the counters of its tags. */
 const EXTRA_BYTES = 72;
 const COUNTERS_BYTES = 200;
 /** How many of a key's last characters are hashed: at first, after too many collisions, and after too many collisions again. */
@@ -390,7 +390,8 @@ export class Table {
     this.drop(slot);
     const own = flatCopy(key);
     let bytes = heap + textBytes(own);
-    if (extra !== undefined) bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES);
+    if (extra !== undefined)
+      bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES + extra.tags.byteLength);
     if (bytes > this.#budget.most * LARGEST || !this.#makeRoom(bytes)) return;
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const at = hotAt(slot);

@@ -1,27 +1,25 @@
 /**
  * Tags ↔ blocks of bytes. `wasm/src/entries/tags.rs` draws both kinds of block: the one that the engine is given, and the one
- * in a record, which holds the counters of the tags as well. A prefix makes the tags of a namespace different from the same
- * tags elsewhere. The block in a record does not keep this prefix.
+ * in a record, which holds the counters of the tags as well. A prefix, given once, makes the tags of a namespace different from
+ * the same tags elsewhere. The block in a record does not keep this prefix.
  */
 
 import {
   MAX_TAG_NAME,
+  MAX_VISIBLE_TAGS,
   TAG_BLOCK_HEADER,
+  TAG_BYTES,
   TAG_HIDDEN,
   TAG_LENGTH_BYTES,
-  TAG_SNAPSHOT,
   TAGS_HEADER,
 } from "../engine/contract.ts";
 import { encoder, runtime } from "./runtime.ts";
 import { isWellFormed } from "./text.ts";
 
 /** Bytes that a tag takes in a record in addition to its name. */
-const TAG_OVERHEAD = TAG_SNAPSHOT + TAG_LENGTH_BYTES;
+const TAG_OVERHEAD = TAG_BYTES + TAG_LENGTH_BYTES;
 /** Bytes that a block takes in a record in addition to its tags: its header, and the padding to a whole word. */
 const BLOCK_OVERHEAD = TAG_BLOCK_HEADER + 8;
-/** The most tags of an entry. The engine has room for one more for each namespace that the entry is in. */
-const MOST_TAGS = 16;
-const NOTHING: Uint8Array = new Uint8Array(0);
 
 /**
  * Writes a block with the tags of an entry to `area`.
@@ -41,19 +39,18 @@ export function writeTags(
   hidden: readonly Uint8Array[],
 ): number {
   const count = visible.length + hidden.length;
-  if (visible.length > MOST_TAGS) {
-    throw new RangeError(`tags: at most ${MOST_TAGS} are allowed, not ${visible.length}`);
+  if (visible.length > MAX_VISIBLE_TAGS) {
+    throw new RangeError(`tags: at most ${MAX_VISIBLE_TAGS} are allowed, not ${visible.length}`);
   }
-  let at = TAGS_HEADER;
+  area.set(tagPrefix, TAGS_HEADER);
+  let at = TAGS_HEADER + tagPrefix.length;
   let bytes = count === 0 ? 0 : BLOCK_OVERHEAD;
-  const put = (prefix: Uint8Array, text: Uint8Array, flag: number): void => {
-    const length = prefix.length + text.length;
-    area[at] = length & 0xff;
-    area[at + 1] = (length | flag) >> 8;
-    area.set(prefix, at + TAG_LENGTH_BYTES);
-    area.set(text, at + TAG_LENGTH_BYTES + prefix.length);
-    at += TAG_LENGTH_BYTES + length;
-    bytes += TAG_OVERHEAD + length;
+  const put = (text: Uint8Array, flag: number): void => {
+    area[at] = text.length & 0xff;
+    area[at + 1] = (text.length | flag) >> 8;
+    area.set(text, at + TAG_LENGTH_BYTES);
+    at += TAG_LENGTH_BYTES + text.length;
+    bytes += TAG_OVERHEAD + (flag === 0 ? text.length : 0);
   };
   for (const tag of visible) {
     if (typeof tag !== "string") throw new TypeError(`tags: must be strings, not ${typeof tag}`);
@@ -62,9 +59,9 @@ export function writeTags(
     if (text.length === 0 || text.length > MAX_TAG_NAME) {
       throw new RangeError(`tags: each must have 1 to ${MAX_TAG_NAME} bytes of UTF-8, not ${text.length}`);
     }
-    put(tagPrefix, text, 0);
+    put(text, 0);
   }
-  for (const tag of hidden) put(NOTHING, tag, TAG_HIDDEN);
+  for (const tag of hidden) put(tag, TAG_HIDDEN);
   area[0] = count;
   area[1] = 0;
   area[2] = tagPrefix.length & 0xff;
@@ -74,7 +71,7 @@ export function writeTags(
 
 /** Whether tags that were read from a record can be written again. Damaged memory may hold others. */
 export function canBeWritten(tags: readonly string[]): boolean {
-  return tags.length <= MOST_TAGS && tags.every((tag) => tag !== "" && runtime.utf8Length(tag) <= MAX_TAG_NAME);
+  return tags.length <= MAX_VISIBLE_TAGS && tags.every((tag) => tag !== "" && runtime.utf8Length(tag) <= MAX_TAG_NAME);
 }
 
 /** Reads the visible tags from the block of a record, which has `length` bytes. Any bytes are safe. */
@@ -84,7 +81,7 @@ export function readTags(area: Uint8Array, length: number): string[] {
   const word = (at: number): number => (area[at] as number) | ((area[at + 1] as number) << 8);
   // The number of tags, hidden ones included.
   const counters = word(TAG_BLOCK_HEADER / 2);
-  for (let at = TAG_BLOCK_HEADER + counters * TAG_SNAPSHOT; at + TAG_LENGTH_BYTES < length; ) {
+  for (let at = TAG_BLOCK_HEADER + counters * TAG_BYTES; at + TAG_LENGTH_BYTES < length; ) {
     const bytes = word(at);
     if (bytes === 0 || at + TAG_LENGTH_BYTES + bytes > length) break;
     tags.push(runtime.readUtf8(area, at + TAG_LENGTH_BYTES, bytes));

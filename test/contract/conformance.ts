@@ -9,6 +9,7 @@
 import type { Cache, CacheOptions, Key } from "cache-machine";
 import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
 
@@ -36,8 +37,12 @@ export interface Given {
   another(options?: CacheOptions): Cache<any, Key>;
 }
 
-/** All checks, for participants with these options. */
-export function conformance(subject: Subject, options: CacheOptions = {}): Check[] {
+/** All checks, or a part of them, for participants with these options. */
+export function conformance(
+  subject: Subject,
+  options: CacheOptions = {},
+  part: (check: Define) => void = (check) => everything(check, subject),
+): Check[] {
   const checks: Check[] = [];
   const check: Define = (name, body) => {
     checks.push({
@@ -65,6 +70,11 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
       },
     });
   };
+  part(check);
+  return checks;
+}
+
+function everything(check: Define, subject: Subject): void {
   asMap(check);
   changes(check);
   numbers(check);
@@ -75,11 +85,11 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   participants(check, subject);
   configuration(check);
   reentrancy(check);
+  loading(check);
   waiting(check);
   watching(check);
   locks(check);
   model(check);
-  return checks;
 }
 
 /** Adds a check. */

@@ -445,6 +445,43 @@ export function changes(check: Define): void {
     same(runs, 0);
   });
 
+  check(
+    "getOrInsert and getOrInsertComputed return what is there, or store what is absent",
+    ({ cache, clock, another }) => {
+      const other = another();
+      same(cache.getOrInsert("a", { n: 1 }, { ttl: 100, tags: ["t"] }), { n: 1 });
+      same([other.get("a"), other.ttl("a"), other.getEntry("a")?.tags], [{ n: 1 }, 100, ["t"]]);
+      same(other.getOrInsert("a", { n: 2 }, { ttl: 5 }), { n: 1 });
+      const computing = (): never => {
+        throw new RangeError("computed");
+      };
+      same(other.getOrInsertComputed("a", computing), { n: 1 });
+      same(cache.ttl("a"), 100);
+      clock.now += 100;
+      throws(() => other.getOrInsertComputed("a", computing), "RangeError", "computed");
+      same(
+        other.getOrInsertComputed("a", (key) => `of ${key}`),
+        "of a",
+      );
+      same(cache.get("a"), "of a");
+      // Another participant is faster while the value is computed: its value counts.
+      let runs = 0;
+      const slow = (): string => {
+        runs++;
+        other.set("b", "theirs");
+        return "mine";
+      };
+      same([cache.getOrInsertComputed("b", slow), runs, cache.get("b")], ["theirs", 1, "theirs"]);
+      for (const value of [null, 0, "", false]) {
+        cache.set("c", value);
+        same(cache.getOrInsert("c", "other"), value);
+      }
+      throws(() => cache.getOrInsert("d", undefined), "TypeError", "undefined");
+      throws(() => cache.getOrInsert("c", 1, { maxAge: 5 } as never), "TypeError", "maxAge");
+      same(cache.has("d"), false);
+    },
+  );
+
   check("compareAndDelete removes only the entry that still has the given version", ({ cache, another }) => {
     const other = another();
     same([cache.compareAndDelete("a", 0), cache.compareAndDelete("a", 5)], [false, false]);
@@ -757,6 +794,75 @@ export function time(check: Define): void {
   });
 
   check(
+    "take of an expired entry returns undefined and removes it within its grace, as delete does",
+    ({ cache, clock }) => {
+      for (const remove of [() => cache.take("a"), () => void cache.delete("a")]) {
+        cache.set("a", 1, { ttl: 100, grace: 50 });
+        clock.now += 100;
+        same([remove(), cache.getStale("a")], [undefined, undefined]);
+      }
+    },
+  );
+
+  check("getStale finds an expired entry for its grace, which is added to the ttl, and no other read does", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    for (const value of ["value", { v: 1 }, 5, text(300_000, 1)]) {
+      cache.set("a", value, { ttl: 100, grace: 50, tags: ["t"] });
+      const expiresAt = clock.now + 100;
+      for (let reads = 0; reads < 6; reads++) same(other.get("a"), value);
+      const version = cache.getEntry("a")?.version as number;
+      same(other.getStale("a"), { value, version, expiresAt, tags: ["t"], stale: false });
+      clock.now += 100;
+      same([other.get("a"), cache.has("a"), cache.size, [...cache]], [undefined, false, 0, []]);
+      same([cache.getEntry("a"), cache.getMany(["a"])], [undefined, [undefined]]);
+      same(other.getStale("a"), { value, version, expiresAt, tags: ["t"], stale: true });
+      clock.now += 49;
+      same(other.getStale("a")?.stale, true);
+      clock.now += 1;
+      same(other.getStale("a"), undefined);
+    }
+    cache.set("a", 1, { ttl: 10, grace: 100 });
+    clock.now += 10;
+    same([cache.increment("a", 5), cache.getStale("a")?.stale], [5, false]);
+    cache.set("a", 1, { ttl: 10, grace: Number.POSITIVE_INFINITY });
+    clock.now += 1e9;
+    same([cache.getStale("a")?.value, cache.delete("a"), cache.getStale("a")], [1, false, undefined]);
+  });
+
+  check("touch and increment keep the grace of an entry", ({ cache, clock }) => {
+    for (const [i, ttl] of [10, Number.POSITIVE_INFINITY].entries()) {
+      cache.set("a", 1, { ttl, grace: 100, tags: ["t"] });
+      same(cache.increment("a"), 2);
+      same([cache.touch("a", Number.POSITIVE_INFINITY), cache.touch("a", 20)], [true, true]);
+      same(cache.increment("a"), 3);
+      clock.now += 119;
+      same([cache.get("a"), cache.getStale("a")?.value, cache.getStale("a")?.tags], [undefined, 3, ["t"]]);
+      clock.now += 1;
+      same(cache.getStale("a"), undefined, `round ${i}`);
+    }
+  });
+
+  check("expire lets an entry expire at once: it is stale for its grace, or gone without one", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    same(cache.expire("a"), false);
+    for (const value of ["value", { v: 1 }, text(300_000, 1)]) {
+      for (const ttl of [1_000, Number.POSITIVE_INFINITY]) {
+        cache.set("a", value, { ttl, grace: 50 });
+        for (let reads = 0; reads < 6; reads++) same(other.get("a"), value);
+        const version = cache.getEntry("a")?.version as number;
+        same([cache.expire("a"), cache.expire("a"), other.get("a"), cache.has("a")], [true, false, undefined, false]);
+        same(other.getStale("a"), { value, version, expiresAt: clock.now, tags: [], stale: true });
+        clock.now += 50;
+        same(other.getStale("a"), undefined);
+        cache.set("a", value, { ttl });
+        same([other.expire("a"), cache.get("a"), cache.getStale("a")], [true, undefined, undefined]);
+      }
+    }
+  });
+
+  check(
     "the default ttl applies to every operation that stores, unless the call has a ttl of its own",
     ({ clock, another }) => {
       const cache = another({ ttl: 1000 });
@@ -825,6 +931,37 @@ export function time(check: Define): void {
       same(cache.take("a"), "old");
     }
   });
+
+  check(
+    "a store that keeps the expiry keeps the one of a touch that came between its reading and its storing",
+    ({ cache, clock }) => {
+      let touched = 0;
+      const touch = (): void => {
+        if (touched++ === 0) cache.touch("a", 900);
+      };
+      cache.set("a", 1, { ttl: 100 });
+      same(
+        cache.update("a", (n) => (touch(), n + 1)),
+        2,
+      );
+      same([cache.getEntry("a")?.expiresAt, touched], [clock.now + 900, 2]);
+      // A value whose encoding touches the entry.
+      for (const store of ["set", "replace", "compareAndSet"] as const) {
+        cache.set("a", 1, { ttl: 100 });
+        touched = 0;
+        const value = {
+          toJSON() {
+            touch();
+            return "stored";
+          },
+        };
+        if (store === "compareAndSet") {
+          same(cache.compareAndSet("a", cache.getEntry("a")?.version as number, value, { keepTtl: true }), true);
+        } else cache[store]("a", value, { keepTtl: true });
+        same([cache.get("a"), cache.getEntry("a")?.expiresAt], ["stored", clock.now + 900]);
+      }
+    },
+  );
 
   check("keepTtl and keepTags keep what the entry that is replaced has", ({ clock, another }) => {
     const cache = another({ ttl: 5000 });
@@ -1001,15 +1138,90 @@ export function tagsAndNamespaces(check: Define): void {
     same(there(), "abe");
   });
 
-  check("an entry can have 16 long tags, which getEntry returns in order", ({ cache }) => {
-    const tags = Array.from({ length: 16 }, (_, i) => `${i} ${"é".repeat(i * 6)}`);
+  check("an entry can have 128 tags, 16 of them long ones, which getEntry returns in order", ({ cache }) => {
+    const tags = Array.from({ length: 128 }, (_, i) => `${i} ${"é".repeat(i < 16 ? i * 6 : 0)}`);
     cache.set("a", "value", { tags });
     same(cache.getEntry("a")?.tags, tags);
-    cache.invalidateTag(tags[15] as string);
+    cache.invalidateTag(tags[127] as string);
     same(cache.has("a"), false);
-    throws(() => cache.set("a", 1, { tags: [...tags, "one more"] }), "RangeError", "tags", "16");
+    throws(() => cache.set("a", 1, { tags: [...tags, "one more"] }), "RangeError", "tags", "128");
     throws(() => cache.set("a", 1, { tags: ["x".repeat(257)] }), "RangeError", "tags", "bytes of UTF-8");
     same(cache.has("a"), false);
+  });
+
+  check("expireTag makes every entry with the tag stale for its grace, and a miss without one", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    // A new tag each time: a tag keeps the time of its latest expiry, and the clock of a check begins anew.
+    const tag = `expired ${Math.random()}`;
+    const stale = (key: string): unknown[] => {
+      const entry = cache.getStale(key);
+      return [entry?.value, entry?.stale];
+    };
+    const fill = (): void => {
+      cache.set("none", "text", { tags: [tag] });
+      cache.set("short", { a: 1 }, { tags: ["another", tag], grace: 100 });
+      cache.set("long", text(300_000, 3), { tags: [tag], ttl: 1_000, grace: Number.POSITIVE_INFINITY });
+      cache.set("untagged", 1, { grace: 100 });
+      for (const key of ["none", "short", "long", "untagged"]) {
+        for (let reads = 0; reads < 6; reads++) ok(other.get(key) !== undefined, `${key} is there`);
+      }
+    };
+    fill();
+    cache.expireTag();
+    cache.expireTag(`never ${tag}`);
+    same([other.get("none"), stale("short")], ["text", [{ a: 1 }, false]]);
+    clock.now += 10;
+    cache.expireTag(tag);
+    same([other.get("none"), other.get("short"), other.get("long"), other.size], [undefined, undefined, undefined, 1]);
+    same([...cache.keys()], ["untagged"]);
+    same([cache.has("short"), cache.getEntry("short"), cache.ttl("long")], [false, undefined, undefined]);
+    same(
+      [stale("none"), stale("short"), stale("untagged")],
+      [
+        [undefined, undefined],
+        [{ a: 1 }, true],
+        [1, false],
+      ],
+    );
+    same(cache.getStale("short")?.tags, ["another", tag]);
+    clock.now += 99;
+    same(stale("short"), [{ a: 1 }, true]);
+    clock.now += 1;
+    same(
+      [stale("short"), stale("long")],
+      [
+        [undefined, undefined],
+        [text(300_000, 3), true],
+      ],
+    );
+    // Stale entries are absent for those who change them.
+    same([cache.touch("long", 5), cache.replace("long", 1), cache.expire("long")], [false, false, false]);
+    same([cache.add("long", "new"), other.get("long"), stale("long")], [true, "new", ["new", false]]);
+    fill();
+    cache.expireTag(tag);
+    cache.invalidateTag("another");
+    same(stale("short"), [undefined, undefined]);
+    same([cache.delete("long"), stale("long")], [false, [undefined, undefined]]);
+  });
+
+  check("tagInvalidatedAt returns the time of the latest invalidation of the tags, and 0 before the first", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    const [a, b] = [`a ${Math.random()}`, `b ${Math.random()}`];
+    // Tags share counters, so few of them have the time of another tag.
+    const never = Array.from({ length: 10 }, (_, i) => cache.tagInvalidatedAt(`${a} ${i}`));
+    ok(never.includes(0), `the times of new tags are ${never}`);
+    same(cache.tagInvalidatedAt(), 0);
+    const start = clock.now;
+    cache.invalidateTag(a);
+    clock.now += 5;
+    other.invalidateTag(b);
+    ok(cache.tagInvalidatedAt(a) >= start && other.tagInvalidatedAt(b) >= start + 5, "the times are too early");
+    same(other.tagInvalidatedAt(a, b), Math.max(other.tagInvalidatedAt(a), other.tagInvalidatedAt(b)));
+    clock.now += 5;
+    other.invalidateTag(a);
+    ok(cache.tagInvalidatedAt(a) >= start + 10, "the time of the first invalidation");
   });
 
   check("the same key is another entry in each namespace, also in nested ones", ({ cache }) => {

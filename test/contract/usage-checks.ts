@@ -285,7 +285,7 @@ const MISTAKEN: [call: (cache: Given["cache"]) => unknown, wrong: string, meant:
   [(c) => c.update("k", () => 1, { expireAt: 5 } as never), "expireAt", "`expiresAt`"],
   [(c) => c.setMany([["k", 1]], { tag: "t" } as never), "tag", "`tags`"],
   [(c) => c.setMany([["k", 1, { keepttl: true } as never]]), "keepttl", "`keepTtl`"],
-  [(c) => c.set("k", 1, { somethingElse: 5 } as never), "somethingElse", "`ttl`, `expiresAt`, `tags`"],
+  [(c) => c.set("k", 1, { somethingElse: 5 } as never), "somethingElse", "`ttl`, `expiresAt`, `grace`, `tags`"],
   [(c) => c.set("k", 1, { ttl: 5, timeout: undefined } as never), "timeout", "`ttl`"],
   [(c) => c.increment("k", 1, { initail: 5 } as never), "initail", "`initial`"],
   [(c) => c.namespace("n", { maxAge: 5 } as never), "maxAge", "`ttl`"],

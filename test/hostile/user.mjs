@@ -19,7 +19,7 @@ const LONGEST_MS = 5_000;
 const MAX_ENTRIES = 15 * 1024;
 /** Maximum length of a key in bytes, and so also in characters. */
 const MAX_KEY = 4096;
-const MAX_TAGS = 16;
+const MAX_TAGS = 128;
 
 // The value cannot be decoded, or needs a codec that this participant does not have.
 const DECODING = ["ERR_DATA"];
@@ -234,6 +234,23 @@ const USES = {
   size: { often: 0.3, codes: [], run: (u) => u.cache.size, check: checkCount },
   stats: { often: 0.3, codes: [], run: (u) => u.cache.stats(), check: checkStats },
   validate: { often: 0.3, codes: [], run: (u) => u.cache.validate(), check: checkCount },
+  getStale: {
+    often: 2,
+    codes: DECODING,
+    run: (u) => u.cache.getStale(u.key()),
+    check: (entry) => {
+      checkEntry(entry);
+      if (entry !== undefined) checkBoolean(entry.stale);
+    },
+  },
+  expire: { often: 1, codes: WAITING, run: (u) => u.cache.expire(u.key()), check: checkBoolean },
+  expireTag: { often: 0.5, codes: [], run: (u) => u.cache.expireTag(u.tag()), check: () => {} },
+  tagInvalidatedAt: {
+    often: 0.5,
+    codes: [],
+    run: (u) => u.cache.tagInvalidatedAt(u.tag()),
+    check: (time) => demand(typeof time === "number", "a time", time),
+  },
   invalidateTag: { often: 0.5, codes: [], run: (u) => u.cache.invalidateTag(u.tag()), check: () => {} },
   namespace: {
     often: 3,

@@ -13,12 +13,16 @@ export interface Known {
   /** Makes the value, a new one with each call. */
   value: () => unknown;
   expiresAt: number;
+  /** Milliseconds for which the entry is stale after it has expired. */
+  readonly grace: number;
   tags: readonly string[];
+  /** When each of its tags that have expired since it was stored expired last. */
+  readonly expired: Map<string, number>;
   /** `undefined` after a change, until the version is read. */
   version: number | undefined;
   /**
-   * Whether the entry has ever expired. The cache may have reclaimed its memory since then. So when the clock steps back, the
-   * entry may be present or absent, and the first answer of the cache decides.
+   * Whether the grace of the entry was ever over. The cache may have reclaimed its memory since then. So when the clock steps
+   * back, or one of its tags expires again, the entry may be present or absent, and the first answer of the cache decides.
    */
   doubtful: boolean;
 }
@@ -27,6 +31,10 @@ export class Model {
   readonly #known = new Map<string, Known>();
   /** For each key all versions that it ever had. */
   readonly #versions = new Map<string, Set<number>>();
+  /** When each tag of each namespace expired last. */
+  readonly #expired = new Map<string, number>();
+  /** When each tag of each namespace was invalidated last. */
+  readonly #invalidated = new Map<string, number>();
   readonly #lossy: boolean;
   /** How many entries were missed although they had not expired. */
   forgotten = 0;
@@ -45,13 +53,47 @@ export class Model {
   }
 
   #doubt(): void {
-    for (const entry of this.#known.values()) if (entry.expiresAt <= this.now) entry.doubtful = true;
+    for (const entry of this.#known.values()) if (!this.#isUsable(entry)) entry.doubtful = true;
+  }
+
+  #isFresh(entry: Known): boolean {
+    return entry.expiresAt > this.now && entry.expired.size === 0;
+  }
+
+  /** Whether the entry is fresh, or stale and within its grace. */
+  #isUsable(entry: Known): boolean {
+    const expires = Math.min(entry.expiresAt, ...entry.expired.values());
+    return this.#isFresh(entry) || (entry.grace > 0 && this.now < expires + entry.grace);
   }
 
   /** The entry of a key, if it may be present. */
   at(path: readonly string[], key: Key): Known | undefined {
     const entry = this.#known.get(name(path, key));
-    return entry !== undefined && entry.expiresAt > this.now ? entry : undefined;
+    return entry !== undefined && this.#isFresh(entry) ? entry : undefined;
+  }
+
+  /**
+   * As {@link Model.settle}, for an answer of `getStale`.
+   * @param stale - whether the entry that was found is stale; `undefined` when none was found.
+   */
+  settleStale(path: readonly string[], key: Key, stale: boolean | undefined): Known | undefined {
+    const entry = this.#known.get(name(path, key));
+    if (entry === undefined || !this.#isUsable(entry)) {
+      ok(stale === undefined, "getStale: found an entry that cannot be there");
+      return undefined;
+    }
+    if (this.#isFresh(entry)) {
+      ok(stale !== true, "getStale: the entry is stale too early");
+      return this.settle(path, key, stale !== undefined, "getStale");
+    }
+    ok(stale !== false, "getStale: an entry that has expired is not stale");
+    if (stale !== undefined) {
+      entry.doubtful = false;
+      return entry;
+    }
+    ok(this.mayMiss(entry), "getStale: the stale entry is missing");
+    this.#known.delete(name(path, key));
+    return undefined;
   }
 
   /**
@@ -81,8 +123,16 @@ export class Model {
   }
 
   /** Stores an entry. */
-  put(path: readonly string[], key: Key, value: () => unknown, expiresAt: number, tags: readonly string[] = []): void {
-    this.#known.set(name(path, key), { key, path, value, expiresAt, tags, version: undefined, doubtful: false });
+  put(
+    path: readonly string[],
+    key: Key,
+    value: () => unknown,
+    expiresAt: number,
+    tags: readonly string[] = [],
+    grace = 0,
+  ): void {
+    const entry = { key, path, value, expiresAt, grace, tags, expired: new Map(), version: undefined, doubtful: false };
+    this.#known.set(name(path, key), entry);
     this.#doubt();
   }
 
@@ -129,6 +179,23 @@ export class Model {
   /** Removes the entries with this tag from a namespace, but not from the namespaces within it. */
   invalidate(path: readonly string[], tag: string): void {
     this.#removeIf((entry) => String(entry.path) === String(path) && entry.tags.includes(tag));
+    this.#invalidated.set(name(path, tag), Math.max(this.now, this.invalidatedAt(path, tag)));
+  }
+
+  /** When the tag was invalidated last; 0 for never. */
+  invalidatedAt(path: readonly string[], tag: string): number {
+    return this.#invalidated.get(name(path, tag)) ?? 0;
+  }
+
+  /** Lets the entries with this tag expire. The clock may have stepped back since the tag expired last. */
+  expireTag(path: readonly string[], tag: string): void {
+    const id = name(path, tag);
+    const at = Math.max(this.now, this.#expired.get(id) ?? 0);
+    this.#expired.set(id, at);
+    for (const entry of this.#known.values()) {
+      if (String(entry.path) === String(path) && entry.tags.includes(tag)) entry.expired.set(tag, at);
+    }
+    this.#doubt();
   }
 
   #removeIf(condition: (entry: Known) => boolean): void {
@@ -138,7 +205,7 @@ export class Model {
   /** The entries that may be present, in one namespace or in the whole cache. */
   live(path?: readonly string[]): Known[] {
     return [...this.#known.values()].filter(
-      (entry) => entry.expiresAt > this.now && (path === undefined || String(entry.path) === String(path)),
+      (entry) => this.#isFresh(entry) && (path === undefined || String(entry.path) === String(path)),
     );
   }
 

@@ -193,20 +193,30 @@ function expireAtOnce({ world, model, path }: Turn, key: Key, removed: number): 
  */
 function putAs(turn: Turn, key: Key, made: Recipe, serial: number, options: SetOptions = {}, keeps = false): void {
   const { world, model, path } = turn;
-  const { expiresAt, tags } = storedWith(turn, key, options, keeps);
-  model.put(path, key, () => world.build(made, serial), expiresAt, tags);
+  const { expiresAt, grace, tags } = storedWith(turn, key, options, keeps);
+  model.put(path, key, () => world.build(made, serial), expiresAt, tags, grace);
 }
 
-/** The expiry and the tags with which an entry has just been stored. */
-function storedWith(turn: Turn, key: Key, options: SetOptions, keeps: boolean): { expiresAt: number; tags: string[] } {
+/** The expiry, the grace and the tags with which an entry has just been stored. */
+function storedWith(
+  turn: Turn,
+  key: Key,
+  options: SetOptions,
+  keeps: boolean,
+): { expiresAt: number; grace: number; tags: string[] } {
   const { world, model, participant, path, cache } = turn;
   const { ttl, expiresAt, tags, keepTtl = keeps && ttl === undefined && expiresAt === undefined } = options;
   const { keepTags = keeps && tags === undefined } = options;
-  const fresh = { expiresAt: expiresAt ?? world.expiry(participant, path, ttl), tags: [...(tags ?? [])] };
+  const fresh = {
+    expiresAt: expiresAt ?? world.expiry(participant, path, ttl),
+    grace: options.grace ?? 0,
+    tags: [...(tags ?? [])],
+  };
   const before = model.at(path, key);
   if (before === undefined || !(keepTtl || keepTags)) return fresh;
   const kept = {
     expiresAt: keepTtl ? before.expiresAt : fresh.expiresAt,
+    grace: options.grace ?? (keepTtl ? before.grace : 0),
     tags: keepTags ? [...before.tags] : fresh.tags,
   };
   if (!model.mayMiss(before)) return kept;
@@ -216,6 +226,35 @@ function storedWith(turn: Turn, key: Key, options: SetOptions, keeps: boolean): 
   const isKept = found?.expiresAt === kept.expiresAt && String(found.tags) === String(kept.tags);
   if (found !== undefined && !isKept) same([found.expiresAt, found.tags], [fresh.expiresAt, fresh.tags], "stored anew");
   return isKept ? kept : fresh;
+}
+
+/** The value that is there, or the value that is stored: whether the cache has it tells which one is expected. */
+function getOrInsert(turn: Turn, args: Storing & { computes: boolean }): void {
+  const { cache, world, model, path, participant, serial } = turn;
+  const { key, options } = args;
+  const value = world.build(args.value, serial);
+  let calls = 0;
+  const compute = (asked: Key): unknown => {
+    same([asked, ++calls], [key, 1], "the key to compute");
+    return value;
+  };
+  const call = (): unknown =>
+    args.computes ? cache.getOrInsertComputed(key, compute, options) : cache.getOrInsert(key, value, options);
+  if (has(turn, key)) {
+    checkRead(turn, key, call(), "getOrInsert of what is there");
+    same(calls, 0, "calls for what is there");
+    return;
+  }
+  world.counts.misses++;
+  if (world.refuses(participant, value)) {
+    throws(call, "ERR_TOO_LARGE");
+    return;
+  }
+  same(call(), value, "getOrInsert of what is absent");
+  if (hasExpired(turn, options)) return;
+  world.counts.sets++;
+  model.remove(path, key);
+  putAs(turn, key, args.value, serial, options);
 }
 
 function increment(turn: Turn, args: OfKey & { by: number | undefined; options: IncrementOptions | undefined }): void {
@@ -493,7 +532,7 @@ function lasting(turn: Turn, options: SetOptions | undefined): SetOptions | unde
 function together(common: SetOptions = {}, own: SetOptions = {}): SetOptions {
   const { ttl, expiresAt, keepTtl } = "ttl" in own || "expiresAt" in own || "keepTtl" in own ? own : common;
   const { tags, keepTags } = "tags" in own || "keepTags" in own ? own : common;
-  return { ttl, expiresAt, keepTtl, tags, keepTags };
+  return { ttl, expiresAt, keepTtl, tags, keepTags, grace: own.grace ?? common.grace };
 }
 
 // ---- all operations ---------------------------------------------------------------------------------------------------
@@ -505,6 +544,16 @@ const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_SAFE_INTEGER), { 
 export const OPERATIONS: Record<string, Operation> = {
   get: operation<OfKey>(8, { key }, (turn, { key }) => void get(turn, key)),
   getEntry: operation<OfKey>(3, { key }, (turn, { key }) => void getEntry(turn, key)),
+  getStale: operation<OfKey>(4, { key }, (turn, { key }) => {
+    const { world, model, path } = turn;
+    const entry = turn.cache.getStale(key);
+    world.counts[entry === undefined ? "misses" : "hits"]++;
+    const known = model.settleStale(path, key, entry?.stale);
+    if (entry === undefined || known === undefined) return;
+    same([entry.value, entry.expiresAt, entry.tags], [known.value(), known.expiresAt, known.tags], "getStale");
+    model.checkVersion(known, entry.version, "getStale");
+    spoil(turn, entry.value);
+  }),
   has: operation<OfKey>(2, { key }, (turn, { key }) => void has(turn, key)),
   ttl: operation<OfKey>(2, { key }, (turn, { key }) => void getTtl(turn, key)),
   agree: operation<OfKey>(2, { key }, agree),
@@ -569,6 +618,7 @@ export const OPERATIONS: Record<string, Operation> = {
     const expected = (): boolean => model.settle(path, args.key, added === false, "add") === undefined;
     store(turn, args, expected, (value) => (added = cache.add(args.key, value, args.options)));
   }),
+  getOrInsert: operation<Storing & { computes: boolean }>(3, { ...storing, computes: fc.boolean() }, getOrInsert),
   replace: operation<Storing>(4, storing, (turn, args) => {
     const { cache, model, path } = turn;
     let replaced: unknown;
@@ -615,9 +665,11 @@ export const OPERATIONS: Record<string, Operation> = {
   }),
   take: operation<OfKey>(3, { key }, (turn, { key }) => {
     const value = turn.cache.take(key);
-    if (checkRead(turn, key, value, "take") === undefined) return;
-    turn.world.counts.deletes++;
+    const known = checkRead(turn, key, value, "take");
+    // An entry that has expired goes too.
     turn.model.remove(turn.path, key);
+    if (known === undefined) return;
+    turn.world.counts.deletes++;
     spoil(turn, value);
   }),
   increment: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
@@ -643,9 +695,23 @@ export const OPERATIONS: Record<string, Operation> = {
     const known = model.settle(path, key, cache.touch(key, ttl), "touch");
     if (known !== undefined) model.expire(known, model.now + ttl);
   }),
+  expire: operation<OfKey>(3, { key }, (turn, { key }) => {
+    const { cache, model, path } = turn;
+    const known = model.settle(path, key, cache.expire(key), "expire");
+    if (known !== undefined) model.expire(known, model.now);
+  }),
   invalidateTag: operation<{ tags: string[] }>(2, { tags }, ({ cache, model, path }, { tags }) => {
     cache.invalidateTag(...tags);
     for (const tag of tags) model.invalidate(path, tag);
+  }),
+  expireTag: operation<{ tags: string[] }>(2, { tags }, ({ cache, model, path }, { tags }) => {
+    cache.expireTag(...tags);
+    for (const tag of tags) model.expireTag(path, tag);
+  }),
+  tagInvalidatedAt: operation<{ tags: string[] }>(1, { tags }, ({ cache, model, path }, { tags }) => {
+    const latest = Math.max(0, ...tags.map((tag) => model.invalidatedAt(path, tag)));
+    // Tags share counters, so the answer may be the time of another tag.
+    ok(cache.tagInvalidatedAt(...tags) >= latest, `tagInvalidatedAt: ${latest}`);
   }),
   clear: operation(1, {}, clear),
   walk: operation<{ walk: string }>(4, { walk: fc.constantFrom(...Object.keys(WALKS)) }, (turn, { walk }) =>

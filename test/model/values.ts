@@ -107,6 +107,8 @@ export const path: fc.Arbitrary<string[]> = fc.oneof(
 
 /** Times to live: ordinary ones, one too small to change the clock when it is added, and two that never end. */
 export const ttl: fc.Arbitrary<number> = fc.constantFrom(10, 1, 0.5, 100, 1e-9, 1e300, Number.POSITIVE_INFINITY);
+/** Graces: none, ordinary ones, and one that never ends. */
+export const grace: fc.Arbitrary<number> = fc.constantFrom(0, 20, 0.5, 200, Number.POSITIVE_INFINITY);
 /** Lists of tags. */
 const TAGS = ["t", "u", "a tag of more than thirty characters", "→"];
 export const tags: fc.Arbitrary<string[]> = fc.array(fc.constantFrom(...TAGS), { maxLength: 3 });
@@ -123,15 +125,17 @@ function optional<T extends object>(members: { [K in keyof T]-?: fc.Arbitrary<T[
 export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOptions>({
   ttl,
   expiresAt: fc.constantFrom(10, 1, 100, 0, -1, -1000, 1e300, Number.POSITIVE_INFINITY),
+  grace,
   tags,
   keepTtl: fc.boolean(),
   keepTags: fc.boolean(),
 }).map((options) => {
   if (options === undefined) return undefined;
-  const { ttl, expiresAt, tags, keepTtl, keepTags } = options;
+  const { ttl, expiresAt, grace, tags, keepTtl, keepTags } = options;
   return {
     ...(ttl !== undefined && { ttl }),
     ...(ttl === undefined && expiresAt !== undefined && { expiresAt }),
+    ...(grace !== undefined && { grace }),
     ...(tags !== undefined && { tags }),
     ...(keepTtl !== undefined && { keepTtl: keepTtl && ttl === undefined && expiresAt === undefined }),
     ...(keepTags !== undefined && { keepTags: keepTags && tags === undefined }),

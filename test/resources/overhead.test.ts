@@ -56,9 +56,14 @@ describe("the memory of an entry", () => {
     expect(cost("12345678", "", { ttl: 1_000 })).toBe(48);
   });
 
-  it("an entry with tags takes 8 bytes more, and 10 bytes and the name for each tag", () => {
+  it("an entry with a grace takes 16 bytes more, with a ttl or without", () => {
+    expect(cost("12345678", "v".repeat(8), { grace: 1_000 })).toBe(48 + 16);
+    expect(cost("12345678", "v".repeat(8), { ttl: 1_000, grace: 1_000 })).toBe(48 + 16);
+  });
+
+  it("an entry with tags takes 8 bytes more, and 14 bytes and the name for each tag", () => {
     const tags = ["news", "sport"];
-    expect(cost("12345678", "", { tags })).toBe(up(32 + 8 + up(8 + 2 * 10 + 9, 8), 16));
+    expect(cost("12345678", "", { tags })).toBe(up(32 + 8 + up(8 + 2 * 14 + 9, 8), 16));
   });
 
   it("a large entry takes less than 0.5 % more for its chunks", () => {
@@ -118,7 +123,7 @@ describe("the compiled engine", () => {
   it("the compiled engine exports these functions and no others", () => {
     const names = WebAssembly.Module.exports(module).map(({ name }) => name);
     expect(names.sort().join(" ")).toMatchInlineSnapshot(
-      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes clear commit_large counter detach find format get increment invalidate max_inline max_value next occupancy participants read_chunk recover remove seat_at seats_of segments set tag_counters tag_counters_at touch used validate write_chunk"`,
+      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes clear commit_large counter detach expire expire_tags find format get increment invalidate max_inline max_value next occupancy participants read_chunk recover remove seat_at seats_of segments set tag_counters tag_counters_at tag_times touch used validate write_chunk"`,
     );
   });
 });

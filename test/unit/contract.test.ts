@@ -33,6 +33,7 @@ const UNSEEN = new Set([
   "MAX_TAG",
   "MAX_TAG_NAME",
   "MAX_TAGS",
+  "MAX_VISIBLE_TAGS",
   "MAX_KEY",
   "TAG_HIDDEN",
   "SEAT_BYTES",
@@ -75,14 +76,14 @@ describe("the limits of TypeScript fit those of the engine", () => {
   test("the most and longest tags in the deepest namespace are not more than MAX_TAGS, not longer than MAX_TAG, and fit into TAGS_BYTES", () => {
     // Larger than needed, because a write behind the end of a Uint8Array does nothing.
     const area = new Uint8Array(2 * contract.TAGS_BYTES);
-    const tags = Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(contract.MAX_TAG_NAME, "t"));
+    const tags = Array.from({ length: contract.MAX_VISIBLE_TAGS }, (_, i) => `${i}`.padEnd(contract.MAX_TAG_NAME, "t"));
     writeTags(area, tags, scope.tagPrefix, scope.hidden);
     expect(area[0]).toBe(tags.length + scope.hidden.length);
     expect(area.findLastIndex((byte) => byte !== 0)).toBeLessThan(contract.TAGS_BYTES);
     expect(area.findLastIndex((byte) => byte !== 0)).toBeGreaterThan(tags.length * contract.MAX_TAG_NAME);
     expect(area[0]).toBeLessThanOrEqual(contract.MAX_TAGS);
     expect(scope.tagPrefix.length + contract.MAX_TAG_NAME).toBeLessThanOrEqual(contract.MAX_TAG);
-    for (const hidden of scope.hidden) expect(hidden.length).toBeLessThanOrEqual(contract.MAX_TAG);
+    for (const hidden of scope.hidden) expect(hidden.length).toBeLessThanOrEqual(contract.MAX_TAG_NAME);
   });
 
   test("a slot of the near cache has one cold word for each word of a stamp, before the word that counts bytes", () => {

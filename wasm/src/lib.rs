@@ -39,7 +39,7 @@ pub use entries::audit::Audited;
 pub use entries::change::{Addition, NUMBER, Sum};
 pub use entries::draft::Draft;
 pub use entries::limit::{FIXED, GCRA, LIMIT, Rule, SLIDING, Verdict};
-pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE};
+pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_STALE, WANT_TAGS, WANT_VALUE};
 pub use entries::store::{Expect, Refused};
 pub use entries::tags::{Block, MAX_BLOCK};
 pub use entries::validate::Broken;

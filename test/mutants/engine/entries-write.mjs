@@ -37,6 +37,16 @@ export default [
     first: ["models::i3_", "threads"],
   },
 
+  {
+    name: "kept-expiry-not-compared",
+    breaks: "I2",
+    what: "a store that keeps the expiry undoes a touch that came between",
+    file: "wasm/src/entries/store.rs",
+    find: "new.expiry(&self.region) != record.expiry(&self.region)",
+    replace: "new.expiry(&self.region) == f64::NAN || record.length == 0",
+    first: ["promises::a_store_that_keeps_the_expiry"],
+  },
+
   // ---- changes of one word at a time
   {
     name: "published-before-written",
@@ -249,7 +259,7 @@ export default [
     file: "wasm/src/entries/change.rs",
     find: "let (tags_at, _) = record.tags();",
     replace: "let tags_at = record.key_at;",
-    also: [["record.flags & !EXPIRES | expires", "record.flags & !EXPIRES & !2 | expires"]],
+    also: [["record.flags & !(EXPIRES | GRACE) | optional", "record.flags & !(EXPIRES | GRACE) & !2 | optional"]],
     first: ["model::few"],
   },
   {
@@ -257,8 +267,35 @@ export default [
     breaks: "P2",
     what: "an entry that gets another expiry never expires",
     file: "wasm/src/entries/change.rs",
-    find: "let expires = if expiry == f64::INFINITY { 0 } else { EXPIRES };",
-    replace: "let expires = 0;",
+    find: "let optional = optional_flags(expiry, grace);",
+    replace: "let optional = optional_flags(f64::INFINITY, grace);",
+    first: ["model::few"],
+  },
+  {
+    name: "touch-drops-the-grace",
+    breaks: "P2",
+    what: "an entry that gets another expiry loses its grace",
+    file: "wasm/src/entries/change.rs",
+    find: "let grace = record.grace(region);",
+    replace: "let grace = 0.0;",
+    first: ["model::few"],
+  },
+  {
+    name: "expire-lets-loads-pass",
+    breaks: "L1",
+    what: "a load that began before an entry was told to expire stores its value as a fresh one",
+    file: "wasm/src/entries/change.rs",
+    find: "store its value as fresh.\n            self.overtake(held, key.hash);",
+    replace: "store its value as fresh.",
+    first: ["coordinate::"],
+  },
+  {
+    name: "expire-removes-the-stale",
+    breaks: "P2",
+    what: "an entry that is told to expire is removed although it has a grace",
+    file: "wasm/src/entries/change.rs",
+    find: "let stays = hit.record.has(GRACE);",
+    replace: "let stays = false;",
     first: ["model::few"],
   },
   {

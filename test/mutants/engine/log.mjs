@@ -132,8 +132,8 @@ export default [
     breaks: "policy",
     what: "reclaiming keeps expired records",
     file: "wasm/src/log/walk.rs",
-    find: "} else if record.has(EXPIRES) && record.expiry(&self.region) <= *now.get_or_init(|| self.host.now()) {",
-    replace: "} else if record.has(EXPIRES) && *now.get_or_init(|| self.host.now()) < f64::NEG_INFINITY {",
+    find: "match self.standing(record, || *now.get_or_init(|| self.host.now())) {",
+    replace: "match self.standing(record, || f64::NEG_INFINITY) {",
     first: ["promises::the_expired"],
   },
 

@@ -377,7 +377,7 @@ export default [
     breaks: "resources",
     what: "a ring that nobody hears changes nothing",
     file: "src/engine/engine.ts",
-    find: "      this.usage();\n",
+    find: "        this.usage();\n",
     replace: "",
     first: WAKING,
     filter: "once a ring has missed them",

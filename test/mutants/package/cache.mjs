@@ -197,9 +197,9 @@ export default [
     name: "one-tag-of-many",
     breaks: "I2",
     what: "of several tags only the last is invalidated",
-    file: "src/cache/cache.ts",
-    find: "for (const tag of tags) this.#view",
-    replace: "for (const tag of tags.slice(-1)) this.#view",
+    file: "src/cache/view.ts",
+    find: "for (const tag of tags) {\n      this.#writeTag(tag);\n      this.engine.invalidate(now);",
+    replace: "for (const tag of tags.slice(-1)) {\n      this.#writeTag(tag);\n      this.engine.invalidate(now);",
     first: CONFORMANCE,
   },
   {

@@ -2,10 +2,10 @@
 //! returns.
 //!
 //! ```text
-//! area  0                                                                                       144 KiB        176 KiB
+//! area  0                                                                                       184 KiB        216 KiB
 //!       │ participant │ tag block │ out │ key │ group │ tags │ list of chunks │ value │ unused  │ ◄── stack    │
 //!
-//! out   0 u32   bits 0–7 value type, bit 8 in chunks      32 u32   generation ─────────┘
+//! out   0 u32   bits 0–7 value type, 8 in chunks, 9 stale 32 u32   generation ─────────┘
 //!       4 u32   word: tag bytes, key word …               36 u32   clear epoch
 //!       8 f64   version                                   40 u32   address of the changes / 4
 //!      16 f64   number: expiry, sum …                     44 u32   changes, low half
@@ -13,7 +13,7 @@
 //!                                                         52 u32   seat of the owner of a claim, 56 u32 its tenure
 //!                                                         60 u32   start of a claim: sequence, 64 u32 clear epoch
 //!                                                         68 u32   class of the bucket
-//!                                                         72 f64   two more numbers: of an increment, of a limit
+//!                                                         72 f64   two more numbers: a grace, of an increment or a limit
 //! ```
 //!
 //! The stack grows down towards the other parts of the same area. So a stack that grew a little too deep would not reach the
@@ -27,19 +27,22 @@ use core::mem::{MaybeUninit, offset_of, size_of};
 use core::slice;
 
 use crate::entries::read::Stamp;
-use crate::entries::tags::{Block, MAX_BLOCK};
+use crate::entries::tags::{Block, GIVEN_HEADER, LENGTH_BYTES, MAX_BLOCK, MAX_PREFIX};
 use crate::format::hash::hash;
-use crate::format::layout::{MAX_KEY, MAX_RECORD, MAX_VALUE};
+use crate::format::layout::{
+    MAX_KEY, MAX_RECORD, MAX_SIZE, MAX_TAG_NAME, MAX_TAGS, MAX_VALUE, PAGE, WORD, participants,
+};
 use crate::index::key::{Beginning, Key};
 use crate::index::prefetch::GROUP;
 use crate::participant::participant::{Host, Participant};
 
-/// Bytes of an area.
-pub const AREA_BYTES: usize = 176 << 10;
+/// Bytes of an area. The areas of all seats fit below the largest region into the 4 GiB of a memory.
+pub const AREA_BYTES: usize = 216 << 10;
 /// Bytes of the stack, at the end of the area. A test measures what the deepest call needs.
 pub const STACK_BYTES: usize = 32 << 10;
-/// Bytes of the tags part: the most tags of the deepest namespace, each with its prefix.
-pub const TAGS_BYTES: usize = 12 << 10;
+/// Bytes of the tags part: the most tags of the deepest namespace, behind its prefix.
+pub const TAGS_BYTES: usize =
+    (GIVEN_HEADER + MAX_PREFIX + MAX_TAGS * (LENGTH_BYTES + MAX_TAG_NAME)).next_multiple_of(WORD) as usize;
 /// Words of `{total, place …}` for the largest value. A region that takes such a value has chunks of `MAX_RECORD`, and a
 /// smaller region has smaller chunks but also smaller values.
 const LIST_WORDS: usize = 4 + (MAX_VALUE / (MAX_RECORD - 64)) as usize;
@@ -132,6 +135,11 @@ pub struct Area {
 
 const _: () = assert!(STACK_BYTES + size_of::<Area>() <= AREA_BYTES);
 const _: () = assert!(MAX_BLOCK as usize <= TAGS_BYTES);
+/// The module's own data lies in the first page.
+const _: () = {
+    let areas = participants(MAX_SIZE) as u64 * AREA_BYTES as u64;
+    assert!((PAGE as u64 + areas).next_multiple_of(PAGE as u64) + MAX_SIZE as u64 <= 4 << 30);
+};
 /// The out part is as drawn.
 const _: () = {
     assert!(offset_of!(Out, value_type) == 0 && offset_of!(Out, word) == 4);

@@ -114,13 +114,13 @@ contract! {
         AREA_VALUE: u32 = offset_of!(Area, value) as u32;
         /// Bytes of the out part.
         OUT_BYTES: u32 = size_of::<Out>() as u32;
-        /// Bytes of the tags part: the most tags of the deepest namespace, each with its prefix.
+        /// Bytes of the tags part: the most tags of the deepest namespace, behind its prefix.
         TAGS_BYTES: u32 = area::TAGS_BYTES as u32;
         /// Bytes of the value part: the longest record.
         VALUE_BYTES: u32 = layout::MAX_RECORD;
     }
     "Where results lie in the out part" {
-        /// After `get`: the value type in the low byte, and `CHUNKED`. In words of four bytes.
+        /// After `get`: the value type in the low byte, `CHUNKED` and `STALE`. In words of four bytes.
         OUT_TYPE: u32 = offset_of!(Out, value_type) as u32 / 4;
         /// After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
         /// namespaces. After `claim` and `claim_lock`: the number of the claim. After `next_lock`: bytes of the name. In words of four bytes.
@@ -144,7 +144,8 @@ contract! {
         /// After `find`: the low half of the changes of the bucket. The stamp is true as long as this and the clear epoch
         /// stay the same. In words of four bytes.
         OUT_CHANGES: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes)) as u32 / 4;
-        /// After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then `reset_after`. In units of eight bytes.
+        /// After `get`: the grace in milliseconds. After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then
+        /// `reset_after`. In units of eight bytes.
         OUT_MORE: u32 = offset_of!(Out, more) as u32 / 8;
         /// Not zero while a call is under way, and after a call that was cut off. In words of four bytes.
         OUT_INSIDE: u32 = offset_of!(Out, inside) as u32 / 4;
@@ -163,6 +164,8 @@ contract! {
         OUT_CLASS: u32 = offset_of!(Out, class) as u32 / 4;
         /// Flag in `OUT_TYPE`: the value is in chunks.
         CHUNKED: u32 = 1 << 8;
+        /// Flag in `OUT_TYPE`: the entry has expired, and is within its grace.
+        STALE: u32 = 1 << 9;
     }
     "Keys, tags and values" {
         /// Longest key in bytes, with the prefix of its namespace.
@@ -177,22 +180,27 @@ contract! {
         KEY_ILL_FORMED: u32 = key::KEY_ILL_FORMED;
         /// Key kind of every key in a namespace.
         KEY_NAMESPACED: u32 = key::KEY_NAMESPACED;
+        /// Most tags that a user gives to one entry.
+        MAX_VISIBLE_TAGS: u32 = layout::MAX_VISIBLE_TAGS;
         /// Most tags of one entry, with a hidden one for each namespace that the entry is in.
         MAX_TAGS: u32 = layout::MAX_TAGS;
         /// Longest tag in bytes, with the prefix of its namespace.
         MAX_TAG: u32 = layout::MAX_TAG;
         /// Longest name of a tag in bytes, without that prefix: the record keeps the name.
         MAX_TAG_NAME: u32 = layout::MAX_TAG_NAME;
-        /// Flag in the length of a tag: the record does not keep the name.
+        /// Flag in the length of a tag: it has no prefix, and the record does not keep the name.
         TAG_HIDDEN: u32 = tags::HIDDEN as u32;
-        /// Bytes of the tags part before the first tag: how many tags there are, and the bytes of their prefix, in two bytes each.
+        /// Bytes of the tags part before the prefix: how many tags there are, and the bytes of the prefix, in two bytes each.
         TAGS_HEADER: u32 = tags::GIVEN_HEADER;
         /// Bytes of the length in front of each tag.
         TAG_LENGTH_BYTES: u32 = tags::LENGTH_BYTES;
-        /// Bytes of a tag block before the counters: its length, and how many tags there are, in four bytes each.
+        /// Bytes of a tag block before the snapshots: its length, and how many tags there are, in four bytes each.
         TAG_BLOCK_HEADER: u32 = record::TAG_BLOCK_HEADER;
-        /// Bytes of a tag block for each tag: the number of its counter and the snapshot, in four bytes each. The names follow.
-        TAG_SNAPSHOT: u32 = record::TAG_SNAPSHOT;
+        /// Bytes of a tag block for each tag: the snapshots of all counters, eight bytes each, then the numbers of all
+        /// counters, four bytes each. The names follow.
+        TAG_BYTES: u32 = record::TAG_BYTES;
+        /// Words of four bytes of a tag's counter. The first two are what a snapshot holds.
+        TAG_COUNTER_WORDS: u32 = layout::TAG_COUNTER_BYTES / 4;
         /// Value type of a number, a double: the engine understands it, because `increment` adds to it.
         NUMBER_TYPE: u32 = change::NUMBER as u32;
         /// Value type of a rate limit. Its value is a head and two states of three doubles each; one of them counts.
@@ -219,6 +227,8 @@ contract! {
         PRESENT: u32 = 2;
         /// The entry of the version that is passed along.
         VERSION: u32 = 3;
+        /// The entry of the version that is passed along, with the expiry that is passed along.
+        UNTOUCHED: u32 = 5;
         /// `CLAIM | number << CLAIM_SHIFT`: anything, as long as the claim stands whose token is passed along instead of a version, and
         /// nothing was invalidated since it was made.
         CLAIM: u32 = 4;
@@ -292,6 +302,8 @@ contract! {
         WANT_QUIET: u32 = read::WANT_QUIET;
         /// `find` has counted the read as a hit already.
         WANT_AFTER_FIND: u32 = read::WANT_AFTER_FIND;
+        /// An entry that is stale and within its grace is found, too.
+        WANT_STALE: u32 = read::WANT_STALE;
     }
     "What `counter` is asked for" {
         /// Reads that found a value.

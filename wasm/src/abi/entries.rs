@@ -5,7 +5,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use crate::abi::area::{Call, Javascript, KEY_KIND_BITS, call};
 use crate::abi::contract::{
     ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_LIMIT, NOT_A_NUMBER, OUT_OF_RANGE, OVERTAKEN,
-    PRESENT, RING, TOO_LARGE, UNEXPECTED, VERSION,
+    PRESENT, RING, STALE, TOO_LARGE, UNEXPECTED, UNTOUCHED, VERSION,
 };
 use crate::entries::change::Addition;
 use crate::entries::draft::Draft;
@@ -22,6 +22,7 @@ pub fn expectation(expect: u32, version: f64) -> Expect {
         ABSENT => Expect::Absent,
         PRESENT => Expect::Present,
         VERSION => Expect::Version(version as u64),
+        UNTOUCHED => Expect::Untouched(version as u64),
         CLAIM => Expect::Claim(expect >> CLAIM_SHIFT, version as u64),
         _ => Expect::Anything,
     }
@@ -96,10 +97,13 @@ pub fn get_in_group(address: u32, i: u32, want: u32) -> i32 {
 fn put_found(call: &mut Call, found: Option<Found>) -> i32 {
     match found {
         Some(found) => {
-            call.out.value_type = found.value_type as u32 | if found.chunked { CHUNKED } else { 0 };
+            let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+            let flags = flag(found.chunked, CHUNKED) | flag(found.stale, STALE);
+            call.out.value_type = found.value_type as u32 | flags;
             call.out.word = found.tags;
             call.out.version = found.version as f64;
             call.out.number = found.expiry;
+            call.out.more[0] = found.grace;
             call.put_stamp(&found.stamp, 0);
             found.length.min(MAX_VALUE as u64) as i32
         }
@@ -116,6 +120,7 @@ pub fn set(
     value_type: u32,
     length: u32,
     expiry: f64,
+    grace: f64,
     tagged: bool,
     expect: u32,
     version: f64,
@@ -127,6 +132,7 @@ pub fn set(
         flags: 0,
         version: call.me.version(),
         expiry,
+        grace,
         tags: call.block,
         value: call.value(length),
     };
@@ -193,8 +199,19 @@ pub fn limit(
 #[wasm_bindgen]
 pub fn touch(address: u32, key: u32, expiry: f64) -> i32 {
     let call = call(address);
-    let touched = call.me.touch(&call.key(key), expiry);
-    answer(call.me, touched.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) }))
+    answer(call.me, there(call.me.touch(&call.key(key), expiry)))
+}
+
+/// Lets the entry expire at `now`; `UNEXPECTED` when there is no fresh entry.
+#[wasm_bindgen]
+pub fn expire(address: u32, key: u32, now: f64) -> i32 {
+    let call = call(address);
+    answer(call.me, there(call.me.expire(&call.key(key), now)))
+}
+
+/// The result of a change of an entry that may not be there.
+fn there(result: Result<bool, Refused>) -> Result<(), Refused> {
+    result.and_then(|there| if there { Ok(()) } else { Err(Refused::Unexpected) })
 }
 
 /// Makes every entry a miss.
@@ -205,12 +222,27 @@ pub fn clear(address: u32) -> i32 {
     with_ring(call.me, DONE)
 }
 
-/// Makes every entry with one of the tags in the tags part a miss.
+/// Makes every entry with one of the tags in the tags part a miss. With a `now` of 0 the times of the tags stay as they are.
 #[wasm_bindgen]
-pub fn invalidate(address: u32) -> i32 {
+pub fn invalidate(address: u32, now: f64) -> i32 {
     let call = call(address);
-    call.me.invalidate(call.tags());
+    call.me.invalidate(call.tags(), now);
     with_ring(call.me, DONE)
+}
+
+/// Makes every entry with one of the tags in the tags part a stale one.
+#[wasm_bindgen]
+pub fn expire_tags(address: u32, now: f64) -> i32 {
+    let call = call(address);
+    call.me.expire_tags(call.tags(), now);
+    with_ring(call.me, DONE)
+}
+
+/// The time of the latest invalidation of any of the tags in the tags part; 0 when there was none.
+#[wasm_bindgen]
+pub fn tag_times(address: u32) -> f64 {
+    let call = call(address);
+    call.me.tags_invalidated_at(call.tags())
 }
 
 /// The way of the next live entry at or after `cursor` whose key begins with one of the `count` beginnings in the tags part, or

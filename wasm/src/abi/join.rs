@@ -75,7 +75,7 @@ pub fn seat_at(address: u32) -> u32 {
     me.region.word(me.region.geometry.seat(me.seat)) as *const _ as u32
 }
 
-/// Address of the counters of the region's tags: eight bytes each, of which the first four count.
+/// Address of the counters of the region's tags: `TAG_COUNTER_WORDS` words of four bytes each.
 #[wasm_bindgen]
 pub fn tag_counters_at(address: u32) -> u32 {
     let call = call(address);

@@ -47,6 +47,7 @@ pub fn commit_large(
     count: u32,
     new_version: f64,
     expiry: f64,
+    grace: f64,
     tagged: bool,
     expect: u32,
     version: f64,
@@ -57,8 +58,16 @@ pub fn commit_large(
         return TOO_LARGE;
     };
     let expect = expectation(expect, version);
-    let stored =
-        call.me.set_large(&call.key(key), value_type as u8, new_version as u64, expiry, call.block, list, expect);
+    let stored = call.me.set_large(
+        &call.key(key),
+        value_type as u8,
+        new_version as u64,
+        expiry,
+        grace,
+        call.block,
+        list,
+        expect,
+    );
     answer(call.me, stored)
 }
 

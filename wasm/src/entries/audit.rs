@@ -1,12 +1,13 @@
-//! Compares the live bytes of each segment with the bytes in it to which the index leads. For tests; only meaningful while
-//! nobody writes.
+//! What tests ask of the engine and the engine does not need: it compares the live bytes of each segment with the bytes in it to
+//! which the index leads, which is only meaningful while nobody writes, and tells whether an entry was invalidated since.
 
 use std::vec::Vec;
 
 use crate::format::header::CHUNKED;
 use crate::format::layout::Class;
 use crate::format::segment::{Phase, State};
-use crate::index::probe::{entries_of, load_entry, resolve};
+use crate::index::key::Key;
+use crate::index::probe::{Probe, entries_of, load_entry, probe, resolve};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::Acquire;
 
@@ -24,6 +25,14 @@ pub struct Audited {
 }
 
 impl<H: Host> Participant<H> {
+    /// [`Participant::invalidated_since`] of the record of `key`, fresh or not; `None` when there is none.
+    pub fn entry_invalidated_since(&self, key: &Key, start: u32) -> Option<bool> {
+        match probe(&self.region, key) {
+            Probe::Hit(hit) => Some(self.invalidated_since(&hit.record, start)),
+            _ => None,
+        }
+    }
+
     /// Audits all segments.
     pub fn audit(&self) -> Vec<Audited> {
         let geometry = &self.region.geometry;

@@ -1,13 +1,13 @@
 //! Changing entries: incrementing numbers, and setting another expiry. Numbers in mutable records are incremented in place.
-//! The first increment of a number that was `set`, and every `touch`, write a changed copy of the record.
+//! The first increment of a number that was `set`, every `touch` and every `expire` write a changed copy of the record.
 
 use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
 use crate::entries::store::Refused;
 use crate::entries::tags::Block;
-use crate::format::header::{CHUNKED, EXPIRES, LengthField, SecondWord};
+use crate::format::header::{CHUNKED, EXPIRES, GRACE, LengthField, SecondWord};
 use crate::format::layout::Counter;
-use crate::format::record::{CHANGING, HEADER, HEADER_WITH_EXPIRY, Record, Space, words};
+use crate::format::record::{CHANGING, HEADER, Record, Space, header_bytes, optional_flags, words};
 use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, is_valid, probe, replace_any_heat, warm};
@@ -75,7 +75,8 @@ impl<H: Host> Participant<H> {
         if let Some(sum) = self.increment_in_place(key, addition)? {
             return Ok(sum);
         }
-        let fresh = Draft { value_type: NUMBER, flags: 0, version: self.version(), expiry, tags, value: &[0; 8] };
+        let version = self.version();
+        let fresh = Draft { value_type: NUMBER, flags: 0, version, expiry, grace: 0.0, tags, value: &[0; 8] };
         let sum = self
             .rewrite(key, fresh.bytes(key), |held, space| self.increment_locked(held, key, addition, &fresh, space))?;
         self.count(Counter::Sets, 1);
@@ -213,23 +214,27 @@ impl<H: Host> Participant<H> {
         Err(Refused::Busy.into())
     }
 
-    /// Writes a copy of a record with another expiry and version into reserved space, if it fits. `None` when the entry has left
+    /// Writes a copy of a record with another expiry and version, and the same grace, into reserved space, if it fits. `None` when the entry has left
     /// its record meanwhile. Whatever the caller has read of the record before this call is then not its own, either. The swap
     /// of the entry alone does not show that: it sees too few bits of the generation.
     fn copy_record(&self, hit: &Hit, space: &Space, expiry: f64, version: u64) -> Result<Option<Record>, Unfit> {
         let (region, record) = (&self.region, &hit.record);
         let (tags_at, _) = record.tags();
         let rest = record.value_at + record.value_length - tags_at;
-        let expires = if expiry == f64::INFINITY { 0 } else { EXPIRES };
-        let start = if expires == 0 { HEADER } else { HEADER_WITH_EXPIRY };
+        let grace = record.grace(region);
+        let optional = optional_flags(expiry, grace);
+        let start = header_bytes(optional);
         if start + words(rest) > space.room {
             return Err(Unfit::Needs(start + words(rest)));
         }
-        if expires != 0 {
+        if optional & EXPIRES != 0 {
             space.fill_optional(region, expiry.to_bits());
         }
+        if optional & GRACE != 0 {
+            space.fill_grace(region, grace);
+        }
         region.copy_within(tags_at, space.at + start, words(rest));
-        let flags = record.flags & !EXPIRES | expires;
+        let flags = record.flags & !(EXPIRES | GRACE) | optional;
         space.fill_second(region, SecondWord::new(record.key_length, record.value_type, flags, record.clear_epoch));
         space.fill_hash_and_version(region, record.hash(region), version);
         space.shrink(region, start + rest);
@@ -251,18 +256,67 @@ impl<H: Host> Participant<H> {
             let Some(hit) = self.find_locked(key)?.filter(|hit| self.is_live(&hit.record)) else {
                 return Ok(false);
             };
-            let version = hit.record.version(&self.region);
-            let Some(copy) = self.copy_record(&hit, space, expiry, version)? else {
-                continue;
+            if self.put_copy(key, &hit, expiry, space)? {
+                return Ok(true);
+            }
+        }
+        Err(Refused::Busy.into())
+    }
+
+    /// Lets the entry of `key` point to a copy of its record with another expiry. False when the entry has left its record
+    /// meanwhile.
+    fn put_copy(&self, key: &Key, hit: &Hit, expiry: f64, space: &Space) -> Result<bool, Unfit> {
+        let version = hit.record.version(&self.region);
+        let Some(copy) = self.copy_record(hit, space, expiry, version)? else {
+            return Ok(false);
+        };
+        // The chunks of a large value stay where they are, and the copy of the head lists them. Only the bytes of the old
+        // head are taken off the live bytes.
+        let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
+            Entry::live(entry.state(), key.hash, space.generation, space.at, entry.heat())
+        });
+        if moved.is_some() {
+            self.add_live(space, copy.length);
+            self.take_live(hit.segment, hit.generation, hit.record.length);
+        }
+        Ok(moved.is_some())
+    }
+
+    /// Lets the entry of `key` expire at `now`, in milliseconds: from then on it is stale for its grace. An entry without a grace
+    /// is removed. False when there was no fresh entry.
+    pub fn expire(&self, key: &Key, now: f64) -> Result<bool, Refused> {
+        let mut held = self.lock(key.hash)?;
+        let expired = self.expire_locked(&mut held, key, now, None);
+        self.unlock(held);
+        match expired {
+            Ok(expired) => Ok(expired),
+            Err(Unfit::Refused(refused)) => Err(refused),
+            Err(Unfit::Needs(bytes)) => {
+                self.rewrite(key, bytes as u64, |held, space| self.expire_locked(held, key, now, Some(space)))
+            }
+        }
+    }
+
+    /// Space is needed only for an entry with a grace.
+    fn expire_locked(&self, held: &mut Held, key: &Key, now: f64, space: Option<&Space>) -> Result<bool, Unfit> {
+        for _ in 0..ATTEMPTS {
+            let fresh = self.find_locked(key)?.filter(|hit| self.is_live(&hit.record));
+            // Also without a fresh entry, as in `remove_locked`: a load that has begun before must not store its value as fresh.
+            self.overtake(held, key.hash);
+            let Some(hit) = fresh else {
+                return Ok(false);
             };
-            // The chunks of a large value stay where they are, and the copy of the head lists them. Only the bytes of the old
-            // head are taken off the live bytes.
-            let moved = replace_any_heat(&self.region, hit.entry_at, hit.entry, |entry| {
-                Entry::live(entry.state(), key.hash, space.generation, space.at, entry.heat())
-            });
-            if moved.is_some() {
-                self.add_live(space, copy.length);
-                self.take_live(hit.segment, hit.generation, hit.record.length);
+            let stays = hit.record.has(GRACE);
+            let expired = match space {
+                None if stays => return Err(Unfit::Needs(hit.record.length)),
+                Some(space) if stays => self.put_copy(key, &hit, now, space)?,
+                _ => self.drop_entry(&hit, false),
+            };
+            if expired {
+                self.ring(held);
+                if !stays {
+                    self.count(Counter::Expirations, 1);
+                }
                 return Ok(true);
             }
         }

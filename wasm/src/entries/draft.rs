@@ -2,9 +2,9 @@
 //! invalidation comes before it is published.
 
 use crate::entries::tags::Block;
-use crate::format::header::{EXPIRES, SecondWord, TAGGED, key_kind_flags};
+use crate::format::header::{EXPIRES, GRACE, SecondWord, TAGGED, key_kind_flags};
 use crate::format::layout::WORD;
-use crate::format::record::{HEADER, Space, words};
+use crate::format::record::{Space, header_bytes, optional_flags, words};
 use crate::index::key::Key;
 use crate::participant::participant::{Host, Participant};
 
@@ -16,6 +16,8 @@ pub struct Draft<'a> {
     pub version: u64,
     /// Milliseconds; infinity for never.
     pub expiry: f64,
+    /// Milliseconds after the expiry for which the record is kept as a stale one; zero for none.
+    pub grace: f64,
     pub tags: &'a Block,
     pub value: &'a [u8],
 }
@@ -23,8 +25,8 @@ pub struct Draft<'a> {
 impl Draft<'_> {
     /// Bytes that the record of `key` will use.
     pub(crate) fn bytes(&self, key: &Key) -> u64 {
-        let expiry = if self.expiry == f64::INFINITY { 0 } else { WORD };
-        (HEADER + expiry + self.tags.length() + words(key.length)) as u64 + self.value.len() as u64
+        (header_bytes(optional_flags(self.expiry, self.grace)) + self.tags.length() + words(key.length)) as u64
+            + self.value.len() as u64
     }
 }
 
@@ -32,12 +34,13 @@ impl<H: Host> Participant<H> {
     /// Writes everything but the first word of the record, which `reserve` has written.
     pub(crate) fn write(&self, space: &Space, key: &Key, draft: &Draft) {
         let region = &self.region;
-        let mut flags = draft.flags | key_kind_flags(key.kind);
-        let mut at = space.body();
-        if draft.expiry != f64::INFINITY {
-            flags |= EXPIRES;
+        let mut flags = draft.flags | key_kind_flags(key.kind) | optional_flags(draft.expiry, draft.grace);
+        let mut at = space.at + header_bytes(flags);
+        if flags & EXPIRES != 0 {
             space.fill_optional(region, draft.expiry.to_bits());
-            at += WORD;
+        }
+        if flags & GRACE != 0 {
+            space.fill_grace(region, draft.grace);
         }
         if draft.tags.length() > 0 {
             flags |= TAGGED;

@@ -56,13 +56,14 @@ impl<H: Host> Participant<H> {
         value_type: u8,
         version: u64,
         expiry: f64,
+        grace: f64,
         tags: &Block,
         list: &[u64],
         expect: Expect,
     ) -> Result<(), Refused> {
         // SAFETY: any initialised words are bytes.
         let value = unsafe { core::slice::from_raw_parts(list.as_ptr().cast::<u8>(), size_of_val(list)) };
-        let stored = self.set(key, &Draft { value_type, flags: CHUNKED, version, expiry, tags, value }, expect);
+        let stored = self.set(key, &Draft { value_type, flags: CHUNKED, version, expiry, grace, tags, value }, expect);
         self.pending_of(self.seat).store(0, Relaxed);
         stored
     }

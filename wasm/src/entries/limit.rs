@@ -254,7 +254,7 @@ impl<H: Host> Participant<H> {
 
     fn fresh_limit<'a>(&self, tags: &'a Block) -> Draft<'a> {
         const ZEROS: &[u8] = &[0; LIMIT_BYTES as usize];
-        Draft { value_type: LIMIT, flags: 0, version: self.version(), expiry: 0.0, tags, value: ZEROS }
+        Draft { value_type: LIMIT, flags: 0, version: self.version(), expiry: 0.0, grace: 0.0, tags, value: ZEROS }
     }
 
     /// Judges a request at the limit that stands at `key`; `None` when a record has to be written first.

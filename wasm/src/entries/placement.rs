@@ -66,13 +66,13 @@ impl<H: Host> Participant<H> {
         if best.1.is_live() { self.find_worthless(bucket).unwrap_or(best) } else { best }
     }
 
-    /// An entry of a full bucket that is invalidated, expired or foreign. Its heat says nothing any more.
+    /// An entry of a full bucket that is invalidated, expired (its grace as well) or foreign. Its heat says nothing any more.
     #[cold]
     fn find_worthless(&self, bucket: u32) -> Option<(u32, Entry)> {
         entries_of(&self.region.geometry, bucket).find_map(|entry_at| {
             let entry = load_entry(&self.region, entry_at);
-            let live = resolve(&self.region, entry_at, entry).is_some_and(|hit| self.is_live(&hit.record));
-            (!live).then_some((entry_at, entry))
+            let usable = resolve(&self.region, entry_at, entry).is_some_and(|hit| self.is_usable(&hit.record));
+            (!usable).then_some((entry_at, entry))
         })
     }
 }

@@ -34,6 +34,8 @@ pub const WANT_TAGS: u32 = 2;
 pub const WANT_QUIET: u32 = 4;
 /// [`Participant::find`] has counted this lookup as a hit and raised the heat already. Only a miss still corrects the counts.
 pub const WANT_AFTER_FIND: u32 = 8;
+/// A lookup also finds an entry that is stale and within its grace.
+pub const WANT_STALE: u32 = 16;
 
 /// The answer of a lookup, other than the copied bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,9 +43,12 @@ pub struct Found {
     pub value_type: u8,
     /// A large value: `length` is its total, and its bytes are read chunk by chunk.
     pub chunked: bool,
+    /// Expired, and within its grace. Only with `WANT_STALE`.
+    pub stale: bool,
     pub length: u64,
     pub version: u64,
     pub expiry: f64,
+    pub grace: f64,
     /// Bytes of the tag block, if it was wanted; else zero.
     pub tags: u32,
     /// Identifies the record for a near cache.
@@ -174,8 +179,8 @@ impl<H: Host> Participant<H> {
             };
             let record = &hit.record;
             let expiry = record.expiry(&self.region);
-            if !self.is_whole(record) || !self.is_current(record) || (record.has(EXPIRES) && expiry <= self.host.now())
-            {
+            let stale = !self.is_current(record) || (record.has(EXPIRES) && expiry <= self.host.now());
+            if stale && (want & WANT_STALE == 0 || !self.is_usable(record)) || !self.is_whole(record) {
                 if is_valid(&self.region, &hit) {
                     return None;
                 }
@@ -186,9 +191,11 @@ impl<H: Host> Participant<H> {
             let mut found = Found {
                 value_type: record.value_type,
                 chunked,
+                stale,
                 length: self.bounded(record.value_length) as u64,
                 version,
                 expiry,
+                grace: record.grace(&self.region),
                 tags: 0,
                 stamp: Stamp { clear_epoch, ..self.stamp(hit.entry_at, hit.entry, hit.generation) },
             };

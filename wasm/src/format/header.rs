@@ -4,8 +4,8 @@
 //!   0  length u32 (a multiple of 16; its low four bits count the unused bytes at the end) │ generation u32
 //!   8  key length u16 │ value type u8 │ flags u8 │ clear epoch u32
 //!
-//! flags    7      6   5      4    3       2         1        0
-//!          │ unused │ key kind │ CHUNK │ CHUNKED │ TAGGED │ EXPIRES │
+//! flags    7        6       5      4   3       2         1        0
+//!          │ unused │ GRACE │ key kind │ CHUNK │ CHUNKED │ TAGGED │ EXPIRES │
 //! ```
 
 use crate::format::layout::GRAIN;
@@ -18,10 +18,13 @@ pub const TAGGED: u32 = 2;
 pub const CHUNKED: u32 = 4;
 /// The record is a chunk of a large value.
 pub const CHUNK: u32 = 8;
+/// The record has a grace, and with it an expiry.
+pub const GRACE: u32 = 64;
 const KEY_KIND_SHIFT: u32 = 4;
 const KEY_KIND_MASK: u32 = 3;
 
 const _: () = assert!((EXPIRES | TAGGED | CHUNKED | CHUNK) >> KEY_KIND_SHIFT == 0);
+const _: () = assert!(key_kind_flags(KEY_KIND_MASK) & GRACE == 0);
 
 /// The flags of a key kind.
 #[inline(always)]

@@ -16,7 +16,7 @@
 //!        200 ghost clock         (fetch_add, whenever a segment of the small queue is sealed)
 //!        256 high-water mark     1 + the highest seat that was ever used, so that scans stay short
 //!        320 claim sequence      (fetch_add: the tokens of claims)
-//!        384 invalidations       (fetch_add: the global invalidation sequence, of which the low 32 bits are used)
+//!        384 invalidations       (fetch_add, with each invalidation and each expiry of a tag: the low 32 bits are the sequence)
 //!       1024 lanes               16 × 64 B, each a lane word: where writers append, see `format/segment.rs`
 //!
 //! seat (128 B)   first cache line    0 {incarnation u32 │ tenure u32}, see `Seat` in `participant/recover.rs`
@@ -27,6 +27,10 @@
 //!                                   40 ringing: 1 from a ring until the participant looks, else 0
 //!                                   48 {process id u32 │ thread id u32}, written by JavaScript
 //!                second cache line  64 eight statistics, u64 each, written by the participant only
+//!
+//! tag counter (24 B)   0 {sequence of the latest invalidation u32 │ sequence of the latest `expire_tags` u32}
+//!                      8 time of the latest invalidation f64, 0 for never
+//!                     16 time of the latest `expire_tags` f64, 0 for never
 //!
 //! claim (128 B)  0 owner, 8 hash of the key, 16 token: see `format/claim.rs`
 //!               24 deadline, f64: milliseconds until which the owner of a load has renewed its lease; infinity for a lock
@@ -130,7 +134,11 @@ const CLAIM_WAYS: u32 = 16;
 
 const STATE_BYTES: u32 = WORD;
 const CHANGES_BYTES: u32 = WORD;
-const TAG_COUNTER_BYTES: u32 = WORD;
+pub const TAG_COUNTER_BYTES: u32 = 3 * WORD;
+/// Behind the sequences of a tag counter: the time of its latest invalidation.
+pub const TAG_INVALIDATED_AT: u32 = WORD;
+/// The time of its latest `expire_tags`.
+pub const TAG_EXPIRED_AT: u32 = 2 * WORD;
 pub const META_BYTES: u32 = 32;
 /// Bytes that were appended to the segment; larger than the segment once an append did not fit.
 pub const META_BUMP: u32 = 0;
@@ -158,8 +166,10 @@ pub const MAX_SEGMENTS: u32 = 2048;
 
 /// Longest key in bytes: 4096 of the user's, behind the prefix of a namespace.
 pub const MAX_KEY: u32 = 4360;
-/// Most tags of one entry: 16 of the user's, and a hidden one for each namespace that the entry is in.
-pub const MAX_TAGS: u32 = 32;
+/// Most tags that a user gives to one entry.
+pub const MAX_VISIBLE_TAGS: u32 = 128;
+/// Most tags of one entry: those of the user, and a hidden one for each of at most 16 namespaces that the entry is in.
+pub const MAX_TAGS: u32 = MAX_VISIBLE_TAGS + 16;
 /// Longest tag in bytes, including the prefix of its namespace.
 pub const MAX_TAG: u32 = 520;
 /// Longest name of a tag in bytes of UTF-8: the part of a tag that records keep.

@@ -6,8 +6,9 @@
 //!   8  key length u16 │ value type u8 │ flags u8 │ clear epoch u32
 //!  16  hash of the key
 //!  24  version
-//!  32  [expiry, f64 milliseconds]                 if EXPIRES
-//!      [tags: bytes u32 │ count u32 │ {counter u32 │ snapshot u32} × count │ names]    if TAGGED
+//!  32  [expiry, f64 milliseconds]                 if EXPIRES; infinity only in a record with GRACE
+//!  40  [grace, f64 milliseconds]                  if GRACE, which is never without EXPIRES
+//!      [tags: bytes u32 │ count u32 │ snapshot u64 × count │ counter u32 × count │ names]    if TAGGED
 //!      key, zero-padded to 8
 //!      value
 //! ```
@@ -23,7 +24,7 @@
 //! incremented changes its value and its version, a rate limit also its expiry (`entries/limit.rs`), and the head of a large
 //! value changes the places of chunks that are moved.
 
-use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord, LengthField, SecondWord, TAGGED, key_kind_of};
+use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord, GRACE, LengthField, SecondWord, TAGGED, key_kind_of};
 use crate::format::layout::{GRAIN, Geometry, MAX_KEY, MAX_TAGS, WORD};
 use crate::format::region::Region;
 use crate::sync::{Acquire, Relaxed, SeqCst};
@@ -35,18 +36,24 @@ pub const CHANGING: u64 = 1;
 pub const HEADER: u32 = 32;
 /// Bytes that a record with an expiry has before its other optional parts.
 pub const HEADER_WITH_EXPIRY: u32 = HEADER + WORD;
+/// Bytes that a record with a grace has before its tags.
+pub const HEADER_WITH_GRACE: u32 = HEADER_WITH_EXPIRY + WORD;
 /// Bytes before the payload of a chunk.
 pub const CHUNK_HEADER: u32 = HEADER + WORD;
 /// Bytes of a tag block before the counters: its length, and the number of tags.
 pub const TAG_BLOCK_HEADER: u32 = WORD;
-/// Bytes of a tag block for each tag: the number of its counter, and the snapshot.
+/// Bytes of the snapshot of a tag's counter: its first word. All snapshots lie before the numbers of the counters.
 pub const TAG_SNAPSHOT: u32 = WORD;
+/// Bytes of a tag block for each tag, without the name: the snapshot, and the number of its counter.
+pub const TAG_BYTES: u32 = TAG_SNAPSHOT + WORD / 2;
 
 const SECOND: u32 = WORD;
 const HASH: u32 = 2 * WORD;
 const VERSION: u32 = 3 * WORD;
 /// The first optional part: an expiry, or the number of a chunk.
 const OPTIONAL: u32 = HEADER;
+/// The grace, behind the expiry.
+const GRACE_AT: u32 = HEADER_WITH_EXPIRY;
 
 const _: () = assert!(VERSION + WORD == HEADER && HEADER % GRAIN == 0 && GRAIN == 2 * WORD);
 // The second word has sixteen bits for the length of the key.
@@ -69,12 +76,6 @@ pub struct Space {
 }
 
 impl Space {
-    /// Where the optional parts of the record begin.
-    #[inline(always)]
-    pub const fn body(&self) -> u32 {
-        self.at + HEADER
-    }
-
     pub fn place(&self) -> Place {
         Place::new(self.at, self.generation)
     }
@@ -83,6 +84,11 @@ impl Space {
     #[inline(always)]
     pub fn fill_optional(&self, region: &Region, word: u64) {
         region.fill(self.at + OPTIONAL, word)
+    }
+
+    #[inline(always)]
+    pub fn fill_grace(&self, region: &Region, grace: f64) {
+        region.fill(self.at + GRACE_AT, grace.to_bits())
     }
 
     #[inline(always)]
@@ -131,6 +137,30 @@ impl Space {
     }
 }
 
+/// Bytes that a record with these flags has before its tags.
+#[inline(always)]
+pub const fn header_bytes(flags: u32) -> u32 {
+    if flags & GRACE != 0 {
+        HEADER_WITH_GRACE
+    } else if flags & (EXPIRES | CHUNK) != 0 {
+        HEADER_WITH_EXPIRY
+    } else {
+        HEADER
+    }
+}
+
+/// The flags of the optional words of a record: milliseconds at which it expires, and its grace.
+#[inline(always)]
+pub fn optional_flags(expiry: f64, grace: f64) -> u32 {
+    if grace > 0.0 {
+        EXPIRES | GRACE
+    } else if expiry != f64::INFINITY {
+        EXPIRES
+    } else {
+        0
+    }
+}
+
 /// Where a segment ends.
 #[inline(always)]
 pub const fn end_of_segment(geometry: &Geometry, segment: u32) -> u32 {
@@ -175,10 +205,7 @@ impl Record {
         let second = SecondWord(region.word(at + SECOND).load(Acquire));
         let flags = second.flags();
         let key_length = second.key_length();
-        let mut next = HEADER;
-        if flags & (EXPIRES | CHUNK) != 0 {
-            next += WORD;
-        }
+        let mut next = header_bytes(flags);
         let tags_at = next;
         if flags & TAGGED != 0 {
             if next + TAG_BLOCK_HEADER > used {
@@ -189,7 +216,7 @@ impl Record {
             if bytes % WORD != 0
                 || bytes > used - next
                 || count > MAX_TAGS
-                || bytes < TAG_BLOCK_HEADER + count * TAG_SNAPSHOT
+                || bytes < TAG_BLOCK_HEADER + count * TAG_BYTES
             {
                 return None;
             }
@@ -261,30 +288,39 @@ impl Record {
         if self.has(EXPIRES) { f64::from_bits(region.word(self.at + OPTIONAL).load(Acquire)) } else { f64::INFINITY }
     }
 
+    /// How long the record may be read when it is stale, in milliseconds; zero when it has no grace.
+    pub fn grace(&self, region: &Region) -> f64 {
+        if self.has(GRACE) { f64::from_bits(region.word(self.at + GRACE_AT).load(Acquire)) } else { 0.0 }
+    }
+
     /// Where the tag block lies, and its length in bytes: zero without tags.
     pub fn tags(&self) -> (u32, u32) {
         (self.tags_at, self.key_at - self.tags_at)
     }
 
-    /// Where the counter and the snapshot of tag number `i` lie.
+    /// Where the snapshot of tag number `i` lies.
     fn tag_snapshot_at(&self, i: u32) -> u32 {
         self.tags_at + TAG_BLOCK_HEADER + i * TAG_SNAPSHOT
     }
 
-    /// Writes the counter and the snapshot of tag number `i` of a record that is not published yet.
-    pub fn fill_tag_snapshot(&self, region: &Region, i: u32, counter: u32, snapshot: u32) {
-        region.fill(self.tag_snapshot_at(i), (snapshot as u64) << 32 | counter as u64)
+    /// Writes the snapshot of tag number `i` of a record that is not published yet.
+    pub fn fill_tag_snapshot(&self, region: &Region, i: u32, snapshot: u64) {
+        region.fill(self.tag_snapshot_at(i), snapshot)
     }
 
     /// For each tag the number of its counter, and the snapshot of the counter when the record was written or renewed.
-    pub fn tag_snapshots<'a>(&self, region: &'a Region) -> impl Iterator<Item = (u32, u32)> + use<'a> {
+    #[inline(always)]
+    pub fn tag_snapshots<'a>(&self, region: &'a Region) -> impl Iterator<Item = (u32, u64)> + use<'a> {
         let (at, bytes) = self.tags();
         let claimed = |at| (region.word(at).load(Acquire) >> 32) as u32;
-        let count = if bytes == 0 { 0 } else { claimed(at).min((bytes - TAG_BLOCK_HEADER) / TAG_SNAPSHOT) };
+        let count = if bytes == 0 { 0 } else { claimed(at).min((bytes - TAG_BLOCK_HEADER) / TAG_BYTES) };
         let first = self.tag_snapshot_at(0);
+        let counters = first + count * TAG_SNAPSHOT;
         (0..count).map(move |i| {
-            let word = region.word(first + i * TAG_SNAPSHOT).load(Acquire);
-            (word as u32, (word >> 32) as u32)
+            let snapshot = region.word(first + i * TAG_SNAPSHOT).load(Acquire);
+            // Two numbers to a word, the lower half first.
+            let pair = region.word(counters + i / 2 * WORD).load(Acquire);
+            ((pair >> (i % 2 * 32)) as u32, snapshot)
         })
     }
 

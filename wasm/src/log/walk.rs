@@ -2,7 +2,7 @@
 
 use core::cell::OnceCell;
 
-use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord};
+use crate::format::header::{CHUNK, CHUNKED, FirstWord};
 use crate::format::layout::{Class, Counter, GRAIN, META_BUMP};
 use crate::format::record::{HEADER, Record, end_of_segment};
 use crate::format::segment::{Phase, State};
@@ -12,6 +12,7 @@ use crate::log::append::Purpose;
 use crate::log::policy::{Keep, Plan, Pressure, Progress, destination};
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
+use crate::participant::validity::Standing;
 use crate::sync::{Acquire, SeqCst};
 
 /// How far a walk came.
@@ -102,18 +103,18 @@ impl<H: Host> Participant<H> {
         let still_there = held.is_none() || find_place(&self.region, hash, record.at, record.generation).is_some();
         let mut result = Ok(());
         if let Some(hit) = resolve(&self.region, entry_at, entry).filter(|_| still_there) {
-            if !self.is_current(record) {
-                self.drop_entry(&hit, false);
-            } else if record.has(EXPIRES) && record.expiry(&self.region) <= *now.get_or_init(|| self.host.now()) {
-                if self.drop_entry(&hit, false) {
-                    self.count(Counter::Expirations, 1);
+            match self.standing(record, || *now.get_or_init(|| self.host.now())) {
+                Standing::Invalidated => drop(self.drop_entry(&hit, false)),
+                Standing::Expired => {
+                    if self.drop_entry(&hit, false) {
+                        self.count(Counter::Expirations, 1);
+                    }
                 }
-            } else {
-                match destination(plan.keep, class, entry.heat()) {
+                Standing::Usable => match destination(plan.keep, class, entry.heat()) {
                     Some(target) if self.move_record(&hit, target).is_ok() => {}
                     Some(_) if self.should_wait(plan) => result = Err(Blocked::NoRoom),
                     _ => self.evict(&hit, class),
-                }
+                },
             }
         }
         self.unlock_if_held(held);

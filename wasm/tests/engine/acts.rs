@@ -50,7 +50,8 @@ pub fn got(cache: &mut Cache, key: &'static str, get: fn(&mut Cache, &[u8]) -> O
 
 pub fn put(cache: &mut Cache, key: &'static str, value: Vec<u8>, value_type: u8, expect: Expect) {
     log(key, Change::Put { expect, value: value.clone() }, || {
-        match cache.store(key.as_bytes(), &value, &With { value_type, expect, tags: tags_of(key), ..PLAIN }) {
+        let (tags, grace) = (tags_of(key), grace_of(key));
+        match cache.store(key.as_bytes(), &value, &With { value_type, expect, tags, grace, ..PLAIN }) {
             Ok(version) => Some(Did::Set { expect, value, version: Some(version) }),
             Err(Refused::Unexpected) => Some(Did::Set { expect, value, version: None }),
             Err(Refused::Busy) => None,
@@ -61,6 +62,16 @@ pub fn put(cache: &mut Cache, key: &'static str, value: Vec<u8>, value_type: u8,
 
 pub fn tags_of(key: &str) -> &'static [&'static str] {
     if key == "a" { &["t"] } else { &[] }
+}
+
+/// The tagged key has a grace, so that it becomes stale when it expires.
+pub fn grace_of(key: &str) -> f64 {
+    if key == "a" { 1e12 } else { 0.0 }
+}
+
+/// For reads without `getStale` an entry that expires is removed.
+pub fn expired(cache: &mut Cache, key: &'static str) {
+    log(key, Change::Remove, || cache.expire(key.as_bytes()).ok().map(Did::Removed));
 }
 
 pub fn removed(cache: &mut Cache, key: &'static str) {
@@ -180,6 +191,19 @@ pub const TOUCH: Act = Act { name: "touch", act: |cache, _| touched(cache, "a") 
 pub const TOUCH_COUNTER: Act = Act { name: "touch counter", act: |cache, _| touched(cache, "n") };
 pub const TOUCH_LARGE: Act = Act { name: "touch large", act: |cache, _| touched(cache, "large") };
 pub const INVALIDATE: Act = Act { name: "invalidate", act: |cache, _| dropped(&["a"], || cache.invalidate(&["t"])) };
+pub const EXPIRE_TAGS: Act = Act { name: "expire tags", act: |cache, _| dropped(&["a"], || cache.expire_tags(&["t"])) };
+pub const EXPIRE: Act = Act { name: "expire", act: |cache, _| expired(cache, "a") };
+pub const EXPIRE_LARGE: Act = Act { name: "expire large", act: |cache, _| expired(cache, "large") };
+/// A stale value is a whole one that somebody has stored for the key: a participant, the scene, or the test in between.
+pub const GET_STALE: Act = Act {
+    name: "get stale",
+    act: |cache, _| {
+        if let Some(got) = cache.get_stale(b"a") {
+            let known = got.value == [7; 24] || got.value == b"again" || (0..3).any(|who| got.value == short(who));
+            assert!(known, "{got:?}");
+        }
+    },
+};
 pub const CLEAR: Act = Act { name: "clear", act: |cache, _| dropped(&LOGGED, || cache.me.clear()) };
 /// Stores a few new keys, which makes a full region reclaim.
 pub const RECLAIM: Act = Act {
@@ -257,6 +281,10 @@ pub const ACTS: &[Act] = &[
     TOUCH_COUNTER,
     TOUCH_LARGE,
     INVALIDATE,
+    EXPIRE_TAGS,
+    EXPIRE,
+    EXPIRE_LARGE,
+    GET_STALE,
     CLEAR,
     RECLAIM,
     COMPACT,
@@ -292,7 +320,7 @@ pub fn scene(name: &'static str, heat: u32, fill: Option<fn(&mut Cache, u8)>) ->
 pub fn furnished(name: &'static str, heat: u32, expiry: f64, fill: Option<fn(&mut Cache, u8)>) -> Scene {
     let world = World::new(MODEL_SIZE);
     let mut cache = Cache::join(&world);
-    cache.store(b"a", &[7; 24], &With { tags: &["t"], expiry, ..PLAIN }).unwrap();
+    cache.store(b"a", &[7; 24], &With { tags: &["t"], expiry, grace: grace_of("a"), ..PLAIN }).unwrap();
     cache.increment(b"n", 5.0, 0.0, &PLAIN).unwrap();
     cache.store(b"large", &[8; 200], &With { expiry, ..PLAIN }).unwrap();
     for _ in 0..heat {

@@ -7,7 +7,8 @@
 //! - The value that is there at the end was not loaded under a claim that a change, a `clear` or an invalidation of its tag came
 //!   after. A store that was refused was refused for a reason.
 //! - Whoever waits, and whose last look has not seen the value that is there, is rung; and somebody has its seat on the list of bells.
-//!   Whoever waits for a claim is rung when the claim is free.
+//!   Whoever waits for a claim is rung when the claim is free. When a lock is free, somebody in its queue is rung.
+//! - A holder that listens is rung by a theft.
 //! - Nothing is left of the dead: a new participant waits for nobody, and gets every claim of the set.
 
 use std::cell::RefCell;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT, faults,
+    Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, Released, STEAL, Stands, WAIT, faults,
 };
 use shuttle::Runner;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -54,12 +55,15 @@ enum Kind {
     Replaces,
     /// Leaves no value.
     Invalidates,
+    /// Leaves no value. A claim from before it can be taken over.
+    Clears,
     /// Overtakes the claim.
     TakesOver,
 }
 
 #[derive(Clone, Debug)]
 struct Change {
+    who: Option<usize>,
     name: &'static [u8],
     start: u64,
     /// `NO_END` when it did nothing for certain.
@@ -76,6 +80,10 @@ struct Diary {
     looks: Vec<(u32, Option<Vec<u8>>)>,
     /// Seats that wait for the claim with a token.
     joined: Vec<(u32, u64)>,
+    /// Seats that are in the queue for the lock at the end.
+    queued: Vec<u32>,
+    /// Seats that hold the lock at the end, the lock, and if they listen, whether it stood when they last looked.
+    guards: Vec<(u32, Claim, Option<Stands>)>,
     /// Stores that were refused: the token, and when.
     refused: Vec<(u64, u64)>,
 }
@@ -102,7 +110,7 @@ struct Act {
 fn change<R>(name: &'static [u8], kind: Kind, act: impl FnOnce() -> R, done: impl FnOnce(&R) -> bool) -> R {
     let start = tick();
     let at = diary(|diary| {
-        diary.changes.push(Change { name, start, end: NO_END, kind });
+        diary.changes.push(Change { who: stage().current.get(), name, start, end: NO_END, kind });
         diary.changes.len() - 1
     });
     let result = act();
@@ -154,6 +162,10 @@ fn release(cache: &Cache, claim: &Claim) {
     give_up(claim.token, || assert!(cache.me.release(claim.number, claim.token)), |()| true);
 }
 
+fn release_lock(cache: &Cache, lock: &Claim) {
+    give_up(lock.token, || assert_ne!(cache.me.release_lock(lock.number, lock.token), Released::Gone), |()| true);
+}
+
 fn loaded(token: u64) -> Vec<u8> {
     (token << 8 | 0x4C).to_le_bytes().to_vec()
 }
@@ -193,7 +205,7 @@ fn lock(cache: &mut Cache, me: usize, flags: u32) {
     match claimed {
         Ok(Claimed::Claimed(claim)) => {
             hold(me, LOCK, claim.token, begun);
-            release(cache, &claim);
+            release_lock(cache, &claim);
         }
         Ok(Claimed::Taken(claim)) => join(cache, &claim),
         Ok(_) | Err(Busy) => {}
@@ -218,8 +230,7 @@ const INCREMENT: Act = Act {
         }
     },
 };
-const CLEAR: Act =
-    Act { name: "clear", act: |cache, _| change(KEY, Kind::Invalidates, || cache.me.clear(), |()| true) };
+const CLEAR: Act = Act { name: "clear", act: |cache, _| change(KEY, Kind::Clears, || cache.me.clear(), |()| true) };
 const INVALIDATE: Act =
     Act { name: "invalidate", act: |cache, _| change(KEY, Kind::Invalidates, || cache.invalidate(&["t"]), |()| true) };
 const HOLD: Act = Act { name: "lock", act: |cache, me| lock(cache, me, WAIT) };
@@ -228,9 +239,52 @@ const REQUEST: Act = Act {
     name: "request",
     act: |cache, _| {
         if let Ok(Claimed::Claimed(claim)) = cache.claim_lock(LOCK, PENDING) {
-            assert!(cache.me.release(claim.number, claim.token));
+            assert_eq!(cache.me.release_lock(claim.number, claim.token), Released::Free);
         }
         cache.locks();
+    },
+};
+/// Waits for the lock as TypeScript does: makes a request, tries to get the lock, and tries again after a ring. Goes with its request,
+/// or stays in the queue.
+const QUEUE: Act = Act {
+    name: "queue",
+    act: |cache, me| {
+        let Ok(Claimed::Claimed(request)) = cache.claim_lock(LOCK, PENDING) else { return };
+        for _ in 0..3 {
+            let begun = tick();
+            match cache.claim_lock(LOCK, 0) {
+                Ok(Claimed::Claimed(lock)) => {
+                    hold(me, LOCK, lock.token, begun);
+                    assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
+                    return release_lock(cache, &lock);
+                }
+                Ok(Claimed::Taken(_)) if !cache.is_rung() => return diary(|diary| diary.queued.push(cache.me.seat)),
+                Ok(Claimed::Taken(_)) => cache.heard(),
+                // Then TypeScript tries again later, without a ring.
+                _ => break,
+            }
+        }
+        assert_eq!(cache.me.release_lock(request.number, request.token), Released::Free);
+    },
+};
+/// Leaves a free lock to the one who is next.
+const PASS: Act = Act {
+    name: "pass",
+    act: |cache, _| {
+        let _ = cache.me.pass_lock(&OwnedKey::of(LOCK).with(cache.me.seed));
+    },
+};
+/// Holds the lock long enough to hear of a theft.
+const GUARD: Act = Act {
+    name: "guard",
+    act: |cache, me| {
+        let begun = tick();
+        if let Ok(Claimed::Claimed(lock)) = cache.claim_lock(LOCK, 0) {
+            hold(me, LOCK, lock.token, begun);
+            let listens = matches!(cache.me.listen(lock.number, lock.token), Ok(Some(_)));
+            let stands = listens.then(|| cache.me.stands(lock.number, lock.token));
+            diary(|diary| diary.guards.push((cache.me.seat, lock, stands)));
+        }
     },
 };
 /// Waits for the key as TypeScript does: registers, looks, and looks again after each ring.
@@ -251,13 +305,19 @@ const AWAIT: Act = Act {
         diary(|diary| diary.looks.push((cache.me.seat, seen)));
     },
 };
-/// Claims of other keys, which use the same set and the other bucket.
+/// Loads of other keys, which use the same set and the other bucket.
 const OTHERS: Act = Act {
     name: "others",
     act: |cache, _| {
         for key in [b"a", b"b", b"c", b"d"] {
             if let Ok(Claimed::Claimed(claim)) = cache.claim(key, FRESH, 100.0, 0.0) {
-                assert!(cache.me.release(claim.number, claim.token));
+                let expect = Expect::Claim(claim.number, claim.token);
+                let stored = cache.store(key, b"other", &With { expect, ..PLAIN });
+                // Nobody changes these keys, so nobody overtakes their loads.
+                assert_ne!(stored, Err(Refused::Overtaken));
+                if stored.is_err() {
+                    assert!(cache.me.release(claim.number, claim.token));
+                }
             }
         }
     },
@@ -278,6 +338,9 @@ const ACTS: &[Act] = &[
     HOLD,
     ROB,
     REQUEST,
+    QUEUE,
+    PASS,
+    GUARD,
     AWAIT,
     OTHERS,
     REAP,
@@ -335,7 +398,12 @@ fn execute(scene: &[u8], acts: &[Act]) {
                     resume_unwind(payload);
                 }
                 let now = tick();
+                // It died with its change made.
+                let done = act.name == SET.name && cache.peek(KEY).is_some_and(|got| got.value == [me as u8; 16]);
                 diary(|diary| {
+                    if let Some(change) = diary.changes.iter_mut().rfind(|change| done && change.who == Some(me)) {
+                        change.end = now;
+                    }
                     let own = diary.holdings.iter_mut().filter(|holding| holding.who == me);
                     own.for_each(|holding| holding.until = holding.until.min(now));
                 });
@@ -365,7 +433,9 @@ fn check(world: &Arc<World>, stage: &Stage, seats: &[u32], told: &str) {
             let certain = |it: &Holding| {
                 let overtaken =
                     diary.changes.iter().filter(|change| change.kind != Kind::Invalidates && change.name == it.name);
-                let overtaken = overtaken.filter(|change| change.end > it.from).map(|change| change.start);
+                // The clear epoch of a claim is read while it is made.
+                let since = |change: &Change| if change.kind == Kind::Clears { it.begun } else { it.from };
+                let overtaken = overtaken.filter(|change| change.end > since(change)).map(|change| change.start);
                 it.until.min(overtaken.min().unwrap_or(NO_END))
             };
             let apart = certain(one) <= other.from || certain(other) <= one.from;
@@ -409,7 +479,25 @@ fn check(world: &Arc<World>, stage: &Stage, seats: &[u32], told: &str) {
         assert!(!over || is_rung(*seat), "{told}: {seat} was not rung when {token} was over");
     }
 
+    for (seat, lock, seen) in &diary.guards {
+        let stands = after.me.stands(lock.number, lock.token);
+        assert!(
+            died || seen.is_none_or(|seen| seen == stands) || is_rung(*seat),
+            "{told}: the holder {seat} has not heard of the theft"
+        );
+    }
+    let is_held = diary.guards.iter().any(|(_, lock, _)| after.me.stands(lock.number, lock.token) == Stands::Stands);
+    if !died && !is_held && !diary.queued.is_empty() {
+        assert!(
+            diary.queued.iter().any(|seat| is_rung(*seat)),
+            "{told}: the lock is free, and nobody in the queue is rung"
+        );
+    }
+
     // Nothing is left of the dead, and the others have given everything up.
+    for seat in diary.queued.iter().chain(diary.guards.iter().map(|(seat, ..)| seat)) {
+        world.kill(*seat);
+    }
     world.patience.store(0, SeqCst);
     let free = [after.claim(KEY, FRESH, 100.0, 0.0), after.claim_lock(LOCK, 0), after.claim(b"a", FRESH, 100.0, 0.0)];
     for claimed in free {
@@ -509,6 +597,31 @@ fn every_pair_of_claims_with_both_on_the_way() {
                 })
             });
         }
+    }
+}
+
+/// All claims of the set are void, because their owner has left. Two that meet them are on the way at the same time.
+#[test]
+fn what_is_left_of_the_dead_is_taken_by_one() {
+    let _watchdog = Watchdog::new("claims: what is left of the dead", 300);
+    let mut random = Random::new(seed("what_is_left_of_the_dead_is_taken_by_one"));
+    let world = World::holding(&scene(false));
+    let cache = Cache::join(&world);
+    for claimed in [cache.claim(KEY, 0, 100.0, 0.0), cache.claim(b"a", 0, 100.0, 0.0), cache.claim_lock(LOCK, 0)] {
+        assert!(is_made(&claimed));
+    }
+    cache.leave();
+    let scene = Arc::new(world.bytes().to_vec());
+    for acts in [[LOAD, OTHERS], [OTHERS, LOAD], [OTHERS, OTHERS], [HOLD, OTHERS], [OTHERS, HOLD]] {
+        let play = play(&scene, &acts);
+        let lengths = play.lengths();
+        let mut random = Random::new(random.next());
+        let mut left = scaled(20) * lengths[0];
+        play.plans(move |_| {
+            left = left.checked_sub(1)?;
+            let (i, j) = (left % lengths[0], random.below(lengths[1]));
+            Some(vec![turn(0, i), turn(1, j), turn(0, TO_THE_END), turn(1, TO_THE_END)])
+        });
     }
 }
 

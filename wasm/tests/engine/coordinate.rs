@@ -153,8 +153,10 @@ fn a_value_loaded_before_a_clear_or_an_invalidation_of_its_tags_is_not_stored() 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.me.clear();
     assert_eq!(commit(&mut a, b"key", &claim, &[]), Err(Refused::Invalidated));
-    assert!(is_taken(b.claim(b"key", 0, LATER, 0.0)), "the claim stands until it is freed");
-    a.me.release(claim.number, claim.token);
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Stands, "nobody has asked for the key since");
+    let next = made(b.claim(b"key", 0, LATER, 0.0));
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken, "nobody waits for what is not stored");
+    assert!(a.me.release(claim.number, claim.token) && b.me.release(next.number, next.token));
 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.invalidate(&["one"]);
@@ -207,6 +209,7 @@ fn the_claims_of_those_who_died_or_left_are_void() {
         let mut me = Cache::join(&world);
         let other = Cache::join(&world);
         let old = made(other.claim(b"key", 0, LATER, 0.0));
+        made(other.claim(b"another key", 0, LATER, 0.0));
         made(other.claim_lock(b"lock", 0));
         if leaves {
             other.leave()
@@ -219,7 +222,9 @@ fn the_claims_of_those_who_died_or_left_are_void() {
         // A new owner of the same seat has nothing to do with the claims of the last one.
         let heir = Cache::join(&world);
         assert!(!heir.me.release(old.number, old.token));
+        assert_eq!(heir.me.seat, old.seat);
         assert!(is_taken(heir.claim(b"key", 0, LATER, 0.0)));
+        made(me.claim(b"another key", 0, LATER, 0.0));
         commit(&mut me, b"key", &claim, &[]).unwrap();
     }
 }
@@ -425,19 +430,89 @@ fn who_waits_for_a_claim_is_seen_by_its_owner_and_rung_when_it_is_free() {
 }
 
 #[test]
-fn the_holder_of_a_lock_hears_of_a_theft_and_who_waits_for_it_of_its_release() {
-    let (a, b) = two(MIB);
-    let held = made(a.claim_lock(b"lock", 0));
-    let stolen = made(b.claim_lock(b"lock", STEAL));
-    assert_eq!(b.bells(), [a.me.seat]);
-    a.heard();
-    assert!(a.me.release(held.number, held.token));
-    assert_eq!(a.bells(), [a.me.seat, b.me.seat]);
-    a.heard();
-    b.heard();
-    assert!(is_taken(a.claim_lock(b"lock", WAIT)));
-    assert!(b.me.release(stolen.number, stolen.token));
-    assert_eq!(b.bells(), [a.me.seat, b.me.seat]);
+fn who_died_or_left_is_not_rung() {
+    for leaves in [false, true] {
+        let world = World::new(MIB);
+        let mut a = Cache::join(&world);
+        let (b, c) = (Cache::join(&world), Cache::join(&world));
+        b.wait(b"key");
+        c.wait(b"key");
+        if leaves {
+            b.leave();
+        } else {
+            b.die();
+            a.me.participants();
+        }
+        a.set(b"key", b"value").unwrap();
+        a.me.clear();
+        assert_eq!(a.bells(), [c.me.seat]);
+        // Nor the next owner of the seat.
+        let heir = Cache::join(&world);
+        assert!(!heir.is_rung());
+        a.set(b"key", b"value").unwrap();
+        assert_eq!(a.bells(), []);
+    }
+}
+
+#[test]
+fn nobody_joins_a_claim_that_its_owner_has_closed_and_who_had_joined_is_counted() {
+    for joined in [false, true] {
+        let (a, b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, LATER, 0.0));
+        if joined {
+            assert!(is_taken(b.claim(b"key", WAIT, LATER, 0.0)));
+        }
+        assert_eq!(b.me.close_claim(claim.number, claim.token), None, "by another participant");
+        assert_eq!(a.me.close_claim(claim.number, claim.token + 1), None, "with another token");
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined));
+        let next = made(b.claim(b"key", WAIT, LATER, 0.0));
+        assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken);
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined), "closed twice");
+        assert!(a.me.release(claim.number, claim.token));
+        assert_eq!(a.me.close_claim(claim.number, claim.token), None, "after its release");
+        assert_eq!(a.me.stands(next.number, next.token), Stands::Stands);
+    }
+}
+
+#[test]
+fn an_operation_that_was_cut_short_keeps_its_thread_s_waits() {
+    let (mut a, b) = two(MIB);
+    b.wait(b"key");
+    b.me.recover();
+    a.set(b"key", b"value").unwrap();
+    assert_eq!(a.bells(), [b.me.seat]);
+}
+
+#[test]
+fn a_change_of_one_key_of_a_bucket_leaves_the_claim_of_another_one_to_be_overtaken_later() {
+    let (mut a, b) = two(MIB);
+    let bucket = a.bucket(b"key");
+    let other = (0..).map(|i: u64| i.to_string().into_bytes()).find(|key| a.bucket(key) == bucket).unwrap();
+    let (one, two) = (made(b.claim(b"key", 0, LATER, 0.0)), made(b.claim(&other, 0, LATER, 0.0)));
+    a.set(b"key", b"value").unwrap();
+    assert_eq!(b.me.stands(one.number, one.token), Stands::Overtaken);
+    assert_eq!(b.me.stands(two.number, two.token), Stands::Stands);
+    a.set(&other, b"value").unwrap();
+    assert_eq!(b.me.stands(two.number, two.token), Stands::Overtaken);
+}
+
+#[test]
+fn who_waits_finds_a_claim_gone_when_its_lease_is_over_or_its_owner_dead_also_when_it_was_overtaken() {
+    for overtaken in [false, true] {
+        let (a, mut b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, 100.0, 0.0));
+        if overtaken {
+            b.set(b"key", b"new").unwrap();
+        }
+        let stands = if overtaken { Stands::Overtaken } else { Stands::Stands };
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 99.0), stands);
+        assert_eq!(b.me.probe_claim(claim.number, claim.token + 1, 99.0), Stands::Gone, "another token");
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the lease is over");
+        assert!(a.me.extend(claim.number, claim.token, 200.0));
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), stands, "it was renewed");
+        a.die();
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the owner is dead");
+    }
 }
 
 #[test]

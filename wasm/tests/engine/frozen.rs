@@ -251,7 +251,7 @@ fn the_unfinished_large_values_do_not_fill_the_cache() {
         let key = OwnedKey::of(&name);
         let block = Participant::<TestHost>::no_tags();
         let stored =
-            writer.me.set_large(&key.with(writer.me.seed), TEXT, list.0, NEVER, &block, &list.1, Expect::Anything);
+            writer.me.set_large(&key.with(writer.me.seed), TEXT, list.0, NEVER, 0.0, &block, &list.1, Expect::Anything);
         assert!(stored.is_err() || writer.get(&name).is_some());
         if stored.is_err() {
             writer.me.abandon_chunks(&list.1[1..]);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use cache_machine_core::{
     Addition, Audited, Beginning, Block, Busy, Claimed, Draft, Expect, Geometry, Host, Key, Listed, MAX_BLOCK, MAX_KEY,
     NUMBER, Participant, Phase, Refused, Region, Rule, Seed, Sight, Stamp, Sum, Verdict, WANT_AFTER_FIND, WANT_QUIET,
-    WANT_TAGS, WANT_VALUE, faults, format,
+    WANT_STALE, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -142,11 +142,12 @@ impl Host for TestHost {
 pub struct With<'a> {
     pub value_type: u8,
     pub expiry: f64,
+    pub grace: f64,
     pub tags: &'a [&'a str],
     pub expect: Expect,
 }
 
-pub const PLAIN: With = With { value_type: TEXT, expiry: NEVER, tags: &[], expect: Expect::Anything };
+pub const PLAIN: With = With { value_type: TEXT, expiry: NEVER, grace: 0.0, tags: &[], expect: Expect::Anything };
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Got {
@@ -154,6 +155,7 @@ pub struct Got {
     pub value_type: u8,
     pub version: u64,
     pub expiry: f64,
+    pub stale: bool,
     pub tagged: bool,
     pub stamp: Stamp,
 }
@@ -185,7 +187,7 @@ struct Kept {
     /// Proves that the value is unchanged.
     sight: Sight,
     /// For each tag the number of its counter, and the snapshot of it.
-    tags: Vec<(u32, u32)>,
+    tags: Vec<(u32, u64)>,
 }
 
 /// A key with the words that the engine's [`Key`] borrows.
@@ -245,7 +247,7 @@ impl Cache {
         let block = self.block(with.tags);
         let key = key.with(self.me.seed);
         let version = self.me.version();
-        let expiry = if with.expiry == NEVER { 0 } else { 8 };
+        let expiry = if with.grace > 0.0 { 16 } else { 8 * (with.expiry != NEVER) as u32 };
         let inline = 32 + expiry + block.length() + key.length.div_ceil(8) * 8 + value.len() as u32;
         if inline <= geometry.max_record {
             let padded = padded(value);
@@ -254,6 +256,7 @@ impl Cache {
                 flags: 0,
                 version,
                 expiry: with.expiry,
+                grace: with.grace,
                 tags: &block,
                 value: &padded[..value.len()],
             };
@@ -272,7 +275,8 @@ impl Cache {
             }
         }
         if result.is_ok() {
-            result = self.me.set_large(&key, with.value_type, version, with.expiry, &block, &list, with.expect);
+            let With { value_type, expiry, grace, expect, .. } = *with;
+            result = self.me.set_large(&key, value_type, version, expiry, grace, &block, &list, expect);
         }
         if result.is_err() {
             self.me.abandon_chunks(&list[1..]);
@@ -299,7 +303,7 @@ impl Cache {
         }
         if let Some(kept) = near {
             let region = &self.me.region;
-            let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst) as u32;
+            let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst);
             let has_its_tags = kept.tags.iter().all(|(number, snapshot)| counter(*number) == *snapshot);
             if has_its_tags && kept.got.expiry > self.world.now() {
                 self.near_hits += 1;
@@ -310,10 +314,10 @@ impl Cache {
         }
         let got = self.lookup(key, WANT_VALUE | WANT_AFTER_FIND)?;
         if got.stamp.entry != 0 {
-            // The tag block: its length, the number of tags, and for each the number of its counter and the snapshot of it.
-            let words = self.tags[1..].iter().map(|word| (*word as u32, (*word >> 32) as u32));
+            // The tag block: its length, the number of tags, the snapshots, and the numbers of the counters, two to a word.
             let count = if got.tagged { (self.tags[0] >> 32) as usize } else { 0 };
-            let tags = words.take(count).collect();
+            let counter = |i: usize| (self.tags[1 + count + i / 2] >> (i % 2 * 32)) as u32;
+            let tags = (0..count).map(|i| (counter(i), self.tags[1 + i])).collect();
             let counted = self.me.region.word(self.me.region.geometry.changes(got.stamp.bucket())).load(Relaxed);
             let sight = Sight { stamp: got.stamp, changes: counted.wrapping_sub(1) };
             self.near.insert(hash, Kept { key: key.to_vec(), got: got.clone(), sight, tags });
@@ -328,6 +332,11 @@ impl Cache {
     /// Reads without raising the heat of the entry.
     pub fn peek(&mut self, key: &[u8]) -> Option<Got> {
         self.lookup(key, WANT_VALUE | WANT_QUIET)
+    }
+
+    /// Reads an entry that is fresh, or stale and within its grace.
+    pub fn get_stale(&mut self, key: &[u8]) -> Option<Got> {
+        self.lookup(key, WANT_VALUE | WANT_STALE)
     }
 
     fn lookup(&mut self, key: &[u8], want: u32) -> Option<Got> {
@@ -354,6 +363,7 @@ impl Cache {
             value_type: found.value_type,
             version: found.version,
             expiry: found.expiry,
+            stale: found.stale,
             tagged: found.tags > 0,
             stamp: found.stamp,
         };
@@ -399,8 +409,20 @@ impl Cache {
         self.me.touch(&OwnedKey::of(key).with(self.me.seed), expiry)
     }
 
+    pub fn expire(&mut self, key: &[u8]) -> Result<bool, Refused> {
+        self.me.expire(&OwnedKey::of(key).with(self.me.seed), self.world.now())
+    }
+
     pub fn invalidate(&mut self, tags: &[&str]) {
-        self.me.invalidate(&given(tags))
+        self.me.invalidate(&given(tags), self.world.now())
+    }
+
+    pub fn expire_tags(&mut self, tags: &[&str]) {
+        self.me.expire_tags(&given(tags), self.world.now())
+    }
+
+    pub fn tags_invalidated_at(&self, tags: &[&str]) -> f64 {
+        self.me.tags_invalidated_at(&given(tags))
     }
 
     pub fn bucket(&self, key: &[u8]) -> u32 {
@@ -417,11 +439,12 @@ impl Cache {
 
     /// All locks and requests, with the bytes of their names that are kept.
     pub fn locks(&self) -> Vec<(Listed, Vec<u8>)> {
-        let mut name = [0; 80];
+        let mut name = [0u64; 10];
         let mut locks = Vec::new();
         let mut cursor = 0;
         while let Some(lock) = self.me.next_lock(cursor, &mut name) {
-            locks.push((lock, name[..(lock.name_bytes as usize).min(80)].to_vec()));
+            let bytes = name.iter().flat_map(|word| word.to_le_bytes());
+            locks.push((lock, bytes.take(lock.name_bytes as usize).collect()));
             cursor = lock.number + 1;
         }
         locks
@@ -452,7 +475,9 @@ impl Cache {
 
     /// The seats whose bells this participant has to ring.
     pub fn bells(&self) -> Vec<u32> {
-        std::iter::from_fn(|| self.me.next_bell()).collect()
+        let mut bells: Vec<u32> = std::iter::from_fn(|| self.me.next_bell()).collect();
+        bells.sort();
+        bells
     }
 
     fn block(&self, tags: &[&str]) -> Block {

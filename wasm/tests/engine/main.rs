@@ -13,6 +13,7 @@ mod hashing;
 mod history;
 mod hostile;
 mod interleave;
+mod locks;
 mod model;
 mod models;
 mod play;

@@ -24,13 +24,15 @@ pub enum Wants {
 
 #[derive(Clone, Debug)]
 pub enum Op {
-    Set { key: u8, size: u32, ttl: u8, tags: u8, wants: Wants },
+    Set { key: u8, size: u32, ttl: u8, grace: u8, tags: u8, wants: Wants },
     SetNumber { key: u8, number: i16 },
     Get { key: u8 },
     Remove { key: u8, wants: Wants },
     Increment { key: u8, by: i16, ttl: u8, tags: u8 },
     Touch { key: u8, ttl: u8 },
+    Expire { key: u8 },
     Invalidate { tags: u8 },
+    ExpireTags { tags: u8 },
     Clear,
     Wait { by: u8 },
 }
@@ -41,7 +43,12 @@ struct Known {
     value: Vec<u8>,
     value_type: u8,
     expiry: f64,
+    grace: f64,
     tags: u8,
+    /// Its tags that have expired since it was stored.
+    expired: u8,
+    /// Its grace was over when a tag expired. If it was its own, then its grace begins again, unless it was dropped already.
+    was_gone: bool,
     /// `None` after an increment, until the version is read.
     version: Option<u64>,
 }
@@ -49,6 +56,9 @@ struct Known {
 pub struct Model {
     pub cache: Cache,
     map: HashMap<u8, Known>,
+    /// When each tag has last expired, and when it was last invalidated.
+    expired_at: [f64; TAGS.len()],
+    invalidated_at: [f64; TAGS.len()],
     lossy: bool,
     stamp: u64,
     pub forgotten: u64,
@@ -57,6 +67,24 @@ pub struct Model {
 fn name(key: u8) -> Vec<u8> {
     // Keys of all lengths, including the empty key.
     (0..key as usize % 37).map(|i| key.wrapping_add(i as u8)).chain((key >= 37).then_some(key)).collect()
+}
+
+/// An entry without any of this.
+fn nothing() -> Known {
+    Known {
+        value: Vec::new(),
+        value_type: TEXT,
+        expiry: NEVER,
+        grace: 0.0,
+        tags: 0,
+        expired: 0,
+        was_gone: false,
+        version: None,
+    }
+}
+
+fn each_tag(mask: u8) -> impl Iterator<Item = usize> {
+    (0..TAGS.len()).filter(move |tag| mask >> tag & 1 == 1)
 }
 
 fn tags_of(mask: u8) -> Vec<&'static str> {
@@ -70,7 +98,9 @@ impl Model {
 
     fn over(world: Arc<World>, lossy: bool) -> Model {
         world.set_clock(1000.0);
-        Model { cache: Cache::join(&world), map: HashMap::new(), lossy, stamp: 0, forgotten: 0 }
+        let never = [0.0; TAGS.len()];
+        let (cache, map) = (Cache::join(&world), HashMap::new());
+        Model { cache, map, expired_at: never, invalidated_at: never, lossy, stamp: 0, forgotten: 0 }
     }
 
     fn now(&self) -> f64 {
@@ -88,12 +118,40 @@ impl Model {
         (0..size as usize).map(|i| stamp[i % 8] ^ (i / 8) as u8).collect()
     }
 
+    /// When an entry has expired or will expire: by itself or by a tag.
+    fn expires(&self, known: &Known) -> f64 {
+        let expired = (0..TAGS.len()).filter(|tag| known.expired >> tag & 1 == 1);
+        expired.fold(known.expiry, |first, tag| first.min(self.expired_at[tag]))
+    }
+
+    /// Whether an entry has expired, and its grace is over.
+    fn is_gone(&self, known: &Known) -> bool {
+        let (now, expires) = (self.now(), self.expires(known));
+        expires <= now && now >= expires + known.grace
+    }
+
+    /// The entry of a key, fresh or stale.
+    fn usable(&self, key: u8) -> Option<Known> {
+        self.map.get(&key).filter(|known| !self.is_gone(known)).cloned()
+    }
+
+    /// The fresh entry of a key.
     fn known(&mut self, key: u8) -> Option<Known> {
-        let now = self.now();
-        if self.map.get(&key).is_some_and(|known| known.expiry <= now) {
-            self.map.remove(&key);
+        self.usable(key).filter(|known| self.expires(known) > self.now())
+    }
+
+    /// Reads an entry that may be stale, and compares.
+    fn compare_stale(&mut self, key: u8) {
+        match (self.usable(key), self.cache.get_stale(&name(key))) {
+            (None, None) => {}
+            (None, Some(_)) => panic!("key {key} is still there"),
+            (Some(known), None) if known.was_gone => drop(self.map.remove(&key)),
+            (Some(_), None) => self.forget(key, "no stale value"),
+            (Some(known), Some(got)) => {
+                assert!(got.value == known.value, "key {key} has a wrong value");
+                assert_eq!(got.stale, self.expires(&known) <= self.now(), "key {key}, {known:?}");
+            }
         }
-        self.map.get(&key).cloned()
     }
 
     fn forget(&mut self, key: u8, why: &str) {
@@ -146,17 +204,19 @@ impl Model {
 
     pub fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Set { key, size, ttl, tags, wants } => {
+            Op::Set { key, size, ttl, grace, tags, wants } => {
                 let (expect, expiry) = (self.expect(key, wants), self.expiry(ttl));
                 let value = self.value(size);
-                let with = With { value_type: TEXT, expiry, tags: &tags_of(tags), expect };
+                let grace = grace as f64;
+                let with = With { value_type: TEXT, expiry, grace, tags: &tags_of(tags), expect };
                 let result = self.cache.store(&name(key), &value, &with);
-                self.stored(key, expect, result, Known { value, value_type: TEXT, expiry, tags, version: None });
+                let known = Known { value, expiry, grace, tags, ..nothing() };
+                self.stored(key, expect, result, known);
             }
             Op::SetNumber { key, number } => {
                 let result = self.cache.set_number(&name(key), number as f64);
                 let value = (number as f64).to_le_bytes().to_vec();
-                let known = Known { value, value_type: NUMBER, expiry: NEVER, tags: 0, version: None };
+                let known = Known { value, value_type: NUMBER, ..nothing() };
                 self.stored(key, Expect::Anything, result, known);
             }
             Op::Get { key } => self.compare(key, false),
@@ -168,7 +228,7 @@ impl Model {
                     false => self.forget(key, "nothing to remove"),
                     true => panic!("removed key {key}, which was not there as {expect:?}"),
                 }
-                if should {
+                if should || self.known(key).is_none() {
                     self.map.remove(&key);
                 }
             }
@@ -184,9 +244,27 @@ impl Model {
                     (result, known) => panic!("touch of key {key}: {result:?} for {known:?}"),
                 }
             }
+            Op::Expire { key } => match (self.cache.expire(&name(key)), self.known(key)) {
+                (Ok(true), Some(_)) => self.map.get_mut(&key).unwrap().expiry = self.cache.world.now(),
+                (Ok(false), None) => {}
+                (Ok(false), Some(_)) => self.forget(key, "nothing to expire"),
+                (result, known) => panic!("expire of key {key}: {result:?} for {known:?}"),
+            },
             Op::Invalidate { tags } => {
                 self.cache.invalidate(&tags_of(tags));
                 self.map.retain(|_, known| known.tags & tags == 0);
+                each_tag(tags).for_each(|tag| self.invalidated_at[tag] = self.cache.world.now());
+                let latest = each_tag(tags).map(|tag| self.invalidated_at[tag]).fold(0.0, f64::max);
+                assert_eq!(self.cache.tags_invalidated_at(&tags_of(tags)), latest);
+            }
+            Op::ExpireTags { tags } => {
+                self.cache.expire_tags(&tags_of(tags));
+                let gone = self.map.iter().filter(|(_, known)| self.is_gone(known)).map(|(key, _)| *key);
+                for key in gone.collect::<Vec<_>>() {
+                    self.map.get_mut(&key).unwrap().was_gone = true;
+                }
+                each_tag(tags).for_each(|tag| self.expired_at[tag] = self.cache.world.now());
+                self.map.values_mut().for_each(|known| known.expired |= known.tags & tags);
             }
             Op::Clear => {
                 self.cache.me.clear();
@@ -199,7 +277,9 @@ impl Model {
             | Op::SetNumber { key, .. }
             | Op::Remove { key, .. }
             | Op::Increment { key, .. }
-            | Op::Touch { key, .. } => {
+            | Op::Touch { key, .. }
+            | Op::Expire { key } => {
+                self.compare_stale(key);
                 self.compare(key, true);
                 self.compare(key, false);
             }
@@ -231,8 +311,10 @@ impl Model {
         let expiry = self.expiry(ttl);
         let with = With { expiry, tags: &tags_of(tags), ..PLAIN };
         let result = self.cache.increment(&name(key), by, 10.0, &with);
-        let fresh =
-            |sum: f64| Known { value: sum.to_le_bytes().to_vec(), value_type: NUMBER, expiry, tags, version: None };
+        let fresh = |sum: f64| {
+            let value = sum.to_le_bytes().to_vec();
+            Known { value, value_type: NUMBER, expiry, tags, ..nothing() }
+        };
         match (result, self.known(key)) {
             (Ok(sum), Some(known)) if known.value_type == NUMBER => {
                 let before = f64::from_le_bytes(known.value[..].try_into().unwrap());
@@ -260,11 +342,13 @@ impl Model {
     pub fn compare_all(&mut self) {
         self.cache.check();
         for key in self.map.keys().copied().collect::<Vec<_>>() {
+            self.compare_stale(key);
             self.compare(key, true);
         }
         let mut keys = self.cache.keys();
         let now = self.now();
-        let mut known: Vec<_> = self.map.iter().filter(|(_, it)| it.expiry > now).map(|(key, _)| name(*key)).collect();
+        let fresh = self.map.iter().filter(|(_, known)| self.expires(known) > now);
+        let mut known: Vec<_> = fresh.map(|(key, _)| name(*key)).collect();
         keys.sort();
         known.sort();
         assert!(keys == known, "the iteration differs from the map");
@@ -301,18 +385,20 @@ fn tag_mask() -> impl Strategy<Value = u8> {
     prop_oneof![3 => Just(0u8), 1 => 1..64u8]
 }
 
-fn op(keys: u8, size: impl Strategy<Value = u32>) -> impl Strategy<Value = Op> {
+fn op(keys: u8, size: impl Strategy<Value = u32> + 'static) -> impl Strategy<Value = Op> {
     let key = move || 0..keys;
     prop_oneof![
-        12 => (key(), size, ttl(), tag_mask(), wants())
-            .prop_map(|(key, size, ttl, tags, wants)| Op::Set { key, size, ttl, tags, wants }),
+        12 => (key(), size, ttl(), ttl(), tag_mask(), wants())
+            .prop_map(|(key, size, ttl, grace, tags, wants)| Op::Set { key, size, ttl, grace, tags, wants }),
         2 => (key(), any::<i16>()).prop_map(|(key, number)| Op::SetNumber { key, number }),
         8 => key().prop_map(|key| Op::Get { key }),
         3 => (key(), wants()).prop_map(|(key, wants)| Op::Remove { key, wants }),
         4 => (key(), any::<i16>(), ttl(), tag_mask())
             .prop_map(|(key, by, ttl, tags)| Op::Increment { key, by, ttl, tags }),
         2 => (key(), ttl()).prop_map(|(key, ttl)| Op::Touch { key, ttl }),
+        1 => key().prop_map(|key| Op::Expire { key }),
         1 => tag_mask().prop_map(|tags| Op::Invalidate { tags }),
+        1 => tag_mask().prop_map(|tags| Op::ExpireTags { tags }),
         1 => Just(Op::Clear),
         2 => (0..20u8).prop_map(|by| Op::Wait { by }),
     ]
@@ -349,6 +435,7 @@ proptest! {
 fn any_op(random: &mut Random, keys: u64, sizes: fn(&mut Random) -> u32) -> Op {
     let key = random.below(keys) as u8;
     let ttl = if random.chance(4) { 1 + random.below(40) as u8 } else { 0 };
+    let grace = if random.chance(3) { 1 + random.below(80) as u8 } else { 0 };
     let tags = if random.chance(4) { random.below(64) as u8 } else { 0 };
     let wants = match random.below(12) {
         0 => Wants::Absent,
@@ -358,13 +445,15 @@ fn any_op(random: &mut Random, keys: u64, sizes: fn(&mut Random) -> u32) -> Op {
         _ => Wants::Anything,
     };
     match random.below(2000) {
-        0..800 => Op::Set { key, size: sizes(random), ttl, tags, wants },
+        0..800 => Op::Set { key, size: sizes(random), ttl, grace, tags, wants },
         800..900 => Op::SetNumber { key, number: random.next() as i16 },
         900..1400 => Op::Get { key },
         1400..1500 => Op::Remove { key, wants },
         1500..1750 => Op::Increment { key, by: random.next() as i16, ttl, tags },
         1750..1850 => Op::Touch { key, ttl },
         1850..1854 => Op::Invalidate { tags: 1 << random.below(6) },
+        1854..1862 => Op::ExpireTags { tags: 1 << random.below(6) },
+        1862..1880 => Op::Expire { key },
         1880..1881 => Op::Clear,
         _ => Op::Wait { by: random.below(20) as u8 },
     }
@@ -414,8 +503,8 @@ fn a_long_life_agrees_with_a_map_exactly() {
     assert!(model.cache.count(cache_machine_core::Counter::Reclaims) > 100, "no segment was ever recycled");
 }
 
-/// Numbers that wrap around change nothing: generations of sixteen and of thirty-two bits, the clear epoch, versions, and the
-/// seal sequence.
+/// Numbers that wrap around change nothing: generations of sixteen and of thirty-two bits, the clear epoch, versions, the seal
+/// sequence, and the invalidation sequence.
 #[test]
 fn nothing_happens_when_a_counter_wraps() {
     let _watchdog = Watchdog::new("nothing_happens_when_a_counter_wraps", 60);
@@ -427,10 +516,11 @@ fn nothing_happens_when_a_counter_wraps() {
         for segment in 0..geometry.segments {
             put(geometry.state(segment), generation << 32);
         }
-        // The next version, the clear epoch, and the seal sequence: see `layout.rs`.
+        // The next version, the clear epoch, the seal sequence, and the invalidations: see `layout.rs`.
         put(64, (1 << 53) - 2_000);
         put(128, 0xFFFF_FFF0);
         put(192, 0xFFF_FFC0);
+        put(384, 0xFFFF_FFFE);
         let mut model = Model::over(world, true);
         for i in 0..scaled(15_000) {
             let sizes = |random: &mut Random| {

@@ -196,7 +196,7 @@ fn i1_a_version_stands_for_one_number() {
 /// A value that was replaced or removed does not come back: neither by a copy that was under way, nor by a writer that slept.
 #[test]
 fn i2_no_resurrection() {
-    let changes = [SET, REMOVE, COMPARE_AND_SET, TOUCH, INVALIDATE, RECLAIM, COMPACT];
+    let changes = [SET, REMOVE, COMPARE_AND_SET, TOUCH, INVALIDATE, EXPIRE_TAGS, EXPIRE, RECLAIM, COMPACT];
     everywhere("i2", &scenes(), &changes, &changes);
 }
 

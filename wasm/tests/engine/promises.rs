@@ -245,7 +245,7 @@ fn a_counter_left_odd_is_settled() {
 fn the_price_of_an_entry() {
     let _watchdog = Watchdog::new("the_price_of_an_entry", 60);
     // Sizes vary a little, so that rounding to sixteen bytes costs the average.
-    for (bytes, most) in [(8, 64.0), (32, 64.0), (100, 70.0), (300, 110.0), (1000, 230.0)] {
+    for (bytes, most) in [(8, 64.0), (32, 64.0), (100, 72.0), (300, 113.0), (1000, 255.0)] {
         let mut cache = Cache::join(&World::new(32 * MIB));
         for i in 0..32 * MIB as u64 / (bytes + 20) {
             cache.set(&name("key", i), &vec![1; (bytes + i * 7 % 16 - 8) as usize]).unwrap();
@@ -352,6 +352,34 @@ fn the_invalid_are_replaced_first() {
     let there = same[15..].iter().filter(|key| cache.get(key).is_some()).count();
     assert_eq!(there, 15);
     assert_eq!(cache.count(Counter::Evictions), 0);
+    cache.check();
+}
+
+/// A full bucket gives the place of an entry whose grace is over to a new entry, rather than that of a stale or a fresh one.
+#[test]
+fn the_stale_are_not_replaced_first() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    let geometry = cache.me.region.geometry;
+    let seed = cache.me.seed;
+    let bucket = |key: &[u8]| OwnedKey::of(key).with(seed).hash & (geometry.buckets as u64 - 1);
+    let same: Vec<Vec<u8>> = (0..).map(|i| name("key", i)).filter(|key| bucket(key) == 5).take(16).collect();
+    for (i, key) in same[..15].iter().enumerate() {
+        let grace = if i == 7 { 10.0 } else { 100.0 };
+        cache.store(key, b"old", &With { expiry: 50.0, grace, ..PLAIN }).unwrap();
+        (0..if i == 7 { 4 } else { 1 }).for_each(|_| drop(cache.get(key)));
+    }
+    world.set_clock(60.0);
+    cache.set(&same[15], b"new").unwrap();
+    let there: Vec<bool> = same.iter().map(|key| cache.get_stale(key).is_some()).collect();
+    assert_eq!(there, (0..16).map(|i| i != 7).collect::<Vec<_>>());
+    assert_eq!(cache.count(Counter::Evictions), 0);
+    // From here on there is nothing worthless: the coldest goes, and a stale one counts as evicted.
+    let sixteenth = (1000..).map(|i| name("key", i)).find(|key| bucket(key) == 5 && !same.contains(key)).unwrap();
+    (0..4).for_each(|_| drop(cache.get(&same[15])));
+    cache.set(&sixteenth, b"new").unwrap();
+    assert_eq!(same.iter().filter(|key| cache.get_stale(key).is_some()).count(), 14);
+    assert_eq!(cache.count(Counter::Evictions), 1);
     cache.check();
 }
 
@@ -600,6 +628,7 @@ fn keys_that_hash_alike_are_different() {
                 flags: 0,
                 version: cache.me.version(),
                 expiry: NEVER,
+                grace: 0.0,
                 tags: &Participant::<TestHost>::no_tags(),
                 value: &value,
             };
@@ -651,7 +680,11 @@ fn interrupted(n: u64, act: impl FnOnce(), meanwhile: impl FnOnce() + 'static) -
 /// A value that a near cache takes in during an invalidation is not served after the invalidation has returned.
 #[test]
 fn near_caches_hear_of_every_invalidation() {
-    let invalidations: [fn(&mut Cache); 2] = [|cache| cache.me.clear(), |cache| cache.invalidate(&["another", "tag"])];
+    let invalidations: [fn(&mut Cache); 3] = [
+        |cache| cache.me.clear(),
+        |cache| cache.invalidate(&["another", "tag"]),
+        |cache| cache.expire_tags(&["another", "tag"]),
+    ];
     for invalidate in invalidations {
         for reader_first in [false, true] {
             for n in 0.. {
@@ -816,6 +849,217 @@ fn the_expired_make_room() {
     assert_eq!(cache.count(Counter::Evictions), 0);
     assert!(cache.count(Counter::Expirations) > keys);
     cache.check();
+}
+
+/// Entries that are stale and within their grace are kept like fresh ones. When their grace is over, they make room for others.
+#[test]
+fn the_stale_are_kept_for_their_grace() {
+    let world = World::new(4 * MIB);
+    let mut cache = Cache::join(&world);
+    let keys = capacity(&cache, 500) as u64 * 3 / 10;
+    let stored = |cache: &mut Cache, prefix: &str, with: &With| {
+        for i in 0..keys {
+            cache.store(&name(prefix, i), &[1; 500], with).unwrap();
+        }
+    };
+    stored(&mut cache, "stale", &With { expiry: 100.0, grace: 900.0, ..PLAIN });
+    stored(&mut cache, "tagged", &With { grace: 800.0, tags: &["tag"], ..PLAIN });
+    world.set_clock(200.0);
+    cache.expire_tags(&["tag"]);
+    let there = |cache: &mut Cache, prefix: &str| {
+        (0..keys).filter(|i| cache.get_stale(&name(prefix, *i)).is_some_and(|got| got.stale)).count() as u64
+    };
+    // Every segment is reclaimed, more than once.
+    for round in 0..8 {
+        stored(&mut cache, "fresh", &PLAIN);
+        assert_eq!([there(&mut cache, "stale"), there(&mut cache, "tagged")], [keys, keys], "in round {round}");
+    }
+    assert_eq!(cache.get(&name("stale", 0)), None);
+    assert_eq!(cache.get(&name("tagged", 0)), None);
+    assert_eq!(cache.me.census().entries as u64, keys);
+    assert_eq!((cache.count(Counter::Evictions), cache.count(Counter::Expirations)), (0, 0));
+    world.set_clock(1000.0);
+    assert_eq!([there(&mut cache, "stale"), there(&mut cache, "tagged")], [0, 0]);
+    stored(&mut cache, "more", &PLAIN);
+    stored(&mut cache, "still more", &PLAIN);
+    assert_eq!(cache.count(Counter::Evictions), 0);
+    assert!(cache.count(Counter::Expirations) > keys);
+    cache.check();
+}
+
+/// An expired tag makes an entry without a grace a miss at once, whatever another participant's clock says. With a grace the
+/// entry is stale for that long.
+#[test]
+fn an_expired_tag_leaves_the_grace() {
+    let world = World::new(MIB);
+    let (mut cache, mut ahead) = (Cache::join(&world), Cache::join(&world));
+    cache.store(b"none", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+    cache.store(b"some", b"value", &With { tags: &["other", "tag"], grace: 50.0, ..PLAIN }).unwrap();
+    cache.store(b"large", &[7; 20_000], &With { tags: &["tag"], grace: NEVER, ..PLAIN }).unwrap();
+    world.set_clock(100.0);
+    ahead.expire_tags(&["tag"]);
+    world.set_clock(90.0);
+    assert_eq!((cache.get_stale(b"none"), cache.get(b"some"), cache.get(b"large")), (None, None, None));
+    assert!(cache.get_stale(b"some").is_some_and(|got| got.stale && got.value == b"value"));
+    world.set_clock(149.0);
+    assert!(cache.get_stale(b"some").is_some_and(|got| got.stale));
+    world.set_clock(150.0);
+    assert_eq!(cache.get_stale(b"some"), None);
+    assert!(cache.get_stale(b"large").is_some_and(|got| got.stale && got.value == [7; 20_000]));
+    // Stale entries are absent for those who change them.
+    assert_eq!(cache.touch(b"large", NEVER), Ok(false));
+    assert_eq!(cache.expire(b"large"), Ok(false));
+    assert_eq!(cache.store(b"large", b"new", &With { expect: Expect::Present, ..PLAIN }), Err(Refused::Unexpected));
+    cache.store(b"large", b"new", &With { expect: Expect::Absent, tags: &["tag"], ..PLAIN }).unwrap();
+    assert!(cache.get_stale(b"large").is_some_and(|got| !got.stale));
+    cache.invalidate(&["tag"]);
+    assert_eq!(cache.get_stale(b"large"), None);
+    cache.check();
+}
+
+/// An entry has room for 128 tags in the deepest namespace, and each of them invalidates it.
+#[test]
+fn an_entry_has_128_tags_of_its_own_and_16_of_its_namespaces() {
+    let world = World::new(256 * MIB);
+    let mut cache = Cache::join(&world);
+    let prefix = [0xFF; 264];
+    let visible: Vec<Vec<u8>> = (0..129).map(|i| format!("{i:0256}").into_bytes()).collect();
+    let hidden: Vec<Vec<u8>> = (0..17).map(|i| format!("{i:X>256}").into_bytes()).collect();
+    let given = |visible: &[Vec<u8>], hidden: &[Vec<u8>]| {
+        let mut given = ((visible.len() + hidden.len()) as u16).to_le_bytes().to_vec();
+        given.extend((prefix.len() as u16).to_le_bytes());
+        given.extend(prefix);
+        for (tags, flag) in [(visible, 0), (hidden, 1 << 15)] {
+            for tag in tags {
+                given.extend((tag.len() as u16 | flag).to_le_bytes());
+                given.extend(tag);
+            }
+        }
+        given
+    };
+    let all = given(&visible[..128], &hidden[..16]);
+    let mut block = Participant::<TestHost>::no_tags();
+    let (key, value) = (OwnedKey::of(b"key"), [9; 64]);
+    let store = |cache: &Cache, block: &mut cache_machine_core::Block| {
+        cache.me.tag_block(&all, block);
+        let (version, expiry, grace) = (cache.me.version(), NEVER, 0.0);
+        let draft = Draft { value_type: TEXT, flags: 0, version, expiry, grace, tags: block, value: &value };
+        cache.me.set(&key.with(cache.me.seed), &draft, Expect::Anything).unwrap();
+    };
+    store(&cache, &mut block);
+    assert_eq!(cache.get(b"key").unwrap().value, value);
+    // Neither more tags, nor the same tags of other namespaces, nor the prefix in front of a hidden tag.
+    cache.me.invalidate(&given(&visible[128..], &hidden[16..]), 1.0);
+    cache.me.invalidate(&given(&hidden, &[]), 1.0);
+    cache.me.invalidate(&given(&[], &visible), 1.0);
+    assert!(cache.get(b"key").is_some());
+    for i in 0..144 {
+        let one = if i < 128 { given(&visible[i..i + 1], &[]) } else { given(&[], &hidden[i - 128..i - 127]) };
+        cache.me.invalidate(&one, 2.0);
+        assert_eq!(cache.get(b"key"), None, "tag {i}");
+        assert_eq!(cache.me.tags_invalidated_at(&one), 2.0);
+        store(&cache, &mut block);
+        assert!(cache.get(b"key").is_some());
+    }
+    // What does not fit is left out.
+    cache.me.tag_block(&given(&visible, &[]), &mut block);
+    let with_129 = block.length();
+    cache.me.tag_block(&given(&visible[..128], &[]), &mut block);
+    assert_eq!(with_129, block.length());
+    cache.check();
+}
+
+/// Whether a tag was invalidated since a load began: by any of its tags, in either way, also when two participants invalidate
+/// at the same time, or one of them dies, and when the sequence wraps around.
+#[test]
+fn what_was_invalidated_since() {
+    let events: [fn(&mut Cache, &[&str]); 2] = [Cache::invalidate, Cache::expire_tags];
+    let since = |cache: &Cache, key: &[u8], start| {
+        cache.me.entry_invalidated_since(&OwnedKey::of(key).with(cache.me.seed), start).unwrap()
+    };
+    for first in [0, 5, 0xFFFF_FFFEu64, 0xFFFF_FFFF, 1 << 31] {
+        for event in events {
+            let world = World::new(MIB);
+            let mut cache = Cache::join(&world);
+            world.bytes()[384..392].copy_from_slice(&first.to_le_bytes());
+            cache.store(b"key", b"value", &With { tags: &["one", "two"], ..PLAIN }).unwrap();
+            cache.store(b"bare", b"value", &PLAIN).unwrap();
+            event(&mut cache, &["one", "three"]);
+            for _ in 0..3 {
+                let start = cache.me.invalidations();
+                assert!(!since(&cache, b"key", start) && !since(&cache, b"bare", start), "{first:X}");
+                event(&mut cache, &["three"]);
+                assert!(!since(&cache, b"key", start), "{first:X}");
+                event(&mut cache, &["two"]);
+                assert!(since(&cache, b"key", start) && !since(&cache, b"bare", start), "{first:X}");
+            }
+        }
+    }
+    for events in [events, [events[1], events[0]], [events[0], events[0]]] {
+        for dies in [false, true] {
+            for n in 0.. {
+                let world = World::new(MIB);
+                let (mut cache, mut other) = (Cache::join(&world), Cache::join(&world));
+                cache.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+                let starts = Rc::new(Cell::new([0; 2]));
+                let seen = starts.clone();
+                let mut meanwhile = move || {
+                    let start = other.me.invalidations();
+                    events[1](&mut other, &["tag"]);
+                    seen.set([start, other.me.invalidations()]);
+                };
+                let happened = match dies {
+                    false => interrupted(n, || events[0](&mut cache, &["tag"]), meanwhile),
+                    true => {
+                        let died = dies_at(n, || events[0](&mut cache, &["tag"]));
+                        meanwhile();
+                        died
+                    }
+                };
+                if !happened {
+                    break;
+                }
+                let [before, after] = starts.get();
+                assert!(since(&cache, b"key", before), "access {n}");
+                assert!(!dies || !since(&cache, b"key", after), "access {n}");
+                assert_eq!(cache.get(b"key"), None);
+            }
+        }
+    }
+}
+
+/// The time of an invalidation is there when the invalidation is, and never goes back.
+#[test]
+fn the_time_of_an_invalidation_is_the_latest() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    assert_eq!(cache.tags_invalidated_at(&["one", "two"]), 0.0);
+    for (clock, latest) in [(50.0, 50.0), (70.0, 70.0), (60.0, 70.0)] {
+        world.set_clock(clock);
+        cache.invalidate(&["one"]);
+        assert_eq!(cache.tags_invalidated_at(&["one", "two"]), latest);
+        assert_eq!(cache.tags_invalidated_at(&["two"]), 0.0);
+    }
+    cache.expire_tags(&["two"]);
+    assert_eq!(cache.tags_invalidated_at(&["two"]), 0.0);
+    for n in 0.. {
+        let world = World::new(MIB);
+        let (mut cache, mut other) = (Cache::join(&world), Cache::join(&world));
+        cache.store(b"key", b"value", &With { tags: &["tag"], ..PLAIN }).unwrap();
+        world.set_clock(100.0);
+        let mut reader = Cache::join(&world);
+        let meanwhile = move || {
+            let seen = reader.get(b"key").is_none();
+            assert!(!seen || reader.tags_invalidated_at(&["tag"]) == 100.0);
+            reader.world.set_clock(120.0);
+            other.invalidate(&["tag"]);
+            assert_eq!(other.tags_invalidated_at(&["tag"]), 120.0);
+        };
+        if !interrupted(n, || cache.invalidate(&["tag"]), meanwhile) {
+            break;
+        }
+        assert_eq!(cache.tags_invalidated_at(&["tag"]), 120.0, "access {n}");
+    }
 }
 
 fn bytes_in_main(cache: &Cache) -> i64 {
@@ -1175,4 +1419,19 @@ fn a_death_in_a_request_counts_it_or_not() {
             }
         }
     }
+}
+
+#[test]
+fn a_store_that_keeps_the_expiry_is_refused_when_the_entry_was_touched_since() {
+    let mut cache = Cache::join(&World::new(MIB));
+    cache.store(b"key", b"old", &With { expiry: 1e9, ..PLAIN }).unwrap();
+    let version = cache.get(b"key").unwrap().version;
+    let keeps = With { expiry: 1e9, expect: Expect::Untouched(version), ..PLAIN };
+    let other = With { expect: Expect::Untouched(version + 2), ..keeps };
+    assert_eq!(cache.store(b"key", b"new", &other), Err(Refused::Unexpected));
+    cache.touch(b"key", 2e9).unwrap();
+    assert_eq!(cache.store(b"key", b"new", &keeps), Err(Refused::Unexpected));
+    cache.touch(b"key", 1e9).unwrap();
+    assert!(cache.store(b"key", b"new", &keeps).is_ok());
+    assert_eq!(cache.get(b"key").unwrap().value, b"new");
 }

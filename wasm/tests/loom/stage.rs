@@ -83,7 +83,7 @@ struct Kept {
     /// Proves that the value is unchanged.
     sight: Sight,
     /// For each tag the number of its counter, and the snapshot of it.
-    tags: Vec<(u32, u32)>,
+    tags: Vec<(u32, u64)>,
 }
 
 /// One participant.
@@ -128,6 +128,7 @@ impl Cache {
             flags: 0,
             version: self.me.version(),
             expiry: f64::INFINITY,
+            grace: 0.0,
             tags,
             value: &bytes,
         };
@@ -141,6 +142,7 @@ impl Cache {
             flags: 0,
             version: self.me.version(),
             expiry: f64::INFINITY,
+            grace: 0.0,
             tags: &self.none,
             value: &bytes,
         };
@@ -165,7 +167,7 @@ impl Cache {
         let list = [16, place.0];
         let key = [key];
         let key = self.key(&key);
-        let stored = self.me.set_large(&key, TEXT, version, f64::INFINITY, &self.none, &list, Expect::Anything);
+        let stored = self.me.set_large(&key, TEXT, version, f64::INFINITY, 0.0, &self.none, &list, Expect::Anything);
         if stored.is_err() {
             self.me.abandon_chunks(&list[1..]);
         }
@@ -215,7 +217,7 @@ impl Cache {
     }
 
     pub fn invalidate(&self, tag: &str) {
-        self.me.invalidate(&given(tag))
+        self.me.invalidate(&given(tag), 1.0)
     }
 
     /// The value of `key`, without counting the read or raising the heat.
@@ -272,7 +274,7 @@ impl Cache {
             near = near.filter(|kept| kept.sight.stamp == seen.stamp).map(|kept| Kept { sight: seen, ..kept });
         }
         let region = &self.me.region;
-        let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst) as u32;
+        let counter = |number: u32| region.word(region.geometry.tag_counter(number)).load(SeqCst);
         if let Some(kept) = near.filter(|kept| kept.tags.iter().all(|(number, snapshot)| counter(*number) == *snapshot))
         {
             let value = kept.value;
@@ -281,10 +283,11 @@ impl Cache {
         }
         let (value, found) = self.lookup(key, WANT_VALUE | WANT_TAGS | WANT_AFTER_FIND)?;
         if found.stamp.entry != 0 {
-            // The tag block: its length and the number of tags, then for each the number of its counter and the snapshot.
+            // The tag block: its length, the number of tags, the snapshots, and the numbers of the counters, two to a word.
             let block = &self.scratch.borrow()[(self.world.geometry.max_record / 8) as usize..];
             let count = if found.tags > 0 { (block[0] >> 32) as usize } else { 0 };
-            let tags = block[1..1 + count].iter().map(|word| (*word as u32, (*word >> 32) as u32)).collect();
+            let counter = |i: usize| (block[1 + count + i / 2] >> (i % 2 * 32)) as u32;
+            let tags = (0..count).map(|i| (counter(i), block[1 + i])).collect();
             let counted = region.word(region.geometry.changes(found.stamp.bucket())).load(Relaxed);
             let sight = Sight { stamp: found.stamp, changes: counted.wrapping_sub(1) };
             *self.near.borrow_mut() = Some(Kept { value, sight, tags });
