@@ -122,6 +122,24 @@ const USES = {
       values.forEach(checkValue);
     },
   },
+  getManyEntries: {
+    often: 1,
+    codes: [],
+    run: (u) => u.cache.getManyEntries([u.key(), u.key(), `limit ${u.random.below(4)}`]),
+    check: (entries) => entries.forEach(checkEntry),
+  },
+  hasMany: {
+    often: 1,
+    codes: [],
+    run: (u) => u.cache.hasMany([u.key(), u.key()]),
+    check: (present) => present.forEach(checkBoolean),
+  },
+  "keys with a prefix": {
+    often: 0.3,
+    codes: [],
+    run: (u) => u.cache.keys({ prefix: "k" }),
+    check: (keys) => checkWalk(keys, checkKey),
+  },
   has: { often: 3, codes: [], run: (u) => u.cache.has(u.key()), check: checkBoolean },
   ttl: {
     often: 2,
@@ -207,9 +225,24 @@ const USES = {
   increment: {
     often: 4,
     codes: STORING,
-    errors: [TypeError],
+    // Damaged numbers may be out of range.
+    errors: [TypeError, RangeError],
     run: (u) => u.cache.increment(u.counter(), 1, u.random.below(2) ? { ttl: 1_000 } : undefined),
     check: (sum) => demand(typeof sum === "number", "a sum", sum),
+  },
+  rateLimit: {
+    often: 3,
+    codes: STORING,
+    errors: [TypeError],
+    run: (u) => {
+      const algorithm = ["gcra", "fixed", "sliding"][u.random.below(3)];
+      return u.cache.rateLimit(`limit ${u.random.below(4)}`, { limit: 5, window: 1_000, algorithm });
+    },
+    check: ({ allowed, remaining, resetAfter, retryAfter }) => {
+      checkBoolean(allowed);
+      demand(remaining >= 0 && remaining <= 5 && Number.isInteger(remaining), "what remains", remaining);
+      for (const time of [resetAfter, retryAfter]) demand(time >= 0 && time <= 2_000, "a time", time);
+    },
   },
   touch: { often: 3, codes: STORING, run: (u) => u.cache.touch(u.key(), 5_000), check: checkBoolean },
   take: { often: 3, codes: [...DECODING, ...WAITING], run: (u) => u.cache.take(u.key()), check: checkValue },
