@@ -127,6 +127,24 @@ const USES = {
       values.forEach(checkValue);
     },
   },
+  getManyEntries: {
+    often: 1,
+    codes: [],
+    run: (u) => u.cache.getManyEntries([u.key(), u.key(), `limit ${u.random.below(4)}`]),
+    check: (entries) => entries.forEach(checkEntry),
+  },
+  hasMany: {
+    often: 1,
+    codes: [],
+    run: (u) => u.cache.hasMany([u.key(), u.key()]),
+    check: (present) => present.forEach(checkBoolean),
+  },
+  "keys with a prefix": {
+    often: 0.3,
+    codes: [],
+    run: (u) => u.cache.keys({ prefix: "k" }),
+    check: (keys) => checkWalk(keys, checkKey),
+  },
   has: { often: 3, codes: [], run: (u) => u.cache.has(u.key()), check: checkBoolean },
   ttl: {
     often: 2,
@@ -212,7 +230,8 @@ const USES = {
   increment: {
     often: 4,
     codes: STORING,
-    errors: [TypeError],
+    // Damaged numbers may be out of range.
+    errors: [TypeError, RangeError],
     run: (u) => u.cache.increment(u.counter(), 1, u.random.below(2) ? { ttl: 1_000 } : undefined),
     check: (sum) => demand(typeof sum === "number", "a sum", sum),
   },

@@ -133,7 +133,7 @@ export default [
     what: "an increment that failed returns a number",
     file: "src/cache/view.ts",
     find: "return this.#notCounted(result, NUMBER_BYTES);",
-    replace: "return engine.sum;",
+    replace: "void NUMBER_BYTES;\n    return engine.sum;",
     first: ERRORS,
     filter: "holds the bucket",
   },
