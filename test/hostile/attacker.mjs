@@ -13,15 +13,17 @@ const { MAX_KEY } = numbers;
 export const SIZE = 1 << 20;
 
 const PARTICIPANTS = 64;
+const CLAIMS = 256;
 const TAGS = 512;
 const BUCKETS = 1024;
-const SEGMENTS = 54;
+const SEGMENTS = 51;
 const SEGMENT = 16 << 10;
 const BUCKET = 128;
 const CONTROL = 120;
 
-const TAGS_AT = 4096 + PARTICIPANTS * 128;
-const STATES_AT = TAGS_AT + TAGS * 8;
+const CLAIMS_AT = 4096 + PARTICIPANTS * 128;
+const TAGS_AT = CLAIMS_AT + CLAIMS * 128;
+const STATES_AT = TAGS_AT + TAGS * 24;
 const METAS_AT = Math.ceil((STATES_AT + SEGMENTS * 8) / 64) * 64;
 const CHANGES_AT = Math.ceil((METAS_AT + SEGMENTS * 32) / 64) * 64;
 const INDEX_AT = Math.ceil((CHANGES_AT + BUCKETS * 8) / 128) * 128;
@@ -30,9 +32,10 @@ const SEGMENTS_AT = INDEX_AT + BUCKETS * BUCKET;
 /** The beginning and the end of each part. */
 export const PLACES = {
   identity: [0, 64],
-  counters: [64, 320],
+  counters: [64, 448],
   lanes: [1024, 2048],
-  participants: [4096, TAGS_AT],
+  participants: [4096, CLAIMS_AT],
+  claims: [CLAIMS_AT, TAGS_AT],
   tags: [TAGS_AT, STATES_AT],
   states: [STATES_AT, STATES_AT + SEGMENTS * 8],
   metas: [METAS_AT, METAS_AT + SEGMENTS * 32],
@@ -44,14 +47,14 @@ export const PLACES = {
 export const SEGMENT_BYTES = SEGMENT;
 
 // The fields of the header; each has one word.
-const COUNTERS = [64, 128, 192, 256];
+const COUNTERS = [64, 128, 192, 256, 320, 384];
 
 // Offsets in a record, see `wasm/src/format/record.rs`.
 const TYPE = 10;
 const FLAGS = 11;
 const VERSION = 24;
 const OPTIONAL = 32;
-const [EXPIRES, TAGGED, CHUNKED] = [1, 2, 4];
+const [EXPIRES, TAGGED, CHUNKED, GRACE] = [1, 2, 4, 64];
 const TEXT = 2;
 const STRUCTURED = 32;
 
@@ -104,6 +107,9 @@ export const MALFORMED_TEXTS = [
   "123456789012345678901234567890",
 ];
 
+/** Where the tags or the key of a record with these flags begin. */
+const tagsAt = (flags) => OPTIONAL + (flags & GRACE ? 16 : flags & EXPIRES ? 8 : 0);
+
 /** An attacker. Its `memory` has `read(at, length)` and `write(at, bytes)`. */
 export class Attacker {
   /** Number of changes in each part. @type {Record<string, number>} */
@@ -123,6 +129,7 @@ export class Attacker {
     "counters",
     "lanes",
     "participants",
+    "claims",
     "tags",
     "states",
     "metas",
@@ -308,18 +315,18 @@ export class Attacker {
       case 5:
         return this.#writeWord(part, at + VERSION, this.#pick(EXTREMES), "version");
       case 6:
-        // This word is an expiry, the sizes of the tags, or the key.
-        return this.#writeWord(part, at + OPTIONAL, this.#pick(EXTREMES), "first optional word");
+        // This word is an expiry, a grace, the sizes of the tags, or the key.
+        return this.#writeWord(part, at + OPTIONAL + 8 * below(2), this.#pick(EXTREMES), "optional word");
       case 7: {
-        const sizes = at + OPTIONAL + (flags & EXPIRES ? 8 : 0);
+        const sizes = at + tagsAt(flags);
         if ((flags & TAGGED) === 0) byte(FLAGS, flags | TAGGED, "tagged");
-        return this.#writeWord(part, sizes, (BigInt(below(20)) << 32n) | BigInt(8 * below(64)), "tag sizes");
+        return this.#writeWord(part, sizes, (BigInt(below(150)) << 32n) | BigInt(8 * below(256)), "tag sizes");
       }
       case 8:
         return this.#write(part, at + OPTIONAL + below(64), Buffer.of(below(256)), "key or value");
       case 9: {
         // The total length of a large value without tags.
-        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const value = at + tagsAt(flags) + Math.ceil(keyLength / 8) * 8;
         return this.#writeWord(
           part,
           value,
@@ -328,7 +335,7 @@ export class Attacker {
         );
       }
       case 10: {
-        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const value = at + tagsAt(flags) + Math.ceil(keyLength / 8) * 8;
         const generation = this.#word(at) & ~0xffffffffn;
         const place = this.#pick([BigInt(at), BigInt(at + 16), BigInt(PLACES.segments[1] - 16), 0n, 0xfffffff0n]);
         return this.#writeWord(part, value + 8 * (1 + below(4)), generation | place, "place of a chunk");

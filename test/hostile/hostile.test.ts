@@ -88,14 +88,15 @@ describe("the tools of the hostile tests", () => {
     expect(cache.stats().capacity).toBe(((to - from) / 8) * SEGMENT_BYTES);
     expect(PLACES.segments[1] as number).toBe((PLACES.segments[0] as number) + cache.stats().capacity);
     const seats = handleOf(cache).board.byteLength / 8;
-    expect(PLACES.tags[0] as number).toBe((PLACES.participants[0] as number) + seats * 128);
+    expect(PLACES.claims[0] as number).toBe((PLACES.participants[0] as number) + seats * 128);
 
     cache.clear();
     const cleared = image();
     expect(changesBetween(fresh, cleared)).toEqual({ counters: 1 });
     cache.invalidateTag("t");
     const tagged = image();
-    expect(changesBetween(cleared, tagged).tags).toBe(1);
+    // The sequence and the time of its counter, and the sequence of the region.
+    expect(changesBetween(cleared, tagged)).toEqual({ counters: 1, tags: 2 });
     cache.set("k", "value");
     const stored = changesBetween(tagged, image());
     expect(stored).toMatchObject({ changes: 1, index: 2, lanes: 1, states: 1 });

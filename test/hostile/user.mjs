@@ -318,6 +318,7 @@ export class User {
     return {
       ttl: below(3) === 0 ? 1 + below(100_000) : undefined,
       tags: below(3) === 0 ? [this.tag(), this.tag()] : undefined,
+      grace: below(3) === 0 ? below(100_000) : undefined,
     };
   };
 
