@@ -82,6 +82,21 @@ export const GROUPS = [
     "Groups of entries",
     ["cache.invalidateTag", "cache.expireTag", "cache.tagInvalidatedAt", "cache.namespace", "NamespaceOptions"],
   ],
+  ["Waiting and watching", ["cache.waitFor", "cache.watch", "cache.watchTag", "WaitForOptions", "WatchOptions"]],
+  [
+    "Locks",
+    [
+      "cache.locks",
+      "Locks",
+      "cache.locks.request",
+      "cache.locks.query",
+      "LockOptions",
+      "Lock",
+      "LockState",
+      "HeldLock",
+      "PendingLock",
+    ],
+  ],
   [
     "Observing",
     [
@@ -101,7 +116,7 @@ export const GROUPS = [
 ];
 
 /** The classes whose members are in groups, and what an object of each is called. */
-const OBJECTS = { Cache: "cache", CacheError: "error" };
+const OBJECTS = { Cache: "cache", Locks: "cache.locks", CacheError: "error" };
 
 /** The text of docs/api.md; only tests give other groups. */
 export function reference(groups = GROUPS) {
@@ -257,7 +272,7 @@ function describe(name, overloads) {
 }
 
 /** Members of classes that need no words. */
-const UNTOLD = ["cache.constructor", "error.constructor", "error.name"];
+const UNTOLD = ["cache.constructor", "cache.locks.constructor", "error.constructor", "error.name"];
 
 /** The public members of a class: their declarations by their names on the page, overloads together. */
 function membersOf(name, [{ code }]) {

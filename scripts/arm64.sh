@@ -66,6 +66,7 @@ cat >"$work/smoke.mjs" <<'JS'
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdirSync } from "node:fs";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
 import { attachCache, createCache, destroyCache, openCache } from "cache-machine";
 
@@ -79,7 +80,10 @@ function work(cache) {
     cache.get(`key ${(i * 7) % 300}`);
   }
 }
-/** Starts a participant in another process; its arguments are the name of a cache, and "wait" if it is to wait for its death. */
+/**
+ * Starts a participant in another process; its arguments are the name of a cache, and "wait" if it is to wait for its death, or
+ * "answer" if it is to wait for a value and to store another one.
+ */
 const child = (...args) => spawn("qemu-aarch64", [process.execPath, me, ...args], { stdio: ["ignore", "pipe", "inherit"] });
 
 if (workerData?.words) {
@@ -96,6 +100,11 @@ if (workerData?.words) {
   cache.close();
 } else if (process.argv[2] !== undefined) {
   const cache = openCache(process.argv[2]);
+  if (process.argv[3] === "answer") {
+    console.log("ready");
+    cache.set("answer", 2 * (await cache.waitFor("question")));
+    process.exit();
+  }
   work(cache);
   if (process.argv[3] === "wait") {
     console.log("ready");
@@ -125,6 +134,16 @@ if (workerData?.words) {
     await once(victim, "exit");
     assert.equal(cache.stats().participants, 1);
     assert.equal(cache.get("count"), 4 * ROUNDS);
+    // Two processes wake each other, and leave no FIFO.
+    const bells = () => readdirSync("/dev/shm").filter((file) => file.includes(`${name}.`) && file.includes(".bell."));
+    const other = child(name, "answer");
+    await once(other.stdout, "data");
+    const answer = cache.waitFor("answer");
+    assert.equal(bells().length, 2);
+    cache.set("question", 21);
+    assert.equal(await answer, 42);
+    await once(other, "exit");
+    assert.equal(bells().length, 1);
     // Threads end at different moments: all seats are free again, and the mapping ends with the last thread.
     for (let i = 0; i < 12; i++) {
       const words = new Int32Array(new SharedArrayBuffer(4));

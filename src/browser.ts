@@ -12,6 +12,14 @@ import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache } from "./cache/cache.ts";
 export type {
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  LoadOutcome,
+  MemoizeOptions,
+} from "./cache/load-options.ts";
+export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
@@ -21,8 +29,7 @@ export type {
 } from "./cache/options.ts";
 export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, StaleEntry, Stats } from "./cache/types.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
-export type { WaitForOptions } from "./coordinate/wait.ts";
-export type { WatchOptions } from "./coordinate/watch.ts";
+export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export { createCache };

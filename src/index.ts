@@ -11,6 +11,14 @@
 
 export type { Cache } from "./cache/cache.ts";
 export type {
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  LoadOutcome,
+  MemoizeOptions,
+} from "./cache/load-options.ts";
+export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
@@ -20,8 +28,7 @@ export type {
 } from "./cache/options.ts";
 export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, StaleEntry, Stats } from "./cache/types.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
-export type { WaitForOptions } from "./coordinate/wait.ts";
-export type { WatchOptions } from "./coordinate/watch.ts";
+export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export { attachCache, destroyCache, get, openCache, set } from "./open/processes.ts";
 export { createCache } from "./open/threads.ts";

@@ -371,7 +371,21 @@ function checkLocks(contract, me) {
   memory32[me.seat / 4 + SEAT_THREAD] = 1234;
   memory32[me.seat / 4 + SEAT_THREAD + 1] = 56;
   demand(ask(0) === CLAIMED && ask(0) === TAKEN, "a lock is held by two");
+  const first = [out32[OUT_WORD], out64[OUT_VERSION]];
+  const { RELEASED_GONE, RELEASED, RELEASED_PASSED, RELEASED_STOLEN } = contract;
+  const release = (number, each) => x.release_lock(area, number, each) & ~contract.RING;
+  demand(release(first[0], first[1] + 1) === RELEASED_GONE, "RELEASED_GONE is another number");
   demand(ask(CLAIM_STEAL) === CLAIMED, "CLAIM_STEAL is another number");
+  demand(release(...first) === RELEASED_STOLEN, "RELEASED_STOLEN is another number");
+  const second = [out32[OUT_WORD], out64[OUT_VERSION]];
+  demand(release(...second) === RELEASED, "RELEASED is another number");
+  // The participant waits for itself, without a request.
+  ask(0);
+  const third = [out32[OUT_WORD], out64[OUT_VERSION]];
+  ask(contract.CLAIM_WAIT);
+  demand(release(...third) === RELEASED_PASSED, "RELEASED_PASSED is another number");
+  me.waitNoMore();
+  ask(0);
   const token = out64[OUT_VERSION];
   demand(ask(CLAIM_PENDING) === CLAIMED, "CLAIM_PENDING is another number");
   const seen = [];

@@ -30,6 +30,9 @@ const RETRY_MS = 20;
 const RINGING = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 const BYTE = Uint8Array.of(1);
 
+/** Arguments of a call that takes 64 KiB of the stack. To make a socket takes less than half of that. */
+const STACK_ROOM: readonly number[] = new Array(8192).fill(0);
+
 /** What the name of a bell may add to the name of its cache file, in bytes: the inode has 64 bits, and a seat has 16. */
 export const MAX_ENDING: number =
   ".bell..".length + (2n ** 64n - 1n).toString(36).length + (0xffff).toString(36).length;
@@ -79,6 +82,8 @@ export class FifoBell implements Bell {
   }
 
   #make(path: string, heard: () => void): Own {
+    // Throws a RangeError without that room. If the stack ended while the socket takes the descriptor, nobody would close it.
+    Math.max(...STACK_ROOM);
     // Loaded only now, because few programs wait and `node:net` is large.
     const { Socket } = process.getBuiltinModule("node:net");
     const onread = {

@@ -4,15 +4,28 @@
  * delegates to one {@link View}, which does the work.
  */
 
+import { oneLoader } from "../coordinate/flights.ts";
 import { Locks } from "../coordinate/locks.ts";
-import { type WaitForOptions, waitFor } from "../coordinate/wait.ts";
-import { type WatchOptions, watch, watchTag } from "../coordinate/watch.ts";
+import type { WaitForOptions, WatchOptions } from "../coordinate/options.ts";
+import { waitFor } from "../coordinate/wait.ts";
+import { watch, watchTag } from "../coordinate/watch.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
+import {
+  checkLoad,
+  checkLoader,
+  checkMemoize,
+  isPlain,
+  type LoadContext,
+  type LoadedMany,
+  type LoadManyContext,
+  type LoadOptions,
+  type MemoizeOptions,
+} from "./load-options.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import {
@@ -469,6 +482,99 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   [INSPECT](depth: number, options: object, inspect: (value: unknown, options: object) => string): string {
     if (depth < 0 || !(#view in this)) return "[Cache]";
     return `Cache ${inspect(this.toJSON(), options)}`;
+  }
+
+  // ---- loading
+
+  /**
+   * Returns the value of the key. When it is absent, calls `load`, stores what `load` returns, and returns that. Of all threads and
+   * processes that share the cache only one loads a key at a time: the others wait for it and get its value.
+   *
+   * Each call gets a copy of its own, as with {@link get}; the call whose loader has run gets what the loader has returned.
+   *
+   * - `null` is stored. `undefined` is returned and not stored.
+   * - When the loader throws, nothing is stored, and all calls that waited for it are rejected: in its own thread with its error,
+   *   elsewhere with `ERR_LOAD_FAILED`. The next call loads again.
+   * - When the thread of the loader dies, or is silent for longer than `lease`, one of those who wait loads instead.
+   * - `set`, `delete`, `clear`, `invalidateTag` and all other changes of the key during a load win: calls that waited before the
+   *   change get the loaded value, it is not stored, and calls after the change load again.
+   * - A value that is too large, or that cannot be stored because another participant is in the way, is returned and not stored.
+   *
+   * The promise is rejected, also when the value is present, with a `TypeError` or a `RangeError` for a wrong argument. An `Error`
+   * says that the loader has asked for its own key, directly or by way of the loaders of other keys in this thread.
+   *
+   * @throws {CacheError} (as a rejection) `ERR_LOAD_FAILED` when the loader of another thread or process has failed;
+   * `ERR_TIMEOUT` when there is no value within `timeout`; `ERR_CLOSED` when the cache was closed, also during the load;
+   * `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` when the key cannot be claimed, because another participant is in the
+   * way or too many keys are being loaded at once. The error of the loader, and the `reason` of the `signal`, are passed on.
+   */
+  getOrSet<T extends V | undefined = V>(
+    key: K,
+    load: (context: LoadContext<Exclude<T, undefined>, K>) => T | PromiseLike<T>,
+    options?: LoadOptions<Exclude<T, undefined>, K>,
+  ): Promise<T> {
+    // Not an async function: that would take longer than the read itself.
+    try {
+      const loading = checkLoad(options);
+      checkLoader(load);
+      const view = this.#view;
+      if (isPlain(loading)) {
+        const value = view.readable(key);
+        if (value !== undefined) return Promise.resolve(value as T);
+      }
+      return view.load(key, oneLoader(load), loading) as Promise<T>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Returns the values of many keys, in the order of the keys, and loads those that are absent: as {@link getOrSet} for each of
+   * them, but with one call of `load` for all that this call has to load. It does not load a key that is being loaded
+   * elsewhere, but waits for it. When that fails without a result, because the thread that loaded it has died, `load` is called
+   * again for this key.
+   *
+   * `load` gets the keys, each of them once, and returns an array with a value for each of them in the same order, or a Map. It
+   * returns `undefined` for a key without a value, and so does this method. When it throws, or when the load of any key fails, the
+   * promise is rejected.
+   *
+   * @throws as {@link getOrSet}; a `TypeError` (as a rejection) when `load` returns another number of values.
+   */
+  getOrSetMany<T extends V | undefined = V>(
+    keys: Iterable<K>,
+    load: (keys: K[], context: LoadManyContext) => LoadedMany<T, K> | PromiseLike<LoadedMany<T, K>>,
+    options?: LoadOptions<Exclude<T, undefined>, K>,
+  ): Promise<(T | undefined)[]> {
+    try {
+      const loading = checkLoad(options);
+      checkLoader(load);
+      return this.#view.loadMany([...asIterable(keys, "keys")], load, loading) as Promise<(T | undefined)[]>;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Returns a function that calls `load` through {@link getOrSet}: with the arguments of the call, and with its `this`. `key`
+   * makes the key from the arguments.
+   *
+   * @throws {TypeError} and {RangeError} for wrong arguments. The function that it returns throws nothing: its promise is
+   * rejected, also with the error of `key`.
+   */
+  memoize<A extends unknown[], T extends V | undefined>(
+    load: (...args: A) => T | PromiseLike<T>,
+    options: MemoizeOptions<Exclude<T, undefined>, A, K>,
+  ): (...args: A) => Promise<T> {
+    checkLoader(load);
+    const { key, ...others } = checkMemoize(options);
+    const cache = this;
+    return function (this: unknown, ...args) {
+      try {
+        return cache.getOrSet<T>(key.apply(this, args), () => load.apply(this, args), others);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+    };
   }
 
   // ---- waiting, watching, locks: see src/coordinate/

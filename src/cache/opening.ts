@@ -3,6 +3,8 @@
  * closed, and gives the seat back when it is.
  */
 
+import { Flights } from "../coordinate/flights.ts";
+import { Outcomes, type Shelf } from "../coordinate/outcomes.ts";
 import type { Engine } from "../engine/engine.ts";
 import { leaveSeat, type Seat, takeSeat } from "../engine/seats.ts";
 import { closed } from "../errors.ts";
@@ -30,6 +32,7 @@ export class Opening {
    * the stack ended within `close`.
    */
   #left = false;
+  #flights: Flights | undefined;
   /** How many values are being encoded into the area: a getter of one may store another. */
   #encoding = 0;
 
@@ -81,6 +84,20 @@ export class Opening {
     } finally {
       if (--this.#encoding === 0 && this.closed) this.close();
     }
+  }
+
+  /**
+   * The loads of this opening.
+   *
+   * @param shelf makes the shelf for what is not stored, when it is first needed
+   */
+  flights(shelf: () => Shelf): Flights {
+    if (this.#flights === undefined) {
+      const flights = new Flights(new Outcomes(shelf()));
+      this.#flights = flights;
+      this.endings.add(() => flights.close());
+    }
+    return this.#flights;
   }
 
   /** Leaves the cache. May be called twice, also after a call that was cut off. */

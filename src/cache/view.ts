@@ -9,6 +9,10 @@
  * writes to the area as well.
  */
 
+import { Batch } from "../coordinate/batch.ts";
+import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
+import type { Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
+import { HIDDEN } from "../coordinate/outcomes.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
@@ -30,13 +34,14 @@ import {
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { badData, busy, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { badData, busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
+import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
 import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key, StaleEntry } from "./types.ts";
@@ -49,11 +54,13 @@ const MIN_ATTEMPTS = 100;
 const MAX_ATTEMPTS = 100_000;
 /** The expiry of an entry that has expired before it could be stored. */
 const EXPIRED = -Infinity;
+/** For a value that is encoded outside of the area. */
+const NO_ROOM: Uint8Array = new Uint8Array(0);
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
 /** One participant's view of one scope. */
-export class View implements Source, Scoped {
+export class View implements Source, Scoped, LoadView {
   readonly opening: Opening;
   readonly engine: Engine;
   readonly scope: Scope;
@@ -102,9 +109,9 @@ export class View implements Source, Scoped {
   }
 
   /** The entry of a key, also within its grace: then it is stale. */
-  staleEntry(key: Key): StaleEntry<unknown> | undefined {
+  staleEntry(key: Key, quiet = false): StaleEntry<unknown> | undefined {
     const more = { stale: false, grace: 0 };
-    const entry = this.entry(key, WANT_STALE, more);
+    const entry = this.entry(key, quiet ? WANT_STALE | WANT_QUIET : WANT_STALE, more);
     return entry && { ...entry, stale: more.stale };
   }
 
@@ -185,7 +192,6 @@ export class View implements Source, Scoped {
 
   /** As {@link View.store}, with options that were checked. */
   storeAs(key: Key, value: unknown, how: Storing | undefined, expect: number, version: number): boolean {
-    const { engine, opening } = this;
     let expiry: number;
     let grace = 0;
     let tags: readonly string[] | undefined;
@@ -196,6 +202,19 @@ export class View implements Source, Scoped {
       if (how.grace !== undefined) grace = how.grace;
       tags = how.tags;
     }
+    return this.#put(key, value, tags, expiry, grace, expect, version);
+  }
+
+  #put(
+    key: Key,
+    value: unknown,
+    tags: readonly string[] | undefined,
+    expiry: number,
+    grace: number,
+    expect: number,
+    version: number,
+  ): boolean {
+    const { engine, opening } = this;
     // Getters of the options and the clock are the user's code, which may have closed the cache. So this comes after them.
     if (opening.closed || engine.asking) opening.checkOpen();
     const length = typeof value === "object" ? opening.encode(value) : this.#codec.encode(value, engine.value);
@@ -327,7 +346,11 @@ export class View implements Source, Scoped {
   take(key: Key): unknown {
     return this.retry(() => {
       const entry = this.entry(key);
-      if (entry === undefined) return undefined;
+      if (entry === undefined) {
+        // A load of this key that has begun before must not store its value after this.
+        this.remove(key, ABSENT, 0);
+        return this.expiry(key) === undefined ? undefined : AGAIN;
+      }
       return this.remove(key, VERSION, entry.version) ? entry.value : AGAIN;
     });
   }
@@ -437,6 +460,79 @@ export class View implements Source, Scoped {
 
   #tooLarge(length: number): never {
     throw tooLarge(length, Math.min(this.opening.options.maxEntrySize, this.engine.maxValue));
+  }
+
+  // ---- loading
+
+  /** Whether readers share one frozen object. */
+  get sharesObjects(): boolean {
+    return this.opening.options.frozenObjects;
+  }
+
+  /**
+   * Stores a loaded value if its claim stands, and releases the claim. Returns false when the value was not stored: its load was
+   * overtaken, or there is no room for it, or another participant is in the way.
+   *
+   * @param claim the number of the claim
+   * @throws {TypeError} and {RangeError} for wrong tags and values.
+   * @throws {CacheError} `ERR_CLOSED` or `ERR_DATA`.
+   */
+  commit(key: Key, value: unknown, { expiresAt, grace, tags }: LoadStoring, claim: number, token: number): boolean {
+    try {
+      return this.#put(key, value, tags, expiresAt, grace, this.engine.expectClaim(claim), token);
+    } catch (error) {
+      if (error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY")) return false;
+      throw error;
+    }
+  }
+
+  /** The value of a key as {@link View.get}; `undefined` also for a value that cannot be read here. */
+  readable(key: Key): unknown {
+    try {
+      return this.get(key);
+    } catch (error) {
+      if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
+      return undefined;
+    }
+  }
+
+  /** The value of a key that the near cache does not have, or that is to be loaded again. */
+  load(key: Key, load: Load, options: Loading): Promise<unknown> {
+    return this.#flights.get(this, key, load, options, isPlain(options));
+  }
+
+  /** The values of many keys, with one loader for all that are absent. */
+  loadMany(keys: readonly Key[], load: (keys: any[], context: any) => unknown, options: Loading): Promise<unknown[]> {
+    const batch = new Batch(load);
+    const values = keys.map((key) => {
+      const value = isPlain(options) ? this.readable(key) : undefined;
+      return value === undefined ? this.load(key, batch.load, options) : value;
+    });
+    batch.depart();
+    return Promise.all(values);
+  }
+
+  get #flights(): Flights {
+    return this.opening.flights(() => {
+      const shelf = new View(this.opening, HIDDEN);
+      return {
+        entry: (key) => shelf.entry(key),
+        has: (key) => shelf.expiry(key) !== undefined,
+        put: (key, value, ttl, tags) => shelf.store(key, value, { ttl, tags }, ANYTHING, 0),
+      };
+    });
+  }
+
+  /** Returns a function that makes copies of an object, as readers get them. */
+  copier(value: unknown): () => unknown {
+    const codec = this.#codec;
+    const length = codec.encode(value, NO_ROOM);
+    const { type } = codec;
+    const bytes = copyOf(codec.bytes ?? NO_ROOM, length);
+    const copy = (): unknown => codec.decode(type, bytes, 0, length);
+    if (!this.sharesObjects) return copy;
+    const shared = copy();
+    return deepFreeze(shared) ? () => shared : copy;
   }
 
   // ---- the clock

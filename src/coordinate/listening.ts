@@ -1,7 +1,7 @@
 /** What one wait or watch listens to: keys at whose changes it looks again. */
 
 import type { Engine } from "../engine/engine.ts";
-import type { WaitOptions, Waiter } from "../engine/wakeups.ts";
+import type { Waiter, WaitOptions } from "../engine/wakeups.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 
 /** Milliseconds until a registration is tried again that a frozen participant was in the way of: the first time, and at most. */
@@ -33,9 +33,11 @@ export class Listening {
    */
   add(register: Register): void {
     const bucketClass = register();
-    if (bucketClass >= 0) return this.#waiter.listen(bucketClass);
-    this.#missing.push(register);
-    if (this.#retry === undefined) this.#again(FIRST_RETRY_MS);
+    if (bucketClass >= 0) this.#waiter.listen(bucketClass);
+    else {
+      this.#missing.push(register);
+      if (this.#retry === undefined) this.#again(FIRST_RETRY_MS);
+    }
   }
 
   /** Counts a class that was registered elsewhere. */

@@ -228,6 +228,7 @@ export class Queue {
   /** Stands in the queue of the threads, and is listed by `query`. There may be no room for that. */
   #announce({ view, name }: Request): void {
     const { engine } = this.#table;
+    if (view.opening.closed) return;
     const written = view.writeKey(name);
     if (engine.claimLock(written, CLAIM_PENDING, writeName(view, name)) !== CLAIMED) return;
     this.#sign = { claim: engine.claimNumber, token: engine.claimToken };
@@ -262,12 +263,11 @@ export class Queue {
         this.#listening = undefined;
         // To the end of the queue.
         this.#withdraw();
-        for (const next of this.#waiting) {
-          this.#announce(next);
-          break;
-        }
+        const [next] = this.#waiting;
+        if (next !== undefined) this.#announce(next);
         limits?.lift();
-        return request.grant(result);
+        request.grant(result);
+        return;
       }
       if (wait !== 0) this.#listening.listen(engine.claimClass);
       if (result !== CLAIMS_FULL) {

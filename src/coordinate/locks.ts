@@ -5,9 +5,9 @@ import type { Engine } from "../engine/engine.ts";
 import { busy } from "../errors.ts";
 import { checkOptions } from "../option-names.ts";
 import { KeyCodec } from "../values/key.ts";
-import { full, type Held, LockTable, type Queue, type Request } from "./lock-queue.ts";
 import { readName } from "./lock-name.ts";
-import { checkSignal, checkTimeout, Limits, shown, type Scoped } from "./scoped.ts";
+import { full, type Held, LockTable, type Queue, type Request } from "./lock-queue.ts";
+import { checkSignal, checkTimeout, Limits, type Scoped, shown } from "./scoped.ts";
 
 /** How to request a lock. */
 export interface LockOptions {

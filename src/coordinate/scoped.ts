@@ -33,7 +33,7 @@ export interface Scoped {
 }
 
 /** The longest time that a timer can measure, in milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1;
+export const LONGEST_TIMER: number = 2 ** 31 - 1;
 
 /** A copy of a key that the caller may change. */
 export function copyOfKey<K extends AnyKey>(key: K): K {
@@ -43,7 +43,8 @@ export function copyOfKey<K extends AnyKey>(key: K): K {
 /** A text that is different for each key of each scope. */
 export function idOf({ scope }: Scoped, key: AnyKey): string {
   // The id of a scope begins with the length of its first name, so where it ends is never in doubt.
-  const text = typeof key === "string" ? `=${key}` : `#${String.fromCharCode(...key)}`;
+  // Bytes may be more than a call can have arguments.
+  const text = typeof key === "string" ? `=${key}` : `#${key.join()}`;
   return scope.id + text;
 }
 
@@ -75,13 +76,31 @@ export function checkSignal(signal: unknown): AbortSignal | undefined {
   return signal as AbortSignal;
 }
 
+/** What runs when a signal is aborted. Node.js warns when more than ten listen to one signal, so this thread listens once. */
+const onAbort = new WeakMap<AbortSignal, Set<() => void>>();
+
+/** Runs a function when a signal is aborted, once. Returns a function that takes this back. The signal is not aborted yet. */
+export function whenAborted(signal: AbortSignal, run: () => void): () => void {
+  let all = onAbort.get(signal);
+  if (all === undefined) {
+    const runs = new Set<() => void>();
+    all = runs;
+    onAbort.set(signal, runs);
+    signal.addEventListener("abort", () => {
+      for (const each of runs) each();
+    });
+  }
+  const runs = all;
+  runs.add(run);
+  return () => runs.delete(run);
+}
+
 /** Limits of a wait: it ends after a time, by a signal, or when the cache is closed. */
 export class Limits {
   readonly #endings: Set<() => void>;
-  readonly #signal: AbortSignal | undefined;
   readonly #end: (reason: unknown) => void;
   readonly #onClose = (): void => this.#over(closed());
-  readonly #onAbort = (): void => this.#over(this.#signal?.reason);
+  readonly #forgetSignal: (() => void) | undefined;
   #timer: Timer | undefined;
 
   /**
@@ -97,10 +116,9 @@ export class Limits {
     end: (reason: unknown) => void,
   ) {
     this.#endings = opening.endings;
-    this.#signal = signal;
     this.#end = end;
     this.#endings.add(this.#onClose);
-    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    this.#forgetSignal = signal && whenAborted(signal, () => this.#over(signal.reason));
     if (timeout !== Infinity) this.#start(timeout, () => this.#over(timedOut(what(), timeout)));
   }
 
@@ -117,7 +135,7 @@ export class Limits {
   /** The wait is over: takes the limits back. */
   lift(): void {
     this.#endings.delete(this.#onClose);
-    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#forgetSignal?.();
     clearTimeout(this.#timer);
   }
 }

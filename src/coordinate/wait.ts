@@ -6,17 +6,8 @@
 import { WANT_QUIET } from "../engine/contract.ts";
 import { checkOptions } from "../option-names.ts";
 import { Listening } from "./listening.ts";
+import type { WaitForOptions } from "./options.ts";
 import { type AnyKey, checkSignal, checkTimeout, copyOfKey, idOf, Limits, type Scoped, shown } from "./scoped.ts";
-
-/** How long to wait, and for what. */
-export interface WaitForOptions {
-  /** Milliseconds after which the promise is rejected with `ERR_TIMEOUT`; `Infinity` by default. */
-  timeout?: number | undefined;
-  /** Rejects the promise with the signal's reason. */
-  signal?: AbortSignal | undefined;
-  /** The version of a value that is known already, as `getEntry` returned it: waits for a value of another version. */
-  version?: number | undefined;
-}
 
 const NAMES = ["timeout", "signal", "version"] as const;
 

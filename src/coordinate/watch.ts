@@ -7,13 +7,8 @@ import { WANT_QUIET } from "../engine/contract.ts";
 import { checkOptions } from "../option-names.ts";
 import { queueMicrotask } from "../system/timers.ts";
 import { Listening } from "./listening.ts";
-import { type AnyKey, checkSignal, copyOfKey, type Scoped } from "./scoped.ts";
-
-/** How long a watch lasts. */
-export interface WatchOptions {
-  /** Ends the watch when it is aborted. */
-  signal?: AbortSignal | undefined;
-}
+import type { WatchOptions } from "./options.ts";
+import { type AnyKey, checkSignal, copyOfKey, type Scoped, whenAborted } from "./scoped.ts";
 
 const NAMES = ["signal"] as const;
 
@@ -88,7 +83,7 @@ class WatchedTag implements Watched<string> {
 /** Calls a listener after changes, until it is disposed of. */
 class Watch<T> implements Disposable {
   readonly #endings: Set<() => void>;
-  readonly #signal: AbortSignal | undefined;
+  readonly #forgetSignal: (() => void) | undefined;
   readonly #listener: (subject: T) => unknown;
   readonly #watched: readonly Watched<T>[];
   readonly #listening: Listening;
@@ -103,7 +98,6 @@ class Watch<T> implements Disposable {
     register: (subject: T) => number,
   ) {
     this.#endings = view.opening.endings;
-    this.#signal = signal;
     this.#listener = listener;
     this.#watched = watched;
     this.#listening = new Listening(view.engine, () => this.#look(), { hold: false, probe: false });
@@ -117,7 +111,7 @@ class Watch<T> implements Disposable {
       throw error;
     }
     this.#endings.add(this.#end);
-    signal?.addEventListener("abort", this.#end, { once: true });
+    this.#forgetSignal = signal && whenAborted(signal, this.#end);
   }
 
   /** Calls the listener for what has changed. Returns whether anything has. */
@@ -142,7 +136,7 @@ class Watch<T> implements Disposable {
     this.#ended = true;
     this.#listening.release();
     this.#endings.delete(this.#end);
-    this.#signal?.removeEventListener("abort", this.#end);
+    this.#forgetSignal?.();
   }
 }
 

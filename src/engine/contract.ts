@@ -99,16 +99,16 @@ export const AREA_BYTES = 221184;
 export const STACK_BYTES = 32768;
 
 /** Where the out part lies in an area, in bytes. */
-export const AREA_OUT = 35048;
+export const AREA_OUT = 36976;
 
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
-export const AREA_KEY = 35136;
+export const AREA_KEY = 37064;
 
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 39504;
+export const AREA_TAGS = 41432;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 109760;
+export const AREA_VALUE = 111688;
 
 /** Bytes of the out part. */
 export const OUT_BYTES = 88;

@@ -397,7 +397,11 @@ export class Engine {
   #reapLater(): Timer {
     const timer = setTimeout(() => {
       this.#mourning = undefined;
-      this.usage();
+      try {
+        this.usage();
+      } catch {
+        // The next ring that nobody hears tries again. There is nobody who could catch an error here.
+      }
     }, MOURNING_MS);
     keepAlive(timer, false);
     return timer;
@@ -746,6 +750,24 @@ export class Engine {
   stands(number: number, token: number): number {
     this.#enter();
     return this.#exports.stands(this.#area, number, token);
+  }
+
+  /**
+   * As {@link stands}, for those who wait for a claim: it is `GONE`, too, when its owner is dead or its lease is over. Then
+   * {@link claim} takes over.
+   *
+   * @param now the present time of the clock of {@link claim}
+   */
+  probe(number: number, token: number, now: number): number {
+    return this.#change(() => this.#exports.probe_claim(this.#area, number, token, now));
+  }
+
+  /**
+   * Before a claim of this participant is released without a store: lets nobody join it any more. Returns 1 when others wait for
+   * it, 0 when nobody does, and -1 when it is not its own any more.
+   */
+  seal(number: number, token: number): number {
+    return this.#change(() => this.#exports.close_claim(this.#area, number, token));
   }
 
   /** Whether another participant waits for a claim, or has waited for it. */

@@ -46,6 +46,11 @@ export interface Exports {
    */
   clear(address: number): number;
   /**
+   * Lets nobody join a claim of this participant any more: 1 when another one waits for it, else 0; -1 when it is not its own any
+   * more.
+   */
+  close_claim(address: number, number: number, token: number): number;
+  /**
    * Stores the head that lists the `count` chunks that were written since `begin_large`.
    */
   commit_large(address: number, key: number, value_type: number, count: number, new_version: number, expiry: number, grace: number, tagged: number, expect: number, version: number): number;
@@ -136,6 +141,10 @@ export interface Exports {
    * not, or `BUSY`.
    */
   pass_lock(address: number, key: number): number;
+  /**
+   * As `stands`, for those who wait: a claim is gone, too, when its owner is dead or its lease is over at `now`.
+   */
+  probe_claim(address: number, number: number, token: number, now: number): number;
   /**
    * Copies chunk `number` of this version of the key to the value part: its length, or -1 when that version is gone.
    */

@@ -108,14 +108,13 @@ export class Wakeups {
   /**
    * Begins a wait. To be called *before* `Engine.wait`, so that a ring is heard from the moment on in which it is announced:
    *
-   * ```ts
-   * const waiter = wakeups.register(look, { hold: true, probe: false });
-   * waiter.listen(engine.wait(key)); // not when it returns -1
-   * look();
-   * ```
+   *     const waiter = wakeups.register(look, { hold: true, probe: false });
+   *     waiter.listen(engine.wait(key)); // not when it returns -1
+   *     look();
    *
    * @param look runs after each ring and at the other looks, never within `register` or a change, and outside of the
-   * asynchronous context of whoever registers it. It returns whether it has found anything new. What it throws becomes an uncaught error, and other waits are not affected.
+   * asynchronous context of whoever registers it. It returns whether it has found anything new. What it throws becomes an uncaught
+   * error, and other waits are not affected.
    */
   register(look: () => boolean, { hold, probe }: WaitOptions): Waiter {
     if (!this.#hears) apart(() => this.#open());
@@ -188,12 +187,13 @@ export class Wakeups {
 
   #ringSelf(): void {
     if (this.#self) return;
-    this.#self = true;
     const task = (): void => {
       this.#self = false;
       this.#heard();
     };
     apart(() => runLater(task));
+    // Last, because the stack may have ended before.
+    this.#self = true;
   }
 
   #open(): void {

@@ -9,6 +9,7 @@
 import type { Cache, CacheOptions, Key } from "cache-machine";
 import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
 
@@ -74,6 +75,7 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   participants(check, subject);
   configuration(check);
   reentrancy(check);
+  loading(check);
   waiting(check);
   watching(check);
   locks(check);

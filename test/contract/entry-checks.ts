@@ -480,6 +480,17 @@ export function time(check: Define): void {
     same([other.compareAndSet("a", 0, "newer"), cache.update("o", (value) => String(value))], [true, "undefined"]);
   });
 
+  check(
+    "take of an expired entry returns undefined and removes it within its grace, as delete does",
+    ({ cache, clock }) => {
+      for (const remove of [() => cache.take("a"), () => void cache.delete("a")]) {
+        cache.set("a", 1, { ttl: 100, grace: 50 });
+        clock.now += 100;
+        same([remove(), cache.getStale("a")], [undefined, undefined]);
+      }
+    },
+  );
+
   check("getStale finds an expired entry for its grace, which is added to the ttl, and no other read does", (given) => {
     const { cache, clock, another } = given;
     const other = another();
@@ -491,7 +502,7 @@ export function time(check: Define): void {
       same(other.getStale("a"), { value, version, expiresAt, tags: ["t"], stale: false });
       clock.now += 100;
       same([other.get("a"), cache.has("a"), cache.size, [...cache]], [undefined, false, 0, []]);
-      same([cache.getEntry("a"), cache.take("a"), cache.getMany(["a"])], [undefined, undefined, [undefined]]);
+      same([cache.getEntry("a"), cache.getMany(["a"])], [undefined, [undefined]]);
       same(other.getStale("a"), { value, version, expiresAt, tags: ["t"], stale: true });
       clock.now += 49;
       same(other.getStale("a")?.stale, true);

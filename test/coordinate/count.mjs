@@ -80,7 +80,8 @@ export async function count({ sections, kills, seed, patienceMs = 120_000, progr
       }
     }
     const sum = Object.values(by).reduce((a, b) => a + b, 0);
-    if (sum !== counter.total || sum !== sections) throw new Error(`the counter has ${counter.total}, the sum is ${sum}`);
+    if (sum !== counter.total || sum !== sections)
+      throw new Error(`the counter has ${counter.total}, the sum is ${sum}`);
     const state = cache.locks.query();
     if (state.held.length + state.pending.length > 0) throw new Error(`left behind: ${JSON.stringify(state)}`);
     return { ...counter, killed, frozen, by, ms: Math.round(performance.now() - since) };

@@ -40,21 +40,24 @@ function hold(other: Other): Promise<number> {
 }
 
 describe("the holder of a lock goes away", () => {
-  test.each(["is killed with SIGKILL", "exits", "closes the cache"])("a process that %s: a waiting process gets the lock", async (how) => {
-    const cache = open();
-    const [holder, heir] = [startProcess(NAME), startProcess(NAME)];
-    const fence = await hold(holder);
-    const inherited = heir.run((cache) => cache.locks.request("a", ({ fence }) => fence));
-    const here = cache.locks.request("a", ({ fence }) => fence);
-    await until(() => cache.locks.query().pending.length === 2, "both wait");
-    if (how === "is killed with SIGKILL") await holder.kill();
-    else if (how === "exits") holder.run(() => process.exit(0));
-    else await holder.run((cache) => cache.close());
-    const fences = await inTime(Promise.all([inherited, here]), "both get the lock");
-    expect(Math.min(...fences)).toBeGreaterThan(fence);
-    expect(fences[0]).not.toBe(fences[1]);
-    expect(cache.locks.query()).toEqual({ held: [], pending: [] });
-  });
+  test.each(["is killed with SIGKILL", "exits", "closes the cache"])(
+    "a process that %s: a waiting process gets the lock",
+    async (how) => {
+      const cache = open();
+      const [holder, heir] = [startProcess(NAME), startProcess(NAME)];
+      const fence = await hold(holder);
+      const inherited = heir.run((cache) => cache.locks.request("a", ({ fence }) => fence));
+      const here = cache.locks.request("a", ({ fence }) => fence);
+      await until(() => cache.locks.query().pending.length === 2, "both wait");
+      if (how === "is killed with SIGKILL") await holder.kill();
+      else if (how === "exits") holder.run(() => process.exit(0));
+      else await holder.run((cache) => cache.close());
+      const fences = await inTime(Promise.all([inherited, here]), "both get the lock");
+      expect(Math.min(...fences)).toBeGreaterThan(fence);
+      expect(fences[0]).not.toBe(fences[1]);
+      expect(cache.locks.query()).toEqual({ held: [], pending: [] });
+    },
+  );
 
   test.each(["threads", "processes"])("a terminated thread loses its lock in reach %s", async (reach) => {
     const cache = reach === "threads" ? createCache({ size: "1mb" }) : open();
@@ -88,7 +91,11 @@ describe("the holder of a lock goes away", () => {
       await waiter.kill();
       expect(cache.locks.query().pending).toEqual([]);
     });
-    for (let i = 0; i < 10; i++) await inTime(cache.locks.request("a", () => {}), "the lock");
+    for (let i = 0; i < 10; i++)
+      await inTime(
+        cache.locks.request("a", () => {}),
+        "the lock",
+      );
   });
 });
 
@@ -129,7 +136,11 @@ describe("a frozen process", () => {
       await until(() => cache.locks.query().pending.length === 1, "it waits");
       await frozen.freeze();
     });
-    for (let i = 0; i < 20; i++) await inTime(cache.locks.request("a", () => {}), "the lock here");
+    for (let i = 0; i < 20; i++)
+      await inTime(
+        cache.locks.request("a", () => {}),
+        "the lock here",
+      );
     const sections = other.run(async (cache) => {
       for (let i = 0; i < 20; i++) await cache.locks.request("a", () => {});
       return "done";
@@ -189,12 +200,17 @@ describe("several processes", () => {
           const enough = await cache.locks.request("a", async () => {
             cache.set(`sections ${me}`, i);
             await new Promise(setImmediate);
-            return Array.from({ length: everyone }, (_, other) => cache.get(`sections ${other}`) ?? 0).every((n) => n >= 20);
+            return Array.from({ length: everyone }, (_, other) => cache.get(`sections ${other}`) ?? 0).every(
+              (n) => n >= 20,
+            );
           });
           if (enough) return i;
         }
       })();
-    const sections = await inTime(Promise.all(all.map((other, me) => other.run(greedy, me, all.length))), "all have had it");
+    const sections = await inTime(
+      Promise.all(all.map((other, me) => other.run(greedy, me, all.length))),
+      "all have had it",
+    );
     expect(Math.min(...sections)).toBeGreaterThanOrEqual(20);
     expect(cache.locks.query()).toEqual({ held: [], pending: [] });
   });
@@ -227,10 +243,12 @@ describe("several processes", () => {
     const results = await inTime(
       Promise.all(
         Array.from({ length: 600 }, (_, i) =>
-          cache.locks.request(`lock ${i}`, () => sleep(1500)).then(
-            () => "held",
-            (error) => error.code,
-          ),
+          cache.locks
+            .request(`lock ${i}`, () => sleep(1500))
+            .then(
+              () => "held",
+              (error) => error.code,
+            ),
         ),
       ),
       "all requests",

@@ -40,44 +40,52 @@ function start(binary: string, what: string): { output: Promise<string>; ended()
   return { output: inTime(closed, `the program "${what}"`), ended: () => ended };
 }
 
-describe.each([["this version", process.execPath], ...versions.map((version) => [version, version])])("Node.js, %s", (_, version) => {
-  const binary = () => nodeBinary(version as string, projects);
+describe.each([["this version", process.execPath], ...versions.map((version) => [version, version])])(
+  "Node.js, %s",
+  (_, version) => {
+    const binary = () => nodeBinary(version as string, projects);
 
-  test.each(["wait", "wait, with a watch"])("a process lives as long as its waitFor is pending, and no longer: %s", async (what) => {
-    const { output, ended } = start(await binary(), what);
-    await until(() => cache.get("it waits") || ended(), "it waits");
-    // The slow look of its wait comes in this time.
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    expect(ended()).toBe(false);
-    cache.set("a", "the value");
-    expect(await output).toBe("the value\nexit\n0");
-  });
+    test.each(["wait", "wait, with a watch"])(
+      "a process lives as long as its waitFor is pending, and no longer: %s",
+      async (what) => {
+        const { output, ended } = start(await binary(), what);
+        await until(() => cache.get("it waits") || ended(), "it waits");
+        // The slow look of its wait comes in this time.
+        await new Promise((resolve) => setTimeout(resolve, 1500));
+        expect(ended()).toBe(false);
+        cache.set("a", "the value");
+        expect(await output).toBe("the value\nexit\n0");
+      },
+    );
 
-  test.each([
-    ["timeout", "ERR_TIMEOUT"],
-    ["abort", "AbortError"],
-    ["close", "ERR_CLOSED"],
-  ])("a process ends after a waitFor that was rejected: %s", async (what, code) => {
-    expect(await start(await binary(), what).output).toBe(`${code}\nexit\n0`);
-  });
+    test.each([
+      ["timeout", "ERR_TIMEOUT"],
+      ["abort", "AbortError"],
+      ["close", "ERR_CLOSED"],
+    ])("a process ends after a waitFor that was rejected: %s", async (what, code) => {
+      expect(await start(await binary(), what).output).toBe(`${code}\nexit\n0`);
+    });
 
-  test("a watch does not keep a process alive", async () => {
-    expect(await start(await binary(), "watch").output).toBe("exit\n0");
-  });
+    test("a watch does not keep a process alive", async () => {
+      expect(await start(await binary(), "watch").output).toBe("exit\n0");
+    });
 
-  test("a process lives as long as it waits for a lock of another process", async () => {
-    await cache.locks.request("a", async () => {
-      const { output, ended } = start(await binary(), "lock");
-      await until(() => cache.get("it waits") || ended(), "it waits");
-      await new Promise((resolve) => setTimeout(resolve, 1500));
-      expect(ended()).toBe(false);
-      return { output };
-    }).then(async ({ output }) => expect(await output).toBe("a\nexit\n0"));
-  });
+    test("a process lives as long as it waits for a lock of another process", async () => {
+      await cache.locks
+        .request("a", async () => {
+          const { output, ended } = start(await binary(), "lock");
+          await until(() => cache.get("it waits") || ended(), "it waits");
+          await new Promise((resolve) => setTimeout(resolve, 1500));
+          expect(ended()).toBe(false);
+          return { output };
+        })
+        .then(async ({ output }) => expect(await output).toBe("a\nexit\n0"));
+    });
 
-  test("a lock that is held does not keep a process alive, and is free afterwards", async () => {
-    // 13: an await at the end of the program is not settled.
-    expect(await start(await binary(), "hold").output).toBe("exit\n0");
-    expect(await cache.locks.request("a", () => "free")).toBe("free");
-  });
-});
+    test("a lock that is held does not keep a process alive, and is free afterwards", async () => {
+      // 13: an await at the end of the program is not settled.
+      expect(await start(await binary(), "hold").output).toBe("exit\n0");
+      expect(await cache.locks.request("a", () => "free")).toBe("free");
+    });
+  },
+);

@@ -109,7 +109,12 @@ describe("processes that die or freeze", () => {
     cache.set("a", 1);
     expect(await inTime(here, "the wait here")).toBe(1);
     frozen.thaw();
-    expect(await inTime(frozen.run((cache) => cache.waitFor("a")), "the wait of the frozen")).toBe(1);
+    expect(
+      await inTime(
+        frozen.run((cache) => cache.waitFor("a")),
+        "the wait of the frozen",
+      ),
+    ).toBe(1);
   });
 
   test("a process that is killed at a random moment after it has stored a value: who waits gets it", async () => {

@@ -334,6 +334,7 @@ function child(started, { id, survivor }, children, end) {
   let said = "";
   let report;
   let ready;
+  let rested;
   started.stderr.on("data", (data) => (said += data));
   const gone = new Promise((resolve) => started.once("exit", (...how) => resolve(how)));
   const closed = started.kill ? new Promise((resolve) => started.once("close", resolve)) : gone;
@@ -345,12 +346,16 @@ function child(started, { id, survivor }, children, end) {
   failed.catch(() => {});
   started.once("error", (error) => (said += error.stack));
   const readiness = new Promise((resolve) => (ready = resolve));
+  const rest = new Promise((resolve) => (rested = resolve));
   started.on("message", (message) => {
     if (message.ready) ready();
+    if (message.idle) rested();
     if (message.report) report = message;
   });
   const self = {
     failed,
+    /** Fulfilled when it says that it is idle. */
+    idle: rest,
     ready: survivor ? Promise.race([readiness, failed]) : undefined,
     alive: () => !told,
     async kill() {

@@ -61,6 +61,11 @@ const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unk
   delete: [(cache, key) => cache.delete(key), false],
   compareAndDelete: [(cache, key) => cache.compareAndDelete(key, 1), false],
   deleteMany: [(cache, key) => cache.deleteMany([key, "absent", key]), 0],
+  // Nobody ever stores the key, so nobody is called.
+  watch: [
+    (cache, key) => cache.watch([key, "there"], () => expect.unreachable("a change"))[Symbol.dispose](),
+    undefined,
+  ],
   take: [(cache, key) => cache.take(key), undefined],
   ttl: [(cache, key) => cache.ttl(key), undefined],
   touch: [(cache, key) => cache.touch(key, 1000), false],
@@ -83,8 +88,9 @@ const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
   increment: (cache, key) => cache.increment(key),
   decrement: (cache, key) => cache.decrement(key),
 };
-/** Members of a cache that take no key. */
+/** Members of a cache that take no key, and `waitFor`, which has a test of its own. */
 const OTHERS = [
+  ..."watchTag locks waitFor helped".split(" "),
   ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
   ..."inspect close validate toJSON expireTag tagInvalidatedAt".split(" "),
 ];
@@ -175,6 +181,15 @@ describe.each(places)("keys in %s", (_, placed) => {
     for (const each of options) expect(() => view.set(key, 1, each)).toThrow(RangeError);
     expect(cache.validate()).toBe(0);
   });
+});
+
+test("waiting for a key that is too long ends by its timeout or its signal, as for any key that nobody stores", async () => {
+  for (const [what, key] of LONG) {
+    const cache = create();
+    await expect(cache.waitFor(key, { timeout: 1 }), what).rejects.toMatchObject({ code: "ERR_TIMEOUT" });
+    const signal = AbortSignal.abort(new Error("enough"));
+    await expect(cache.waitFor(key, { signal }), what).rejects.toThrow("enough");
+  }
 });
 
 test("invalidating a tag of a namespace does not reach other namespaces, even if the tag has the greatest length", () => {

@@ -470,6 +470,27 @@ describe("a bell between processes", () => {
     await eventually(() => descriptors() <= before);
   });
 
+  test("that is made near the end of the stack leaves no descriptor when the stack ends", () => {
+    const me = join();
+    let cut = 0;
+    const before = descriptors();
+    const descend = (): void => {
+      try {
+        descend();
+      } catch {}
+      // On the way back, with a little more room each time.
+      try {
+        me.wakeups.register(() => false, { hold: true, probe: true }).release();
+      } catch {
+        cut++;
+      }
+    };
+    descend();
+    expect(cut).toBeGreaterThan(0);
+    expect(descriptors()).toBe(before + 1);
+    expect(bells()).toHaveLength(1);
+  });
+
   test("is not passed on to a program that the process starts", async () => {
     const me = join();
     me.wakeups.register(() => false, { hold: false, probe: false });

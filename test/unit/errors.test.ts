@@ -561,6 +561,28 @@ describe("a damaged record", () => {
   });
 });
 
+test("tags that are damaged are kept by no store: ERR_DATA, and the entry can get other tags", () => {
+  const cache = create();
+  const memory = memoryOf(cache);
+  const { base } = cache.handle as CacheHandle & { base: number };
+  cache.set("k", "value", { tags: ["t".repeat(200), "u".repeat(200)] });
+  // {length of the first tag: 2 bytes | its bytes | length of the second …}
+  const at = memory.indexOf("t".repeat(200), base) - 2;
+  expect(memory.readUInt16LE(at)).toBe(200);
+  memory.writeUInt16LE(300, at);
+  for (const store of [
+    () => cache.set("k", "new", { keepTags: true }),
+    () => cache.replace("k", "new", { keepTags: true }),
+    () => cache.update("k", () => "new"),
+    () => cache.update("k", () => "new", { ttl: 5 }),
+  ]) {
+    failure(store, "ERR_DATA", "damaged", "other tags");
+    expect(cache.get("k")).toBe("value");
+  }
+  cache.update("k", () => "new", { tags: ["x"] });
+  expect(cache.getEntry("k")).toMatchObject({ value: "new", tags: ["x"] });
+});
+
 describe("ERR_CLOSED", () => {
   const uses: [string, (cache: Cache) => unknown][] = [
     ["get", (cache) => cache.get("a")],
@@ -597,13 +619,31 @@ describe("ERR_CLOSED", () => {
     ["forEach", (cache) => cache.forEach(() => {})],
     ["stats", (cache) => cache.stats()],
     ["inspect", (cache) => cache.inspect()],
+    ["watch", (cache) => cache.watch("a", () => {})],
+    ["watchTag", (cache) => cache.watchTag("a", () => {})],
+    ["locks", (cache) => cache.locks.query()],
+  ];
+  /** Members that answer by a promise, and so reject it. */
+  const promises: [string, (cache: Cache) => Promise<unknown>][] = [
+    ["waitFor", (cache) => cache.waitFor("a")],
+    ["locks.request", (cache) => cache.locks.request("a", () => 1)],
   ];
 
   test("the tests of ERR_CLOSED use every member of Cache", () => {
     const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
-    const harmless = ["constructor", "close", "reach", "name", "handle", "toJSON", "validate"];
-    const covered = new Set([...uses.map(([name]) => name), ...harmless]);
+    const harmless = ["constructor", "close", "reach", "name", "handle", "toJSON", "validate", "helped"];
+    const covered = new Set([...uses.map(([name]) => name), ...promises.map(([name]) => name), ...harmless]);
     expect(members.filter((name) => !covered.has(name))).toEqual([]);
+  });
+
+  test.each(promises)("%s after close, also of a namespace: its promise is rejected", async (_, use) => {
+    for (const cache of [create(), open()]) {
+      const view = cache.namespace("part");
+      cache.close();
+      for (const closed of [cache, view]) {
+        await expect(use(closed)).rejects.toMatchObject({ name: "CacheError", code: "ERR_CLOSED" });
+      }
+    }
   });
 
   test.each(uses)("%s after close, also of a namespace: says to open it again", (_, use) => {

@@ -18,17 +18,25 @@ import {
   destroyCache,
   type Entry,
   get,
+  type HeldLock,
   type IncrementOptions,
   type Inspection,
   type Key,
+  type Lock,
+  type LockOptions,
+  type LockState,
+  type Locks,
   type NamespaceOptions,
   type OpenOptions,
   openCache,
+  type PendingLock,
   type Segment,
   type SetOptions,
   type StaleEntry,
   type Stats,
   set,
+  type WaitForOptions,
+  type WatchOptions,
 } from "cache-machine";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -121,6 +129,31 @@ const whole: Map<string, User> = users;
 const fromEntries: Map<string, User> = new Map(users);
 const setLike: Iterable<[string, User]> & { readonly size: number } = users;
 const label: string = users[Symbol.toStringTag];
+// Waiting, watching and locks.
+const waitOptions: WaitForOptions = { timeout: 5, signal: new AbortController().signal, version: entry?.version };
+const awaited = users.waitFor("a", waitOptions);
+is<typeof awaited, Promise<User>>(true);
+const watchOptions: WatchOptions = { signal: undefined };
+{
+  using watch = users.watch("a", (key) => is<typeof key, string>(true), watchOptions);
+  using many = digests.watch([new Uint8Array(1)], (key) => is<typeof key, Uint8Array>(true));
+  using tags = users.watchTag("t", (tag) => is<typeof tag, string>(true));
+  const all: Disposable[] = [watch, many, tags];
+  all.length;
+}
+const locks: Locks = users.locks;
+const lockOptions: LockOptions = { timeout: 5, signal: undefined };
+const locked = locks.request("job", lockOptions, (lock) => lock?.fence);
+is<typeof locked, Promise<number | undefined>>(true);
+const surelyLocked = locks.request("job", async (lock) => {
+  is<typeof lock, Lock>(true);
+  return lock.signal.aborted;
+});
+is<typeof surelyLocked, Promise<boolean>>(true);
+const maybeLocked = locks.request("job", { ifAvailable: true }, (lock) => lock === null);
+is<typeof maybeLocked, Promise<boolean>>(true);
+const state: LockState = locks.query();
+const [held, pending]: [HeldLock | undefined, PendingLock | undefined] = [state.held[0], state.pending[0]];
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 users.invalidateTag("a", "b");
@@ -216,6 +249,7 @@ export {
   ended,
   expired,
   fromEntries,
+  held,
   hits,
   incrementOptions,
   invalidatedAt,
@@ -226,6 +260,7 @@ export {
   namespaceOptions,
   one,
   options,
+  pending,
   reach,
   removed,
   setLike,

@@ -164,6 +164,17 @@ export default [
     filter: "of earlier boots too",
   },
 
+  {
+    name: "a-socket-at-the-end-of-the-stack",
+    breaks: "resources",
+    what: "where the stack ends, a FIFO is opened that nobody closes",
+    file: "src/bells/fifo.ts",
+    find: "    Math.max(...STACK_ROOM);\n",
+    replace: "    Math.max(...STACK_ROOM.slice(0, 1));\n",
+    first: BELLS,
+    filter: "near the end of the stack",
+  },
+
   // ---- between threads
   {
     name: "a-ring-before-listening",
@@ -244,7 +255,7 @@ export default [
     what: "a change runs the looks of its own thread before it returns",
     file: "src/engine/wakeups.ts",
     find: "    apart(() => runLater(task));",
-    replace: "    apart(() => (this.#self ? task() : runLater(task)));",
+    replace: "    apart(() => (this.#closed ? runLater(task) : task()));",
     first: BELLS,
     filter: "rung in a later task",
   },
@@ -366,7 +377,7 @@ export default [
     breaks: "resources",
     what: "a ring that nobody hears changes nothing",
     file: "src/engine/engine.ts",
-    find: "      this.usage();\n",
+    find: "        this.usage();\n",
     replace: "",
     first: WAKING,
     filter: "once a ring has missed them",

@@ -1,5 +1,5 @@
 /** Mutants of the options of storing, and of the operations that keep, compare or remove many. */
-import { CONFORMANCE, HOSTILE, MODEL, OUTSIDE_OPTIONS } from "../files.mjs";
+import { CONFORMANCE, ERRORS, MODEL, OUTSIDE_OPTIONS } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -9,8 +9,8 @@ export default [
     breaks: "outside",
     what: "a store ignores options that do not exist",
     file: "src/cache/options.ts",
-    find: "        refuseUnknown(options, name, SET_OPTIONS);\n",
-    replace: "        break;\n",
+    find: "        refuseUnknown(options, name, SET_OPTIONS);",
+    replace: '        if (name === "") refuseUnknown(options, name, SET_OPTIONS);',
     first: OUTSIDE_OPTIONS,
   },
   {
@@ -93,7 +93,7 @@ export default [
     what: "an entry that has expired already takes room until its segment is reclaimed",
     file: "src/cache/view.ts",
     find: "if (expiry === EXPIRED) return this.#expireAtOnce(written, expect, version);",
-    replace: "",
+    replace: "if (expiry === EXPIRED && written < 0) return this.#expireAtOnce(written, expect, version);",
     first: MODEL,
   },
   {
@@ -195,7 +195,8 @@ export default [
     file: "src/cache/view.ts",
     find: "if (how.keepTags === true && there !== undefined && !canBeWritten(there.tags)) {",
     replace: "if (how.keepTags === true && there === undefined && !canBeWritten([])) {",
-    first: HOSTILE,
+    first: ERRORS,
+    filter: "tags that are damaged",
   },
 
   // ---- update
@@ -214,7 +215,7 @@ export default [
     what: "an update takes the tags of the entry away",
     file: "src/cache/view.ts",
     find: "keepTags: keepTags ?? tags === undefined,",
-    replace: "keepTags: keepTags ?? false,",
+    replace: "keepTags: keepTags ?? (tags === undefined && false),",
     first: CONFORMANCE,
   },
   {

@@ -101,6 +101,19 @@ pub fn stands(address: u32, number: u32, token: f64) -> u32 {
     call(address).me.stands(number, token as u64) as u32
 }
 
+/// As `stands`, for those who wait: a claim is gone, too, when its owner is dead or its lease is over at `now`.
+#[wasm_bindgen]
+pub fn probe_claim(address: u32, number: u32, token: f64, now: f64) -> u32 {
+    call(address).me.probe_claim(number, token as u64, now) as u32
+}
+
+/// Lets nobody join a claim of this participant any more: 1 when another one waits for it, else 0; -1 when it is not its own any
+/// more.
+#[wasm_bindgen]
+pub fn close_claim(address: u32, number: u32, token: f64) -> i32 {
+    call(address).me.close_claim(number, token as u64).map_or(-1, |waited| waited as i32)
+}
+
 /// Whether another participant waits for a claim, or has waited for it.
 #[wasm_bindgen]
 pub fn is_waited_for(address: u32, number: u32, token: f64) -> bool {
@@ -113,7 +126,7 @@ pub fn is_waited_for(address: u32, number: u32, token: f64) -> bool {
 pub fn next_lock(address: u32, cursor: u32) -> i32 {
     let call = call(address);
     // SAFETY: the value part is larger than a name, and nothing else refers to it during the call.
-    let name = unsafe { &mut *call.value.cast::<[u8; MAX_CLAIM_NAME as usize]>() };
+    let name = unsafe { &mut *call.value.cast::<[u64; MAX_CLAIM_NAME as usize / 8]>() };
     match call.me.next_lock(cursor, name) {
         Some(lock) => {
             call.out.word = lock.name_bytes;

@@ -29,6 +29,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Registers this participant as one that waits for changes in the bucket whose lock is held.
+    #[inline(never)]
     pub(crate) fn register(&self, held: &mut Held) {
         let interest = self.interest_of(self.seat);
         // Only this participant writes to it. Both are sequentially consistent: they pair with the change and the load in
@@ -62,6 +63,7 @@ impl<H: Host> Participant<H> {
 
     /// After a change that no lock of a bucket orders: rings everybody who waits for anything. The change and the load are
     /// sequentially consistent: they pair with `register`.
+    #[inline(never)]
     pub(crate) fn ring_all(&self) {
         for seat in 0..self.used_seats() {
             if self.interest_of(seat).load(SeqCst) != 0 {
@@ -71,34 +73,31 @@ impl<H: Host> Participant<H> {
     }
 
     /// Rings a seat. False when it is being rung already, and has not looked since.
+    #[inline(never)]
     pub(crate) fn ring_seat(&self, seat: u32) -> bool {
         // Sequentially consistent: pairs with the store of 0 by the receiver, which then looks at its keys. When this finds 1, that
         // store comes later, and so the receiver's look sees the change.
         let first = self.ringing_of(seat).fetch_max(1, SeqCst) == 0;
         if first {
-            let word = &self.bells[seat as usize / 64];
-            word.set(word.get() | 1 << (seat % 64));
-            self.has_bells.set(true);
+            // There is room, unless calls were cut off before their bells were rung. Then a ring is lost, as after a death.
+            if let Some(bell) = self.bells.get(self.bells_listed.get()) {
+                bell.set(seat as u16);
+                self.bells_listed.set(self.bells_listed.get() + 1);
+            }
         }
         first
     }
 
     /// Takes a seat from the list of those whose bells the caller has to ring.
     pub fn next_bell(&self) -> Option<u32> {
-        for (i, word) in (0u32..).zip(&self.bells) {
-            let bits = word.get();
-            if bits != 0 {
-                word.set(bits & (bits - 1));
-                return Some(i * 64 + bits.trailing_zeros());
-            }
-        }
-        self.has_bells.set(false);
-        None
+        let last = self.bells_listed.get().checked_sub(1)?;
+        self.bells_listed.set(last);
+        self.bells.get(last).map(|bell| bell.get() as u32)
     }
 
     /// Whether the list is not empty.
     #[inline(always)]
     pub fn has_bells(&self) -> bool {
-        self.has_bells.get()
+        self.bells_listed.get() > 0
     }
 }

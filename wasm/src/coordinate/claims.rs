@@ -22,7 +22,7 @@ use crate::coordinate::bells::class_of;
 use crate::format::claim::{ClaimState, Owner, Start, Token};
 use crate::format::layout::{
     CLAIM_DEADLINE, CLAIM_HASH, CLAIM_NAME, CLAIM_NAME_BYTES, CLAIM_OWNER, CLAIM_SEQUENCE_AT, CLAIM_START, CLAIM_TOKEN,
-    MAX_CLAIM_NAME, WORD,
+    MAX_CLAIM_NAME,
 };
 use crate::index::key::bucket_of;
 use crate::participant::lock::Held;
@@ -69,8 +69,12 @@ pub enum Stands {
 impl<H: Host> Participant<H> {
     /// A word of a claim. The number is bounded, so that a number from outside cannot lead out of the table.
     pub(crate) fn claim_word(&self, number: u32, word: u32) -> &Word {
+        self.region.word(self.claim_at(number) + word)
+    }
+
+    fn claim_at(&self, number: u32) -> u32 {
         let geometry = &self.region.geometry;
-        self.region.word(geometry.claim(number.min(geometry.claims() - 1)) + word)
+        geometry.claim(number.min(geometry.claims() - 1))
     }
 
     pub(crate) fn claim_owner(&self, number: u32) -> Owner {
@@ -95,6 +99,7 @@ impl<H: Host> Participant<H> {
 
     /// Whether a claim with this owner word may be taken: it is free, its owner has left, a call of this participant that was
     /// cut off has left it, or foreign bytes were written.
+    #[inline(never)]
     fn is_void(&self, owner: Owner) -> bool {
         let known = ClaimState::ALL.into_iter().any(|state| owner.is(state));
         match owner.seat() {
@@ -122,6 +127,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Frees a claim of this participant. A participant that dies in between leaves a claim that is void.
+    #[inline(never)]
     pub(crate) fn free_own(&self, number: u32) {
         // Sequentially consistent: when no lock is held, this pairs with `ring_all` and `register` as a change does.
         self.claim_word(number, CLAIM_OWNER).store(Owner::FREE.0, SeqCst);
@@ -136,16 +142,21 @@ impl<H: Host> Participant<H> {
 
     /// The claims of a bucket that are not void. Frees the others on the way.
     pub(crate) fn living(&self, bucket: u32) -> impl Iterator<Item = (u32, Owner)> {
-        self.claims_of(bucket).filter_map(move |number| {
-            let owner = self.claim_owner(number);
-            if self.is_void(owner) {
-                self.free_void(number, owner);
-                return None;
-            }
-            Some((number, owner))
-        })
+        self.claims_of(bucket).filter_map(move |number| Some((number, self.living_owner(number)?)))
     }
 
+    /// The owner of a claim, unless the claim is void. Then frees it.
+    #[inline(never)]
+    fn living_owner(&self, number: u32) -> Option<Owner> {
+        let owner = self.claim_owner(number);
+        let void = self.is_void(owner);
+        if void {
+            self.free_void(number, owner);
+        }
+        (!void).then_some(owner)
+    }
+
+    #[inline(never)]
     pub(crate) fn describe(&self, number: u32, owner: Owner, token: Token, hash: u64) -> Claim {
         Claim {
             number,
@@ -159,6 +170,7 @@ impl<H: Host> Participant<H> {
 
     /// The claim of `hash` in this state that has a living owner and is not overtaken. Its bucket is locked. Asks for the proof of death of
     /// an owner that has not left.
+    #[inline(never)]
     pub(crate) fn find_claim(&self, hash: u64, state: ClaimState) -> Option<Claim> {
         let bucket = bucket_of(&self.region.geometry, hash);
         self.living(bucket).find_map(|(number, owner)| {
@@ -175,6 +187,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Sets a flag of a claim, unless the claim was freed and taken meanwhile.
+    #[inline(never)]
     pub(crate) fn flag_claim(&self, number: u32, token: u64, flag: u64) {
         let word = self.claim_word(number, CLAIM_TOKEN);
         // The two flags are set once each, so one attempt more than there are flags is enough.
@@ -216,10 +229,13 @@ impl<H: Host> Participant<H> {
     }
 
     /// Makes a claim in the set of the bucket whose lock is held. `None` when living participants hold all its claims.
+    #[inline(never)]
     pub(crate) fn make(&self, held: &Held, making: &Making) -> Option<Claim> {
         let number = self.allocate(self.bucket_of(held))?;
-        let word = |at| self.claim_word(number, at);
-        let sequence = self.region.word(CLAIM_SEQUENCE_AT);
+        // Computed once: this code runs seldom, and its size counts.
+        let (region, claim_at) = (self.region, self.claim_at(number));
+        let word = |at| region.word(claim_at + at);
+        let sequence = region.word(CLAIM_SEQUENCE_AT);
         let mut token = 0;
         while token == 0 {
             token = sequence.fetch_add(1, Relaxed).wrapping_add(1) & TOKEN_MASK;
@@ -231,7 +247,11 @@ impl<H: Host> Participant<H> {
         word(CLAIM_HASH).store(making.hash, Relaxed);
         word(CLAIM_DEADLINE).store(making.deadline.to_bits(), Relaxed);
         word(CLAIM_START).store(start.word(), Relaxed);
-        self.name_claim(number, making.name);
+        word(CLAIM_NAME_BYTES).store(making.name.len() as u32 as u64, Relaxed);
+        // SAFETY: a slice is readable.
+        unsafe {
+            region.copy_in(making.name.as_ptr(), claim_at + CLAIM_NAME, (making.name.len() as u32).min(MAX_CLAIM_NAME))
+        };
         if let Some(old) = making.overtakes {
             self.flag_claim(old.number, old.token, Token::OVERTAKEN);
         }
@@ -241,23 +261,13 @@ impl<H: Host> Participant<H> {
         Some(self.describe(number, owner, Token::new(token), making.hash))
     }
 
-    /// Writes the name of a claim that this participant is making.
-    pub(crate) fn name_claim(&self, number: u32, name: &[u8]) {
-        self.claim_word(number, CLAIM_NAME_BYTES).store(name.len() as u32 as u64, Relaxed);
-        let kept = &name[..name.len().min(MAX_CLAIM_NAME as usize)];
-        for (at, bytes) in (CLAIM_NAME..).step_by(WORD as usize).zip(kept.chunks(WORD as usize)) {
-            let mut word = [0; WORD as usize];
-            word[..bytes.len()].copy_from_slice(bytes);
-            self.claim_word(number, at).store(u64::from_le_bytes(word), Relaxed);
-        }
-    }
-
     /// How many claims of a set are in this state.
     pub(crate) fn count_claims(&self, bucket: u32, state: ClaimState) -> u32 {
         self.living(bucket).filter(|(_, owner)| owner.is(state)).count() as u32
     }
 
     /// Reserves a claim of the set of `bucket`.
+    #[inline(never)]
     fn allocate(&self, bucket: u32) -> Option<u32> {
         // Proofs of death cost much more than a look, so they come second.
         [false, true].into_iter().find_map(|prove| {
@@ -274,6 +284,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Whether a claim is this participant's, and its token still `token`.
+    #[inline(never)]
     pub(crate) fn is_own_claim(&self, number: u32, token: u64) -> bool {
         let owner = self.claim_owner(number);
         owner.is_of(self.seat, self.tenure.get())
@@ -334,6 +345,32 @@ impl<H: Host> Participant<H> {
         } else {
             Stands::Stands
         }
+    }
+
+    /// As [`stands`](Participant::stands), for those who wait for the claim: it is gone, too, when its owner is dead or its lease
+    /// is over at `now`. Then [`claim`](Participant::claim) takes over.
+    pub fn probe_claim(&self, number: u32, token: u64, now: f64) -> Stands {
+        let stands = self.stands(number, token);
+        let is_over = stands != Stands::Gone
+            && (self.deadline_of_claim(number) <= now
+                || self.claim_owner(number).seat().is_some_and(|seat| self.reap_if_dead(seat)));
+        if is_over { Stands::Gone } else { stands }
+    }
+
+    /// Before the owner of a claim releases it without a store: from now on nobody joins it, so whoever waits for it has been
+    /// counted. Returns whether anybody waits, `None` when the claim is not its own any more.
+    pub fn close_claim(&self, number: u32, token: u64) -> Option<bool> {
+        if !self.is_own_claim(number, token) {
+            return None;
+        }
+        // Others join under this lock. When its holder is frozen, one of them may join unseen: it finds no outcome and loads.
+        let held = self.lock(self.hash_of_claim(number)).ok();
+        self.flag_claim(number, token, Token::OVERTAKEN);
+        let waited = self.is_waited_for(number, token);
+        if let Some(held) = held {
+            self.unlock(held);
+        }
+        Some(waited)
     }
 
     /// Whether another participant waits for a claim, or has waited for it.

@@ -10,11 +10,11 @@ use crate::coordinate::bells::class_of;
 use crate::coordinate::claims::{Claim, Making};
 use crate::format::claim::{ClaimState, Owner, Token};
 use crate::format::hash::{LOCK, hash};
-use crate::format::layout::{CLAIM_NAME, CLAIM_NAME_BYTES, MAX_CLAIM_NAME, SEAT_THREAD, WORD};
+use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD};
 use crate::index::key::Key;
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
-use crate::sync::{Acquire, Relaxed, fence};
+use crate::sync::{Acquire, fence};
 
 /// Flag of a claim: a live entry of the key is no reason against it.
 pub const FRESH: u32 = 1;
@@ -128,10 +128,13 @@ impl<H: Host> Participant<H> {
         self.free_own(number);
         let released = if flags.has(Token::OVERTAKEN) {
             Released::Stolen
-        } else if was_lock && self.pass(&mut held, hash, flags.has(Token::WAITED)).is_some() {
-            Released::Passed
         } else {
-            Released::Free
+            let first = if was_lock { self.pass(&held, hash) } else { None };
+            // Those who have waited without a request, because there was no room for it.
+            if flags.has(Token::WAITED) {
+                self.ring(&mut held);
+            }
+            if first.is_some() || flags.has(Token::WAITED) { Released::Passed } else { Released::Free }
         };
         self.unlock(held);
         released
@@ -141,16 +144,16 @@ impl<H: Host> Participant<H> {
     /// whether somebody was rung.
     pub fn pass_lock(&self, name: &Key) -> Result<bool, Busy> {
         let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
-        let mut held = self.lock(hash)?;
+        let held = self.lock(hash)?;
         let is_free = self.find_claim(hash, ClaimState::Locked).is_none();
-        let passed = is_free && self.pass(&mut held, hash, false) == Some(true);
+        let passed = is_free && self.pass(&held, hash) == Some(true);
         self.unlock(held);
         Ok(passed)
     }
 
     /// Rings the first in the queue for a free lock, or else the next one that has looked since it was rung. Returns whether
     /// somebody was rung; `None` when nobody waits, or this participant is the first itself.
-    fn pass(&self, held: &mut Held, hash: u64, waited: bool) -> Option<bool> {
+    fn pass(&self, held: &Held, hash: u64) -> Option<bool> {
         let mut last = 0;
         while let Some(request) = self.next_request(self.bucket_of(held), hash, last) {
             if request.seat == self.seat {
@@ -162,11 +165,6 @@ impl<H: Host> Participant<H> {
                     return Some(true);
                 }
             }
-        }
-        if last == 0 && waited {
-            // Somebody has waited for whose request there was no room.
-            self.ring(held);
-            return Some(true);
         }
         (last != 0).then_some(false)
     }
@@ -195,11 +193,11 @@ impl<H: Host> Participant<H> {
 
     /// The next lock or request of a living participant whose number is `cursor` or higher. Copies the first bytes of its name.
     /// Weakly consistent: each lock that it lists stood at one moment during the call.
-    pub fn next_lock(&self, cursor: u32, name: &mut [u8; MAX_CLAIM_NAME as usize]) -> Option<Listed> {
+    pub fn next_lock(&self, cursor: u32, name: &mut [u64; MAX_CLAIM_NAME as usize / 8]) -> Option<Listed> {
         (cursor..self.region.geometry.claims()).find_map(|number| self.list(number, name))
     }
 
-    fn list(&self, number: u32, name: &mut [u8; MAX_CLAIM_NAME as usize]) -> Option<Listed> {
+    fn list(&self, number: u32, name: &mut [u64; MAX_CLAIM_NAME as usize / 8]) -> Option<Listed> {
         let owner = self.claim_owner(number);
         let seat = self.listed_seat(owner)?;
         let token = self.claim_token(number);
@@ -207,9 +205,9 @@ impl<H: Host> Participant<H> {
         if token.has(Token::OVERTAKEN) {
             return None;
         }
-        for (at, bytes) in (CLAIM_NAME..).step_by(WORD as usize).zip(name.chunks_mut(WORD as usize)) {
-            bytes.copy_from_slice(&self.claim_word(number, at).load(Acquire).to_le_bytes());
-        }
+        let at = self.region.geometry.claim(number) + CLAIM_NAME;
+        // SAFETY: the name has that many bytes and is aligned.
+        unsafe { self.region.copy_out(at, name.as_mut_ptr().cast(), MAX_CLAIM_NAME) };
         let thread = self.region.word(self.region.geometry.seat(seat) + SEAT_THREAD).load(Acquire);
         // Orders the loads above before those below, which show that the claim was the same meanwhile: a freed claim gets
         // another owner word first.

@@ -1,6 +1,6 @@
 //! Loading a key: who claims it, and whether what was loaded may still be stored.
 
-use crate::coordinate::claims::Making;
+use crate::coordinate::claims::{Claim, Making};
 use crate::coordinate::locks::{Claimed, FRESH, WAIT};
 use crate::format::claim::{ClaimState, Token};
 use crate::format::record::Space;
@@ -24,7 +24,10 @@ impl<H: Host> Participant<H> {
             return Ok(Claimed::Present);
         }
         let other = self.find_claim(key.hash, ClaimState::Loading);
-        if let Some(other) = other.filter(|other| self.deadline_of_claim(other.number) > now) {
+        // After a `clear` the other's result is not stored any more, so nobody has to wait for it.
+        let stands =
+            |other: &Claim| self.deadline_of_claim(other.number) > now && other.start.clear_epoch == self.clear_epoch();
+        if let Some(other) = other.filter(stands) {
             if flags & WAIT != 0 {
                 self.flag_claim(other.number, other.token, Token::WAITED);
                 self.register(held);

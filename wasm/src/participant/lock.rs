@@ -113,17 +113,21 @@ impl<H: Host> Participant<H> {
     }
 
     /// Locks the bucket of `hash`. Ends because the host limits the waiting.
+    #[inline(always)]
     pub(crate) fn lock(&self, hash: u64) -> Result<Held, Busy> {
+        self.lock_briefly(hash).or_else(|Busy| self.lock_patiently(hash))
+    }
+
+    #[cold]
+    fn lock_patiently(&self, hash: u64) -> Result<Held, Busy> {
         let mut attempt = 0;
-        loop {
+        while self.host.pause(attempt) {
             if let Ok(held) = self.lock_briefly(hash) {
                 return Ok(held);
             }
-            if !self.host.pause(attempt) {
-                return Err(Busy);
-            }
             attempt += 1;
         }
+        Err(Busy)
     }
 
     /// Locks the bucket of `hash` if it is free, or if its holder soon unlocks it or is dead. For callers that can do

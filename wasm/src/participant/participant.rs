@@ -57,9 +57,9 @@ pub struct Participant<H> {
     pub(crate) unfinished: Cell<Option<u32>>,
     /// The claim that is being made. The caller learns of it only when the call returns.
     pub(crate) claiming: Cell<Option<u32>>,
-    /// Seats whose bells the caller has to ring: a bit for each.
-    pub(crate) bells: [Cell<u64>; participants(MAX_SIZE) as usize / 64],
-    pub(crate) has_bells: Cell<bool>,
+    /// Seats whose bells the caller has to ring, and how many they are.
+    pub(crate) bells: [Cell<u16>; participants(MAX_SIZE) as usize],
+    pub(crate) bells_listed: Cell<usize>,
     /// Whether an entry may be evicted and not counted yet: tests ask this of a participant that died.
     #[cfg(feature = "faults")]
     pub evicting: Cell<bool>,
@@ -81,7 +81,7 @@ impl<H: Host> Participant<H> {
             unfinished: Cell::new(None),
             claiming: Cell::new(None),
             bells: [const { Cell::new(0) }; _],
-            has_bells: Cell::new(false),
+            bells_listed: Cell::new(0),
             #[cfg(feature = "faults")]
             evicting: Cell::new(false),
         }

@@ -1,5 +1,7 @@
 //! Claims, locks, waits and bells: each rule alone. `claim_models.rs` shows them under deaths and in every order.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cache_machine_core::{Busy, Claim, Claimed, Expect, FRESH, MODEL_SIZE, PENDING, Refused, STEAL, Stands, WAIT};
 
 use crate::harness::*;
@@ -159,8 +161,10 @@ fn a_value_loaded_before_a_clear_or_an_invalidation_of_its_tags_is_not_stored() 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.me.clear();
     assert_eq!(commit(&mut a, b"key", &claim, &[]), Err(Refused::Invalidated));
-    assert!(is_taken(b.claim(b"key", 0, LATER, 0.0)), "the claim stands until it is freed");
-    a.me.release(claim.number, claim.token);
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Stands, "nobody has asked for the key since");
+    let next = made(b.claim(b"key", 0, LATER, 0.0));
+    assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken, "nobody waits for what is not stored");
+    assert!(a.me.release(claim.number, claim.token) && b.me.release(next.number, next.token));
 
     let claim = made(a.claim(b"key", 0, LATER, 0.0));
     b.invalidate(&["one"]);
@@ -452,25 +456,95 @@ fn who_waits_for_a_claim_is_seen_by_its_owner_and_rung_when_it_is_free() {
 }
 
 #[test]
-fn the_holder_of_a_lock_hears_of_a_theft_and_who_waits_for_it_of_its_release() {
-    let (a, b) = two(MIB);
-    let held = made(a.claim_lock(b"lock", 0));
-    let stolen = made(b.claim_lock(b"lock", STEAL));
-    assert_eq!(b.bells(), [a.me.seat]);
-    a.heard();
-    assert!(a.me.release(held.number, held.token));
-    assert_eq!(a.bells(), [a.me.seat, b.me.seat]);
-    a.heard();
-    b.heard();
-    assert!(is_taken(a.claim_lock(b"lock", WAIT)));
-    assert!(b.me.release(stolen.number, stolen.token));
-    assert_eq!(b.bells(), [a.me.seat, b.me.seat]);
+fn who_died_or_left_is_not_rung() {
+    for leaves in [false, true] {
+        let world = World::new(MIB);
+        let mut a = Cache::join(&world);
+        let (b, c) = (Cache::join(&world), Cache::join(&world));
+        b.wait(b"key");
+        c.wait(b"key");
+        if leaves {
+            b.leave();
+        } else {
+            b.die();
+            a.me.participants();
+        }
+        a.set(b"key", b"value").unwrap();
+        a.me.clear();
+        assert_eq!(a.bells(), [c.me.seat]);
+        // Nor the next owner of the seat.
+        let heir = Cache::join(&world);
+        assert!(!heir.is_rung());
+        a.set(b"key", b"value").unwrap();
+        assert_eq!(a.bells(), []);
+    }
+}
+
+#[test]
+fn nobody_joins_a_claim_that_its_owner_has_closed_and_who_had_joined_is_counted() {
+    for joined in [false, true] {
+        let (a, b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, LATER, 0.0));
+        if joined {
+            assert!(is_taken(b.claim(b"key", WAIT, LATER, 0.0)));
+        }
+        assert_eq!(b.me.close_claim(claim.number, claim.token), None, "by another participant");
+        assert_eq!(a.me.close_claim(claim.number, claim.token + 1), None, "with another token");
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined));
+        let next = made(b.claim(b"key", WAIT, LATER, 0.0));
+        assert_eq!(a.me.stands(claim.number, claim.token), Stands::Overtaken);
+        assert_eq!(a.me.close_claim(claim.number, claim.token), Some(joined), "closed twice");
+        assert!(a.me.release(claim.number, claim.token));
+        assert_eq!(a.me.close_claim(claim.number, claim.token), None, "after its release");
+        assert_eq!(a.me.stands(next.number, next.token), Stands::Stands);
+    }
+}
+
+#[test]
+fn an_operation_that_was_cut_short_keeps_its_thread_s_waits() {
+    let (mut a, b) = two(MIB);
+    b.wait(b"key");
+    b.me.recover();
+    a.set(b"key", b"value").unwrap();
+    assert_eq!(a.bells(), [b.me.seat]);
+}
+
+#[test]
+fn a_change_of_one_key_of_a_bucket_leaves_the_claim_of_another_one_to_be_overtaken_later() {
+    let (mut a, b) = two(MIB);
+    let bucket = a.bucket(b"key");
+    let other = (0..).map(|i: u64| i.to_string().into_bytes()).find(|key| a.bucket(key) == bucket).unwrap();
+    let (one, two) = (made(b.claim(b"key", 0, LATER, 0.0)), made(b.claim(&other, 0, LATER, 0.0)));
+    a.set(b"key", b"value").unwrap();
+    assert_eq!(b.me.stands(one.number, one.token), Stands::Overtaken);
+    assert_eq!(b.me.stands(two.number, two.token), Stands::Stands);
+    a.set(&other, b"value").unwrap();
+    assert_eq!(b.me.stands(two.number, two.token), Stands::Overtaken);
+}
+
+#[test]
+fn who_waits_finds_a_claim_gone_when_its_lease_is_over_or_its_owner_dead_also_when_it_was_overtaken() {
+    for overtaken in [false, true] {
+        let (a, mut b) = two(MIB);
+        let claim = made(a.claim(b"key", 0, 100.0, 0.0));
+        if overtaken {
+            b.set(b"key", b"new").unwrap();
+        }
+        let stands = if overtaken { Stands::Overtaken } else { Stands::Stands };
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 99.0), stands);
+        assert_eq!(b.me.probe_claim(claim.number, claim.token + 1, 99.0), Stands::Gone, "another token");
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the lease is over");
+        assert!(a.me.extend(claim.number, claim.token, 200.0));
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), stands, "it was renewed");
+        a.die();
+        assert_eq!(b.me.probe_claim(claim.number, claim.token, 100.0), Stands::Gone, "the owner is dead");
+    }
 }
 
 #[test]
 fn a_frozen_holder_of_the_bucket_s_lock_does_not_keep_a_claim_from_being_freed() {
     let world = World::new(MODEL_SIZE);
-    world.patience.store(3, std::sync::atomic::Ordering::SeqCst);
+    world.patience.store(3, Ordering::SeqCst);
     let (me, waiter) = (Cache::join(&world), Cache::join(&world));
     let claim = made(me.claim(b"key", 0, LATER, 0.0));
     assert!(is_taken(waiter.claim(b"key", WAIT, LATER, 0.0)));
@@ -488,4 +562,100 @@ fn a_frozen_holder_of_the_bucket_s_lock_does_not_keep_a_claim_from_being_freed()
     assert!(me.me.release(claim.number, claim.token));
     assert_eq!(me.bells(), [waiter.me.seat]);
     assert_eq!(waiter.me.stands(claim.number, claim.token), Stands::Gone);
+}
+
+/// What a lock is for: a counter that is not atomic, and threads that add to it.
+#[test]
+fn a_counter_that_threads_guard_with_a_lock_is_exact() {
+    let _watchdog = Watchdog::new("a_counter_that_threads_guard_with_a_lock_is_exact", 120);
+    let world = World::new(MIB);
+    let counter = AtomicU64::new(0);
+    let sections = scaled(20_000);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let cache = Cache::join(&world);
+                let mut done = 0;
+                while done < sections {
+                    let Ok(Claimed::Claimed(lock)) = cache.claim_lock(b"lock", 0) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    // Not one access: two sections at the same time would lose an addition.
+                    let was = counter.load(Ordering::Relaxed);
+                    std::hint::spin_loop();
+                    counter.store(was + 1, Ordering::Relaxed);
+                    assert!(cache.me.release(lock.number, lock.token));
+                    done += 1;
+                }
+                cache.leave();
+            });
+        }
+    });
+    assert_eq!(counter.into_inner(), 4 * sections);
+}
+
+/// Threads that load, change and clear a few keys: a value that is there was not loaded before a change of its key.
+#[test]
+fn threads_that_load_and_change_leave_no_value_that_was_overtaken() {
+    let _watchdog = Watchdog::new("threads_that_load_and_change", 120);
+    let world = World::new(MIB);
+    // The source: who loads a key reads its number, who changes the key raises the number first and then deletes the key.
+    let source: Vec<_> = (0..4).map(|_| AtomicU64::new(0)).collect();
+    let rounds = scaled(30_000);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (world, source) = (&world, &source);
+            scope.spawn(move || {
+                let mut cache = Cache::join(world);
+                let mut random = Random::new(thread);
+                for _ in 0..rounds {
+                    let i = random.below(4) as usize;
+                    let key = [b'k', i as u8];
+                    let tag: &[&str] = &[["t0", "t1", "t2", "t3"][i]];
+                    let before = source[i].load(Ordering::SeqCst);
+                    match random.below(16) {
+                        0 => {
+                            source[i].fetch_add(1, Ordering::SeqCst);
+                            while cache.remove(&key, Expect::Anything).is_err() {}
+                        }
+                        1 => {
+                            source[i].fetch_add(1, Ordering::SeqCst);
+                            cache.invalidate(tag);
+                        }
+                        2 if random.chance(8) => {
+                            source[i].fetch_add(1, Ordering::SeqCst);
+                            cache.me.clear();
+                        }
+                        _ => match cache.get(&key) {
+                            // Loaded after every change that was over when this thread looked at the source.
+                            Some(got) => {
+                                let number = u64::from_le_bytes(got.value[..].try_into().unwrap());
+                                // Changes that have raised the number and not yet deleted the key: one for each other thread.
+                                assert!(number + 3 >= before, "{number} is there, the source was at {before}");
+                            }
+                            None => {
+                                if let Ok(Claimed::Claimed(claim)) = cache.claim(&key, 0, LATER, 0.0) {
+                                    let number = source[i].load(Ordering::SeqCst);
+                                    let expect = Expect::Claim(claim.number, claim.token);
+                                    let with = With { tags: tag, expect, ..PLAIN };
+                                    if cache.store(&key, &number.to_le_bytes(), &with).is_err() {
+                                        cache.me.release(claim.number, claim.token);
+                                    }
+                                }
+                            }
+                        },
+                    }
+                }
+                cache.leave();
+            });
+        }
+    });
+    let mut cache = Cache::join(&world);
+    for (i, number) in source.iter().enumerate() {
+        if let Some(got) = cache.get(&[b'k', i as u8]) {
+            assert_eq!(u64::from_le_bytes(got.value[..].try_into().unwrap()), number.load(Ordering::SeqCst));
+        }
+    }
+    cache.check();
 }

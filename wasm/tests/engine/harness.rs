@@ -428,11 +428,12 @@ impl Cache {
 
     /// All locks and requests, with the bytes of their names that are kept.
     pub fn locks(&self) -> Vec<(Listed, Vec<u8>)> {
-        let mut name = [0; 80];
+        let mut name = [0u64; 10];
         let mut locks = Vec::new();
         let mut cursor = 0;
         while let Some(lock) = self.me.next_lock(cursor, &mut name) {
-            locks.push((lock, name[..(lock.name_bytes as usize).min(80)].to_vec()));
+            let bytes = name.iter().flat_map(|word| word.to_le_bytes());
+            locks.push((lock, bytes.take(lock.name_bytes as usize).collect()));
             cursor = lock.number + 1;
         }
         locks
@@ -463,7 +464,9 @@ impl Cache {
 
     /// The seats whose bells this participant has to ring.
     pub fn bells(&self) -> Vec<u32> {
-        std::iter::from_fn(|| self.me.next_bell()).collect()
+        let mut bells: Vec<u32> = std::iter::from_fn(|| self.me.next_bell()).collect();
+        bells.sort();
+        bells
     }
 
     fn block(&self, tags: &[&str]) -> Block {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use cache_machine_core::{Expect, Place, faults};
+use cache_machine_core::{Claimed, Expect, MODEL_SIZE, Place, faults};
 
 use crate::harness::*;
 
@@ -15,6 +15,7 @@ fn damage(world: &World, random: &mut Random) {
         0,
         512,
         4096,
+        geometry.claim(0),
         geometry.tag_counter(0),
         geometry.state(0),
         geometry.meta(0),
@@ -57,7 +58,8 @@ fn anything(cache: &mut Cache, random: &mut Random) {
     let key = format!("key {}", random.below(300)).into_bytes();
     let size = if random.chance(20) { random.below(40_000) } else { random.below(1_500) };
     let value = vec![random.next() as u8; size as usize];
-    match random.below(44) {
+    match random.below(52) {
+        44..52 => coordinate(cache, random, &key),
         0..14 => drop(cache.set(&key, &value)),
         14..16 => {
             let expiry = cache.world.now() + random.below(100) as f64;
@@ -86,6 +88,77 @@ fn anything(cache: &mut Cache, random: &mut Random) {
             if random.chance(50) {
                 cache.me.clear();
             }
+        }
+    }
+}
+
+/// Claims, locks and waits.
+fn coordinate(cache: &mut Cache, random: &mut Random, key: &[u8]) {
+    let flags = random.below(16) as u32;
+    let claimed = match random.below(4) {
+        0 => cache.claim_lock(key, flags),
+        1 => {
+            let _ = cache.me.wait(&OwnedKey::of(key).with(cache.me.seed));
+            cache.locks();
+            return drop(cache.bells());
+        }
+        _ => cache.claim(key, flags, 10.0, random.below(20) as f64),
+    };
+    if let Ok(Claimed::Claimed(claim) | Claimed::Taken(claim)) = claimed {
+        cache.me.stands(claim.number, claim.token);
+        cache.me.extend(claim.number, claim.token, random.below(20) as f64);
+        let with = With { expect: Expect::Claim(claim.number, claim.token), tags: &["one"], ..PLAIN };
+        match random.below(3) {
+            0 => drop(cache.store(key, b"loaded", &with)),
+            1 => drop(cache.me.release(claim.number, claim.token)),
+            _ => {}
+        }
+    }
+}
+
+/// Every word of the claims, of the seats and of the locks of buckets gets many values, also ones that the engine itself could have
+/// written.
+#[test]
+fn any_bit_pattern_of_a_claim_is_at_worst_a_claim_that_is_taken() {
+    let _watchdog = Watchdog::new("any_bit_pattern_of_a_claim", 120);
+    let mut random = Random::new(seed("any_bit_pattern_of_a_claim"));
+    let world = World::new(MODEL_SIZE);
+    let mut owner = Cache::join(&world);
+    owner.claim(b"k", 0, 100.0, 0.0).unwrap();
+    owner.claim_lock(b"l", 0).unwrap();
+    owner.wait(b"k");
+    owner.set(b"a", b"value").unwrap();
+    let bytes = world.bytes().to_vec();
+    let geometry = world.region().geometry;
+    let word = |at: u32| u64::from_le_bytes(bytes[at as usize..at as usize + 8].try_into().unwrap());
+    let controls = (0..geometry.buckets).map(|bucket| geometry.bucket(bucket) + 120);
+    let places = (320..400).step_by(8).chain((4096..geometry.tag_counter(0)).step_by(8)).chain(controls);
+    for at in places {
+        let own = (owner.me.seat as u64 + 1) << 48 | 1 << 16;
+        let chance = random.next();
+        let was = word(at);
+        let patterns =
+            [0, 1, u64::MAX, chance, was ^ 1 << (chance % 64), was << 32, was >> 16, own, f64::NAN.to_bits()];
+        for pattern in patterns.into_iter().chain((0..8).map(|state| own | state)) {
+            let world = World::holding(&bytes);
+            world.patience.store(1, std::sync::atomic::Ordering::SeqCst);
+            // The owner of seat 0 lives.
+            let owner = Cache::join(&world);
+            world.bytes().copy_from_slice(&bytes);
+            world.bytes()[at as usize..at as usize + 8].copy_from_slice(&pattern.to_le_bytes());
+            let mut cache = Cache::join(&world);
+            let steps = accesses(|| {
+                for _ in 0..10 {
+                    coordinate(&mut cache, &mut random, b"k");
+                    let _ = cache.claim_lock(b"l", random.below(16) as u32);
+                    let _ = cache.set(b"k", b"value");
+                    let _ = cache.remove(b"a", Expect::Anything);
+                    cache.me.clear();
+                }
+                cache.me.participants();
+            });
+            assert!(steps < 20_000, "{steps} accesses with {pattern:x} at {at}");
+            drop(owner);
         }
     }
 }

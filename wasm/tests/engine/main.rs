@@ -4,6 +4,7 @@
 #![cfg(feature = "faults")]
 
 mod acts;
+mod claim_models;
 mod coordinate;
 mod crash;
 mod frozen;
@@ -12,6 +13,7 @@ mod hashing;
 mod history;
 mod hostile;
 mod interleave;
+mod locks;
 mod model;
 mod models;
 mod play;

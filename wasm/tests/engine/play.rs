@@ -16,7 +16,7 @@ use crate::history::{Did, Event, linearizable};
 use crate::stage::*;
 
 /// Makes a value `Send` that shuttle moves between its tasks. It stays in one thread.
-pub struct Here<T>(T);
+pub struct Here<T>(pub T);
 // SAFETY: shuttle's tasks are coroutines of one thread.
 unsafe impl<T> Send for Here<T> {}
 // SAFETY: shuttle's tasks are coroutines of one thread.

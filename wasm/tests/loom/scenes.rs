@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use cache_machine_core::Phase;
+use cache_machine_core::{Busy, Claim, Claimed, Phase, Refused, Stands};
 use loom::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 use crate::stage::*;
@@ -588,6 +588,151 @@ fn storing_a_large_value_while_its_chunk_is_reclaimed() {
                 let got = last.peek(KEY);
                 assert!(got.is_none() || stored.get() && got == Some(1), "{} {got:?}", stored.get());
                 assert_eq!(last.has(KEY), got.is_some());
+                last.check();
+            },
+        )
+    });
+}
+
+// ---- claims and bells ----------------------------------------------------------------------------------------------
+
+fn made(claimed: Result<Claimed, Busy>) -> Claim {
+    let Ok(Claimed::Claimed(claim)) = claimed else { panic!("{claimed:?}") };
+    claim
+}
+
+/// C2: a loaded value is stored while its tag is invalidated, or everything is cleared, or its key is set. It is not there
+/// afterwards.
+fn committing(name: &str, change: fn(&Cache), after: Option<u64>) {
+    explore(name, move |world| {
+        let (one, two) = (Cache::join(world, 0), Cache::join(world, 1));
+        let claim = made(one.claim(KEY));
+        let last = two.clone();
+        play(
+            move || {
+                let stored = one.commit(KEY, 1, &claim, "t");
+                assert!(matches!(stored, Ok(()) | Err(Refused::Invalidated | Refused::Overtaken)), "{stored:?}");
+            },
+            move || {
+                change(&two);
+                let got = two.peek(KEY);
+                assert_eq!(got, after);
+            },
+            move || {
+                assert_eq!(last.peek(KEY), after);
+                last.check();
+            },
+        )
+    });
+}
+
+#[test]
+fn committing_while_the_tag_is_invalidated() {
+    committing("committing_while_the_tag_is_invalidated", |cache| cache.invalidate("t"), None);
+}
+
+#[test]
+fn committing_while_everything_is_cleared() {
+    committing("committing_while_everything_is_cleared", |cache| cache.me.clear(), None);
+}
+
+#[test]
+fn committing_while_the_key_is_set() {
+    committing("committing_while_the_key_is_set", |cache| cache.set(KEY, 2, 1).unwrap(), Some(2));
+}
+
+#[test]
+fn committing_while_the_absent_key_is_removed() {
+    committing("committing_while_the_absent_key_is_removed", |cache| drop(cache.remove(KEY).unwrap()), None);
+}
+
+/// C5: who registers and then looks has seen the change, or is rung.
+fn waiting(name: &str, change: fn(&Cache)) {
+    explore(name, move |world| {
+        let (one, two) = (Cache::join(world, 0), Cache::join(world, 1));
+        two.store(KEY, 1, 1, Some("t")).unwrap();
+        let last = one.clone();
+        let seen = Rc::new(Cell::new(None));
+        let look = seen.clone();
+        play(
+            move || {
+                one.wait(KEY);
+                look.set(one.peek(KEY));
+            },
+            move || change(&two),
+            move || assert!(last.is_rung() || seen.get() == last.peek(KEY), "not rung, and has seen {:?}", seen.get()),
+        )
+    });
+}
+
+#[test]
+fn waiting_while_everything_is_cleared() {
+    waiting("waiting_while_everything_is_cleared", |cache| cache.me.clear());
+}
+
+#[test]
+fn waiting_while_a_tag_is_invalidated() {
+    waiting("waiting_while_a_tag_is_invalidated", |cache| cache.invalidate("t"));
+}
+
+#[test]
+fn waiting_while_the_key_is_set() {
+    waiting("waiting_while_the_key_is_set", |cache| cache.set(KEY, 2, 1).unwrap());
+}
+
+/// C1: two participants claim one key at the same time. One gets it, and the other one is rung when it is free.
+#[test]
+fn claiming_one_key_at_once() {
+    explore("claiming_one_key_at_once", |world| {
+        let (one, two) = (Cache::join(world, 0), Cache::join(world, 1));
+        let (last, waiter) = (one.clone(), Rc::new(Cell::new(false)));
+        let waits = waiter.clone();
+        play(
+            move || {
+                if let Ok(Claimed::Claimed(claim)) = one.claim(KEY) {
+                    one.commit(KEY, 1, &claim, "t").unwrap();
+                }
+            },
+            move || match two.claim(KEY) {
+                Ok(Claimed::Claimed(claim)) => two.commit(KEY, 2, &claim, "t").unwrap(),
+                Ok(Claimed::Taken(claim)) => {
+                    waits.set(two.me.stands(claim.number, claim.token) != Stands::Gone);
+                    let region = &two.me.region;
+                    let rung = region.geometry.seat(two.me.seat) + 40;
+                    // Known when this thread ends: whether it was rung until then.
+                    waits.set(waits.get() && region.word(rung).load(Relaxed) == 0);
+                }
+                other => panic!("{other:?}"),
+            },
+            move || {
+                assert!(last.peek(KEY).is_some());
+                let rung = last.me.region.geometry.seat(1) + 40;
+                assert!(!waiter.get() || last.me.region.word(rung).load(Relaxed) == 1, "nobody rang the waiter");
+                last.check();
+            },
+        )
+    });
+}
+
+/// C1: keys of two buckets take claims of the same set, one of which a dead participant has left.
+#[test]
+fn claiming_keys_of_two_buckets_in_one_set() {
+    explore("claiming_keys_of_two_buckets_in_one_set", |world| {
+        let (one, two, last) = (Cache::join(world, 0), Cache::join(world, 1), Cache::join(world, 2));
+        let other = (2..).find(|key| one.bucket(*key) != one.bucket(KEY)).unwrap();
+        made(last.claim(THIRD));
+        last.me.detach();
+        play(
+            move || {
+                let claim = made(one.claim(KEY));
+                one.commit(KEY, 1, &claim, "t").unwrap();
+            },
+            move || {
+                let claim = made(two.claim(other));
+                two.commit(other, 2, &claim, "t").unwrap();
+            },
+            move || {
+                assert_eq!((last.peek(KEY), last.peek(other)), (Some(1), Some(2)));
                 last.check();
             },
         )

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Block, Draft, Expect, Found, Geometry, Host, Key, MAX_BLOCK, MODEL_SIZE, NUMBER, Participant, Phase, Place,
-    Refused, Region, Sight, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE, faults, format, model::Word,
+    Block, Busy, Claim, Claimed, Draft, Expect, FRESH, Found, Geometry, Host, Key, MAX_BLOCK, MODEL_SIZE, NUMBER,
+    Participant, Phase, Place, Refused, Region, Sight, WAIT, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE,
+    faults, format, model::Word,
 };
 use loom::thread;
 
@@ -171,6 +172,39 @@ impl Cache {
             self.me.abandon_chunks(&list[1..]);
         }
         stored
+    }
+
+    pub fn claim(&self, key: u64) -> Result<Claimed, Busy> {
+        self.me.claim(&self.key(&[key]), FRESH | WAIT, 100.0, 0.0)
+    }
+
+    /// Stores a value that was loaded under a claim.
+    pub fn commit(&self, key: u64, value: u64, claim: &Claim, tag: &str) -> Result<(), Refused> {
+        let bytes = value.to_le_bytes();
+        let mut block = Participant::<TestHost>::no_tags();
+        self.me.tag_block(&given(tag), &mut block);
+        let draft = Draft {
+            value_type: TEXT,
+            flags: 0,
+            version: self.me.version(),
+            expiry: f64::INFINITY,
+            tags: &block,
+            value: &bytes,
+        };
+        self.me.set(&self.key(&[key]), &draft, Expect::Claim(claim.number, claim.token))
+    }
+
+    pub fn wait(&self, key: u64) {
+        self.me.wait(&self.key(&[key])).unwrap();
+    }
+
+    /// Whether somebody has rung this participant.
+    pub fn is_rung(&self) -> bool {
+        self.me.region.word(self.me.region.geometry.seat(self.me.seat) + 40).load(SeqCst) != 0
+    }
+
+    pub fn bucket(&self, key: u64) -> u32 {
+        self.key(&[key]).hash as u32 & (self.world.geometry.buckets - 1)
     }
 
     pub fn remove(&self, key: u64) -> Result<bool, Refused> {

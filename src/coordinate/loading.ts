@@ -1,0 +1,42 @@
+/**
+ * What a load is told, and what it finds. These types are reached from the public ones, so they must not lead to the types of the
+ * engine: those need a library of types that not every project has.
+ */
+
+/** An entry, and whether it has expired and is within its grace. */
+export interface Found {
+  value: unknown;
+  /** 0 for a value that was not stored. */
+  version: number;
+  expiresAt: number;
+  tags: string[];
+  stale: boolean;
+}
+
+/** How a loaded value is stored. */
+export interface Storing {
+  /** When the entry expires, by the clock of the cache. */
+  readonly expiresAt: number;
+  /** Milliseconds after that in which the value may still be used. */
+  readonly grace: number;
+  readonly tags: readonly string[] | undefined;
+}
+
+/** The options of a call, checked. Times in milliseconds. */
+export interface Loading {
+  readonly ttl: number | ((value: any, key: any) => number | undefined) | undefined;
+  readonly tags: readonly string[] | ((value: any, key: any) => readonly string[] | undefined) | undefined;
+  readonly grace: number;
+  readonly graceWait: number;
+  readonly graceBackoff: number;
+  readonly refreshAhead: number;
+  readonly timeout: number;
+  readonly lease: number;
+  readonly jitter: number;
+  readonly fresh: boolean;
+  readonly signal: AbortSignal | undefined;
+  readonly onOutcome: ((outcome: OutcomeKind, entry: any, key: any) => void) | undefined;
+}
+
+/** What came of a call. */
+export type OutcomeKind = "hit" | "stale" | "loaded" | "joined";
