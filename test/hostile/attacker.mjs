@@ -63,7 +63,7 @@ const TYPE = 10;
 const FLAGS = 11;
 const VERSION = 24;
 const OPTIONAL = 32;
-const [EXPIRES, TAGGED, CHUNKED] = [1, 2, 4];
+const [EXPIRES, TAGGED, CHUNKED, GRACE] = [1, 2, 4, 64];
 const TEXT = 2;
 const STRUCTURED = 32;
 
@@ -115,6 +115,9 @@ export const MALFORMED_TEXTS = [
   "1e999",
   "123456789012345678901234567890",
 ];
+
+/** Where the tags or the key of a record with these flags begin. */
+const tagsAt = (flags) => OPTIONAL + (flags & GRACE ? 16 : flags & EXPIRES ? 8 : 0);
 
 /** An attacker. Its `memory` has `read(at, length)` and `write(at, bytes)`. */
 export class Attacker {
@@ -392,18 +395,18 @@ export class Attacker {
       case 5:
         return this.#writeWord(part, at + VERSION, this.#pick(EXTREMES), "version");
       case 6:
-        // This word is an expiry, the sizes of the tags, or the key.
-        return this.#writeWord(part, at + OPTIONAL, this.#pick(EXTREMES), "first optional word");
+        // This word is an expiry, a grace, the sizes of the tags, or the key.
+        return this.#writeWord(part, at + OPTIONAL + 8 * below(2), this.#pick(EXTREMES), "optional word");
       case 7: {
-        const sizes = at + OPTIONAL + (flags & EXPIRES ? 8 : 0);
+        const sizes = at + tagsAt(flags);
         if ((flags & TAGGED) === 0) byte(FLAGS, flags | TAGGED, "tagged");
-        return this.#writeWord(part, sizes, (BigInt(below(20)) << 32n) | BigInt(8 * below(64)), "tag sizes");
+        return this.#writeWord(part, sizes, (BigInt(below(150)) << 32n) | BigInt(8 * below(256)), "tag sizes");
       }
       case 8:
         return this.#write(part, at + OPTIONAL + below(64), Buffer.of(below(256)), "key or value");
       case 9: {
         // The total length of a large value without tags.
-        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const value = at + tagsAt(flags) + Math.ceil(keyLength / 8) * 8;
         return this.#writeWord(
           part,
           value,
@@ -412,7 +415,7 @@ export class Attacker {
         );
       }
       case 10: {
-        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const value = at + tagsAt(flags) + Math.ceil(keyLength / 8) * 8;
         const generation = this.#word(at) & ~0xffffffffn;
         const place = this.#pick([BigInt(at), BigInt(at + 16), BigInt(PLACES.segments[1] - 16), 0n, 0xfffffff0n]);
         return this.#writeWord(part, value + 8 * (1 + below(4)), generation | place, "place of a chunk");

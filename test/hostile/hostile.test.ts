@@ -95,7 +95,7 @@ describe("the tools of the hostile tests", () => {
     expect(changesBetween(fresh, cleared)).toEqual({ counters: 1 });
     cache.invalidateTag("t");
     const tagged = image();
-    // The sequence and the time.
+    // The sequence and the time of its counter, and the sequence of the region.
     expect(changesBetween(cleared, tagged)).toEqual({ counters: 1, tags: 2 });
     cache.set("k", "value");
     const stored = changesBetween(tagged, image());

@@ -243,11 +243,18 @@ const USES = {
     check: ({ value }) => demand(typeof value === "number", "a sum", value),
   },
   rateLimit: {
-    often: 2,
+    often: 3,
     codes: STORING,
     errors: [TypeError],
-    run: (u) => u.cache.rateLimit(`l${u.random.below(8)}`, { limit: 5, window: 1_000 }),
-    check: ({ allowed }) => checkBoolean(allowed),
+    run: (u) => {
+      const algorithm = ["gcra", "fixed", "sliding"][u.random.below(3)];
+      return u.cache.rateLimit(`limit ${u.random.below(4)}`, { limit: 5, window: 1_000, algorithm });
+    },
+    check: ({ allowed, remaining, resetAfter, retryAfter }) => {
+      checkBoolean(allowed);
+      demand(remaining >= 0 && remaining <= 5 && Number.isInteger(remaining), "what remains", remaining);
+      for (const time of [resetAfter, retryAfter]) demand(time >= 0 && time <= 2_000, "a time", time);
+    },
   },
   hasMany: {
     often: 1,
@@ -402,6 +409,7 @@ export class User {
     return {
       ttl: below(3) === 0 ? 1 + below(100_000) : undefined,
       tags: below(3) === 0 ? [this.tag(), this.tag()] : undefined,
+      grace: below(3) === 0 ? below(100_000) : undefined,
     };
   };
 
