@@ -411,6 +411,21 @@ export function locks(check: Define): void {
     );
   });
 
+  check("a request does not overtake one of its thread that waits for another thread", async ({ cache, another }) => {
+    const other = another();
+    let release: (() => void) | undefined;
+    const held = other.locks.request("a", () => new Promise<void>((resolve) => (release = resolve)));
+    await until(() => release !== undefined, "the lock");
+    const order: number[] = [];
+    const first = cache.locks.request("a", () => void order.push(1));
+    (release as unknown as () => void)();
+    // Released, and nobody has heard of it yet.
+    await held;
+    const second = cache.locks.request("a", () => void order.push(2));
+    await inTime(Promise.all([first, second]), "both");
+    same(order, [1, 2]);
+  });
+
   check("the fence grows with each lock", async ({ cache, another }) => {
     const fences: number[] = [];
     for (const one of [cache, another(), cache, cache.namespace("n")]) {

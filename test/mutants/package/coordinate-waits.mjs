@@ -145,7 +145,7 @@ export default [
     what: "a watch that was ended is called once more for the keys that have changed",
     file: "src/coordinate/watch.ts",
     find: "if (this.#ended) break;",
-    replace: "",
+    replace: "if (this.#ended && this.#watched.length === 0) break;",
     first: CONFORMANCE,
     filter: "a watch that ends itself",
   },
@@ -157,7 +157,10 @@ export default [
     find: `        queueMicrotask(() => {
           throw error;
         });`,
-    replace: "        throw error;",
+    replace: `        queueMicrotask(() => {
+          throw error;
+        });
+        break;`,
     first: WAITING,
     filter: "an error of a listener",
   },
@@ -212,7 +215,7 @@ export default [
     find: "return steal || isFirst ?",
     replace: "return steal || isFirst || this.#holder === undefined ?",
     first: CONFORMANCE,
-    filter: "one thread gets a lock in the order",
+    filter: "does not overtake one of its thread",
   },
   {
     name: "steal-is-not-heard",
