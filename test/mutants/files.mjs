@@ -24,3 +24,5 @@ export const NATIVE = ["test/host/native.test.ts"];
 export const OUTSIDE = ["test/hostile/outside.test.ts"];
 export const OUTSIDE_OPTIONS = ["test/hostile/outside-options.test.ts"];
 export const MODEL = ["test/model/model.test.ts"];
+export const LOADING = ["test/contract/loading.test.ts"];
+export const FLIGHTS = ["test/coordinate/flights.test.ts"];
