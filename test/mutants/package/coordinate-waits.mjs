@@ -154,13 +154,8 @@ export default [
     breaks: "watch",
     what: "an error of a listener keeps it from being called for the other keys",
     file: "src/coordinate/watch.ts",
-    find: `        queueMicrotask(() => {
-          throw error;
-        });`,
-    replace: `        queueMicrotask(() => {
-          throw error;
-        });
-        break;`,
+    find: "attempt(() => this.#listener.call(undefined, subject));",
+    replace: "this.#listener.call(undefined, subject);",
     first: WAITING,
     filter: "an error of a listener",
   },
