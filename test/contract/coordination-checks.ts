@@ -144,6 +144,7 @@ export function waiting(check: Define): void {
     const goesOn = other.waitFor("a");
     await rejects(cache.waitFor("a", { timeout: 5 }), "ERR_TIMEOUT", '"a"', "5 ms");
     await rejects(cache.waitFor("a", { timeout: 0 }), "ERR_TIMEOUT");
+    await rejects(other.waitFor("a", { timeout: 5 }), "ERR_TIMEOUT");
     const reason = new RangeError("because");
     await rejects(cache.waitFor("a", { signal: AbortSignal.abort(reason) }), "RangeError", "because");
     const abort = new AbortController();
