@@ -22,14 +22,32 @@ export type {
   CacheOptions,
   CreateOptions,
   IncrementOptions,
+  KeysOptions,
   NamespaceOptions,
   OpenOptions,
   SetOptions,
 } from "./cache/options.ts";
-export type { CacheHandle, CacheSummary, Entry, Inspection, Key, Segment, StaleEntry, Stats } from "./cache/types.ts";
+export type {
+  CacheHandle,
+  CacheSummary,
+  CountedEntry,
+  Entry,
+  Inspection,
+  Key,
+  Segment,
+  StaleEntry,
+  Stats,
+} from "./cache/types.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
 export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
+export {
+  type RateLimitHeadersOptions,
+  type RateLimitOptions,
+  type RateLimitResult,
+  rateLimitHeaders,
+} from "./coordinate/rate-limit.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export { attachCache, destroyCache, get, openCache, set } from "./open/processes.ts";
 export { createCache } from "./open/threads.ts";
 export type { Codec } from "./values/codec.ts";
+export type { RateLimitAlgorithm, RateLimitState } from "./values/limit.ts";

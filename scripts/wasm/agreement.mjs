@@ -128,8 +128,8 @@ function checkNumbers(contract, me) {
   me.key.fill(7);
   demand(me.set(word, 41, { type: NUMBER_TYPE, expiry: 1e9, tagged: 1 }) === DONE, "a number cannot be stored");
   demand(
-    x.increment(area, word, 1, 0, 0, 0) === DONE && out64[OUT_NUMBER] === 42,
-    "a number cannot be incremented, or the sum is put out elsewhere",
+    x.increment(area, word, 1, 0, 0, 42, 0, 0) === DONE && out64[OUT_NUMBER] === 42 && out64[contract.OUT_MORE] === 1e9,
+    "a number cannot be incremented, or the sum or its expiry is put out elsewhere",
   );
   me.value.fill(0);
   me.tags.fill(0);
@@ -181,8 +181,34 @@ function checkKeys(contract, me) {
   }
   demand(x.census(area) === 4 && me.out32[OUT_WORD] === 1, "keys in a namespace are of another kind");
   key.fill(0);
-  demand(x.next(area, 0) >= 0 && key[2] === 9, "the next key is put elsewhere");
+  // The beginning of all keys of one kind, and then of none.
+  const beginning = new Uint32Array(me.tags.buffer, me.tags.byteOffset, 3);
+  beginning.set([contract.KEY_BYTES, 0, 0]);
+  demand(x.next(area, 0, 1) >= 0 && key[2] === 9, "the next key is put elsewhere");
   demand(me.out32[OUT_WORD] >> KEY_KIND_BITS === 3, "the next key has another length");
+  beginning.set([(4 << KEY_KIND_BITS) | contract.KEY_BYTES, 0, 0]);
+  demand(x.next(area, 0, 1) === -1, "the beginning of a key is read elsewhere");
+  const last = contract.GROUP - 1;
+  const slot = area + contract.AREA_SLOTS + last * contract.SLOT_BYTES;
+  me.bytes.fill(9, slot, slot + 3).fill(8, slot + 3, slot + contract.SLOT_KEY);
+  me.memory32[(area + contract.AREA_GROUP) / 4 + last] = (3 << KEY_KIND_BITS) | contract.KEY_BYTES;
+  x.prefetch_group(area, contract.GROUP);
+  demand(x.get_in_group(area, last, WANT_QUIET) === 8, "a key of a group lies elsewhere");
+  const longest = (contract.SLOT_KEY << KEY_KIND_BITS) | contract.KEY_BYTES;
+  key.fill(8).fill(9, 0, 3);
+  me.set(longest, 1, { type: NUMBER_TYPE });
+  key.fill(7, contract.SLOT_KEY - 1, contract.SLOT_KEY);
+  me.set(longest, 1, { type: NUMBER_TYPE + 1 });
+  // Behind the short key the prefetch has written zeros.
+  me.bytes.fill(8, slot + 3, slot + 8)[slot + contract.SLOT_KEY - 1] = 7;
+  me.memory32[(area + contract.AREA_GROUP) / 4 + last] = longest;
+  x.prefetch_group(area, contract.GROUP);
+  x.get_in_group(area, last, WANT_QUIET);
+  demand(me.out32[contract.OUT_TYPE] === NUMBER_TYPE + 1, "a slot of a group has another size");
+  me.memory32[(area + contract.AREA_GROUP) / 4 + last] = longest + (8 << KEY_KIND_BITS);
+  x.prefetch_group(area, contract.GROUP);
+  x.get_in_group(area, last, WANT_QUIET);
+  demand(me.out32[contract.OUT_TYPE] === NUMBER_TYPE + 1, "a slot of a group has room for a longer key");
 }
 
 /** What a change expects to find, and what comes of it. */
@@ -200,7 +226,6 @@ function checkResults(contract, me) {
     set(VERSION, version + 2) === UNEXPECTED && set(VERSION, version) === DONE,
     "the version is put out elsewhere",
   );
-  demand(x.increment(area, word, 1, 0, 0, 0) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
   demand(me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expiry: 10, grace: 5 }) === DONE, "no grace can be stored");
   me.time = 10;
   const { WANT_STALE, WANT_QUIET, STALE, OUT_TYPE } = contract;
@@ -210,6 +235,38 @@ function checkResults(contract, me) {
   demand((me.out32[OUT_TYPE] & ~0xff) === STALE, "STALE is another flag");
   demand(out64[contract.OUT_MORE] === 5, "the grace is put out elsewhere");
   me.time = 0;
+  const increment = (max) => x.increment(area, word, 1, 0, 0, max, 0, 0);
+  demand(increment(9) === NOT_A_NUMBER, "NOT_A_NUMBER is another number");
+  const limit = (algorithm = contract.LIMIT_FIXED) => x.limit(area, word, algorithm, 1, 1000, 1, 1, 0, 0);
+  demand(limit() === contract.NOT_A_LIMIT, "NOT_A_LIMIT is another number");
+  x.remove(area, word, ANYTHING, 0);
+  demand(increment(0) === contract.OUT_OF_RANGE, "OUT_OF_RANGE is another number");
+  demand(limit() === DONE && limit() === UNEXPECTED, "a limit of 1 does not let one request through");
+  const [remaining, resetAt] = [out64[contract.OUT_NUMBER], out64[contract.OUT_VERSION]];
+  const [retryAfter, resetAfter] = out64.subarray(contract.OUT_MORE);
+  demand(
+    remaining === 0 && resetAt >= 1000 && retryAfter > 0 && retryAfter === resetAfter,
+    "the answer of a limit is put out elsewhere",
+  );
+  x.get(area, word, contract.WANT_VALUE);
+  demand(me.out32[contract.OUT_TYPE] === contract.LIMIT_TYPE, "LIMIT_TYPE is another number");
+  const wait = { [contract.LIMIT_GCRA]: 1000, [contract.LIMIT_FIXED]: 1000, [contract.LIMIT_SLIDING]: 2000 };
+  me.time += 5000;
+  for (const [algorithm, expected] of Object.entries(wait)) {
+    limit(Number(algorithm));
+    demand(
+      limit(Number(algorithm)) === UNEXPECTED && out64[contract.OUT_MORE] === expected,
+      "an algorithm is another one",
+    );
+    const length = x.get(area, word, contract.WANT_VALUE);
+    const head = new Uint32Array(me.value.buffer, me.value.byteOffset, 1)[0];
+    const counts = 1 + 3 * ((head / contract.LIMIT_SECOND) & 1);
+    demand(length === contract.LIMIT_BYTES && (head & 0xff) === Number(algorithm), "a limit has other bytes");
+    demand(
+      me.value[counts] === (algorithm === `${contract.LIMIT_GCRA}` ? 1000 : 0) + me.time,
+      "a state lies elsewhere",
+    );
+  }
   const { VALUE_BYTES } = contract;
   const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, 0, ANYTHING, 0);
   demand(large === TOO_LARGE, "TOO_LARGE is another number");

@@ -7,11 +7,11 @@
 import { oneLoader } from "../coordinate/flights.ts";
 import { Locks } from "../coordinate/locks.ts";
 import type { WaitForOptions, WatchOptions } from "../coordinate/options.ts";
+import { checkRule, type RateLimitOptions, type RateLimitResult } from "../coordinate/rate-limit.ts";
 import { waitFor } from "../coordinate/wait.ts";
 import { watch, watchTag } from "../coordinate/watch.ts";
 import { ABSENT, ANYTHING, PRESENT, VERSION, WANT_QUIET, WANT_VALUE } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
-import { CacheError } from "../errors.ts";
 import type { Region } from "../memory/memory.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
@@ -26,20 +26,24 @@ import {
   type LoadOptions,
   type MemoizeOptions,
 } from "./load-options.ts";
+import { listOf, Many } from "./many.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import {
+  checkFinite,
+  checkIncrement,
   checkOptions,
   checkStore,
   checkTtl,
   type IncrementOptions,
+  type KeysOptions,
   type NamespaceOptions,
   over,
   type Resolved,
   type SetOptions,
 } from "./options.ts";
-import type { CacheHandle, CacheSummary, Entry, Inspection, Key, StaleEntry, Stats } from "./types.ts";
-import { View } from "./view.ts";
+import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, StaleEntry, Stats } from "./types.ts";
+import { unreadable, View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
 const INSPECT: unique symbol = Symbol.for("nodejs.util.inspect.custom");
@@ -65,6 +69,7 @@ const markAsUncloneable: ((object: object) => void) | undefined = (
  */
 export class Cache<V = any, K extends Key = string> implements Disposable {
   readonly #view: View;
+  #many: Many | undefined;
   #locks: Locks | undefined;
 
   /** @internal */
@@ -245,16 +250,35 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
 
   /**
    * Returns the values of many keys, in the order of the keys. The value is `undefined` for a key that is absent, and for one
-   * whose value cannot be read here.
+   * whose value cannot be read here. One pass reads all keys, which takes less time than as many calls of {@link get}.
+   *
+   * @throws {TypeError} naming the first of the keys that is neither a string nor bytes.
    */
   getMany(keys: Iterable<K>): (V | undefined)[] {
-    return Array.from(asIterable(keys, "keys"), (key) => {
-      try {
-        return this.get(key);
-      } catch (error) {
-        return unreadable(error);
-      }
-    });
+    return this.#readMany().values(listOf(keys)) as (V | undefined)[];
+  }
+
+  /**
+   * Returns the entries of many keys as {@link getEntry}, in the order of the keys; `undefined` as {@link getMany}.
+   *
+   * @throws {TypeError} as {@link getMany}.
+   */
+  getManyEntries(keys: Iterable<K>): (Entry<V> | undefined)[] {
+    return this.#readMany().entries(listOf(keys)) as (Entry<V> | undefined)[];
+  }
+
+  /**
+   * Returns whether each of many keys is present, in the order of the keys. Does not count as reads.
+   *
+   * @throws {TypeError} as {@link getMany}.
+   */
+  hasMany(keys: Iterable<K>): boolean[] {
+    return this.#readMany().presence(listOf(keys));
+  }
+
+  #readMany(): Many {
+    this.#many ??= new Many(this.#view);
+    return this.#many;
   }
 
   /**
@@ -283,25 +307,51 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
 
   /**
    * Adds to a number and returns the sum. An absent key counts from `initial`. No increment is lost, however many
-   * participants count at the same time.
+   * participants count at the same time. The sum stays between `min` and `max`, and never leaves the integers that a number holds
+   * exactly (2⁵³ − 1).
    *
    * @throws {TypeError} when the value of the key is not a number.
+   * @throws {RangeError} when the sum would leave its bounds. Then nothing is changed.
    * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
    */
   increment(key: K, by = 1, options?: IncrementOptions): number {
-    if (typeof by !== "number" || !Number.isFinite(by)) throw new TypeError("by: must be a finite number");
-    const { initial = 0, ttl } = checkOptions<IncrementOptions>(options, ["initial", "ttl"]);
-    if (typeof initial !== "number" || !Number.isFinite(initial)) {
-      throw new TypeError("initial: must be a finite number");
-    }
-    const expiry = this.#view.expiryIn(ttl === undefined ? this.#view.ttl : checkTtl(ttl));
-    return this.#view.increment(key, by, initial, expiry);
+    checkFinite("by", by);
+    return this.#view.increment(key, by, checkIncrement(options));
+  }
+
+  /**
+   * Adds to a number as {@link increment}, and returns the sum with the expiry and the version of its entry.
+   *
+   * @throws as {@link increment}.
+   */
+  incrementEntry(key: K, by = 1, options?: IncrementOptions): CountedEntry {
+    const value = this.increment(key, by, options);
+    const { version, sumExpiry: expiresAt } = this.#view.engine;
+    return { value, expiresAt, version };
   }
 
   /** Subtracts from a number and returns the difference. Otherwise as {@link increment}. */
   decrement(key: K, by = 1, options?: IncrementOptions): number {
-    if (typeof by !== "number") throw new TypeError("by: must be a finite number");
+    checkFinite("by", by);
     return this.increment(key, -by, options);
+  }
+
+  /**
+   * Asks whether a request may go through, and counts it if so. All threads and processes that share the cache count together,
+   * and exactly: of requests that come at the same moment no more go through than the limit says. A refused request is not
+   * counted.
+   *
+   * The limit is an ordinary entry under this key: `delete` resets it, and `get` describes it. It is removed when it says nothing
+   * any more. A cache that is too small may evict it before, and then more requests go through. The first request of a key
+   * begins a limit; the same key may later be used with another `limit`, `window` or `burst`, and keeps its count. With another
+   * `algorithm` it begins anew.
+   *
+   * @throws {TypeError} for a wrong option, and when the key has a value that is no rate limit.
+   * @throws {RangeError} for an option out of range; for a `cost` above `burst` or `limit`, which would never be allowed.
+   * @throws {CacheError} `ERR_TOO_LARGE` when the key is too long; `ERR_BUSY` as {@link set}.
+   */
+  rateLimit(key: K, options: RateLimitOptions): RateLimitResult {
+    return this.#view.limit(key, checkRule(options));
   }
 
   /**
@@ -408,9 +458,15 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    * Iterates over the keys, in no particular order. Iteration is weakly consistent: an entry that exists during the whole
    * iteration, and is not overwritten meanwhile, is seen exactly once. An entry that is stored, overwritten, removed or
    * evicted meanwhile may be seen or not.
+   *
+   * With a `prefix` only over the keys that begin with it: strings that begin with a string, bytes that begin with bytes.
+   * Other keys cost a glance at their first bytes.
+   *
+   * @throws {TypeError} when the prefix is neither a string nor bytes.
    */
-  keys(): Generator<K, undefined, undefined> {
-    return this.#view.keys() as Generator<K, undefined, undefined>;
+  keys(options?: KeysOptions<K>): Generator<K, undefined, undefined> {
+    const { prefix } = checkOptions<KeysOptions<K>>(options, ["prefix"]);
+    return this.#view.keys(prefix) as Generator<K, undefined, undefined>;
   }
 
   /** Iterates over the values, as {@link entries}. */
@@ -419,8 +475,12 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /** Iterates over pairs of key and value, as {@link keys}. Entries whose values cannot be read here are left out. */
-  *entries(): Generator<[K, V], undefined, undefined> {
-    for (const key of this.keys()) {
+  entries(options?: KeysOptions<K>): Generator<[K, V], undefined, undefined> {
+    return this.#pairs(this.keys(options));
+  }
+
+  *#pairs(keys: Iterable<K>): Generator<[K, V], undefined, undefined> {
+    for (const key of keys) {
       let value: V | undefined;
       try {
         value = this.#view.read(key, WANT_VALUE | WANT_QUIET) as V | undefined;
@@ -643,11 +703,6 @@ export function openRegion<V, K extends Key>(
   isNew?: boolean,
 ): Cache<V, K> {
   return new Cache<V, K>(new View(new Opening(region, options, name, isNew), ROOT));
-}
-
-/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
-function unreadable(error: unknown): undefined {
-  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }
 
 /** Checks a version that was passed for comparison. */

@@ -16,10 +16,7 @@ const INDEX_PARTS = 256;
 
 /** How many entries of the view's scope can be read now, without those of the namespaces within it. */
 export function sizeOf(view: View): number {
-  if (view.scope === ROOT) return view.census().own;
-  let size = 0;
-  for (const _ of view.keys()) size++;
-  return size;
+  return view.scope === ROOT ? view.census().own : view.count();
 }
 
 /** Numbers about the whole cache. */

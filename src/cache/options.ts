@@ -9,6 +9,7 @@ import { parseBytes, parseSize } from "../size.ts";
 import { type Codec, ValueCodec } from "../values/codec.ts";
 import { describe } from "../values/describe.ts";
 import { requireEncoding } from "../values/runtime.ts";
+import type { Key } from "./types.ts";
 
 export { checkOptions };
 
@@ -95,12 +96,24 @@ export interface NamespaceOptions {
   ttl?: number | undefined;
 }
 
+/** Which keys are iterated over. */
+export interface KeysOptions<K extends Key = Key> {
+  /** What the keys begin with; by default all keys. */
+  prefix?: K | undefined;
+}
+
 /** How a number is counted. */
 export interface IncrementOptions {
   /** The number to which the first increment is added; 0 by default. */
   initial?: number | undefined;
   /** Milliseconds from the first increment until the number expires. Later increments do not change the expiry. */
   ttl?: number | undefined;
+  /** Tags of a number that is created; later increments do not change them. As in {@link SetOptions}. */
+  tags?: readonly string[] | undefined;
+  /** The least sum that may be stored; `Number.MIN_SAFE_INTEGER` by default and at least. */
+  min?: number | undefined;
+  /** The largest sum that may be stored; `Number.MAX_SAFE_INTEGER` by default and at most. */
+  max?: number | undefined;
 }
 
 /** Size in bytes of a cache that is created without a size: half of what a container has in /dev/shm by default. */
@@ -279,6 +292,50 @@ function checkTogether(ttl: unknown, expiresAt: unknown, tags: unknown, keepTtl:
   if (keepTtl === true && ttl !== undefined) throw both("keepTtl", "ttl");
   if (keepTtl === true && expiresAt !== undefined) throw both("keepTtl", "expiresAt");
   if (keepTags === true && tags !== undefined) throw both("keepTags", "tags");
+}
+
+const INCREMENT_OPTIONS = ["initial", "ttl", "tags", "min", "max"] as const;
+
+/** {@link IncrementOptions}, checked, with defaults. */
+export interface Counting {
+  initial: number;
+  min: number;
+  max: number;
+  ttl: number | undefined;
+  tags: readonly string[] | undefined;
+}
+
+/** Without options. */
+const COUNTING: Counting = {
+  initial: 0,
+  min: Number.MIN_SAFE_INTEGER,
+  max: Number.MAX_SAFE_INTEGER,
+  ttl: undefined,
+  tags: undefined,
+};
+
+/**
+ * Checks the options of an increment.
+ *
+ * @throws {TypeError} and {RangeError} naming the option that is wrong.
+ */
+export function checkIncrement(options: IncrementOptions | undefined): Counting {
+  if (options === undefined) return COUNTING;
+  const given = checkOptions(options, INCREMENT_OPTIONS);
+  const { initial = 0, ttl, tags, min = COUNTING.min, max = COUNTING.max } = given;
+  checkFinite("initial", initial);
+  if (typeof min !== "number" || Number.isNaN(min)) throw new TypeError("min: must be a number");
+  if (typeof max !== "number" || Number.isNaN(max)) throw new TypeError("max: must be a number");
+  if (min > max) throw new RangeError(`min: must not be more than max, but ${min} is more than ${max}`);
+  if (ttl !== undefined) checkTtl(ttl);
+  if (tags !== undefined && !Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
+  const bounds = { min: Math.max(min, COUNTING.min), max: Math.min(max, COUNTING.max) };
+  return { initial, ttl, tags: tags && [...tags], ...bounds };
+}
+
+/** Checks that an argument is a number that can be counted with. @throws {TypeError} when it is not. */
+export function checkFinite(name: string, value: unknown): void {
+  if (typeof value !== "number" || !Number.isFinite(value)) throw new TypeError(`${name}: must be a finite number`);
 }
 
 /** Options of one entry over options of many. An expiry of its own stands in place of theirs, however it is given. */

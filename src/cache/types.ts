@@ -31,6 +31,13 @@ export interface StaleEntry<V> extends Entry<V> {
   stale: boolean;
 }
 
+/** A number after an increment, with the expiry and the version of its entry as in {@link Entry}. */
+export interface CountedEntry {
+  value: number;
+  expiresAt: number;
+  version: number;
+}
+
 /** Numbers about a cache, for all its participants together. */
 export interface Stats {
   /** Entries that can be read now, those of namespaces included. */

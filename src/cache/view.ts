@@ -13,6 +13,7 @@ import { Batch } from "../coordinate/batch.ts";
 import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
 import type { Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
 import { HIDDEN } from "../coordinate/outcomes.ts";
+import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
 import {
   ABSENT,
@@ -21,7 +22,10 @@ import {
   DONE,
   KEY_KIND_BITS,
   KEY_NAMESPACED,
+  LIMIT_BYTES,
+  NOT_A_LIMIT,
   NOT_A_NUMBER,
+  OUT_OF_RANGE,
   PRESENT,
   TOO_LARGE,
   UNEXPECTED,
@@ -36,6 +40,7 @@ import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
 import { badData, busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
+import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
@@ -43,7 +48,7 @@ import { ROOT, type Scope } from "../values/scope.ts";
 import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import { isPlain } from "./load-options.ts";
 import type { Opening } from "./opening.ts";
-import { checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
+import { type Counting, checkStore, NOTHING_SAID, type SetOptions, type Storing } from "./options.ts";
 import type { Entry, Key, StaleEntry } from "./types.ts";
 
 /** A large value that is replaced while it is read is read again; after this many times the read is a miss. */
@@ -56,6 +61,8 @@ const MAX_ATTEMPTS = 100_000;
 const EXPIRED = -Infinity;
 /** For a value that is encoded outside of the area. */
 const NO_ROOM: Uint8Array = new Uint8Array(0);
+/** Bytes of a number. */
+const NUMBER_BYTES = 8;
 /** The result of an attempt of {@link View.retry} when another participant was faster. */
 export const AGAIN: unique symbol = Symbol("again");
 
@@ -66,7 +73,7 @@ export class View implements Source, Scoped, LoadView {
   readonly scope: Scope;
   /** Milliseconds that an entry lives when a store does not say: the default of the cache, or of a namespace. */
   readonly ttl: number;
-  readonly #near: Near | undefined;
+  readonly near: Near | undefined;
   readonly #codec: ValueCodec;
   readonly #keys: KeyCodec = new KeyCodec();
   /** The key part of the area without the room for the scope's prefix. */
@@ -79,7 +86,7 @@ export class View implements Source, Scoped, LoadView {
     this.engine = opening.engine;
     this.scope = scope;
     this.ttl = ttl;
-    this.#near = opening.near;
+    this.near = opening.near;
     this.#codec = opening.options.codec;
     this.#keyArea = opening.engine.key.subarray(scope.prefix.length);
   }
@@ -88,7 +95,7 @@ export class View implements Source, Scoped, LoadView {
 
   /** The value of a key, from the near cache if it is there; `undefined` for a miss. */
   get(key: Key): unknown {
-    const near = this.#near;
+    const near = this.near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
     return near.get(key, this);
   }
@@ -104,7 +111,7 @@ export class View implements Source, Scoped, LoadView {
     // The near cache needs the tags: it keeps their counters beside the value.
     const length = this.#lookup(written, near === undefined ? want : want | WANT_TAGS);
     if (length < 0) return undefined;
-    if (near === undefined || this.#large !== undefined) return this.#decode(length);
+    if (near === undefined || this.#large !== undefined) return this.decode(length);
     return near.keep(key as string, this.scope, length);
   }
 
@@ -122,16 +129,21 @@ export class View implements Source, Scoped, LoadView {
    * @param more gets what an `Entry` does not tell
    */
   entry(key: Key, want = 0, more?: { stale: boolean; grace: number }): Entry<unknown> | undefined {
-    const { engine } = this;
     const written = this.writeKey(key);
     if (written < 0) return undefined;
-    const length = this.#lookup(written, WANT_VALUE | WANT_TAGS | want);
+    const length = this.#lookup(written, want | WANT_VALUE | WANT_TAGS);
+    if (length >= 0 && more !== undefined) ({ isStale: more.stale, grace: more.grace } = this.engine);
     if (length < 0) return undefined;
+    return this.entryFound(length);
+  }
+
+  /** The entry that the engine has just found, with its tags. */
+  entryFound(length: number): Entry<unknown> {
+    const { engine } = this;
     // Decoding may run the user's code, which may use the cache and so overwrite the out part and the tags.
     const { version, expiry: expiresAt } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
-    if (more !== undefined) ({ isStale: more.stale, grace: more.grace } = engine);
-    return { value: this.#decode(length), version, expiresAt, tags };
+    return { value: this.decode(length), version, expiresAt, tags };
   }
 
   /**
@@ -166,8 +178,8 @@ export class View implements Source, Scoped, LoadView {
     return -1;
   }
 
-  /** Decodes the value that {@link View.#lookup} has found. */
-  #decode(length: number): unknown {
+  /** Decodes the value that the engine has just found, or {@link View.#lookup} in its chunks. */
+  decode(length: number): unknown {
     const { engine } = this;
     const large = this.#large;
     if (large !== undefined) this.#large = undefined;
@@ -356,20 +368,54 @@ export class View implements Source, Scoped, LoadView {
   }
 
   /**
-   * Adds to a number and returns the sum. An absent key counts from `initial`, and its entry expires at `expiry`.
+   * Adds to a number and returns the sum. An absent key counts from `initial`. The version and the expiry of the entry are in
+   * the engine.
    *
    * @throws {TypeError} when the value of the key is not a number.
-   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   * @throws {RangeError} when the sum would be outside of `min` and `max`.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key and the tags.
    */
-  increment(key: Key, by: number, initial: number, expiry: number): number {
+  increment(key: Key, by: number, { initial, min, max, ttl, tags }: Counting): number {
+    const { engine } = this;
+    const expiry = this.expiryIn(ttl ?? this.ttl);
     const written = this.writeNewKey(key);
-    const tagged = this.#writeTags(undefined) > 0;
-    const result = this.engine.increment(written, by, initial, expiry, tagged);
+    const tagged = this.#writeTags(tags) > 0;
+    const result = engine.increment(written, by, initial, min, max, expiry, tagged);
+    if (result === DONE) return engine.sum;
     if (result === NOT_A_NUMBER) {
       throw new TypeError("key: its value is not a number. Use another key, or set a number first.");
     }
-    if (result !== DONE) throw busy("another participant is in the way");
-    return this.engine.sum;
+    if (result === OUT_OF_RANGE) {
+      throw new RangeError(`by: the sum would not be from ${min} to ${max}. Nothing was changed.`);
+    }
+    return this.#notCounted(result, NUMBER_BYTES);
+  }
+
+  /**
+   * Judges a request at the rate limit of the key, and counts it.
+   *
+   * @throws {TypeError} when the key has a value that is no rate limit.
+   * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
+   */
+  limit(key: Key, { limit, window, algorithm, burst, cost, peek }: Rule): RateLimitResult {
+    const { engine } = this;
+    const written = this.writeNewKey(key);
+    const tagged = this.#writeTags(undefined) > 0;
+    const result = engine.limit(written, algorithm, limit, window, burst, cost, peek, tagged);
+    if (result !== DONE && result !== UNEXPECTED) {
+      if (result === NOT_A_LIMIT) {
+        throw new TypeError("key: its value is not a rate limit. Use another key, or delete the entry first.");
+      }
+      this.#notCounted(result, LIMIT_BYTES);
+    }
+    const { remaining, resetAt, resetAfter, retryAfter } = engine;
+    return { allowed: result === DONE, limit, window, burst, remaining, resetAt, resetAfter, retryAfter };
+  }
+
+  /** Throws for a change in place that was not made. @param length bytes of the value, for the error */
+  #notCounted(result: number, length: number): never {
+    if (result !== TOO_LARGE) throw busy("another participant is in the way");
+    this.#tooLarge(length);
   }
 
   /**
@@ -450,7 +496,7 @@ export class View implements Source, Scoped, LoadView {
     this.opening.checkOpen();
     if (this.scope === ROOT) {
       this.engine.clear();
-      this.#near?.clear();
+      this.near?.clear();
     } else {
       // The hidden tag of this namespace.
       writeTags(this.engine.tags, [], this.scope.tagPrefix, this.scope.hidden.slice(-1));
@@ -551,33 +597,43 @@ export class View implements Source, Scoped, LoadView {
 
   // ---- walking
 
-  /** The keys of the scope, in no order. */
-  *keys(): Generator<Key, void, undefined> {
-    const { engine, opening } = this;
-    for (let cursor = 0; ; ) {
-      opening.checkOpen();
-      engine.clock = opening.options.now;
-      const way = engine.next(cursor);
-      if (way < 0) return;
-      cursor = way + 1;
-      const { keyWord } = engine;
-      const key = this.#ownKey(keyKind(keyWord), keyLength(keyWord));
-      if (key !== undefined) yield key;
+  /** The keys of the scope that begin with the prefix, in no order; without a prefix all keys. @throws as {@link beginningsOf}. */
+  keys(prefix?: Key): Generator<Key, void, undefined> {
+    return this.#walk(beginningsOf(this.scope, prefix));
+  }
+
+  *#walk(beginnings: Beginnings): Generator<Key, void, undefined> {
+    const { text } = beginnings;
+    for (let way = this.#next(0, beginnings); way >= 0; way = this.#next(way + 1, beginnings)) {
+      const key = this.#ownKey();
+      if (key !== undefined && (text === undefined || (key as string).startsWith(text))) yield key;
     }
   }
 
-  /** The key in the area without the scope's prefix; `undefined` when it is in another scope. */
-  #ownKey(kind: number, length: number): Key | undefined {
+  /** How many keys the scope has. */
+  count(): number {
+    const beginnings = beginningsOf(this.scope, undefined);
+    let count = 0;
+    for (let way = this.#next(0, beginnings); way >= 0; way = this.#next(way + 1, beginnings)) count++;
+    return count;
+  }
+
+  #next(cursor: number, { block, count }: Beginnings): number {
+    const { engine, opening } = this;
+    opening.checkOpen();
+    engine.clock = opening.options.now;
+    engine.tags.set(block);
+    return engine.next(cursor, count);
+  }
+
+  /** The key in the area without the scope's prefix; `undefined` when it is no key, because the memory is damaged. */
+  #ownKey(): Key | undefined {
+    const { key: area, keyWord } = this.engine;
     const { prefix } = this.scope;
-    const area = this.engine.key;
-    const own = length - prefix.length;
+    const own = keyLength(keyWord) - prefix.length;
     if (own < 0 || own > KEY_LIMIT) return undefined;
-    // `KeyCodec.read` does not know the key kind of namespaces: it returns `undefined`, which is right here.
-    if (this.scope === ROOT) return this.#keys.read(kind, area, 0, length);
-    if (kind !== KEY_NAMESPACED) return undefined;
-    // The first byte of the area is the key kind of the own key, so the comparison begins after it.
-    for (let i = 1; i < prefix.length; i++) if (area[i] !== prefix[i]) return undefined;
-    return this.#keys.read(area[0] as number, area, prefix.length, own);
+    const kind = this.scope === ROOT ? keyKind(keyWord) : (area[0] as number);
+    return this.#keys.read(kind, area, prefix.length, own);
   }
 
   /**
@@ -657,4 +713,9 @@ function copyOf(bytes: Uint8Array, length: number): Uint8Array {
 
 function allocate(length: number): Uint8Array {
   return typeof Buffer === "function" ? Buffer.allocUnsafeSlow(length) : new Uint8Array(length);
+}
+
+/** For operations that read many values: takes a value that cannot be read here for a miss, and rethrows every other error. */
+export function unreadable(error: unknown): undefined {
+  if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
 }

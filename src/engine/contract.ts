@@ -104,11 +104,26 @@ export const AREA_OUT = 36976;
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
 export const AREA_KEY = 37064;
 
+/** Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each. */
+export const AREA_GROUP = 41432;
+
+/** Where the slots of the group's keys lie in an area, in bytes. */
+export const AREA_SLOTS = 41816;
+
+/** Keys of a group. */
+export const GROUP = 32;
+
+/** Bytes of the longest key in a group, with the prefix of its namespace. */
+export const SLOT_KEY = 192;
+
+/** Bytes from one slot to the next. */
+export const SLOT_BYTES = 200;
+
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 41432;
+export const AREA_TAGS = 48216;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 111688;
+export const AREA_VALUE = 118472;
 
 /** Bytes of the out part. */
 export const OUT_BYTES = 88;
@@ -130,10 +145,16 @@ export const OUT_TYPE = 0;
  */
 export const OUT_WORD = 1;
 
-/** After `get` and `begin_large`: the version. After `claim`, `claim_lock` and `next_lock`: the token. In units of eight bytes. */
+/**
+ * After `get`, `increment` and `begin_large`: the version. After `limit`: `reset_at`. After `claim`, `claim_lock` and
+ * `next_lock`: the token. In units of eight bytes.
+ */
 export const OUT_VERSION = 1;
 
-/** After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes. */
+/**
+ * After `get`: the expiry in milliseconds. After `increment`: the sum. After `limit`: `remaining`. After `census`: bytes.
+ * In units of eight bytes.
+ */
 export const OUT_NUMBER = 2;
 
 /**
@@ -159,6 +180,12 @@ export const OUT_CHANGES_AT = 10;
  * stay the same. In words of four bytes.
  */
 export const OUT_CHANGES = 11;
+
+/**
+ * After `get`: the grace in milliseconds. After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then
+ * `reset_after`. In units of eight bytes.
+ */
+export const OUT_MORE = 9;
 
 /** Not zero while a call is under way, and after a call that was cut off. In words of four bytes. */
 export const OUT_INSIDE = 12;
@@ -186,9 +213,6 @@ export const OUT_START_CLEAR_EPOCH = 16;
  * bytes.
  */
 export const OUT_CLASS = 17;
-
-/** After `get`: the grace in milliseconds. In units of eight bytes. */
-export const OUT_MORE = 9;
 
 /** Flag in `OUT_TYPE`: the value is in chunks. */
 export const CHUNKED = 256;
@@ -249,8 +273,28 @@ export const TAG_BYTES = 12;
 /** Words of four bytes of a tag's counter. The first two are what a snapshot holds. */
 export const TAG_COUNTER_WORDS = 6;
 
-/** Value type of a number, a double: the one type that the engine understands, because `increment` adds to it. */
+/** Value type of a number, a double: the engine understands it, because `increment` adds to it. */
 export const NUMBER_TYPE = 1;
+
+/** Value type of a rate limit. Its value is a head and two states of three doubles each; one of them counts. */
+export const LIMIT_TYPE = 9;
+
+/** Bytes of the value of a rate limit. */
+export const LIMIT_BYTES = 56;
+
+/** In the head of a rate limit, whose low byte is the algorithm: the second state counts. */
+export const LIMIT_SECOND = 256;
+
+// ---- Algorithms of rate limits
+
+/** The generic cell rate algorithm. */
+export const LIMIT_GCRA = 1;
+
+/** Windows that begin with their first request. */
+export const LIMIT_FIXED = 2;
+
+/** Two windows, the former weighted. */
+export const LIMIT_SLIDING = 3;
 
 // ---- What a change expects to find
 
@@ -291,6 +335,12 @@ export const NOT_A_NUMBER = 3;
 
 /** Another participant was in the way until the time for waiting was over. */
 export const BUSY = 4;
+
+/** The sum is outside of its bounds. */
+export const OUT_OF_RANGE = 10;
+
+/** The value is no rate limit. */
+export const NOT_A_LIMIT = 11;
 
 /** The claim was overtaken, or is over. */
 export const OVERTAKEN = 5;

@@ -7,8 +7,10 @@ import type { Region } from "../memory/memory.ts";
 import { readableSize } from "../size.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
 import {
+  AREA_GROUP,
   AREA_KEY,
   AREA_OUT,
+  AREA_SLOTS,
   AREA_TAGS,
   AREA_VALUE,
   CHUNKED,
@@ -26,7 +28,10 @@ import {
   COUNTER_RECLAIMS,
   COUNTER_SETS,
   DONE,
+  GROUP,
   INVALIDATIONS_AT,
+  KEY_KIND_BITS,
+  KEY_NAMESPACED,
   MAX_CLAIM_NAME,
   MAX_KEY,
   MAX_TAGS,
@@ -57,6 +62,8 @@ import {
   SEGMENT_STATE,
   SEGMENT_USED,
   SEGMENT_WORDS,
+  SLOT_BYTES,
+  SLOT_KEY,
   STALE,
   TAG_BLOCK_HEADER,
   TAG_COUNTER_WORDS,
@@ -128,6 +135,11 @@ export class Engine {
   readonly key: Uint8Array;
   /** The tags part: tags are written to it before a call, and the tag block is read from it after {@link get}. */
   readonly tags: Uint8Array;
+  /**
+   * The number of the group of lookups that {@link beginGroup} has begun. While it is the same, the slots hold the keys of that
+   * group.
+   */
+  group = 0;
   /** The value part: values are written to it before a call, and read from it after {@link get}. */
   readonly value: Uint8Array;
   /** Most bytes of key, tags and value together in one record. A larger value is stored in chunks. */
@@ -161,6 +173,8 @@ export class Engine {
   readonly seat: number;
 
   readonly #out64: Float64Array;
+  /** The keys of a group, as they are passed. */
+  readonly #groupKeys: Uint32Array;
   /** The tags part in words of four bytes: after {@link get} with `WANT_TAGS` the tag block of the record. */
   readonly #block: Int32Array;
   /** The counters of all tags of the region, `TAG_COUNTER_WORDS` words of four bytes each. */
@@ -215,6 +229,7 @@ export class Engine {
     this.value = bytes(area + AREA_VALUE, VALUE_BYTES);
     this.out = new Int32Array(buffer, area + AREA_OUT, OUT_BYTES / 4);
     this.#out64 = new Float64Array(buffer, area + AREA_OUT, OUT_BYTES / 8);
+    this.#groupKeys = new Uint32Array(buffer, area + AREA_GROUP, GROUP);
     this.#block = new Int32Array(buffer, area + AREA_TAGS, TAGS_BYTES / 4);
     this.#counters = new Int32Array(buffer, x.tag_counters_at(area) >>> 0, x.tag_counters(area) * TAG_COUNTER_WORDS);
     this.maxInline = x.max_inline(region.size);
@@ -291,7 +306,7 @@ export class Engine {
     this.asking = false;
   }
 
-  /** The time for the engine, 0 after an error. Never throws: {@link #settle} throws the error when the call has returned. */
+  /** The time for the engine, NaN after an error. Never throws: {@link #settle} throws the error when the call has returned. */
   #time(): number {
     try {
       const { clock } = this;
@@ -300,7 +315,7 @@ export class Engine {
       throw new TypeError("now: must return a number of milliseconds");
     } catch (error) {
       this.#clockError = { error };
-      return 0;
+      return Number.NaN;
     }
   }
 
@@ -424,6 +439,43 @@ export class Engine {
     return length;
   }
 
+  /** The slots for the keys of a group, each without its first `skip` bytes. */
+  slots(skip: number): Uint8Array[] {
+    const at = this.#area + AREA_SLOTS;
+    const slot = (_: unknown, i: number) =>
+      new Uint8Array(this.#groupKeys.buffer, at + i * SLOT_BYTES + skip, SLOT_KEY - skip);
+    return Array.from({ length: GROUP }, slot);
+  }
+
+  /** Begins a group of lookups: its keys are written to the slots next. Ends the group before. Returns {@link group}. */
+  beginGroup(): number {
+    return ++this.group;
+  }
+
+  /** Tells the key that was written to slot `i`, as {@link get} takes it; negative when it did not fit. */
+  putInGroup(i: number, key: number): void {
+    this.#groupKeys[i] = key;
+  }
+
+  /** Whether slot `i` holds a key. */
+  isInGroup(i: number): boolean {
+    return (this.#groupKeys[i] as number) <= (SLOT_KEY << KEY_KIND_BITS) + KEY_NAMESPACED;
+  }
+
+  /** Waits for the memory of the first `count` keys of the group together. {@link getInGroup} follows for each. */
+  prefetchGroup(count: number): void {
+    this.#enter();
+    this.#exports.prefetch_group(this.#area, count);
+  }
+
+  /** As {@link get}, for the key in slot `i`. */
+  getInGroup(i: number, want: number): number {
+    this.#enter();
+    const length = this.#exports.get_in_group(this.#area, i, want);
+    if (this.#clockError !== undefined) this.#settle();
+    return length;
+  }
+
   /** After {@link get}: the value type. */
   get valueType(): number {
     return (this.out[OUT_TYPE] as number) & (CHUNKED - 1);
@@ -442,7 +494,7 @@ export class Engine {
     return ((this.out[OUT_TYPE] as number) & STALE) !== 0;
   }
 
-  /** After {@link get}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
+  /** After {@link get} and {@link increment}: the version of the entry. Within {@link setLarge}: the version of the value that is being written. */
   get version(): number {
     return this.#out64[OUT_VERSION] as number;
   }
@@ -460,6 +512,31 @@ export class Engine {
   /** After {@link increment}: the sum. */
   get sum(): number {
     return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link increment}: the expiry of the entry in milliseconds. */
+  get sumExpiry(): number {
+    return this.#out64[OUT_MORE] as number;
+  }
+
+  /** After {@link limit}: how many requests may follow. */
+  get remaining(): number {
+    return this.#out64[OUT_NUMBER] as number;
+  }
+
+  /** After {@link limit}: when the limit says nothing any more, in milliseconds. */
+  get resetAt(): number {
+    return this.#out64[OUT_VERSION] as number;
+  }
+
+  /** After {@link limit}: the milliseconds until then. */
+  get resetAfter(): number {
+    return this.#out64[OUT_MORE + 1] as number;
+  }
+
+  /** After {@link limit}: the milliseconds until the request would be allowed. */
+  get retryAfter(): number {
+    return this.#out64[OUT_MORE] as number;
   }
 
   /** After {@link get} with `WANT_TAGS`: bytes of the tag block in {@link tags}, 0 without tags. */
@@ -617,9 +694,43 @@ export class Engine {
     return this.#change(() => this.#exports.remove(this.#area, key, expect, version));
   }
 
-  /** Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, or `NOT_A_NUMBER`. See {@link sum}. */
-  increment(key: number, by: number, initial: number, expiry: number, tagged: boolean): number {
-    return this.#change(() => this.#exports.increment(this.#area, key, by, initial, expiry, tagged ? 1 : 0));
+  /**
+   * Adds to a number, or stores `initial + by`. Returns a result as {@link set} does, `NOT_A_NUMBER`, or `OUT_OF_RANGE` for a
+   * sum outside of `min` and `max`. See {@link sum}, {@link version} and {@link sumExpiry}.
+   */
+  increment(
+    key: number,
+    by: number,
+    initial: number,
+    min: number,
+    max: number,
+    expiry: number,
+    tagged: boolean,
+  ): number {
+    const x = this.#exports;
+    const area = this.#area;
+    return this.#change(() => x.increment(area, key, by, initial, min, max, expiry, tagged ? 1 : 0));
+  }
+
+  /**
+   * Judges a request at the rate limit of a key, and counts it if it may go through, unless `peek`.
+   *
+   * @param algorithm `LIMIT_…`
+   * @returns `DONE` when it may go through, `UNEXPECTED` when it may not, `NOT_A_LIMIT`, `TOO_LARGE` or `BUSY`; see {@link remaining}
+   */
+  limit(
+    key: number,
+    algorithm: number,
+    limit: number,
+    window: number,
+    burst: number,
+    cost: number,
+    peek: boolean,
+    tagged: boolean,
+  ): number {
+    const x = this.#exports;
+    const area = this.#area;
+    return this.#change(() => x.limit(area, key, algorithm, limit, window, burst, cost, peek ? 1 : 0, tagged ? 1 : 0));
   }
 
   /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is no entry, `TOO_LARGE` or `BUSY`. */
@@ -843,12 +954,12 @@ export class Engine {
   }
 
   /**
-   * The way of the first live entry at or after `cursor`, or -1 when there is none. Its key is in {@link key}, its length and
-   * key kind in {@link keyWord}.
+   * The way of the first live entry at or after `cursor` whose key begins with one of the `count` beginnings in {@link tags}, or
+   * -1 when there is none. Its key is in {@link key}, its length and key kind in {@link keyWord}.
    */
-  next(cursor: number): number {
+  next(cursor: number, count: number): number {
     this.#enter();
-    const way = this.#exports.next(this.#area, cursor);
+    const way = this.#exports.next(this.#area, cursor, count);
     this.#settle();
     return way;
   }

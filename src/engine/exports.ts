@@ -88,9 +88,14 @@ export interface Exports {
    */
   get(address: number, key: number, want: number): number;
   /**
-   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
+   * As [`get`], for key number `i` of the group part.
    */
-  increment(address: number, key: number, by: number, initial: number, expiry: number, tagged: number): number;
+  get_in_group(address: number, i: number, want: number): number;
+  /**
+   * Adds to a number, or stores `initial + by` with the expiry and the tags; the sum, its version and its expiry are in the
+   * out part.
+   */
+  increment(address: number, key: number, by: number, initial: number, min: number, max: number, expiry: number, tagged: number): number;
   /**
    * Makes every entry with one of the tags in the tags part a miss. With a `now` of 0 the times of the tags stay as they are.
    */
@@ -99,6 +104,11 @@ export interface Exports {
    * Whether another participant waits for a claim, or has waited for it.
    */
   is_waited_for(address: number, number: number, token: number): number;
+  /**
+   * Judges a request at the rate limit of the key, and counts it unless `peek`: `DONE` when it may go through, `UNEXPECTED`
+   * when it may not; the other answers are in the out part. A new limit gets the tags.
+   */
+  limit(address: number, key: number, algorithm: number, limit: number, window: number, burst: number, cost: number, peek: number, tagged: number): number;
   /**
    * Registers this participant as one that waits for changes of its lock: the class as of `wait`, -1 busy, or -2 when the lock is not
    * its own any more.
@@ -114,10 +124,10 @@ export interface Exports {
    */
   max_value(size: number): number;
   /**
-   * The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
-   * in the out part.
+   * The way of the next live entry at or after `cursor` whose key begins with one of the `count` beginnings in the tags part, or
+   * -1 behind the last one. Its key is in the key part, its key word in the out part.
    */
-  next(address: number, cursor: number): number;
+  next(address: number, cursor: number, count: number): number;
   /**
    * Takes a seat from the list of those that the host has to ring: -1 when the list is empty.
    */
@@ -141,6 +151,11 @@ export interface Exports {
    * not, or `BUSY`.
    */
   pass_lock(address: number, key: number): number;
+  /**
+   * Begins lookups of the first `count` keys of the group part: hashes them, and waits for their buckets and records together.
+   * [`get_in_group`] follows for each.
+   */
+  prefetch_group(address: number, count: number): void;
   /**
    * As `stands`, for those who wait: a claim is gone, too, when its owner is dead or its lease is over at `now`.
    */

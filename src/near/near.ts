@@ -69,7 +69,7 @@ export class Near extends Table {
   get(key: string, source: Source): unknown {
     if (this.isCooling()) return this.#fetch(key, source, WANT_VALUE, undefined);
     const value = this.read(key, source.scope);
-    return value === undefined ? this.#revisit(key, source) : value;
+    return value === undefined ? this.revisit(key, source) : value;
   }
 
   /**
@@ -77,7 +77,7 @@ export class Near extends Table {
    * `Extra` allows it. Otherwise the value of the source. A function of its own, so that the compiled code of
    * {@link Near.get} stays small.
    */
-  #revisit(key: string, source: Source): unknown {
+  revisit(key: string, source: Source): unknown {
     const slot = this.found;
     if (slot < 0) return this.#fetch(key, source, WANT_VALUE, this);
     if (!this.isCurrent(slot)) {

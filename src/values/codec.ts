@@ -7,10 +7,11 @@
  * Relies on `runtime.ts` for text and on `binary.ts` for binary data. Must not know where the bytes live.
  */
 
-import { NUMBER_TYPE } from "../engine/contract.ts";
+import { LIMIT_TYPE, NUMBER_TYPE } from "../engine/contract.ts";
 import { binaryType, bytesOf, plainBytes, toBinary } from "./binary.ts";
 import { classOf, describe, isStackOverflow, isThenable, typedArrayName } from "./describe.ts";
 import { fromJson, toJson } from "./json.ts";
+import { describeLimit } from "./limit.ts";
 import { type Runtime, runtime, SHORT_TEXT } from "./runtime.ts";
 import { errorData, fromText, type Reducers, toData, toError, toText } from "./structured.ts";
 import { isWellFormed, WIDE } from "./text.ts";
@@ -290,6 +291,8 @@ export class ValueCodec {
         return this.#runtime.readUtf16(source, start, length);
       case BIGINT:
         return toBigInt(this.#runtime.readLatin1(source, start, length));
+      case LIMIT_TYPE:
+        return describeLimit(this.#viewOfSource(source, owned), start, length);
       case CUSTOM:
         if (this.#custom === undefined) {
           throw unreadable("it was stored with a codec, and this cache was opened without the option codec");

@@ -7,6 +7,7 @@
  *     2  3  4    text: Latin-1, UTF-8, UTF-16 (little-endian)
  *     5  6  7    null, true, false: no bytes
  *     8          bigint: hexadecimal digits in Latin-1, with a leading `-` if it is negative
+ *     9          rate limit: a head and two states (wasm/src/entries/limit.rs)
  *     16 … 30    binary data, in the order of BINARY_CLASSES
  *     34 35 36   object: what `devalue` made of it, as text of type 2, 3 or 4
  *     42 43 44   object: its JSON, as text of type 2, 3 or 4
@@ -15,7 +16,7 @@
  * This file imports nothing. Therefore esbuild puts the numbers in place of their names, as it does for `near/slots.ts`.
  */
 
-// 1 is NUMBER_TYPE of engine/contract.ts: the engine understands this type.
+// 1 is NUMBER_TYPE and 9 is LIMIT_TYPE of engine/contract.ts: the engine understands these types.
 export const LATIN1 = 2;
 export const UTF8 = 3;
 export const UTF16 = 4;

@@ -53,6 +53,17 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   same(cache.get("difference"), -0.5 * COUNTS * count);
   for (let i = 0; i < COUNTS; i += 100) same(cache.get(`new ${i}`), 10 + (count * (count + 1)) / 2);
 
+  // Of all requests together exactly as many go through as a rate limit says. The windows are too long to end meanwhile.
+  for (const algorithm of ["gcra", "fixed", "sliding"] as const) {
+    const name = `limit ${algorithm}`;
+    let through = 0;
+    const rule = { limit: COUNTS, window: 1e10, algorithm };
+    for (let i = 0; i < COUNTS; i++) if (cache.rateLimit(name, rule).allowed) through++;
+    cache.increment(`through ${algorithm}`, through);
+    await barrier();
+    same(cache.get(`through ${algorithm}`), COUNTS);
+  }
+
   // If all participants add the same key at the same time, exactly one succeeds; the same holds for take.
   let won = 0;
   for (let i = 0; i < PRIZES; i++) if (cache.add(`prize ${i}`, { winner: number })) won++;

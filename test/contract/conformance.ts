@@ -8,7 +8,7 @@
 
 import type { Cache, CacheOptions, Key } from "cache-machine";
 import { locks, waiting, watching } from "./coordination-checks.ts";
-import { asMap, changes, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
+import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
@@ -69,6 +69,7 @@ export function conformance(subject: Subject, options: CacheOptions = {}): Check
   asMap(check);
   changes(check);
   numbers(check);
+  limits(check);
   time(check);
   tagsAndNamespaces(check);
   valuesAndKeys(check, subject.largest);

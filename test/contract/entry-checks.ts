@@ -1,5 +1,6 @@
 /** The part of the conformance suite about entries: storing, changing, counting, expiring, tags and namespaces. */
 
+import type { IncrementOptions, Key } from "cache-machine";
 import { ok, same, throws } from "./assert.ts";
 import type { Define } from "./conformance.ts";
 import { text } from "./samples.ts";
@@ -69,6 +70,99 @@ export function asMap(check: Define): void {
     for (const one of cache.keys()) for (const two of cache.keys()) pairs.push(`${one}${two}`);
     same(pairs.sort(), ["aa", "ab", "ba", "bb"]);
     ok(first === "a" || first === "b", "a key");
+  });
+
+  check("getMany, getManyEntries and hasMany read hundreds of keys of all sorts in one pass", ({ cache, another }) => {
+    const other = another();
+    const part = other.namespace("part");
+    for (const view of [cache, part]) {
+      const keys: Key[] = [];
+      const expected: unknown[] = [];
+      for (let i = 0; i < 250; i++) {
+        const all: Key[] = [
+          `key ${i}`,
+          "x".repeat(i * 3),
+          Uint8Array.of(i, 1),
+          `\ud800 ${i}`,
+          `é ${i}`,
+          "k".repeat(4097),
+        ];
+        const key = all[i % all.length] as Key;
+        const value = [i, `value ${i}`, { i }, text(i === 77 ? 100_000 : i, i)][i % 4];
+        const isStored = i % 7 !== 0 && i % all.length !== 5;
+        if (isStored) view.set(key, value, { tags: [`${i % 3}`], ttl: 1000 + i });
+        keys.push(key);
+        expected.push(isStored ? value : undefined);
+      }
+      for (const reader of [view, view === cache ? other : cache.namespace("part")]) {
+        for (let round = 0; round < 3; round++) {
+          same(reader.getMany(keys), expected);
+          same(
+            reader.hasMany(keys),
+            expected.map((value) => value !== undefined),
+          );
+          same(
+            reader.getManyEntries(keys),
+            keys.map((key) => reader.getEntry(key)),
+          );
+        }
+      }
+      view.clear();
+      same(new Set(other.getMany(keys)), new Set([undefined]));
+    }
+  });
+
+  check("a wrong key among many is a TypeError that names its place", ({ cache }) => {
+    cache.set("a", 1);
+    for (const call of [cache.getMany, cache.getManyEntries, cache.hasMany]) {
+      throws(() => call.call(cache, ["a", "a", 5 as never]), "TypeError", "keys[2]:");
+      throws(() => call.call(cache, [undefined as never]), "TypeError", "keys[0]:");
+    }
+  });
+
+  check("keys and entries with a prefix find the keys that begin with it, and no others", ({ cache }) => {
+    const part = cache.namespace("part");
+    const keys: Key[] = [
+      "user:1",
+      "user:22",
+      "users",
+      "use",
+      "",
+      "\ud83d\ude00",
+      "\ud83d",
+      "\ud83dx",
+      "é",
+      "\ud800user:",
+    ];
+    keys.push(Uint8Array.of(1, 2), Uint8Array.of(1), new Uint8Array(0), new TextEncoder().encode("user:1"));
+    for (const view of [cache, part]) for (const [i, key] of keys.entries()) view.set(key, i);
+    part.namespace("deeper").set("user:1", "deeper");
+    const found = (prefix: Key): unknown[] => {
+      const listed = [...part.keys({ prefix })].map((key) => part.get(key) as number);
+      const pairs = [...cache.entries({ prefix })].map(([, value]) => value as number);
+      same(
+        pairs.sort((a, b) => a - b),
+        listed.sort((a, b) => a - b),
+      );
+      return listed;
+    };
+    same(found("user:"), [0, 1]);
+    same(found("user"), [0, 1, 2]);
+    same(found(""), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    same(found("\ud83d"), [5, 6, 7]);
+    same(found("\ud83d\ude00"), [5]);
+    same(found("\ud800"), [9]);
+    same(found("\ud800u"), [9]);
+    same(found("\ude00"), []);
+    same(found("user:1".padEnd(5000)), []);
+    same(found(Uint8Array.of(1)), [10, 11]);
+    same(found(new Uint8Array(0)), [10, 11, 12, 13]);
+    same(found(new TextEncoder().encode("us")), [13]);
+    same([...cache.keys({ prefix: undefined })].length, keys.length);
+    same([cache.size, part.size], [keys.length, keys.length]);
+    throws(() => cache.keys({ prefix: 5 as never }), "TypeError", "prefix:");
+    throws(() => cache.entries({ prefix: null as never }), "TypeError", "prefix:");
+    throws(() => cache.keys({ match: "user" } as never), "TypeError", "prefix");
   });
 
   check("getMany and setMany take any iterable and keep the order", ({ cache }) => {
@@ -388,6 +482,135 @@ export function changes(check: Define): void {
   });
 }
 
+export function limits(check: Define): void {
+  const algorithms = ["gcra", "fixed", "sliding"] as const;
+
+  check("a rate limit lets exactly `limit` requests through, and tells the next one when to come", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    for (const algorithm of algorithms) {
+      const options = { limit: 3, window: 1000, algorithm };
+      const began = clock.now;
+      for (const [i, by] of [cache, other, cache].entries()) {
+        const result = by.rateLimit(algorithm, options);
+        same([result.allowed, result.limit, result.window, result.burst], [true, 3, 1000, 3]);
+        same([result.remaining, result.retryAfter], [2 - i, 0]);
+        same(result.resetAt, clock.now + result.resetAfter);
+      }
+      const before = cache.getEntry(algorithm);
+      const refused = other.rateLimit(algorithm, options);
+      same([refused.allowed, refused.remaining], [false, 0]);
+      same(refused.retryAfter, { gcra: 334, fixed: 1000, sliding: 1334 }[algorithm]);
+      same(refused.resetAfter, { gcra: 1000, fixed: 1000, sliding: 2000 }[algorithm]);
+      same(cache.getEntry(algorithm), before, "a refused request changes nothing");
+      clock.now = began + refused.retryAfter - 1;
+      same(other.rateLimit(algorithm, options).allowed, false);
+      clock.now++;
+      same(cache.rateLimit(algorithm, { ...options, peek: true }).allowed, true);
+      same(other.rateLimit(algorithm, options).allowed, true);
+    }
+  });
+
+  check("cost, burst and peek of a rate limit", ({ cache }) => {
+    const bucket = { limit: 10, window: 1000, burst: 4 };
+    same(cache.rateLimit("a", { ...bucket, peek: true }).remaining, 4);
+    same([...cache.keys()], [], "a look stores nothing");
+    same(cache.rateLimit("a", { ...bucket, cost: 3 }).remaining, 1);
+    const refused = cache.rateLimit("a", { ...bucket, cost: 2 });
+    same([refused.allowed, refused.remaining, refused.retryAfter, refused.resetAfter], [false, 1, 100, 300]);
+    same(cache.rateLimit("a", { ...bucket, peek: true }).remaining, 1);
+    same(cache.rateLimit("a", bucket).remaining, 0);
+    throws(() => cache.rateLimit("a", { ...bucket, cost: 5 }), "RangeError", "cost:");
+    throws(() => cache.rateLimit("b", { limit: 2, window: 1, cost: 3 }), "RangeError", "cost:");
+  });
+
+  check("a rate limit is an entry: it can be read, listed, deleted and cleared, and ends by itself", (given) => {
+    const { cache, clock, another } = given;
+    const other = another();
+    for (const algorithm of algorithms) {
+      const options = { limit: 5, window: 1000, algorithm };
+      cache.rateLimit("a", options);
+      const result = cache.rateLimit("a", options);
+      const described = other.get("a");
+      const { startedAt } = described;
+      same(described, { algorithm, startedAt, count: 2, previous: 0 });
+      same(startedAt, clock.now);
+      const entry = other.getEntry("a");
+      same([entry?.value, entry?.tags], [described, []]);
+      ok((entry?.expiresAt as number) >= result.resetAt, "it is there as long as it says something");
+      same([other.has("a"), [...other.entries()]], [true, [["a", described]]]);
+      same(other.delete("a"), true);
+      same(cache.rateLimit("a", options).remaining, 4);
+      const part = other.namespace("n");
+      same(part.rateLimit("a", { ...options, limit: 1 }).remaining, 0);
+      same(part.rateLimit("a", { ...options, limit: 1 }).allowed, false);
+      part.clear();
+      same(part.rateLimit("a", { ...options, limit: 1 }).allowed, true);
+      same(cache.rateLimit("a", options).remaining, 3);
+      clock.now += 2000;
+      same([cache.get("a"), other.has("a"), part.size], [undefined, false, 0]);
+      same(other.rateLimit("a", options).remaining, 4);
+      cache.clear();
+    }
+  });
+
+  check(
+    "rateLimit of a key with another value, and other operations on a rate limit, are refused or replace it",
+    (given) => {
+      const { cache } = given;
+      const options = { limit: 5, window: 1000 };
+      for (const value of [1, "text", { algorithm: "gcra", startedAt: 0, count: 0, previous: 0 }, text(300_000, 1)]) {
+        cache.set("a", value);
+        throws(() => cache.rateLimit("a", options), "TypeError", "not a rate limit");
+        throws(() => cache.rateLimit("a", { ...options, peek: true }), "TypeError", "not a rate limit");
+        same(cache.get("a"), value);
+      }
+      cache.delete("a");
+      cache.increment("a");
+      throws(() => cache.rateLimit("a", options), "TypeError", "not a rate limit");
+      cache.delete("a");
+      cache.rateLimit("a", options);
+      throws(() => cache.increment("a"), "TypeError", "not a number");
+      const version = cache.getEntry("a")?.version as number;
+      cache.rateLimit("a", options);
+      same(cache.compareAndSet("a", version, "late"), false);
+      same(cache.take("a")?.count, 2);
+      same(cache.rateLimit("a", options).remaining, 4);
+      same(cache.set("a", 1).increment("a"), 2);
+    },
+  );
+
+  check("another limit of the same key keeps its count, another algorithm begins anew", ({ cache, clock }) => {
+    for (const algorithm of algorithms) {
+      const options = { limit: 4, window: 1000, algorithm };
+      for (let i = 0; i < 4; i++) cache.rateLimit("a", options);
+      same(cache.rateLimit("a", options).allowed, false);
+      same(cache.rateLimit("a", { ...options, limit: 2 }).allowed, false);
+      same(cache.rateLimit("a", { ...options, limit: 2 }).remaining, 0);
+      const other = { ...options, algorithm: algorithm === "gcra" ? ("fixed" as const) : ("gcra" as const) };
+      same(cache.rateLimit("a", other).remaining, 3);
+      clock.now += 5000;
+    }
+  });
+
+  check("a clock that steps back neither frees a rate limit nor blocks it for long", ({ cache, clock, another }) => {
+    const other = another();
+    for (const algorithm of algorithms) {
+      const options = { limit: 4, window: 1000, algorithm };
+      for (let i = 0; i < 4; i++) cache.rateLimit(algorithm, options);
+      for (const back of [1, 500, 1e6]) {
+        clock.now -= back;
+        const result = other.rateLimit(algorithm, options);
+        same([result.allowed, result.remaining], [false, 0]);
+        ok(result.retryAfter > 0 && result.retryAfter <= 2000, `retry after ${result.retryAfter}`);
+        ok(result.resetAfter <= 2000 && result.resetAt === clock.now + result.resetAfter, "reset");
+      }
+      clock.now += 2000;
+      same(cache.rateLimit(algorithm, options).allowed, true);
+    }
+  });
+}
+
 export function numbers(check: Define): void {
   check("increment and decrement count from initial, in integers and fractions", ({ cache, another }) => {
     const other = another();
@@ -443,6 +666,59 @@ export function numbers(check: Define): void {
     same(other.increment("a"), 7);
     same(cache.ttl("a"), 5000);
   });
+
+  check(
+    "an increment beyond its bounds is a RangeError that names `by`, and nothing is changed",
+    ({ cache, another }) => {
+      const other = another();
+      const refused = (by: number, options?: IncrementOptions): void => {
+        const before = cache.getEntry("a");
+        throws(() => other.increment("a", by, options), "RangeError", "by:");
+        throws(() => other.incrementEntry("a", by, options), "RangeError", "by:");
+        throws(() => other.decrement("a", -by, options), "RangeError", "by:");
+        same(cache.getEntry("a"), before);
+      };
+      refused(6, { max: 5 });
+      refused(1, { initial: 5, max: 5 });
+      refused(-1, { min: 0 });
+      refused(2 ** 53);
+      same([...cache.keys()], []);
+      same(cache.increment("a", 5, { max: 5 }), 5);
+      refused(1, { max: 5 });
+      refused(-6, { min: 0 });
+      same(other.decrement("a", 5, { min: 0 }), 0);
+      same(cache.increment("a", Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
+      refused(1);
+      refused(1, { max: Number.POSITIVE_INFINITY });
+      cache.set("a", Number.MIN_SAFE_INTEGER);
+      refused(-1);
+      refused(-1, { min: Number.NEGATIVE_INFINITY });
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+        cache.set("a", value);
+        refused(1);
+      }
+    },
+  );
+
+  check(
+    "tags and ttl of an increment count when it creates the number, and incrementEntry tells the entry",
+    (given) => {
+      const { cache, clock, another } = given;
+      const other = another();
+      const first = cache.incrementEntry("a", 2, { ttl: 100, tags: ["t", "u"] });
+      const entry = other.getEntry("a");
+      same([first.value, first.expiresAt, first.version], [2, clock.now + 100, entry?.version]);
+      same(entry?.tags, ["t", "u"]);
+      const second = other.incrementEntry("a", 2, { ttl: 900, tags: ["v"] });
+      same([second.value, second.expiresAt, second.version], [4, clock.now + 100, cache.getEntry("a")?.version]);
+      ok(second.version !== first.version, "another version");
+      same(cache.getEntry("a")?.tags, ["t", "u"]);
+      same(cache.compareAndSet("a", second.version, 7, { tags: ["u"] }), true);
+      other.invalidateTag("u");
+      same(cache.incrementEntry("a").value, 1);
+      same(cache.incrementEntry("a").expiresAt, Number.POSITIVE_INFINITY);
+    },
+  );
 
   check("increment of a value that is no number is a TypeError, and the value stays", ({ cache }) => {
     for (const value of ["1", 1n, null, true, { n: 1 }, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0), text(300_000, 1)]) {

@@ -147,7 +147,6 @@ async function section() {
 }
 
 function limit() {
-  if (cache.rateLimit === undefined) return;
   const epoch = page.epoch();
   const result = cache.rateLimit(`limit:${epoch}`, { limit: LIMIT, window: HOUR_MS, algorithm: "fixed" });
   if (!result.allowed) return;
@@ -224,7 +223,8 @@ async function main() {
   // The driver stores a last value of each watched key, when everybody has stopped.
   send({ idle: true });
   const seen = async () => {
-    while (names.some((name) => (watched.get(name) ?? 0) < page.final)) await new Promise((done) => setTimeout(done, 5));
+    while (names.some((name) => (watched.get(name) ?? 0) < page.final))
+      await new Promise((done) => setTimeout(done, 5));
   };
   if (setup.roomy) await inPatience(seen(), "a watch");
   cache.close();

@@ -51,7 +51,8 @@ export async function coordinate(plan) {
     const inProcess = { ...common, name, page: file };
     const start = (setup, survives) => {
       const { id } = setup;
-      const isThread = reach === "threads" || how === "terminate" ? !(survives && id === 14 && reach === "processes") : id === 15;
+      const isThread =
+        reach === "threads" || how === "terminate" ? !(survives && id === 14 && reach === "processes") : id === 15;
       if (isThread) return thread({ ...inThread, ...setup }, children, PARTICIPANT);
       return (survives ? forked : spawned)({ ...inProcess, ...setup }, children, PARTICIPANT);
     };

@@ -19,13 +19,17 @@ it.each([
   ["terminate", "processes", true, rounds / 2],
   ["terminate", "threads", true, rounds],
   ["freeze", "processes", true, 2],
-] as const)("after each %s of a participant (reach %s, roomy %s), the others load, wait, lock and limit rightly", {
-  timeout: 240_000,
-}, async (how, reach, roomy, deaths) => {
-  const result = await coordinate({ how, reach, roomy, deaths, seed });
-  console.log(how, reach, JSON.stringify(result));
-  expect(result.deaths).toBe(deaths);
-  for (const count of [result.loads, result.joined, result.sections, result.granted, result.waits]) {
-    expect(count).toBeGreaterThan(0);
-  }
-});
+] as const)(
+  "after each %s of a participant (reach %s, roomy %s), the others load, wait, lock and limit rightly",
+  {
+    timeout: 240_000,
+  },
+  async (how, reach, roomy, deaths) => {
+    const result = await coordinate({ how, reach, roomy, deaths, seed });
+    console.log(how, reach, JSON.stringify(result));
+    expect(result.deaths).toBe(deaths);
+    for (const count of [result.loads, result.joined, result.sections, result.granted, result.waits]) {
+      expect(count).toBeGreaterThan(0);
+    }
+  },
+);

@@ -73,6 +73,11 @@ const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unk
   getStale: [(cache, key) => cache.getStale(key), undefined],
   expire: [(cache, key) => cache.expire(key), false],
   getMany: [(cache, key) => cache.getMany([key, "there", key]), [undefined, "whole", undefined]],
+  getManyEntries: [
+    (cache, key) => cache.getManyEntries([key, "there", key]).map((entry) => entry?.value),
+    [undefined, "whole", undefined],
+  ],
+  hasMany: [(cache, key) => cache.hasMany([key, "there", key]), [false, true, false]],
 };
 /** Operations that store. Each is refused for a key that is too long. */
 const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
@@ -87,6 +92,8 @@ const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
   "replace that keeps": (cache, key) => cache.replace(key, "new", { keepTtl: true }),
   increment: (cache, key) => cache.increment(key),
   decrement: (cache, key) => cache.decrement(key),
+  incrementEntry: (cache, key) => cache.incrementEntry(key),
+  rateLimit: (cache, key) => cache.rateLimit(key, { limit: 1, window: 1000 }),
 };
 /** Members of a cache that take no key, and `waitFor`, which has a test of its own. */
 const OTHERS = [

@@ -3,16 +3,18 @@
  * is checked against the model. A new member of `Cache` needs an operation here.
  */
 
-import type { Cache, Entry, IncrementOptions, Key, SetOptions } from "cache-machine";
+import type { Cache, Entry, IncrementOptions, Key, RateLimitOptions, RateLimitState, SetOptions } from "cache-machine";
 import fc from "fast-check";
 import { ok, same, throws } from "../contract/assert.ts";
 import { text } from "../contract/samples.ts";
+import { judge, limitOptions } from "./limits.ts";
 import { type Known, type Model, name } from "./model.ts";
 import { CLOSED, WRONG } from "./refusals.ts";
 import {
   incrementOptions,
   key,
   path,
+  prefix,
   type Recipe,
   type ReopenOptions,
   recipe,
@@ -99,11 +101,15 @@ function get(turn: Turn, key: Key): unknown {
 }
 
 function getEntry(turn: Turn, key: Key): Entry<unknown> | undefined {
-  const entry = turn.cache.getEntry(key);
-  const known = checkRead(turn, key, entry?.value, "getEntry");
+  return checkEntry(turn, key, turn.cache.getEntry(key), "getEntry");
+}
+
+/** Checks an entry that the cache has returned for a key, and returns it. */
+function checkEntry(turn: Turn, key: Key, entry: Entry<unknown> | undefined, what: string): Entry<unknown> | undefined {
+  const known = checkRead(turn, key, entry?.value, what);
   if (entry === undefined || known === undefined) return undefined;
-  same([entry.expiresAt, entry.tags], [known.expiresAt, known.tags], "getEntry: expiry and tags");
-  turn.model.checkVersion(known, entry.version, "getEntry");
+  same([entry.expiresAt, entry.tags], [known.expiresAt, known.tags], `${what}: expiry and tags`);
+  turn.model.checkVersion(known, entry.version, what);
   return entry;
 }
 
@@ -236,9 +242,21 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
   const entry = model.at(path, key);
   const value = entry?.value();
   let sum: number | undefined;
+  const fresh = (options?.initial ?? 0) + by;
   try {
     sum = call();
   } catch (error) {
+    if (error instanceof RangeError) {
+      const { min = -Number.MAX_SAFE_INTEGER, max = Number.MAX_SAFE_INTEGER } = options ?? {};
+      const isOut = (sum: number): boolean =>
+        !(sum >= Math.max(min, -Number.MAX_SAFE_INTEGER) && sum <= max) || Math.abs(sum) > Number.MAX_SAFE_INTEGER;
+      const [old, anew] = [typeof value === "number" && isOut(value + by), isOut(fresh)];
+      ok(old || anew, "increment: refuses a sum within its bounds");
+      // Only one of the two sums explains it.
+      if (!old) model.settle(path, key, false, "increment refused without an entry");
+      if (!anew) model.settle(path, key, true, "increment refused");
+      return;
+    }
     ok(error instanceof TypeError && /not a number/.test(error.message), `increment: ${error}`);
     ok(typeof value !== "number", "increment: refuses a value that is a number");
   }
@@ -247,7 +265,6 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
     return;
   }
   world.counts.sets++;
-  const fresh = (options?.initial ?? 0) + by;
   const kept = !(entry?.doubtful && Object.is(sum, fresh)) || turn.cache.ttl(key) === entry.expiresAt - model.now;
   const isOld = typeof value === "number" && Object.is(sum, value + by) && kept;
   if (isOld) {
@@ -256,7 +273,72 @@ function count(turn: Turn, key: Key, by: number, options: IncrementOptions | und
   }
   model.settle(path, key, false, `increment to ${sum}`);
   same(sum, fresh, "increment");
-  model.put(path, key, () => sum, world.expiry(participant, path, options?.ttl));
+  model.put(path, key, () => sum, world.expiry(participant, path, options?.ttl), options?.tags);
+}
+
+/** As {@link increment}, and checks the entry that it tells. */
+function incrementEntry(
+  turn: Turn,
+  args: OfKey & { by: number | undefined; options: IncrementOptions | undefined },
+): void {
+  const { key, by, options } = args;
+  let told: { value: number; expiresAt: number; version: number } | undefined;
+  count(turn, key, by ?? 1, options, () => {
+    told = turn.cache.incrementEntry(key, by, options);
+    return told.value;
+  });
+  if (told === undefined) return;
+  const entry = getEntry(turn, key);
+  if (entry !== undefined) {
+    const { value, expiresAt, version } = entry;
+    same(told, { value, expiresAt, version }, "incrementEntry");
+  }
+}
+
+function isLimit(value: unknown): value is RateLimitState {
+  return typeof (value as RateLimitState | null | undefined)?.startedAt === "number";
+}
+
+/**
+ * Asks a rate limit. A doubtful entry may be present or absent, so two answers are possible. If both are the same, the state
+ * that the cache shows decides.
+ */
+function rateLimit(turn: Turn, { key, options }: OfKey & { options: RateLimitOptions }): void {
+  const { world, model, path, cache } = turn;
+  const entry = model.at(path, key);
+  const value = entry?.value();
+  let result: ReturnType<Cache["rateLimit"]>;
+  try {
+    result = cache.rateLimit(key, options);
+  } catch (error) {
+    ok(error instanceof TypeError && /not a rate limit/.test(error.message), `rateLimit: ${error}`);
+    ok(!isLimit(value), "rateLimit: refuses a rate limit");
+    model.settle(path, key, true, "rateLimit of another value");
+    return;
+  }
+  if (result.allowed && options.peek !== true) world.counts.sets++;
+  const old = isLimit(value) && entry !== undefined ? judge(options, value, entry.expiresAt, model.now) : undefined;
+  const fresh = judge(options, undefined, -Infinity, model.now);
+  const equal = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
+  const shown = options.peek === true ? undefined : cache.getEntry(key);
+  if (options.peek !== true) world.counts[shown === undefined ? "misses" : "hits"]++;
+  const explains = (judged: typeof fresh | undefined, before: unknown): boolean =>
+    judged !== undefined &&
+    equal(result, judged.result) &&
+    (options.peek === true || shown === undefined || equal(shown.value, judged.state ?? before));
+  if (explains(old, value)) {
+    model.settle(path, key, true, "rateLimit");
+    if (old?.state !== undefined) {
+      const { state, expiresAt } = old;
+      model.revalue(entry as Known, state);
+      model.expire(entry as Known, expiresAt);
+    }
+  } else {
+    if (entry !== undefined) model.settle(path, key, false, "rateLimit of a new limit");
+    same(result, fresh.result, "rateLimit");
+    const { state, expiresAt } = fresh;
+    if (state !== undefined) model.put(path, key, () => ({ ...state }), expiresAt);
+  }
 }
 
 /** The versions that `compareAndSet` is called with. */
@@ -346,12 +428,17 @@ function clear({ model, path, cache }: Turn): void {
 // ---- walks ---------------------------------------------------------------------------------------------------------
 
 /** Checks the keys of a walk: all that are present, and none twice. */
-function checkWalk({ model, path }: Turn, keys: readonly Key[], what: string): void {
+function checkWalk(turn: Turn, keys: readonly Key[], what: string): void {
+  checkListed(turn, keys, () => true, what);
+}
+
+/** As {@link checkWalk}, for a walk that finds only some keys. */
+function checkListed({ model, path }: Turn, keys: readonly Key[], finds: (key: Key) => boolean, what: string): void {
   const listed = new Set(keys.map((key) => name(path, key)));
   same(listed.size, keys.length, `${what}: some keys come twice`);
   for (const key of keys) model.settle(path, key, true, `${what}: ${String(key).slice(0, 20)}`);
   for (const entry of model.live(path))
-    if (!listed.has(name(path, entry.key))) model.settle(path, entry.key, false, what);
+    if (finds(entry.key) && !listed.has(name(path, entry.key))) model.settle(path, entry.key, false, what);
 }
 
 /** Checks the entries of a walk. */
@@ -403,6 +490,7 @@ function agree(turn: Turn, { key }: OfKey): void {
   const listed = [...cache.keys()].some((other) => name(path, other) === name(path, key));
   same(listed, present, "keys agrees with has");
   same(cache.getMany([key])[0] !== undefined, present, "getMany agrees with has");
+  same(cache.hasMany([key]), [present], "hasMany agrees with has");
   turn.world.counts[present ? "hits" : "misses"]++;
 }
 
@@ -421,7 +509,7 @@ function together(common: SetOptions = {}, own: SetOptions = {}): SetOptions {
 // ---- all operations ---------------------------------------------------------------------------------------------------
 
 /** The amounts that are added; `undefined` for the default. */
-const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_VALUE), { nil: undefined });
+const by = fc.option(fc.constantFrom(2, 0.5, 0, -3, Number.MAX_SAFE_INTEGER), { nil: undefined });
 
 /** All operations, by name. */
 export const OPERATIONS: Record<string, Operation> = {
@@ -445,6 +533,33 @@ export const OPERATIONS: Record<string, Operation> = {
     const asked = [...new Set(keys)];
     same(values.length, asked.length, "getMany");
     for (const [i, key] of asked.entries()) checkRead(turn, key, values[i], "getMany");
+  }),
+  getManyEntries: operation<{ keys: Key[] }>(2, { keys: shortKeys }, (turn, { keys }) => {
+    const entries = turn.cache.getManyEntries(keys);
+    same(entries.length, keys.length, "getManyEntries");
+    for (const [i, key] of keys.entries()) checkEntry(turn, key, entries[i], "getManyEntries");
+  }),
+  hasMany: operation<{ keys: Key[] }>(2, { keys: shortKeys }, ({ cache, model, path }, { keys }) => {
+    const present = cache.hasMany(keys);
+    same(present.length, keys.length, "hasMany");
+    for (const [i, key] of keys.entries()) model.settle(path, key, present[i] as boolean, "hasMany");
+  }),
+  prefix: operation<{ prefix: Key }>(3, { prefix }, (turn, { prefix }) => {
+    const { cache, model, path } = turn;
+    const begins = (key: Key): boolean =>
+      typeof key === "string"
+        ? typeof prefix === "string" && key.startsWith(prefix)
+        : typeof prefix !== "string" && Buffer.from(prefix).equals(key.subarray(0, prefix.length));
+    const keys = [...cache.keys({ prefix })];
+    ok(keys.every(begins), "keys: one does not begin with the prefix");
+    checkListed(turn, keys, begins, "keys with a prefix");
+    const pairs = [...cache.entries({ prefix })];
+    same(
+      pairs.map(([key]) => name(path, key)).sort(),
+      keys.map((key) => name(path, key)).sort(),
+      "entries with a prefix",
+    );
+    for (const [key, value] of pairs) same(value, model.at(path, key)?.value(), "entries with a prefix");
   }),
   set: operation<Storing>(12, storing, set),
   setMany: operation<{ keys: Key[]; value: Recipe; options: SetOptions | undefined; own: (SetOptions | undefined)[] }>(
@@ -530,6 +645,12 @@ export const OPERATIONS: Record<string, Operation> = {
     { key, by, options: incrementOptions },
     increment,
   ),
+  incrementEntry: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
+    2,
+    { key, by, options: incrementOptions },
+    incrementEntry,
+  ),
+  rateLimit: operation<OfKey & { options: RateLimitOptions }>(8, { key, options: limitOptions }, rateLimit),
   decrement: operation<OfKey & { by: number | undefined; options: IncrementOptions | undefined }>(
     2,
     { key, by, options: incrementOptions },

@@ -62,6 +62,7 @@ const KEYS: readonly Key[] = [
   Uint8Array.of(0x00, 0xd8),
   "é",
   "__proto__",
+  "\ud83d\ude00",
   "a key of more than twenty characters",
   "k".repeat(4096),
   bytes(4096, 1),
@@ -79,6 +80,24 @@ export const shortKeys: fc.Arbitrary<Key[]> = fc.array(fc.constantFrom(...KEYS.s
 export const NAMESPACES: readonly string[][] = [["n"], ["n", "m"], ["nm"], ["m"], ["m", "k"]];
 /** The times to live of namespaces, by the last name of the path. */
 export const NAMESPACE_TTLS: Readonly<Record<string, number>> = { m: 60 };
+
+/** Beginnings of keys: of some of the keys above, and with half of a surrogate pair at their end. */
+export const prefix: fc.Arbitrary<Key> = fc.constantFrom<Key>(
+  "",
+  "a",
+  "ab",
+  "abcd",
+  "a key of more than",
+  "\ud800",
+  "\ud83d",
+  "\ude00",
+  "é",
+  "k".repeat(4096),
+  new Uint8Array(0),
+  Uint8Array.of(0x61),
+  Uint8Array.of(0x00),
+  bytes(4096, 1).subarray(0, 100),
+);
 
 /** Paths of namespaces: none, a nested one, and names that begin with another name. */
 export const path: fc.Arbitrary<string[]> = fc.oneof(
@@ -126,6 +145,9 @@ export const setOptions: fc.Arbitrary<SetOptions | undefined> = optional<SetOpti
 export const incrementOptions: fc.Arbitrary<IncrementOptions | undefined> = optional<IncrementOptions>({
   initial: fc.constantFrom(5, -0, 0.5, -7),
   ttl,
+  tags,
+  min: fc.constantFrom(-5, 0, Number.NEGATIVE_INFINITY),
+  max: fc.constantFrom(5, 40, Number.POSITIVE_INFINITY),
 });
 
 /** The options with which a participant opens the cache. The clock and the codec are the same for all participants. */

@@ -262,6 +262,8 @@ describe("ERR_BUSY", () => {
     ["take", (cache) => cache.take("k")],
     ["increment", (cache) => cache.increment("k")],
     ["decrement", (cache) => cache.decrement("k")],
+    ["incrementEntry", (cache) => cache.incrementEntry("k")],
+    ["rateLimit", (cache) => cache.rateLimit("k", { limit: 1, window: 1 })],
     ["touch", (cache) => cache.touch("k", 5)],
   ];
 
@@ -499,7 +501,11 @@ describe("ERR_TOO_LARGE", () => {
       [`\ud800${"x".repeat(2048)}`, "4098 bytes of UTF-16"],
     ];
     for (const [key, size] of tooLong) {
-      for (const use of [() => cache.set(key, 1), () => cache.increment(key)]) {
+      for (const use of [
+        () => cache.set(key, 1),
+        () => cache.increment(key),
+        () => cache.rateLimit(key, { limit: 1, window: 1 }),
+      ]) {
         failure(use, "ERR_TOO_LARGE", `has ${size}`, "limit is 4096", "shorter key");
       }
       // Reads and removals do not find such a key: outside.test.ts tests them.
@@ -599,9 +605,13 @@ describe("ERR_CLOSED", () => {
     ["compareAndSet", (cache) => cache.compareAndSet("a", 0, 1)],
     ["update", (cache) => cache.update("a", () => 1)],
     ["getMany", (cache) => cache.getMany(["a"])],
+    ["getManyEntries", (cache) => cache.getManyEntries(["a"])],
+    ["hasMany", (cache) => cache.hasMany(["a"])],
     ["setMany", (cache) => cache.setMany([["a", 1]])],
     ["increment", (cache) => cache.increment("a")],
     ["decrement", (cache) => cache.decrement("a")],
+    ["incrementEntry", (cache) => cache.incrementEntry("a")],
+    ["rateLimit", (cache) => cache.rateLimit("a", { limit: 1, window: 1 })],
     ["touch", (cache) => cache.touch("a", 1)],
     ["ttl", (cache) => cache.ttl("a")],
     ["invalidateTag", (cache) => cache.invalidateTag("t")],

@@ -36,8 +36,9 @@ pub use coordinate::claims::{Claim, Stands};
 pub use coordinate::locks::{Claimed, FRESH, Listed, PENDING, Released, STEAL, WAIT};
 #[cfg(feature = "faults")]
 pub use entries::audit::Audited;
-pub use entries::change::NUMBER;
+pub use entries::change::{Addition, NUMBER, Sum};
 pub use entries::draft::Draft;
+pub use entries::limit::{FIXED, GCRA, LIMIT, Rule, SLIDING, Verdict};
 pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_STALE, WANT_TAGS, WANT_VALUE};
 pub use entries::store::{Expect, Refused};
 pub use entries::tags::{Block, MAX_BLOCK};
@@ -49,7 +50,8 @@ pub use format::layout::{Class, Counter, Geometry, LAYOUT_VERSION, MAX_KEY, MAX_
 pub use format::record::Place;
 pub use format::region::Region;
 pub use format::segment::Phase;
-pub use index::key::Key;
+pub use index::key::{Beginning, Key};
+pub use index::prefetch::{GROUP, prefetch};
 pub use participant::lock::Busy;
 pub use participant::participant::{Host, Participant};
 pub use participant::recover::{Mismatch, format, inspect};

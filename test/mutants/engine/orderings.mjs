@@ -145,7 +145,7 @@ export default [
     find: "version.store(next | CHANGING, SeqCst)",
     replace: "version.store(next | CHANGING, Relaxed)",
     also: [
-      ["value.store(sum.to_bits(), SeqCst)", "value.store(sum.to_bits(), Relaxed)"],
+      ["word.store(value.to_bits(), SeqCst)", "word.store(value.to_bits(), Relaxed)"],
       [
         `version.store(next, SeqCst);
         warm`,

@@ -2,8 +2,8 @@
 //! returns.
 //!
 //! ```text
-//! area  0                                                                               184 KiB        216 KiB
-//!       │ participant │ tag block │ out │ key │ tags │ list of chunks │ value │ unused  │ ◄── stack    │
+//! area  0                                                                                       184 KiB        216 KiB
+//!       │ participant │ tag block │ out │ key │ group │ tags │ list of chunks │ value │ unused  │ ◄── stack    │
 //!
 //! out   0 u32   bits 0–7 value type, 8 in chunks, 9 stale 32 u32   generation ─────────┘
 //!       4 u32   word: tag bytes, key word …               36 u32   clear epoch
@@ -13,7 +13,7 @@
 //!                                                         52 u32   seat of the owner of a claim, 56 u32 its tenure
 //!                                                         60 u32   start of a claim: sequence, 64 u32 clear epoch
 //!                                                         68 u32   class of the bucket
-//!                                                         72 f64   more numbers, two: the grace …
+//!                                                         72 f64   two more numbers: a grace, of an increment or a limit
 //! ```
 //!
 //! The stack grows down towards the other parts of the same area. So a stack that grew a little too deep would not reach the
@@ -28,10 +28,12 @@ use core::slice;
 
 use crate::entries::read::Stamp;
 use crate::entries::tags::{Block, GIVEN_HEADER, LENGTH_BYTES, MAX_BLOCK, MAX_PREFIX};
+use crate::format::hash::hash;
 use crate::format::layout::{
     MAX_KEY, MAX_RECORD, MAX_SIZE, MAX_TAG_NAME, MAX_TAGS, MAX_VALUE, PAGE, WORD, participants,
 };
-use crate::index::key::Key;
+use crate::index::key::{Beginning, Key};
+use crate::index::prefetch::GROUP;
 use crate::participant::participant::{Host, Participant};
 
 /// Bytes of an area. The areas of all seats fit below the largest region into the 4 GiB of a memory.
@@ -44,6 +46,9 @@ pub const TAGS_BYTES: usize =
 /// Words of `{total, place …}` for the largest value. A region that takes such a value has chunks of `MAX_RECORD`, and a
 /// smaller region has smaller chunks but also smaller values.
 const LIST_WORDS: usize = 4 + (MAX_VALUE / (MAX_RECORD - 64)) as usize;
+
+/// Words of a key's slot in a group; the last one is spare. A longer key is in no group.
+pub const SLOT_WORDS: usize = 25;
 
 /// A key is passed as `length << KEY_KIND_BITS | key kind`; its bytes are in the key part.
 pub const KEY_KIND_BITS: u32 = 2;
@@ -107,12 +112,22 @@ pub struct OutStamp {
     pub changes: u32,
 }
 
+/// The keys of a group of lookups. No other call changes them.
+#[repr(C, align(8))]
+pub struct Group {
+    /// As keys are passed.
+    pub keys: [u32; GROUP],
+    pub hashes: [u64; GROUP],
+    pub slots: [[u64; SLOT_WORDS]; GROUP],
+}
+
 #[repr(C, align(8))]
 pub struct Area {
     pub participant: MaybeUninit<Participant<Javascript>>,
     pub block: Block,
     pub out: Out,
     pub key: [u64; MAX_KEY as usize / 8 + 1],
+    pub group: Group,
     pub tags: [u64; TAGS_BYTES / 8],
     pub list: [u64; LIST_WORDS],
     pub value: [u64; MAX_RECORD as usize / 8 + 2],
@@ -144,6 +159,7 @@ pub struct Call<'a> {
     pub block: &'a mut Block,
     pub out: &'a mut Out,
     pub key: *mut u64,
+    pub group: &'a mut Group,
     pub tags: *mut u64,
     pub list: &'a mut [u64; LIST_WORDS],
     pub value: *mut u8,
@@ -155,6 +171,15 @@ impl Drop for Call<'_> {
         // compiler may see no access to memory between the two, but a call between them may run out of stack.
         unsafe { (&raw mut self.out.inside).write_volatile(0) }
     }
+}
+
+/// The most beginnings of keys for one walk: one for each kind of key.
+pub const MAX_BEGINNINGS: usize = 3;
+
+const KIND_MASK: u32 = (1 << KEY_KIND_BITS) - 1;
+
+fn length_in_slot(key: u32) -> u32 {
+    (key >> KEY_KIND_BITS).min((SLOT_WORDS as u32 - 1) * 8)
 }
 
 /// The area at `address`.
@@ -175,6 +200,7 @@ pub fn call<'a>(address: u32) -> Call<'a> {
             block: &mut (*area).block,
             out: &mut (*area).out,
             key: (&raw mut (*area).key).cast(),
+            group: &mut (*area).group,
             tags: (&raw mut (*area).tags).cast(),
             list: &mut (*area).list,
             value: (&raw mut (*area).value).cast(),
@@ -192,7 +218,29 @@ impl Call<'_> {
             self.key.cast::<u8>().add(length as usize).cast::<u64>().write_unaligned(0);
             slice::from_raw_parts(self.key, length.div_ceil(8) as usize)
         };
-        Key::new(words, length, key & ((1 << KEY_KIND_BITS) - 1), self.me.seed)
+        Key::new(words, length, key & KIND_MASK, self.me.seed)
+    }
+
+    /// Hashes the first `count` keys of the group. Fills their last words up with zeros.
+    pub fn hash_group(&mut self, count: u32) -> &[u64] {
+        let Group { keys, hashes, slots } = &mut *self.group;
+        let count = (count as usize).min(GROUP);
+        for ((&key, hash), slot) in keys.iter().zip(hashes.iter_mut()).zip(slots).take(count) {
+            let length = length_in_slot(key);
+            if length % 8 != 0 {
+                slot[length as usize / 8] &= (1 << (length % 8 * 8)) - 1;
+            }
+            *hash = self::hash(slot, length, key & KIND_MASK, self.me.seed);
+        }
+        &hashes[..count]
+    }
+
+    /// Key number `i` of the group, which [`Call::hash_group`] has hashed.
+    pub fn group_key(&self, i: u32) -> Key<'_> {
+        let i = i as usize % GROUP;
+        let Group { keys, hashes, slots } = &*self.group;
+        let length = length_in_slot(keys[i]);
+        Key { words: &slots[i][..length.div_ceil(8) as usize], length, kind: keys[i] & KIND_MASK, hash: hashes[i] }
     }
 
     /// The first `length` bytes of the value part.
@@ -205,6 +253,24 @@ impl Call<'_> {
     pub fn tags(&self) -> &'static [u8] {
         // SAFETY: the whole tags part is initialised memory, and stays as it is during the call.
         unsafe { slice::from_raw_parts(self.tags.cast::<u8>(), TAGS_BYTES) }
+    }
+
+    /// The first beginnings in the tags part: for each its key word in eight bytes, and its bytes, filled up to whole words.
+    pub fn beginnings(&self, count: u32) -> ([Beginning<'static>; MAX_BEGINNINGS], usize) {
+        // SAFETY: as in `tags`.
+        let mut rest: &[u64] = unsafe { slice::from_raw_parts(self.tags, TAGS_BYTES / 8) };
+        let mut beginnings = [Beginning { kind: 0, length: 0, words: &[] }; MAX_BEGINNINGS];
+        let count = (count as usize).min(MAX_BEGINNINGS);
+        for beginning in beginnings.iter_mut().take(count) {
+            let Some((key, after)) = rest.split_first() else {
+                break;
+            };
+            let length = (*key as u32 >> KEY_KIND_BITS).min(MAX_KEY);
+            let words;
+            (words, rest) = after.split_at((length as usize).div_ceil(8).min(after.len()));
+            *beginning = Beginning { kind: *key as u32 & KIND_MASK, length, words };
+        }
+        (beginnings, count)
     }
 
     /// Builds the tag block from the tags part; an empty one unless `tagged`.

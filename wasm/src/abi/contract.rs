@@ -10,13 +10,13 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::abi::area::{self, Area, Out, OutStamp};
+use crate::abi::area::{self, Area, Group, Out, OutStamp};
 use crate::coordinate::{claims, locks};
-use crate::entries::{change, read, tags};
+use crate::entries::{change, limit, read, tags};
 use crate::format::layout::{self, Class, Counter, WORD};
 use crate::format::record;
 use crate::format::segment::Phase;
-use crate::index::key;
+use crate::index::{key, prefetch};
 
 /// Defines constants, and lists each with its group, its name and its doc comment.
 macro_rules! contract {
@@ -98,6 +98,16 @@ contract! {
         AREA_OUT: u32 = offset_of!(Area, out) as u32;
         /// Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes.
         AREA_KEY: u32 = offset_of!(Area, key) as u32;
+        /// Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each.
+        AREA_GROUP: u32 = offset_of!(Area, group) as u32;
+        /// Where the slots of the group's keys lie in an area, in bytes.
+        AREA_SLOTS: u32 = (offset_of!(Area, group) + offset_of!(Group, slots)) as u32;
+        /// Keys of a group.
+        GROUP: u32 = prefetch::GROUP as u32;
+        /// Bytes of the longest key in a group, with the prefix of its namespace.
+        SLOT_KEY: u32 = (area::SLOT_WORDS as u32 - 1) * 8;
+        /// Bytes from one slot to the next.
+        SLOT_BYTES: u32 = area::SLOT_WORDS as u32 * 8;
         /// Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`.
         AREA_TAGS: u32 = offset_of!(Area, tags) as u32;
         /// Where the value part lies in an area, in bytes; it has `VALUE_BYTES`.
@@ -115,9 +125,11 @@ contract! {
         /// After `get` with `WANT_TAGS`: bytes of the tag block. After `next`: the key word. After `census`: entries in
         /// namespaces. After `claim` and `claim_lock`: the number of the claim. After `next_lock`: bytes of the name. In words of four bytes.
         OUT_WORD: u32 = offset_of!(Out, word) as u32 / 4;
-        /// After `get` and `begin_large`: the version. After `claim`, `claim_lock` and `next_lock`: the token. In units of eight bytes.
+        /// After `get`, `increment` and `begin_large`: the version. After `limit`: `reset_at`. After `claim`, `claim_lock` and
+        /// `next_lock`: the token. In units of eight bytes.
         OUT_VERSION: u32 = offset_of!(Out, version) as u32 / 8;
-        /// After `get`: the expiry in milliseconds. After `increment`: the sum. After `census`: bytes. In units of eight bytes.
+        /// After `get`: the expiry in milliseconds. After `increment`: the sum. After `limit`: `remaining`. After `census`: bytes.
+        /// In units of eight bytes.
         OUT_NUMBER: u32 = offset_of!(Out, number) as u32 / 8;
         /// After `get` and `find`: the stamp, which identifies the record. The entry at its highest heat, low half and high
         /// half, both zero when the entry can change in place; then the generation of its segment. In words of four bytes.
@@ -132,6 +144,9 @@ contract! {
         /// After `find`: the low half of the changes of the bucket. The stamp is true as long as this and the clear epoch
         /// stay the same. In words of four bytes.
         OUT_CHANGES: u32 = (offset_of!(Out, stamp) + offset_of!(OutStamp, changes)) as u32 / 4;
+        /// After `get`: the grace in milliseconds. After `increment`: the expiry in milliseconds. After `limit`: `retry_after`, then
+        /// `reset_after`. In units of eight bytes.
+        OUT_MORE: u32 = offset_of!(Out, more) as u32 / 8;
         /// Not zero while a call is under way, and after a call that was cut off. In words of four bytes.
         OUT_INSIDE: u32 = offset_of!(Out, inside) as u32 / 4;
         /// After `claim`, `claim_lock` and `next_lock`: the seat of the owner. In words of four bytes.
@@ -147,8 +162,6 @@ contract! {
         /// After `claim` and `claim_lock`: the class of the key's bucket. After `next_lock`: 0, or `CLAIM_PENDING`. In words of four
         /// bytes.
         OUT_CLASS: u32 = offset_of!(Out, class) as u32 / 4;
-        /// After `get`: the grace in milliseconds. In units of eight bytes.
-        OUT_MORE: u32 = offset_of!(Out, more) as u32 / 8;
         /// Flag in `OUT_TYPE`: the value is in chunks.
         CHUNKED: u32 = 1 << 8;
         /// Flag in `OUT_TYPE`: the entry has expired, and is within its grace.
@@ -188,8 +201,22 @@ contract! {
         TAG_BYTES: u32 = record::TAG_BYTES;
         /// Words of four bytes of a tag's counter. The first two are what a snapshot holds.
         TAG_COUNTER_WORDS: u32 = layout::TAG_COUNTER_BYTES / 4;
-        /// Value type of a number, a double: the one type that the engine understands, because `increment` adds to it.
+        /// Value type of a number, a double: the engine understands it, because `increment` adds to it.
         NUMBER_TYPE: u32 = change::NUMBER as u32;
+        /// Value type of a rate limit. Its value is a head and two states of three doubles each; one of them counts.
+        LIMIT_TYPE: u32 = limit::LIMIT as u32;
+        /// Bytes of the value of a rate limit.
+        LIMIT_BYTES: u32 = limit::LIMIT_BYTES;
+        /// In the head of a rate limit, whose low byte is the algorithm: the second state counts.
+        LIMIT_SECOND: u32 = limit::SECOND_STATE as u32;
+    }
+    "Algorithms of rate limits" {
+        /// The generic cell rate algorithm.
+        LIMIT_GCRA: u32 = limit::GCRA;
+        /// Windows that begin with their first request.
+        LIMIT_FIXED: u32 = limit::FIXED;
+        /// Two windows, the former weighted.
+        LIMIT_SLIDING: u32 = limit::SLIDING;
     }
     "What a change expects to find" {
         /// An entry or none.
@@ -217,6 +244,10 @@ contract! {
         NOT_A_NUMBER: i32 = 3;
         /// Another participant was in the way until the time for waiting was over.
         BUSY: i32 = 4;
+        /// The sum is outside of its bounds.
+        OUT_OF_RANGE: i32 = 10;
+        /// The value is no rate limit.
+        NOT_A_LIMIT: i32 = 11;
         /// The claim was overtaken, or is over.
         OVERTAKEN: i32 = 5;
         /// The value was loaded before a `clear`, or before an invalidation of one of its tags.

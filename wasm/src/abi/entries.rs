@@ -2,15 +2,18 @@
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::abi::area::Javascript;
-use crate::abi::area::{KEY_KIND_BITS, call};
+use crate::abi::area::{Call, Javascript, KEY_KIND_BITS, call};
 use crate::abi::contract::{
-    ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_NUMBER, OVERTAKEN, PRESENT, RING, STALE,
-    TOO_LARGE, UNEXPECTED, VERSION,
+    ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_LIMIT, NOT_A_NUMBER, OUT_OF_RANGE, OVERTAKEN,
+    PRESENT, RING, STALE, TOO_LARGE, UNEXPECTED, VERSION,
 };
+use crate::entries::change::Addition;
 use crate::entries::draft::Draft;
+use crate::entries::limit::Rule;
+use crate::entries::read::Found;
 use crate::entries::store::{Expect, Refused};
 use crate::format::layout::MAX_VALUE;
+use crate::index::prefetch::prefetch;
 use crate::participant::participant::Participant;
 
 /// Turns the number of an expectation, and a version or a token, into the expectation.
@@ -41,6 +44,8 @@ fn code(result: Result<(), Refused>) -> i32 {
         Err(Refused::Unexpected) => UNEXPECTED,
         Err(Refused::TooLarge) => TOO_LARGE,
         Err(Refused::NotANumber) => NOT_A_NUMBER,
+        Err(Refused::OutOfRange) => OUT_OF_RANGE,
+        Err(Refused::NotALimit) => NOT_A_LIMIT,
         Err(Refused::Overtaken) => OVERTAKEN,
         Err(Refused::Invalidated) => INVALIDATED,
         Err(Refused::Busy) => BUSY,
@@ -64,7 +69,32 @@ pub fn find(address: u32, key: u32) -> bool {
 pub fn get(address: u32, key: u32, want: u32) -> i32 {
     let mut call = call(address);
     // SAFETY: both parts of the area are large enough and aligned.
-    match unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) } {
+    let found = unsafe { call.me.get(&call.key(key), want, call.value, call.tags.cast()) };
+    put_found(&mut call, found)
+}
+
+/// Begins lookups of the first `count` keys of the group part: hashes them, and waits for their buckets and records together.
+/// [`get_in_group`] follows for each.
+#[wasm_bindgen]
+pub fn prefetch_group(address: u32, count: u32) {
+    let mut call = call(address);
+    let me = call.me;
+    prefetch(&me.region, call.hash_group(count));
+}
+
+/// As [`get`], for key number `i` of the group part.
+#[wasm_bindgen]
+pub fn get_in_group(address: u32, i: u32, want: u32) -> i32 {
+    let mut call = call(address);
+    // SAFETY: both parts of the area are large enough and aligned.
+    let found = unsafe { call.me.get(&call.group_key(i), want, call.value, call.tags.cast()) };
+    put_found(&mut call, found)
+}
+
+/// Writes the answer of a lookup to the out part.
+#[inline(always)]
+fn put_found(call: &mut Call, found: Option<Found>) -> i32 {
+    match found {
         Some(found) => {
             let flag = |is: bool, flag: u32| if is { flag } else { 0 };
             let flags = flag(found.chunked, CHUNKED) | flag(found.stale, STALE);
@@ -117,13 +147,51 @@ pub fn remove(address: u32, key: u32, expect: u32, version: f64) -> i32 {
     with_ring(call.me, removed.map_or(-1, |removed| removed as i32))
 }
 
-/// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum is in the out part.
+/// Adds to a number, or stores `initial + by` with the expiry and the tags; the sum, its version and its expiry are in the
+/// out part.
 #[wasm_bindgen]
-pub fn increment(address: u32, key: u32, by: f64, initial: f64, expiry: f64, tagged: bool) -> i32 {
+#[allow(clippy::too_many_arguments)]
+pub fn increment(address: u32, key: u32, by: f64, initial: f64, min: f64, max: f64, expiry: f64, tagged: bool) -> i32 {
     let mut call = call(address);
     call.take_tags(tagged);
-    let sum = call.me.increment(&call.key(key), by, initial, expiry, call.block);
-    answer(call.me, sum.map(|sum| call.out.number = sum))
+    let sum = call.me.increment(&call.key(key), &Addition { by, initial, min, max }, expiry, call.block);
+    answer(
+        call.me,
+        sum.map(|sum| {
+            call.out.number = sum.value;
+            call.out.version = sum.version as f64;
+            call.out.more[0] = sum.expiry;
+        }),
+    )
+}
+
+/// Judges a request at the rate limit of the key, and counts it unless `peek`: `DONE` when it may go through, `UNEXPECTED`
+/// when it may not; the other answers are in the out part. A new limit gets the tags.
+#[wasm_bindgen]
+#[allow(clippy::too_many_arguments)]
+pub fn limit(
+    address: u32,
+    key: u32,
+    algorithm: u32,
+    limit: f64,
+    window: f64,
+    burst: f64,
+    cost: f64,
+    peek: bool,
+    tagged: bool,
+) -> i32 {
+    let mut call = call(address);
+    call.take_tags(tagged);
+    let rule = Rule { algorithm, limit, window, burst, cost, peek };
+    answer(
+        call.me,
+        call.me.limit(&call.key(key), &rule, call.block).and_then(|verdict| {
+            call.out.number = verdict.remaining;
+            call.out.version = verdict.reset_at;
+            call.out.more = [verdict.retry_after, verdict.reset_after];
+            if verdict.allowed { Ok(()) } else { Err(Refused::Unexpected) }
+        }),
+    )
 }
 
 /// Gives the entry another expiry; `UNEXPECTED` when the key is absent.
@@ -176,13 +244,14 @@ pub fn tag_times(address: u32) -> f64 {
     call.me.tags_invalidated_at(call.tags())
 }
 
-/// The way of the next live entry at or after `cursor`, or -1 behind the last one. Its key is in the key part, its key word
-/// in the out part.
+/// The way of the next live entry at or after `cursor` whose key begins with one of the `count` beginnings in the tags part, or
+/// -1 behind the last one. Its key is in the key part, its key word in the out part.
 #[wasm_bindgen]
-pub fn next(address: u32, cursor: u32) -> i32 {
+pub fn next(address: u32, cursor: u32, count: u32) -> i32 {
     let call = call(address);
+    let (beginnings, count) = call.beginnings(count);
     // SAFETY: the key part has room for any key.
-    match unsafe { call.me.next(cursor, call.key.cast()) } {
+    match unsafe { call.me.next(cursor, &beginnings[..count], call.key.cast()) } {
         Some((way, length, kind)) => {
             call.out.word = length << KEY_KIND_BITS | kind;
             way as i32

@@ -11,7 +11,7 @@ use crate::coordinate::claims::{Claim, Making};
 use crate::format::claim::{ClaimState, Owner, Token};
 use crate::format::hash::{LOCK, hash};
 use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD};
-use crate::index::key::Key;
+use crate::index::key::{Key, bucket_of};
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, fence};
@@ -122,6 +122,12 @@ impl<H: Host> Participant<H> {
             let stolen = self.claim_token(number).has(Token::OVERTAKEN);
             self.free_own(number);
             self.ring_all();
+            // Whoever holds the lock of the bucket may be about to find this lock taken. It has made its request before.
+            let mut last = 0;
+            while let Some(request) = self.next_request(bucket_of(&self.region.geometry, hash), hash, last) {
+                last = request.token;
+                self.ring_seat(request.seat);
+            }
             return if stolen { Released::Stolen } else { Released::Passed };
         };
         let flags = self.claim_token(number);

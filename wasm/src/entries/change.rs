@@ -22,8 +22,34 @@ pub const NUMBER: u8 = 1;
 /// The most that a copy with an expiry can need beyond the length of the original: the expiry, rounded up to `GRAIN`.
 const GROWTH: u32 = 16;
 
+/// What [`Participant::increment`] adds, and where the sum has to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Addition {
+    pub by: f64,
+    /// What an absent number counts from.
+    pub initial: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Addition {
+    /// The sum with `number`. NaN is outside of every range.
+    fn to(&self, number: f64) -> Result<f64, Refused> {
+        let sum = number + self.by;
+        if sum >= self.min && sum <= self.max { Ok(sum) } else { Err(Refused::OutOfRange) }
+    }
+}
+
+/// A number after an increment, and its entry.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sum {
+    pub value: f64,
+    pub version: u64,
+    pub expiry: f64,
+}
+
 /// Why nothing was written into the space reserved for it.
-enum Unfit {
+pub(crate) enum Unfit {
     Refused(Refused),
     /// This many bytes are needed.
     Needs(u32),
@@ -42,25 +68,24 @@ impl From<Busy> for Unfit {
 }
 
 impl<H: Host> Participant<H> {
-    /// Adds `by` to the number at `key`, or makes it `initial + by`. Returns the sum. Numbers that are incremented live in
-    /// mutable records, where they change in place. A number that was `set` moves to a mutable record with its first
-    /// increment.
-    pub fn increment(&self, key: &Key, by: f64, initial: f64, expiry: f64, tags: &Block) -> Result<f64, Refused> {
-        if let Some(sum) = self.increment_in_place(key, by)? {
+    /// Adds to the number at `key`, or stores `initial + by`. Numbers that are incremented live in mutable records, where they
+    /// change in place. A number that was `set` moves to a mutable record with its first increment. `Refused::OutOfRange` when
+    /// the sum is outside of `min` and `max`.
+    pub fn increment(&self, key: &Key, addition: &Addition, expiry: f64, tags: &Block) -> Result<Sum, Refused> {
+        if let Some(sum) = self.increment_in_place(key, addition)? {
             return Ok(sum);
         }
         let version = self.version();
         let fresh = Draft { value_type: NUMBER, flags: 0, version, expiry, grace: 0.0, tags, value: &[0; 8] };
-        let sum = self.rewrite(key, fresh.bytes(key), |held, space| {
-            self.increment_locked(held, key, by, initial, &fresh, space)
-        })?;
+        let sum = self
+            .rewrite(key, fresh.bytes(key), |held, space| self.increment_locked(held, key, addition, &fresh, space))?;
         self.count(Counter::Sets, 1);
         Ok(sum)
     }
 
     /// Calls `act` under the lock of `key`'s bucket, with reserved space: for `bytes`, or for a copy of the entry's record
     /// with an expiry, whichever is more. Reserves more space when another participant makes the entry longer meanwhile.
-    fn rewrite<T>(
+    pub(crate) fn rewrite<T>(
         &self,
         key: &Key,
         bytes: u64,
@@ -90,7 +115,7 @@ impl<H: Host> Participant<H> {
     }
 
     /// Adds to the number at `key` if it is in a mutable record; `None` when there is no live number in a mutable record.
-    fn increment_in_place(&self, key: &Key, by: f64) -> Result<Option<f64>, Refused> {
+    fn increment_in_place(&self, key: &Key, addition: &Addition) -> Result<Option<Sum>, Refused> {
         // Without a number in a mutable record there is no reason to lock.
         match probe(&self.region, key) {
             Probe::Absent => return Ok(None),
@@ -103,7 +128,7 @@ impl<H: Host> Participant<H> {
                 if !is_number(&hit.record) {
                     Err(Refused::NotANumber)
                 } else if hit.entry.is_mutable() {
-                    Ok(Some(self.add(&mut held, key, &hit, by)))
+                    self.add(&mut held, key, &hit, addition).map(Some)
                 } else {
                     Ok(None)
                 }
@@ -118,58 +143,66 @@ impl<H: Host> Participant<H> {
         result
     }
 
-    /// Adds to a number in a mutable record whose bucket is locked. The version has the CHANGING bit while the number changes,
-    /// so that no reader takes the old number for that of the new version. A participant that dies in between leaves the bit
-    /// set, and the next increment or [`Participant::settle_version`] stores a version without it.
-    fn add(&self, held: &mut Held, key: &Key, hit: &Hit, by: f64) -> f64 {
+    /// Adds to a number in a mutable record whose bucket is locked.
+    fn add(&self, held: &mut Held, key: &Key, hit: &Hit, addition: &Addition) -> Result<Sum, Refused> {
+        let word = self.region.word(hit.record.value_at);
+        let value = addition.to(f64::from_bits(word.load(Relaxed)))?;
+        let version = self.in_new_version(held, key, hit, || word.store(value.to_bits(), SeqCst));
+        Ok(Sum { value, version, expiry: hit.record.expiry(&self.region) })
+    }
+
+    /// Calls `store`, which changes the mutable record of `key` whose bucket is locked, and gives the record a new version. The
+    /// version has the CHANGING bit meanwhile, so that no reader takes the old value for that of the new version. A participant
+    /// that dies in between leaves the bit set, and the next change or [`Participant::settle_version`] stores a version without
+    /// it.
+    ///
+    /// Readers see the store of the bit, each store of `store`, which are SeqCst, and the store of the version in this order.
+    /// They pair with three reads in `lookup`: an Acquire load of the version, `copy_out` of the value, which ends with a
+    /// fence, and a second Acquire load of the version.
+    pub(crate) fn in_new_version(&self, held: &mut Held, key: &Key, hit: &Hit, store: impl FnOnce()) -> u64 {
         self.overtake(held, key.hash);
-        let value = self.region.word(hit.record.value_at);
         let version = self.region.word(hit.record.version_at());
         let next = self.version();
-        // The three stores are seen in this order. They pair with three reads in `lookup`: an Acquire load of the version,
-        // `copy_out` of the value, which ends with a fence, and a second Acquire load of the version.
         version.store(next | CHANGING, SeqCst);
-        let sum = f64::from_bits(value.load(Relaxed)) + by;
-        value.store(sum.to_bits(), SeqCst);
+        store();
         version.store(next, SeqCst);
         warm(&self.region, hit.entry_at, hit.entry);
         self.ring(held);
-        sum
+        next
     }
 
     fn increment_locked(
         &self,
         held: &mut Held,
         key: &Key,
-        by: f64,
-        initial: f64,
+        addition: &Addition,
         fresh: &Draft,
         space: &Space,
-    ) -> Result<f64, Unfit> {
+    ) -> Result<Sum, Unfit> {
         for _ in 0..ATTEMPTS {
             let existing = self.find_locked(key)?;
             let live = existing.filter(|hit| self.is_live(&hit.record));
             let sum = match &live {
                 None => {
-                    let sum = initial + by;
+                    let sum = addition.to(addition.initial)?;
                     let value = sum.to_bits().to_le_bytes();
                     let draft = Draft { value: &value, ..*fresh };
                     self.write(space, key, &draft);
                     space.shrink(&self.region, draft.bytes(key) as u32);
                     self.renew(space);
-                    sum
+                    Sum { value: sum, version: fresh.version, expiry: fresh.expiry }
                 }
                 Some(hit) if !is_number(&hit.record) => return Err(Refused::NotANumber.into()),
                 // Another participant has moved the number to a mutable record meanwhile. The reserved space stays dead.
-                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(held, key, hit, by)),
+                Some(hit) if hit.entry.is_mutable() => return Ok(self.add(held, key, hit, addition)?),
                 Some(hit) => {
-                    let sum = f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)) + by;
+                    let sum = addition.to(f64::from_bits(self.region.word(hit.record.value_at).load(Relaxed)))?;
                     let expiry = hit.record.expiry(&self.region);
                     let Some(copy) = self.copy_record(hit, space, expiry, fresh.version)? else {
                         continue;
                     };
                     self.region.fill(copy.value_at, sum.to_bits());
-                    sum
+                    Sum { value: sum, version: fresh.version, expiry }
                 }
             };
             self.overtake(held, key.hash);

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod change;
 pub mod draft;
 pub mod large;
+pub mod limit;
 pub mod load;
 pub mod locked;
 pub mod placement;

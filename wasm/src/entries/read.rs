@@ -6,7 +6,7 @@ use crate::format::layout::{BUCKET_WORDS, CLEAR_EPOCH_AT, Counter, MAX_KEY, WAYS
 use crate::format::record::Record;
 use crate::format::segment::Phase;
 use crate::index::entry::{Entry, EntryState, MAX_HEAT};
-use crate::index::key::{KEY_NAMESPACED, Key, bucket_of};
+use crate::index::key::{Beginning, KEY_NAMESPACED, Key, bucket_of};
 use crate::index::probe::{Glance, Hit, Probe, entries_of, find_entry, is_valid, load_entry, probe, resolve, warm};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed};
@@ -209,8 +209,12 @@ impl<H: Host> Participant<H> {
                 // SAFETY: by contract.
                 found.tags = unsafe { self.copy_tags(record, tags) };
             }
-            // Pairs with the stores in `add`: a number that was read between two loads of the same version belongs to it.
-            if hit.entry.is_mutable() && record.version(&self.region) != version {
+            // Pairs with the stores in `in_new_version`: what was read between two loads of the same version belongs to it. The
+            // expiry was read before the first, so it is compared.
+            if hit.entry.is_mutable()
+                && (record.version(&self.region) != version
+                    || record.expiry(&self.region).to_bits() != expiry.to_bits())
+            {
                 continue;
             }
             if !is_valid(&self.region, &hit) {
@@ -238,12 +242,13 @@ impl<H: Host> Participant<H> {
         length.min(self.region.geometry.max_record)
     }
 
-    /// The next live entry at or after way `cursor`; copies its key. Returns the way, the key length and the key kind. Weakly
-    /// consistent: entries that are stored or removed meanwhile may be seen or not; no other entry is missed or seen twice.
+    /// The next live entry at or after way `cursor` whose key begins with one of `beginnings`; copies its key. Returns the way,
+    /// the key length and the key kind. Weakly consistent: entries that are stored or removed meanwhile may be seen or not; no
+    /// other entry is missed or seen twice. Of the other keys nothing is copied.
     ///
     /// # Safety
     /// `key` must be aligned to eight with room for `MAX_KEY` bytes.
-    pub unsafe fn next(&self, cursor: u32, key: *mut u8) -> Option<(u32, u32, u32)> {
+    pub unsafe fn next(&self, cursor: u32, beginnings: &[Beginning], key: *mut u8) -> Option<(u32, u32, u32)> {
         let words = self.region.geometry.buckets * BUCKET_WORDS;
         (cursor..words).filter(|way| way % BUCKET_WORDS < WAYS).find_map(|way| {
             let entry_at = self.index_word_at(way);
@@ -256,7 +261,8 @@ impl<H: Host> Participant<H> {
                     continue;
                 };
                 let record = &hit.record;
-                let live = self.is_live(record);
+                let wanted = beginnings.iter().any(|beginning| beginning.matches(&self.region, record));
+                let live = wanted && self.is_live(record);
                 if live {
                     // SAFETY: `Record::read` bounds the key by MAX_KEY.
                     unsafe { self.region.copy_out(record.key_at, key, record.key_length.min(MAX_KEY)) };

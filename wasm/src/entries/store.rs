@@ -45,6 +45,10 @@ pub enum Refused {
     TooLarge,
     /// The entry is not a number.
     NotANumber,
+    /// The sum of an increment is outside of its bounds.
+    OutOfRange,
+    /// The entry is not a rate limit.
+    NotALimit,
     /// The claim of the load was overtaken, or is over.
     Overtaken,
     /// The value was loaded before a `clear`, or before an invalidation of one of its tags.

@@ -20,15 +20,16 @@
 //! records with CHUNK: at 32 the chunk's number, at 40 its bytes. A chunk has the version of its head, so it cannot be taken
 //! for a chunk of another value.
 //!
-//! *Mutable* records change one word at a time, and only under the lock of their bucket. There are two sorts: a number that is
-//! incremented changes its value and its version, and the head of a large value changes the places of chunks that are moved.
+//! *Mutable* records change one word at a time, and only under the lock of their bucket. There are three sorts: a number that is
+//! incremented changes its value and its version, a rate limit also its expiry (`entries/limit.rs`), and the head of a large
+//! value changes the places of chunks that are moved.
 
 use crate::format::header::{CHUNK, CHUNKED, EXPIRES, FirstWord, GRACE, LengthField, SecondWord, TAGGED, key_kind_of};
 use crate::format::layout::{GRAIN, Geometry, MAX_KEY, MAX_TAGS, WORD};
 use crate::format::region::Region;
 use crate::sync::{Acquire, Relaxed, SeqCst};
 
-/// The lowest bit of a version: set while a number is incremented.
+/// The lowest bit of a version: set while a number or a rate limit changes in place.
 pub const CHANGING: u64 = 1;
 
 /// Bytes before the optional parts.
@@ -272,9 +273,14 @@ impl Record {
         region.word(self.version_at()).load(Acquire)
     }
 
-    /// Where the version lies. Only the versions of incremented numbers change, under the lock of the bucket.
+    /// Where the version lies. Only the versions of incremented numbers and of rate limits change, under the lock of the bucket.
     pub fn version_at(&self) -> u32 {
         self.at + VERSION
+    }
+
+    /// Where the expiry of a record with EXPIRES lies. Only that of a rate limit changes, under the lock of the bucket.
+    pub fn expiry_at(&self) -> u32 {
+        self.at + OPTIONAL
     }
 
     /// Milliseconds at which the record expires; infinity when it does not.

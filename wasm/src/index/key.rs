@@ -1,9 +1,10 @@
 //! A key as the engine receives it, and the bucket it belongs to.
 
 use crate::format::hash::{Seed, TAG, hash};
-use crate::format::layout::Geometry;
+use crate::format::layout::{Geometry, WORD};
 use crate::format::record::Record;
 use crate::format::region::Region;
+use crate::sync::Acquire;
 
 /// Key kind: text, in UTF-8.
 pub const KEY_STRING: u32 = 0;
@@ -40,6 +41,31 @@ impl<'a> Key<'a> {
     #[inline(always)]
     pub(crate) fn matches(&self, region: &Region, record: &Record) -> bool {
         record.key_length == self.length && record.key_kind() == self.kind && record.key_equals(region, self.words)
+    }
+}
+
+/// How a key begins: its kind, and the first `length` bytes of `words`.
+#[derive(Clone, Copy)]
+pub struct Beginning<'a> {
+    pub kind: u32,
+    pub length: u32,
+    pub words: &'a [u64],
+}
+
+impl Beginning<'_> {
+    /// Whether the key of a record begins like this.
+    pub(crate) fn matches(&self, region: &Region, record: &Record) -> bool {
+        let whole = self.length as usize / 8;
+        let rest = self.length % 8;
+        record.key_length >= self.length
+            && record.key_kind() == self.kind
+            && self.words.get(..whole).is_some_and(|words| record.key_equals(region, words))
+            && (rest == 0
+                || self.words.get(whole).is_some_and(|word| {
+                    // Acquire: ordered before the load that validates the record.
+                    let there = region.word(record.key_at + whole as u32 * WORD).load(Acquire);
+                    (there ^ word) << (64 - 8 * rest) == 0
+                }))
     }
 }
 

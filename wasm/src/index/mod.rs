@@ -2,4 +2,5 @@
 
 pub mod entry;
 pub mod key;
+pub mod prefetch;
 pub mod probe;

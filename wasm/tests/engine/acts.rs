@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use cache_machine_core::{Counter, Expect, MODEL_SIZE, NUMBER, Refused};
+use cache_machine_core::{Counter, Expect, GCRA, LIMIT, MODEL_SIZE, NUMBER, Refused, Rule};
 
 use crate::harness::*;
 use crate::history::{Change, Did, Event, NO_END};
@@ -105,8 +105,26 @@ pub fn long(who: usize) -> Vec<u8> {
     (0..25u64).flat_map(|word| ((who as u64 + 1) << 40 | word).to_le_bytes()).collect()
 }
 
-/// The keys that are logged.
+/// The keys that are logged, but for [`LIMITED`].
 pub const KEYS: [&str; 4] = ["a", "n", "large", "x"];
+/// The key of a rate limit.
+pub const LIMITED: &str = "l";
+/// All keys that are logged.
+pub const LOGGED: [&str; 5] = ["a", "n", "large", "x", LIMITED];
+/// The rule of the limit. Time stands still in most models, so as many requests go through as the limit says.
+pub const RULE: Rule = Rule { algorithm: GCRA, limit: 3.0, window: 1000.0, burst: 3.0, cost: 1.0, peek: false };
+
+/// What a map holds for a key: of a limit the number of its requests, otherwise the value.
+pub fn held(got: Got) -> Vec<u8> {
+    if got.value_type != LIMIT {
+        return got.value;
+    }
+    let word = |i: usize| u64::from_le_bytes(got.value[8 * i..8 * i + 8].try_into().unwrap());
+    let state = if word(0) & 0x100 != 0 { 4 } else { 1 };
+    let [start, count] = [state, state + 1].map(|i| f64::from_bits(word(i)));
+    // The theoretical arrival time, counted in requests.
+    (start * RULE.limit / RULE.window + count).to_le_bytes().to_vec()
+}
 
 pub const GET: Act = Act { name: "get", act: |cache, _| got(cache, "a", Cache::get) };
 pub const GET_NEAR: Act = Act {
@@ -147,6 +165,28 @@ pub const INCREMENT: Act = Act {
         })
     },
 };
+/// Asks the rate limit twice.
+pub const ASK: Act = Act {
+    name: "ask",
+    act: |cache, _| {
+        for _ in 0..2 {
+            log(LIMITED, Change::Ask, || {
+                let verdict = cache.limit(LIMITED.as_bytes(), &RULE).ok()?;
+                Some(Did::Asked { allowed: verdict.allowed, remaining: verdict.remaining })
+            });
+        }
+    },
+};
+pub const READ_LIMIT: Act = Act {
+    name: "read limit",
+    act: |cache, _| {
+        log(LIMITED, Change::Nothing, || {
+            Some(Did::Got(cache.get(LIMITED.as_bytes()).map(|got| (held(got.clone()), got.version))))
+        })
+    },
+};
+pub const TOUCH_LIMIT: Act = Act { name: "touch limit", act: |cache, _| touched(cache, LIMITED) };
+pub const REMOVE_LIMIT: Act = Act { name: "remove limit", act: |cache, _| removed(cache, LIMITED) };
 pub const TOUCH: Act = Act { name: "touch", act: |cache, _| touched(cache, "a") };
 pub const TOUCH_COUNTER: Act = Act { name: "touch counter", act: |cache, _| touched(cache, "n") };
 pub const TOUCH_LARGE: Act = Act { name: "touch large", act: |cache, _| touched(cache, "large") };
@@ -164,7 +204,7 @@ pub const GET_STALE: Act = Act {
         }
     },
 };
-pub const CLEAR: Act = Act { name: "clear", act: |cache, _| dropped(&KEYS, || cache.me.clear()) };
+pub const CLEAR: Act = Act { name: "clear", act: |cache, _| dropped(&LOGGED, || cache.me.clear()) };
 /// Stores a few new keys, which makes a full region reclaim.
 pub const RECLAIM: Act = Act {
     name: "reclaim",
@@ -215,7 +255,7 @@ pub const WALK: Act = Act {
     name: "walk",
     act: |cache, _| {
         for key in cache.keys() {
-            let known = KEYS.iter().any(|it| it.as_bytes() == key) || b"rcwfp".contains(&key[0]);
+            let known = LOGGED.iter().any(|it| it.as_bytes() == key) || b"rcwfp".contains(&key[0]);
             assert!(known, "the walk found a key that nobody stored: {key:?}");
         }
         cache.me.census();
@@ -236,6 +276,7 @@ pub const ACTS: &[Act] = &[
     REMOVE,
     REMOVE_LARGE,
     INCREMENT,
+    ASK,
     TOUCH,
     TOUCH_COUNTER,
     TOUCH_LARGE,
@@ -293,6 +334,17 @@ pub fn furnished(name: &'static str, heat: u32, expiry: f64, fill: Option<fn(&mu
     };
     // The participant that furnished the region is still registered: the next one takes over its seat, as after a crash.
     Scene { name, bytes }
+}
+
+/// The same regions, with a rate limit that has let one request through.
+pub fn limited() -> Vec<Arc<Scene>> {
+    let asked = |scene: &Arc<Scene>| {
+        let world = World::holding(&scene.bytes);
+        let mut cache = Cache::join(&world);
+        assert!(cache.limit(LIMITED.as_bytes(), &RULE).unwrap().allowed);
+        Arc::new(Scene { name: scene.name, bytes: world.bytes().to_vec() })
+    };
+    scenes().iter().map(asked).collect()
 }
 
 /// A region with free segments, one that will be compacted next, and full ones in which the keys are kept, or evicted.

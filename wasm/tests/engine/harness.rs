@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Audited, Block, Busy, Claimed, Draft, Expect, Geometry, Host, Key, Listed, MAX_BLOCK, MAX_KEY, NUMBER, Participant,
-    Phase, Refused, Region, Seed, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_STALE, WANT_TAGS, WANT_VALUE, faults,
-    format,
+    Addition, Audited, Beginning, Block, Busy, Claimed, Draft, Expect, Geometry, Host, Key, Listed, MAX_BLOCK, MAX_KEY,
+    NUMBER, Participant, Phase, Refused, Region, Rule, Seed, Sight, Stamp, Sum, Verdict, WANT_AFTER_FIND, WANT_QUIET,
+    WANT_STALE, WANT_TAGS, WANT_VALUE, faults, format,
 };
 
 pub const MIB: u32 = 1 << 20;
@@ -390,8 +390,19 @@ impl Cache {
     }
 
     pub fn increment(&mut self, key: &[u8], by: f64, initial: f64, with: &With) -> Result<f64, Refused> {
+        let addition = Addition { by, initial, min: f64::NEG_INFINITY, max: f64::INFINITY };
+        self.add(key, &addition, with).map(|sum| sum.value)
+    }
+
+    /// Increments within bounds.
+    pub fn add(&mut self, key: &[u8], addition: &Addition, with: &With) -> Result<Sum, Refused> {
         let block = self.block(with.tags);
-        self.me.increment(&OwnedKey::of(key).with(self.me.seed), by, initial, with.expiry, &block)
+        self.me.increment(&OwnedKey::of(key).with(self.me.seed), addition, with.expiry, &block)
+    }
+
+    pub fn limit(&mut self, key: &[u8], rule: &Rule) -> Result<Verdict, Refused> {
+        let block = self.block(&[]);
+        self.me.limit(&OwnedKey::of(key).with(self.me.seed), rule, &block)
     }
 
     pub fn touch(&mut self, key: &[u8], expiry: f64) -> Result<bool, Refused> {
@@ -477,11 +488,18 @@ impl Cache {
 
     /// The keys of all live entries.
     pub fn keys(&mut self) -> Vec<Vec<u8>> {
+        self.keys_with(b"")
+    }
+
+    /// The keys of all live entries that begin with `prefix`.
+    pub fn keys_with(&mut self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let owned = OwnedKey::of(prefix);
+        let wanted = [Beginning { kind: 0, length: owned.length, words: &owned.words }];
         let mut buffer = vec![0u64; MAX_KEY as usize / 8];
         let mut keys = Vec::new();
         let mut cursor = 0;
         // SAFETY: room for the longest key.
-        while let Some((way, length, _)) = unsafe { self.me.next(cursor, buffer.as_mut_ptr().cast()) } {
+        while let Some((way, length, _)) = unsafe { self.me.next(cursor, &wanted, buffer.as_mut_ptr().cast()) } {
             // SAFETY: initialised.
             let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), length as usize) };
             keys.push(bytes.to_vec());

@@ -4,6 +4,8 @@
 
 use cache_machine_core::Expect;
 
+use crate::acts::RULE;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Did {
     /// `version` is `None` when the store was refused.
@@ -21,6 +23,11 @@ pub enum Did {
         by: f64,
         sum: Option<f64>,
     },
+    /// A request at the limit of [`RULE`].
+    Asked {
+        allowed: bool,
+        remaining: f64,
+    },
     Touched(bool),
     /// The participant died; what it was about to do.
     Died(Change),
@@ -35,7 +42,8 @@ pub enum Change {
     },
     Remove,
     Add(f64),
-    /// A participant that died while it incremented a counter left an odd version; the next one settles it.
+    Ask,
+    /// A participant that died while it changed a counter or a limit left an odd version; the next one settles it.
     Renumber,
 }
 
@@ -62,6 +70,12 @@ fn is(state: &State, expect: &Expect) -> bool {
         (Expect::Version(wanted), Some((_, version))) => version.is_none_or(|version| version == *wanted),
         _ => false,
     }
+}
+
+/// The requests that a limit has let through, and those after one more request.
+fn asked(state: &State) -> (f64, f64) {
+    let before = state.as_ref().map_or(0.0, |(value, _)| number(value));
+    (before, (before + 1.0).min(RULE.limit))
 }
 
 /// What a map that holds `state` holds after the operation; `None` when it would have answered differently.
@@ -93,6 +107,15 @@ fn after(state: &State, did: &Did) -> Option<State> {
             (before + by == *sum).then(|| Some((sum.to_le_bytes().to_vec(), None)))
         }
         Did::Incremented { sum: None, .. } | Did::Died(Change::Nothing) => Some(state.clone()),
+        Did::Asked { allowed, remaining } => {
+            let (before, after) = asked(state);
+            let was_allowed = before < RULE.limit;
+            if *allowed != was_allowed || *remaining != RULE.limit - after {
+                return None;
+            }
+            Some(if was_allowed { Some((after.to_le_bytes().to_vec(), None)) } else { state.clone() })
+        }
+        Did::Died(Change::Ask) => Some(Some((asked(state).1.to_le_bytes().to_vec(), None))),
         Did::Touched(there) => (state.is_some() == *there).then(|| state.clone()),
         Did::Died(Change::Put { expect, value }) => {
             Some(if is(state, expect) { Some((value.clone(), None)) } else { state.clone() })
@@ -107,7 +130,7 @@ fn after(state: &State, did: &Did) -> Option<State> {
 
 /// Whether the events of one key, at most 64, are linearizable. The first event says what the key held before.
 pub fn linearizable(events: &[Event], may_forget: bool) -> bool {
-    let counting = events.iter().filter(|event| matches!(event.did, Did::Died(Change::Add(_))));
+    let counting = events.iter().filter(|event| matches!(event.did, Did::Died(Change::Add(_) | Change::Ask)));
     let renumbering = counting.map(|event| Event { did: Did::Died(Change::Renumber), ..event.clone() });
     let events: Vec<_> = events.iter().cloned().chain(renumbering).collect();
     assert!(events.len() <= 64);
@@ -177,6 +200,13 @@ fn a_history_can_be_impossible() {
     let count = |start, end, sum: f64| event(start, end, Did::Incremented { by: 1.0, sum: Some(sum) });
     assert!(linearizable(&[count(0, 5, 2.0), count(1, 4, 1.0)], false));
     assert!(!linearizable(&[count(0, 5, 1.0), count(1, 4, 1.0)], false));
+    // Requests: three go through.
+    let ask = |start, end, allowed, remaining| event(start, end, Did::Asked { allowed, remaining });
+    let three = [ask(0, 5, true, 1.0), ask(1, 4, true, 2.0), ask(6, 7, true, 0.0)];
+    assert!(linearizable(&[&three[..], &[ask(8, 9, false, 0.0)]].concat(), false));
+    assert!(!linearizable(&[&three[..], &[ask(8, 9, true, 0.0)]].concat(), false));
+    assert!(!linearizable(&[ask(0, 5, true, 2.0), ask(1, 4, true, 2.0)], false));
+    assert!(!linearizable(&[ask(0, 5, false, 2.0)], false));
     // A participant that died may have stored its value at any time since, or never.
     let died = event(2, NO_END, Did::Died(Change::Put { expect: Expect::Anything, value: vec![9] }));
     for last in [1, 9] {

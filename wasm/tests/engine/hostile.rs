@@ -4,8 +4,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use cache_machine_core::{Claimed, Expect, MODEL_SIZE, Place, faults};
+use cache_machine_core::{Claimed, Expect, MODEL_SIZE, Place, Rule, faults, prefetch};
 
+use crate::acts::RULE;
 use crate::harness::*;
 
 /// Changes a few bytes somewhere: in the small tables at the beginning as often as in all the segments.
@@ -58,7 +59,7 @@ fn anything(cache: &mut Cache, random: &mut Random) {
     let key = format!("key {}", random.below(300)).into_bytes();
     let size = if random.chance(20) { random.below(40_000) } else { random.below(1_500) };
     let value = vec![random.next() as u8; size as usize];
-    match random.below(48) {
+    match random.below(50) {
         40..48 => coordinate(cache, random, &key),
         0..14 => drop(cache.set(&key, &value)),
         14..16 => {
@@ -70,6 +71,14 @@ fn anything(cache: &mut Cache, random: &mut Random) {
         28..30 => drop(cache.remove(&key, Expect::Anything)),
         30..34 => drop(cache.increment(&key, 1.0, 0.0, &PLAIN)),
         34 => drop(cache.touch(&key, random.below(1000) as f64)),
+        48..50 => {
+            let limit = 1.0 + random.below(3) as f64;
+            let rule = Rule { algorithm: 1 + random.below(3) as u32, limit, burst: limit, ..RULE };
+            if let Ok(verdict) = cache.limit(&key[..5], &rule) {
+                assert!((0.0..=limit).contains(&verdict.remaining), "{verdict:?}");
+                assert!((0.0..=2000.0).contains(&verdict.retry_after), "{verdict:?}");
+            }
+        }
         35 => cache.invalidate(&["one"]),
         36 => drop(cache.keys()),
         37 => drop(cache.me.census()),
@@ -77,6 +86,8 @@ fn anything(cache: &mut Cache, random: &mut Random) {
         _ => {
             let _ = cache.me.validate();
             let _ = cache.me.find(&OwnedKey::of(&key).with(cache.me.seed));
+            prefetch(&cache.me.region, &[OwnedKey::of(&key).with(cache.me.seed).hash; 3]);
+            cache.keys_with(b"key 1");
             cache.me.abandon_chunks(&[Place(random.next()).0]);
             if random.chance(50) {
                 cache.me.clear();

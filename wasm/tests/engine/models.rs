@@ -218,7 +218,7 @@ fn i4_any_bit_pattern_parses() {
     let _watchdog = Watchdog::new("i4", 300);
     let mut random = Random::new(seed("i4_any_bit_pattern_parses"));
     let mut words = 0;
-    for scene in scenes() {
+    for scene in limited() {
         let geometry = World::holding(&scene.bytes).region().geometry;
         for at in (0..geometry.segment(geometry.segments)).step_by(8) {
             let word = |at: u32| u64::from_le_bytes(scene.bytes[at as usize..at as usize + 8].try_into().unwrap());
@@ -236,11 +236,12 @@ fn i4_any_bit_pattern_parses() {
                 world.bytes()[at as usize..at as usize + 8].copy_from_slice(&pattern.to_le_bytes());
                 let mut cache = Cache::join(&world);
                 let mut steps = accesses(|| {
-                    for key in KEYS {
+                    for key in LOGGED {
                         cache.get(key.as_bytes());
                         cache.get_near(key.as_bytes());
                     }
                     let _ = cache.increment(b"n", 1.0, 0.0, &PLAIN);
+                    let _ = cache.limit(LIMITED.as_bytes(), &RULE);
                     let _ = cache.touch(b"large", 1e9);
                     let _ = cache.set(b"large", &long(0));
                     let _ = cache.remove(b"a", Expect::Anything);
@@ -456,7 +457,7 @@ fn l1_gets_are_bounded() {
                 let _ = cache.set(b"large", &[i; 200]);
             }
             // The stores above are not logged. The clear is, and no key holds a value afterwards.
-            dropped(&KEYS, || cache.me.clear());
+            dropped(&LOGGED, || cache.me.clear());
         },
     };
     let tally = Arc::default();
@@ -618,6 +619,36 @@ fn p4_no_increment_is_lost() {
     both_on_the_way(&play(&scenes()[1], &[INCREMENT, COMPACT], &tally));
     both_on_the_way(&play(&scenes()[0], &[INCREMENT, INCREMENT], &tally));
     told("p4", &tally);
+}
+
+/// Requests at a limit while others ask it, move it, touch it, remove it and read it; two and three at once.
+#[test]
+fn p6_a_limit_lets_exactly_so_many_through() {
+    let others = [ASK, TOUCH_LIMIT, REMOVE_LIMIT, COMPACT, RECLAIM];
+    for scenes in [limited(), scenes()] {
+        everywhere("p6", &scenes, &[ASK, READ_LIMIT, TOUCH_LIMIT], &others);
+    }
+    let mut random = Random::new(seed("p6_a_limit_lets_exactly_so_many_through"));
+    let tally = Arc::default();
+    for scene in [&limited()[0], &scenes()[0]] {
+        both_on_the_way(&play(scene, &[ASK, ASK], &tally));
+        both_on_the_way(&play(scene, &[ASK, READ_LIMIT], &tally));
+        let play = play(scene, &[ASK, ASK, ASK], &tally);
+        let lengths = play.lengths();
+        let mut random = Random::new(random.next());
+        let mut left = scaled(600);
+        play.plans(move |_| {
+            left = left.checked_sub(1)?;
+            let [i, j] = [0, 1].map(|who| random.below(lengths[who].max(1)));
+            let end = |who| turn(who, TO_THE_END);
+            Some(match left % 3 {
+                0 => vec![turn(0, i), turn(1, j), end(2), end(0), end(1)],
+                1 => vec![turn(0, i), death(1, j), end(2), end(0)],
+                _ => vec![death(0, i), death(1, j), end(2)],
+            })
+        });
+    }
+    told("p6", &tally);
 }
 
 /// A lock, a segment or an unfinished value of a dead participant blocks nobody.

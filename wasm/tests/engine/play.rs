@@ -64,9 +64,12 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     };
     let incarnations: Vec<u32> = stage.seats.borrow().iter().map(|seats| incarnation(seats[0])).collect();
     let before = caches[0].count(Counter::Evictions);
-    for key in KEYS {
+    for key in LOGGED {
         let did = match caches[0].peek(key.as_bytes()) {
-            Some(got) => Did::Set { expect: Expect::Anything, value: got.value, version: Some(got.version) },
+            Some(got) => {
+                let version = Some(got.version);
+                Did::Set { expect: Expect::Anything, value: held(got), version }
+            }
             None => Did::Got(None),
         };
         let start = stage.tick();
@@ -119,8 +122,8 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     }
     let evicted = after.count(Counter::Evictions) != before;
     let may_forget = evicted || stage.cut_off.get();
-    for key in KEYS {
-        let got = after.peek(key.as_bytes()).map(|got| (got.value, got.version));
+    for key in LOGGED {
+        let got = after.peek(key.as_bytes()).map(|got| (held(got.clone()), got.version));
         let start = stage.tick();
         stage.log.borrow_mut().push((key, Event { start, end: stage.tick(), did: Did::Got(got) }));
         let mut events: Vec<Event> =
@@ -130,7 +133,7 @@ pub fn execute(scene: &Scene, acts: &[Act], tally: &Mutex<Tally>) {
     }
     // Whatever the dead held, a new participant waits for nobody, and gets all segments back.
     world.patience.store(0, SeqCst);
-    for key in KEYS {
+    for key in LOGGED {
         let set = after.set(key.as_bytes(), b"after");
         assert!(set.is_ok(), "{told}: {key} cannot be set: {set:?}");
         assert_eq!(after.get(key.as_bytes()).map(|got| got.value).as_deref(), Some(&b"after"[..]), "{told}: {key}");

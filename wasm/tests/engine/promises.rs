@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use cache_machine_core::{
-    Class, Counter, Draft, Expect, Geometry, Key, LAYOUT_VERSION, MAX_BLOCK, MAX_KEY, MODEL_SIZE, Mismatch,
-    Participant, Phase, Refused, WANT_VALUE, faults, inspect,
+    Addition, Class, Counter, Draft, Expect, FIXED, GCRA, GROUP, Geometry, Key, LAYOUT_VERSION, LIMIT, MAX_BLOCK,
+    MAX_KEY, MODEL_SIZE, Mismatch, Participant, Phase, Refused, Rule, SLIDING, Verdict, WANT_VALUE, faults, inspect,
+    prefetch,
 };
 
 use crate::harness::*;
@@ -1139,4 +1140,283 @@ fn a_full_bucket_keeps_the_hot() {
     let lost = same[..14].iter().filter(|key| cache.peek(key).is_none()).count();
     assert_eq!(lost, 0, "hot entries were evicted for cold ones");
     assert_eq!(cache.count(Counter::Evictions), 5);
+}
+
+/// An increment out of its bounds is refused and changes nothing, whether the number is absent, was set or was counted.
+#[test]
+fn an_increment_stays_within_its_bounds() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let addition = Addition { by: 3.0, initial: 4.0, min: -10.0, max: 10.0 };
+    let refused = |cache: &mut Cache, by: f64, initial: f64| {
+        let before = cache.peek(b"n");
+        assert_eq!(cache.add(b"n", &Addition { by, initial, ..addition }, &PLAIN), Err(Refused::OutOfRange));
+        assert_eq!(cache.peek(b"n"), before);
+    };
+    refused(&mut cache, 7.0, 4.0);
+    refused(&mut cache, -15.0, 4.0);
+    refused(&mut cache, f64::NAN, 4.0);
+    cache.set_number(b"n", 4.0).unwrap();
+    refused(&mut cache, 7.0, 0.0);
+    for (by, sum) in [(3.0, 7.0), (3.0, 10.0), (-20.0, -10.0)] {
+        let added = cache.add(b"n", &Addition { by, ..addition }, &PLAIN).unwrap();
+        let got = cache.get(b"n").unwrap();
+        assert_eq!((added.value, got.number()), (sum, sum));
+        assert_eq!((added.version, added.expiry), (got.version, NEVER));
+    }
+    refused(&mut cache, -1.0, 0.0);
+    refused(&mut cache, 21.0, 0.0);
+    cache.set_number(b"n", f64::NAN).unwrap();
+    assert_eq!(cache.add(b"n", &addition, &PLAIN), Err(Refused::OutOfRange));
+    let mortal = cache.add(b"m", &addition, &With { expiry: 50.0, ..PLAIN }).unwrap();
+    assert_eq!((mortal.value, mortal.expiry), (7.0, 50.0));
+    cache.check();
+}
+
+/// A walk with a beginning finds the keys that begin so, byte by byte, and no others.
+#[test]
+fn a_walk_finds_the_keys_that_begin_so() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let long = b"a key of more than three words";
+    // The value of a short key lies behind it, as if the key went on.
+    cache.set(b"a key", b" of more than three words").unwrap();
+    cache.set(b"another", &[0; 24]).unwrap();
+    for length in 0..=long.len() {
+        cache.set(&long[..length], &long[length..]).unwrap();
+        let mut other = long[..length].to_vec();
+        other.push(b'~');
+        cache.set(&other, b"").unwrap();
+    }
+    let all = cache.keys();
+    assert_eq!(all.len(), 2 * long.len() + 3);
+    for length in 0..=long.len() {
+        let mut found = cache.keys_with(&long[..length]);
+        let mut wanted: Vec<_> = all.iter().filter(|key| key.starts_with(&long[..length])).cloned().collect();
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted, "{length} bytes");
+    }
+    assert_eq!(cache.keys_with(b"b"), Vec::<Vec<u8>>::new());
+}
+
+/// A prefetch changes nothing, whatever it meets.
+#[test]
+fn a_prefetch_changes_nothing() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    (0..100u8).for_each(|i| drop(cache.set(&[i], &[i; 100])));
+    let hashes: Vec<u64> = (50..50 + GROUP as u8).map(|i| OwnedKey::of(&[i]).with(cache.me.seed).hash).collect();
+    let before = world.bytes().to_vec();
+    prefetch(&cache.me.region, &hashes);
+    prefetch(&cache.me.region, &[]);
+    prefetch(&cache.me.region, &[0, u64::MAX]);
+    assert!(before == world.bytes(), "a prefetch has written");
+}
+
+// ---- rate limits ------------------------------------------------------------------------------------------------
+
+const RULE: Rule = Rule { algorithm: GCRA, limit: 10.0, window: 1000.0, burst: 10.0, cost: 1.0, peek: false };
+const ALGORITHMS: [u32; 3] = [GCRA, FIXED, SLIDING];
+
+fn at(cache: &mut Cache, time: f64, rule: &Rule) -> Verdict {
+    cache.world.set_clock(time);
+    cache.limit(b"limit", rule).unwrap()
+}
+
+/// As many requests as the limit go through at once, the next one is told when to come, and comes then.
+#[test]
+fn a_limit_lets_exactly_so_many_through() {
+    for algorithm in ALGORITHMS {
+        for (limit, window) in [(1.0, 1.0), (7.0, 60_000.0), (3.0, 1000.0), (1000.0, 60_000.0)] {
+            let mut cache = Cache::join(&World::new(MIB));
+            let rule = Rule { algorithm, limit, window, burst: limit, ..RULE };
+            let start = 1.7e12;
+            for i in 1..=limit as u32 {
+                let verdict = at(&mut cache, start, &rule);
+                assert!(verdict.allowed && verdict.retry_after == 0.0, "{i} of {rule:?}: {verdict:?}");
+                assert_eq!(verdict.remaining, limit - i as f64);
+            }
+            let before = cache.peek(b"limit");
+            let refused = at(&mut cache, start, &rule);
+            assert!(!refused.allowed && refused.remaining == 0.0, "{rule:?}: {refused:?}");
+            assert_eq!(cache.peek(b"limit"), before, "a refused request changes nothing");
+            let first = match algorithm {
+                GCRA => (window / limit).ceil(),
+                FIXED => window,
+                _ => (window + window / limit).ceil(),
+            };
+            assert_eq!(refused.retry_after, first, "{rule:?}");
+            assert!(!at(&mut cache, start + first - 1.0, &rule).allowed);
+            assert!(at(&mut cache, start + first, &rule).allowed);
+            cache.check();
+        }
+    }
+}
+
+/// No more than the burst and what the rate gives goes through in any time, whatever the pace of the requests.
+#[test]
+fn the_generic_cell_rate_is_exact() {
+    let mut random = Random::new(seed("the_generic_cell_rate_is_exact"));
+    for _ in 0..scaled(200) {
+        let limit = 1.0 + random.below(50) as f64;
+        let window = 1.0 + random.below(5000) as f64;
+        let burst = if random.chance(50) { limit } else { 1.0 + random.below(80) as f64 };
+        let rule = Rule { limit, window, burst, ..RULE };
+        let mut cache = Cache::join(&World::new(MIB));
+        // The same in whole numbers: the theoretical arrival time, times `limit`.
+        let (mut now, mut arrival) = (1_700_000_000_000i128, 0i128);
+        for _ in 0..400 {
+            now +=
+                if random.chance(30) { random.below(1 + 2 * window as u64) as i128 } else { random.below(3) as i128 };
+            let cost = 1 + if random.chance(20) { random.below(burst as u64) as i128 } else { 0 };
+            let (limit, window, burst) = (limit as i128, window as i128, burst as i128);
+            let next = arrival.max(now * limit) + cost * window;
+            let allowed = next - now * limit <= burst * window;
+            if allowed {
+                arrival = next;
+            }
+            let verdict = at(&mut cache, now as f64, &Rule { cost: cost as f64, ..rule });
+            assert_eq!(verdict.allowed, allowed, "{rule:?} at {now}");
+            let left = (burst * window - (arrival.max(now * limit) - now * limit)) / window;
+            assert_eq!(verdict.remaining as i128, left, "{rule:?} at {now}");
+            let reset = (arrival.max(now * limit) + limit - 1) / limit;
+            assert_eq!(verdict.reset_at as i128, reset, "{rule:?} at {now}");
+        }
+    }
+}
+
+/// Around the border of two windows no more goes through than the limit and the share of the time.
+#[test]
+fn a_sliding_window_has_no_double_limit_at_its_border() {
+    let mut cache = Cache::join(&World::new(MIB));
+    let rule = Rule { algorithm: SLIDING, limit: 100.0, ..RULE };
+    at(&mut cache, 0.0, &rule);
+    let burst = |cache: &mut Cache, time: f64| (0..200).filter(|_| at(cache, time, &rule).allowed).count();
+    assert_eq!(burst(&mut cache, 999.0), 99);
+    assert_eq!(burst(&mut cache, 1000.0), 0);
+    assert_eq!(burst(&mut cache, 1010.0), 1);
+    assert_eq!(burst(&mut cache, 1500.0), 49);
+    assert_eq!(burst(&mut cache, 1999.0), 49);
+    // Two windows later nothing is left of it.
+    assert_eq!(burst(&mut cache, 4000.0), 100);
+}
+
+/// A fixed window begins with its first request. What is read of a limit, and when it may be forgotten.
+#[test]
+fn a_limit_is_an_entry() {
+    for algorithm in ALGORITHMS {
+        let mut cache = Cache::join(&World::new(MIB));
+        let rule = Rule { algorithm, ..RULE };
+        let verdict = at(&mut cache, 400.0, &Rule { peek: true, ..rule });
+        assert_eq!((verdict.allowed, verdict.remaining, verdict.reset_at), (true, 10.0, 400.0));
+        assert_eq!(cache.peek(b"limit"), None, "a look stores nothing");
+        let first = at(&mut cache, 500.0, &rule);
+        let got = cache.peek(b"limit").unwrap();
+        assert_eq!(got.value_type, LIMIT);
+        assert!(got.expiry >= first.reset_at);
+        assert_eq!(at(&mut cache, 500.0, &Rule { peek: true, ..rule }).remaining, 9.0);
+        assert_eq!(cache.peek(b"limit").unwrap(), got, "a look changes nothing");
+        at(&mut cache, 600.0, &rule);
+        let changed = cache.peek(b"limit").unwrap();
+        assert!(changed.version > got.version && changed.value != got.value);
+        // Another kind of value, and no number.
+        assert_eq!(cache.increment(b"limit", 1.0, 0.0, &PLAIN), Err(Refused::NotANumber));
+        cache.set(b"text", b"text").unwrap();
+        assert_eq!(cache.limit(b"text", &rule), Err(Refused::NotALimit));
+        cache.set_number(b"text", 1.0).unwrap();
+        assert_eq!(cache.limit(b"text", &Rule { peek: true, ..rule }), Err(Refused::NotALimit));
+        cache.increment(b"text", 1.0, 0.0, &PLAIN).unwrap();
+        assert_eq!(cache.limit(b"text", &rule), Err(Refused::NotALimit));
+        // What has expired is no other value.
+        cache.touch(b"text", 650.0).unwrap();
+        assert_eq!(at(&mut cache, 650.0, &rule).remaining, if algorithm == GCRA { 8.0 } else { 7.0 });
+        assert!(cache.limit(b"text", &rule).unwrap().allowed);
+        // Removed: it begins anew.
+        assert!(cache.remove(b"limit", Expect::Anything).unwrap());
+        assert_eq!(at(&mut cache, 700.0, &rule).remaining, 9.0);
+        // Expired, and not reclaimed yet: the record serves again.
+        let resting = at(&mut cache, 1e6, &rule);
+        assert_eq!((resting.remaining, cache.peek(b"limit").unwrap().expiry >= resting.reset_at), (9.0, true));
+        cache.me.clear();
+        assert_eq!(at(&mut cache, 1e6, &rule).remaining, 9.0);
+        // Another algorithm begins anew, another limit does not.
+        let other = Rule { algorithm: if algorithm == GCRA { FIXED } else { GCRA }, ..rule };
+        assert_eq!(at(&mut cache, 1e6, &other).remaining, 9.0);
+        assert_eq!(at(&mut cache, 1e6, &Rule { limit: 20.0, burst: 20.0, ..other }).remaining, 18.0);
+        cache.check();
+    }
+}
+
+/// A clock that is set back, however far, neither frees a limit nor blocks it for longer than from that moment on.
+#[test]
+fn a_limit_survives_a_clock_that_is_set_back() {
+    for algorithm in ALGORITHMS {
+        for back in [1.0, 999.0, 1e3, 1e9] {
+            let mut cache = Cache::join(&World::new(MIB));
+            let rule = Rule { algorithm, ..RULE };
+            (0..10).for_each(|_| assert!(at(&mut cache, 1e10, &rule).allowed));
+            for peek in [true, false] {
+                let verdict = at(&mut cache, 1e10 - back, &Rule { peek, ..rule });
+                assert!(!verdict.allowed && verdict.remaining == 0.0, "{verdict:?}");
+                assert!((1.0..=2.0 * RULE.window).contains(&verdict.retry_after), "{verdict:?}");
+                assert!(verdict.reset_at <= 1e10 - back + 2.0 * RULE.window, "{verdict:?}");
+            }
+            let retry = at(&mut cache, 1e10 - back, &rule).retry_after;
+            assert!(at(&mut cache, 1e10 - back + retry, &rule).allowed);
+        }
+    }
+}
+
+/// Whatever bytes stand in a limit, the answer is of this world.
+#[test]
+fn a_limit_of_any_bytes_answers_with_numbers() {
+    let mut random = Random::new(seed("a_limit_of_any_bytes_answers_with_numbers"));
+    for algorithm in ALGORITHMS {
+        for _ in 0..scaled(400) {
+            let world = World::new(MIB);
+            let mut cache = Cache::join(&world);
+            let rule = Rule { algorithm, ..RULE };
+            at(&mut cache, 5000.0, &rule);
+            let value = cache.peek(b"limit").unwrap().value;
+            let place = world.bytes().windows(value.len()).rposition(|bytes| bytes == value).unwrap();
+            let odd = [0.0, -1.0, 1e300, -1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 4999.0, 5e-324];
+            for word in 1..7 {
+                let bits = if random.chance(70) { odd[random.below(9) as usize].to_bits() } else { random.next() };
+                world.bytes()[place + 8 * word..place + 8 * word + 8].copy_from_slice(&bits.to_le_bytes());
+            }
+            for _ in 0..3 {
+                let verdict = cache.limit(b"limit", &rule).unwrap();
+                assert!((0.0..=10.0).contains(&verdict.remaining), "{verdict:?}");
+                assert!((0.0..=2000.0).contains(&verdict.retry_after), "{verdict:?}");
+                assert!((5000.0..=7000.0).contains(&verdict.reset_at), "{verdict:?}");
+            }
+        }
+    }
+}
+
+/// A participant that dies at any access of a request has counted it, or not, and nothing else.
+#[test]
+fn a_death_in_a_request_counts_it_or_not() {
+    for algorithm in ALGORITHMS {
+        for times in [vec![0.0], vec![0.0, 100.0, 1100.0], vec![0.0, 1e6]] {
+            for n in 0.. {
+                let world = World::new(MIB);
+                let mut cache = Cache::join(&world);
+                let rule = Rule { algorithm, ..RULE };
+                let (last, before) = times.split_last().unwrap();
+                before.iter().for_each(|time| assert!(at(&mut cache, *time, &rule).allowed));
+                world.set_clock(*last);
+                let free = cache.limit(b"limit", &Rule { peek: true, ..rule }).unwrap().remaining;
+                let mut victim = Cache::join(&world);
+                let died = dies_at(n, || victim.limit(b"limit", &rule));
+                victim.die();
+                let verdict = cache.limit(b"limit", &rule).unwrap();
+                let uncounted = if died { free } else { free - 1.0 };
+                assert!([uncounted - 1.0, free - 2.0].contains(&verdict.remaining), "{rule:?} {n}: {verdict:?}");
+                cache.check_structure();
+                if !died {
+                    break;
+                }
+            }
+        }
+    }
 }

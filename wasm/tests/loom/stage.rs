@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_machine_core::{
-    Block, Busy, Claim, Claimed, Draft, Expect, FRESH, Found, Geometry, Host, Key, MAX_BLOCK, MODEL_SIZE, NUMBER,
-    Participant, Phase, Place, Refused, Region, Sight, WAIT, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS, WANT_VALUE,
-    faults, format, model::Word,
+    Addition, Block, Busy, Claim, Claimed, Draft, Expect, FRESH, Found, Geometry, Host, Key, MAX_BLOCK, MODEL_SIZE,
+    NUMBER, Participant, Phase, Place, Refused, Region, Sight, WAIT, WANT_AFTER_FIND, WANT_QUIET, WANT_TAGS,
+    WANT_VALUE, faults, format, model::Word,
 };
 use loom::thread;
 
@@ -212,7 +212,8 @@ impl Cache {
     }
 
     pub fn increment(&self, key: u64) -> Result<f64, Refused> {
-        self.me.increment(&self.key(&[key]), 1.0, 0.0, f64::INFINITY, &self.none)
+        let one = Addition { by: 1.0, initial: 0.0, min: f64::NEG_INFINITY, max: f64::INFINITY };
+        self.me.increment(&self.key(&[key]), &one, f64::INFINITY, &self.none).map(|sum| sum.value)
     }
 
     pub fn invalidate(&self, tag: &str) {
