@@ -107,7 +107,7 @@ export const ADAPTERS = {
     label: "cache-machine",
     ours: true,
     reach: "processes",
-    data: [...EVERYTHING, "many"],
+    data: [...EVERYTHING, "many", "million"],
     open: machineMemory({}),
   },
   "near-all": {
@@ -123,7 +123,7 @@ export const ADAPTERS = {
     label: "cache-machine, near cache off",
     ours: true,
     reach: "processes",
-    data: [...EVERYTHING, "many"],
+    data: [...EVERYTHING, "many", "million"],
     open: machineMemory({ nearCache: 0 }),
   },
   frozen: {

@@ -28,9 +28,9 @@ export async function endRunning() {
 }
 
 /** Starts a process; `ask(command, arguments)` resolves to its answer. */
-export function start(label) {
+export function start(label, file = PARTICIPANT) {
   if (over) throw new Error("the run is over");
-  const child = fork(PARTICIPANT, { execArgv: ["--expose-gc"], serialization: "json" });
+  const child = fork(file, { execArgv: ["--expose-gc"], serialization: "json" });
   running.add(child);
   let next = 0;
   const waiting = new Map();
@@ -72,6 +72,7 @@ export function start(label) {
     worker: (number) => ({
       ask: (command, message = {}) => ask("tell", { worker: number, message: { command, ...message } }),
     }),
+    kill: () => child.kill("SIGKILL"),
     async end() {
       await ask("close").catch(() => {});
       await new Promise((resolve) => {

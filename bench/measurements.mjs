@@ -103,6 +103,27 @@ export async function looking(run) {
   return results;
 }
 
+/** Many keys in one call, and numbers and limits: `{ data: { workload: { adapter: { ns, rounds } } } }`. */
+export async function batches(run) {
+  const results = {};
+  const workloads = {
+    s100: ["singles", "getMany", "scattered", "scatteredMany"],
+    million: ["singles", "getMany", "scattered", "scatteredMany"],
+    few: ["increment", "rateLimit"],
+  };
+  for (const dataName of Object.keys(workloads)) {
+    const { participants } = await filledAll(run, ["near", "far"], dataName, { tag: "-batches" });
+    results[dataName] = {};
+    for (const workload of workloads[dataName]) {
+      results[dataName][workload] = await interleave(participants, workload, run);
+      run.progress(dataName, workload, results[dataName][workload]);
+    }
+    await endOf(Object.values(participants));
+    await run.workspace.sweep();
+  }
+  return results;
+}
+
 /** Two processes at once, and two workers of one process: `{ processes: { workload: { adapter: … } }, workers: … }`. */
 export async function together(run) {
   const dataName = "s100";

@@ -81,7 +81,7 @@ export function markdown(results) {
   if (skipped.length) parts.push(skipped.map((line) => `- Skipped: ${line}`).join("\n"));
   parts.push(targets(results));
   for (const [dataName, workloads] of Object.entries(results.speed ?? {})) parts.push(speedTables(dataName, workloads));
-  for (const part of [looking, together, reclaim, latency, memory, opening, hits]) {
+  for (const part of [looking, batches, together, reclaim, latency, memory, opening, hits, coordinate]) {
     const text = results[part.name] && part(results[part.name]);
     if (text) parts.push(text);
   }
@@ -129,6 +129,23 @@ function looking(all) {
   const note =
     "Where reads hardly ever find a value in the near cache, it goes into cooldown: reads do not ask it, except in sampling windows from time to time. The rounds are short and begin with the first reads, so the first sampling windows, of up to 65,536 reads each, weigh more here than later ones.";
   return `## What the near cache gains and costs\n\n${note}\n\n${table(head, rows, 2)}`;
+}
+
+function batches(all) {
+  const pairs = { getMany: "singles", scatteredMany: "scattered", rateLimit: "increment" };
+  const rows = Object.entries(all).flatMap(([dataName, workloads]) =>
+    Object.entries(workloads).map(([workload, { near, far }]) => {
+      const other = workloads[pairs[workload]];
+      const times = (id) => (other === undefined ? "" : (other[id].ns / workloads[workload][id].ns).toFixed(2));
+      const what =
+        dataName === "few" ? "1,000 keys" : `${DATA[dataName].label}, ${DATA[dataName].keys.toLocaleString("en")} keys`;
+      return [what, WORKLOADS[workload], time(near.ns), times("near"), time(far.ns), times("far")];
+    }),
+  );
+  const head = ["data", "operation", "near cache on", "× one by one", "off", "× one by one"];
+  const note =
+    "Nanoseconds for each key. The factor of `getMany` compares it with single gets of the same keys, that of `rateLimit` with `increment`.";
+  return `## Many keys at once, and limits\n\n${note}\n\n${table(head, rows, 2)}`;
 }
 
 function together({ processes, workers }) {
@@ -253,6 +270,22 @@ function hits({ unit, size, count, seed, traces }) {
     `cache of ${unit.toLocaleString("en")} entries (\`bench/traces.mjs\`).`;
   const head = ["trace", "entries", "cache-machine", "S3-FIFO", "LRU", "CLOCK"];
   return `## Hit ratio\n\n${note}\n\n${table(head, rows)}`;
+}
+
+function coordinate({ loops, between }) {
+  const rows = Object.values(loops).map(({ label, ns }) => [label, time(ns)]);
+  const waits = Object.values(between).map(({ label, p50, p99, samples }) => [
+    label,
+    ...[p50, p99].map(time),
+    samples.toLocaleString("en"),
+  ]);
+  return [
+    "## Coordination",
+    "In one process, 1,024 keys with strings of 100 B, all of them near; limits for 1,024 clients, none of which is reached:",
+    table(["operation", "time"], rows),
+    "Between processes, on a machine that does nothing else meanwhile:",
+    table(["from → to", "median", "99 % within", "samples"], waits),
+  ].join("\n\n");
 }
 
 /** A table that compares adapters in some workloads: times, and multiples of the throughput of lmdb and lru-cache. */

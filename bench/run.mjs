@@ -1,17 +1,18 @@
 /**
  * Compares this cache with others: `npm run bench`, or, when everything is built and installed,
- * `node --expose-gc bench/run.mjs [flags]`. Takes less than ten minutes on two cores.
+ * `node --expose-gc bench/run.mjs [flags]`. Takes about ten minutes on two cores.
  *
  *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
  *                        get, miss and set of strings
- *   --only speed,hits    only these measurements (speed looking together reclaim latency memory opening hits)
+ *   --only speed,hits    only these measurements (speed looking batches together reclaim latency memory opening hits
+ *                        coordinate); writes no report without --out
  *   --data s100,object   only these data (s16 s100 few many s1k s16k cyrillic object buffer4k)
  *   --adapters near,lru  only these adapters (see adapters.mjs)
  *   --workloads get,set  only these workloads (get built miss set mixed uniform scan)
  *   --rounds 5 --ms 40   rounds, and milliseconds of each
  *   --seed 1             of the traces
  *   --cpu                by CPU time instead of the clock: for a busy machine, and only for speed without servers
- *   --out folder         where the report goes: report.md, report.json, speed.svg (bench/results; not with --quick)
+ *   --out folder         where the report goes: report.md, report.json, speed.svg (bench/results, if nothing is left out)
  *   --from report.json   measures nothing, and writes the report from this file
  *   --write-readme       puts the table into README.md, between its markers
  */
@@ -22,15 +23,17 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { ADAPTERS } from "./adapters.mjs";
 import { chart } from "./chart.mjs";
+import { coordinate } from "./coordination.mjs";
 import { endAll, endRunning, ratio } from "./coordinator.mjs";
 import { hits } from "./hit-ratio.mjs";
-import { latency, looking, memory, opening, probe, reclaim, speed, together } from "./measurements.mjs";
+import { batches, latency, looking, memory, opening, probe, reclaim, speed, together } from "./measurements.mjs";
 import { describeMachine, markdown, readmePart } from "./report.mjs";
 import { startServers } from "./servers.mjs";
+import { COORDINATION, evaluate } from "./targets.mjs";
 import { DATA, WORKLOADS } from "./workloads.mjs";
 import { createWorkspace } from "./workspace.mjs";
 
-const PARTS = { speed, looking, together, reclaim, latency, memory, opening, hits };
+const PARTS = { speed, looking, batches, together, reclaim, latency, memory, opening, hits, coordinate };
 const QUICK = {
   parts: ["speed"],
   data: ["s16", "s100", "s1k"],
@@ -110,6 +113,12 @@ function plan() {
       skipped.push(line);
       say(`skipped: ${line}`);
     },
+    /** Records that something else was left out. */
+    leave(line) {
+      skipped.push(line);
+      say(`skipped: ${line}`);
+    },
+    say: (line) => say(`  ${line}`),
     progress,
   };
 }
@@ -137,11 +146,11 @@ async function measure() {
   run.workspace = createWorkspace();
   let servers;
   try {
-    if (run.adapters.some((id) => ADAPTERS[id].server)) {
+    if (run.adapters.some((id) => ADAPTERS[id].server) || run.parts.includes("coordinate")) {
       servers = await startServers(run.workspace.subfolder("servers"));
       run.workspace.useSockets(servers.sockets);
     }
-    await probe(run);
+    if (run.parts.some((name) => name !== "coordinate")) await probe(run);
     for (const name of run.parts) {
       if (interrupted) throw new Error("interrupted");
       const begin = performance.now();
@@ -149,6 +158,7 @@ async function measure() {
       try {
         results[name] = await PARTS[name](run);
         if (name === "hits") sayHits(results.hits.traces);
+        if (name === "coordinate") sayTargets(results);
       } catch (error) {
         // The other measurements still run.
         process.exitCode = 1;
@@ -173,6 +183,12 @@ function sayHits(traces) {
   }
 }
 
+function sayTargets(results) {
+  for (const { what, goal, measured, reached } of evaluate(results, COORDINATION)) {
+    say(`  ${reached ? "✓" : reached === false ? "✗" : "–"} ${what}: ${measured} (${goal})`);
+  }
+}
+
 function write(results) {
   const folder = path.resolve(flags.out ?? fileURLToPath(new URL("results", import.meta.url)));
   mkdirSync(folder, { recursive: true });
@@ -193,5 +209,6 @@ function writeReadme(results) {
 }
 
 const results = flags.from ? JSON.parse(readFileSync(flags.from, "utf8")) : await measure();
-if (!flags.quick || flags.out) write(results);
+// A report of a few measurements does not replace one of all of them.
+if (flags.out || !(flags.quick || flags.only)) write(results);
 if (flags["write-readme"]) writeReadme(results);

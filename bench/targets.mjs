@@ -111,9 +111,54 @@ const TARGETS = [
   ],
 ];
 
+const loopsOf = (results) => results.coordinate?.loops ?? {};
+
+/** Time of a loop as a multiple of the time of another, within the rounds. */
+const timesLoop = (id, other) => (results) => {
+  const { [id]: mine, [other]: theirs } = loopsOf(results);
+  return [mine && theirs && median(mine.rounds.map((ns, round) => ns / theirs.rounds[round]))];
+};
+
+/** Nanoseconds that a loop takes more than another, within the rounds. */
+const moreThan = (id, other) => (results) => {
+  const { [id]: mine, [other]: theirs } = loopsOf(results);
+  return [mine && theirs && median(mine.rounds.map((ns, round) => ns - theirs.rounds[round]))];
+};
+
+const atMost = (bound, unit, measure, { goal = `≤ ${bound}${unit}`, scale = 1 } = {}) => ({
+  goal,
+  measure: (results) => measure(results).map((value) => value && value / scale),
+  show: (value) => value.toFixed(value < 10 ? 2 : 0),
+  reached: (value) => value <= bound,
+  unit,
+});
+const loopTime = (id) => (results) => [loopsOf(results)[id]?.ns];
+const between = (id, share) => (results) => [results.coordinate?.between[id]?.[share]];
+const micros = (bound, id, share) =>
+  atMost(bound, " µs", between(id, share), { goal: `${share} < ${bound} µs`, scale: 1e3 });
+const millis = (bound, id, share) =>
+  atMost(bound, " ms", between(id, share), { goal: `${share} < ${bound} ms`, scale: 1e6 });
+
+/** A label of waking.mjs. */
+const WAITFOR = "set → waitFor in another process";
+
+/** The targets of coordination.mjs and waking.mjs. */
+export const COORDINATION = [
+  ["getOrSet, a hit", atMost(100, " ns", moreThan("getOrSet", "get"), { goal: "≤ 100 ns more than get" })],
+  ["get ?? await getOrSet, a hit", atMost(1.05, " × get", timesLoop("getThenGetOrSet", "get"))],
+  ["set, 64 wait for other keys in another process", atMost(1.25, " × set", timesLoop("setOthersWait", "set"))],
+  ["set, 64 wait for other keys in this thread", atMost(1.25, " × set", timesLoop("setOwnWait", "set"))],
+  ["a lock that nobody holds, taken and given back", atMost(5, " µs", loopTime("lock"), { scale: 1e3 })],
+  ["a lock, handed over between processes", micros(200, "handover", "p50")],
+  ["rateLimit, gcra", atMost(1.5, " × increment", timesLoop("gcra", "increment"))],
+  [WAITFOR, micros(100, WAITFOR, "p50"), millis(5, WAITFOR, "p99")],
+  ["a load's end → getOrSet in another process", micros(100, "joined", "p50"), millis(5, "joined", "p99")],
+  ["kill -9 of the loading process → another one loads", millis(200, "killedLoad", "p99")],
+];
+
 /** `[{ what, goal, measured, reached: true | false | undefined }]`. */
-export function evaluate(results) {
-  return TARGETS.flatMap(([what, ...criteria]) =>
+export function evaluate(results, list = [...TARGETS, ...COORDINATION]) {
+  return list.flatMap(([what, ...criteria]) =>
     criteria.map(({ goal, measure, show, reached, unit = "" }) => {
       const values = measure(results);
       if (values.some((value) => value === undefined)) return { what, goal, measured: "not measured" };

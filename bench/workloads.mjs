@@ -98,6 +98,15 @@ export const DATA = {
     workloads: [],
     make: (i) => ascii(i, 16),
   },
+  million: {
+    label: "a million strings of 100 B",
+    type: "text",
+    longest: 100,
+    keys: 1_000_000,
+    size: "512mb",
+    workloads: [],
+    make: (i) => ascii(i, 100),
+  },
   s1k: {
     label: "strings of 1 KiB",
     type: "text",
@@ -183,7 +192,19 @@ export const WORKLOADS = {
   heavy: "50 % get, 50 % set",
   uniform: "get, each key as likely as any other",
   scan: "get, one key after the other",
+  singles: "100 keys one by one",
+  getMany: "100 keys at once",
+  scattered: "100 keys one by one, each as likely as any other",
+  scatteredMany: "100 keys at once, each as likely as any other",
+  increment: "increment",
+  rateLimit: "rateLimit",
 };
+
+/** Keys of a batch. */
+const BATCH = 100;
+const batchOf = (number) => Array.from({ length: BATCH }, (_, i) => `user:${FIRST + number(i)}`);
+/** Counters and limits. Few, so that what is measured is the operation. */
+const COUNTED = 1000;
 
 /** The loops over a synchronous cache: `ops` operations, beginning with request `start`. Each returns a sum over the values read. */
 export const loops = {
@@ -208,6 +229,52 @@ export const loops = {
   scan(cache, { count, weigh }, start, ops) {
     let sum = 0;
     for (let i = 0; i < ops; i++) sum += weigh(cache.get("user:" + (FIRST + ((start + i) % count))));
+    return sum;
+  },
+
+  singles(cache, { order, mask, weigh }, start, ops) {
+    let sum = 0;
+    for (let at = start; at < start + ops; at += BATCH) {
+      for (const key of batchOf((i) => order[(at + i) & mask])) sum += weigh(cache.get(key));
+    }
+    return sum;
+  },
+
+  getMany(cache, { order, mask, weigh }, start, ops) {
+    let sum = 0;
+    for (let at = start; at < start + ops; at += BATCH) {
+      for (const value of cache.getMany(batchOf((i) => order[(at + i) & mask]))) sum += weigh(value);
+    }
+    return sum;
+  },
+
+  scattered(cache, { count, weigh }, start, ops) {
+    let sum = 0;
+    for (let at = start; at < start + ops; at += BATCH) {
+      for (const key of batchOf((i) => mixed(at + i) % count)) sum += weigh(cache.get(key));
+    }
+    return sum;
+  },
+
+  scatteredMany(cache, { count, weigh }, start, ops) {
+    let sum = 0;
+    for (let at = start; at < start + ops; at += BATCH) {
+      for (const value of cache.getMany(batchOf((i) => mixed(at + i) % count))) sum += weigh(value);
+    }
+    return sum;
+  },
+
+  increment(cache, _, start, ops) {
+    let sum = 0;
+    for (let i = 0; i < ops; i++) sum += cache.increment("count:" + ((start + i) % COUNTED));
+    return sum;
+  },
+
+  rateLimit(cache, _, start, ops) {
+    let sum = 1;
+    for (let i = 0; i < ops; i++) {
+      if (cache.rateLimit("limit:" + ((start + i) % COUNTED), { limit: 100, window: 1000 }).allowed) sum++;
+    }
     return sum;
   },
 

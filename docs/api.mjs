@@ -46,6 +46,8 @@ export const GROUPS = [
     [
       "cache.get",
       "cache.getMany",
+      "cache.getManyEntries",
+      "cache.hasMany",
       "cache.getEntry",
       "cache.getStale",
       "cache.has",
@@ -58,6 +60,7 @@ export const GROUPS = [
       "cache.forEach",
       "Entry",
       "StaleEntry",
+      "KeysOptions",
     ],
   ],
   [
@@ -75,12 +78,47 @@ export const GROUPS = [
   ],
   [
     "Writing on a condition",
-    ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.compareAndDelete", "cache.take"],
+    [
+      "cache.add",
+      "cache.getOrInsert",
+      "cache.getOrInsertComputed",
+      "cache.replace",
+      "cache.compareAndSet",
+      "cache.update",
+      "cache.compareAndDelete",
+      "cache.take",
+    ],
   ],
-  ["Numbers", ["cache.increment", "cache.decrement", "IncrementOptions"]],
+  ["Numbers", ["cache.increment", "cache.incrementEntry", "cache.decrement", "IncrementOptions", "CountedEntry"]],
+  [
+    "Rate limits",
+    [
+      "cache.rateLimit",
+      "rateLimitHeaders",
+      "RateLimitOptions",
+      "RateLimitResult",
+      "RateLimitHeadersOptions",
+      "RateLimitAlgorithm",
+      "RateLimitState",
+    ],
+  ],
   [
     "Groups of entries",
     ["cache.invalidateTag", "cache.expireTag", "cache.tagInvalidatedAt", "cache.namespace", "NamespaceOptions"],
+  ],
+  [
+    "Loading",
+    [
+      "cache.getOrSet",
+      "cache.getOrSetMany",
+      "cache.memoize",
+      "LoadOptions",
+      "LoadContext",
+      "LoadManyContext",
+      "LoadedMany",
+      "LoadOutcome",
+      "MemoizeOptions",
+    ],
   ],
   ["Waiting and watching", ["cache.waitFor", "cache.watch", "cache.watchTag", "WaitForOptions", "WatchOptions"]],
   [

@@ -29,7 +29,6 @@ if (cluster.isPrimary) {
   destroyCache("example-cluster");
 } else {
   const cache = openCache("example-cluster", { size: "4mb" });
-  const known = cache.get("settings");
-  if (known === undefined) cache.set("settings", { theme: "dark", loadedBy: process.pid });
-  process.send(known === undefined ? "loaded the settings" : `has the settings that ${known.loadedBy} loaded`);
+  const { loadedBy } = await cache.getOrSet("settings", () => ({ theme: "dark", loadedBy: process.pid }));
+  process.send(loadedBy === process.pid ? "loaded the settings" : `has the settings that ${loadedBy} loaded`);
 }

@@ -1,6 +1,7 @@
 /**
- * A server that renders pages with Vite, and caches them for all of its processes. Each page has a tag for its source, so that a
- * change of the source invalidates the pages made of it, in every process at once. Start it twice, with different ports:
+ * A server that renders pages with Vite, and caches them for all of its processes; each page is rendered by one of them for all.
+ * Each page has a tag for its source, so that a change of the source invalidates the pages made of it, in every process at once,
+ * also a page that is just being rendered. Start it twice, with different ports:
  *
  *     PORT=3000 node examples/07-vite.mjs
  */
@@ -30,13 +31,8 @@ const cachedPages = {
           cache.invalidateTag("source");
           return response.end("published\n");
         }
-        let page = cache.get(request.url);
-        response.setHeader("x-cache", page === undefined ? "miss" : "hit");
-        if (page === undefined) {
-          const { render } = await vite.ssrLoadModule("virtual:page");
-          page = render(request.url);
-          keep(request.url, page);
-        }
+        const { page, outcome } = await pageOf(vite, request.url);
+        response.setHeader("x-cache", outcome === "hit" ? "hit" : "miss");
         response.setHeader("content-type", "text/html").end(page);
       } catch (error) {
         next(error);
@@ -45,12 +41,17 @@ const cachedPages = {
   },
 };
 
-function keep(url, page) {
+async function pageOf(vite, url) {
+  let outcome;
+  const render = async () => (await vite.ssrLoadModule("virtual:page")).render(url);
   try {
-    cache.set(url, page, { ttl: 3_600_000, tags: ["source"] });
+    const onOutcome = (how) => (outcome = how);
+    const page = await cache.getOrSet(url, render, { ttl: 3_600_000, tags: ["source"], onOutcome });
+    return { page, outcome };
   } catch (error) {
-    // A page that cannot be stored, for example because its URL is too long for a key, is still sent.
-    if (!(error instanceof CacheError)) throw error;
+    // A page whose URL is too long for a key is still sent.
+    if (error instanceof CacheError && error.code === "ERR_TOO_LARGE") return { page: await render(), outcome };
+    throw error;
   }
 }
 

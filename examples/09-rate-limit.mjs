@@ -1,34 +1,50 @@
 /**
- * A rate limit for all processes together: 100 requests a minute, whichever process gets them.
+ * A limit for an API that four processes serve: 20 requests a minute for each client, whichever process gets them. Each answer
+ * has the header fields that tell the client what is left.
  *
- * Its limits: it counts in fixed windows, so it may allow twice as many requests around the border of two windows. It counts only
- * on this machine. If the cache is too small, a counter can be evicted, and then more requests are allowed, never fewer.
+ * Its limits: it counts on this machine only. If the cache is so small that it evicts, a limit can be forgotten, and then more
+ * requests go through, never fewer.
  *
  *     node examples/09-rate-limit.mjs
  */
 
-import { fork } from "node:child_process";
+import cluster from "node:cluster";
 import { once } from "node:events";
-import { destroyCache, openCache } from "cache-machine";
+import { createServer } from "node:http";
+import { destroyCache, openCache, rateLimitHeaders } from "cache-machine";
 
-const LIMIT = 100;
-const WINDOW_MS = 60_000;
+const LIMIT = 20;
+const REQUESTS = 60;
 
-if (process.argv[2] === undefined) {
-  const children = Array.from({ length: 3 }, () => fork(new URL(import.meta.url), ["child"]));
-  const answers = await Promise.all(children.map((child) => once(child, "message")));
-  for (const [{ pid, asked, allowed }] of answers) console.log(`process ${pid}: ${allowed} of ${asked} allowed`);
-  console.log(`together: ${answers.reduce((sum, [{ allowed }]) => sum + allowed, 0)} allowed, the limit is ${LIMIT}`);
+if (cluster.isPrimary) {
+  // Each worker in turn gets a connection. The other way leaves the choice to the kernel.
+  cluster.schedulingPolicy = cluster.SCHED_RR;
+  const workers = Array.from({ length: 4 }, () => cluster.fork());
+  const [{ port }] = await Promise.all(workers.map(async (worker) => (await once(worker, "listening"))[0]));
+
+  const ask = async () => {
+    const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: "close" } });
+    return { status: response.status, headers: response.headers, by: await response.text() };
+  };
+  const answers = await Promise.all(Array.from({ length: REQUESTS }, ask));
+  const allowed = answers.filter(({ status }) => status === 200);
+  const refused = answers.find(({ status }) => status === 429);
+  console.log(`${new Set(answers.map(({ by }) => by)).size} processes answered ${REQUESTS} requests`);
+  console.log(`${allowed.length} were allowed, ${REQUESTS - allowed.length} were refused`);
+  console.log(`RateLimit-Policy: ${refused.headers.get("RateLimit-Policy")}`);
+  console.log(`RateLimit: ${refused.headers.get("RateLimit")}`);
+  console.log(`Retry-After: ${refused.headers.get("Retry-After")}`);
+
+  for (const worker of workers) worker.kill();
+  await Promise.all(workers.map((worker) => once(worker, "exit")));
   destroyCache("example-rate-limit");
 } else {
   const cache = openCache("example-rate-limit", { size: "1mb" });
+  const rule = { limit: LIMIT, window: 60_000, algorithm: "sliding" };
 
-  // The first request of a window creates the counter with its ttl; later requests do not extend it.
-  const allow = (client) => cache.increment(`requests:${client}`, 1, { ttl: WINDOW_MS }) <= LIMIT;
-
-  const asked = 60;
-  let allowed = 0;
-  for (let i = 0; i < asked; i++) if (allow("198.51.100.7")) allowed++;
-  process.send({ pid: process.pid, asked, allowed });
-  process.disconnect();
+  createServer((request, response) => {
+    const result = cache.rateLimit(`requests:${request.socket.remoteAddress}`, rule);
+    response.writeHead(result.allowed ? 200 : 429, rateLimitHeaders(result, { name: "per-client" }));
+    response.end(`${process.pid}`);
+  }).listen(0, "127.0.0.1");
 }

@@ -31,20 +31,20 @@ try {
 
 function start(caches) {
   find("demo").hidden = false;
-  /** Tiles that were found and tiles that were rendered, since the caches were created or cleared. */
+  /** Tiles that were found, rendered, and waited for, since the caches were created or cleared. */
   let score;
   let pageOperations = 0;
   const reset = () => {
-    score = { found: 0, rendered: 0 };
+    score = { hit: 0, loaded: 0, joined: 0 };
   };
   reset();
 
   const pool = new Pool(
     (number) => caches.of(number, pool.members.size),
-    (place, answer) => {
-      if (answer?.found === true) score.found++;
-      if (answer?.found === false) score.rendered++;
-      map.arrived(place, answer?.bytes, answer?.found === false);
+    (place, { outcome, by, bytes }, isFirst) => {
+      score[outcome]++;
+      rendered(keyOf(place), by);
+      if (isFirst) map.arrived(place, bytes, outcome !== "hit");
     },
   );
   const map = new FractalMap(find("map"), read, (places) => pool.want(places));
@@ -56,7 +56,7 @@ function start(caches) {
     if (!caches.isShared) return undefined;
     pageOperations++;
     const bytes = caches.read(key);
-    if (bytes !== undefined && !isAnswer) score.found++;
+    if (bytes !== undefined && !isAnswer) score.hit++;
     return bytes;
   }
 
@@ -82,25 +82,46 @@ function start(caches) {
     showLimits();
   }
 
+  /** The worker that was terminated last, and what became of its work and of its seat. */
+  let end;
+
   function terminate(number) {
-    const job = pool.terminate(number);
+    const key = pool.terminate(number);
     caches.forget(number);
     rows.get(number).row.remove();
     rows.delete(number);
     showLimits();
-    const busy = job === undefined ? "" : ` while it rendered ${keyOf(job)}`;
-    say(`Worker ${number} was terminated${busy}.`);
-    if (!caches.isShared) return;
+    const mine = (end = { number, key, by: undefined, ms: undefined });
+    sayEnd();
     const since = performance.now();
     const poll = () => {
+      if (!caches.isShared || end !== mine) return;
       const ms = performance.now() - since;
       const [cache] = caches.all.values();
       // Workers that have just been added may not have joined yet.
-      if (caches.isShared && cache.stats().participants <= 1 + pool.members.size) {
-        say(`Worker ${number} was terminated${busy}. Its seat was free again after ${Math.round(ms)} ms.`);
-      } else if (caches.isShared && ms < PATIENCE_MS) requestAnimationFrame(poll);
+      if (cache.stats().participants <= 1 + pool.members.size) {
+        end.ms = ms;
+        sayEnd();
+      } else if (ms < PATIENCE_MS) requestAnimationFrame(poll);
     };
     poll();
+  }
+
+  /** A tile is there; it may be the one that a terminated worker had begun. */
+  function rendered(key, by) {
+    if (end?.key !== key || end.by !== undefined) return;
+    end.by = by;
+    sayEnd();
+  }
+
+  function sayEnd() {
+    const { number, key, by, ms } = end;
+    const busy = key === undefined ? "" : ` while it rendered ${key}`;
+    // Browsers let a worker go on for a moment.
+    const whose = by === number ? "It still finished" : `Worker ${by} has rendered`;
+    const work = by === undefined ? "" : ` ${whose} that tile.`;
+    const seat = ms === undefined ? "" : ` Its seat was free again after ${Math.round(ms)} ms.`;
+    say(`Worker ${number} was terminated${busy}.${seat}${work}`);
   }
 
   function showLimits() {
@@ -112,6 +133,7 @@ function start(caches) {
 
   /** Starts again with new or empty caches. */
   function begin(text) {
+    end = undefined;
     reset();
     pool.rejoin();
     map.forget();
@@ -165,8 +187,7 @@ function start(caches) {
     const { all: tiles, there } = map.progress;
     find("progress").textContent = there === tiles ? `${tiles} tiles` : `${there} of ${tiles} tiles`;
     for (const [number, { row }] of rows) {
-      const job = pool.members.get(number)?.job;
-      row.querySelector("small").textContent = job === undefined ? "" : keyOf(job);
+      row.querySelector("small").textContent = pool.members.get(number)?.rendering ?? "";
     }
   }
 
@@ -177,21 +198,23 @@ function start(caches) {
     let rate = (pageOperations - last.page) / seconds;
     last = { at: now, page: pageOperations };
     for (const [number, shown] of rows) {
-      const { operations, rendered, found, others } = pool.members.get(number);
+      const { operations, rendered, joined, found, others } = pool.members.get(number);
       const asked = rendered + found;
       const own = (operations - shown.operations) / seconds;
       shown.operations = operations;
       rate += own;
       const [, ...cells] = shown.row.cells;
       cells[0].textContent = rendered.toLocaleString("en");
-      cells[1].textContent = asked === 0 ? "–" : percent(found / asked);
-      cells[1].title = `${found} of ${asked} were there, ${others} of them rendered by others`;
-      cells[2].textContent = compact(own);
+      cells[1].textContent = joined.toLocaleString("en");
+      cells[2].textContent = asked === 0 ? "–" : percent(found / asked);
+      cells[2].title = `${found} of ${asked} were there, ${others} of them rendered by others`;
+      cells[3].textContent = compact(own);
     }
     const stats = [...caches.all.values()].map((cache) => cache.stats());
     const sum = (of) => stats.reduce((total, each) => total + of(each), 0);
-    const asked = score.found + score.rendered;
-    show("hit-ratio", asked === 0 ? "–" : percent(score.found / asked), score.found / asked);
+    const asked = score.hit + score.loaded;
+    show("hit-ratio", asked === 0 ? "–" : percent(score.hit / asked), score.hit / asked);
+    show("joined", compact(score.joined), score.joined);
     show("rate", compact(rate), rate);
     show(
       "entries",

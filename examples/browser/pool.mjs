@@ -1,5 +1,7 @@
 /**
- * The pool of workers; each has one job at a time. The job of a terminated worker is given to another one.
+ * The pool of workers. Nobody divides the work: with a shared cache, every worker is asked for every tile, in the same order. The
+ * first one renders it, and the others go on to the next tile while they wait for this one. If it is terminated, one of those who
+ * wait renders the tile.
  */
 
 import { wrap } from "comlink";
@@ -11,19 +13,20 @@ const READ_MS = 30;
 export class Pool {
   /** The living workers by number. */
   members = new Map();
-  #jobs = [];
+  /** The tiles that the map wants, by key; the first is the most urgent. */
+  #wanted = new Map();
   #keysToRead = [];
   #nextNumber = 1;
   #cacheFor;
-  #onTile;
+  #onAnswer;
 
   /**
    * @param cacheFor returns the cache for a worker, and whether it is shared
-   * @param onTile called with a tile's place and the worker's answer; without an answer the tile has to be requested again
+   * @param onAnswer called with a tile's place, a worker's answer, and whether it is the first answer
    */
-  constructor(cacheFor, onTile) {
+  constructor(cacheFor, onAnswer) {
     this.#cacheFor = cacheFor;
-    this.#onTile = onTile;
+    this.#onAnswer = onAnswer;
   }
 
   add() {
@@ -33,31 +36,39 @@ export class Pool {
       number,
       worker,
       api: wrap(worker),
-      job: undefined,
+      /** Keys of the tiles that it was asked for and has not answered. */
+      asked: new Set(),
+      /** Key of the tile that it is rendering. */
+      rendering: undefined,
       rendered: 0,
       found: 0,
+      joined: 0,
       others: 0,
       operations: 0,
     };
+    // Comlink ignores messages that are not its own.
+    worker.addEventListener("message", ({ data }) => {
+      if (data.rendering !== undefined) member.rendering = data.rendering;
+    });
     this.members.set(number, member);
     void this.#work(member);
+    // With more workers, each is asked for more tiles at once.
+    this.#wake();
     return member;
   }
 
-  /** Terminates a worker at any moment; the place of the tile that it was rendering, if any. */
+  /** Terminates a worker at any moment; the key of the tile that it was rendering, if any. */
   terminate(number) {
-    const { worker, job } = this.members.get(number);
+    const { worker, rendering } = this.members.get(number);
     this.members.delete(number);
     worker.terminate();
-    if (job !== undefined) this.#jobs.unshift(job);
     this.#wake();
-    return job;
+    return rendering;
   }
 
-  /** Replaces all jobs that no worker has begun; the first is the most urgent. */
+  /** Replaces all wanted tiles; the first is the most urgent. */
   want(places) {
-    const begun = new Set([...this.members.values()].map(({ job }) => job && keyOf(job)));
-    this.#jobs = places.filter((place) => !begun.has(keyOf(place)));
+    this.#wanted = new Map(places.map((place) => [keyOf(place), place]));
     this.#wake();
   }
 
@@ -67,7 +78,7 @@ export class Pool {
     this.#wake();
   }
 
-  /** Makes every worker join its cache again before the next job, after the caches have changed. */
+  /** Makes every worker join its cache again before the next tile, after the caches have changed. */
   rejoin() {
     for (const member of this.members.values()) member.cache = undefined;
     this.#wake();
@@ -77,17 +88,19 @@ export class Pool {
     for (const member of this.members.values()) member.wake?.();
   }
 
-  /** Gives jobs to a worker until it is terminated. A terminated worker never answers, so this function then never continues. */
+  /** Asks a worker for tiles until it is terminated. A terminated worker never answers. */
   async #work(member) {
     while (this.members.has(member.number)) {
-      const given = this.#cacheFor(member.number);
-      if (member.cache !== given.cache) {
-        member.cache = given.cache;
-        await member.api.join(given.cache.handle, member.number, given.shared);
+      const { cache, shared } = this.#cacheFor(member.number);
+      if (member.cache !== cache) {
+        member.cache = cache;
+        member.asked.clear();
+        await member.api.join(cache.handle, member.number, shared);
+        continue;
       }
-      const job = this.#jobs.shift();
-      if (job !== undefined) await this.#render(member, job, given.cache);
-      else if (this.#keysToRead.length > 0) await this.#read(member);
+      const place = this.#next(member, shared);
+      if (place !== undefined) void this.#ask(member, place, cache);
+      else if (this.#keysToRead.length > 0 && member.asked.size === 0) await this.#read(member);
       else {
         await new Promise((resolve) => {
           member.wake = resolve;
@@ -96,18 +109,46 @@ export class Pool {
     }
   }
 
-  async #render(member, job, cache) {
-    member.job = job;
-    const answer = await member.api.tile(job);
-    member.job = undefined;
-    member.operations += answer.found ? 1 : 2;
-    if (!answer.found) member.rendered++;
+  /** The next tile for a worker. One more tile than there are workers is enough: all but one of them may be with the others. */
+  #next(member, shared) {
+    if (member.asked.size > (shared ? this.members.size : 0)) return undefined;
+    for (const [key, place] of this.#wanted) {
+      if (!member.asked.has(key) && (shared || !this.#isAsked(key))) return place;
+    }
+    return undefined;
+  }
+
+  #isAsked(key) {
+    return [...this.members.values()].some(({ asked }) => asked.has(key));
+  }
+
+  async #ask(member, place, cache) {
+    const key = keyOf(place);
+    member.asked.add(key);
+    let answer;
+    try {
+      answer = await member.api.tile(place);
+    } catch (error) {
+      // The worker has closed this cache, because the caches have changed.
+      if (member.cache === cache) throw error;
+    }
+    if (member.rendering === key) member.rendering = undefined;
+    if (member.cache === cache) {
+      member.asked.delete(key);
+      this.#count(member, answer);
+      this.#onAnswer(place, answer, this.#wanted.delete(key));
+    }
+    member.wake?.();
+  }
+
+  #count(member, { outcome, by }) {
+    member.operations += outcome === "hit" ? 1 : 2;
+    if (outcome === "loaded") member.rendered++;
+    else if (outcome === "joined") member.joined++;
     else {
       member.found++;
-      if (answer.by !== member.number) member.others++;
+      if (by !== member.number) member.others++;
     }
-    // If the caches have changed meanwhile, the answer is useless.
-    this.#onTile(job, member.cache === cache ? answer : undefined);
   }
 
   async #read(member) {

@@ -1,6 +1,6 @@
 /**
- * A worker: looks a tile up in the cache, and renders and stores it if it is missing. The page reads the tile from the shared cache,
- * so the answer does not contain it.
+ * A worker: provides tiles through the cache. If a tile is missing there, one worker renders it, and the others that want it at that
+ * time wait for that one. The page reads the tile from the shared cache, so the answer does not contain it.
  */
 
 import { attachCache } from "cache-machine";
@@ -21,13 +21,15 @@ expose({
     shared = isShared;
   },
 
-  /** Provides a tile: whether it was in the cache, and which worker has rendered it. */
-  tile(place) {
+  /**
+   * Provides a tile: the number of the worker that has rendered it, and the outcome. It was there ("hit"), this worker has rendered
+   * it ("loaded"), or it has waited for another one that was rendering it ("joined").
+   */
+  async tile(place) {
+    let outcome;
     const key = keyOf(place);
-    const there = cache.get(key);
-    const bytes = there ?? renderTile(place, number);
-    if (there === undefined) cache.set(key, bytes);
-    const answer = { found: there !== undefined, by: bytes[0] };
+    const bytes = await cache.getOrSet(key, () => render(place, key), { onOutcome: (how) => (outcome = how) });
+    const answer = { outcome, by: bytes[0] };
     return shared ? answer : transfer({ ...answer, bytes }, [bytes.buffer]);
   },
 
@@ -44,3 +46,9 @@ expose({
     return { reads, hits };
   },
 });
+
+function render(place, key) {
+  // The page shows what each worker is doing.
+  postMessage({ rendering: key });
+  return renderTile(place, number);
+}

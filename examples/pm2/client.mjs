@@ -1,8 +1,8 @@
 /**
- * A client of the service, in a process of its own. It computes which documents are similar, which takes seconds, and posts the
+ * A client of the service, in a process of its own. It computes which packages are similar, which takes seconds, and posts the
  * result to any process of the service. Then every process has it: computed once, available to all.
  *
- * Documents are similar if they share words that are rare elsewhere: cosine similarity of tf-idf vectors.
+ * Packages are similar if their documents share words that are rare elsewhere: cosine similarity of tf-idf vectors.
  */
 
 import { readFileSync } from "node:fs";
@@ -13,10 +13,12 @@ import { etagOf } from "./page.mjs";
 const RELATED = 5;
 
 const started = performance.now();
-const body = Buffer.from(JSON.stringify(relatedPages(findPages()), null, 1));
+// The page of a package has all of its files; the page of a single file has its name.
+const packages = findPages().filter(({ title, files }) => files.length > 1 || !title.endsWith(files[0]));
+const body = Buffer.from(JSON.stringify(relatedPages(packages), null, 1));
 const seconds = (performance.now() - started) / 1000;
 
-const path = "/results/related";
+const path = process.env.RESULT;
 const response = await fetch(`http://127.0.0.1:${process.env.PORT}${path}`, { method: "POST", body });
 if (response.status !== 201) throw new Error(`the service answered ${response.status}: ${await response.text()}`);
 process.send({
@@ -26,6 +28,7 @@ process.send({
   etag: etagOf(body),
   process: response.headers.get("x-process"),
   pid: Number(response.headers.get("x-pid")),
+  storedAt: Number(response.headers.get("x-stored-at")),
 });
 process.disconnect();
 

@@ -19,7 +19,7 @@ export async function findLeftovers(home, cacheName) {
     await sleep(PAUSE_MS);
     pids = findProcesses(home);
   }
-  const files = [home, ...list("/dev/shm").filter((file) => file.includes(cacheName))];
+  const files = [home, ...findMemory(cacheName)];
   return [...pids.map((pid) => `process ${pid}`), ...files.filter((file) => existsSync(resolve("/dev/shm", file)))];
 }
 
@@ -33,7 +33,24 @@ export async function removeLeftovers(home, cacheName) {
     await sleep(PAUSE_MS);
   }
   rmSync(home, { recursive: true, force: true });
-  destroyCache(cacheName);
+  await removeMemory(cacheName);
+}
+
+/**
+ * Destroys the cache. A process that is just ending may still have its bell open, the FIFO by which others wake it. Then the name of
+ * that bell stays, and is removed when the cache is destroyed again.
+ */
+export async function removeMemory(cacheName) {
+  for (let tries = 0; tries < TRIES; tries++) {
+    destroyCache(cacheName);
+    if (findMemory(cacheName).length === 0) break;
+    await sleep(PAUSE_MS);
+  }
+}
+
+/** The files of the cache in shared memory. */
+function findMemory(cacheName) {
+  return list("/dev/shm").filter((file) => file.includes(cacheName));
 }
 
 /** Processes that were started with this pm2 home: the daemon, the service, a client. Without /proc none are found. */

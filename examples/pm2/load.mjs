@@ -6,10 +6,10 @@
  * connection for each page, compare every byte, and notice at once when a process is back.
  */
 
-import { get } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import autocannon from "autocannon";
 import { etagOf } from "./page.mjs";
+import { send } from "./requests.mjs";
 import { connections } from "./settings.mjs";
 
 const WAVE_S = 2;
@@ -111,7 +111,7 @@ export class Load {
   /** Reads one page on a new connection, which may reach any process; the score of the process that answered. */
   async read(path) {
     const asked = performance.now();
-    const { status, headers, body } = await fetchFresh(this.#port, path, this.#end.signal);
+    const { status, headers, body } = await send(this.#port, path, { timeoutS: TIMEOUT_S, signal: this.#end.signal });
     const score = this.#scores.answered(status, headers, asked);
     if (status === 200) this.#scores.compare(path, etagOf(body));
     return score;
@@ -121,20 +121,4 @@ export class Load {
   #pick() {
     return this.#paths[Math.floor(this.#paths.length * Math.random() ** 3)];
   }
-}
-
-function fetchFresh(port, path, signal) {
-  const options = { host: "127.0.0.1", port, path, agent: false, timeout: TIMEOUT_S * 1000, signal };
-  return new Promise((resolve, reject) => {
-    const request = get(options, (response) => {
-      const chunks = [];
-      response.on("data", (chunk) => chunks.push(chunk));
-      response.on("error", reject);
-      response.on("end", () =>
-        resolve({ status: response.statusCode, headers: response.headers, body: Buffer.concat(chunks) }),
-      );
-    });
-    request.on("timeout", () => request.destroy(new Error(`no answer within ${TIMEOUT_S} s`)));
-    request.on("error", reject);
-  });
 }

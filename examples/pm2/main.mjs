@@ -7,22 +7,21 @@
  */
 
 import { spawn } from "node:child_process";
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { destroyCache } from "cache-machine";
 import { findPages } from "./docs.mjs";
-import { findLeftovers } from "./leftovers.mjs";
+import { findLeftovers, removeMemory } from "./leftovers.mjs";
 import { Load } from "./load.mjs";
 import { etagOf, renderPage } from "./page.mjs";
 import { Scores } from "./scores.mjs";
 import { bytes, Screen } from "./screen.mjs";
 import { Service } from "./service.mjs";
 import { cacheName, cacheSize, duration, processes, threads } from "./settings.mjs";
-import { cache } from "./store.mjs";
+import { cache, recordsOf } from "./store.mjs";
 import { happen } from "./story.mjs";
 import { judge, printSummary } from "./summary.mjs";
 import { within } from "./within.mjs";
@@ -40,6 +39,8 @@ const home = mkdtempSync(join(tmpdir(), "pm2-example-"));
 const janitor = startJanitor();
 const service = new Service(home);
 const stop = new AbortController();
+// Each request of the story listens to it.
+setMaxListeners(Infinity, stop.signal);
 let starting;
 
 let exitCode = 1;
@@ -70,7 +71,6 @@ process.exit(exitCode);
 /** Runs everything; ends early at the next step after the signal. */
 async function run(signal) {
   const pages = findPages();
-  cache.set("contents", pages);
   screen.print(
     "",
     screen.bold(
@@ -110,7 +110,11 @@ async function run(signal) {
   clearInterval(drawing);
   screen.clear();
   screen.event(seconds(), "The readers leave, and pm2 is stopped.");
-  return { bytesOfAll, msOfAll, pages: pages.length, scores, events, seconds: seconds(), stats: cache.stats() };
+  const books = {
+    renderings: pages.map(({ path }) => recordsOf(path)),
+    housekeeping: recordsOf("housekeeping"),
+  };
+  return { bytesOfAll, msOfAll, pages: pages.length, scores, events, books, seconds: seconds(), stats: cache.stats() };
 }
 
 /** Renders all pages here, for comparison with the answers; in small steps, because pm2 is starting meanwhile. */
@@ -162,5 +166,5 @@ async function cleanUp() {
   await within(STOP_S, service.stop(), "pm2 was not stopped").catch(({ message }) => screen.print(screen.red(message)));
   rmSync(home, { recursive: true, force: true });
   cache.close();
-  destroyCache(cacheName);
+  await removeMemory(cacheName);
 }

@@ -11,7 +11,10 @@ class Score {
   fromCache = 0;
   /** Answers from the cache whose page another process had rendered. */
   fromOthers = 0;
-  /** Pages rendered although some process had answered with them before. */
+  /** Answers with a page that was just being rendered, and those of them whose page another process rendered. */
+  waited = 0;
+  waitedForOthers = 0;
+  /** Answers that had to wait for a page, although some process had answered with it before. */
   renderedAgain = 0;
   state = "online";
 
@@ -65,13 +68,16 @@ export class Scores {
 
     score.answers++;
     score.rendered = Math.max(score.rendered, Number(headers["x-rendered"]));
+    const [by] = headers["x-rendered-by"]?.split("/") ?? [];
+    const isOfOther = Boolean(by) && by !== headers["x-pid"];
     if (headers["x-cache"] === "hit") {
       score.fromCache++;
-      const [by] = headers["x-rendered-by"]?.split("/") ?? [];
-      if (by && by !== headers["x-pid"]) score.fromOthers++;
+      if (isOfOther) score.fromOthers++;
       if (by) this.bytesFromCache += right?.bytes ?? 0;
     } else {
-      // Two processes may render a page at the same time. But a request that was made after the first answer should be a hit.
+      if (headers["x-cache"] === "joined") score.waited++;
+      if (headers["x-cache"] === "joined" && isOfOther) score.waitedForOthers++;
+      // A request that was made after the first answer should be a hit.
       if (this.#answeredAt.get(path) < asked) score.renderedAgain++;
     }
     if (!this.#answeredAt.has(path)) this.#answeredAt.set(path, performance.now());

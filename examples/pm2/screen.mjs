@@ -76,11 +76,11 @@ export class Screen {
 
   /** A table of the processes, with their answers in total or per second. */
   scores(scores, perSecond) {
-    const columns = ["rendered", "from cache", "by others", perSecond ? "answers/s" : "answers"];
+    const columns = ["rendered", "waited", "from cache", "by others", perSecond ? "answers/s" : "answers"];
     const head = ["process".padEnd(8), "pid".padStart(7), "state".padEnd(9), ...columns];
     const rows = scores.map((score) => {
-      const { name, pid, state, rendered, fromCache, fromOthers, answers } = score;
-      const numbers = [rendered, fromCache, fromOthers, perSecond ? (perSecond.get(pid) ?? 0) : answers];
+      const { name, pid, state, rendered, waited, fromCache, fromOthers, answers } = score;
+      const numbers = [rendered, waited, fromCache, fromOthers, perSecond ? (perSecond.get(pid) ?? 0) : answers];
       const cells = numbers.map((number, at) => count(number).padStart(columns[at].length));
       return [name.padEnd(8), String(pid).padStart(7), this.#state(state), ...cells];
     });

@@ -226,6 +226,16 @@ function checkResults(contract, me) {
     set(VERSION, version + 2) === UNEXPECTED && set(VERSION, version) === DONE,
     "the version is put out elsewhere",
   );
+  const untouched = (at, expiry) =>
+    me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expect: contract.UNTOUCHED, version: at, expiry });
+  x.get(area, word, 0);
+  const now = out64[contract.OUT_VERSION];
+  const refused = [untouched(now + 2, Number.POSITIVE_INFINITY), untouched(now, 10)];
+  demand(
+    refused.every((code) => code === UNEXPECTED),
+    "UNTOUCHED is another number",
+  );
+  demand(untouched(now, Number.POSITIVE_INFINITY) === DONE, "UNTOUCHED is another number");
   demand(me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expiry: 10, grace: 5 }) === DONE, "no grace can be stored");
   me.time = 10;
   const { WANT_STALE, WANT_QUIET, STALE, OUT_TYPE } = contract;
@@ -250,22 +260,20 @@ function checkResults(contract, me) {
   );
   x.get(area, word, contract.WANT_VALUE);
   demand(me.out32[contract.OUT_TYPE] === contract.LIMIT_TYPE, "LIMIT_TYPE is another number");
-  const wait = { [contract.LIMIT_GCRA]: 1000, [contract.LIMIT_FIXED]: 1000, [contract.LIMIT_SLIDING]: 2000 };
   me.time += 5000;
-  for (const [algorithm, expected] of Object.entries(wait)) {
-    limit(Number(algorithm));
-    demand(
-      limit(Number(algorithm)) === UNEXPECTED && out64[contract.OUT_MORE] === expected,
-      "an algorithm is another one",
-    );
+  const algorithms = [
+    [contract.LIMIT_GCRA, 1000, 1000],
+    [contract.LIMIT_SLIDING, 2000, 0],
+    [contract.LIMIT_FIXED, 1000, 0],
+  ];
+  for (const [algorithm, wait, start] of algorithms) {
+    limit(algorithm);
+    demand(limit(algorithm) === UNEXPECTED && out64[contract.OUT_MORE] === wait, "an algorithm has another number");
     const length = x.get(area, word, contract.WANT_VALUE);
     const head = new Uint32Array(me.value.buffer, me.value.byteOffset, 1)[0];
-    const counts = 1 + 3 * ((head / contract.LIMIT_SECOND) & 1);
-    demand(length === contract.LIMIT_BYTES && (head & 0xff) === Number(algorithm), "a limit has other bytes");
-    demand(
-      me.value[counts] === (algorithm === `${contract.LIMIT_GCRA}` ? 1000 : 0) + me.time,
-      "a state lies elsewhere",
-    );
+    demand(length === contract.LIMIT_BYTES && (head & 0xff) === algorithm, "a limit has other bytes");
+    const state = (head & contract.LIMIT_SECOND) === 0 ? 1 : 4;
+    demand(me.value[state] === me.time + start, "the state of a limit that counts is another one");
   }
   const { VALUE_BYTES } = contract;
   const large = x.set(area, word, 2, VALUE_BYTES, Number.POSITIVE_INFINITY, 0, 0, ANYTHING, 0);

@@ -200,7 +200,6 @@ export function checkLoad(options: LoadOptions<any, any> | undefined): Loading {
 function checkNumber(name: string, value: unknown, least: number, most: number): number {
   if (typeof value !== "number") throw new TypeError(`${name}: must be a number, not ${describe(value)}`);
   if (value >= least && value <= most) return value;
-  if (Number.isNaN(value)) throw new TypeError(`${name}: must be a number, not NaN`);
   const range = most === Infinity ? `at least ${least}` : `from ${least} to ${most}`;
   throw new RangeError(`${name}: must be ${range}, not ${value}`);
 }

@@ -29,6 +29,7 @@ import {
   PRESENT,
   TOO_LARGE,
   UNEXPECTED,
+  UNTOUCHED,
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
@@ -261,12 +262,13 @@ export class View implements Source, Scoped, LoadView {
       const there = isThere
         ? { expiresAt: engine.expiry, grace: engine.grace, tags: readTags(engine.tags, engine.tagBytes) }
         : undefined;
-      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
-      // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
-      // after all arguments were checked.
-      if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];
+      const isOther = expect === VERSION && engine.version !== version;
+      const isRefused = isThere ? expect === ABSENT || isOther : expect === PRESENT || expect === VERSION;
+      let [wanted, at] = isThere ? [how.keepTtl === true ? UNTOUCHED : VERSION, engine.version] : [ABSENT, 0];
+      // No entry has version 0, so the store is refused, after all arguments were checked.
+      if (isRefused) [wanted, at] = [VERSION, 0];
       if (this.storeAs(key, value, kept(how, there), wanted, at)) return true;
-      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+      return isRefused ? false : AGAIN;
     });
   }
 
@@ -345,8 +347,26 @@ export class View implements Source, Scoped, LoadView {
         keepTags: keepTags ?? tags === undefined,
       };
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
-      const expect = version === 0 ? ABSENT : VERSION;
+      const expect = version === 0 ? ABSENT : keeps.keepTtl ? UNTOUCHED : VERSION;
       return this.storeAs(key, value, kept(keeps, there), expect, version) ? value : AGAIN;
+    });
+  }
+
+  /**
+   * The value of a key. An absent key gets the result of `compute` first. When another participant stores a value meanwhile,
+   * that one is returned.
+   *
+   * @throws as {@link View.store} and {@link View.retry}. An error of `compute` is passed on.
+   */
+  insert(key: Key, compute: (key: Key) => unknown, options: SetOptions | undefined): unknown {
+    // `compute` must not run for a key that no entry can have.
+    this.writeNewKey(key);
+    const how = options === undefined ? undefined : checkStore(options);
+    return this.retry(() => {
+      const found = this.get(key);
+      if (found !== undefined) return found;
+      const value = compute(key);
+      return this.storeAs(key, value, how, ABSENT, 0) ? value : AGAIN;
     });
   }
 
@@ -397,17 +417,18 @@ export class View implements Source, Scoped, LoadView {
    * @throws {TypeError} when the key has a value that is no rate limit.
    * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_TOO_LARGE` for the key.
    */
-  limit(key: Key, { limit, window, algorithm, burst, cost, peek }: Rule): RateLimitResult {
+  limit(key: Key, rule: Rule): RateLimitResult {
     const { engine } = this;
     const written = this.writeNewKey(key);
     const tagged = this.#writeTags(undefined) > 0;
-    const result = engine.limit(written, algorithm, limit, window, burst, cost, peek, tagged);
+    const result = engine.limit(written, rule, tagged);
     if (result !== DONE && result !== UNEXPECTED) {
       if (result === NOT_A_LIMIT) {
         throw new TypeError("key: its value is not a rate limit. Use another key, or delete the entry first.");
       }
       this.#notCounted(result, LIMIT_BYTES);
     }
+    const { limit, window, burst } = rule;
     const { remaining, resetAt, resetAfter, retryAfter } = engine;
     return { allowed: result === DONE, limit, window, burst, remaining, resetAt, resetAfter, retryAfter };
   }

@@ -245,13 +245,14 @@ export class Context {
     return this.#flight.signal;
   }
 
-  unchanged(): unknown {
+  /** A function of its own, so that loaders can take it from the context. */
+  readonly unchanged = (): unknown => {
     if (this.stale === undefined) {
       throw new TypeError("unchanged: there is no old value. Look at `stale` first, and load the value without it.");
     }
     this.tags ??= this.stale.tags;
     return this.stale.value;
-  }
+  };
 }
 
 type State = "new" | "waiting" | "loading" | "over";

@@ -128,6 +128,16 @@ export interface ListedClaim {
   nameBytes: number;
 }
 
+/** What a request at a rate limit asks for. `algorithm` is `LIMIT_…`, `window` in milliseconds. */
+export interface LimitRule {
+  readonly algorithm: number;
+  readonly limit: number;
+  readonly window: number;
+  readonly burst: number;
+  readonly cost: number;
+  readonly peek: boolean;
+}
+
 /** One participant of one region. Only the thread that made it may use it. */
 export class Engine {
   readonly region: Region;
@@ -713,24 +723,17 @@ export class Engine {
   }
 
   /**
-   * Judges a request at the rate limit of a key, and counts it if it may go through, unless `peek`.
+   * Judges a request at the rate limit of a key, and counts it if it may go through, unless the rule says `peek`.
    *
-   * @param algorithm `LIMIT_…`
    * @returns `DONE` when it may go through, `UNEXPECTED` when it may not, `NOT_A_LIMIT`, `TOO_LARGE` or `BUSY`; see {@link remaining}
    */
-  limit(
-    key: number,
-    algorithm: number,
-    limit: number,
-    window: number,
-    burst: number,
-    cost: number,
-    peek: boolean,
-    tagged: boolean,
-  ): number {
+  limit(key: number, rule: LimitRule, tagged: boolean): number {
     const x = this.#exports;
     const area = this.#area;
-    return this.#change(() => x.limit(area, key, algorithm, limit, window, burst, cost, peek ? 1 : 0, tagged ? 1 : 0));
+    return this.#change(() => {
+      const { algorithm, limit, window, burst, cost, peek } = rule;
+      return x.limit(area, key, algorithm, limit, window, burst, cost, peek ? 1 : 0, tagged ? 1 : 0);
+    });
   }
 
   /** Gives the entry another expiry in milliseconds: `DONE`, `UNEXPECTED` when there is no entry, `TOO_LARGE` or `BUSY`. */

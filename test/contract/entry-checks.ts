@@ -445,6 +445,43 @@ export function changes(check: Define): void {
     same(runs, 0);
   });
 
+  check(
+    "getOrInsert and getOrInsertComputed return what is there, or store what is absent",
+    ({ cache, clock, another }) => {
+      const other = another();
+      same(cache.getOrInsert("a", { n: 1 }, { ttl: 100, tags: ["t"] }), { n: 1 });
+      same([other.get("a"), other.ttl("a"), other.getEntry("a")?.tags], [{ n: 1 }, 100, ["t"]]);
+      same(other.getOrInsert("a", { n: 2 }, { ttl: 5 }), { n: 1 });
+      const computing = (): never => {
+        throw new RangeError("computed");
+      };
+      same(other.getOrInsertComputed("a", computing), { n: 1 });
+      same(cache.ttl("a"), 100);
+      clock.now += 100;
+      throws(() => other.getOrInsertComputed("a", computing), "RangeError", "computed");
+      same(
+        other.getOrInsertComputed("a", (key) => `of ${key}`),
+        "of a",
+      );
+      same(cache.get("a"), "of a");
+      // Another participant is faster while the value is computed: its value counts.
+      let runs = 0;
+      const slow = (): string => {
+        runs++;
+        other.set("b", "theirs");
+        return "mine";
+      };
+      same([cache.getOrInsertComputed("b", slow), runs, cache.get("b")], ["theirs", 1, "theirs"]);
+      for (const value of [null, 0, "", false]) {
+        cache.set("c", value);
+        same(cache.getOrInsert("c", "other"), value);
+      }
+      throws(() => cache.getOrInsert("d", undefined), "TypeError", "undefined");
+      throws(() => cache.getOrInsert("c", 1, { maxAge: 5 } as never), "TypeError", "maxAge");
+      same(cache.has("d"), false);
+    },
+  );
+
   check("compareAndDelete removes only the entry that still has the given version", ({ cache, another }) => {
     const other = another();
     same([cache.compareAndDelete("a", 0), cache.compareAndDelete("a", 5)], [false, false]);
@@ -894,6 +931,37 @@ export function time(check: Define): void {
       same(cache.take("a"), "old");
     }
   });
+
+  check(
+    "a store that keeps the expiry keeps the one of a touch that came between its reading and its storing",
+    ({ cache, clock }) => {
+      let touched = 0;
+      const touch = (): void => {
+        if (touched++ === 0) cache.touch("a", 900);
+      };
+      cache.set("a", 1, { ttl: 100 });
+      same(
+        cache.update("a", (n) => (touch(), n + 1)),
+        2,
+      );
+      same([cache.getEntry("a")?.expiresAt, touched], [clock.now + 900, 2]);
+      // A value whose encoding touches the entry.
+      for (const store of ["set", "replace", "compareAndSet"] as const) {
+        cache.set("a", 1, { ttl: 100 });
+        touched = 0;
+        const value = {
+          toJSON() {
+            touch();
+            return "stored";
+          },
+        };
+        if (store === "compareAndSet") {
+          same(cache.compareAndSet("a", cache.getEntry("a")?.version as number, value, { keepTtl: true }), true);
+        } else cache[store]("a", value, { keepTtl: true });
+        same([cache.get("a"), cache.getEntry("a")?.expiresAt], ["stored", clock.now + 900]);
+      }
+    },
+  );
 
   check("keepTtl and keepTags keep what the entry that is replaced has", ({ clock, another }) => {
     const cache = another({ ttl: 5000 });

@@ -2,7 +2,8 @@
  * A participant as a thread or a process, whose loads a test controls: see peers.ts. It gets commands by messages, and answers each
  * with the number of the command.
  */
-import { isMainThread, parentPort, threadId, workerData } from "node:worker_threads";
+import { once } from "node:events";
+import { isMainThread, parentPort, threadId, Worker, workerData } from "node:worker_threads";
 import { attachCache, openCache } from "cache-machine";
 
 const setup = isMainThread ? JSON.parse(process.argv[2]) : workerData;
@@ -13,6 +14,12 @@ const send = (message) => {
   else if (process.connected) process.send(message);
 };
 const cache = setup.handle ? attachCache(setup.handle) : openCache(setup.name);
+
+/** The other threads of this process. */
+const threads = Array.from(
+  { length: (setup.threads ?? 1) - 1 },
+  () => new Worker(new URL(import.meta.url), { workerData: { name: setup.name } }),
+);
 
 /** The loads that run, by the number of the call that has begun them. */
 const loads = new Map();
@@ -43,15 +50,22 @@ const commands = {
   call({ method, args }) {
     return cache[method](...args);
   },
-  /** Makes many calls for one key at once. Each load counts itself in the cache. Returns how many calls got which value. */
+  /**
+   * Makes many calls for one key at once, in each thread. Each load counts itself in the cache. Returns the different values of
+   * each thread.
+   */
   async crowd({ key, count, wait }) {
+    const others = threads.map((thread) => {
+      thread.postMessage({ number: 0, command: "crowd", key, count, wait });
+      return once(thread, "message").then(([{ value }]) => value);
+    });
     const load = async () => {
       cache.increment("loads");
       await new Promise((resolve) => setTimeout(resolve, wait));
       return { by: process.pid };
     };
     const values = await Promise.all(Array.from({ length: count }, () => cache.getOrSet(key, load)));
-    return [...new Set(values.map((value) => JSON.stringify(value)))];
+    return [...new Set(values.map((value) => JSON.stringify(value))), ...(await Promise.all(others)).flat()];
   },
   /** Makes some calls for one key at once. Each load tells when it begins and when it ends. */
   race({ key, calls, wait, lease }) {
@@ -85,4 +99,5 @@ port.on("message", async (message) => {
     send({ number, error: { name, code, message, cause: cause && { name: cause.name, message: cause.message } } });
   }
 });
-send({ event: "ready", pid: process.pid });
+await Promise.all(threads.map((thread) => once(thread, "message")));
+send({ event: "ready" });

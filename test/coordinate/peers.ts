@@ -171,8 +171,9 @@ export class Stage {
     return cache;
   }
 
-  async peers(count: number): Promise<Peer[]> {
-    const setup = this.reach === "threads" ? { handle: this.cache.handle } : { name: this.name };
+  /** @param threads how many threads of each process make the calls of a crowd */
+  async peers(count: number, threads = 1): Promise<Peer[]> {
+    const setup = this.reach === "threads" ? { handle: this.cache.handle } : { name: this.name, threads };
     const peers = Array.from({ length: count }, () => new Peer(setup, this.reach));
     this.#peers.push(...peers);
     await Promise.all(peers.map(({ ready }) => ready));

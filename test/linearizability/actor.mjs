@@ -3,17 +3,20 @@
  * terminated or stopped at any instruction. The operations are checked later, from the records of all actors.
  */
 import { checkValue, generator, makeValue, Violation } from "../crash/checked-values.mjs";
-import { ALL_KEYS, ALL_TAGGED, BUSY, DONE, NO, OP, PENDING, Recorder, YES } from "./recorder.mjs";
+import { ALL_KEYS, ALL_TAGGED, BOUND, BUSY, DONE, LIMIT, NO, OP, PENDING, Recorder, YES } from "./recorder.mjs";
 import { Stalls } from "./stalls.mjs";
 
-/** The keys: plain ones, then large ones, then counters. */
+/** The keys: plain ones, then large ones, then counters, then a rate limit of each algorithm. */
 const PLAIN = 6;
 const LARGE = 2;
 const COUNTERS = 4;
-export const KEYS = PLAIN + LARGE + COUNTERS;
-/** Number of keys with a tag: all but the counters, because `increment` sets no tags. */
+const ALGORITHMS = ["gcra", "fixed", "sliding"];
+export const KEYS = PLAIN + LARGE + COUNTERS + ALGORITHMS.length;
+/** Number of keys with a tag: all but the counters and the limits. */
 export const TAGGED = PLAIN + LARGE;
 const MINUTE = 60_000;
+/** Milliseconds of a window of the rate limits: so long that nothing comes back during a test. */
+const WINDOW = 1e12;
 /** Maximum number of events that one step records. */
 const EVENTS_PER_STEP = 4;
 
@@ -54,6 +57,7 @@ export class RecordingActor {
     if (dice < 8 || !this.#recorder.room(EVENTS_PER_STEP)) this.#churn();
     else if (this.#setup.clears && dice === 8 && this.#random.below(4) === 0) this.#clear();
     else if (dice < 14) this.#many(key);
+    else if (isLimit(key)) this.#limit(key, dice);
     else if (isCounter(key)) this.#count(key, dice);
     else this.#change(key, dice);
     this.stalls.end(from, this.#what);
@@ -85,9 +89,19 @@ export class RecordingActor {
   /** The name of a value that was read; throws if no actor can have stored it. */
   #nameOf(key, value) {
     if (value === undefined) return undefined;
+    if (isLimit(key)) return this.#usedOf(key, value);
     if (!isCounter(key)) return checkValue(name(key), value, 0).sequence;
     if (!Number.isSafeInteger(value)) throw new Violation(`authentic: counter ${name(key)} holds ${String(value)}`);
     return value;
+  }
+
+  /** How many requests a limit has let through, by its description. */
+  #usedOf(key, { algorithm, startedAt, count, previous }) {
+    if (algorithm !== algorithmOf(key) || previous !== 0 || !Number.isSafeInteger(count)) {
+      throw new Violation(`authentic: limit ${name(key)} is ${algorithm} with ${count} and ${previous}`);
+    }
+    // GCRA counts whole windows by the time.
+    return startedAt > Date.now() + WINDOW / 2 ? count + LIMIT : count;
   }
 
   #found(key, value, version) {
@@ -204,6 +218,37 @@ export class RecordingActor {
     this.#do("increment", key, by, initial, add, (sum) => [DONE, sum]);
   }
 
+  #incrementWithin(key) {
+    const [by, initial] = [this.#amount(), this.#amount()];
+    const add = () => {
+      try {
+        return this.#cache.incrementEntry(name(key), by, { initial, min: -BOUND, max: BOUND });
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+        return undefined;
+      }
+    };
+    this.#do("incrementWithin", key, by, initial, add, (sum) => (sum === undefined ? [NO] : [YES, sum.value]));
+  }
+
+  #rateLimit(key) {
+    const cost = 1 + this.#random.below(1_000);
+    const ask = () =>
+      this.#cache.rateLimit(name(key), { limit: LIMIT, window: WINDOW, algorithm: algorithmOf(key), cost });
+    const told = ({ allowed, remaining }) => [allowed ? YES : NO, LIMIT - remaining];
+    this.#do("rateLimit", key, cost, undefined, ask, told);
+  }
+
+  #limit(key, dice) {
+    if (dice < 26) this.#get(key);
+    else if (dice < 36) this.#getEntry(key);
+    else if (dice < 92) this.#rateLimit(key);
+    else if (dice < 94) this.#simply("delete", key, () => this.#cache.delete(name(key)));
+    else if (dice < 96) this.#compareAndDelete(key);
+    else if (dice < 97) this.#take(key);
+    else this.#touch(key);
+  }
+
   #change(key, dice) {
     if (dice < 38) this.#get(key);
     else if (dice < 46) this.#getEntry(key);
@@ -221,7 +266,8 @@ export class RecordingActor {
   #count(key, dice) {
     if (dice < 30) this.#get(key);
     else if (dice < 38) this.#getEntry(key);
-    else if (dice < 74) this.#increment(key);
+    else if (dice < 60) this.#increment(key);
+    else if (dice < 74) this.#incrementWithin(key);
     else if (dice < 76) this.#store("set", key);
     else if (dice < 78) this.#simply("delete", key, () => this.#cache.delete(name(key)));
     else if (dice < 80) this.#compareAndDelete(key);
@@ -238,7 +284,7 @@ export class RecordingActor {
     const keys = [first, (first + 1) % KEYS, (first + 5) % KEYS];
     const dice = this.#random.below(8);
     if (dice < 5) this.#getMany(keys);
-    else if (dice < 7) this.#setMany(keys.filter((key) => !isCounter(key)));
+    else if (dice < 7) this.#setMany(keys.filter((key) => !isCounted(key)));
     else this.#deleteMany(keys);
   }
 
@@ -329,10 +375,24 @@ export class RecordingActor {
   }
 }
 
-export function isCounter(key) {
+/** Whether the key holds a counter or a rate limit: what changes in place. */
+export function isCounted(key) {
   return key >= PLAIN + LARGE;
 }
 
+function isCounter(key) {
+  return isCounted(key) && !isLimit(key);
+}
+
+function isLimit(key) {
+  return key >= PLAIN + LARGE + COUNTERS;
+}
+
+function algorithmOf(key) {
+  return ALGORITHMS[key - PLAIN - LARGE - COUNTERS];
+}
+
 export function name(key) {
-  return `${isCounter(key) ? "count" : key >= PLAIN ? "large" : "plain"}:${key}`;
+  const what = isLimit(key) ? "limit" : isCounter(key) ? "count" : key >= PLAIN ? "large" : "plain";
+  return `${what}:${key}`;
 }

@@ -11,7 +11,7 @@
  * A key is `ABSENT` or holds a value. Every stored value has a number of its own, and counters are changed by random amounts, so the
  * same value means the same state. A *tight* cache may evict a value at any moment, a *roomy* one never does.
  */
-import { ABSENT, BUSY, NO, PENDING, YES } from "./recorder.mjs";
+import { ABSENT, BOUND, BUSY, LIMIT, NO, PENDING, YES } from "./recorder.mjs";
 
 /** The unknown state of the key before a window of the history. */
 const ANY = Symbol("anything");
@@ -50,7 +50,7 @@ function prepare(history, { counter, roomy }) {
   operations.sort((a, b) => a.invoked - b.invoked);
   // A writer that died while counting leaves an odd version, which the next change makes even without changing the number.
   const cutOff = operations
-    .filter(({ op, outcome }) => counter && op === "increment" && outcome === PENDING)
+    .filter(({ op, outcome }) => counter && COUNTS.has(op) && outcome === PENDING)
     .reduce((first, { invoked }) => Math.min(first, invoked), Infinity);
   const clears = operations.filter(({ op }) => op === "clear");
   for (const operation of operations) {
@@ -90,6 +90,8 @@ function impossibleVersion(operations, { counter }) {
   return undefined;
 }
 
+/** Operations that change a number or a limit in place. */
+const COUNTS = new Set(["increment", "incrementWithin", "rateLimit"]);
 const STORES = new Set(["set", "setMany", "add", "replace", "compareAndSet", "update"]);
 
 /**
@@ -152,6 +154,24 @@ function after(state, operation, { roomy }) {
       const sums = absent ? [] : [state + argument];
       if (mayBeAbsent) sums.push(expected + argument);
       const possible = outcome === PENDING ? sums : sums.filter((sum) => sum === result).slice(0, 1);
+      return operation.struck && possible.length > 0 ? [...possible, ABSENT] : possible;
+    }
+    case "incrementWithin":
+    case "rateLimit": {
+      if (any) return outcome === PENDING ? [ANY] : [outcome === NO && op === "incrementWithin" ? ANY : result];
+      const isLimit = op === "rateLimit";
+      const fits = (sum) => (isLimit ? sum <= LIMIT : Math.abs(sum) <= BOUND);
+      // What it may have found, and the sum that comes of it. A new limit begins with 0.
+      const found = absent ? [] : [[state, state + argument]];
+      if (mayBeAbsent) found.push([ABSENT, (isLimit ? 0 : expected) + argument]);
+      const stored = found.flatMap(([, sum]) => (fits(sum) ? [sum] : []));
+      if (outcome === PENDING) return stored;
+      if (outcome === NO) {
+        const refused = found.filter(([, sum]) => !fits(sum)).map(([held]) => held);
+        // A refused request tells how much the limit has let through.
+        return isLimit ? refused.filter((held) => held === result) : refused;
+      }
+      const possible = stored.filter((sum) => sum === result).slice(0, 1);
       return operation.struck && possible.length > 0 ? [...possible, ABSENT] : possible;
     }
     default:
@@ -264,11 +284,11 @@ const name = (value) => (value === ABSENT ? "nothing" : typeof value === "symbol
 /** One operation as a line of text. */
 export function line(operation) {
   const { invoked, returned, place, incarnation, op, outcome, argument, expected, result, version, near } = operation;
-  const given = STORES.has(op) || op === "increment" ? name(argument) : "";
+  const given = STORES.has(op) || COUNTS.has(op) ? name(argument) : "";
   const against =
     op === "compareAndSet" || op === "compareAndDelete" || op === "update"
       ? ` in place of ${name(expected)}`
-      : op === "increment"
+      : op === "increment" || op === "incrementWithin"
         ? ` from ${name(expected)}`
         : "";
   const outcomes = ["cut off", "done", "yes", "no", "busy"];

@@ -11,7 +11,7 @@ import { destroyCache, openCache } from "cache-machine";
 import { demand, generator, makeValue, Violation } from "../crash/checked-values.mjs";
 import { forked, inTime, spawned, thread } from "../crash/driver.mjs";
 import { mapJournal } from "../crash/journal.mjs";
-import { isCounter, KEYS, name as nameOf, TAGGED } from "./actor.mjs";
+import { isCounted, KEYS, name as nameOf, TAGGED } from "./actor.mjs";
 import { contradiction, line } from "./checker.mjs";
 import { Log, pagesOf } from "./recorder.mjs";
 import { Stalls, sumOfStalls } from "./stalls.mjs";
@@ -204,7 +204,7 @@ function controlThread({ batch, pauseMs, large }) {
 function judge(log, { roomy, seed }) {
   const histories = log.read(KEYS, TAGGED);
   for (const [key, history] of histories.entries()) {
-    const found = contradiction(history, { roomy, counter: isCounter(key) });
+    const found = contradiction(history, { roomy, counter: isCounted(key) });
     if (found === undefined) continue;
     const path = join(tmpdir(), `cache-machine-round-${process.pid}-${runs}.txt`);
     const all = histories.map((events, number) => [

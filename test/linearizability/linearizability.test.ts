@@ -49,6 +49,10 @@ const drop = (from: number, to: number, expected: number, outcome: number): Even
   event(from, to, "compareAndDelete", outcome, { expected, version: 8 });
 const add = (from: number, to: number, by: number, result: number | undefined, outcome = DONE): Event =>
   event(from, to, "increment", outcome, { argument: by, expected: 0, result });
+const within = (from: number, to: number, by: number, result: number | undefined, outcome = YES): Event =>
+  event(from, to, "incrementWithin", outcome, { argument: by, expected: 0, result });
+const ask = (from: number, to: number, cost: number, used: number | undefined, outcome = YES): Event =>
+  event(from, to, "rateLimit", outcome, { argument: cost, result: used });
 
 describe("histories that an order explains", () => {
   it.each<[string, Event[], Model]>([
@@ -63,6 +67,31 @@ describe("histories that an order explains", () => {
     ["a busy store that did nothing", [set(1, 2), set(3, 4, BUSY), got(5, 6, 1)], roomy],
     ["a value that is evicted, in a tight cache", [set(1, 2), missed(3, 4), did("add", 5, 6)], tight],
     ["a swap that fails because the value was evicted", [set(1, 2), swap(3, 4, 1, NO), missed(5, 6)], tight],
+    [
+      "an increment out of its bounds, and one within",
+      [within(1, 2, 150_000, 150_000), within(3, 4, 1, ABSENT, NO), within(5, 6, -1, 149_999)],
+      counters,
+    ],
+    [
+      "an increment out of its bounds after one that was cut off",
+      [
+        within(1, 2, 150_000, 150_000),
+        within(3, 9, -5, ABSENT, PENDING),
+        within(4, 5, 1, ABSENT, NO),
+        within(6, 7, 1, 149_996),
+      ],
+      counters,
+    ],
+    [
+      "requests that overlap at a limit",
+      [ask(1, 6, 15_000, 15_000), ask(2, 5, 6_000, 15_000, NO), ask(7, 8, 5_000, 20_000)],
+      counters,
+    ],
+    [
+      "a request that was cut off and counted",
+      [ask(1, 9, 20_000, ABSENT, PENDING), ask(10, 11, 1, 20_000, NO)],
+      counters,
+    ],
     ["increments that overlap", [add(1, 6, 5, 7), add(2, 5, 2, 2), add(7, 8, 1, 8)], counters],
     ["an increment that was cut off and took effect", [add(1, 9, 5, ABSENT, PENDING), add(10, 11, 2, 7)], counters],
     [
@@ -115,6 +144,12 @@ describe("histories that no order explains", () => {
     ["a value that comes back after a delete", [set(1, 2), did("delete", 3, 4), got(5, 6, 1)], tight],
     ["a value that comes back after a clear", [set(1, 2), did("clear", 3, 4), got(5, 6, 1)], tight],
     ["a value that comes back after a miss", [set(1, 2), missed(3, 4), got(5, 6, 1)], tight],
+    ["a sum out of its bounds", [within(1, 2, 150_001, 150_001)], counters],
+    ["an increment that was refused within its bounds", [within(1, 2, 5, 5), within(3, 4, 1, ABSENT, NO)], counters],
+    ["more requests than the limit", [ask(1, 2, 20_000, 20_000), ask(3, 4, 1, 20_001)], counters],
+    ["a request that was not counted", [ask(1, 2, 10, 10), ask(3, 4, 10, 10)], counters],
+    ["a request that was refused with room left", [ask(1, 2, 10, 10), ask(3, 4, 19_990, 10, NO)], counters],
+    ["two requests for the same rest", [ask(1, 6, 15_000, 15_000), ask(2, 5, 15_000, 15_000)], counters],
     ["a lost increment", [add(1, 2, 5, 5), add(3, 4, 2, 7), add(5, 6, 1, 6)], { counter: true }],
     ["an increment that counted twice", [add(1, 2, 5, 5), add(3, 4, 2, 9)], { counter: true }],
     ["two increments with one sum", [add(1, 5, 5, 5), add(2, 6, 5, 5)], counters],

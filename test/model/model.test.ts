@@ -151,10 +151,10 @@ test("a cache with a codec of the user answers like the model", { timeout: TIMEO
 });
 
 /**
- * Members that answer later, by a promise or by calling a listener: test/contract/coordination-checks.ts has their promises. And
+ * Members that answer later, by a promise or by calling a listener: test/contract/load-checks.ts and test/contract/coordination-checks.ts have their promises. And
  * `helped`, which only tests use.
  */
-const LATER = ["waitFor", "watch", "watchTag", "locks", "helped"];
+const LATER = ["getOrSet", "getOrSetMany", "memoize", "waitFor", "watch", "watchTag", "locks", "helped"];
 
 test("every member of Cache that answers at once is used by an operation of the model", () => {
   const used = new Set<PropertyKey>();

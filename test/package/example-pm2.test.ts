@@ -36,7 +36,7 @@ test("the pm2 example keeps all its promises", async () => {
   expect(await ended, output.stderr).toBe(0);
 
   const summary = JSON.parse(output.stdout);
-  expect(summary.promises).toHaveLength(6);
+  expect(summary.promises).toHaveLength(10);
   for (const { promise, kept } of summary.promises) {
     expect(kept, promise).toBe(true);
     expect(output.stderr).toContain(`✓ ${promise}`);
@@ -53,6 +53,13 @@ test("the pm2 example keeps all its promises", async () => {
     ),
   );
   expect(summary.posted.servedAfter.sort()).toEqual(["docs-0", "docs-1", "docs-2"]);
+  expect(summary.pages).toMatchObject({ again: 0, atOnce: 0 });
+  expect(summary.waited.forTheResult).toMatchObject({ wrong: 0, by: ["docs-0", "docs-1", "docs-2"] });
+  expect(summary.waited.forTheResult.requests).toBeGreaterThanOrEqual(9);
+  expect(summary.limits).toMatchObject({ limit: 20, posts: 60, accepted: 20, refused: 40 });
+  expect(summary.limits.loadedBy).toHaveLength(3);
+  expect(summary.housekeeping.rounds).toBeGreaterThan(0);
+  expect(summary.housekeeping.atOnce).toBe(0);
   expect(summary.restarted.firstFromCache).toBe(true);
   expect(summary.saved.answers).toBeGreaterThan(summary.pages.rendered);
   expect(summary.cache.size).toBe(16 << 20);

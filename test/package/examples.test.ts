@@ -192,20 +192,27 @@ test("08-lookup-table: one shared table takes less memory than a copy in each pr
   expect(evicted).toBe(0);
 });
 
-test("09-rate-limit: all processes together allow exactly as many requests as the limit", async () => {
+test("09-rate-limit: four processes together allow exactly as many requests as the limit, and say when to come again", async () => {
   const lines = await run("09-rate-limit.mjs");
-  const allowed = lines.slice(0, 3).map((line) => numbers(line)[1] as number);
-  expect(allowed.reduce((sum, n) => sum + n)).toBe(100);
-  expect(lines[3]).toBe("together: 100 allowed, the limit is 100");
+  expect(lines.slice(0, 3)).toEqual([
+    "4 processes answered 60 requests",
+    "20 were allowed, 40 were refused",
+    'RateLimit-Policy: "per-client";q=20;w=60',
+  ]);
+  expect(lines[3]).toMatch(/^RateLimit: "per-client";r=0;t=1[12]\d$/);
+  // The first of the requests counts for a minute, and then less and less.
+  expect(numbers(lines[4] as string)[0]).toBeGreaterThan(50);
 });
 
-test("10-run-once: one process runs the job, and another one runs it when the first dies", async () => {
+test("10-run-once: one process at a time runs the job, and another one goes on as soon as the first is killed", async () => {
   const lines = await run("10-run-once.mjs");
-  const ran = lines.filter((line) => line.endsWith("runs the job")).map((line) => numbers(line)[0]);
-  expect(ran).toHaveLength(2);
-  expect(ran[0]).not.toBe(ran[1]);
+  const jobs = lines.filter((line) => line.includes("runs the job")).map(numbers);
+  expect(jobs).toHaveLength(2);
+  const [[first = 0, firstFence = 0] = [], [second = 0, secondFence = 0] = []] = jobs;
+  expect(second).not.toBe(first);
+  expect(secondFence).toBeGreaterThan(firstFence);
   expect(lines.filter((line) => line.endsWith("has the report"))).toHaveLength(3);
-  expect(lines.at(-1)).toBe(`the report: made by ${ran[1]}`);
+  expect(lines.at(-1)).toBe(`the report: made by ${second}`);
 });
 
 test("11-typescript: the example compiles, and prints what it promises", async () => {
@@ -224,4 +231,47 @@ test("11-typescript: the example compiles, and prints what it promises", async (
   // Also without compiling, on versions of Node.js that run TypeScript without a flag and without a warning.
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
   if (major > 24 || (major === 24 && minor >= 12)) expect(await run("11-typescript.ts")).toEqual(expected);
+});
+
+test("12-slow-report: one of four processes computes the report, and all of them answer with it", async () => {
+  const [first, ...answers] = await run("12-slow-report.mjs");
+  expect(first).toMatch(/^process \d+ computes the report$/);
+  const by = numbers(first)[0];
+  expect(answers).toHaveLength(4);
+  expect(new Set(answers.map((line) => numbers(line)[0])).size).toBe(4);
+  for (const line of answers) expect(line).toMatch(new RegExp(`answers twice: 99\\.5 and 99\\.5, computed by ${by}$`));
+});
+
+test("13-wait-for-result: requests that wait in every process are answered with what one process receives", async () => {
+  const [first, ...lines] = await run("13-wait-for-result.mjs");
+  expect(first).toBe("6 requests wait");
+  expect(lines.filter((line) => line.endsWith("has received the result"))).toHaveLength(1);
+  const answers = lines.filter((line) => line.endsWith("answers 42"));
+  expect(answers).toHaveLength(6);
+  expect(new Set(answers.map((line) => numbers(line)[0])).size).toBe(3);
+});
+
+test("14-stale-while-revalidate: the old answer is given at once, and kept while the source fails", async () => {
+  const lines = await run("14-stale-while-revalidate.mjs");
+  expect(lines.map((line) => /\d+ °C \(\w+\)/.exec(line)?.[0])).toEqual([
+    "17 °C (loaded)",
+    "17 °C (hit)",
+    "17 °C (stale)",
+    "18 °C (hit)",
+    "18 °C (stale)",
+    "18 °C (stale)",
+    "18 °C (stale)",
+    "18 °C (stale)",
+    "21 °C (hit)",
+  ]);
+  expect(lines.map((line) => numbers(line).at(-1))).toEqual([1, 1, 2, 2, 3, 3, 4, 5, 5]);
+});
+
+test("15-configuration: every process loads the configuration that one of them writes", async () => {
+  const lines = await run("15-configuration.mjs");
+  const loads = (theme: string): Set<number | undefined> =>
+    new Set(lines.filter((line) => line.endsWith(`theme ${theme}, 20 items`)).map((line) => numbers(line)[0]));
+  expect(loads("light").size).toBe(3);
+  expect(loads("dark")).toEqual(loads("light"));
+  expect(lines.filter((line) => line.endsWith('writes {"theme":"dark"}'))).toHaveLength(1);
 });

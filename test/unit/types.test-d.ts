@@ -13,6 +13,7 @@ import {
   type CacheOptions,
   type CacheSummary,
   type Codec,
+  type CountedEntry,
   type CreateOptions,
   createCache,
   destroyCache,
@@ -22,14 +23,27 @@ import {
   type IncrementOptions,
   type Inspection,
   type Key,
+  type KeysOptions,
+  type LoadContext,
+  type LoadedMany,
+  type LoadManyContext,
+  type LoadOptions,
+  type LoadOutcome,
   type Lock,
   type LockOptions,
   type LockState,
   type Locks,
+  type MemoizeOptions,
   type NamespaceOptions,
   type OpenOptions,
   openCache,
   type PendingLock,
+  type RateLimitAlgorithm,
+  type RateLimitHeadersOptions,
+  type RateLimitOptions,
+  type RateLimitResult,
+  type RateLimitState,
+  rateLimitHeaders,
   type Segment,
   type SetOptions,
   type StaleEntry,
@@ -71,6 +85,12 @@ const declined = users.update(
 is<typeof declined, User | undefined>(true);
 const many = users.getMany(["a", "b"]);
 is<typeof many, (User | undefined)[]>(true);
+const manyEntries = users.getManyEntries(new Set(["a"]));
+is<typeof manyEntries, (Entry<User> | undefined)[]>(true);
+const present: boolean[] = users.hasMany(users.keys({ prefix: "a" }));
+const keysOptions: KeysOptions<string> = { prefix: undefined };
+is<ReturnType<typeof users.entries>, Generator<[string, User], undefined, undefined>>(true);
+users.entries(keysOptions);
 const taken = users.take("a");
 is<typeof taken, User | undefined>(true);
 const added: boolean = users.add("a", { name: "A" }, { ttl: 5 }) && users.replace("a", { name: "B" });
@@ -85,8 +105,17 @@ const stored: Cache<User> = users
     { keepTtl: true },
   );
 const sum: number = users.increment("n") + users.decrement("n", 2, { initial: 5, ttl: 100 });
+const counted: CountedEntry = users.incrementEntry("n", 1, { min: 0, max: 9, tags: ["t"] });
+const algorithm: RateLimitAlgorithm = "sliding";
+const rule: RateLimitOptions = { limit: 5, window: 1000, algorithm, cost: undefined };
+const limited: RateLimitResult = users.rateLimit("n", rule);
+const headersOptions: RateLimitHeadersOptions = { name: "api", draft: 7 };
+const headers: Record<string, string> = rateLimitHeaders(limited, headersOptions);
+const limitState: RateLimitState = { algorithm, startedAt: counted.expiresAt, count: 1, previous: 0 };
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const inserted: User = users.getOrInsert("a", { name: "A" });
+const computed: User = users.getOrInsertComputed("a", (key) => ({ name: key }), { ttl: 5 });
 const changed: boolean =
   users.compareAndSet("a", entry?.version ?? 0, { name: "A" }) &&
   users.compareAndDelete("a", entry?.version ?? 0) &&
@@ -129,6 +158,43 @@ const whole: Map<string, User> = users;
 const fromEntries: Map<string, User> = new Map(users);
 const setLike: Iterable<[string, User]> & { readonly size: number } = users;
 const label: string = users[Symbol.toStringTag];
+// Loading.
+const loadOptions: LoadOptions<User> = {
+  ttl: (user, key) => user.name.length + key.length,
+  tags: ["users"],
+  grace: 5,
+  fresh: true,
+  signal: undefined,
+  onOutcome: (outcome, { value, version }, key) => {
+    is<typeof outcome, LoadOutcome>(true);
+    is<typeof value, User>(true);
+    is<typeof version, number>(true);
+    is<typeof key, string>(true);
+  },
+};
+const loader = async ({ key, signal, stale, unchanged }: LoadContext<User>): Promise<User> =>
+  signal.aborted && stale?.stale ? unchanged() : { name: key };
+const loadedUser = users.getOrSet("a", loader, loadOptions);
+is<typeof loadedUser, Promise<User>>(true);
+const maybeLoaded = users.getOrSet("a", (context) => {
+  context.ttl = 5;
+  context.tags = ["a"];
+  return context.background ? undefined : { name: "A" };
+});
+is<typeof maybeLoaded, Promise<User | undefined>>(true);
+const anyLoaded = openCache("app").getOrSet("a", async () => ({ id: 5 }));
+is<typeof anyLoaded, Promise<{ id: number }>>(true);
+// @ts-expect-error: the loader has to return a user.
+users.getOrSet("a", () => 5);
+const manyLoaded = users.getOrSetMany(["a"], async (keys: string[], { signal }: LoadManyContext) =>
+  keys.map((name) => ({ name, ...(signal.aborted && { age: 5 }) })),
+);
+is<Awaited<typeof manyLoaded>[number], User | undefined>(true);
+const byKey: LoadedMany<User> = new Map([["a", { name: "A" }]]);
+users.getOrSetMany(new Set(["a"]), () => byKey);
+const memoizeOptions: MemoizeOptions<User, [id: number]> = { key: (id) => `user ${id}`, ttl: 5 };
+const findUser = users.memoize(async (id: number): Promise<User> => ({ name: `${id}` }), memoizeOptions);
+is<typeof findUser, (id: number) => Promise<User>>(true);
 // Waiting, watching and locks.
 const waitOptions: WaitForOptions = { timeout: 5, signal: new AbortController().signal, version: entry?.version };
 const awaited = users.waitFor("a", waitOptions);
@@ -221,6 +287,8 @@ users.set("a", { name: "A" }, { expiresAt: new Date() });
 users.namespace("n", { tags: ["t"] });
 // @ts-expect-error keys that are neither strings nor bytes
 createCache<User, number>();
+// @ts-expect-error a function that computes another type
+users.getOrInsertComputed("a", () => 5);
 // @ts-expect-error a misspelt option
 users.set("a", { name: "A" }, { expires: 1 });
 // @ts-expect-error a tag that is not a string
@@ -244,23 +312,28 @@ export {
   added,
   anyMapLike,
   changed,
+  computed,
   count,
   destroyed,
   ended,
   expired,
   fromEntries,
+  headers,
   held,
   hits,
   incrementOptions,
+  inserted,
   invalidatedAt,
   label,
   left,
+  limitState,
   mapLike,
   mixed,
   namespaceOptions,
   one,
   options,
   pending,
+  present,
   reach,
   removed,
   setLike,

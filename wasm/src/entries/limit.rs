@@ -35,7 +35,7 @@ use crate::format::layout::{Counter, WORD};
 use crate::format::record::{Record, Space};
 use crate::index::entry::EntryState;
 use crate::index::key::Key;
-use crate::index::probe::{Hit, Probe, probe};
+use crate::index::probe::Hit;
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed, SeqCst};
@@ -259,9 +259,7 @@ impl<H: Host> Participant<H> {
 
     /// Judges a request at the limit that stands at `key`; `None` when a record has to be written first.
     fn limit_in_place(&self, key: &Key, rule: &Rule) -> Result<Option<Verdict>, Refused> {
-        if !rule.peek && matches!(probe(&self.region, key), Probe::Absent) {
-            return Ok(None);
-        }
+        // Without a look before the lock: nearly every request finds its limit.
         let mut held = self.lock(key.hash)?;
         let result = self.find_locked(key).map_err(Refused::from).and_then(|found| {
             let now = self.time_of_limits()?;

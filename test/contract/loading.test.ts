@@ -1,0 +1,20 @@
+/**
+ * Runs the checks of loads alone, in seconds: for those who change src/coordinate/, and for mutants. They are part of the conformance
+ * suite too, which runs them in all reaches and runtimes.
+ */
+
+import type { Cache, CacheOptions } from "cache-machine";
+import { afterAll, test } from "vitest";
+import { attachCache, createCache } from "../host/apart.mjs";
+import { conformance } from "./conformance.ts";
+import { loading } from "./load-checks.ts";
+
+const cache: Cache = createCache({ size: "4mb" });
+afterAll(() => cache.close());
+
+const subject = {
+  reach: "threads" as const,
+  largest: 1 << 19,
+  open: (options?: CacheOptions): Cache => attachCache(cache.handle, options),
+};
+for (const { name, run } of conformance(subject, {}, loading)) test(name, run);
