@@ -654,8 +654,8 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   /**
    * Calls `listener` with the key after the value of a key has changed, whoever changes it. Changes that come close together are
    * one call. After the last change the listener is called at least once, and a read in it returns that value, or a later one.
-   * `delete`, `clear` and `invalidateTag` are changes too. An entry that expires or is evicted calls nobody. A key that is
-   * stored and removed again before the listener could be called has not changed.
+   * `delete`, `clear`, `invalidateTag`, `expire` and `expireTag` are changes too, `touch` is none. An entry that expires by
+   * itself or is evicted calls nobody. A key that is stored and removed again before the listener could be called has not changed.
    *
    * Call `[Symbol.dispose]` of the result, or abort the signal, to end the watch. It also ends when the cache is closed. It does
    * not keep the process alive. An error of the listener is reported as uncaught.
@@ -668,8 +668,8 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
-   * Calls `listener` with the tag after `invalidateTag` of this tag, and after `clear` of this cache or namespace or of one
-   * that it is in. Rarely it is called for another tag, because tags share counters. Otherwise as {@link watch}.
+   * Calls `listener` with the tag after `invalidateTag` or `expireTag` of this tag, and after `clear` of this cache or namespace
+   * or of one that it is in. Rarely it is called for another tag, because tags share counters. Otherwise as {@link watch}.
    *
    * @throws {CacheError} `ERR_CLOSED`.
    */

@@ -28,6 +28,7 @@ import {
 import type { Engine } from "../engine/engine.ts";
 import { busy, closed } from "../errors.ts";
 import { clearTimeout, keepAlive, setTimeout, type Timer } from "../system/timers.ts";
+import { machineTime } from "./clock.ts";
 import { Listening } from "./listening.ts";
 import { writeName } from "./lock-name.ts";
 import { idOf, type Limits, type Scoped } from "./scoped.ts";
@@ -138,7 +139,7 @@ export class Queue {
   #yieldMs = FIRST_YIELD_MS;
   /** The claim that tells the other threads that this one waits. */
   #sign: { claim: number; token: number } | undefined;
-  /** Since when there was no room for a claim, by `performance.now()`. */
+  /** Since when there was no room for a claim. */
   #fullSince: number | undefined;
 
   constructor(table: LockTable, scope: string, id: string) {
@@ -275,7 +276,7 @@ export class Queue {
         this.#yieldMs = FIRST_YIELD_MS;
         return;
       }
-      const now = performance.now();
+      const now = machineTime();
       this.#fullSince ??= now;
       if (now - this.#fullSince < FULL_MS) return;
       this.#waiting.delete(request);
@@ -344,5 +345,8 @@ export function full(): Error {
 
 /** Why a holder has lost its lock, as `navigator.locks` says it. */
 function stolen(): unknown {
-  return new DOMException("The lock was stolen by another request.", "AbortError");
+  const message = "The lock was stolen by another request.";
+  // Not every realm has it.
+  if (typeof DOMException === "function") return new DOMException(message, "AbortError");
+  return Object.assign(new Error(message), { name: "AbortError" });
 }

@@ -85,6 +85,31 @@ export function waiting(check: Define): void {
     same(await inTime(wait, "waitFor"), text);
   });
 
+  check("a value that is stored while waitFor begins is found at once", async ({ cache, another }) => {
+    const other = another();
+    for (let moment = 1; moment <= 4; moment++) {
+      // Asked at several moments, so that it stores between the first look and the registration.
+      let asked = 0;
+      const signal = {
+        get aborted() {
+          if (++asked === moment) other.set(`a ${moment}`, moment);
+          return false;
+        },
+        addEventListener() {},
+      };
+      const wait = cache.waitFor(`a ${moment}`, { signal: signal as unknown as AbortSignal });
+      if (asked < moment) other.set(`a ${moment}`, moment);
+      let settled = false;
+      void wait.then(() => {
+        settled = true;
+      });
+      // Before any task, and so before any ring.
+      for (let i = 0; i < 20; i++) await undefined;
+      if (asked >= moment) ok(settled, `a value that was stored at moment ${moment}`);
+      same(await inTime(wait, "waitFor"), moment);
+    }
+  });
+
   check("waitFor with a version waits for a value of another version", async ({ cache, another }) => {
     const other = another();
     cache.set("a", 1);
@@ -163,6 +188,12 @@ export function waiting(check: Define): void {
     other.namespace("n").invalidateTag("t");
     await until(() => calls.length > 1, "the listener of the tag");
     same(calls, ["a", "t"]);
+    other.namespace("m").clear();
+    await looked(cache);
+    same(calls, ["a", "t"]);
+    other.namespace("n").clear();
+    await until(() => calls.length > 3, "both listeners");
+    same(calls.slice(2).sort(), ["a", "t"]);
     for (const watch of watches) watch[Symbol.dispose]();
   });
 }
@@ -182,7 +213,11 @@ export function watching(check: Define): void {
       [() => other.invalidateTag("t"), undefined],
       [() => other.set("a", 5), 5],
       [() => other.clear(), undefined],
-      [() => other.set("a", 6), 6],
+      [() => other.set("a", 6, { grace: 1000 }), 6],
+      [() => other.expire("a"), undefined],
+      [() => other.set("a", 8, { grace: 1000, tags: ["t"] }), 8],
+      [() => other.expireTag("t"), undefined],
+      [() => other.set("a", 9), 9],
       [() => other.take("a"), undefined],
       [() => cache.set("a", 7), 7],
     ];
@@ -270,6 +305,18 @@ export function watching(check: Define): void {
     throws(() => gone.watch("a", () => {}), "ERR_CLOSED");
   });
 
+  check("a watch that ends itself in its listener is not called for further keys", async ({ cache, another }) => {
+    const calls: string[] = [];
+    const watch = cache.watch(["a", "b", "c"], (key) => {
+      calls.push(key);
+      watch[Symbol.dispose]();
+    });
+    for (const key of ["a", "b", "c"]) another().set(key, 1);
+    await looked(cache);
+    await until(() => calls.length > 0, "the listener");
+    same(calls.length, 1);
+  });
+
   check(
     "a listener that changes what it watches is called again in a later task, not within itself",
     async ({ cache }) => {
@@ -301,16 +348,17 @@ export function watching(check: Define): void {
       for (const [i, change] of [
         () => other.invalidateTag("t"),
         () => other.invalidateTag("u", "t"),
+        () => other.expireTag("t"),
         () => other.clear(),
       ].entries()) {
         change();
         await until(() => calls.length > i, `the listener after change ${i}`);
       }
-      same(calls, ["t", "t", "t"]);
+      same(calls, ["t", "t", "t", "t"]);
       watch[Symbol.dispose]();
       other.invalidateTag("t");
       await looked(cache);
-      same(calls.length, 3);
+      same(calls.length, 4);
     },
   );
 

@@ -5,6 +5,7 @@
 
 import { type Cache, createCache, destroyCache, openCache } from "cache-machine";
 import { afterEach, describe, expect, test } from "vitest";
+import * as apart from "../host/apart.mjs";
 import { endOthers, inTime, type Other, type RemoteError, sleep, startProcess, startThread, until } from "./others.ts";
 
 const NAME = `t-${process.pid}-locks`;
@@ -189,6 +190,24 @@ describe("several processes", () => {
     expect(cache.locks.query().held).toMatchObject([{ name: "a", fence: fences.at(-1) }]);
   });
 
+  test("a holder that was robbed before it could hear of it: its request is rejected when its callback is done", async () => {
+    const cache = open();
+    const victim = startProcess(NAME);
+    const robbed = victim.run(async (cache) => {
+      // The callback blocks its thread, so that it cannot hear.
+      const request = cache.locks.request("a", () => {
+        cache.set("inside", true);
+        while (!cache.has("robbed"));
+        return "a result";
+      });
+      return request.catch((error) => error.name);
+    });
+    await until(() => cache.has("inside"), "it is inside");
+    await cache.locks.request("a", { steal: true }, () => {});
+    cache.set("robbed", true);
+    expect(await inTime(robbed, "its end")).toBe("AbortError");
+  });
+
   test("a process that requests a lock again at once does not keep it from the others", async () => {
     const cache = open();
     const all = Array.from({ length: 3 }, () => startProcess(NAME));
@@ -213,6 +232,42 @@ describe("several processes", () => {
     );
     expect(Math.min(...sections)).toBeGreaterThanOrEqual(20);
     expect(cache.locks.query()).toEqual({ held: [], pending: [] });
+  });
+
+  test("more participants than a set of claims has room for requests: each gets the lock as often as it asks", async () => {
+    const cache = open("1mb");
+    const seats = Array.from({ length: 24 }, () => apart.openCache(NAME, { nearCache: 0 }));
+    for (const seat of seats) opened.add(seat);
+    let inside = 0;
+    const sections = seats.flatMap((seat) =>
+      Array.from({ length: 5 }, () =>
+        seat.locks.request("a", async () => {
+          expect(++inside).toBe(1);
+          await new Promise(setImmediate);
+          inside--;
+        }),
+      ),
+    );
+    await inTime(Promise.all(sections), "all sections");
+    expect(cache.locks.query()).toEqual({ held: [], pending: [] });
+  });
+
+  test("a lock outlives a call of its holder that the end of the stack cuts off", async () => {
+    const cache = open();
+    const other = startProcess(NAME);
+    const ask = () =>
+      other.run((cache) => cache.locks.request("a", { ifAvailable: true }, (lock) => lock?.name ?? null));
+    await cache.locks.request("a", async ({ signal }) => {
+      const deep = (n: number): void => {
+        cache.set(`key ${n % 10}`, n);
+        deep(n + 1);
+      };
+      expect(() => deep(0)).toThrow(RangeError);
+      cache.set("key", 1);
+      expect(await ask()).toBe(null);
+      expect(signal.aborted).toBe(false);
+    });
+    expect(await ask()).toBe("a");
   });
 
   test("query lists holders and waiting requests of other processes and threads", async () => {

@@ -7,7 +7,17 @@ const send = (message) => (isMainThread ? process.send(message) : parentPort.pos
 // The kernel kills this process when its parent dies, but not if the parent had died before that was set.
 if (isMainThread && process.ppid !== setup.parent) process.exit(1);
 
-const cache = setup.handle ? attachCache(setup.handle) : openCache(setup.name);
+/** Stops at the call of the clock whose number is in the gate, until the gate is opened: see `startThread`. */
+function now() {
+  const [CALLS, STOPPED, OPEN] = [0, 1, 2];
+  if (setup.gate && Atomics.sub(setup.gate, CALLS, 1) === 0) {
+    Atomics.store(setup.gate, STOPPED, 1);
+    Atomics.wait(setup.gate, OPEN, 0);
+  }
+  return Date.now();
+}
+
+const cache = setup.handle ? attachCache(setup.handle, { now }) : openCache(setup.name);
 const plain = (error) => ({ name: error?.name, code: error?.code, message: String(error?.message ?? error) });
 
 async function answer({ number, code, args }) {

@@ -113,9 +113,12 @@ export function startProcess(name: string, execPath: string = process.execPath):
   return other;
 }
 
-/** Starts a thread that joins the cache. */
-export function startThread(handle: CacheHandle): Other {
-  const other = new Other(new Worker(SCRIPT, { workerData: { handle } }));
+/**
+ * Starts a thread that joins the cache. A `gate` of three numbers stops it within a call of the cache: when its clock has been asked
+ * as often as the first one says, the thread sets the second one to 1, and waits until the third one is 1.
+ */
+export function startThread(handle: CacheHandle, gate?: Int32Array): Other {
+  const other = new Other(new Worker(SCRIPT, { workerData: { handle, gate } }));
   others.add(other);
   return other;
 }

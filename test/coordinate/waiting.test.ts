@@ -132,3 +132,24 @@ describe("processes that die or freeze", () => {
     }
   });
 });
+
+test("an error of a listener is reported as uncaught, and its other keys and other listeners are still called", async () => {
+  const cache = open();
+  const child = startProcess(NAME);
+  const calls = await inTime(
+    child.run(async (cache) => {
+      const calls: string[] = [];
+      process.on("uncaughtException", (error) => calls.push(error.message));
+      cache.watch(["a", "b"], (key) => {
+        throw new Error(`listener of ${key}`);
+      });
+      cache.watch(["a", "b"], (key) => calls.push(`other listener of ${key}`));
+      cache.set("a", 1).set("b", 1);
+      while (calls.length < 4) await new Promise(setImmediate);
+      return calls.sort();
+    }),
+    "the listeners",
+  );
+  expect(calls).toEqual(["listener of a", "listener of b", "other listener of a", "other listener of b"]);
+  expect(cache.get("b")).toBe(1);
+});

@@ -100,9 +100,18 @@ function rustTests(folder: string): string[] {
  */
 function mayMatch(filter: string, file: string): boolean {
   const text = read(file);
-  const helpers = [...text.matchAll(/ from "\.\/([\w-]+\.ts)"/g)].map(([, name]) => `${path.dirname(file)}/${name}`);
+  const helpers = new Set<string>();
+  const follow = (from: string): void => {
+    for (const [, name] of read(from).matchAll(/ from "\.\/([\w-]+\.ts)"/g)) {
+      const helper = `${path.dirname(file)}/${name}`;
+      if (helpers.has(helper)) continue;
+      helpers.add(helper);
+      follow(helper);
+    }
+  };
+  follow(file);
   // In helpers any string may be a title.
-  const strings = helpers.flatMap((helper) => stringsOf(read(helper)));
+  const strings = [...helpers].flatMap((helper) => stringsOf(read(helper)));
   const titles = [...text.matchAll(/\b(?:test|it|describe)\b[^"'`;]*/g)].map(({ index, 0: head }) =>
     stringAt(text, index + head.length),
   );

@@ -11,7 +11,7 @@ use crate::coordinate::claims::{Claim, Making};
 use crate::format::claim::{ClaimState, Owner, Token};
 use crate::format::hash::{LOCK, hash};
 use crate::format::layout::{CLAIM_NAME, MAX_CLAIM_NAME, SEAT_THREAD};
-use crate::index::key::Key;
+use crate::index::key::{Key, bucket_of};
 use crate::participant::lock::{Busy, Held};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, fence};
@@ -117,19 +117,27 @@ impl<H: Host> Participant<H> {
         }
         let hash = self.hash_of_claim(number);
         let was_lock = self.claim_owner(number).is(ClaimState::Locked);
+        let bucket = bucket_of(&self.region.geometry, hash);
         let Ok(mut held) = self.lock(hash) else {
-            // As in `release`.
+            // As in `release`. Nobody claims the lock before its bucket is unlocked, but those who are rung now try again.
             let stolen = self.claim_token(number).has(Token::OVERTAKEN);
             self.free_own(number);
-            self.ring_all();
-            return if stolen { Released::Stolen } else { Released::Passed };
+            return match (stolen, was_lock) {
+                (true, _) => Released::Stolen,
+                (_, false) => Released::Free,
+                _ => {
+                    self.pass(bucket, hash);
+                    self.ring_all();
+                    Released::Passed
+                }
+            };
         };
         let flags = self.claim_token(number);
         self.free_own(number);
         let released = if flags.has(Token::OVERTAKEN) {
             Released::Stolen
         } else {
-            let first = if was_lock { self.pass(&held, hash) } else { None };
+            let first = if was_lock { self.pass(bucket, hash) } else { None };
             // Those who have waited without a request, because there was no room for it.
             if flags.has(Token::WAITED) {
                 self.ring(&mut held);
@@ -146,16 +154,16 @@ impl<H: Host> Participant<H> {
         let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
         let held = self.lock(hash)?;
         let is_free = self.find_claim(hash, ClaimState::Locked).is_none();
-        let passed = is_free && self.pass(&held, hash) == Some(true);
+        let passed = is_free && self.pass(bucket_of(&self.region.geometry, hash), hash) == Some(true);
         self.unlock(held);
         Ok(passed)
     }
 
     /// Rings the first in the queue for a free lock, or else the next one that has looked since it was rung. Returns whether
     /// somebody was rung; `None` when nobody waits, or this participant is the first itself.
-    fn pass(&self, held: &Held, hash: u64) -> Option<bool> {
+    fn pass(&self, bucket: u32, hash: u64) -> Option<bool> {
         let mut last = 0;
-        while let Some(request) = self.next_request(self.bucket_of(held), hash, last) {
+        while let Some(request) = self.next_request(bucket, hash, last) {
             if request.seat == self.seat {
                 break;
             }
