@@ -78,7 +78,16 @@ export const GROUPS = [
   ],
   [
     "Writing on a condition",
-    ["cache.add", "cache.replace", "cache.compareAndSet", "cache.update", "cache.compareAndDelete", "cache.take"],
+    [
+      "cache.add",
+      "cache.getOrInsert",
+      "cache.getOrInsertComputed",
+      "cache.replace",
+      "cache.compareAndSet",
+      "cache.update",
+      "cache.compareAndDelete",
+      "cache.take",
+    ],
   ],
   ["Numbers", ["cache.increment", "cache.incrementEntry", "cache.decrement", "IncrementOptions", "CountedEntry"]],
   [

@@ -128,6 +128,27 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
+   * Returns the value of the key. When the key is absent, stores `value` first, and returns that. Of several calls for an absent
+   * key at the same time one stores its value, and all return it.
+   *
+   * @throws {TypeError} and {CacheError} as {@link set}; `ERR_DATA` as {@link get}.
+   */
+  getOrInsert(key: K, value: V, options?: SetOptions): V {
+    return this.getOrInsertComputed(key, () => value, options);
+  }
+
+  /**
+   * As {@link getOrInsert}, with a function that computes the value when the key is absent. It does not wait for others: several
+   * threads may compute at the same time, and the value that was stored first is the one that all return.
+   *
+   * @throws {TypeError} and {CacheError} as {@link getOrInsert}. An error of `compute` is passed on.
+   */
+  getOrInsertComputed(key: K, compute: (key: K) => V, options?: SetOptions): V {
+    if (typeof compute !== "function") throw new TypeError("compute: must be a function that returns the value");
+    return this.#view.insert(key, compute as never, options) as V;
+  }
+
+  /**
    * Stores the value only if the key is present. Returns whether it stored it.
    *
    * @throws {TypeError} and {CacheError} as {@link set}.

@@ -351,6 +351,24 @@ export class View implements Source, Scoped, LoadView {
   }
 
   /**
+   * The value of a key. An absent key gets the result of `compute` first. When another participant stores a value meanwhile,
+   * that one is returned.
+   *
+   * @throws as {@link View.store} and {@link View.retry}. An error of `compute` is passed on.
+   */
+  insert(key: Key, compute: (key: Key) => unknown, options: SetOptions | undefined): unknown {
+    // `compute` must not run for a key that no entry can have.
+    this.writeNewKey(key);
+    const how = options === undefined ? undefined : checkStore(options);
+    return this.retry(() => {
+      const found = this.get(key);
+      if (found !== undefined) return found;
+      const value = compute(key);
+      return this.storeAs(key, value, how, ABSENT, 0) ? value : AGAIN;
+    });
+  }
+
+  /**
    * Removes an entry and returns its value; `undefined` when it is absent.
    *
    * @throws {CacheError} `ERR_CLOSED`, `ERR_BUSY`, or `ERR_DATA` for a value that cannot be read here.

@@ -445,6 +445,43 @@ export function changes(check: Define): void {
     same(runs, 0);
   });
 
+  check(
+    "getOrInsert and getOrInsertComputed return what is there, or store what is absent",
+    ({ cache, clock, another }) => {
+      const other = another();
+      same(cache.getOrInsert("a", { n: 1 }, { ttl: 100, tags: ["t"] }), { n: 1 });
+      same([other.get("a"), other.ttl("a"), other.getEntry("a")?.tags], [{ n: 1 }, 100, ["t"]]);
+      same(other.getOrInsert("a", { n: 2 }, { ttl: 5 }), { n: 1 });
+      const computing = (): never => {
+        throw new RangeError("computed");
+      };
+      same(other.getOrInsertComputed("a", computing), { n: 1 });
+      same(cache.ttl("a"), 100);
+      clock.now += 100;
+      throws(() => other.getOrInsertComputed("a", computing), "RangeError", "computed");
+      same(
+        other.getOrInsertComputed("a", (key) => `of ${key}`),
+        "of a",
+      );
+      same(cache.get("a"), "of a");
+      // Another participant is faster while the value is computed: its value counts.
+      let runs = 0;
+      const slow = (): string => {
+        runs++;
+        other.set("b", "theirs");
+        return "mine";
+      };
+      same([cache.getOrInsertComputed("b", slow), runs, cache.get("b")], ["theirs", 1, "theirs"]);
+      for (const value of [null, 0, "", false]) {
+        cache.set("c", value);
+        same(cache.getOrInsert("c", "other"), value);
+      }
+      throws(() => cache.getOrInsert("d", undefined), "TypeError", "undefined");
+      throws(() => cache.getOrInsert("c", 1, { maxAge: 5 } as never), "TypeError", "maxAge");
+      same(cache.has("d"), false);
+    },
+  );
+
   check("compareAndDelete removes only the entry that still has the given version", ({ cache, another }) => {
     const other = another();
     same([cache.compareAndDelete("a", 0), cache.compareAndDelete("a", 5)], [false, false]);

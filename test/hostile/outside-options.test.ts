@@ -217,7 +217,7 @@ describe("objects with options", () => {
         return target[name];
       },
     });
-    const once = ["ttl", "expiresAt", "tags", "keepTtl", "keepTags"];
+    const once = ["ttl", "expiresAt", "grace", "tags", "keepTtl", "keepTags"];
     for (const store of [
       () => cache.set("k", 1, options),
       () =>

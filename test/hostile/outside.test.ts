@@ -85,6 +85,9 @@ const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
   add: (cache, key) => cache.add(key, "new"),
   replace: (cache, key) => cache.replace(key, "new"),
   compareAndSet: (cache, key) => cache.compareAndSet(key, 0, "new"),
+  getOrInsert: (cache, key) => cache.getOrInsert(key, "new"),
+  getOrInsertComputed: (cache, key) =>
+    cache.getOrInsertComputed(key, () => expect.unreachable("no entry has this key")),
   update: (cache, key) => cache.update(key, () => expect.unreachable("there is no entry to update")),
   setMany: (cache, key) => cache.setMany([[key, "new"]]),
   "set of what has expired": (cache, key) => cache.set(key, "new", { expiresAt: 1 }),

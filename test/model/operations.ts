@@ -228,6 +228,35 @@ function storedWith(
   return isKept ? kept : fresh;
 }
 
+/** The value that is there, or the value that is stored: whether the cache has it tells which one is expected. */
+function getOrInsert(turn: Turn, args: Storing & { computes: boolean }): void {
+  const { cache, world, model, path, participant, serial } = turn;
+  const { key, options } = args;
+  const value = world.build(args.value, serial);
+  let calls = 0;
+  const compute = (asked: Key): unknown => {
+    same([asked, ++calls], [key, 1], "the key to compute");
+    return value;
+  };
+  const call = (): unknown =>
+    args.computes ? cache.getOrInsertComputed(key, compute, options) : cache.getOrInsert(key, value, options);
+  if (has(turn, key)) {
+    checkRead(turn, key, call(), "getOrInsert of what is there");
+    same(calls, 0, "calls for what is there");
+    return;
+  }
+  world.counts.misses++;
+  if (world.refuses(participant, value)) {
+    throws(call, "ERR_TOO_LARGE");
+    return;
+  }
+  same(call(), value, "getOrInsert of what is absent");
+  if (hasExpired(turn, options)) return;
+  world.counts.sets++;
+  model.remove(path, key);
+  putAs(turn, key, args.value, serial, options);
+}
+
 function increment(turn: Turn, args: OfKey & { by: number | undefined; options: IncrementOptions | undefined }): void {
   const { key, by, options } = args;
   count(turn, key, by ?? 1, options, () => turn.cache.increment(key, by, options));
@@ -589,6 +618,7 @@ export const OPERATIONS: Record<string, Operation> = {
     const expected = (): boolean => model.settle(path, args.key, added === false, "add") === undefined;
     store(turn, args, expected, (value) => (added = cache.add(args.key, value, args.options)));
   }),
+  getOrInsert: operation<Storing & { computes: boolean }>(3, { ...storing, computes: fc.boolean() }, getOrInsert),
   replace: operation<Storing>(4, storing, (turn, args) => {
     const { cache, model, path } = turn;
     let replaced: unknown;

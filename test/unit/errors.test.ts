@@ -595,6 +595,8 @@ describe("ERR_CLOSED", () => {
     ["set", (cache) => cache.set("a", 1)],
     ["add", (cache) => cache.add("a", 1)],
     ["replace", (cache) => cache.replace("a", 1)],
+    ["getOrInsert", (cache) => cache.getOrInsert("a", 1)],
+    ["getOrInsertComputed", (cache) => cache.getOrInsertComputed("a", () => 1)],
     ["has", (cache) => cache.has("a")],
     ["delete", (cache) => cache.delete("a")],
     ["take", (cache) => cache.take("a")],

@@ -114,6 +114,8 @@ const headers: Record<string, string> = rateLimitHeaders(limited, headersOptions
 const limitState: RateLimitState = { algorithm, startedAt: counted.expiresAt, count: 1, previous: 0 };
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const inserted: User = users.getOrInsert("a", { name: "A" });
+const computed: User = users.getOrInsertComputed("a", (key) => ({ name: key }), { ttl: 5 });
 const changed: boolean =
   users.compareAndSet("a", entry?.version ?? 0, { name: "A" }) &&
   users.compareAndDelete("a", entry?.version ?? 0) &&
@@ -285,6 +287,8 @@ users.set("a", { name: "A" }, { expiresAt: new Date() });
 users.namespace("n", { tags: ["t"] });
 // @ts-expect-error keys that are neither strings nor bytes
 createCache<User, number>();
+// @ts-expect-error a function that computes another type
+users.getOrInsertComputed("a", () => 5);
 // @ts-expect-error a misspelt option
 users.set("a", { name: "A" }, { expires: 1 });
 // @ts-expect-error a tag that is not a string
@@ -308,6 +312,7 @@ export {
   added,
   anyMapLike,
   changed,
+  computed,
   count,
   destroyed,
   ended,
@@ -317,6 +322,7 @@ export {
   held,
   hits,
   incrementOptions,
+  inserted,
   invalidatedAt,
   label,
   left,

@@ -239,6 +239,24 @@ export default [
 
   // ---- comparing and many
   {
+    name: "insert-overwrites",
+    breaks: "I3",
+    what: "getOrInsertComputed stores over what another participant has stored meanwhile",
+    file: "src/cache/view.ts",
+    find: "return this.storeAs(key, value, how, ABSENT, 0) ? value : AGAIN;",
+    replace: "return this.storeAs(key, value, how, ANYTHING, 0) ? value : AGAIN;",
+    first: CONFORMANCE,
+  },
+  {
+    name: "insert-returns-its-own",
+    breaks: "I2",
+    what: "getOrInsertComputed returns a value that was not stored",
+    file: "src/cache/view.ts",
+    find: "return this.storeAs(key, value, how, ABSENT, 0) ? value : AGAIN;",
+    replace: "this.storeAs(key, value, how, ABSENT, 0);\n      return value;",
+    first: CONFORMANCE,
+  },
+  {
     name: "compare-and-delete-without-comparing",
     breaks: "I2",
     what: "compareAndDelete removes another version",
