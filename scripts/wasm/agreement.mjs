@@ -226,6 +226,16 @@ function checkResults(contract, me) {
     set(VERSION, version + 2) === UNEXPECTED && set(VERSION, version) === DONE,
     "the version is put out elsewhere",
   );
+  const untouched = (at, expiry) =>
+    me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expect: contract.UNTOUCHED, version: at, expiry });
+  x.get(area, word, 0);
+  const now = out64[contract.OUT_VERSION];
+  const refused = [untouched(now + 2, Number.POSITIVE_INFINITY), untouched(now, 10)];
+  demand(
+    refused.every((code) => code === UNEXPECTED),
+    "UNTOUCHED is another number",
+  );
+  demand(untouched(now, Number.POSITIVE_INFINITY) === DONE, "UNTOUCHED is another number");
   demand(me.set(word, 0, { type: contract.NUMBER_TYPE + 1, expiry: 10, grace: 5 }) === DONE, "no grace can be stored");
   me.time = 10;
   const { WANT_STALE, WANT_QUIET, STALE, OUT_TYPE } = contract;

@@ -29,6 +29,7 @@ import {
   PRESENT,
   TOO_LARGE,
   UNEXPECTED,
+  UNTOUCHED,
   VERSION,
   WANT_AFTER_FIND,
   WANT_QUIET,
@@ -261,12 +262,13 @@ export class View implements Source, Scoped, LoadView {
       const there = isThere
         ? { expiresAt: engine.expiry, grace: engine.grace, tags: readTags(engine.tags, engine.tagBytes) }
         : undefined;
-      let [wanted, at] = isThere ? [VERSION, expect === VERSION ? version : engine.version] : [ABSENT, 0];
-      // An entry that must not be there, and one that has to be there and is not. No entry has version 0, so the store is refused,
-      // after all arguments were checked.
-      if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];
+      const isOther = expect === VERSION && engine.version !== version;
+      const isRefused = isThere ? expect === ABSENT || isOther : expect === PRESENT || expect === VERSION;
+      let [wanted, at] = isThere ? [how.keepTtl === true ? UNTOUCHED : VERSION, engine.version] : [ABSENT, 0];
+      // No entry has version 0, so the store is refused, after all arguments were checked.
+      if (isRefused) [wanted, at] = [VERSION, 0];
       if (this.storeAs(key, value, kept(how, there), wanted, at)) return true;
-      return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;
+      return isRefused ? false : AGAIN;
     });
   }
 
@@ -345,7 +347,7 @@ export class View implements Source, Scoped, LoadView {
         keepTags: keepTags ?? tags === undefined,
       };
       // Not by `Cache.compareAndSet`, which checks the version: damaged memory may hold any number there.
-      const expect = version === 0 ? ABSENT : VERSION;
+      const expect = version === 0 ? ABSENT : keeps.keepTtl ? UNTOUCHED : VERSION;
       return this.storeAs(key, value, kept(keeps, there), expect, version) ? value : AGAIN;
     });
   }

@@ -310,6 +310,9 @@ export const PRESENT = 2;
 /** The entry of the version that is passed along. */
 export const VERSION = 3;
 
+/** The entry of the version that is passed along, with the expiry that is passed along. */
+export const UNTOUCHED = 5;
+
 /**
  * `CLAIM | number << CLAIM_SHIFT`: anything, as long as the claim stands whose token is passed along instead of a version, and
  * nothing was invalidated since it was made.

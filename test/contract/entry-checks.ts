@@ -932,6 +932,37 @@ export function time(check: Define): void {
     }
   });
 
+  check(
+    "a store that keeps the expiry keeps the one of a touch that came between its reading and its storing",
+    ({ cache, clock }) => {
+      let touched = 0;
+      const touch = (): void => {
+        if (touched++ === 0) cache.touch("a", 900);
+      };
+      cache.set("a", 1, { ttl: 100 });
+      same(
+        cache.update("a", (n) => (touch(), n + 1)),
+        2,
+      );
+      same([cache.getEntry("a")?.expiresAt, touched], [clock.now + 900, 2]);
+      // A value whose encoding touches the entry.
+      for (const store of ["set", "replace", "compareAndSet"] as const) {
+        cache.set("a", 1, { ttl: 100 });
+        touched = 0;
+        const value = {
+          toJSON() {
+            touch();
+            return "stored";
+          },
+        };
+        if (store === "compareAndSet") {
+          same(cache.compareAndSet("a", cache.getEntry("a")?.version as number, value, { keepTtl: true }), true);
+        } else cache[store]("a", value, { keepTtl: true });
+        same([cache.get("a"), cache.getEntry("a")?.expiresAt], ["stored", clock.now + 900]);
+      }
+    },
+  );
+
   check("keepTtl and keepTags keep what the entry that is replaced has", ({ clock, another }) => {
     const cache = another({ ttl: 5000 });
     const how = (): unknown => {

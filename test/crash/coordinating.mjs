@@ -36,7 +36,7 @@ async function linger() {
   else if (dice < 7) await new Promise((resolve) => setTimeout(resolve, random.below(4)));
 }
 
-function valueOf(key, writer, sequence) {
+function someValue(key, writer, sequence) {
   const size = random.below(8) ? random.below(400) : random.below(setup.large);
   return makeValue(random.below(4), key, writer, sequence, size);
 }
@@ -63,7 +63,7 @@ function loader(key, name, exclusive) {
     await linger();
     if (exclusive) page.endLoad(key);
     if (random.below(40) === 0) throw new Error("the source fails");
-    return valueOf(name, LOADED + id, started);
+    return someValue(name, LOADED + id, started);
   };
 }
 
@@ -127,7 +127,7 @@ function change() {
   else if (dice === 1) changing.invalidateTag("all");
   else if (dice < 9) changing.delete(name);
   else if (dice < 11) changing.take(name);
-  else changing.set(name, valueOf(name, id, page.stamp()), { tags: ["all"], ttl: 1 + random.below(10) });
+  else changing.set(name, someValue(name, id, page.stamp()), { tags: ["all"], ttl: 1 + random.below(10) });
   // Every value of the namespace that was loaded has the tag, so an invalidation is a change of all keys, too.
   if (dice < 2) for (let other = 0; other < KEYS; other++) page.raiseFloor(other, before);
   else page.raiseFloor(key, before);
@@ -170,13 +170,13 @@ async function wait() {
 
 function tell() {
   const name = `waited:${random.below(WAITED)}`;
-  cache.set(name, valueOf(name, id, page.stamp()));
+  cache.set(name, someValue(name, id, page.stamp()));
 }
 
 /** Fills a tight cache. */
 function churn() {
   const name = `churn:${random.below(setup.roomy ? 50 : 5_000)}`;
-  cache.set(name, valueOf(name, id, page.stamp()));
+  cache.set(name, someValue(name, id, page.stamp()));
 }
 
 async function step() {

@@ -15,7 +15,7 @@ import { demand } from "./checked-values.mjs";
 export const KEYS = 8;
 export const LOCKS = 3;
 export const WAITED = 4;
-export const LIMIT = 400;
+export const LIMIT = 60;
 
 const PARTICIPANTS = 16;
 const [CLOCK, STOP, FINAL] = [0, 1, 2];

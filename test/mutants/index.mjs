@@ -9,8 +9,9 @@
  * `breaks` names the promise or the invariant: I1 authentic · I2 no resurrection · I3 one live entry per key · I4 any bytes
  * parse · M1 exclusive bytes · M2 generations may wrap · M3 segments are conserved · M4 reclaim progresses · L1 reads end ·
  * L2 changes end · L3 the living are not reaped · L4 damage does not add up · P1 a hot key stops writing · P2 expired is
- * gone · P3 a refused set keeps the old value · P4 no lost increment · P6 a limit lets exactly so many through · A1 attach · policy: what is worth keeping is kept ·
- * books: live bytes.
+ * gone · P3 a refused set keeps the old value · P4 no lost increment · P6 a limit lets exactly so many through · A1 attach · policy:
+ * what is worth keeping is kept · books: live bytes · C1 one living holder of a claim or a lock · C2 an overtaken or outdated load is
+ * not stored · C3 the flags of a bucket are never missing · C4 the dead leave no claim · C5 who waits is rung.
  *
  * No mutant breaks the following lines, because no test could notice it:
  *

@@ -132,7 +132,18 @@ const bells = (): string[] => fs.readdirSync(directory).filter((name) => name.in
 const bellOf = (region: Region, seat: number): string =>
   `${pathOf(region)}.bell.${fs.statSync(pathOf(region), { bigint: true }).ino.toString(36)}.${seat.toString(36)}`;
 
-const descriptors = (): number => fs.readdirSync("/proc/self/fd").length;
+/** Descriptors of this process that lead to a FIFO of the running test, also to one that was removed. */
+function descriptors(): number {
+  return fs.readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      const target = fs.readlinkSync(`/proc/self/fd/${fd}`);
+      return target.startsWith(directory) && target.includes(".bell.");
+    } catch {
+      // It was the descriptor that has listed the others.
+      return false;
+    }
+  }).length;
+}
 
 describe("a bell between processes", () => {
   test.each([
@@ -449,7 +460,8 @@ describe("a bell between processes", () => {
         region.close();
       }`;
     const workerFile = script(body);
-    const before = descriptors();
+    const allDescriptors = (): number => fs.readdirSync("/proc/self/fd").length;
+    const [before, all] = [descriptors(), allDescriptors()];
     const messages = new Set<unknown>();
     const endOne = async (isProcess: boolean): Promise<void> => {
       const other = isProcess ? startProcess(body, directory) : new Worker(workerFile, { workerData: { directory } });
@@ -468,6 +480,7 @@ describe("a bell between processes", () => {
     }
     expect(bells()).toEqual([path.basename(bellOf(me.region, 0))]);
     await eventually(() => descriptors() <= before);
+    await eventually(() => allDescriptors() <= all);
   });
 
   test("that is made near the end of the stack leaves no descriptor when the stack ends", () => {

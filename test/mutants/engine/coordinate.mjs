@@ -27,7 +27,7 @@ export default [
     file: "wasm/src/coordinate/claims.rs",
     find: "if seen.seat().is_some() && self.reserve_claim(number, seen) {",
     replace: "if seen.seat().is_some() {",
-    first: ["claim_models::three", "claim_models"],
+    first: ["claim_models::what_is_left"],
   },
   {
     name: "claims-of-those-who-left",

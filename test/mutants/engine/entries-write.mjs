@@ -37,6 +37,16 @@ export default [
     first: ["models::i3_", "threads"],
   },
 
+  {
+    name: "kept-expiry-not-compared",
+    breaks: "I2",
+    what: "a store that keeps the expiry undoes a touch that came between",
+    file: "wasm/src/entries/store.rs",
+    find: "new.expiry(&self.region) != record.expiry(&self.region)",
+    replace: "new.expiry(&self.region) == f64::NAN || record.length == 0",
+    first: ["promises::a_store_that_keeps_the_expiry"],
+  },
+
   // ---- changes of one word at a time
   {
     name: "published-before-written",

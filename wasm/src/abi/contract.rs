@@ -227,6 +227,8 @@ contract! {
         PRESENT: u32 = 2;
         /// The entry of the version that is passed along.
         VERSION: u32 = 3;
+        /// The entry of the version that is passed along, with the expiry that is passed along.
+        UNTOUCHED: u32 = 5;
         /// `CLAIM | number << CLAIM_SHIFT`: anything, as long as the claim stands whose token is passed along instead of a version, and
         /// nothing was invalidated since it was made.
         CLAIM: u32 = 4;

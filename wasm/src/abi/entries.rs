@@ -5,7 +5,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use crate::abi::area::{Call, Javascript, KEY_KIND_BITS, call};
 use crate::abi::contract::{
     ABSENT, BUSY, CHUNKED, CLAIM, CLAIM_SHIFT, DONE, INVALIDATED, NOT_A_LIMIT, NOT_A_NUMBER, OUT_OF_RANGE, OVERTAKEN,
-    PRESENT, RING, STALE, TOO_LARGE, UNEXPECTED, VERSION,
+    PRESENT, RING, STALE, TOO_LARGE, UNEXPECTED, UNTOUCHED, VERSION,
 };
 use crate::entries::change::Addition;
 use crate::entries::draft::Draft;
@@ -22,6 +22,7 @@ pub fn expectation(expect: u32, version: f64) -> Expect {
         ABSENT => Expect::Absent,
         PRESENT => Expect::Present,
         VERSION => Expect::Version(version as u64),
+        UNTOUCHED => Expect::Untouched(version as u64),
         CLAIM => Expect::Claim(expect >> CLAIM_SHIFT, version as u64),
         _ => Expect::Anything,
     }

@@ -6,7 +6,7 @@ use crate::entries::draft::Draft;
 use crate::entries::locked::ATTEMPTS;
 use crate::format::header::{CHUNKED, LengthField};
 use crate::format::layout::{Class, Counter};
-use crate::format::record::{CHANGING, Space};
+use crate::format::record::{CHANGING, Record, Space};
 use crate::index::entry::{Entry, EntryState};
 use crate::index::key::Key;
 use crate::index::probe::{Hit, Probe, find_place, is_valid, probe, replace_any_heat, resolve};
@@ -22,6 +22,9 @@ pub enum Expect {
     Present,
     /// This version of the entry.
     Version(u64),
+    /// This version of the entry, and the expiry that the new record has: the store keeps it, and a `touch` does not change the
+    /// version.
+    Untouched(u64),
     /// Anything, as long as the claim with this number and this token stands and nothing was invalidated since it was made.
     Claim(u32, u64),
 }
@@ -31,7 +34,9 @@ fn meets(expect: Expect, version: Option<u64>) -> bool {
     match (expect, version) {
         (Expect::Anything | Expect::Claim(..), _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => true,
         // A version with this bit may belong to the old number or to the new one: its writer died while it changed the number.
-        (Expect::Version(wanted), Some(version)) => wanted == version && version & CHANGING == 0,
+        (Expect::Version(wanted) | Expect::Untouched(wanted), Some(version)) => {
+            wanted == version && version & CHANGING == 0
+        }
         _ => false,
     }
 }
@@ -129,6 +134,9 @@ impl<H: Host> Participant<H> {
                 self.settle_version(live);
                 return Err(Refused::Unexpected);
             }
+            if matches!(expect, Expect::Untouched(_)) && live.is_some_and(|hit| self.is_touched(&hit.record, space)) {
+                return Err(Refused::Unexpected);
+            }
             // A `clear` or an invalidation came after `renew`, so the entry that was found may be a miss by now.
             if !self.is_renewed(space) {
                 continue;
@@ -155,6 +163,12 @@ impl<H: Host> Participant<H> {
             }
         }
         Err(Refused::Busy)
+    }
+
+    /// Whether a record has another expiry than the one in `space`, which is to keep it.
+    #[cold]
+    fn is_touched(&self, record: &Record, space: &Space) -> bool {
+        space.record(&self.region).is_none_or(|new| new.expiry(&self.region) != record.expiry(&self.region))
     }
 
     /// Evicts the large value that was just stored: so much was written meanwhile that one of its chunks is gone already.

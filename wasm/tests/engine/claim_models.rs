@@ -55,6 +55,8 @@ enum Kind {
     Replaces,
     /// Leaves no value.
     Invalidates,
+    /// Leaves no value. A claim from before it can be taken over.
+    Clears,
     /// Overtakes the claim.
     TakesOver,
 }
@@ -228,8 +230,7 @@ const INCREMENT: Act = Act {
         }
     },
 };
-const CLEAR: Act =
-    Act { name: "clear", act: |cache, _| change(KEY, Kind::Invalidates, || cache.me.clear(), |()| true) };
+const CLEAR: Act = Act { name: "clear", act: |cache, _| change(KEY, Kind::Clears, || cache.me.clear(), |()| true) };
 const INVALIDATE: Act =
     Act { name: "invalidate", act: |cache, _| change(KEY, Kind::Invalidates, || cache.invalidate(&["t"]), |()| true) };
 const HOLD: Act = Act { name: "lock", act: |cache, me| lock(cache, me, WAIT) };
@@ -432,7 +433,9 @@ fn check(world: &Arc<World>, stage: &Stage, seats: &[u32], told: &str) {
             let certain = |it: &Holding| {
                 let overtaken =
                     diary.changes.iter().filter(|change| change.kind != Kind::Invalidates && change.name == it.name);
-                let overtaken = overtaken.filter(|change| change.end > it.from).map(|change| change.start);
+                // The clear epoch of a claim is read while it is made.
+                let since = |change: &Change| if change.kind == Kind::Clears { it.begun } else { it.from };
+                let overtaken = overtaken.filter(|change| change.end > since(change)).map(|change| change.start);
                 it.until.min(overtaken.min().unwrap_or(NO_END))
             };
             let apart = certain(one) <= other.from || certain(other) <= one.from;
@@ -594,6 +597,31 @@ fn every_pair_of_claims_with_both_on_the_way() {
                 })
             });
         }
+    }
+}
+
+/// All claims of the set are void, because their owner has left. Two that meet them are on the way at the same time.
+#[test]
+fn what_is_left_of_the_dead_is_taken_by_one() {
+    let _watchdog = Watchdog::new("claims: what is left of the dead", 300);
+    let mut random = Random::new(seed("what_is_left_of_the_dead_is_taken_by_one"));
+    let world = World::holding(&scene(false));
+    let cache = Cache::join(&world);
+    for claimed in [cache.claim(KEY, 0, 100.0, 0.0), cache.claim(b"a", 0, 100.0, 0.0), cache.claim_lock(LOCK, 0)] {
+        assert!(is_made(&claimed));
+    }
+    cache.leave();
+    let scene = Arc::new(world.bytes().to_vec());
+    for acts in [[LOAD, OTHERS], [OTHERS, LOAD], [OTHERS, OTHERS], [HOLD, OTHERS], [OTHERS, HOLD]] {
+        let play = play(&scene, &acts);
+        let lengths = play.lengths();
+        let mut random = Random::new(random.next());
+        let mut left = scaled(20) * lengths[0];
+        play.plans(move |_| {
+            left = left.checked_sub(1)?;
+            let (i, j) = (left % lengths[0], random.below(lengths[1]));
+            Some(vec![turn(0, i), turn(1, j), turn(0, TO_THE_END), turn(1, TO_THE_END)])
+        });
     }
 }
 

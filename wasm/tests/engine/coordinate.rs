@@ -209,6 +209,7 @@ fn the_claims_of_those_who_died_or_left_are_void() {
         let mut me = Cache::join(&world);
         let other = Cache::join(&world);
         let old = made(other.claim(b"key", 0, LATER, 0.0));
+        made(other.claim(b"another key", 0, LATER, 0.0));
         made(other.claim_lock(b"lock", 0));
         if leaves {
             other.leave()
@@ -221,7 +222,9 @@ fn the_claims_of_those_who_died_or_left_are_void() {
         // A new owner of the same seat has nothing to do with the claims of the last one.
         let heir = Cache::join(&world);
         assert!(!heir.me.release(old.number, old.token));
+        assert_eq!(heir.me.seat, old.seat);
         assert!(is_taken(heir.claim(b"key", 0, LATER, 0.0)));
+        made(me.claim(b"another key", 0, LATER, 0.0));
         commit(&mut me, b"key", &claim, &[]).unwrap();
     }
 }

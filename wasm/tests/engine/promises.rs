@@ -1420,3 +1420,18 @@ fn a_death_in_a_request_counts_it_or_not() {
         }
     }
 }
+
+#[test]
+fn a_store_that_keeps_the_expiry_is_refused_when_the_entry_was_touched_since() {
+    let mut cache = Cache::join(&World::new(MIB));
+    cache.store(b"key", b"old", &With { expiry: 1e9, ..PLAIN }).unwrap();
+    let version = cache.get(b"key").unwrap().version;
+    let keeps = With { expiry: 1e9, expect: Expect::Untouched(version), ..PLAIN };
+    let other = With { expect: Expect::Untouched(version + 2), ..keeps };
+    assert_eq!(cache.store(b"key", b"new", &other), Err(Refused::Unexpected));
+    cache.touch(b"key", 2e9).unwrap();
+    assert_eq!(cache.store(b"key", b"new", &keeps), Err(Refused::Unexpected));
+    cache.touch(b"key", 1e9).unwrap();
+    assert!(cache.store(b"key", b"new", &keeps).is_ok());
+    assert_eq!(cache.get(b"key").unwrap().value, b"new");
+}
