@@ -139,7 +139,7 @@ async function measureBetween(run, scaled) {
   for (const participant of participants) await participant.ask("open", context);
   const results = {
     joined: await wakes(participants, scaled(WAKES)),
-    handover: await turns(participants, scaled(TURNS)),
+    handover: await turns(participants, TURNS),
     killedLoad: await takeOvers(participants[0], context, "load", scaled(KILLS)),
     killedLock: await takeOvers(participants[0], context, "lock", scaled(KILLS / 2)),
   };
