@@ -13,6 +13,7 @@ import { once } from "node:events";
 import { appendFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { coordinate } from "../test/crash/coordination.mjs";
 import { crash, freeze } from "../test/crash/driver.mjs";
 import { opening } from "../test/host/native-arena.mjs";
 import { checkedRound } from "../test/linearizability/driver.mjs";
@@ -50,11 +51,19 @@ const KINDS = {
   "overflow-threads": { what: "overflow", reach: "threads" },
   "overflow-processes": { what: "overflow", reach: "processes" },
   "aimed-keys": { what: "aimed" },
+  "coordinate-kill-tight": { what: "coordinate", how: "kill", reach: "processes", roomy: false },
+  "coordinate-kill-roomy": { what: "coordinate", how: "kill", reach: "processes", roomy: true },
+  "coordinate-freeze": { what: "coordinate", how: "freeze", reach: "processes", roomy: true },
+  "coordinate-terminate": { what: "coordinate", how: "terminate", reach: "processes", roomy: true },
+  "coordinate-threads": { what: "coordinate", how: "terminate", reach: "threads", roomy: true },
+  "coordinate-terminate-tight": { what: "coordinate", how: "terminate", reach: "processes", roomy: false },
   "script-terminated": { what: "overflow", reach: "processes", how: "terminate" },
 };
 
 /** The numbers that are added up over the parts of a kind, and those of which the maximum counts. */
 const SUMS = ["kills", "terminations", "freezes", "overflows", "steps", "operations", "busy", "violations"];
+/** Those of coordination. */
+const TOGETHER = ["loads", "joined", "waits", "sections", "granted", "limits"];
 const STALLS = ["unexplained", "ours", "controlUnexplained"];
 const MOSTS = ["longestMs", "unexplainedMs", "controlMs", "controlUnexplainedMs"];
 
@@ -173,6 +182,7 @@ async function soak() {
         controlUnexplained: result.control?.unexplained ?? 0,
         violations: 0,
       });
+      for (const column of TOGETHER) report[column] = result[column] ?? 0;
     } catch (error) {
       for (const kind of Object.keys(wanted)) report[kind] = done[kind] - before[kind];
       done.violations++;
@@ -202,6 +212,15 @@ function partOf({ what, ...kind }, left) {
     return async ({ progress, ...plan }) => {
       const result = await crash({ ...kind, ...BRISK, ...plan, deaths: wanted, progress: () => progress(of) });
       return { ...result, kills: 0, terminations: 0, freezes: 0, [of]: result.deaths };
+    };
+  }
+  if (what === "coordinate") {
+    const of = { kill: "kills", terminate: "terminations", freeze: "freezes" }[kind.how];
+    const wanted = deaths(of, kind.how === "freeze" ? Math.ceil(round / 10) : round);
+    if (wanted === 0) return undefined;
+    return async ({ progress, ...plan }) => {
+      const result = await coordinate({ ...kind, ...plan, deaths: wanted, progress: () => progress(of) });
+      return { ...NOTHING, ...result, [of]: result.deaths };
     };
   }
   if (what === "aimed") {
@@ -269,7 +288,7 @@ function add(rows, name, report) {
     const sums = rows.get(row) ?? { parts: 0, seconds: 0 };
     sums.parts++;
     sums.seconds = Math.round((sums.seconds + report.seconds) * 10) / 10;
-    for (const column of [...SUMS, ...STALLS]) sums[column] = (sums[column] ?? 0) + (report[column] ?? 0);
+    for (const column of [...SUMS, ...TOGETHER, ...STALLS]) sums[column] = (sums[column] ?? 0) + (report[column] ?? 0);
     for (const column of MOSTS) sums[column] = Math.max(sums[column] ?? 0, report[column] ?? 0);
     if ((report.unexplainedMs ?? 0) === sums.unexplainedMs) sums.worst = report.unexplainedStep;
     rows.set(row, sums);
@@ -284,6 +303,8 @@ function table(rows, seconds) {
   const pick = (row, columns) => Object.fromEntries(columns.map((column) => [column, row[column]]));
   const counts = [...rows].map(([name, row]) => [name, pick(row, ["parts", "seconds", ...SUMS])]);
   console.table(Object.fromEntries(counts));
+  const together = [...rows].filter(([, row]) => row.loads > 0).map(([name, row]) => [name, pick(row, TOGETHER)]);
+  if (together.length > 0) console.table(Object.fromEntries(together));
   const stalls = [...rows].map(([name, row]) => [
     name,
     {

@@ -47,6 +47,8 @@ interface Own {
 /** The bells of a cache file. */
 export class FifoBell implements Bell {
   readonly #native: Native;
+  readonly #file: string;
+  readonly #inode: bigint;
   /** The path of a bell without the seat at its end. */
   readonly #prefix: string;
   #own: Own | undefined;
@@ -60,6 +62,8 @@ export class FifoBell implements Bell {
    */
   constructor(native: Native, path: string, inode: bigint) {
     this.#native = native;
+    this.#file = path;
+    this.#inode = inode;
     this.#prefix = `${path}.bell.${inode.toString(36)}.`;
   }
 
@@ -68,7 +72,9 @@ export class FifoBell implements Bell {
     const path = this.#pathOf(seat);
     try {
       const own = this.#own;
-      if (own !== undefined && lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === own.inode) return true;
+      if (own !== undefined && inodeOf(path) === own.inode) return true;
+      // The cache was destroyed, and its bells with it. Nobody would remove another one.
+      if (inodeOf(this.#file) !== this.#inode) return false;
       remove(path);
       this.#own = this.#make(path, heard);
       own?.socket.destroy();
@@ -202,6 +208,11 @@ const hearing = new Set<string>();
 const removeAll = (): void => hearing.forEach(remove);
 
 /** Adds a FIFO to {@link hearing}, or removes it from there. Listens to the end of the thread while there is one. */
+/** The inode of a file; `undefined` when there is none. */
+function inodeOf(path: string): bigint | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
+}
+
 function setHearing(path: string, hears: boolean): void {
   // The `process` of a test runner is one of its own, which does not hear of the end. This one is the same for all realms.
   const host = process.getBuiltinModule("node:process");
@@ -212,16 +223,17 @@ function setHearing(path: string, hears: boolean): void {
 }
 
 /**
- * Removes the bells of a cache file whose threads are dead, also those of earlier caches with the same name. A thread that lives
- * and has the file open still hears its own.
- *
- * @param path of the cache file
+ * Removes the bells beside the path of a cache file that nobody reads any more, and all bells of the file with the inode
+ * `destroyed`. Who still uses that file finds changes by slow looks. If a living thread kept its bell, the name of the bell would
+ * stay for ever when a signal ends its process later.
  */
-export function removeDeadBells(path: string): void {
+export function removeBells(path: string, destroyed?: bigint | number): void {
   const start = `${basename(path)}.bell.`;
+  const gone = destroyed === undefined ? undefined : `${start}${destroyed.toString(36)}.`;
   try {
     for (const name of readdirSync(dirname(path))) {
-      if (name.startsWith(start)) removeIfDead(join(dirname(path), name));
+      if (gone !== undefined && name.startsWith(gone)) remove(join(dirname(path), name));
+      else if (name.startsWith(start)) removeIfDead(join(dirname(path), name));
     }
   } catch {
     // The directory can be searched but not read.

@@ -558,8 +558,7 @@ export class View implements Source, Scoped, LoadView {
     try {
       return this.get(key);
     } catch (error) {
-      if (!(error instanceof CacheError) || error.code !== "ERR_DATA") throw error;
-      return undefined;
+      return unreadable(error);
     }
   }
 

@@ -14,7 +14,7 @@
 
 import { closeSync, fstatSync, lstatSync, type Stats, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
-import { FifoBell, removeDeadBells } from "../bells/fifo.ts";
+import { FifoBell, removeBells } from "../bells/fifo.ts";
 import { badLayout, CacheError, destroyed, neverThere } from "../errors.ts";
 import { LockFile } from "../liveness/lock-file.ts";
 import { belongsTo, codeOf, ourUid, unusable } from "../system/access.ts";
@@ -128,12 +128,12 @@ export function destroyFile(name: FileName, version: number): boolean {
   try {
     stat = lstatSync(path, { throwIfNoEntry: false });
     if (stat === undefined) {
-      removeDeadBells(path);
+      removeBells(path);
       return false;
     }
     if (stat.uid !== ourUid()) throw belongsTo(path, stat.uid);
     unlinkSync(path);
-    removeDeadBells(path);
+    removeBells(path, stat.ino);
     return true;
   } catch (error) {
     if (error instanceof CacheError) throw error;
@@ -192,7 +192,7 @@ function create(native: Native, path: string, options: FileOptions): Region | un
       mapping = newMapping({ memory, base, size, id: identityOf(fd) });
       offerMapping(key, mapping);
       removeOlder(path);
-      removeDeadBells(path);
+      removeBells(path);
       return new FileRegion(native, fd, mapping, { path, seats, key });
     }
   } catch (error) {
