@@ -229,9 +229,8 @@ export default [
     breaks: "no resurrection",
     what: "a failed refresh gives out an old value that was removed meanwhile",
     file: "src/coordinate/flights.ts",
-    find: "const found = readable(this.view, this.key);\n    if (found === undefined) return false;",
-    replace:
-      'const found = readable(this.view, this.key) ?? unstored(this.view, "old");\n    if (found === undefined) return false;',
+    find: "    if (found === undefined) return false;\n    this.give(",
+    replace: '    found ??= unstored(this.view, "old");\n    this.give(',
     first: LOADING,
     filter: "an old value that was removed while its refresh ran",
   },
