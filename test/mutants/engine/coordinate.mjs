@@ -222,19 +222,6 @@ export default [
     first: ["coordinate::a_lock_is_held"],
   },
   {
-    name: "locks-among-keys",
-    breaks: "C1",
-    what: "a lock is the claim of the key with the same bytes",
-    file: "wasm/src/coordinate/locks.rs",
-    find: `        let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
-        let mut held = self.lock(hash)?;
-        let making`,
-    replace: `        let hash = hash(name.words, name.length, name.kind, self.seed);
-        let mut held = self.lock(hash)?;
-        let making`,
-    first: ["coordinate::a_lock_is_held"],
-  },
-  {
     name: "requests-fill-a-set",
     breaks: "C4",
     what: "requests for locks take all claims of a set",
