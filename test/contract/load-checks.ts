@@ -489,8 +489,10 @@ function overtaken(check: Define): void {
         const third = another();
         const { load, last } = controlled();
         // The tags are known only after loading.
-        const options: LoadOptions = name.endsWith("Tag") ? { tags: () => ["late"] } : {};
-        const before = [ask(cache, "key", load, options), ask(cache, "key", never), ask(there, "key", never)];
+        const isTagged = name.endsWith("Tag");
+        const before = [ask(cache, "key", load, isTagged ? { tags: () => ["late"] } : {})];
+        // With tags every invalidation counts, also those of others who run this suite at the same time.
+        if (!isTagged) before.push(ask(cache, "key", never), ask(there, "key", never));
         const first = last();
         change(third);
         same(cache.get("key"), present);
@@ -498,7 +500,7 @@ function overtaken(check: Define): void {
         const second = controlled();
         const later = [cache, there, third].map((one) => ask(one, "key", second.load));
         first.resolve("overtaken");
-        same(await inTime(Promise.all(before)), ["overtaken", "overtaken", "overtaken"]);
+        for (const value of await inTime(Promise.all(before))) same(value, "overtaken");
         if (present === undefined) {
           await until(() => second.runs.length > 0, "the second load begins");
           same(second.runs.length, 1);

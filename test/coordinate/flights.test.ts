@@ -147,6 +147,24 @@ describe.each(REACHES)("in reach %s", (reach) => {
     expect(await guest.call("get", "key")).toBe("new");
   });
 
+  test("those who waited before the invalidation of a tag that is known only after loading get the value, and later calls do not", async () => {
+    const [cache] = await on(reach, 0);
+    const other = (stage as Stage).another();
+    for (const method of ["invalidateTag", "expireTag"] as const) {
+      let finish = (_: string): void => {};
+      const load = (): Promise<string> => new Promise((resolve) => (finish = resolve));
+      const before = [cache, cache, other].map((one) => one.getOrSet("key", load, { tags: () => ["late"] }));
+      const first = finish;
+      other[method]("late");
+      const later = [cache, other].map((one) => one.getOrSet("key", () => "new", { ttl: 10_000 }));
+      first("overtaken");
+      expect(await inTime(Promise.all(before), "the value")).toEqual(["overtaken", "overtaken", "overtaken"]);
+      expect(await inTime(Promise.all(later), "the new value")).toEqual(["new", "new"]);
+      expect(other.get("key")).toBe("new");
+      cache.delete("key");
+    }
+  });
+
   test("those who wait for an overtaken load go on when its owner dies", async () => {
     const [cache, owner, guest] = await on(reach, 2);
     const first = owner.getOrSet("key", { lease: 1e9 });
