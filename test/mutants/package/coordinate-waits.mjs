@@ -228,7 +228,7 @@ export default [
     what: "the request of a lock that was stolen resolves when the callback is done before it hears of the theft",
     file: "src/coordinate/lock-queue.ts",
     find: "return result === RELEASED || result === RELEASED_PASSED;",
-    replace: "return result !== RELEASED || result !== RELEASED_PASSED;",
+    replace: "return result >= RELEASED || result === RELEASED_PASSED;",
     first: LOCKS,
     filter: "robbed before it could hear of it",
   },
