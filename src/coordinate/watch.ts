@@ -116,18 +116,11 @@ class Watch<T> implements Disposable {
 
   /** Calls the listener for what has changed. Returns whether anything has. */
   #look(): boolean {
-    // First all looks: the listener may change what is watched.
-    const changed = this.#watched.filter((each) => each.hasChanged());
+    // First all looks: the listener may change what is watched. A look fails when the cache's clock throws.
+    const changed = this.#watched.filter((each) => attempt(() => each.hasChanged()) === true);
     for (const { subject } of changed) {
       if (this.#ended) break;
-      try {
-        this.#listener.call(undefined, subject);
-      } catch (error) {
-        // It becomes an uncaught error, and the other listeners still run.
-        queueMicrotask(() => {
-          throw error;
-        });
-      }
+      attempt(() => this.#listener.call(undefined, subject));
     }
     return changed.length > 0;
   }
@@ -137,6 +130,18 @@ class Watch<T> implements Disposable {
     this.#listening.release();
     this.#endings.delete(this.#end);
     this.#forgetSignal?.();
+  }
+}
+
+/** Runs the user's code. What it throws becomes an uncaught error, and the others still run. */
+function attempt(run: () => unknown): unknown {
+  try {
+    return run();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+    return undefined;
   }
 }
 

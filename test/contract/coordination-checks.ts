@@ -144,6 +144,7 @@ export function waiting(check: Define): void {
     const goesOn = other.waitFor("a");
     await rejects(cache.waitFor("a", { timeout: 5 }), "ERR_TIMEOUT", '"a"', "5 ms");
     await rejects(cache.waitFor("a", { timeout: 0 }), "ERR_TIMEOUT");
+    await rejects(other.waitFor("a", { timeout: 5 }), "ERR_TIMEOUT");
     const reason = new RangeError("because");
     await rejects(cache.waitFor("a", { signal: AbortSignal.abort(reason) }), "RangeError", "because");
     const abort = new AbortController();
@@ -409,6 +410,21 @@ export function locks(check: Define): void {
       order,
       all.map((_, i) => i),
     );
+  });
+
+  check("a request does not overtake one of its thread that waits for another thread", async ({ cache, another }) => {
+    const other = another();
+    let release: (() => void) | undefined;
+    const held = other.locks.request("a", () => new Promise<void>((resolve) => (release = resolve)));
+    await until(() => release !== undefined, "the lock");
+    const order: number[] = [];
+    const first = cache.locks.request("a", () => void order.push(1));
+    (release as unknown as () => void)();
+    // Released, and nobody has heard of it yet.
+    await held;
+    const second = cache.locks.request("a", () => void order.push(2));
+    await inTime(Promise.all([first, second]), "both");
+    same(order, [1, 2]);
   });
 
   check("the fence grows with each lock", async ({ cache, another }) => {

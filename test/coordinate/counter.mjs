@@ -1,6 +1,6 @@
 /**
- * A process of counter.mjs' two threads, each of them a participant: counts in two steps under a lock until the counter has reached
- * its goal. Driven by count.mjs, which kills it at any moment.
+ * A process with two threads, each of them a participant: counts in two steps under a lock until it is told to stop. Driven by
+ * count.mjs, which kills it at any moment.
  */
 import { once } from "node:events";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
@@ -8,7 +8,7 @@ import { openCache } from "cache-machine";
 import { generator } from "../crash/checked-values.mjs";
 
 const setup = isMainThread ? JSON.parse(process.argv[2]) : workerData;
-const { name, goal, seed, parent } = setup;
+const { name, seed, parent } = setup;
 if (isMainThread && process.ppid !== parent) process.exit(1);
 const id = setup.id + (isMainThread ? 0 : 1);
 const random = generator(seed + id);
@@ -16,11 +16,11 @@ const cache = openCache(name);
 /** The other thread of this process, which ends as this one does. */
 const ended = isMainThread && once(new Worker(new URL(import.meta.url), { workerData: setup }), "exit");
 
-/** A section. Returns whether the goal is reached. */
+/** A section. Returns whether it is time to stop. */
 async function section({ fence }) {
   const seen = cache.get("counter") ?? { total: 0, by: {}, fence: 0 };
   if (seen.fence >= fence) throw new Error(`the fence ${fence} came after ${seen.fence}`);
-  if (seen.total >= goal) return true;
+  if (cache.has("stop")) return true;
   // Most sections are short, some wait for a task, a few for a millisecond.
   const dice = random.below(100);
   if (dice < 20) await new Promise(setImmediate);

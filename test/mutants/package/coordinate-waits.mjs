@@ -145,7 +145,7 @@ export default [
     what: "a watch that was ended is called once more for the keys that have changed",
     file: "src/coordinate/watch.ts",
     find: "if (this.#ended) break;",
-    replace: "",
+    replace: "if (this.#ended && this.#watched.length === 0) break;",
     first: CONFORMANCE,
     filter: "a watch that ends itself",
   },
@@ -154,10 +154,8 @@ export default [
     breaks: "watch",
     what: "an error of a listener keeps it from being called for the other keys",
     file: "src/coordinate/watch.ts",
-    find: `        queueMicrotask(() => {
-          throw error;
-        });`,
-    replace: "        throw error;",
+    find: "attempt(() => this.#listener.call(undefined, subject));",
+    replace: "this.#listener.call(undefined, subject);",
     first: WAITING,
     filter: "an error of a listener",
   },
@@ -166,7 +164,9 @@ export default [
     breaks: "watchTag",
     what: "watchTag does not hear of a clear",
     file: "src/cache/view.ts",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text
     find: "return `${engine.clearEpoch} ${engine.tagChanges()}`;",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text
     replace: "return `${engine.tagChanges()}`;",
     first: CONFORMANCE,
     filter: "after an invalidation of the tag, and after a clear",
@@ -212,7 +212,7 @@ export default [
     find: "return steal || isFirst ?",
     replace: "return steal || isFirst || this.#holder === undefined ?",
     first: CONFORMANCE,
-    filter: "one thread gets a lock in the order",
+    filter: "does not overtake one of its thread",
   },
   {
     name: "steal-is-not-heard",
@@ -230,7 +230,7 @@ export default [
     what: "the request of a lock that was stolen resolves when the callback is done before it hears of the theft",
     file: "src/coordinate/lock-queue.ts",
     find: "return result === RELEASED || result === RELEASED_PASSED;",
-    replace: "return result !== RELEASED || result !== RELEASED_PASSED;",
+    replace: "return result >= RELEASED || result === RELEASED_PASSED;",
     first: LOCKS,
     filter: "robbed before it could hear of it",
   },
@@ -303,7 +303,7 @@ export default [
     find: "if (result === RELEASED_PASSED && this.#yieldMs <= LAST_YIELD_MS) this.#yield(view, held.name);",
     replace: "if (result === RELEASED_PASSED && this.#yieldMs > LAST_YIELD_MS) this.#yield(view, held.name);",
     first: LOCKS,
-    filter: "does not keep it from the others",
+    filter: "lets one that waits come first",
   },
   {
     name: "yield-for-ever",
@@ -312,6 +312,12 @@ export default [
     file: "src/coordinate/lock-queue.ts",
     find: "      this.#yielding = undefined;\n      if (this.#waiting.size > 0) this.#look();",
     replace: "      if (this.#waiting.size > 0) this.#yield(view, name);",
+    also: [
+      [
+        "    clearTimeout(this.#yielding);\n    this.#yielding = undefined;\n    this.#advance();",
+        "    this.#advance();",
+      ],
+    ],
     first: LOCKS,
     filter: "a frozen process that waits for a lock blocks nobody",
   },
