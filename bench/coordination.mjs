@@ -59,35 +59,11 @@ const LOOPS = {
 async function measureLoops(run) {
   const participant = start("coordination", PARTICIPANT);
   const waiter = start("waits for 64 keys", PARTICIPANT);
-  const contexts = {};
-  for (const as of ["quiet", "others", "own"]) {
-    contexts[as] = run.workspace.context(`coordinate-${as}`, "32mb");
-    await participant.ask("open", { as, ...contexts[as] });
-    await participant.ask("fill", { as });
-  }
-  await waiter.ask("open", { as: "others", ...contexts.others });
-  await waiter.ask("waiters", { on: "others", count: WAITERS });
-  await participant.ask("waiters", { on: "own", count: WAITERS });
-
-  const asks = {};
+  await openCaches(run, participant, waiter);
   const direct = (command, message) => participant.ask(command, message);
-  for (const id of Object.keys(LOOPS)) if (!LOOPS[id].peer) asks[id] = direct;
+  const own = Object.keys(LOOPS).filter((id) => !LOOPS[id].peer);
   const { ends, ...peers } = await startPeers(run, participant);
-  Object.assign(asks, peers);
-
-  const ops = {};
-  const times = {};
-  for (const id of Object.keys(LOOPS).filter((id) => asks[id])) {
-    const { loop, on } = LOOPS[id];
-    ops[id] = (await asks[id]("calibrate", { loop, on, ms: run.ms })).ops;
-    times[id] = [];
-  }
-  for (let round = 0; round < run.rounds; round++) {
-    for (const id of Object.keys(times)) {
-      const { loop, on } = LOOPS[id];
-      times[id].push((await asks[id]("measure", { loop, on, ops: ops[id] })).ns);
-    }
-  }
+  const times = await inRounds(run, { ...Object.fromEntries(own.map((id) => [id, direct])), ...peers });
   for (const each of [participant, waiter, ...ends]) await each.end();
   const results = {};
   for (const [id, rounds] of Object.entries(times)) {
@@ -95,6 +71,36 @@ async function measureLoops(run) {
     run.say(`${LOOPS[id].label.padEnd(60)}${time(results[id].ns).padStart(10)}`);
   }
   return results;
+}
+
+/** Opens three caches with the same entries: one for whose keys nobody waits, and two in which others wait, or the participant. */
+async function openCaches(run, participant, waiter) {
+  for (const as of ["quiet", "others", "own"]) {
+    const context = run.workspace.context(`coordinate-${as}`, "32mb");
+    await participant.ask("open", { as, ...context });
+    await participant.ask("fill", { as });
+    if (as === "others") await waiter.ask("open", { as, ...context });
+  }
+  await waiter.ask("waiters", { on: "others", count: WAITERS });
+  await participant.ask("waiters", { on: "own", count: WAITERS });
+}
+
+/** Measures all loops in turns: the times of each in all rounds, by id. */
+async function inRounds(run, asks) {
+  const ids = Object.keys(LOOPS).filter((id) => asks[id]);
+  const ops = {};
+  for (const id of ids) {
+    const { loop, on } = LOOPS[id];
+    ops[id] = (await asks[id]("calibrate", { loop, on, ms: run.ms })).ops;
+  }
+  const times = Object.fromEntries(ids.map((id) => [id, []]));
+  for (let round = 0; round < run.rounds; round++) {
+    for (const id of ids) {
+      const { loop, on } = LOOPS[id];
+      times[id].push((await asks[id]("measure", { loop, on, ops: ops[id] })).ns);
+    }
+  }
+  return times;
 }
 
 /** Starts the limiters to compare with, those that are installed: a function that asks each, by id. */
@@ -133,7 +139,7 @@ async function measureBetween(run, scaled) {
   for (const participant of participants) await participant.ask("open", context);
   const results = {
     joined: await wakes(participants, scaled(WAKES)),
-    handover: await turns(participants, scaled(TURNS)),
+    handover: await turns(participants, TURNS),
     killedLoad: await takeOvers(participants[0], context, "load", scaled(KILLS)),
     killedLock: await takeOvers(participants[0], context, "lock", scaled(KILLS / 2)),
   };

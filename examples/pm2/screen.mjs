@@ -4,6 +4,8 @@
  */
 
 const BAR = 20;
+/** The least width of a column with numbers. */
+const NUMBER = 7;
 
 export class Screen {
   #out;
@@ -76,7 +78,9 @@ export class Screen {
 
   /** A table of the processes, with their answers in total or per second. */
   scores(scores, perSecond) {
-    const columns = ["rendered", "waited", "from cache", "by others", perSecond ? "answers/s" : "answers"];
+    const names = ["rendered", "waited", "cached", "by others", perSecond ? "answers/s" : "answers"];
+    // With these widths the table fits into 80 columns.
+    const columns = names.map((name) => name.padStart(NUMBER));
     const head = ["process".padEnd(8), "pid".padStart(7), "state".padEnd(9), ...columns];
     const rows = scores.map((score) => {
       const { name, pid, state, rendered, waited, fromCache, fromOthers, answers } = score;

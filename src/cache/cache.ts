@@ -591,7 +591,7 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   getOrSet<T extends V | undefined = V>(
     key: K,
-    load: (context: LoadContext<Exclude<T, undefined>, K>) => T | PromiseLike<T>,
+    load: (context: LoadContext<V, K>) => T | PromiseLike<T>,
     options?: LoadOptions<Exclude<T, undefined>, K>,
   ): Promise<T> {
     // Not an async function: that would take longer than the read itself.
@@ -629,7 +629,9 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
     try {
       const loading = checkLoad(options);
       checkLoader(load);
-      return this.#view.loadMany([...asIterable(keys, "keys")], load, loading) as Promise<(T | undefined)[]>;
+      const list = [...asIterable(keys, "keys")];
+      const found = isPlain(loading) ? this.getMany(list) : [];
+      return this.#view.loadMany(list, found, load, loading) as Promise<(T | undefined)[]>;
     } catch (error) {
       return Promise.reject(error);
     }

@@ -567,13 +567,19 @@ export class View implements Source, Scoped, LoadView {
     return this.#flights.get(this, key, load, options, isPlain(options));
   }
 
-  /** The values of many keys, with one loader for all that are absent. */
-  loadMany(keys: readonly Key[], load: (keys: any[], context: any) => unknown, options: Loading): Promise<unknown[]> {
+  /**
+   * The values of many keys, with one loader for all that are absent.
+   *
+   * @param found the values of those that are there, if they can be returned as they are
+   */
+  loadMany(
+    keys: readonly Key[],
+    found: readonly unknown[],
+    load: (keys: any[], context: any) => unknown,
+    options: Loading,
+  ): Promise<unknown[]> {
     const batch = new Batch(load);
-    const values = keys.map((key) => {
-      const value = isPlain(options) ? this.readable(key) : undefined;
-      return value === undefined ? this.load(key, batch.load, options) : value;
-    });
+    const values = keys.map((key, i) => (found[i] === undefined ? this.load(key, batch.load, options) : found[i]));
     batch.depart();
     return Promise.all(values);
   }

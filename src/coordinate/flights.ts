@@ -158,7 +158,12 @@ export class Call {
   /** Ends the call with the old value, if it may have it and there is one still. Returns whether it did. */
   giveOld(): boolean {
     if (!this.mayBeStale) return false;
-    const found = readable(this.view, this.key);
+    let found: Found | undefined;
+    try {
+      found = readable(this.view, this.key);
+    } catch {
+      // The cache was closed, or its clock has failed. The caller has an error of its own to tell.
+    }
     if (found === undefined) return false;
     this.give(found.stale ? "stale" : "hit", found);
     return true;
@@ -629,7 +634,9 @@ export class Flight implements Waiting {
     clearTimeout(this.#timer);
     this.#waiter?.release();
     if (this.loader !== undefined) endLoader(this.loader);
-    loadingIn(this.#engine).delete(this.#token);
+    // Not the one that this flight has waited for.
+    const loading = loadingIn(this.#engine);
+    if (loading.get(this.#token) === this) loading.delete(this.#token);
     this.#flights.remove(this);
     const calls = [...this.calls];
     for (const call of calls) call.leave();

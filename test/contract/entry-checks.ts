@@ -630,6 +630,26 @@ export function limits(check: Define): void {
     }
   });
 
+  check("a clock that throws, or returns no number, leaves a rate limit as it is", ({ another }) => {
+    let clock = (): number => 1e6;
+    const cache = another({ now: () => clock() });
+    for (const algorithm of algorithms) {
+      const options = { limit: 4, window: 1000, algorithm };
+      cache.rateLimit(algorithm, options);
+      const before = cache.getEntry(algorithm);
+      for (const key of [algorithm, "new"]) {
+        clock = () => {
+          throw new RangeError("no time");
+        };
+        throws(() => cache.rateLimit(key, options), "RangeError", "no time");
+        clock = () => Number.NaN;
+        throws(() => cache.rateLimit(key, options), "TypeError", "now:");
+        clock = () => 1e6;
+      }
+      same([cache.getEntry(algorithm), cache.has("new")], [before, false]);
+    }
+  });
+
   check("a clock that steps back neither frees a rate limit nor blocks it for long", ({ cache, clock, another }) => {
     const other = another();
     for (const algorithm of algorithms) {
@@ -941,7 +961,10 @@ export function time(check: Define): void {
       };
       cache.set("a", 1, { ttl: 100 });
       same(
-        cache.update("a", (n) => (touch(), n + 1)),
+        cache.update("a", (n) => {
+          touch();
+          return n + 1;
+        }),
         2,
       );
       same([cache.getEntry("a")?.expiresAt, touched], [clock.now + 900, 2]);

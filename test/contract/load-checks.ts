@@ -890,6 +890,11 @@ function endsOfCalls(check: Define): void {
       const calls = [ask(cache, "key", load, { timeout: 5 }), ask(another(), "key", never, { timeout: 5 })];
       for (const call of calls) await rejects(call, "ERR_TIMEOUT", "5 ms");
       ok(!last().context.signal.aborted, "the load goes on");
+      const alone = controlled();
+      await rejects(ask(cache, "alone", alone.load, { timeout: 5 }), "ERR_TIMEOUT");
+      ok(!alone.last().context.signal.aborted, "the load goes on");
+      alone.last().resolve(1);
+      await until(() => cache.get("alone") === 1, "the value that nobody waits for");
       const joined = ask(cache, "key", never);
       last().resolve("value");
       same(await inTime(joined), "value");

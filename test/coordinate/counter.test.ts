@@ -1,6 +1,6 @@
 /**
  * Tests that a lock is never held by two: participants that are killed and frozen at random moments count in two steps.
- * `COUNT_SEED=7 npx vitest run test/coordinate` replays the random choices; the moments also depend on the scheduler.
+ * `COUNT_SEED=7 npx vitest run test/coordinate/counter.test.ts` replays the random choices; the moments also depend on the scheduler.
  * `node test/coordinate/count.mjs 100000 200` runs for longer.
  */
 

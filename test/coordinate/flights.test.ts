@@ -339,6 +339,21 @@ describe("in one thread", () => {
     }
   });
 
+  test("close of one of two openings of a thread releases the claims of its loads", async () => {
+    const one = together.createCache({ size: "1mb" });
+    const other = together.attachCache(one.handle);
+    try {
+      const first = one.getOrSet("key", () => new Promise<never>(() => {}), { lease: 1e9 });
+      const second = other.getOrSet("key", () => "by the other");
+      one.close();
+      await expect(first).rejects.toMatchObject({ code: "ERR_CLOSED" });
+      expect(await inTime(second, "the load")).toBe("by the other");
+    } finally {
+      one.close();
+      other.close();
+    }
+  });
+
   test("a call that a loader has left behind is not refused when the loader is over", async () => {
     const [cache] = await on("threads", 0);
     let later: Promise<unknown> | undefined;

@@ -1,6 +1,6 @@
 /**
- * Tests of the event loop: what keeps a process alive, and what does not. `NODES=/path/to/node,24 npx vitest run test/coordinate`
- * tests other versions of Node.js too.
+ * Tests of the event loop: what keeps a process alive, and what does not. `NODES=/path/to/node,24 npx vitest run
+ * test/coordinate/loop.test.ts` tests other versions of Node.js too.
  */
 
 import { spawn } from "node:child_process";

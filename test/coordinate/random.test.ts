@@ -1,6 +1,6 @@
 /**
  * Tests that locks and waits survive whatever happens to a participant at a random moment: it is killed, frozen, terminated, closes
- * the cache, or its lock is stolen. `RANDOM_SEED=7 npx vitest run test/coordinate` replays the random choices.
+ * the cache, or its lock is stolen. `RANDOM_SEED=7 npx vitest run test/coordinate/random.test.ts` replays the random choices.
  */
 
 import { type Cache, destroyCache, openCache } from "cache-machine";

@@ -2,7 +2,7 @@
  * Tests that coordination survives participants that are killed, terminated and frozen at random moments: loads, waits, locks and
  * limits. The driver (coordination.mjs) starts and ends them, and all of them check what they see.
  *
- * `CRASH_SEED=7 npx vitest run test/crash/coordination` replays the random choices; the moments also depend on the scheduler.
+ * `CRASH_SEED=7 npx vitest run test/crash/coordination.test.ts` replays the random choices; the moments also depend on the scheduler.
  * `CRASH_ROUNDS` is the number of deaths of each kind. `npm run soak` makes many.
  */
 

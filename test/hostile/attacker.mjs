@@ -13,15 +13,19 @@ const { MAX_KEY } = numbers;
 export const SIZE = 1 << 20;
 
 const PARTICIPANTS = 64;
+const CLAIM_SETS = 16;
+const CLAIM_WAYS = 16;
+const CLAIM = 128;
 const TAGS = 512;
 const BUCKETS = 1024;
-const SEGMENTS = 54;
+const SEGMENTS = 51;
 const SEGMENT = 16 << 10;
 const BUCKET = 128;
 const CONTROL = 120;
 
-const TAGS_AT = 4096 + PARTICIPANTS * 128;
-const STATES_AT = TAGS_AT + TAGS * 8;
+const CLAIMS_AT = 4096 + PARTICIPANTS * 128;
+const TAGS_AT = CLAIMS_AT + CLAIM_SETS * CLAIM_WAYS * CLAIM;
+const STATES_AT = TAGS_AT + TAGS * 24;
 const METAS_AT = Math.ceil((STATES_AT + SEGMENTS * 8) / 64) * 64;
 const CHANGES_AT = Math.ceil((METAS_AT + SEGMENTS * 32) / 64) * 64;
 const INDEX_AT = Math.ceil((CHANGES_AT + BUCKETS * 8) / 128) * 128;
@@ -30,9 +34,10 @@ const SEGMENTS_AT = INDEX_AT + BUCKETS * BUCKET;
 /** The beginning and the end of each part. */
 export const PLACES = {
   identity: [0, 64],
-  counters: [64, 320],
+  counters: [64, 448],
   lanes: [1024, 2048],
-  participants: [4096, TAGS_AT],
+  participants: [4096, CLAIMS_AT],
+  claims: [CLAIMS_AT, TAGS_AT],
   tags: [TAGS_AT, STATES_AT],
   states: [STATES_AT, STATES_AT + SEGMENTS * 8],
   metas: [METAS_AT, METAS_AT + SEGMENTS * 32],
@@ -44,14 +49,21 @@ export const PLACES = {
 export const SEGMENT_BYTES = SEGMENT;
 
 // The fields of the header; each has one word.
-const COUNTERS = [64, 128, 192, 256];
+const COUNTERS = [64, 128, 192, 200, 256, 320, 384];
+
+// Offsets in a seat: what it waits for, whether it was rung, and its process and thread.
+const SEAT_BELLS = [32, 40, 48];
+
+// Offsets in a claim, see `wasm/src/format/claim.rs`.
+const [HASH, TOKEN, DEADLINE, START, NAME_BYTES, NAME] = [8, 16, 24, 32, 40, 48];
+const MAX_NAME = CLAIM - NAME;
 
 // Offsets in a record, see `wasm/src/format/record.rs`.
 const TYPE = 10;
 const FLAGS = 11;
 const VERSION = 24;
 const OPTIONAL = 32;
-const [EXPIRES, TAGGED, CHUNKED] = [1, 2, 4];
+const [EXPIRES, TAGGED, CHUNKED, GRACE] = [1, 2, 4, 64];
 const TEXT = 2;
 const STRUCTURED = 32;
 
@@ -104,6 +116,9 @@ export const MALFORMED_TEXTS = [
   "123456789012345678901234567890",
 ];
 
+/** Where the tags or the key of a record with these flags begin. */
+const tagsAt = (flags) => OPTIONAL + (flags & GRACE ? 16 : flags & EXPIRES ? 8 : 0);
+
 /** An attacker. Its `memory` has `read(at, length)` and `write(at, bytes)`. */
 export class Attacker {
   /** Number of changes in each part. @type {Record<string, number>} */
@@ -123,6 +138,8 @@ export class Attacker {
     "counters",
     "lanes",
     "participants",
+    "claims",
+    "bells",
     "tags",
     "states",
     "metas",
@@ -147,6 +164,12 @@ export class Attacker {
       case "participants":
         // Mostly seats that are in use.
         this.#change(part, PLACES.participants[0] + below(below(4) === 0 ? 64 * 128 : 8 * 128));
+        break;
+      case "claims":
+        this.#attackClaim(part);
+        break;
+      case "bells":
+        this.#attackBell(part);
         break;
       case "entries":
         this.#attackEntry(part);
@@ -254,6 +277,70 @@ export class Attacker {
     }
   }
 
+  /** Changes what a seat waits for, whether it was rung, or whose it is. */
+  #attackBell(part) {
+    const { below } = this.#random;
+    const at = PLACES.participants[0] + below(8) * 128 + this.#pick(SEAT_BELLS);
+    switch (below(3)) {
+      case 0:
+        return this.#writeWord(part, at, -1n, "every class");
+      case 1:
+        return this.#writeWord(part, at, 0n, "nothing");
+      default:
+        return this.#change(part, at + below(8));
+    }
+  }
+
+  /** Changes a claim, or makes one in the name of a living participant or of one that never existed. */
+  #attackClaim(part) {
+    const { below } = this.#random;
+    const claims = [];
+    for (let at = CLAIMS_AT; at < TAGS_AT; at += CLAIM) if (this.#word(at) !== 0n) claims.push(at);
+    const any = CLAIMS_AT + CLAIM * below(CLAIM_SETS * CLAIM_WAYS);
+    const at = claims.length === 0 || below(4) === 0 ? any : this.#pick(claims);
+    const other = claims.length === 0 ? any : this.#pick(claims);
+    const seat = below(5) === 0 ? below(65_536) : below(8);
+    const tenure = this.#word(PLACES.participants[0] + (seat % PARTICIPANTS) * 128) >> 32n;
+    const owner = (BigInt(seat + 1) << 48n) | (tenure << 16n) | BigInt(below(6));
+    switch (below(8)) {
+      case 0:
+        return this.#writeWord(part, at, owner, `claimed by ${seat}`);
+      case 1: {
+        // A second claim of the same key in the same set, for another participant.
+        const set = other - ((other - CLAIMS_AT) % (CLAIM * CLAIM_WAYS));
+        const bytes = Buffer.from(this.#memory.read(other, CLAIM));
+        bytes.writeBigUInt64LE(owner);
+        return this.#write(part, set + CLAIM * below(CLAIM_WAYS), bytes, `claimed again by ${seat}`);
+      }
+      case 2: {
+        // All claims of a set are taken.
+        const set = at - ((at - CLAIMS_AT) % (CLAIM * CLAIM_WAYS));
+        const bytes = Buffer.alloc(CLAIM * CLAIM_WAYS);
+        for (let i = 0; i < CLAIM_WAYS; i++) {
+          bytes.writeBigUInt64LE(owner, i * CLAIM);
+          bytes.writeBigUInt64LE(this.#pick(EXTREMES), i * CLAIM + HASH);
+          bytes.writeDoubleLE(Infinity, i * CLAIM + DEADLINE);
+        }
+        return this.#write(part, set, bytes, `a set full of claims of ${seat}`);
+      }
+      case 3:
+        return this.#writeWord(part, at + TOKEN, this.#word(at + TOKEN) ^ BigInt(1 << below(4)), "token");
+      case 4:
+        return this.#writeWord(part, at + this.#pick([HASH, TOKEN, DEADLINE, START]), this.#pick(EXTREMES), "extreme");
+      case 5:
+        return this.#write(part, at + DEADLINE, Buffer.from(Float64Array.of(1e9 * (below(5) - 2)).buffer), "deadline");
+      case 6:
+        return this.#write(
+          part,
+          at + NAME_BYTES,
+          Buffer.from(Uint32Array.of(this.#pick([0, 1, MAX_NAME, MAX_NAME + 1, 65_536, 2 ** 31, 2 ** 32 - 1])).buffer),
+          "bytes of the name",
+        );
+      default:
+        return this.#change(part, at + below(CLAIM));
+    }
+  }
+
   /** Locks a bucket in the name of a living participant, or of one that never existed. */
   #attackLock(part) {
     const { below } = this.#random;
@@ -308,18 +395,18 @@ export class Attacker {
       case 5:
         return this.#writeWord(part, at + VERSION, this.#pick(EXTREMES), "version");
       case 6:
-        // This word is an expiry, the sizes of the tags, or the key.
-        return this.#writeWord(part, at + OPTIONAL, this.#pick(EXTREMES), "first optional word");
+        // This word is an expiry, a grace, the sizes of the tags, or the key.
+        return this.#writeWord(part, at + OPTIONAL + 8 * below(2), this.#pick(EXTREMES), "optional word");
       case 7: {
-        const sizes = at + OPTIONAL + (flags & EXPIRES ? 8 : 0);
+        const sizes = at + tagsAt(flags);
         if ((flags & TAGGED) === 0) byte(FLAGS, flags | TAGGED, "tagged");
-        return this.#writeWord(part, sizes, (BigInt(below(20)) << 32n) | BigInt(8 * below(64)), "tag sizes");
+        return this.#writeWord(part, sizes, (BigInt(below(150)) << 32n) | BigInt(8 * below(256)), "tag sizes");
       }
       case 8:
         return this.#write(part, at + OPTIONAL + below(64), Buffer.of(below(256)), "key or value");
       case 9: {
         // The total length of a large value without tags.
-        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const value = at + tagsAt(flags) + Math.ceil(keyLength / 8) * 8;
         return this.#writeWord(
           part,
           value,
@@ -328,7 +415,7 @@ export class Attacker {
         );
       }
       case 10: {
-        const value = at + OPTIONAL + (flags & EXPIRES ? 8 : 0) + Math.ceil(keyLength / 8) * 8;
+        const value = at + tagsAt(flags) + Math.ceil(keyLength / 8) * 8;
         const generation = this.#word(at) & ~0xffffffffn;
         const place = this.#pick([BigInt(at), BigInt(at + 16), BigInt(PLACES.segments[1] - 16), 0n, 0xfffffff0n]);
         return this.#writeWord(part, value + 8 * (1 + below(4)), generation | place, "place of a chunk");

@@ -70,7 +70,7 @@ function tell(what: string, reports: Report[], more: object): void {
 }
 
 describe("the tools of the hostile tests", () => {
-  it("the parts of the region are where attacker.mjs expects them", () => {
+  it("the parts of the region are where attacker.mjs expects them", async () => {
     const cache = createCache({ size: SIZE });
     const region = regionOf(cache);
     const image = (): Buffer => Buffer.from(region);
@@ -88,14 +88,15 @@ describe("the tools of the hostile tests", () => {
     expect(cache.stats().capacity).toBe(((to - from) / 8) * SEGMENT_BYTES);
     expect(PLACES.segments[1] as number).toBe((PLACES.segments[0] as number) + cache.stats().capacity);
     const seats = handleOf(cache).board.byteLength / 8;
-    expect(PLACES.tags[0] as number).toBe((PLACES.participants[0] as number) + seats * 128);
+    expect(PLACES.claims[0] as number).toBe((PLACES.participants[0] as number) + seats * 128);
 
     cache.clear();
     const cleared = image();
     expect(changesBetween(fresh, cleared)).toEqual({ counters: 1 });
     cache.invalidateTag("t");
     const tagged = image();
-    expect(changesBetween(cleared, tagged).tags).toBe(1);
+    // The sequence and the time of its counter, and the sequence of the region.
+    expect(changesBetween(cleared, tagged)).toEqual({ counters: 1, tags: 2 });
     cache.set("k", "value");
     const stored = changesBetween(tagged, image());
     expect(stored).toMatchObject({ changes: 1, index: 2, lanes: 1, states: 1 });
@@ -116,7 +117,15 @@ describe("the tools of the hostile tests", () => {
       for (const at of [start, end - bytes])
         expect(after.subarray(at, at + bytes).some((byte) => byte !== 0)).toBe(true);
     }
+
+    // A lock is one claim, with a token from the header, and a flag of the lock's bucket.
+    const request = cache.locks.request("lock", () => new Promise(() => {}));
+    expect(cache.locks.query().held).toHaveLength(1);
+    const locked = changesBetween(after, image());
+    expect(Object.keys(locked).sort()).toEqual(["claims", "counters", "index"]);
+    expect([locked.counters, locked.index]).toEqual([1, 1]);
     cache.close();
+    await expect(request).rejects.toMatchObject({ code: "ERR_CLOSED" });
   });
 
   it("a changed byte below the region is noticed", () => {

@@ -98,8 +98,9 @@ const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
   incrementEntry: (cache, key) => cache.incrementEntry(key),
   rateLimit: (cache, key) => cache.rateLimit(key, { limit: 1, window: 1000 }),
 };
-/** Members of a cache that take no key, and `waitFor`, which has a test of its own. */
+/** Members of a cache that take no key, and those that answer by a promise, which have tests of their own. */
 const OTHERS = [
+  ..."getOrSet getOrSetMany memoize".split(" "),
   ..."watchTag locks waitFor helped".split(" "),
   ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
   ..."inspect close validate toJSON expireTag tagInvalidatedAt".split(" "),
@@ -200,6 +201,24 @@ test("waiting for a key that is too long ends by its timeout or its signal, as f
     const signal = AbortSignal.abort(new Error("enough"));
     await expect(cache.waitFor(key, { signal }), what).rejects.toThrow("enough");
   }
+});
+
+test("getOrSet of a key that is too long is rejected, and calls no loader", async () => {
+  let loads = 0;
+  const load = (): number => ++loads;
+  for (const [what, key] of LONG) {
+    const cache = create();
+    const error = { code: "ERR_TOO_LARGE", message: expect.stringMatching(/4096.*hash/s) };
+    await expect(cache.getOrSet(key, load), what).rejects.toMatchObject(error);
+    await expect(cache.getOrSet(key, load, { fresh: true, grace: 5 }), what).rejects.toMatchObject(error);
+    await expect(
+      cache.getOrSetMany(["short", key], () => [load(), load()]),
+      what,
+    ).rejects.toMatchObject(error);
+    await expect(cache.memoize(load, { key: () => key })(), what).rejects.toMatchObject(error);
+  }
+  // Only the short key was loaded.
+  expect(loads).toBeLessThanOrEqual(2 * LONG.length);
 });
 
 test("invalidating a tag of a namespace does not reach other namespaces, even if the tag has the greatest length", () => {

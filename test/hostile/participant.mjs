@@ -38,19 +38,21 @@ function use() {
   let stopped = false;
   port.on("message", () => (stopped = true));
   send({ ready: true });
-  const work = () => {
+  const work = async () => {
     for (let i = 0; i < 50 && !stopped; i++) user.step();
-    if (!stopped) return setImmediate(work);
+    if (!stopped) return setImmediate(tryWork);
     const damage = below?.damage();
     cache.close();
+    await user.end();
     tell(user, { damage: damage ?? below?.damage(), painted: below?.painted });
     if (isMainThread) process.disconnect();
     else parentPort.close();
   };
-  work();
+  const tryWork = () => work().catch(fail);
+  tryWork();
 }
 
-function images() {
+async function images() {
   const cache = createCache({ size: SIZE, ...options });
   const { memory, base } = cache.handle;
   const region = Buffer.from(memory.buffer, base, SIZE);
@@ -97,14 +99,20 @@ function images() {
   region.set(whole);
   cache.clear();
   const works = cache.set("after", "all").get("after") === "all";
-  tell(user, { hits, refused, works, damage: below.damage(), painted: below.painted });
+  const [damage, painted] = [below.damage(), below.painted];
   cache.close();
+  await user.end();
+  tell(user, { hits, refused, works, damage, painted });
+}
+
+function fail(error) {
+  send({ violation: error.stack.includes(error.message) ? error.stack : `${error.message}\n${error.stack}` });
+  if (isMainThread) process.disconnect();
 }
 
 try {
-  if (setup.role === "images") images();
+  if (setup.role === "images") await images();
   else use();
 } catch (error) {
-  send({ violation: error.stack.includes(error.message) ? error.stack : `${error.message}\n${error.stack}` });
-  if (isMainThread) process.disconnect();
+  fail(error);
 }

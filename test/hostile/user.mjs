@@ -27,6 +27,11 @@ const WAITING = ["ERR_BUSY"];
 // If no segment is free because of the damage, a set fails as if the value were too large.
 const STORING = ["ERR_BUSY", "ERR_TOO_LARGE"];
 
+// A promise. The cache may be closed before it is settled. A lock may be taken away, for the bytes say that it was stolen.
+const LOADING = [...DECODING, ...STORING, "ERR_CLOSED", "ERR_LOAD", "AbortError"];
+/** Promises that may be pending at once. A wait may be endless in damaged memory: a claim says that a living thread loads. */
+const MOST_PENDING = 200;
+
 const LARGE_TEXT = "0123456789".repeat(6_000);
 const DEEP = Array.from({ length: 900 }, (_, i) => `[${i + 1}]`).join(",");
 
@@ -122,6 +127,18 @@ const USES = {
       values.forEach(checkValue);
     },
   },
+  getManyEntries: {
+    often: 1,
+    codes: [],
+    run: (u) => u.cache.getManyEntries([u.key(), u.key(), `limit ${u.random.below(4)}`]),
+    check: (entries) => entries.forEach(checkEntry),
+  },
+  "keys with a prefix": {
+    often: 0.3,
+    codes: [],
+    run: (u) => u.cache.keys({ prefix: "k" }),
+    check: (keys) => checkWalk(keys, checkKey),
+  },
   has: { often: 3, codes: [], run: (u) => u.cache.has(u.key()), check: checkBoolean },
   ttl: {
     often: 2,
@@ -207,9 +224,75 @@ const USES = {
   increment: {
     often: 4,
     codes: STORING,
-    errors: [TypeError],
+    // Damaged numbers may be out of range.
+    errors: [TypeError, RangeError],
     run: (u) => u.cache.increment(u.counter(), 1, u.random.below(2) ? { ttl: 1_000 } : undefined),
     check: (sum) => demand(typeof sum === "number", "a sum", sum),
+  },
+  incrementEntry: {
+    often: 1,
+    codes: STORING,
+    errors: [TypeError],
+    run: (u) => u.cache.incrementEntry(u.counter(), 1, { min: 0, max: 1e9 }),
+    check: ({ value }) => demand(typeof value === "number", "a sum", value),
+  },
+  rateLimit: {
+    often: 3,
+    codes: STORING,
+    errors: [TypeError],
+    run: (u) => {
+      const algorithm = ["gcra", "fixed", "sliding"][u.random.below(3)];
+      return u.cache.rateLimit(`limit ${u.random.below(4)}`, { limit: 5, window: 1_000, algorithm });
+    },
+    check: ({ allowed, remaining, resetAfter, retryAfter }) => {
+      checkBoolean(allowed);
+      demand(remaining >= 0 && remaining <= 5 && Number.isInteger(remaining), "what remains", remaining);
+      for (const time of [resetAfter, retryAfter]) demand(time >= 0 && time <= 2_000, "a time", time);
+    },
+  },
+  hasMany: {
+    often: 1,
+    codes: [],
+    run: (u) => u.cache.hasMany([u.key(), u.key()]),
+    check: (found) => {
+      demand(found.length === 2, "two answers", found);
+      found.forEach(checkBoolean);
+    },
+  },
+  getOrSet: {
+    often: 3,
+    // A loader that is called runs at once, and its end is looked at later.
+    codes: [],
+    run: (u) => u.later("getOrSet", LOADING, () => u.cache.getOrSet(u.key(), () => u.value(), u.options()), checkValue),
+    check: () => {},
+  },
+  waitFor: {
+    often: 1,
+    codes: [],
+    run: (u) => u.later("waitFor", LOADING, () => u.cache.waitFor(u.key()), checkValue),
+    check: () => {},
+  },
+  lock: {
+    often: 2,
+    codes: [],
+    run: (u) => {
+      const options = { ifAvailable: u.random.below(2) === 0 };
+      return u.later(
+        "lock",
+        LOADING,
+        () => u.cache.locks.request(u.tag(), options, () => 1),
+        (one) => demand(one === 1, "the result of the callback", one),
+      );
+    },
+    check: () => {},
+  },
+  locks: {
+    often: 0.3,
+    codes: [],
+    run: (u) => u.cache.locks.query(),
+    check: ({ held, pending }) => {
+      for (const { name } of [...held, ...pending]) demand(typeof name === "string", "the name of a lock", name);
+    },
   },
   touch: { often: 3, codes: STORING, run: (u) => u.cache.touch(u.key(), 5_000), check: checkBoolean },
   take: { often: 3, codes: [...DECODING, ...WAITING], run: (u) => u.cache.take(u.key()), check: checkValue },
@@ -296,6 +379,8 @@ export class User {
   report = Object.fromEntries(USE_NAMES.map((name) => [name, { runs: 0, found: 0, errors: {} }]));
   longestMs = 0;
   longestUse = "";
+  #pending = 0;
+  #wrong;
   #note;
 
   constructor(cache, { random, reopen = undefined, note = (_use) => {} }) {
@@ -318,8 +403,31 @@ export class User {
     return {
       ttl: below(3) === 0 ? 1 + below(100_000) : undefined,
       tags: below(3) === 0 ? [this.tag(), this.tag()] : undefined,
+      grace: below(3) === 0 ? below(100_000) : undefined,
     };
   };
+
+  /** Begins something that answers by a promise. What is wrong with the answer is thrown by a later operation. */
+  later(name, codes, begin, check) {
+    if (this.#pending >= MOST_PENDING) return undefined;
+    this.#pending++;
+    begin()
+      .then(check, (error) => {
+        if (!codes.includes(error?.code) && !codes.includes(error?.name)) throw error;
+      })
+      .catch((error) => {
+        this.#wrong ??= new Violation(`${name} must not end like this: ${error?.stack ?? error}`, { cause: error });
+      })
+      .finally(() => this.#pending--);
+    return true;
+  }
+
+  /** Checks after the cache was closed that every promise is settled, and that all answers were right. */
+  async end() {
+    for (let turns = 0; this.#pending > 0 && turns < 1_000; turns++) await new Promise((run) => setTimeout(run, 1));
+    demand(this.#pending === 0, "no pending promise of a closed cache", this.#pending);
+    if (this.#wrong !== undefined) throw this.#wrong;
+  }
 
   /** Stores values of all types under all keys. */
   fill() {
@@ -337,6 +445,7 @@ export class User {
 
   /** Calls the operation of that name. */
   use(name) {
+    if (this.#wrong !== undefined) throw this.#wrong;
     if (name === "reopen" && this.reopen === undefined) return;
     const { codes, errors = [], run, check } = USES[name];
     const report = this.report[name];

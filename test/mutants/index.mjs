@@ -21,7 +21,8 @@
  * - the mark at the end of a segment: without it a walk uses the index, which is slower and also correct;
  * - the version of a chunk: the generation in the reference to the chunk already identifies the record;
  * - checking the length of a file before its header: the header contains the length too;
- * - giving the seat back in `close`: closing the descriptor also does that.
+ * - giving the seat back in `close`: closing the descriptor also does that;
+ * - the hash domain of the names of locks: the state of a claim also tells a lock from a load.
  */
 import { readdirSync } from "node:fs";
 

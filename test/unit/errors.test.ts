@@ -638,6 +638,9 @@ describe("ERR_CLOSED", () => {
   /** Members that answer by a promise, and so reject it. */
   const promises: [string, (cache: Cache) => Promise<unknown>][] = [
     ["waitFor", (cache) => cache.waitFor("a")],
+    ["getOrSet", (cache) => cache.getOrSet("a", () => 1)],
+    ["getOrSetMany", (cache) => cache.getOrSetMany(["a"], () => [1])],
+    ["memoize", (cache) => cache.memoize((a: string) => a)("a")],
     ["locks.request", (cache) => cache.locks.request("a", () => 1)],
   ];
 

@@ -222,19 +222,6 @@ export default [
     first: ["coordinate::a_lock_is_held"],
   },
   {
-    name: "locks-among-keys",
-    breaks: "C1",
-    what: "a lock is the claim of the key with the same bytes",
-    file: "wasm/src/coordinate/locks.rs",
-    find: `        let hash = hash(name.words, name.length, LOCK + name.kind, self.seed);
-        let mut held = self.lock(hash)?;
-        let making`,
-    replace: `        let hash = hash(name.words, name.length, name.kind, self.seed);
-        let mut held = self.lock(hash)?;
-        let making`,
-    first: ["coordinate::a_lock_is_held"],
-  },
-  {
     name: "requests-fill-a-set",
     breaks: "C4",
     what: "requests for locks take all claims of a set",
@@ -345,5 +332,32 @@ export default [
     replace: "if self.interest_of(seat).load(Relaxed) != 0 {",
     first: ["scenes::waiting_while_everything"],
     loom: true,
+  },
+  {
+    name: "closed-claim-is-joined",
+    breaks: "C1",
+    what: "a participant still joins a claim whose owner has closed it, and waits for an outcome that nobody writes",
+    file: "wasm/src/coordinate/claims.rs",
+    find: "self.flag_claim(number, token, Token::OVERTAKEN);\n        let waited",
+    replace: "self.flag_claim(number, token, Token::WAITED);\n        let waited",
+    first: ["coordinate::nobody_joins_a_claim"],
+  },
+  {
+    name: "probe-without-the-lease",
+    breaks: "C1",
+    what: "who waits for an overtaken claim waits for ever when its owner is frozen",
+    file: "wasm/src/coordinate/claims.rs",
+    find: "&& (self.deadline_of_claim(number) <= now\n                ||",
+    replace: "&& (self.deadline_of_claim(number) > f64::MAX && now > 0.0\n                ||",
+    first: ["coordinate::who_waits_finds_a_claim_gone"],
+  },
+  {
+    name: "claim-waits-for-what-was-cleared",
+    breaks: "C1",
+    what: "after a clear, loads wait for a load whose value is not stored any more",
+    file: "wasm/src/entries/load.rs",
+    find: " && other.start.clear_epoch == self.clear_epoch()",
+    replace: "",
+    first: ["coordinate::a_value_loaded_before_a_clear"],
   },
 ];

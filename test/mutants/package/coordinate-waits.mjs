@@ -164,7 +164,9 @@ export default [
     breaks: "watchTag",
     what: "watchTag does not hear of a clear",
     file: "src/cache/view.ts",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text
     find: "return `${engine.clearEpoch} ${engine.tagChanges()}`;",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: source text
     replace: "return `${engine.tagChanges()}`;",
     first: CONFORMANCE,
     filter: "after an invalidation of the tag, and after a clear",

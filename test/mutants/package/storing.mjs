@@ -139,8 +139,9 @@ export default [
     breaks: "P2",
     what: "a store that keeps gives the value of another participant the expiry of an older one",
     file: "src/cache/view.ts",
-    find: "let [wanted, at] = isThere ? [VERSION,",
-    replace: "let [wanted, at] = isThere ? [expect === ANYTHING ? ANYTHING : VERSION,",
+    find: "let [wanted, at] = isThere ? [how.keepTtl === true ? UNTOUCHED : VERSION, engine.version] : [ABSENT, 0];",
+    replace:
+      "let [wanted, at] = isThere ? [expect === ANYTHING ? ANYTHING : how.keepTtl === true ? UNTOUCHED : VERSION, engine.version] : [ABSENT, 0];",
     first: CONFORMANCE,
   },
   {
@@ -148,8 +149,8 @@ export default [
     breaks: "I2",
     what: "replace and compareAndSet that keep store what is absent",
     file: "src/cache/view.ts",
-    find: "if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];",
-    replace: "if (isThere && expect === ABSENT) [wanted, at] = [VERSION, 0];",
+    find: "const isRefused = isThere ? expect === ABSENT || isOther : expect === PRESENT || expect === VERSION;",
+    replace: "const isRefused = isThere && (expect === ABSENT || isOther);",
     first: CONFORMANCE,
   },
   {
@@ -157,8 +158,8 @@ export default [
     breaks: "I3",
     what: "add that keeps stores over what is there",
     file: "src/cache/view.ts",
-    find: "if (isThere ? expect === ABSENT : expect === PRESENT || expect === VERSION) [wanted, at] = [VERSION, 0];",
-    replace: "if (!isThere && (expect === PRESENT || expect === VERSION)) [wanted, at] = [VERSION, 0];",
+    find: "const isRefused = isThere ? expect === ABSENT || isOther : expect === PRESENT || expect === VERSION;",
+    replace: "const isRefused = isThere ? isOther : expect === PRESENT || expect === VERSION;",
     first: CONFORMANCE,
   },
   {
@@ -166,8 +167,8 @@ export default [
     breaks: "L2",
     what: "a set that keeps does nothing when another participant was faster",
     file: "src/cache/view.ts",
-    find: "return expect === ANYTHING || (expect === PRESENT && isThere) ? AGAIN : false;",
-    replace: "return expect === PRESENT && isThere ? AGAIN : false;",
+    find: "return isRefused ? false : AGAIN;",
+    replace: "return isRefused || expect === ANYTHING ? false : AGAIN;",
     first: CONFORMANCE,
   },
   {

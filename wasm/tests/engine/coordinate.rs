@@ -68,6 +68,7 @@ const CHANGES: &[Change] = &[
     }),
     ("increment", |cache, key| _ = cache.increment(key, 1.0, 0.0, &PLAIN).unwrap()),
     ("a delete of an absent key", |cache, key| _ = cache.remove(key, Expect::Anything).unwrap()),
+    ("an expire of an absent key", |cache, key| assert!(!cache.expire(key).unwrap())),
     ("an increment in place", |cache, key| {
         // The number became absent only for those who load: it was there before the claim, and expired.
         cache.increment(key, 1.0, 0.0, &PLAIN).unwrap();
@@ -106,6 +107,13 @@ fn changes_of_an_entry_that_is_there_overtake_a_fresh_claim() {
             cache.store(key, b"new", &With { expect: Expect::Version(version), ..PLAIN }).unwrap();
         }),
         ("a delete", |cache, key| assert!(cache.remove(key, Expect::Anything).unwrap())),
+        ("an expire", |cache, key| assert!(cache.expire(key).unwrap())),
+        ("an expire with a grace", |cache, key| {
+            cache.store(key, b"new", &With { grace: NEVER, ..PLAIN }).unwrap();
+            let claim = made(cache.claim(key, FRESH | WAIT, LATER, LATER));
+            assert!(cache.expire(key).unwrap());
+            assert_eq!(cache.me.stands(claim.number, claim.token), Stands::Overtaken);
+        }),
         ("a take", |cache, key| {
             let version = cache.get(key).unwrap().version;
             assert!(cache.remove(key, Expect::Version(version)).unwrap());
@@ -162,6 +170,12 @@ fn a_value_loaded_before_a_clear_or_an_invalidation_of_its_tags_is_not_stored() 
     b.invalidate(&["one"]);
     assert_eq!(commit(&mut a, b"key", &claim, &["two", "one"]), Err(Refused::Invalidated));
     assert_eq!(a.get(b"key"), None);
+    commit(&mut a, b"key", &claim, &["two"]).unwrap();
+
+    // An expired tag counts like an invalidated one.
+    let claim = made(a.claim(b"key", FRESH, LATER, 0.0));
+    b.expire_tags(&["one"]);
+    assert_eq!(commit(&mut a, b"key", &claim, &["two", "one"]), Err(Refused::Invalidated));
     commit(&mut a, b"key", &claim, &["two"]).unwrap();
 
     // What was invalidated before the claim does not count, whoever else is invalidated afterwards.
@@ -337,6 +351,7 @@ const RINGING: &[Change] = &[
     }),
     ("clear", |cache, _| cache.me.clear()),
     ("invalidate", |cache, _| cache.invalidate(&["any"])),
+    ("expire tags", |cache, _| cache.expire_tags(&["any"])),
 ];
 
 #[test]
@@ -372,6 +387,20 @@ fn a_delete_and_an_increment_in_place_ring() {
     b.heard();
     assert!(!a.remove(b"key", Expect::Anything).unwrap());
     assert_eq!(a.bells(), [], "nothing was there, so nothing has changed");
+}
+
+#[test]
+fn an_expire_rings_with_a_grace_and_without() {
+    for grace in [0.0, NEVER] {
+        let (mut a, b) = two(MIB);
+        a.store(b"key", b"value", &With { grace, ..PLAIN }).unwrap();
+        b.wait(b"key");
+        assert!(a.expire(b"key").unwrap());
+        assert_eq!(a.bells(), [b.me.seat]);
+        b.heard();
+        assert!(!a.expire(b"key").unwrap());
+        assert_eq!(a.bells(), [], "it had expired, so nothing has changed");
+    }
 }
 
 #[test]

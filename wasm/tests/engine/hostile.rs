@@ -59,19 +59,26 @@ fn anything(cache: &mut Cache, random: &mut Random) {
     let key = format!("key {}", random.below(300)).into_bytes();
     let size = if random.chance(20) { random.below(40_000) } else { random.below(1_500) };
     let value = vec![random.next() as u8; size as usize];
-    match random.below(50) {
-        40..48 => coordinate(cache, random, &key),
+    match random.below(54) {
+        44..52 => coordinate(cache, random, &key),
         0..14 => drop(cache.set(&key, &value)),
         14..16 => {
             let expiry = cache.world.now() + random.below(100) as f64;
             drop(cache.store(&key, &value, &With { expiry, tags: &["one", "two"], expect: Expect::Present, ..PLAIN }));
         }
+        40 => {
+            let grace = if random.chance(2) { NEVER } else { random.below(100) as f64 };
+            drop(cache.store(&key, &value, &With { grace, tags: &["one"], ..PLAIN }));
+        }
+        41 => drop(cache.get_stale(&key)),
+        42 => drop(cache.expire(&key)),
+        43 => cache.expire_tags(&["one"]),
         16..22 => drop(cache.get(&key)),
         22..28 => drop(cache.get_near(&key)),
         28..30 => drop(cache.remove(&key, Expect::Anything)),
         30..34 => drop(cache.increment(&key, 1.0, 0.0, &PLAIN)),
         34 => drop(cache.touch(&key, random.below(1000) as f64)),
-        48..50 => {
+        52..54 => {
             let limit = 1.0 + random.below(3) as f64;
             let rule = Rule { algorithm: 1 + random.below(3) as u32, limit, burst: limit, ..RULE };
             if let Ok(verdict) = cache.limit(&key[..5], &rule) {
