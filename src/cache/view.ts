@@ -512,6 +512,14 @@ export class View implements Source, Scoped, LoadView {
     return `${engine.clearEpoch} ${engine.tagChanges()}`;
   }
 
+  /** A text that changes with each `clear` of the scope or of one around it. */
+  clearings(): string {
+    const { engine, scope } = this;
+    if (scope === ROOT) return `${engine.clearEpoch}`;
+    writeTags(engine.tags, [], scope.tagPrefix, scope.hidden);
+    return `${engine.tagChanges()} ${engine.clearEpoch}`;
+  }
+
   /** Makes every entry of the scope a miss. */
   clear(): void {
     this.opening.checkOpen();

@@ -87,26 +87,26 @@ export class Outcomes {
     }
   }
 
-  /** Notes that a refresh has failed. */
-  backOff(id: string, milliseconds: number): void {
+  /** Notes that the refresh of an entry has failed. Another version of the entry is not affected. */
+  backOff(id: string, version: number, milliseconds: number): void {
     try {
-      this.#shelf.put(markOf(id), true, milliseconds, []);
+      this.#shelf.put(markOf(id, version), true, milliseconds, []);
     } catch {
       // Then the next read tries again.
     }
   }
 
-  /** Whether a refresh has failed a short time ago. */
-  isBackingOff(id: string): boolean {
-    return this.#shelf.has(markOf(id));
+  /** Whether the refresh of an entry has failed a short time ago. */
+  isBackingOff(id: string, version: number): boolean {
+    return this.#shelf.has(markOf(id, version));
   }
 }
 
-/** The key of a mark. Long ids that differ only in the middle share it: then the refresh of one makes the other wait. */
-function markOf(id: string): string {
+/** The key of a mark. No two entries have the same version, unless somebody has damaged the memory. */
+function markOf(id: string, version: number): string {
   const short =
     id.length <= LONGEST_ID ? id : `${id.slice(0, LONGEST_ID / 2)}${id.length} ${id.slice(-LONGEST_ID / 2)}`;
-  return `failed ${short}`;
+  return `failed ${version} ${short}`;
 }
 
 /** The name and the message of whatever was thrown. */
