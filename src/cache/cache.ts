@@ -591,7 +591,7 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
    */
   getOrSet<T extends V | undefined = V>(
     key: K,
-    load: (context: LoadContext<Exclude<T, undefined>, K>) => T | PromiseLike<T>,
+    load: (context: LoadContext<V, K>) => T | PromiseLike<T>,
     options?: LoadOptions<Exclude<T, undefined>, K>,
   ): Promise<T> {
     // Not an async function: that would take longer than the read itself.

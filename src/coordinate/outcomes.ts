@@ -25,7 +25,7 @@ export interface Outcome {
   readonly start: Start | undefined;
 }
 
-/** What is needed of the cache: the view of the scope {@link HIDDEN}. */
+/** What is needed of the cache: the view of the scope {@link hiddenScope}. */
 export interface Shelf {
   entry(key: string): { value: unknown; tags: string[] } | undefined;
   put(key: string, value: unknown, ttl: number, tags: readonly string[]): void;
@@ -33,7 +33,12 @@ export interface Shelf {
 }
 
 /** The hidden namespace. Users cannot name it, because the name of a namespace is never empty. */
-export const HIDDEN: Scope = scopeOf([""]);
+export function hiddenScope(): Scope {
+  // Not at import: the place may have no TextEncoder, which is told when a cache is opened.
+  hidden ??= scopeOf([""]);
+  return hidden;
+}
+let hidden: Scope | undefined;
 
 /** How long an outcome can be fetched, in milliseconds. Who waits is woken within a second, even if every ring is lost. */
 const OUTCOME_MS = 10_000;

@@ -133,12 +133,6 @@ const USES = {
     run: (u) => u.cache.getManyEntries([u.key(), u.key(), `limit ${u.random.below(4)}`]),
     check: (entries) => entries.forEach(checkEntry),
   },
-  hasMany: {
-    often: 1,
-    codes: [],
-    run: (u) => u.cache.hasMany([u.key(), u.key()]),
-    check: (present) => present.forEach(checkBoolean),
-  },
   "keys with a prefix": {
     often: 0.3,
     codes: [],

