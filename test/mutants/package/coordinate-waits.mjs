@@ -315,7 +315,7 @@ export default [
     also: [
       [
         "    clearTimeout(this.#yielding);\n    this.#yielding = undefined;\n    this.#advance();",
-        "    this.#advance();",
+        "    if (this.#waiting.size === 0) clearTimeout(this.#yielding);\n    this.#advance();",
       ],
     ],
     first: LOCKS,
