@@ -12,7 +12,7 @@
 import { Batch } from "../coordinate/batch.ts";
 import type { Flights, Load, LoadView } from "../coordinate/flights.ts";
 import type { Loading, Storing as LoadStoring } from "../coordinate/loading.ts";
-import { HIDDEN } from "../coordinate/outcomes.ts";
+import { hiddenScope } from "../coordinate/outcomes.ts";
 import type { RateLimitResult, Rule } from "../coordinate/rate-limit.ts";
 import type { Scoped } from "../coordinate/scoped.ts";
 import {
@@ -512,6 +512,14 @@ export class View implements Source, Scoped, LoadView {
     return `${engine.clearEpoch} ${engine.tagChanges()}`;
   }
 
+  /** A text that changes with each `clear` of the scope or of one around it. */
+  clearings(): string {
+    const { engine, scope } = this;
+    if (scope === ROOT) return `${engine.clearEpoch}`;
+    writeTags(engine.tags, [], scope.tagPrefix, scope.hidden);
+    return `${engine.tagChanges()} ${engine.clearEpoch}`;
+  }
+
   /** Makes every entry of the scope a miss. */
   clear(): void {
     this.opening.checkOpen();
@@ -586,7 +594,7 @@ export class View implements Source, Scoped, LoadView {
 
   get #flights(): Flights {
     return this.opening.flights(() => {
-      const shelf = new View(this.opening, HIDDEN);
+      const shelf = new View(this.opening, hiddenScope());
       return {
         entry: (key) => shelf.entry(key),
         has: (key) => shelf.expiry(key) !== undefined,

@@ -59,6 +59,8 @@ export interface LoadView extends Scoped {
    * @throws {TypeError}, {RangeError} and {CacheError} when the value or a tag can never be stored.
    */
   commit(key: AnyKey, value: unknown, storing: Storing, claim: number, token: number): boolean;
+  /** A text that changes with each `clear` of the scope or of one around it. */
+  clearings(): string;
   /** Returns a function that makes copies of a value, as readers get them. */
   copier(value: unknown): () => unknown;
 }
@@ -297,6 +299,8 @@ export class Flight implements Waiting {
   #claim = 0;
   #token = 0;
   #start: Start;
+  /** What had been cleared when the loader began. */
+  #clearings = "";
   #waiter: Waiter | undefined;
   /** Whether the flight has waited for somebody else. */
   #hasWaited = false;
@@ -483,6 +487,7 @@ export class Flight implements Waiting {
     this.#waiter = undefined;
     loadingIn(engine).set(this.#token, this);
     this.#flights.begin(this);
+    this.#clearings = this.view.clearings();
     const stale = readable(this.view, this.key);
     // Somebody else was faster: the entry was refreshed before this claim was made.
     if (this.#ahead !== undefined && stale?.expiresAt !== this.#ahead) {
@@ -526,10 +531,11 @@ export class Flight implements Waiting {
     if (this.#state !== "loading") return;
     const engine = this.#engine;
     let stored = false;
+    let storing: Storing | undefined;
     let entry: Found;
     try {
       entry = unstored(this.view, value);
-      const storing = value === undefined ? undefined : this.#storing(value);
+      storing = value === undefined ? undefined : this.#storing(value);
       if (storing !== undefined) {
         const outcome = { value, failed: false, stored: true, start: undefined };
         // A value that lives this short may have expired before those who wait elsewhere have read it.
@@ -550,11 +556,18 @@ export class Flight implements Waiting {
       this.#hand(entry, "loaded", undefined);
       return;
     }
-    const { sequence, clearEpoch } = engine;
-    const isSame = sequence === this.#start.sequence && clearEpoch === this.#start.clearEpoch;
-    const start = isSame ? undefined : this.#start;
+    const start = this.#isInvalidated(storing) ? this.#start : undefined;
     this.#release({ value, failed: false, stored: false, start });
     this.#hand(entry, "loaded", start);
+  }
+
+  /** Whether the value may have been invalidated since the load began. With tags, each invalidation of any tag counts. */
+  #isInvalidated(storing: Storing | undefined): boolean {
+    const tags = storing?.tags ?? this.context?.tags ?? this.options.tags;
+    const mayHaveTags = typeof tags === "function" ? storing === undefined : tags !== undefined && tags.length > 0;
+    const { sequence, clearEpoch } = this.#engine;
+    if (mayHaveTags) return sequence !== this.#start.sequence || clearEpoch !== this.#start.clearEpoch;
+    return this.view.clearings() !== this.#clearings;
   }
 
   /** How the value is stored; `undefined` when it is not. @throws {TypeError} and {RangeError}, also those of the user's functions. */
@@ -579,7 +592,9 @@ export class Flight implements Waiting {
     const { outcomes } = this.#flights;
     const { graceBackoff } = this.options;
     const refresh = this.#ahead !== undefined || this.context?.stale?.stale === true;
-    if (refresh && graceBackoff > 0 && !this.aborted) outcomes.backOff(this.id, graceBackoff);
+    if (refresh && graceBackoff > 0 && !this.aborted) {
+      outcomes.backOff(this.id, this.context?.stale?.version ?? 0, graceBackoff);
+    }
     // Who has come since the loader was told to stop has not waited for this failure.
     this.#release(this.aborted ? undefined : { value: error, failed: true, stored: false, start: undefined });
     const { aborted } = this;
@@ -748,11 +763,12 @@ export class Flights {
   #suffices(call: Call, found: Found): boolean {
     const { view, id, options } = call;
     if (!found.stale) {
-      if (this.#isDue(view, found, options)) this.#refresh(call, true, found.expiresAt);
+      const isDue = this.#isDue(view, found, options) && !this.outcomes.isBackingOff(id, found.version);
+      if (isDue) this.#refresh(call, true, found.expiresAt);
       call.give("hit", found);
       return true;
     }
-    const isLeftAlone = this.outcomes.isBackingOff(id);
+    const isLeftAlone = this.outcomes.isBackingOff(id, found.version);
     call.mayBeStale = true;
     if (!isLeftAlone && options.graceWait > 0) return false;
     if (!isLeftAlone) this.#refresh(call, false);
@@ -770,7 +786,6 @@ export class Flights {
   /** Begins to load a value for which nobody waits. */
   #refresh(call: Call, fresh: boolean, ahead?: number): void {
     if (this.#current.get(call.id)?.isOpen()) return;
-    if (ahead !== undefined && this.outcomes.isBackingOff(call.id)) return;
     const flight = new Flight(this, call, true, fresh, ahead);
     this.#add(this.#current, flight);
     flight.go();

@@ -25,7 +25,7 @@ export interface Outcome {
   readonly start: Start | undefined;
 }
 
-/** What is needed of the cache: the view of the scope {@link HIDDEN}. */
+/** What is needed of the cache: the view of the scope {@link hiddenScope}. */
 export interface Shelf {
   entry(key: string): { value: unknown; tags: string[] } | undefined;
   put(key: string, value: unknown, ttl: number, tags: readonly string[]): void;
@@ -33,7 +33,12 @@ export interface Shelf {
 }
 
 /** The hidden namespace. Users cannot name it, because the name of a namespace is never empty. */
-export const HIDDEN: Scope = scopeOf([""]);
+export function hiddenScope(): Scope {
+  // Not at import: the place may have no TextEncoder, which is told when a cache is opened.
+  hidden ??= scopeOf([""]);
+  return hidden;
+}
+let hidden: Scope | undefined;
 
 /** How long an outcome can be fetched, in milliseconds. Who waits is woken within a second, even if every ring is lost. */
 const OUTCOME_MS = 10_000;
@@ -82,26 +87,26 @@ export class Outcomes {
     }
   }
 
-  /** Notes that a refresh has failed. */
-  backOff(id: string, milliseconds: number): void {
+  /** Notes that the refresh of an entry has failed. Another version of the entry is not affected. */
+  backOff(id: string, version: number, milliseconds: number): void {
     try {
-      this.#shelf.put(markOf(id), true, milliseconds, []);
+      this.#shelf.put(markOf(id, version), true, milliseconds, []);
     } catch {
       // Then the next read tries again.
     }
   }
 
-  /** Whether a refresh has failed a short time ago. */
-  isBackingOff(id: string): boolean {
-    return this.#shelf.has(markOf(id));
+  /** Whether the refresh of an entry has failed a short time ago. */
+  isBackingOff(id: string, version: number): boolean {
+    return this.#shelf.has(markOf(id, version));
   }
 }
 
-/** The key of a mark. Long ids that differ only in the middle share it: then the refresh of one makes the other wait. */
-function markOf(id: string): string {
+/** The key of a mark. No two entries have the same version, unless somebody has damaged the memory. */
+function markOf(id: string, version: number): string {
   const short =
     id.length <= LONGEST_ID ? id : `${id.slice(0, LONGEST_ID / 2)}${id.length} ${id.slice(-LONGEST_ID / 2)}`;
-  return `failed ${short}`;
+  return `failed ${version} ${short}`;
 }
 
 /** The name and the message of whatever was thrown. */

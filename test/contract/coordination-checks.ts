@@ -539,6 +539,7 @@ export function locks(check: Define): void {
         return signal.aborted;
       });
       same(done, false);
+      same(cache.locks.query(), { held: [], pending: [] });
     },
   );
 

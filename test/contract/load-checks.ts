@@ -489,7 +489,7 @@ function overtaken(check: Define): void {
         const third = another();
         const { load, last } = controlled();
         // The tags are known only after loading.
-        const options: LoadOptions = { tags: () => ["late"] };
+        const options: LoadOptions = name.endsWith("Tag") ? { tags: () => ["late"] } : {};
         const before = [ask(cache, "key", load, options), ask(cache, "key", never), ask(there, "key", never)];
         const first = last();
         change(third);

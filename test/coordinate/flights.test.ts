@@ -101,12 +101,18 @@ describe.each(REACHES)("in reach %s", (reach) => {
 
   test("Leases of 30 s (lua-resty-lock, Redisson): a load that takes many leases is not replaced", async () => {
     const [cache, owner] = await on(reach, 1);
-    const first = owner.getOrSet("key", { lease: 60 });
-    await first.loading;
-    const waiting = cache.getOrSet("key", never, { lease: 60 });
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    await owner.finish(first, "slow");
-    expect(await inTime(waiting, "the slow value")).toBe("slow");
+    // On a busy machine the owner may not run for longer than a short lease, and then it is rightly replaced.
+    let isReplaced = true;
+    for (let lease = 60; isReplaced && lease < 4000; lease *= 4) {
+      const first = owner.getOrSet(`key ${lease}`, { lease });
+      await first.loading;
+      isReplaced = false;
+      const waiting = cache.getOrSet(`key ${lease}`, () => (isReplaced = true));
+      await new Promise((resolve) => setTimeout(resolve, 4 * lease));
+      await owner.finish(first, "slow");
+      expect(await inTime(waiting, "the slow value")).toBe(isReplaced || "slow");
+    }
+    expect(isReplaced).toBe(false);
   });
 
   test("an owner whose event loop is blocked for longer than its lease is replaced, and its late result is refused", async () => {

@@ -93,20 +93,20 @@ describe("the memory of an entry", () => {
   });
 });
 
-it.each([1, 2, 4, 8, 16, 64, 256, 1024])("the tables of a cache of %i MiB take less than a fifth of it", (mib) => {
+it.each([1, 2, 4, 8, 16, 64, 256, 1024])("the tables of a cache of %i MiB take less than 21 % of it", (mib) => {
   const cache = createCache({ size: mib * MIB, nearCache: 0 });
   const { size, capacity } = cache.stats();
   cache.close();
   expect(size).toBe(mib * MIB);
-  expect((size - capacity) / size).toBeLessThan(0.2);
+  expect((size - capacity) / size).toBeLessThan(0.21);
 });
 
 describe("the compiled engine", () => {
   const bytes = read("wasm/cache_machine.wasm");
   const module = new WebAssembly.Module(bytes);
 
-  it("the compiled engine has less than 56 KiB", () => {
-    expect(bytes.length).toBeLessThan(56 * 1024);
+  it("the compiled engine has less than 72 KiB", () => {
+    expect(bytes.length).toBeLessThan(72 * 1024);
   });
 
   it("the compiled engine imports its memory and four functions", () => {
@@ -123,7 +123,7 @@ describe("the compiled engine", () => {
   it("the compiled engine exports these functions and no others", () => {
     const names = WebAssembly.Module.exports(module).map(({ name }) => name);
     expect(names.sort().join(" ")).toMatchInlineSnapshot(
-      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes clear commit_large counter detach expire expire_tags find format get increment invalidate max_inline max_value next occupancy participants read_chunk recover remove seat_at seats_of segments set tag_counters tag_counters_at tag_times touch used validate write_chunk"`,
+      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes claim claim_lock clear close_claim commit_large counter detach expire expire_tags extend find format get get_in_group increment invalidate is_waited_for limit listen max_inline max_value next next_bell next_lock occupancy participants pass_lock prefetch_group probe_claim read_chunk recover release release_lock remove seat_at seats_of segments set stands tag_changes tag_counters tag_counters_at tag_times touch used validate wait write_chunk"`,
     );
   });
 });

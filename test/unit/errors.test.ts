@@ -640,7 +640,7 @@ describe("ERR_CLOSED", () => {
     ["waitFor", (cache) => cache.waitFor("a")],
     ["getOrSet", (cache) => cache.getOrSet("a", () => 1)],
     ["getOrSetMany", (cache) => cache.getOrSetMany(["a"], () => [1])],
-    ["memoize", (cache) => cache.memoize((a: string) => a)("a")],
+    ["memoize", (cache) => cache.memoize((a: string) => a, { key: (a) => a })("a")],
     ["locks.request", (cache) => cache.locks.request("a", () => 1)],
   ];
 

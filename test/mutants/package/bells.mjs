@@ -11,7 +11,7 @@ export default [
     find: `.bell.\${inode.toString(36)}.`,
     replace: `.bell.\${(inode & 0n).toString(36)}.`,
     first: BELLS,
-    filter: "users of a cache that was destroyed",
+    filter: "is removed with its cache, also when its thread lives",
   },
   {
     name: "a-kept-descriptor-is-for-ever",
@@ -68,8 +68,8 @@ export default [
     breaks: "no wake-up is lost",
     what: "a FIFO that was removed is not made again",
     file: "src/bells/fifo.ts",
-    find: "own !== undefined && lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino === own.inode",
-    replace: "own !== undefined && lstatSync !== undefined",
+    find: "own !== undefined && inodeOf(path) === own.inode",
+    replace: "own !== undefined",
     first: BELLS,
     filter: "made again by the slow look",
   },
@@ -101,7 +101,7 @@ export default [
     find: 'if (codeOf(error) === "ENXIO") remove(path);',
     replace: 'if (codeOf(error) === "ENOENT") remove(path);',
     first: BELLS,
-    filter: "users of a cache that was destroyed",
+    filter: "is removed with its cache, also when its thread lives",
   },
   {
     name: "fifos-of-the-living-go",
@@ -111,7 +111,7 @@ export default [
     find: "    closeSync(openSync(path, RINGING));\n",
     replace: "    closeSync(openSync(path, RINGING));\n    remove(path);\n",
     first: BELLS,
-    filter: "users of a cache that was destroyed",
+    filter: "is removed with its cache, also when its thread lives",
   },
   {
     name: "ringing-keeps-its-descriptors",

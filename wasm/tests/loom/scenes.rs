@@ -643,7 +643,7 @@ fn committing_while_the_key_is_set() {
 
 #[test]
 fn committing_while_the_absent_key_is_removed() {
-    committing("committing_while_the_absent_key_is_removed", |cache| drop(cache.remove(KEY).unwrap()), None);
+    committing("committing_while_the_absent_key_is_removed", |cache| _ = cache.remove(KEY).unwrap(), None);
 }
 
 /// C5: who registers and then looks has seen the change, or is rung.

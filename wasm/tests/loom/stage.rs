@@ -86,12 +86,19 @@ struct Kept {
     tags: Vec<(u32, u64)>,
 }
 
+/// An empty tag block. It is made on the heap, because the stacks of loom's threads are smaller than a block.
+fn no_tags() -> Box<Block> {
+    let layout = std::alloc::Layout::new::<Block>();
+    // SAFETY: the layout is not empty, and zeros are an empty block.
+    unsafe { Box::from_raw(std::alloc::alloc_zeroed(layout).cast()) }
+}
+
 /// One participant.
 pub struct Cache {
     pub me: Participant<TestHost>,
     world: Rc<World>,
     scratch: RefCell<Vec<u64>>,
-    none: Block,
+    none: Box<Block>,
     near: RefCell<Option<Kept>>,
 }
 
@@ -100,7 +107,7 @@ impl Cache {
         world.seat(seat).store(LIVING, SeqCst);
         let me = Participant::attach(world.region(), TestHost { world: world.clone() }, seat);
         let scratch = RefCell::new(vec![0; (MAX_BLOCK / 8 + world.geometry.max_record / 8) as usize]);
-        let none = Participant::<TestHost>::no_tags();
+        let none = no_tags();
         // Fetches the first block of versions before the play.
         me.version();
         Rc::new(Cache { me, world: world.clone(), scratch, none, near: RefCell::new(None) })
@@ -119,10 +126,10 @@ impl Cache {
         let bytes = value.to_le_bytes().repeat(words);
         let mut block = None;
         if let Some(tag) = tag {
-            let block = block.insert(Participant::<TestHost>::no_tags());
+            let block: &mut Box<Block> = block.insert(no_tags());
             self.me.tag_block(&given(tag), block);
         }
-        let tags = block.as_ref().unwrap_or(&self.none);
+        let tags = block.as_deref().unwrap_or(&self.none);
         let draft = Draft {
             value_type: TEXT,
             flags: 0,
@@ -181,13 +188,14 @@ impl Cache {
     /// Stores a value that was loaded under a claim.
     pub fn commit(&self, key: u64, value: u64, claim: &Claim, tag: &str) -> Result<(), Refused> {
         let bytes = value.to_le_bytes();
-        let mut block = Participant::<TestHost>::no_tags();
+        let mut block = no_tags();
         self.me.tag_block(&given(tag), &mut block);
         let draft = Draft {
             value_type: TEXT,
             flags: 0,
             version: self.me.version(),
             expiry: f64::INFINITY,
+            grace: 0.0,
             tags: &block,
             value: &bytes,
         };
