@@ -1,6 +1,6 @@
 /**
  * Compares this cache with others: `npm run bench`, or, when everything is built and installed,
- * `node --expose-gc bench/run.mjs [flags]`. Takes about ten minutes on two cores.
+ * `node --expose-gc bench/run.mjs [flags]`. Takes about twelve minutes on two cores.
  *
  *   --quick              the core in under a minute: Map, lru-cache, lmdb, this cache with and without its near cache;
  *                        get, miss and set of strings
