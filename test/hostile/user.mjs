@@ -232,7 +232,8 @@ const USES = {
   incrementEntry: {
     often: 1,
     codes: STORING,
-    errors: [TypeError],
+    // A damaged number may lie outside of the bounds.
+    errors: [TypeError, RangeError],
     run: (u) => u.cache.incrementEntry(u.counter(), 1, { min: 0, max: 1e9 }),
     check: ({ value }) => demand(typeof value === "number", "a sum", value),
   },
