@@ -222,11 +222,16 @@ async function main() {
   if (!survivor) return;
   // The driver stores a last value of each watched key, when everybody has stopped.
   send({ idle: true });
-  const seen = async () => {
-    while (names.some((name) => (watched.get(name) ?? 0) < page.final))
-      await new Promise((done) => setTimeout(done, 5));
+  const until = async (holds) => {
+    while (!holds()) await new Promise((done) => setTimeout(done, 5));
   };
-  if (setup.roomy) await inPatience(seen(), "a watch");
+  const isOver = () => page.final !== Infinity;
+  // A tight cache may have evicted the last values.
+  const isSeen = (name) => !setup.roomy || (watched.get(name) ?? 0) >= page.final;
+  await inPatience(
+    until(() => isOver() && names.every(isSeen)),
+    "a watch",
+  );
   cache.close();
   send({ report });
 }
