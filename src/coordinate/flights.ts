@@ -474,7 +474,8 @@ export class Flight implements Waiting {
       return;
     }
     const found = stored ? readable(this.view, this.key) : undefined;
-    this.#hand(found?.stale === false ? found : unstored(this.view, value), "joined", start);
+    if (found?.stale === false) this.#hand(found, "joined", undefined);
+    else this.#hand(unstored(this.view, value), "joined", start);
   }
 
   // ---- loading
@@ -537,7 +538,8 @@ export class Flight implements Waiting {
       entry = unstored(this.view, value);
       storing = value === undefined ? undefined : this.#storing(value);
       if (storing !== undefined) {
-        const outcome = { value, failed: false, stored: true, start: undefined };
+        // This thread may end before the value is stored, or the store may be refused. So the outcome says when the load began.
+        const outcome = { value, failed: false, stored: true, start: this.#start };
         // A value that lives this short may have expired before those who wait elsewhere have read it.
         const isShort = storing.expiresAt - this.view.now() < SHORT_LIVED_MS;
         if (isShort && engine.isWaitedFor(this.#claim, this.#token))

@@ -439,3 +439,23 @@ describe("in one thread", () => {
     }
   });
 });
+
+test("a call that comes after an invalidation does not get what a process has published that died before it stored the value", async () => {
+  const [cache, owner] = await on("processes", 1);
+  const begun = new Promise<void>((resolve) => {
+    owner.onLoad = () => resolve();
+  });
+  owner.dieBeforeStoring("key");
+  await inTime(begun, "the load");
+  const loads = { count: 0 };
+  const load = (): string => `new ${++loads.count}`;
+  const early = cache.getOrSet("key", load, { tags: ["tag"] });
+  await inTime(cache.waitFor("storing"), "the owner stores");
+  cache.invalidateTag("tag");
+  const late = cache.getOrSet("key", load, { tags: ["tag"] });
+  cache.set("go", true);
+  await inTime(owner.ended, "the owner's death");
+  expect(await inTime(early, "the early call")).toBe("old");
+  expect(await inTime(late, "the late call")).toBe("new 1");
+  expect(cache.get("key")).toBe("new 1");
+});

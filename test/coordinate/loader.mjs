@@ -78,6 +78,29 @@ const commands = {
     };
     return Promise.all(Array.from({ length: calls }, () => cache.getOrSet(key, load, { lease })));
   },
+  /**
+   * Loads a value that lives shortly, and is killed when it has published the value for those who wait and is about to store it. Tells
+   * that by the key `"storing"`, and waits for the key `"go"`.
+   */
+  dieBeforeStoring({ key }) {
+    let encoded = 0;
+    const value = {
+      toJSON() {
+        if (++encoded === 2) {
+          cache.set("storing", true);
+          while (!cache.has("go")) commands.block({ milliseconds: 1 });
+          process.kill(process.pid, "SIGKILL");
+        }
+        return "old";
+      },
+    };
+    const load = async () => {
+      send({ event: "load", key, id: "old" });
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      return value;
+    };
+    return cache.getOrSet(key, load, { ttl: 500, tags: ["tag"] });
+  },
   /** Blocks the event loop. */
   block({ milliseconds }) {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds);

@@ -122,6 +122,11 @@ export class Peer {
     return inTime(this.#send("crowd", { key, count, wait }).value, "a crowd");
   }
 
+  /** Lets the participant load a key, and die before it stores the value: see loader.mjs. */
+  dieBeforeStoring(key: string): void {
+    this.#send("dieBeforeStoring", { key });
+  }
+
   block(milliseconds: number): Promise<void> {
     return inTime(this.#send("block", { milliseconds }).value, "block");
   }
