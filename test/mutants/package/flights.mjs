@@ -3,6 +3,16 @@ import { FLIGHTS, LOADING } from "../files.mjs";
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
   {
+    name: "published-without-its-start",
+    breaks: "getOrSet",
+    what: "who comes after an invalidation gets what a process has published that died before it stored the value",
+    file: "src/coordinate/flights.ts",
+    find: "const outcome = { value, failed: false, stored: true, start: this.#start };",
+    replace: "const outcome = { value, failed: false, stored: true, start: undefined };",
+    first: ["test/coordinate/flights.test.ts"],
+    filter: "a call that comes after an invalidation does not get what a process has published",
+  },
+  {
     name: "load-joins-what-was-overtaken",
     breaks: "no resurrection",
     what: "a call joins a load that a change of the key has overtaken",
