@@ -6,7 +6,7 @@
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { type Cache, destroyCache, openCache } from "cache-machine";
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { nodeBinary, versions } from "../package/nodes.ts";
 import { Projects } from "../package/projects.ts";
 import { inTime, until } from "./others.ts";
@@ -43,12 +43,16 @@ function start(binary: string, what: string): { output: Promise<string>; ended()
 describe.each([["this version", process.execPath], ...versions.map((version) => [version, version])])(
   "Node.js, %s",
   (_, version) => {
-    const binary = () => nodeBinary(version as string, projects);
+    let installed: string;
+    const binary = (): string => installed;
+    beforeAll(async () => {
+      installed = await nodeBinary(version as string, projects);
+    }, 120_000);
 
     test.each(["wait", "wait, with a watch"])(
       "a process lives as long as its waitFor is pending, and no longer: %s",
       async (what) => {
-        const { output, ended } = start(await binary(), what);
+        const { output, ended } = start(binary(), what);
         await until(() => cache.get("it waits") || ended(), "it waits");
         // The slow look of its wait comes in this time.
         await new Promise((resolve) => setTimeout(resolve, 1500));
@@ -63,17 +67,17 @@ describe.each([["this version", process.execPath], ...versions.map((version) => 
       ["abort", "AbortError"],
       ["close", "ERR_CLOSED"],
     ])("a process ends after a waitFor that was rejected: %s", async (what, code) => {
-      expect(await start(await binary(), what).output).toBe(`${code}\nexit\n0`);
+      expect(await start(binary(), what).output).toBe(`${code}\nexit\n0`);
     });
 
     test("a watch does not keep a process alive", async () => {
-      expect(await start(await binary(), "watch").output).toBe("exit\n0");
+      expect(await start(binary(), "watch").output).toBe("exit\n0");
     });
 
     test("a process lives as long as it waits for a lock of another process", async () => {
       await cache.locks
         .request("a", async () => {
-          const { output, ended } = start(await binary(), "lock");
+          const { output, ended } = start(binary(), "lock");
           await until(() => cache.get("it waits") || ended(), "it waits");
           await new Promise((resolve) => setTimeout(resolve, 1500));
           expect(ended()).toBe(false);
@@ -84,7 +88,7 @@ describe.each([["this version", process.execPath], ...versions.map((version) => 
 
     test("a lock that is held does not keep a process alive, and is free afterwards", async () => {
       // 13: an await at the end of the program is not settled.
-      expect(await start(await binary(), "hold").output).toBe("exit\n0");
+      expect(await start(binary(), "hold").output).toBe("exit\n0");
       expect(await cache.locks.request("a", () => "free")).toBe("free");
     });
   },

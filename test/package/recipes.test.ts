@@ -90,7 +90,7 @@ const RECIPES: [string, string][] = [
     "A large lookup table",
     "try { country(odd); } catch (error) { if (!/not in the table/.test(error.message)) throw error; }",
   ],
-  ["Rate limits", "if (!allow(odd) || !allow(odd) || allow(odd)) throw new Error('not counted');"],
+  ["Rate limits", "if (!ask(odd).allowed || !ask(odd).allowed || ask(odd).allowed) throw new Error('not counted');"],
   [
     "Keys and values from outside",
     "answer(odd, () => 'an answer'); answer('/a', () => JSON.parse(body)); body = '['.repeat(2000) + ']'.repeat(2000);",
