@@ -80,7 +80,7 @@ export interface SetOptions {
   tags?: readonly string[] | undefined;
   /**
    * Whether an entry that is there keeps its expiry and its grace, while its value is replaced; `true` by default for `update`, otherwise
-   * `false`. An absent entry gets the default `ttl`. What a `touch` changes at the same moment may get lost.
+   * `false`. An absent entry gets the default `ttl`. A `touch` at the same moment does not get lost.
    */
   keepTtl?: boolean | undefined;
   /** Whether an entry that is there keeps its tags; `true` by default for `update`, otherwise `false`. */

@@ -548,6 +548,29 @@ export function limits(check: Define): void {
     }
   });
 
+  check(
+    "Windows that let twice the limit through (rate-limiter-flexible #242): no burst at a border with gcra and sliding",
+    ({ cache, clock }) => {
+      const limit = 10;
+      const window = 1000;
+      for (const algorithm of ["gcra", "sliding"] as const) {
+        const ask = (): boolean => cache.rateLimit(`border ${algorithm}`, { limit, window, algorithm }).allowed;
+        // The first request begins the window, and the others come at its end.
+        ask();
+        clock.now += window - 1;
+        let last = 0;
+        for (let i = 0; i < 2 * limit; i++) if (ask()) last++;
+        let next = 0;
+        for (let time = 0; time < 10; time++) {
+          clock.now++;
+          for (let i = 0; i < 2 * limit; i++) if (ask()) next++;
+        }
+        ok(last <= limit, `${algorithm}: ${last} at the end of a window`);
+        ok(last + next <= limit + 1, `${algorithm}: ${last + next} around the border`);
+      }
+    },
+  );
+
   check("cost, burst and peek of a rate limit", ({ cache }) => {
     const bucket = { limit: 10, window: 1000, burst: 4 };
     same(cache.rateLimit("a", { ...bucket, peek: true }).remaining, 4);
