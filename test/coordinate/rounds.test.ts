@@ -7,6 +7,7 @@
  */
 
 import { describe, expect, test } from "vitest";
+import { generator } from "../crash/checked-values.mjs";
 import { inTime, type LoadEvent, type Peer, Stage } from "./peers.ts";
 
 const ROUNDS = Number(process.env.ROUNDS ?? 12);
@@ -17,17 +18,6 @@ const LEASE_MS = 600;
 /** Clocks of two processes are read at different instants of the same call. */
 const SLACK_MS = 0.5;
 
-/** Random numbers from 0 to 1 (mulberry32). */
-function generator(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const machineTime = (): number => Number(process.hrtime.bigint()) / 1e6;
 
@@ -37,7 +27,7 @@ describe.each(["threads", "processes"] as const)("in reach %s", (reach) => {
   test("whatever happens to a participant at a random instant, one living loader runs at a time and every call gets its value", {
     timeout: 60_000 + ROUNDS * 5_000,
   }, async () => {
-    const random = generator(SEED);
+    const { random } = generator(SEED);
     const stage = new Stage(reach, `t-${process.pid}-rounds`);
     try {
       let peers = await stage.peers(3);
