@@ -8,6 +8,8 @@ export default defineConfig({
   define: constants(),
   test: {
     include: ["test/**/*.test.ts"],
+    // `npm run test:ecosystem` has a configuration and dependencies of its own.
+    exclude: ["test/ecosystem/**", "**/node_modules/**"],
     // The tests start real processes, on machines that may be busy: the limits are generous, but there are limits.
     testTimeout: 120_000,
     hookTimeout: 60_000,

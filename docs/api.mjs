@@ -12,7 +12,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-const TYPES = new URL("../dist/", import.meta.url);
+const TYPES = new URL("../dist/types/", import.meta.url);
 const TARGET = fileURLToPath(new URL("api.md", import.meta.url));
 
 /**

@@ -1,9 +1,9 @@
 /**
- * Builds dist/: one ES module for Node.js (which CommonJS can `require` as well), one for browsers, and the types. The
- * compiled engine becomes part of both modules.
+ * Builds dist/: the package as an ES module and as a CommonJS module for Node.js, an ES module for browsers, the same two modules for each
+ * adapter, and the types. The compiled engine becomes part of the modules.
  */
 import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,6 +12,17 @@ import { constants } from "./constants.mjs";
 import { wasmAsText } from "./wasm/text.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const DIST = join(root, "dist");
+/**
+ * The modules behind the subpaths of the package, such as `adapters/keyv`, from package.json: `dist/adapters/keyv.js` is built from
+ * `src/adapters/keyv.ts`.
+ */
+const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+const subpaths = Object.entries(exports)
+  .filter(([subpath]) => !/^\.$|\.json$/.test(subpath))
+  .map(([, { default: file }]) => file.default.replace(/^\.\/dist\/(.*)\.js$/, "$1"))
+  .filter((name) => existsSync(join(root, `src/${name}.ts`)));
+
 const shared = {
   absWorkingDir: root,
   bundle: true,
@@ -24,10 +35,42 @@ const shared = {
   minifySyntax: true,
   logLevel: "warning",
 };
+const node = { ...shared, platform: "node", packages: "external" };
+/**
+ * In CommonJS there is no `import.meta`. Bundlers and file tracing find the native part by `__dirname` there. The one dependency
+ * is an ES module, which Jest cannot `require`, so it becomes part of the module.
+ */
+const commonjs = {
+  ...shared,
+  platform: "node",
+  format: "cjs",
+  define: { ...shared.define, "import.meta.url": "moduleUrl", "import.meta.dirname": "__dirname" },
+  banner: { js: '"use strict";\nconst moduleUrl = require("node:url").pathToFileURL(__filename).href;' },
+};
 
-rmSync(join(root, "dist"), { recursive: true, force: true });
+/** Keeps the package itself out of the module of a subpath: both must be the same instance of it. */
+function besideThePackage(file) {
+  return {
+    name: "beside-the-package",
+    setup({ onResolve }) {
+      onResolve({ filter: /^(\.\.\/)+index\.ts$/ }, () => ({ path: file, external: true }));
+    },
+  };
+}
+
+rmSync(DIST, { recursive: true, force: true });
+const entryPoints = Object.fromEntries(subpaths.map((name) => [name, `src/${name}.ts`]));
 await Promise.all([
-  build({ ...shared, entryPoints: ["src/index.ts"], outfile: "dist/index.js", platform: "node", packages: "external" }),
+  build({ ...node, entryPoints: ["src/index.ts"], outfile: "dist/index.js" }),
+  build({ ...commonjs, entryPoints: ["src/index.ts"], outfile: "dist/index.cjs" }),
+  build({ ...node, entryPoints, outdir: "dist", plugins: [besideThePackage("../index.js")] }),
+  build({
+    ...commonjs,
+    entryPoints,
+    outdir: "dist",
+    outExtension: { ".js": ".cjs" },
+    plugins: [besideThePackage("../index.cjs")],
+  }),
   build({
     ...shared,
     entryPoints: ["src/browser.ts"],
@@ -41,3 +84,18 @@ await Promise.all([
 ]);
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
+
+/**
+ * The types exist once, in a folder of CommonJS, which both kinds of modules may import. So a `Cache` that a CommonJS module has
+ * opened is a `Cache` for an ES module too.
+ */
+writeFileSync(join(DIST, "types/package.json"), '{ "type": "commonjs" }\n');
+for (const name of ["index", ...subpaths]) {
+  mkdirSync(dirname(join(DIST, name)), { recursive: true });
+  for (const ending of ["d.ts", "d.cts"]) {
+    writeFileSync(
+      join(DIST, `${name}.${ending}`),
+      `export * from "${name === "index" ? "./" : "../"}types/${name}.js";\n`,
+    );
+  }
+}

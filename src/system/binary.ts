@@ -38,13 +38,19 @@ export function loadBinary<T extends object>(names: readonly (keyof T)[]): T {
 }
 
 /**
- * The place of the binary in the package. Both names are spelled out, so that bundlers and file tracing find both files. The
- * path starts at `dist/`, because this module is a part of the bundle there.
+ * The places of the binary in the package, seen from an ES module and from a CommonJS module. All names are spelled out, so that
+ * bundlers and file tracing find the files. The paths start at `dist/`, because this module is a part of the bundles there.
  */
-function packagedBinary(arch: "x64" | "arm64"): URL {
+function packagedBinary(arch: "x64" | "arm64"): (() => string)[] {
   return arch === "x64"
-    ? new URL("../native/cache_machine-linux-x64.node", import.meta.url)
-    : new URL("../native/cache_machine-linux-arm64.node", import.meta.url);
+    ? [
+        () => fileURLToPath(new URL("../native/cache_machine-linux-x64.node", import.meta.url)),
+        () => join(__dirname, "../native/cache_machine-linux-x64.node"),
+      ]
+    : [
+        () => fileURLToPath(new URL("../native/cache_machine-linux-arm64.node", import.meta.url)),
+        () => join(__dirname, "../native/cache_machine-linux-arm64.node"),
+      ];
 }
 
 /**
@@ -61,7 +67,7 @@ function findBinary(arch: "x64" | "arm64"): string {
     () => process.execPath,
   ];
   const places = [
-    () => fileURLToPath(packagedBinary(arch)),
+    ...packagedBinary(arch),
     ...scripts.map((script) => () => join(dirname(script() as string), name)),
     ...scripts.map((script) => () => {
       return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);

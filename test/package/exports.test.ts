@@ -48,8 +48,8 @@ function membersOfCache(): string[] {
   return [...new Set(names)].filter((name) => name !== "constructor");
 }
 
-const node = exportsOf("dist/index.d.ts");
-const browser = exportsOf("dist/browser.d.ts");
+const node = exportsOf("dist/types/index.d.ts");
+const browser = exportsOf("dist/types/browser.d.ts");
 const all = [...node.values, ...node.types];
 
 test("the names of exports and members are found in the types", () => {
@@ -60,17 +60,36 @@ test("the names of exports and members are found in the types", () => {
 });
 
 describe("`exports` of package.json", () => {
-  test("has two entries: the package and its manifest", () => {
-    expect(manifest.exports).toEqual({
-      ".": { types: "./dist/index.d.ts", browser: "./dist/browser.js", default: "./dist/index.js" },
-      "./package.json": "./package.json",
-    });
-    expect([manifest.main, manifest.types]).toEqual([manifest.exports["."].default, manifest.exports["."].types]);
+  const { "./package.json": ownManifest, ...modules } = manifest.exports;
+  const subpaths = Object.keys(modules);
+
+  test("has the manifest too", () => {
+    expect(ownManifest).toBe("./package.json");
+    expect(subpaths).toEqual(expect.arrayContaining([".", "./keyv", "./testing"]));
   });
 
-  test.each(["types", "browser", "default"])("the condition %s leads to a file that was built", (condition) => {
-    expect(fs.statSync(path.join(root, manifest.exports["."][condition])).size).toBeGreaterThan(0);
-  });
+  test.each(subpaths)(
+    "%s leads ES modules, CommonJS and bundlers to one module of each kind, and to its types",
+    (subpath) => {
+      const { browser, ...conditions } = modules[subpath];
+      const base = conditions.default.default.replace(/\.js$/, "");
+      const esm = { types: `${base}.d.ts`, default: `${base}.js` };
+      // Node.js takes `module-sync` for `import` and `require`, so that both have the same instance of the package.
+      expect(Object.entries(conditions)).toEqual([
+        ["module-sync", esm],
+        ["require", { types: `${base}.d.cts`, default: `${base}.cjs` }],
+        ["default", esm],
+      ]);
+      // Everybody else finds the files of the package itself by these fields, and the types of a subpath by `typesVersions`.
+      if (subpath === ".") {
+        expect(browser).toEqual({ types: esm.types, default: "./dist/browser.js" });
+        expect([manifest.main, manifest.types]).toEqual([`${base}.cjs`, `${base}.d.cts`]);
+      } else expect(manifest.typesVersions["*"][subpath.slice(2)]).toEqual([`${base}.d.cts`]);
+      for (const file of [`${base}.js`, `${base}.cjs`, `${base}.d.ts`, `${base}.d.cts`]) {
+        expect(fs.statSync(path.join(root, file)).size).toBeGreaterThan(0);
+      }
+    },
+  );
 });
 
 describe("each export", () => {
