@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 import { same } from "./assert.ts";
 import type { Check } from "./check.ts";
 import { type Mate, withCrew } from "./crew.ts";
-import { absent, freshPrefix, isAbsent, type StoreMember, skip, type Values, value } from "./store.ts";
+import { absent, freshPrefix, isAbsent, retried, type StoreMember, skip, TRIES, type Values, value } from "./store.ts";
 
 /** How {@link acrossProcesses} starts its processes, and what it has to know about the store. */
 export interface ProcessesOptions extends Values {
@@ -40,7 +40,13 @@ interface Given {
   none(key: string, what?: string): Promise<void>;
 }
 
-type Define = (name: string, needs: readonly StoreMember[], body: (given: Given) => Promise<void>) => void;
+/** Adds a check, which may be tried so often, each time with other keys. */
+type Define = (
+  name: string,
+  needs: readonly StoreMember[],
+  body: (given: Given) => Promise<void>,
+  tries?: number,
+) => void;
 
 /**
  * The checks of a store that processes share: what one stores all have, a limit is exact, an invalidation is seen by all, one loads
@@ -59,14 +65,14 @@ export function acrossProcesses(module: URL | string, options: ProcessesOptions 
     throw new RangeError(`processes: must be a whole number from 2 to 64, not ${count}`);
   }
   const checks: Check[] = [];
-  const define: Define = (name, needs, body) => {
+  const define: Define = (name, needs, body, tries = 1) => {
     if (members !== undefined && needs.some((member) => !members.includes(member))) return;
     const run = (...context: unknown[]): Promise<void> =>
       withCrew(
         { address, count, env, execPath, execArgv },
         async (mates, there) => {
           const missing = needs.filter((member) => !there.includes(member));
-          if (missing.length === 0) return body(given(mates, options));
+          if (missing.length === 0) return retried(tries, () => body(given(mates, options)));
           const why = `the store has no ${missing.join(", no ")}`;
           if (members !== undefined) throw new Error(why);
           skip(context, why);
@@ -210,6 +216,7 @@ function removal(check: Define): void {
         for (const number of mates.keys()) await all(`${prefix}kept ${number}`, value(options, "b"));
       }
     },
+    TRIES,
   );
 
   check(

@@ -12,10 +12,12 @@ import {
   freshPrefix,
   inTime,
   isAbsent,
+  retried,
   type Store,
   type StoreMember,
   type StoreSubject,
   skip,
+  TRIES,
   value,
 } from "./store.ts";
 
@@ -41,7 +43,13 @@ interface Given {
   none(key: string, of?: Store): Promise<void>;
 }
 
-type Define = (name: string, needs: readonly StoreMember[], body: (given: Given) => Promise<void>) => void;
+/** Adds a check, which may be tried so often, each time with other keys. */
+type Define = (
+  name: string,
+  needs: readonly StoreMember[],
+  body: (given: Given) => Promise<void>,
+  tries?: number,
+) => void;
 
 /**
  * The checks of a key-value store: what every store over a cache should promise, from reading back what was stored to hostile
@@ -55,9 +63,9 @@ type Define = (name: string, needs: readonly StoreMember[], body: (given: Given)
 export function storeChecks(subject: StoreSubject): Check[] {
   if (typeof subject?.open !== "function") throw new TypeError("open: must be a function that opens the store");
   const checks: Check[] = [];
-  const define: Define = (name, needs, body) => {
+  const define: Define = (name, needs, body, tries = 1) => {
     if (subject.members !== undefined && needs.some((member) => !subject.members?.includes(member))) return;
-    checks.push({ name, run: (...context) => runOne(subject, name, needs, body, context) });
+    checks.push({ name, run: (...context) => runOne(subject, name, needs, body, tries, context) });
   };
   map(define, subject);
   keys(define);
@@ -78,6 +86,7 @@ async function runOne(
   name: string,
   needs: readonly StoreMember[],
   body: (given: Given) => Promise<void>,
+  tries: number,
   context: readonly unknown[],
 ): Promise<void> {
   const opened: Store[] = [];
@@ -94,7 +103,7 @@ async function runOne(
       return skip(context, `the store has no ${missing.join(", no ")}`);
     }
     const none = async (key: string, of: Store = store): Promise<void> => absent(subject, await of.get(key), key);
-    await body({ subject, store, prefix: freshPrefix(), open, none });
+    await retried(tries, () => body({ subject, store, prefix: freshPrefix(), open, none }));
   };
   const patience = subject.timeout ?? 30_000;
   try {
@@ -544,6 +553,7 @@ function namespaces(check: Define): void {
         for (const key of ["a", "b"]) same(await each.get(key), value(subject, name), `${key} in ${name}`);
       }
     },
+    TRIES,
   );
 
   check("keys of one namespace does not list those of others", ["keys"], async ({ subject, prefix, open }) => {
@@ -581,6 +591,7 @@ function tags(check: Define): void {
       await store.set(`${prefix}one`, value(subject, "again"), { tags: [a] });
       same(await store.get(`${prefix}one`), value(subject, "again"), "stored again after the invalidation");
     },
+    TRIES,
   );
 
   check(
@@ -594,6 +605,7 @@ function tags(check: Define): void {
       await store.invalidateTag(`${prefix}new`);
       await none(`${prefix}key`);
     },
+    TRIES,
   );
 
   check(

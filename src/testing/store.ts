@@ -116,6 +116,23 @@ export function inTime<T>(promised: PromiseLike<T>, ms: number, what: () => stri
   return Promise.race([promised, late]).finally(() => clearTimeout(timer));
 }
 
+/**
+ * How often a check may be tried that looks at what stays when something else is removed. A cache may remove a bit more than it was
+ * told, when two tags or namespaces have the same hash. With other names each time, only a fault does so that often in a row.
+ */
+export const TRIES = 3;
+
+/** Tries so often. The last error counts. */
+export async function retried(tries: number, attempt: () => Promise<void>): Promise<void> {
+  for (let left = tries; left > 0; left--) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (left === 1) throw error;
+    }
+  }
+}
+
 /** Tells the test runner that the check does not apply. */
 export function skip(context: readonly unknown[], why: string): void {
   (context[0] as { skip?(note: string): void } | undefined)?.skip?.(why);
