@@ -78,6 +78,7 @@ export function acrossProcesses(module: URL | string, options: ProcessesOptions 
           skip(context, why);
         },
         timeout,
+        name,
       );
     checks.push({ name: `${count} processes: ${name}`, run });
   };
@@ -253,7 +254,7 @@ function together(check: Define): void {
     const order = { do: "load", key: `${prefix}key`, calls: Math.ceil(CALLS / mates.length), value: loaded } as const;
     const answers = mates.map((mate) => mate.order<{ loads: number; values: unknown[] }>(order));
     // The loads end when all processes have made their calls, and have had time to ask for the key.
-    await Promise.all(mates.map(({ called }) => called));
+    await Promise.race([Promise.all(mates.map(({ called }) => called)), Promise.all(answers)]);
     await new Promise((resolve) => setTimeout(resolve, 50));
     await Promise.all(mates.map((mate) => mate.order({ do: "finish" })));
     const done = await Promise.all(answers);

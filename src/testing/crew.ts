@@ -6,7 +6,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Order, PlainError, Report } from "./participant.ts";
-import type { StoreMember } from "./store.ts";
+import { inTime, type StoreMember } from "./store.ts";
 
 const PROGRAM = fileURLToPath(new URL("./participant.js", import.meta.url));
 /** How long a process may take to close its store before it is killed. */
@@ -92,6 +92,8 @@ export class Mate {
   order<T>(order: Order): Promise<T> {
     const number = this.#last++;
     const answer = new Promise<unknown>((resolve, reject) => this.#answers.set(number, { resolve, reject }));
+    // A check may have failed before it asks for this answer.
+    answer.catch(() => {});
     this.#process.send({ number, order }, (error) => {
       if (error) this.#answers.get(number)?.reject(error);
     });
@@ -109,15 +111,12 @@ export class Mate {
     await this.#ended;
   }
 
-  /** Lets it close its store, and ends it. */
+  /** Lets it close its store and end by itself. It is killed if that takes too long. */
   async end(): Promise<void> {
-    if (this.#process.connected) {
-      const closed = this.order({ do: "end" }).catch(() => {});
-      let timer: NodeJS.Timeout | undefined;
-      await Promise.race([closed, new Promise((resolve) => (timer = setTimeout(resolve, END_MS)))]);
-      clearTimeout(timer);
-    }
-    await this.kill();
+    const timer = setTimeout(() => this.#process.kill("SIGKILL"), END_MS);
+    if (this.#process.connected) this.order({ do: "end" }).catch(() => {});
+    await this.#ended;
+    clearTimeout(timer);
   }
 }
 
@@ -126,17 +125,13 @@ export async function withCrew(
   options: CrewOptions,
   body: (mates: Mate[], members: StoreMember[]) => Promise<void>,
   patience: number,
+  what: string,
 ): Promise<void> {
   const mates = Array.from({ length: options.count }, (_, number) => new Mate(number, options));
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`the processes are not done within ${patience} ms`)), patience);
-  });
   try {
     const work = Promise.all(mates.map(({ ready }) => ready)).then(([members]) => body(mates, members ?? []));
-    await Promise.race([work, late]);
+    await inTime(work, patience, () => `not done within ${patience} ms: ${what}`);
   } finally {
-    clearTimeout(timer);
     await Promise.all(mates.map((mate) => mate.end()));
   }
 }

@@ -97,7 +97,11 @@ async function obey(store: Store, order: Order): Promise<unknown> {
       return found.sort();
     }
     case "end":
-      return store.close?.();
+      try {
+        return await store.close?.();
+      } finally {
+        process.exit();
+      }
   }
 }
 

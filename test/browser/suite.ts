@@ -22,7 +22,7 @@ async function attempt(report: Report, name: string, run: () => unknown): Promis
 
 export async function runSuite(subject: Subject, options?: CacheOptions): Promise<Report> {
   const report: Report = { checks: 0, failures: [] };
-  for (const { name, run } of conformance(subject, options)) {
+  for (const { name, run } of conformance(subject, { ...(options && { options }) })) {
     await attempt(report, name, run);
     // Lets other tasks of this thread run.
     await new Promise((resolve) => setTimeout(resolve));

@@ -16,9 +16,9 @@ import { buildSync } from "esbuild";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import type { Subject } from "../../src/testing/check.ts";
 import { conformance } from "../../src/testing/conformance.ts";
-import { seeded } from "../../src/testing/seeded.ts";
 import * as apart from "../host/apart.mjs";
 import { attachCache, createCache, destroyCache, openCache } from "../host/apart.mjs";
+import { seeded } from "./seeded.ts";
 
 const WATCHDOG_MS = 60_000;
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -161,7 +161,7 @@ describe.each([
 
     describe.each(PARTICIPANTS)("%s", (_, options) => {
       const subject: Subject = { reach, largest: Number.parseInt(size, 10) * (MIB / 8), open };
-      for (const { name: promise, run } of conformance(subject, options)) test(promise, run);
+      for (const { name: promise, run } of conformance(subject, { options })) test(promise, run);
     });
 
     test("after the conformance suite and a clear, the cache is empty and nobody else participates", () => {
