@@ -120,5 +120,7 @@ try {
   });
   send({ is: "ready", members: MEMBERS.filter((member) => typeof store[member] === "function") });
 } catch (error) {
+  // Any order ends this process. The report goes out before it comes.
+  process.on("message", () => process.exit());
   send({ is: "broken", error: plain(error) });
 }
