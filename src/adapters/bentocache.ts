@@ -10,6 +10,7 @@
 
 import { createHash } from "node:crypto";
 import { type Cache, CacheError, openCache } from "../index.ts";
+import { checkCache, checkNames } from "./checks.ts";
 
 /** Which cache a driver uses, and how. */
 export interface CacheMachineDriverOptions {
@@ -252,22 +253,13 @@ const TAG_TTL = 864_000_000;
 /** How an item begins in bentocache's own JSON, which it uses unless it was given another serializer. */
 const JSON_ITEM = '{"value":';
 
-const OPTIONS = ["cache", "name", "size", "path", "prefix", "serialize"] as const;
-
 /** Checks the options; returns a copy. */
 function checked(options: CacheMachineDriverOptions | undefined): Record<string, unknown> {
   if (options === undefined) return {};
-  if (typeof options !== "object" || options === null) throw new TypeError("options: must be an object");
-  for (const name of Object.keys(options)) {
-    if (!OPTIONS.includes(name as (typeof OPTIONS)[number])) {
-      throw new TypeError(`options.${name}: there is no such option. The options are ${OPTIONS.join(", ")}.`);
-    }
-  }
+  checkNames(options, ["cache", "name", "size", "path", "prefix", "serialize"]);
   const { cache, name, size, path, prefix, serialize } = options;
+  if (cache !== undefined) checkCache(cache, "options.cache");
   if (cache !== undefined && name !== undefined) throw new TypeError("options: `cache` or `name`, not both");
-  if (cache !== undefined && typeof cache?.tagInvalidatedAt !== "function") {
-    throw new TypeError("options.cache: must be a cache of cache-machine");
-  }
   if (name === undefined && (size !== undefined || path !== undefined)) {
     throw new TypeError("options: `size` and `path` belong to a `name`");
   }
