@@ -60,10 +60,17 @@ function besideThePackage(file) {
 
 rmSync(DIST, { recursive: true, force: true });
 const entryPoints = Object.fromEntries(subpaths.map((name) => [name, `src/${name}.ts`]));
+/** Programs of other processes, which are always ES modules. */
+const programs = { "testing/participant": "src/testing/participant.ts" };
 await Promise.all([
   build({ ...node, entryPoints: ["src/index.ts"], outfile: "dist/index.js" }),
   build({ ...commonjs, entryPoints: ["src/index.ts"], outfile: "dist/index.cjs" }),
-  build({ ...node, entryPoints, outdir: "dist", plugins: [besideThePackage("../index.js")] }),
+  build({
+    ...node,
+    entryPoints: { ...entryPoints, ...programs },
+    outdir: "dist",
+    plugins: [besideThePackage("../index.js")],
+  }),
   build({
     ...commonjs,
     entryPoints,

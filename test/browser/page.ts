@@ -4,7 +4,7 @@
  */
 
 import { attachCache, type Cache, type CacheOptions, createCache } from "cache-machine";
-import { seeded } from "../contract/seeded.ts";
+import { seeded } from "../../src/testing/seeded.ts";
 import { meetAs, type Report, runSuite } from "./suite.ts";
 import type { Order } from "./worker.ts";
 

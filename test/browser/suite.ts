@@ -1,8 +1,9 @@
 /** Runs the conformance suite and the concurrent checks in a page or a Web Worker, and reports the failures. */
 
 import { attachCache, type CacheHandle, type CacheOptions } from "cache-machine";
-import { meet } from "../contract/concurrent-checks.ts";
-import { conformance, type Subject } from "../contract/conformance.ts";
+import type { Subject } from "../../src/testing/check.ts";
+import { meet } from "../../src/testing/concurrent-checks.ts";
+import { conformance } from "../../src/testing/conformance.ts";
 
 /** The number of checks, and the failures. */
 export interface Report {

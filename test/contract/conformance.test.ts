@@ -14,10 +14,11 @@ import type { Cache, CacheOptions, OpenOptions } from "cache-machine";
 import * as together from "cache-machine";
 import { buildSync } from "esbuild";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import type { Subject } from "../../src/testing/check.ts";
+import { conformance } from "../../src/testing/conformance.ts";
+import { seeded } from "../../src/testing/seeded.ts";
 import * as apart from "../host/apart.mjs";
 import { attachCache, createCache, destroyCache, openCache } from "../host/apart.mjs";
-import { conformance, type Subject } from "./conformance.ts";
-import { seeded } from "./seeded.ts";
 
 const WATCHDOG_MS = 60_000;
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -34,7 +35,7 @@ fs.symlinkSync(root, path.join(scripts, "node_modules", "cache-machine"));
 const suite = path.join(scripts, "suite.mjs");
 buildSync({
   stdin: {
-    contents: 'export * from "./test/contract/conformance.ts"; export * from "./test/contract/concurrent-checks.ts";',
+    contents: 'export * from "./src/testing/conformance.ts"; export * from "./src/testing/concurrent-checks.ts";',
     resolveDir: root,
   },
   bundle: true,

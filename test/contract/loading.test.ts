@@ -5,9 +5,9 @@
 
 import type { Cache, CacheOptions } from "cache-machine";
 import { afterAll, test } from "vitest";
+import { conformance } from "../../src/testing/conformance.ts";
+import { loading } from "../../src/testing/load-checks.ts";
 import { attachCache, createCache } from "../host/apart.mjs";
-import { conformance } from "./conformance.ts";
-import { loading } from "./load-checks.ts";
 
 const cache: Cache = createCache({ size: "4mb" });
 afterAll(() => cache.close());

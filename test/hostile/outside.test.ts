@@ -10,7 +10,7 @@ import { Worker } from "node:worker_threads";
 import { type Cache, type CacheHandle, type Codec, createCache, type Key } from "cache-machine";
 import fc from "fast-check";
 import { afterEach, describe, expect, test } from "vitest";
-import { seeded } from "../contract/seeded.ts";
+import { seeded } from "../../src/testing/seeded.ts";
 import { LONG, ODD } from "./outside-keys.ts";
 import { nest, read, SHAPES, store } from "./outside-worker.mjs";
 

@@ -6,36 +6,13 @@
  * The subject may be one part of a cache, such as a namespace, while others use the rest.
  */
 
-import type { Cache, CacheOptions, Key } from "cache-machine";
+import type { Cache, CacheOptions } from "../index.ts";
+import type { Check, Define, Subject } from "./check.ts";
 import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
-
-/** The cache under test, or a part of it that only this run uses. */
-export interface Subject {
-  /** Opens the cache once more. Each check closes what it has opened. */
-  open(options?: CacheOptions): Cache<any, Key>;
-  /** Length of the longest value to store, in bytes. The cache has room for at least eight of them. */
-  readonly largest: number;
-  /** The expected `reach`. */
-  readonly reach: "threads" | "processes";
-}
-
-/** One promise of the cache, and the function that checks it. */
-export interface Check {
-  readonly name: string;
-  /** A check of something that waits returns a promise. */
-  run(): void | Promise<void>;
-}
-
-/** What a check gets: an empty cache, a function that opens it again, and a clock that only the check moves. */
-export interface Given {
-  readonly cache: Cache<any, Key>;
-  readonly clock: { now: number };
-  another(options?: CacheOptions): Cache<any, Key>;
-}
 
 /** All checks, or a part of them, for participants with these options. */
 export function conformance(
@@ -48,9 +25,9 @@ export function conformance(
     checks.push({
       name,
       run() {
-        const opened: Cache<any, Key>[] = [];
+        const opened: Cache<any, any>[] = [];
         const clock = { now: 1_700_000_000_000 };
-        const another = (more: CacheOptions = {}): Cache<any, Key> => {
+        const another = (more: CacheOptions = {}): Cache<any, any> => {
           const cache = subject.open({ now: () => clock.now, ...options, ...more });
           opened.push(cache);
           return cache;
@@ -63,10 +40,12 @@ export function conformance(
           const cache = another();
           cache.clear();
           waits = body({ cache, clock, another });
-          return waits?.finally(close);
-        } finally {
-          if (!waits) close();
+        } catch (error) {
+          close();
+          throw error;
         }
+        if (waits) return waits.finally(close);
+        close();
       },
     });
   };
@@ -91,6 +70,3 @@ function everything(check: Define, subject: Subject): void {
   locks(check);
   model(check);
 }
-
-/** Adds a check. */
-export type Define = (name: string, body: (given: Given) => void | Promise<void>) => void;

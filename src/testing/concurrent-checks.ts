@@ -3,7 +3,7 @@
  * other at barriers, which are counters in the same cache.
  */
 
-import type { Cache } from "cache-machine";
+import type { Cache } from "../index.ts";
 import { ok, same } from "./assert.ts";
 import { bytes, lengths, text, values } from "./samples.ts";
 
