@@ -9,9 +9,12 @@ import { memory as memoryBus } from "@boringnode/bus/transports/memory";
 import { BentoCache, bentostore } from "bentocache";
 import { type Cache, CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocache";
+import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { endOthers, inTime, startProcess, until } from "../coordinate/others.ts";
 import { root } from "../package/projects.ts";
+// @ts-expect-error The processes of the checks run this module, so it is JavaScript.
+import { storeOf } from "./bentocache-store.mjs";
 
 const NAME = `t-${process.pid}-bentocache`;
 const HOUR = 3_600_000;
@@ -315,6 +318,28 @@ test("the memories of two machines in front of one L2: a bus tells each of the o
   await one.delete({ key: "a" });
   await seen("a", undefined);
   await Promise.all([one.disconnect(), two.disconnect()]);
+});
+
+/** What a store of bentocache has. Its namespaces are beginnings of keys, so they are not as far apart as those checks want them. */
+const has = {
+  values: "json",
+  members: ["delete", "has", "clear", "deleteMany", "invalidateTag", "getOrSet"] satisfies StoreMember[],
+} as const;
+
+describe.each(LAYERS)("the checks of cache-machine/testing over the driver for %s", (layer) => {
+  const cache = createCache({ size: "4mb" });
+  const open = (): Store => storeOf(cache, layer);
+  for (const { name, run } of storeChecks({ ...has, open, tooLarge: 1 << 20 })) test(name, run);
+});
+
+describe("the checks of cache-machine/testing for processes that share an L1", () => {
+  const module = new URL("bentocache-store.mjs", import.meta.url);
+  for (const { name, run } of acrossProcesses(module, { ...has, env: { NAME, LAYER: "l1" } })) {
+    test(name, () => {
+      openCache(NAME, { size: "4mb" }).close();
+      return run();
+    });
+  }
 });
 
 /** Four processes with a store over the same cache. `bento` in the functions that they run is the store of the process. */
