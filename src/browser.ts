@@ -74,6 +74,6 @@ export function destroyCache(_name?: string): never {
 
 function noProcesses(): CacheError {
   return unsupported(
-    "processes cannot share a cache in a browser. Use createCache, and attachCache(cache.handle) in workers.",
+    "processes cannot share a cache in a browser or an edge runtime. Use createCache, and attachCache(cache.handle) in workers.",
   );
 }
