@@ -14,6 +14,7 @@ import {
   storeChecks,
 } from "cache-machine/testing";
 import { afterAll, describe, expect, test } from "vitest";
+import { compile } from "./compile.ts";
 
 /** Runs checks one after the other. Returns the names of those that failed, with the messages. */
 async function failures(checks: Check[]): Promise<Map<string, string>> {
@@ -208,6 +209,10 @@ test("a check of a member that is missing is skipped, and fails when the subject
   expect(strict.length).toBe(checks.length - skipped.length + 1);
   expect([...(await failures(strict)).keys()]).toEqual(["has says whether there is a value"]);
   expect(() => storeChecks({} as never)).toThrow(new TypeError("open: must be a function that opens the store"));
+});
+
+test("the types fit stores as people write them, and the functions of test runners", () => {
+  compile("kit.types.ts");
 });
 
 // ---- Broken stores -------------------------------------------------------------------------------------------------------------
