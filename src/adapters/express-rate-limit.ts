@@ -73,7 +73,7 @@ export class CacheMachineStore {
 
   /** Returns the hits of a client; `undefined` when it has none in the current window. */
   get(key: string): ClientHits | undefined {
-    const entry = this.#hits.getEntry(keyOf(key));
+    const entry = this.#hits.getEntry(storableKey(key));
     return entry && clientHits(entry.value, entry.expiresAt);
   }
 
@@ -81,14 +81,14 @@ export class CacheMachineStore {
   increment(key: string): ClientHits {
     // Such a window is over at once.
     if (this.#windowMs <= 0) return clientHits(1, Date.now() + this.#windowMs);
-    const { value, expiresAt } = this.#hits.incrementEntry(keyOf(key), 1, { ttl: this.#windowMs });
+    const { value, expiresAt } = this.#hits.incrementEntry(storableKey(key), 1, { ttl: this.#windowMs });
     return clientHits(value, expiresAt);
   }
 
   /** Takes a request back, for `skipFailedRequests` and `skipSuccessfulRequests`. The hits never fall below 0. */
   decrement(key: string): void {
     try {
-      this.#hits.decrement(keyOf(key), 1, { min: 0 });
+      this.#hits.decrement(storableKey(key), 1, { min: 0 });
     } catch (error) {
       // There was no hit to take back.
       if (!(error instanceof RangeError)) throw error;
@@ -97,7 +97,7 @@ export class CacheMachineStore {
 
   /** Forgets the hits of a client, in all processes. */
   resetKey(key: string): void {
-    this.#hits.delete(keyOf(key));
+    this.#hits.delete(storableKey(key));
   }
 
   /** Forgets the hits of all clients of this limiter, in all processes and in one step. Other prefixes keep theirs. */
@@ -110,11 +110,6 @@ export class CacheMachineStore {
    * store if it is used again. It is there for programs that call it with other stores.
    */
   shutdown(): void {}
-}
-
-/** `keyGenerator` may return what is no string. */
-function keyOf(key: unknown): string {
-  return storableKey(String(key));
 }
 
 function clientHits(totalHits: number, end: number): ClientHits {

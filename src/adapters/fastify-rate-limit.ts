@@ -95,8 +95,11 @@ class Store implements RateLimitStore {
 
   incr(key: string, callback: CountCallback, timeWindow: number, max: number): void {
     answer(callback, () => {
+      if (typeof timeWindow !== "number" || Number.isNaN(timeWindow)) {
+        throw new TypeError("timeWindow: must be a number of milliseconds");
+      }
       // Such a window is over at once.
-      if (timeWindow === 0) return { current: 1, ttl: 0 };
+      if (timeWindow <= 0) return { current: 1, ttl: 0 };
       const place = this.#place(key);
       const { value, expiresAt, version } = this.#counts.incrementEntry(place, 1, { ttl: timeWindow });
       const ttl = value > max ? this.#longer(value - max, timeWindow) : undefined;
