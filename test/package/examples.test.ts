@@ -1,9 +1,6 @@
 /**
- * Runs each example like its reader: it prints what it promises, ends by itself or on SIGTERM, and leaves nothing in shared memory.
- * The examples are copied into a project (projects.ts), and their caches get other names.
- *
- * The examples of adapters, in `examples/adapters/`, say in their first comment what they print, after "It prints:". Each line of it
- * is a line of the output; a number of three or more digits stands for any number.
+ * Runs each numbered example like its reader: it prints what it promises, ends by itself or on SIGTERM, and leaves nothing in
+ * shared memory. The examples are copied into a project (projects.ts), and their caches get other names.
  */
 
 import { execFileSync } from "node:child_process";
@@ -13,8 +10,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
 
 const EXAMPLES = path.join(root, "examples");
-/** Folders of larger examples, which have tests of their own. */
-const ELSEWHERE = ["pm2", "browser"];
+/** Folders of examples that have tests of their own. */
+const ELSEWHERE = ["pm2", "browser", "adapters"];
 const projects = new Projects("examples");
 const servers: Running[] = [];
 let project: string;
@@ -40,7 +37,7 @@ afterEach(async () => {
 
 afterAll(() => projects.remove());
 
-/** The files of all examples but the large ones. */
+/** The files of the numbered examples. */
 function sources(folder: string): string[] {
   return fs.readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     if (folder === EXAMPLES && ELSEWHERE.includes(entry.name)) return [];
@@ -64,9 +61,6 @@ function numbers(line: string | undefined): number[] {
   return (line?.match(/\d+(\.\d+)?/g) ?? []).map(Number);
 }
 
-/** The examples of adapters, as paths from `examples/`. */
-const ofAdapters = fs.readdirSync(path.join(EXAMPLES, "adapters")).map((name) => `adapters/${name}`);
-
 describe("the list of examples", () => {
   const numbered = fs.readdirSync(EXAMPLES).filter((name) => /^\d\d-/.test(name));
 
@@ -77,16 +71,6 @@ describe("the list of examples", () => {
     for (const [, , link = "", command] of links) {
       expect(command).toBe(link);
       expect(fs.existsSync(path.join(EXAMPLES, link)), link).toBe(true);
-    }
-  });
-
-  test("the list of examples names every example of an adapter with the command that runs it, and no other", () => {
-    const list = fs.readFileSync(path.join(EXAMPLES, "README.md"), "utf8");
-    const links = [...list.matchAll(/^\| \[([\w-]+)\]\((adapters\/[^)]+)\) .*`node examples\/([^`]+)`/gm)];
-    expect(links.map(([, , link]) => link)).toEqual([...ofAdapters].sort());
-    for (const [, name, link, command] of links) {
-      expect(command).toBe(link);
-      expect(name).toBe(link?.split("/")[1]?.replace(".mjs", ""));
     }
   });
 
@@ -101,8 +85,7 @@ describe("the list of examples", () => {
     expect(stdout).toBe(new URL("../../dist/index.js", import.meta.url).href);
     for (const file of sources(EXAMPLES)) {
       const text = fs.readFileSync(file, "utf8");
-      const started =
-        [...numbered, "main.mjs"].includes(path.basename(file)) || ofAdapters.includes(path.relative(EXAMPLES, file));
+      const started = numbered.includes(path.basename(file)) || path.basename(file) === "main.mjs";
       if (started) expect(text).toContain(`node examples/${path.relative(EXAMPLES, file)}`);
     }
   });
@@ -291,20 +274,4 @@ test("15-configuration: every process loads the configuration that one of them w
   expect(loads("light").size).toBe(3);
   expect(loads("dark")).toEqual(loads("light"));
   expect(lines.filter((line) => line.endsWith('writes {"theme":"dark"}'))).toHaveLength(1);
-});
-
-/** The lines that an example says it prints. */
-function promised(file: string): string[] {
-  const [comment = ""] = fs.readFileSync(path.join(EXAMPLES, file), "utf8").split("*/");
-  const [, lines = ""] = comment.split(/^ \* It prints:\n \*\n/m);
-  return [...lines.matchAll(/^ \* {5}(.+)$/gm)].map(([, line]) => line as string);
-}
-
-/** A line, with `…` in the place of each number of three or more digits. */
-const withoutNumbers = (line: string): string => line.replace(/\d{3,}/g, "…");
-
-test.each(ofAdapters)("%s prints what its first comment says", async (file) => {
-  const expected = promised(file);
-  expect(expected.length).toBeGreaterThan(0);
-  expect((await run(file)).map(withoutNumbers)).toEqual(expected.map(withoutNumbers));
 });
