@@ -10,7 +10,7 @@ import { CacheMachineStore } from "cache-machine/express-rate-limit";
 import express, { type Express } from "express";
 import { MemoryStore, type Options, rateLimit } from "express-rate-limit";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { compile, KEYS, LimitServers, randomNumbers } from "./limits.ts";
+import { compile, KEYS, LimitServers, limitChecks, randomNumbers } from "./limits.ts";
 
 const MINUTE = 60_000;
 const START = 1_800_000_000_000;
@@ -254,4 +254,10 @@ describe("in several processes", () => {
     expect(await servers.hammer("fast", 10_000)).toBe(150);
     expect(servers.cache.namespace("rl:").get("fast")).toBe(40_000);
   });
+});
+
+describe("the check of cache-machine/testing", () => {
+  const checks = limitChecks("express");
+  test("is there", () => expect(checks).toHaveLength(1));
+  test.each(checks)("$name", ({ run }) => run());
 });

@@ -8,7 +8,7 @@ import { type Cache, createCache } from "cache-machine";
 import { createStore, type RateLimitStore, type RequestCount } from "cache-machine/fastify-rate-limit";
 import Fastify, { type FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { compile, KEYS, LimitServers, randomNumbers } from "./limits.ts";
+import { compile, KEYS, LimitServers, limitChecks, randomNumbers } from "./limits.ts";
 
 const SECOND = 1000;
 const START = 1_800_000_000_000;
@@ -287,4 +287,10 @@ describe("in several processes", () => {
     expect(await servers.hammer("fast", 10_000)).toBe(150);
     expect(servers.cache.namespace("fastify-rate-limit-").get("\0fast")).toBe(40_000);
   });
+});
+
+describe("the check of cache-machine/testing", () => {
+  const checks = limitChecks("fastify");
+  test("is there", () => expect(checks).toHaveLength(1));
+  test.each(checks)("$name", ({ run }) => run());
 });

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Cache, destroyCache, openCache } from "cache-machine";
+import { acrossProcesses, type Check } from "cache-machine/testing";
 import { expect } from "vitest";
 import { inTime } from "../coordinate/others.ts";
 import { root } from "../package/projects.ts";
@@ -122,6 +123,27 @@ export class LimitServers {
     this.cache.close();
     destroyCache(this.#name);
   }
+}
+
+/** The check of `cache-machine/testing` that a limit is exact in four processes. */
+export function limitChecks(adapter: string): Check[] {
+  const NAME = `t-${process.pid}-limits-${adapter}-check`;
+  const module = new URL("limit-store.mjs", import.meta.url);
+  const checks = acrossProcesses(module, { members: ["hit"], env: { NAME, ADAPTER: adapter } });
+  // The other checks are of values.
+  return checks
+    .filter(({ name }) => name.includes("limit"))
+    .map(({ name, run }) => ({
+      name,
+      async run() {
+        openCache(NAME, { size: "1mb" }).close();
+        try {
+          await run();
+        } finally {
+          destroyCache(NAME);
+        }
+      },
+    }));
 }
 
 /** Random whole numbers below `n`, by mulberry32. */

@@ -15,7 +15,7 @@ import {
   RateLimiterUnion,
 } from "rate-limiter-flexible";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { compile, KEYS, LimitServers, randomNumbers } from "./limits.ts";
+import { compile, KEYS, LimitServers, limitChecks, randomNumbers } from "./limits.ts";
 
 const START = 1_800_000_000_000;
 const RateLimiterCacheMachine = createRateLimiter(RateLimiterMemcache);
@@ -210,4 +210,10 @@ describe("in several processes", () => {
     expect(await servers.hammer("fast", 10_000)).toBe(150);
     expect(servers.cache.get("rlflx:fast")).toBe(40_000);
   });
+});
+
+describe("the check of cache-machine/testing", () => {
+  const checks = limitChecks("flexible");
+  test("is there", () => expect(checks).toHaveLength(1));
+  test.each(checks)("$name", ({ run }) => run());
 });
