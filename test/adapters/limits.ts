@@ -145,14 +145,3 @@ export function limitChecks(adapter: string): Check[] {
       },
     }));
 }
-
-/** Random whole numbers below `n`, by mulberry32. */
-export function randomNumbers(seed: number): (n: number) => number {
-  let state = seed >>> 0;
-  return (n) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % n;
-  };
-}
