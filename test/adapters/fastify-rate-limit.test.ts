@@ -285,8 +285,9 @@ describe("in several processes", () => {
   test("four processes together let through exactly as many requests as the limit says", async () => {
     await servers.start("fastify", 4, 150);
     expect(await servers.flood(100)).toEqual({ 200: 150, 429: 250 });
-    expect(await servers.hammer("fast", 10_000)).toBe(150);
-    expect(servers.cache.namespace("fastify-rate-limit-").get("\0fast")).toBe(40_000);
+    const { allowed, counted } = await servers.hammer("fast", 10_000);
+    expect(allowed).toBe(150);
+    expect(servers.cache.namespace("fastify-rate-limit-").get("\0fast")).toBe(counted);
   });
 });
 
