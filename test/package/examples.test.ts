@@ -275,3 +275,10 @@ test("15-configuration: every process loads the configuration that one of them w
   expect(loads("dark")).toEqual(loads("light"));
   expect(lines.filter((line) => line.endsWith('writes {"theme":"dark"}'))).toHaveLength(1);
 });
+
+test("16-own-adapter: the adapter passes the checks of a store, alone and in four processes", async () => {
+  const [alone, together, ...more] = await run("16-own-adapter.mjs");
+  expect(alone).toMatch(/^\d{2,} checks passed in this process$/);
+  expect(together).toMatch(/^6 checks passed in four processes$/);
+  expect(more).toEqual([]);
+});
