@@ -56,6 +56,8 @@ interface Plain {
   expires?: number | undefined;
 }
 
+type Listener = (...args: any[]) => void;
+
 const METHODS = ["get", "getMany", "has", "hasMany", "set", "setMany", "delete", "deleteMany", "clear", "disconnect"];
 /** How Keyv 6 describes a store that is told times instead of durations. */
 const CAPABILITIES = {
@@ -161,6 +163,15 @@ export class KeyvCacheMachine extends EventEmitter {
   /** Does nothing: the cache belongs to who has opened it. */
   async disconnect(): Promise<void> {}
 
+  // The types of Keyv 6 want listeners to be more than a `Function`. The store itself emits nothing.
+  override listeners(event: string | symbol): Listener[] {
+    return super.listeners(event) as Listener[];
+  }
+
+  override rawListeners(event: string | symbol): Listener[] {
+    return super.rawListeners(event) as Listener[];
+  }
+
   /** Iterates over the keys and what is stored, in no order. Keys of more than 1,024 characters are left out. */
   async *iterator(namespace?: string): AsyncGenerator<any[], void> {
     const entries = namespace === undefined ? this.#entries : this.#entriesOf(namespace);
@@ -242,18 +253,23 @@ export function createKeyv(cache: Cache<any, any>, options: CreateKeyvOptions = 
   checkNames(options, ["namespace", "ttl", "Keyv"]);
   const { namespace, ttl, Keyv = installedKeyv() } = options;
   if (typeof Keyv !== "function") throw new TypeError("options.Keyv: must be the class Keyv");
-  return new Keyv({
+  const keyv: any = new Keyv({
     store: new KeyvCacheMachine(cache, { namespace, serialization: false }),
     ttl,
-    // Keyv 6:
+    // For Keyv 6.
     serialization: false,
-    // Keyv 5:
-    serialize: undefined,
-    deserialize: undefined,
+    // For Keyv 5. cacheable takes an object for a Keyv only if these are functions, unless it has loaded the same module of Keyv.
+    serialize: same,
+    deserialize: same,
     namespace: undefined,
     useKeyPrefix: false,
   });
+  // Keyv 5 calls `deserialize` only for texts.
+  if ("deserializeData" in keyv) keyv.deserializeData = async (data: unknown) => data;
+  return keyv;
 }
+
+const same = (data: unknown): unknown => data;
 
 /** The class of the package `keyv` that the program has installed. */
 function installedKeyv(): new (options: any) => unknown {

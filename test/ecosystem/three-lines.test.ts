@@ -22,7 +22,14 @@ import { address, execute, Projects, Running, root } from "../package/projects.t
 
 const PAGES = "docs/adapters";
 const LANGUAGES: Record<string, string> = { js: "mjs", mjs: "mjs", javascript: "mjs", cjs: "cjs", ts: "ts" };
-const NPM = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--prefer-offline", "--loglevel=error"];
+const NPM = [
+  "--ignore-scripts",
+  "--no-audit",
+  "--no-fund",
+  "--no-update-notifier",
+  "--prefer-offline",
+  "--loglevel=error",
+];
 const INSTALL_MS = 180_000;
 
 interface Page {
@@ -93,7 +100,8 @@ async function node(notes: string[]): Promise<string | undefined> {
 }
 
 test("a page is read as its reader reads it", () => {
-  const text = "# a\n\n```sh\nnpm install cache-machine x\n```\n\n<!-- three lines: starts a server -->\n```js\nlet a;\n```\n";
+  const text =
+    "# a\n\n```sh\nnpm install cache-machine x\n```\n\n<!-- three lines: starts a server -->\n```js\nlet a;\n```\n";
   const page = { notes: ["starts a server"], install: "npm install cache-machine x", output: undefined };
   expect(read(text)).toEqual({ ...page, program: { language: "js", code: "let a;\n" } });
   expect(read(`${text}\n\`\`\`text\n1\n\`\`\`\n`).output).toBe("1");
@@ -103,7 +111,8 @@ test("a page is read as its reader reads it", () => {
 test.each(pages)("the first program of %s works in an empty folder", async (file) => {
   const { notes, install, program, output } = read(fs.readFileSync(path.join(root, PAGES, file), "utf8"));
   if (notes.some((note) => /^not run, because ./s.test(note))) return;
-  if (install === undefined || program === undefined) throw new Error(`${file} does not begin with what a reader copies`);
+  if (install === undefined || program === undefined)
+    throw new Error(`${file} does not begin with what a reader copies`);
   const binary = await node(notes);
   if (binary === undefined) {
     console.warn(`${file} needs another version of Node.js: not run`);
@@ -123,10 +132,14 @@ test.each(pages)("the first program of %s works in an empty folder", async (file
   fs.writeFileSync(path.join(cwd, entry), script.endsWith("ts") ? await compiled(code) : code);
   if (notes.includes("starts a server")) {
     const server = new Running(binary, [entry], { cwd, env });
-    const response = await fetch(await address(server), { signal: AbortSignal.timeout(20_000) });
-    expect(response.status).toBeLessThan(500);
-    server.child.kill("SIGTERM");
-    expect((await server.ended).stderr).toBe("");
+    try {
+      const response = await fetch(await address(server), { signal: AbortSignal.timeout(20_000) });
+      expect(response.status).toBeLessThan(500);
+      server.child.kill("SIGTERM");
+      expect((await server.ended).stderr).toBe("");
+    } finally {
+      server.kill();
+    }
     return;
   }
   const { status, stdout, stderr } = await execute(binary, [entry], { cwd, env });
