@@ -1,5 +1,5 @@
 /**
- * Does what the reader of a page in docs/adapters/ does first: installs what the page says into an empty folder, with the packed
+ * Does what the reader of a page in docs/adapters/, or of a recipe in docs/recipes.md, does first: installs what the page says into an empty folder, with the packed
  * package in the place of the published one, and runs the first program of the page there.
  *
  * The first block of a page is `npm install cache-machine …` and the next block of JavaScript is that program. It ends by itself and
@@ -9,6 +9,8 @@
  *     <!-- three lines: node >= 22 -->             it needs this version of Node.js
  *     <!-- three lines: not run, because … -->     it cannot run in an empty folder, and the page has a test of its own
  *
+ * Of a recipe all blocks are run, as test/package/docs.test.ts runs them.
+ *
  * Packages without a version on the page are installed in the version that the other tests use.
  */
 
@@ -16,7 +18,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { marked } from "marked";
 import { afterAll, expect, test } from "vitest";
-import { unprinted } from "../package/blocks.ts";
+import { runSection, sections, unprinted } from "../package/blocks.ts";
 import { nodeBinary, versions } from "../package/nodes.ts";
 import { address, execute, Projects, Running, root } from "../package/projects.ts";
 
@@ -120,11 +122,8 @@ test.each(pages)("the first program of %s works in an empty folder", async (file
   }
 
   const name = path.basename(file, ".md");
-  const cwd = projects.create(name);
   const env = { PATH: `${path.dirname(binary)}:${process.env.PATH}` };
-  const args = ["install", ...NPM, projects.pack().file, ...packages(install)];
-  const installed = await execute("npm", args, { cwd, timeoutMs: INSTALL_MS });
-  expect(installed.status, installed.stderr).toBe(0);
+  const cwd = await installed(name, install);
 
   const script = `program.${LANGUAGES[program.language]}`;
   const code = projects.apart(program.code, name);
@@ -146,6 +145,28 @@ test.each(pages)("the first program of %s works in an empty folder", async (file
   expect({ status, stderr }, stdout).toEqual({ status: 0, stderr: "" });
   if (output !== undefined) expect(unprinted(output, stdout)).toEqual([]);
 });
+
+const RECIPES = "docs/recipes.md";
+const recipes = sections(RECIPES, fs.readFileSync(path.join(root, RECIPES), "utf8")).filter(({ blocks }) =>
+  /^npm install cache-machine /.test(blocks[0]?.code ?? ""),
+);
+
+test.each(recipes.map((section): [string, typeof section] => [section.heading, section]))(
+  "the recipe for %s works in an empty folder",
+  async (heading, section) => {
+    const cwd = await installed(heading.toLowerCase().replace(/\W+/g, "-"), section.blocks[0]?.code ?? "");
+    expect(await runSection(section, cwd, projects)).toEqual([]);
+  },
+);
+
+/** A folder into which `npm install` has put what the reader installs. */
+async function installed(name: string, install: string): Promise<string> {
+  const cwd = projects.create(name);
+  const args = ["install", ...NPM, projects.pack().file, ...packages(install)];
+  const { status, stderr } = await execute("npm", args, { cwd, timeoutMs: INSTALL_MS });
+  expect(status, stderr).toBe(0);
+  return cwd;
+}
 
 async function compiled(code: string): Promise<string> {
   const { transform } = await import("esbuild");
