@@ -18,7 +18,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { marked } from "marked";
 import { afterAll, expect, test } from "vitest";
-import { runSection, sections, unprinted } from "../package/blocks.ts";
+import { runSection, type Section, sections, unprinted } from "../package/blocks.ts";
 import { nodeBinary, versions } from "../package/nodes.ts";
 import { address, execute, Projects, Running, root } from "../package/projects.ts";
 
@@ -73,10 +73,10 @@ function comments(html: string): string[] {
   return [...html.matchAll(/<!-- three lines: (.+?) -->/gs)].map(([, note = ""]) => note);
 }
 
-/** The packages that `npm install` gets: the packed one, and the others in the versions that are tested. */
-function packages(install: string): string[] {
-  const [, words = ""] = /^npm install (.+)$/m.exec(install) ?? [];
-  const names = words.split(/\s+/).filter((word) => word !== "" && !word.startsWith("-"));
+/** What `npm install` gets beside the packed package: the other packages of these commands, in the versions that are tested. */
+function packages(commands: string): string[] {
+  const words = [...commands.matchAll(/^npm install (.+)$/gm)].flatMap(([, list = ""]) => list.split(/\s+/));
+  const names = [...new Set(words.filter((word) => word !== "" && !word.startsWith("-")))];
   expect(names[0], "the first package of `npm install`").toBe("cache-machine");
   const tested = ["package.json", "test/ecosystem/package.json"].map((file) => {
     const { dependencies, devDependencies } = JSON.parse(fs.readFileSync(path.join(root, file), "utf8"));
@@ -151,13 +151,17 @@ const recipes = sections(RECIPES, fs.readFileSync(path.join(root, RECIPES), "utf
   /^npm install cache-machine /.test(blocks[0]?.code ?? ""),
 );
 
-test.each(recipes.map((section): [string, typeof section] => [section.heading, section]))(
+test.each(recipes.map((section): [string, Section] => [section.heading, section]))(
   "the recipe for %s works in an empty folder",
   async (heading, section) => {
-    const cwd = await installed(heading.toLowerCase().replace(/\W+/g, "-"), section.blocks[0]?.code ?? "");
+    const cwd = await installed(heading.toLowerCase().replace(/\W+/g, "-"), commands(section));
     expect(await runSection(section, cwd, projects)).toEqual([]);
   },
 );
+
+function commands({ blocks }: Section): string {
+  return blocks.flatMap(({ language, code }) => (language === "sh" ? [code] : [])).join("\n");
+}
 
 /** A folder into which `npm install` has put what the reader installs. */
 async function installed(name: string, install: string): Promise<string> {
