@@ -298,6 +298,36 @@ describe("the store", () => {
     expect(part.size).toBe(0);
   });
 
+  test("answers for many keys as each version wants it", async () => {
+    const store = new KeyvCacheMachine(createCache({ size: "2mb" }));
+    const three = ["a", "b", "c"].map((key) => ({ key, value: key }));
+    await store.setMany(three);
+    expect(await store.hasMany(["c", "d", "a"])).toEqual([true, false, true]);
+    expect(await store.deleteMany(["a", "d"])).toBe(false);
+    expect(await store.deleteMany(["b", "c"])).toBe(true);
+    expect(store.capabilities).toMatchObject({ compatible: true, expires: true });
+    await store.setMany(three);
+    expect(await store.deleteMany(["a", "d", "b"])).toEqual([true, false, true]);
+    expect(await store.getMany(["c", "a"])).toEqual(["c", undefined]);
+  });
+
+  test("takes a time for a time once Keyv 6 has asked what it can, and for milliseconds before", async () => {
+    const cache = createCache({ size: "2mb" });
+    const store = new KeyvCacheMachine(cache);
+    const part = cache.namespace("keyv").namespace("serialized");
+    await store.set("k", "v", 9_000);
+    expect(part.ttl("k")).toBeCloseTo(9_000, -2);
+    await store.set("k", "v", -1);
+    expect(part.has("k")).toBe(false);
+    expect(store.capabilities.expires).toBe(true);
+    await store.set("k", "v", Date.now() + 9_000);
+    expect(part.ttl("k")).toBeCloseTo(9_000, -3);
+    await store.set("k", "v", Date.now() - 1);
+    expect(part.has("k")).toBe(false);
+    await store.set("k", "v", Infinity);
+    expect(part.ttl("k")).toBe(Infinity);
+  });
+
   test("with the other setting of the serialization finds nothing instead of nonsense", async () => {
     const cache = createCache({ size: "2mb" });
     const plain = createKeyv(cache, { Keyv: Keyv5 });
