@@ -247,6 +247,7 @@ describe.each(VERSIONS)("createKeyv with Keyv %s", (_, Keyv) => {
     expect(raw.expires - Date.now()).toBeCloseTo(30_000, -3);
     expect((await keyv.getManyRaw(["2", "3"]))[1]).toBe(undefined);
     users.set("3", "a text", { tags: ["texts"] });
+    expect((await keyv.getRaw("3")).expires).toBe(undefined);
     expect(await keyv.getMany(["3", "2"])).toEqual(["a text", { name: "Grace" }]);
     expect(await list(keyv)).toEqual({ "1": ada, "2": { name: "Grace" }, "3": "a text" });
     users.invalidateTag("texts");
