@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { constants } from "./constants.mjs";
 import { wasmAsText } from "./wasm/text.mjs";
@@ -92,10 +92,19 @@ execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
 writeFileSync(join(DIST, "types/package.json"), '{ "type": "commonjs" }\n');
 for (const name of ["index", ...subpaths]) {
   mkdirSync(dirname(join(DIST, name)), { recursive: true });
-  for (const ending of ["d.ts", "d.cts"]) {
-    writeFileSync(
-      join(DIST, `${name}.${ending}`),
-      `export * from "${name === "index" ? "./" : "../"}types/${name}.js";\n`,
-    );
-  }
+  const from = `"${name === "index" ? "./" : "../"}types/${name}.js"`;
+  const text = `export * from ${from};\n${await defaultOf(name, from)}`;
+  for (const ending of ["d.ts", "d.cts"]) writeFileSync(join(DIST, `${name}.${ending}`), text);
+}
+
+/**
+ * The declaration of a module's default export. To an ES module the `default` of a CommonJS module is the whole module, also in
+ * types. So the default export has to have a name too, by which it is exported here.
+ */
+async function defaultOf(name, from) {
+  const module = await import(pathToFileURL(join(DIST, `${name}.js`)).href);
+  if (!("default" in module)) return "";
+  const [alias] = Object.keys(module).filter((each) => each !== "default" && module[each] === module.default);
+  if (alias === undefined) throw new Error(`src/${name}.ts: the default export has to be exported by a name too`);
+  return `export { ${alias} as default } from ${from};\n`;
 }
