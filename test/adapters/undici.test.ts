@@ -16,6 +16,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { inTime } from "../coordinate/others.ts";
 import { nodeBinary, versions } from "../package/nodes.ts";
 import { Projects } from "../package/projects.ts";
+import { compile } from "./compile.ts";
 
 const key = (path = "/", headers: Record<string, string | string[]> = {}, method = "GET"): RequestKey => ({
   origin: "http://localhost",
@@ -458,16 +459,14 @@ class Client {
 const projects = new Projects("undici");
 afterAll(() => projects.remove());
 /** undici 7 here, and both in the versions of Node.js that undici 8 runs in. */
-const hosts = [
-  ["undici7", ""],
-  ...versions.flatMap((version) => [
-    ["undici7", version],
-    ["undici", version],
-  ]),
-] as const;
+const hosts: [peer: string, version: string][] = [["undici7", ""]];
+for (const version of versions) hosts.push(["undici7", version], ["undici", version]);
+
+test("the store fits the types of undici 7 and 8", () => compile("undici.types.ts"));
 
 describe.each(hosts)("%s %s", (peer, version) => {
   const name = `undici-${process.pid}-${peer}-${hosts.findIndex((host) => host[0] === peer && host[1] === version)}`;
+  let cache: Cache;
   let origin: Origin;
   const clients: Client[] = [];
   let one: Client, two: Client, three: Client;
@@ -480,7 +479,7 @@ describe.each(hosts)("%s %s", (peer, version) => {
     const [major = 0, minor = 0] = execFileSync(node, versionOf, { encoding: "utf8" }).split(".").map(Number);
     isTooOld = peer === "undici" && (major < 22 || (major === 22 && minor < 19));
     if (isTooOld) return;
-    openCache(name, { size: "16mb" }).close();
+    cache = openCache(name, { size: "16mb" });
     [one, two, three] = [start(), start(), start()];
     start();
   });
@@ -493,7 +492,8 @@ describe.each(hosts)("%s %s", (peer, version) => {
 
   beforeEach(async (context) => {
     context.skip(isTooOld, "undici 8 needs Node.js 22.19");
-    // The port is another one in each test, and so are all URLs.
+    // The server may get a port that an earlier one had.
+    cache.clear();
     origin = new Origin();
     origin.server.listen(0, "127.0.0.1");
     await once(origin.server, "listening");
@@ -507,6 +507,7 @@ describe.each(hosts)("%s %s", (peer, version) => {
   afterAll(async () => {
     for (const { process } of clients) process.kill("SIGKILL");
     await Promise.all(clients.map(({ process }) => process.exitCode ?? process.signalCode ?? once(process, "exit")));
+    cache?.close();
     destroyCache(name);
   });
 
