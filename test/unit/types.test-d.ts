@@ -244,6 +244,12 @@ is<typeof attached, Cache<User>>(true);
 }
 const codec: Codec = { encode: () => new Uint8Array(0), decode: (bytes: Uint8Array): unknown => bytes.length };
 const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefined, size: undefined };
+const atHome = openCache("app", { fallback: "threads" });
+is<typeof atHome, Cache<any>>(true);
+// @ts-expect-error: processes are what it falls back from
+openCache("app", { fallback: "processes" });
+// @ts-expect-error: a cache of threads has nothing to fall back to
+createCache({ fallback: "threads" });
 const setOptions: SetOptions = { tags: ["a"] as const, ttl: undefined, expiresAt: undefined, keepTtl: false };
 const namespaceOptions: NamespaceOptions = { ttl: Number.POSITIVE_INFINITY };
 const incrementOptions: IncrementOptions = { initial: 1 };
