@@ -110,7 +110,8 @@ const LENGTH_BYTES = 4;
  * - Responses live in the namespace `undici` of the cache. Several stores over one cache have the same responses, in this process
  *   and in others.
  * - Of responses that a request matches, the latest is taken.
- * - A response is stored when its body is complete. One that is cut off, too large, or overtaken by a deletion is not stored.
+ * - A response is stored when its body is complete. One that is cut off, or overtaken by a deletion, is not stored. One that is too
+ *   large is not stored either, and removes the one that it was to replace.
  * - The store does not close the cache.
  */
 export class CacheMachineStore {
@@ -166,20 +167,28 @@ export class CacheMachineStore {
   createWriteStream(key: RequestKey, value: ResponseValue): Writable | undefined {
     checkKey(key);
     checkValue(value);
-    if (key.method !== "HEAD" && Number(value.headers["content-length"]) > this.#maxEntrySize) return undefined;
+    if (key.method !== "HEAD" && Number(value.headers["content-length"]) > this.#maxEntrySize) {
+      this.#remove(key, value);
+      return undefined;
+    }
     const generation = this.#admit(key, value);
     if (generation === undefined) return undefined;
     const chunks: Buffer[] = [];
     const limit = this.#maxEntrySize;
     const store = (): void => this.#store(key, { ...value, generation }, chunks);
+    const remove = (): void => this.#remove(key, value);
     let size = 0;
     return new Writable({
       write(chunk: Buffer, _encoding, done) {
         size += chunk.byteLength;
-        // Without an error: undici takes an error as the reason to delete what is stored.
-        if (size > limit) this.destroy();
-        // A copy, because undici hands the same bytes to the application, which may change them.
-        else chunks.push(Buffer.from(chunk));
+        if (size <= limit) {
+          // A copy, because undici hands the same bytes to the application, which may change them.
+          chunks.push(Buffer.from(chunk));
+        } else {
+          remove();
+          // Without an error: undici takes an error as a reason to delete the whole page.
+          this.destroy();
+        }
         done();
       },
       final(done) {
@@ -249,7 +258,17 @@ export class CacheMachineStore {
     const ttl = deleteAt - Date.now();
     try {
       if (ttl <= 0 || this.#cache.get(pageKey(key))?.generation !== generation) return;
-      this.#cache.set(responseKey(key, Object.keys(vary ?? {}).sort(), vary), packed(description, chunks), { ttl });
+      this.#cache.set(keyOf(key, vary), packed(description, chunks), { ttl });
+    } catch (error) {
+      ignored(error);
+      this.#remove(key, description);
+    }
+  }
+
+  /** Removes the response that one which cannot be stored was to replace. */
+  #remove(key: RequestKey, { vary }: ResponseValue): void {
+    try {
+      this.#cache.delete(keyOf(key, vary));
     } catch (error) {
       ignored(error);
     }
@@ -285,6 +304,11 @@ function responseKey(
 ): string {
   const values = names.map((name) => [name, Object.hasOwn(headers, name) ? headers[name] : null]);
   return storableKey(JSON.stringify([origin, path, method, values]));
+}
+
+/** The key of a response that varies on these headers. */
+function keyOf(key: RequestKey, vary: ResponseValue["vary"]): string {
+  return responseKey(key, Object.keys(vary ?? {}).sort(), vary);
 }
 
 // ---- Bytes

@@ -74,7 +74,8 @@ const OPTIONS = ["cache", "name", "size", "path", "base", "ttl", "driver"] as co
  * Creates a driver, for `createStorage({ driver })`, `storage.mount(base, driver)` and Nitro.
  *
  * - Items are in a namespace of the cache, which `clear` empties in one step.
- * - An item that the cache cannot take, because it is too large, is removed instead: it is absent afterwards.
+ * - An item that the cache cannot take, because it is too large or because another participant is in the way, is removed instead:
+ *   it is absent afterwards.
  * - `dispose` closes a cache that the driver has opened. The items stay, because they belong to all processes.
  *
  * @throws {TypeError} naming the option that is wrong or does not exist. The methods throw `CacheError` as `openCache` and as the
@@ -93,8 +94,8 @@ export function cacheMachineDriver(options: CacheMachineDriverOptions = {}): Cac
       if (seconds !== undefined && seconds < 0) items().delete(stored);
       else items().set(stored, stored === key ? value : { key, value }, setOptions(seconds));
     } catch (error) {
-      if (!(error instanceof CacheError && error.code === "ERR_TOO_LARGE")) throw error;
-      // The item that was there is not the latest any more.
+      if (!isRefusal(error)) throw error;
+      // The item that was there is not the latest any more. When it cannot be removed either, that is an error.
       items().delete(stored);
     }
   }
@@ -193,6 +194,11 @@ function ttlOf(ttl: number | null | undefined): number | undefined {
   if (ttl === undefined || ttl === null) return undefined;
   if (typeof ttl !== "number" || Number.isNaN(ttl)) throw new TypeError("ttl: must be a number of seconds");
   return ttl;
+}
+
+/** Whether an error says no more than that the value cannot be stored now. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY");
 }
 
 // ---- Keys

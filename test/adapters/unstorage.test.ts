@@ -193,6 +193,29 @@ describe("a storage over the driver", () => {
     expect(await storage.getItem("c")).toBe("stored");
   });
 
+  test("an item that cannot be stored because another participant is in the way is removed; when that fails too, it is an error", async () => {
+    let isBusy = ["set"];
+    const busy = new Proxy(ours.getInstance(), {
+      get(target, name) {
+        const member = Reflect.get(target, name, target);
+        if (typeof member !== "function") return member;
+        return (...args: unknown[]) => {
+          if (isBusy.includes(String(name))) throw new CacheError("ERR_BUSY", "in the way");
+          return member.apply(target, args);
+        };
+      },
+    });
+    const standIn = { namespace: () => busy, incrementEntry() {} } as unknown as Cache;
+    const other = createStorage({ driver: driver({ cache: standIn }) });
+    await storage.setItem("a", "old");
+    await other.setItem("a", "new");
+    expect(await storage.getItem("a")).toBe(null);
+    await storage.setItem("a", "old");
+    isBusy = ["set", "delete"];
+    await expect(other.setItem("a", "new")).rejects.toThrow(expect.objectContaining({ code: "ERR_BUSY" }));
+    await expect(other.removeItem("a")).rejects.toThrow(expect.objectContaining({ code: "ERR_BUSY" }));
+  });
+
   test("errors of the cache are rejections", async () => {
     cache.close();
     await expect(storage.getItem("a")).rejects.toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
