@@ -5,12 +5,15 @@ import { once } from "node:events";
 import fs from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type Cache, CacheError, createCache, destroyCache, openCache } from "cache-machine";
+import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
 import driver, { type CacheMachineDriver, cacheMachineDriver } from "cache-machine/unstorage";
-import { createStorage, prefixStorage, restoreSnapshot, type Storage, snapshot } from "unstorage";
+import { createStorage, normalizeKey, prefixStorage, restoreSnapshot, type Storage, snapshot } from "unstorage";
 import memoryDriver from "unstorage/drivers/memory";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { inTime } from "../coordinate/others.ts";
 import { compile } from "./compile.ts";
+// @ts-expect-error The processes of the checks run this module, so it is JavaScript.
+import { storeOf } from "./unstorage-store.mjs";
 
 test("the driver fits the types of unstorage", () => compile("unstorage.types.ts"));
 
@@ -276,6 +279,27 @@ describe("a storage over the driver", () => {
       expect(await operation(storage), `seed ${seed}, operation ${i}`).toEqual(await operation(theirs));
     }
   });
+});
+
+const members: StoreMember[] = ["get", "set", "delete", "has", "clear", "getMany", "setMany", "keys", "close"];
+
+describe("the checks of cache-machine/testing", () => {
+  const cache = createCache({ size: "4mb" });
+  let bases = 0;
+  // unstorage normalizes keys, and has no item without one.
+  const validKey = (key: string): boolean => normalizeKey(key) === key && key !== "" && !key.endsWith("$");
+  const open = (): Store => storeOf({ cache, base: `${bases++}` });
+  const subject = { members, open, values: "json" as const, validKey, tooLarge: 1 << 20 };
+  // unstorage parses such a text, with every driver.
+  const checks = storeChecks(subject).filter(({ name }) => !name.endsWith("text that looks like JSON"));
+  for (const { name, run } of checks) test(name, run);
+});
+
+describe("the checks of cache-machine/testing for processes", () => {
+  const NAME = `unstorage-kit-${process.pid}`;
+  afterAll(() => void destroyCache(NAME));
+  const module = new URL("unstorage-store.mjs", import.meta.url);
+  for (const { name, run } of acrossProcesses(module, { members, env: { NAME } })) test(name, run);
 });
 
 describe("opening and closing", () => {
