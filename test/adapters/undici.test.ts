@@ -11,7 +11,7 @@ import { finished } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import { type Cache, CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { CacheMachineStore, type RequestKey, type ResponseValue } from "cache-machine/undici";
-import { cacheStores } from "undici7";
+import { cacheStores } from "undici";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { inTime } from "../coordinate/others.ts";
 import { nodeBinary, versions } from "../package/nodes.ts";
@@ -462,8 +462,8 @@ class Client {
 const projects = new Projects("undici");
 afterAll(() => projects.remove());
 /** undici 7 here, and both in the versions of Node.js that undici 8 runs in. */
-const hosts: [peer: string, version: string][] = [["undici7", ""]];
-for (const version of versions) hosts.push(["undici7", version], ["undici", version]);
+const hosts: [peer: string, version: string][] = [["undici", ""]];
+for (const version of versions) hosts.push(["undici", version], ["undici8", version]);
 
 test("the store fits the types of undici 7 and 8", () => compile("undici.types.ts"));
 
@@ -480,7 +480,7 @@ describe.each(hosts)("%s %s", (peer, version) => {
     if (version !== "") node = await nodeBinary(version, projects);
     const versionOf = ["-p", "process.versions.node"];
     const [major = 0, minor = 0] = execFileSync(node, versionOf, { encoding: "utf8" }).split(".").map(Number);
-    isTooOld = peer === "undici" && (major < 22 || (major === 22 && minor < 19));
+    isTooOld = peer === "undici8" && (major < 22 || (major === 22 && minor < 19));
     if (isTooOld) return;
     cache = openCache(name, { size: "16mb" });
     [one, two, three] = [start(), start(), start()];

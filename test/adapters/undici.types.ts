@@ -9,10 +9,10 @@ import {
   type ResponseValue,
   type StoredResponse,
 } from "cache-machine/undici";
-import { Agent as Agent8, interceptors as interceptors8 } from "undici";
-import type Types8 from "undici/types/cache-interceptor.d.ts";
-import { Agent as Agent7, interceptors as interceptors7 } from "undici7";
-import type Types7 from "undici7/types/cache-interceptor.d.ts";
+import { Agent as Agent7, interceptors as interceptors7 } from "undici";
+import type Types7 from "undici/types/cache-interceptor.d.ts";
+import { Agent as Agent8, interceptors as interceptors8 } from "undici8";
+import type Types8 from "undici8/types/cache-interceptor.d.ts";
 
 const options: CacheMachineStoreOptions = { maxEntrySize: 1_000_000 };
 const store = new CacheMachineStore(createCache(), options);

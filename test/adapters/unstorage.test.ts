@@ -281,7 +281,7 @@ describe("a storage over the driver", () => {
   });
 });
 
-const members: StoreMember[] = ["get", "set", "delete", "has", "clear", "getMany", "setMany", "keys", "close"];
+const members: StoreMember[] = ["delete", "has", "clear", "getMany", "setMany", "keys", "close"];
 
 describe("the checks of cache-machine/testing", () => {
   const cache = createCache({ size: "4mb" });
