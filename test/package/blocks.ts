@@ -157,6 +157,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
 
   async function tryBlock(block: Block, complain: (what: string) => void): Promise<Output | undefined> {
     const { language, code, excerpt, line } = block;
+    if (block.file !== undefined) fs.mkdirSync(path.dirname(path.join(folder, block.file)), { recursive: true });
     if (excerpt !== undefined) {
       const source = fs.readFileSync(path.join(root, excerpt), "utf8").split("\n");
       for (const text of code.trimEnd().split("\n")) {
