@@ -5,8 +5,8 @@
 
 import type { Cache, Entry, IncrementOptions, Key, RateLimitOptions, RateLimitState, SetOptions } from "cache-machine";
 import fc from "fast-check";
-import { ok, same, throws } from "../contract/assert.ts";
-import { text } from "../contract/samples.ts";
+import { ok, same, throws } from "../../src/testing/assert.ts";
+import { text } from "../../src/testing/samples.ts";
 import { judge, limitOptions } from "./limits.ts";
 import { type Known, type Model, name } from "./model.ts";
 import { CLOSED, WRONG } from "./refusals.ts";

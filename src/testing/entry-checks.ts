@@ -1,8 +1,8 @@
 /** The part of the conformance suite about entries: storing, changing, counting, expiring, tags and namespaces. */
 
-import type { IncrementOptions, Key } from "cache-machine";
+import type { IncrementOptions, Key } from "../index.ts";
 import { ok, same, throws } from "./assert.ts";
-import type { Define } from "./conformance.ts";
+import type { Define } from "./check.ts";
 import { text } from "./samples.ts";
 
 export function asMap(check: Define): void {

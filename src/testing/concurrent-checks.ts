@@ -3,15 +3,17 @@
  * other at barriers, which are counters in the same cache.
  */
 
-import type { Cache } from "cache-machine";
+import type { Cache } from "../index.ts";
 import { ok, same } from "./assert.ts";
 import { bytes, lengths, text, values } from "./samples.ts";
 
-/** One of the participants. */
-interface Member {
+/** One of the participants of {@link meet}. */
+export interface Member {
+  /** The cache, which is empty and which all participants share. */
   readonly cache: Cache;
   /** 0, 1 … */
   readonly number: number;
+  /** How many there are. */
   readonly count: number;
   /** Length of the longest value to store, in bytes. */
   readonly largest: number;
@@ -29,7 +31,10 @@ async function until(reached: () => boolean, what: string): Promise<void> {
   }
 }
 
-/** Runs all concurrent checks; all `count` participants must call it. */
+/**
+ * Runs the checks of a `Cache` that several threads or processes make together. All `count` participants must call it, each with its
+ * own `number`. Rejects when a promise is not kept, or when one of the others does not come within a minute.
+ */
 export async function meet({ cache, number, count, largest }: Member): Promise<void> {
   const everyone = Array.from({ length: count }, (_, i) => i);
   let barriers = 0;

@@ -1,7 +1,7 @@
 /** The part of the conformance suite about values, keys, participants, options, and code of the user that the cache calls. */
 
 import { ok, same, throws } from "./assert.ts";
-import type { Define, Given, Subject } from "./conformance.ts";
+import type { Define, Given, Subject } from "./check.ts";
 import { bytes, keys, lengths, text, values } from "./samples.ts";
 
 export function valuesAndKeys(check: Define, largest: number): void {

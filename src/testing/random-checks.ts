@@ -1,7 +1,7 @@
 /** The part of the conformance suite that compares random operations of several participants with a Map. */
 
 import { ok, same } from "./assert.ts";
-import type { Define } from "./conformance.ts";
+import type { Define } from "./check.ts";
 import { bytes, text } from "./samples.ts";
 
 const SEEDS = [1, 2];

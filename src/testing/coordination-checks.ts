@@ -1,8 +1,8 @@
 /** The part of the conformance suite about waiting for values, watching keys and tags, and locks. */
 
-import type { Cache, Lock } from "cache-machine";
+import type { Cache, Lock } from "../index.ts";
 import { ok, same, throws } from "./assert.ts";
-import type { Define } from "./conformance.ts";
+import type { Define } from "./check.ts";
 
 const PATIENCE_MS = 30_000;
 
