@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { type Cache, CacheError, createCache, openCache } from "../index.ts";
+import { checkCache, checkNames } from "./checks.ts";
 
 /** Which cache a handler uses. Both handlers of an application should use the same one. */
 export interface NextCacheOptions {
@@ -37,8 +38,6 @@ const OPTIONS = ["cache", "name", "size", "path"];
 const BUILDING = "phase-production-build";
 /** Longest tag of a cache, in bytes. */
 const MAX_TAG_BYTES = 256;
-/** Keys with more characters are hashed: in no encoding do so many take more bytes than a key may have. */
-const MAX_KEY_CHARACTERS = 1300;
 /** Both handlers warn once together, also when they come from different modules. */
 const WARNED: unique symbol = Symbol.for("cache-machine/next has warned");
 
@@ -48,16 +47,13 @@ const WARNED: unique symbol = Symbol.for("cache-machine/next has warned");
  * @throws {TypeError} naming what is wrong.
  */
 export function checkNextOptions(options: NextCacheOptions): NextCacheOptions {
-  if (typeof options !== "object" || options === null) throw new TypeError("options: must be an object");
-  for (const name of Object.keys(options)) {
-    if (!OPTIONS.includes(name)) throw new TypeError(`options: there is no option ${JSON.stringify(name)}`);
-  }
+  checkNames(options, OPTIONS);
   const { cache, ...place } = options;
   const named = Object.entries(place).find(([, value]) => value !== undefined);
   if (cache !== undefined && named !== undefined) {
     throw new TypeError(`options: \`cache\` and \`${named[0]}\` exclude each other`);
   }
-  if (cache !== undefined && typeof cache?.namespace !== "function") throw new TypeError("cache: must be a Cache");
+  if (cache !== undefined) checkCache(cache, "options.cache");
   return { ...options };
 }
 
@@ -190,20 +186,13 @@ export class Tags {
 /** A tag of the cache for a tag of Next.js, which may be longer. */
 function tagName(tag: string): string {
   const fits = tag !== "" && (tag.length <= MAX_TAG_BYTES / 3 || Buffer.byteLength(tag) <= MAX_TAG_BYTES);
-  return fits && isWellFormed(tag) ? tag : hash(tag);
+  if (fits && isWellFormed(tag)) return tag;
+  // As UTF-16, because in UTF-8 all lone surrogates become the same character.
+  return `sha256:${createHash("sha256").update(tag, "utf16le").digest("hex")}`;
 }
 
 function isWellFormed(text: string): boolean {
   return !/[\ud800-\udfff]/.test(text) || Buffer.from(text).toString() === text;
-}
-
-/** A key of the cache for a key of Next.js, which may be longer: the arguments of a cached function are part of it. */
-export function keyName(key: string): string {
-  return key.length <= MAX_KEY_CHARACTERS ? key : hash(key);
-}
-
-function hash(text: string): string {
-  return `sha256:${createHash("sha256").update(Buffer.from(text, "utf16le")).digest("hex")}`;
 }
 
 /**

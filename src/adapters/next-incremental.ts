@@ -10,10 +10,10 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Cache } from "../index.ts";
+import { storableKey } from "./keys.ts";
 import {
   checkNextOptions,
   clockDifference,
-  keyName,
   NextCache,
   type NextCacheOptions,
   pack,
@@ -195,7 +195,7 @@ function buildName(serverDistDir: string): string {
 }
 
 function keyOf(cacheKey: string, isFetch: boolean): string {
-  return keyName(`${isFetch ? "fetch" : "response"} ${cacheKey}`);
+  return storableKey(`${isFetch ? "fetch" : "response"} ${cacheKey}`);
 }
 
 /**

@@ -6,10 +6,10 @@
  */
 
 import type { Cache } from "../index.ts";
+import { storableKey } from "./keys.ts";
 import {
   checkNextOptions,
   clockDifference,
-  keyName,
   NextCache,
   type NextCacheOptions,
   pack,
@@ -80,7 +80,7 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
 
   return {
     async get(cacheKey, softTags) {
-      const key = keyName(cacheKey);
+      const key = storableKey(cacheKey);
       await pending.get(key);
       const stored = open().get(key);
       if (stored === undefined) return undefined;
@@ -97,7 +97,7 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
     },
 
     async set(cacheKey, pendingEntry) {
-      const key = keyName(cacheKey);
+      const key = storableKey(cacheKey);
       const stored = store(open(), key, pendingEntry).finally(() => {
         if (pending.get(key) === stored) pending.delete(key);
       });

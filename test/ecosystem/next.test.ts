@@ -4,7 +4,7 @@
  * by webpack).
  */
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -155,6 +155,33 @@ const OWN_CACHE = `import { openCache } from "cache-machine";
   export async function GET(request) {
     return Response.json({ count: cache.increment("requests"), host: request.headers.get("host") });
   }`;
+
+test("the handlers fit the types of Next.js without a cast", () => {
+  const tsc = path.join(root, "node_modules/typescript/bin/tsc");
+  const strict = [
+    "--noEmit",
+    "--strict",
+    "--exactOptionalPropertyTypes",
+    "--noUncheckedIndexedAccess",
+    "--skipLibCheck",
+  ];
+  const modules = [
+    "--module",
+    "nodenext",
+    "--target",
+    "es2023",
+    "--lib",
+    "es2023,esnext.disposable,dom",
+    "--types",
+    "node",
+  ];
+  // The project's own configuration is that of src/.
+  fs.copyFileSync(path.join(ECOSYSTEM, "next.types.ts"), path.join(modern, "next.types.ts"));
+  const args = [tsc, "--ignoreConfig", ...strict, ...modules, "next.types.ts"];
+  const { status, stdout } = spawnSync(process.execPath, args, { cwd: modern, encoding: "utf8", timeout: 60_000 });
+  expect(stdout).toBe("");
+  expect(status).toBe(0);
+});
 
 describe("next build", () => {
   test("the build warns of nothing and leaves no cache, but for one that a module of the application has opened itself", () => {
