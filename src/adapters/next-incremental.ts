@@ -165,6 +165,8 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
       const since = this.#asked.get(key) ?? now;
       const ofHeader = data?.headers?.[TAGS_HEADER];
       const all = typeof ofHeader === "string" ? [...tags, ...ofHeader.split(",")] : tags;
+      // What another process has made since then stays.
+      if (next.tags.freshness(all, since) === "expired") return;
       const expire = cacheControl?.expire ?? Infinity;
       const { split, parts } = splitValue(data);
       const bytes = pack({ storedAt: now, since, tags: all, cacheControl, ...split }, parts);

@@ -15,6 +15,7 @@ import {
   pack,
   storeIfPossible,
   type TagDurations,
+  type Tags,
   unpack,
 } from "./next-cache.ts";
 
@@ -98,7 +99,7 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
 
     async set(cacheKey, pendingEntry) {
       const key = storableKey(cacheKey);
-      const stored = store(open(), key, pendingEntry).finally(() => {
+      const stored = store(open(), next.tags, key, pendingEntry).finally(() => {
         if (pending.get(key) === stored) pending.delete(key);
       });
       pending.set(key, stored);
@@ -118,17 +119,25 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
   };
 }
 
-async function store(cache: Cache<Uint8Array>, key: string, pendingEntry: Promise<NextCacheEntry>): Promise<void> {
+async function store(
+  cache: Cache<Uint8Array>,
+  tags: Tags,
+  key: string,
+  pendingEntry: Promise<NextCacheEntry>,
+): Promise<void> {
   let metadata: Metadata;
   let value: Uint8Array;
   try {
-    const { value: stream, tags, stale, timestamp, expire, revalidate } = await pendingEntry;
+    const { value: stream, ...rest } = await pendingEntry;
     value = await collect(stream);
-    metadata = { tags, stale, timestamp: timestamp - clockDifference(), expire, revalidate };
+    const { stale, timestamp, expire, revalidate } = rest;
+    metadata = { tags: rest.tags, stale, timestamp: timestamp - clockDifference(), expire, revalidate };
   } catch {
     // The function or its stream has failed. Next.js tells whoever called it.
     return;
   }
+  // What another process has computed since then stays.
+  if (tags.freshness(metadata.tags, metadata.timestamp) === "expired") return;
   const expire = process.env.__NEXT_DEV_SERVER ? Math.max(metadata.expire, DEV_MIN_EXPIRE) : metadata.expire;
   storeIfPossible(cache, key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
 }

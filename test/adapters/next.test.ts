@@ -128,10 +128,14 @@ describe('the handler for "use cache"', () => {
     await open().updateTags(["x"]);
     await open().updateTags(["y"], { expire: HOUR });
     pass(1);
+    await set("a", "new", { tags: ["x"] });
+    await set("d", "old", { tags: ["x"], timestamp });
+    // What another process has computed meanwhile stays.
     await set("a", "old", { tags: ["x"], timestamp });
     await set("b", "old", { tags: ["y"], timestamp });
     await set("c", "old", { timestamp });
-    expect([await read("a"), await read("c"), await read("c", ["x"])]).toEqual([undefined, "old", undefined]);
+    expect([await read("a"), await read("d")]).toEqual(["new", undefined]);
+    expect([await read("c"), await read("c", ["x"])]).toEqual(["old", undefined]);
     expect(await revalidateOf("b")).toBe(-1);
   });
 
@@ -179,12 +183,15 @@ describe('the handler for "use cache"', () => {
     expect(await read("a")).toBeUndefined();
   });
 
-  test("who has the cache can invalidate a tag without the handler", async () => {
+  test("who has the cache can invalidate a tag without the handler, and remove everything", async () => {
     stopClocks();
     await set("a", "a", { tags: ["x"] });
     pass(1);
     cache.namespace("next").invalidateTag("x");
     expect(await read("a")).toBeUndefined();
+    await set("b", "b");
+    cache.namespace("next").clear();
+    expect(await read("b")).toBeUndefined();
   });
 
   test("300 tags, long ones, empty ones and odd ones work", async () => {
@@ -373,6 +380,7 @@ describe("the class for cacheHandler", () => {
     const quick = request();
     await htmlOf("/a", quick);
     await quick.set("/a", page("new", "x,y"), {});
+    await slow.set("/a", page("old", "x"), {});
     expect(await htmlOf("/a")).toBe("new");
   });
 

@@ -1,19 +1,13 @@
-import { createRequire } from "node:module";
-
-const require = createRequire(import.meta.url);
-
 /** All processes that serve this application share what is cached: entries of "use cache", pages, and answers of fetch. */
 export default {
   cacheComponents: true,
   partialPrefetching: true,
   cacheHandlers: {
-    default: require.resolve("cache-machine/next"),
-    remote: require.resolve("cache-machine/next"),
+    default: import.meta.resolve("cache-machine/next"),
+    remote: import.meta.resolve("cache-machine/next"),
   },
-  cacheHandler: require.resolve("cache-machine/next/incremental"),
-  // Next.js keeps nothing in the memory of each process beside it.
-  cacheMaxMemorySize: 0,
-  // For code of the application that uses cache-machine itself.
+  cacheHandler: import.meta.resolve("cache-machine/next/incremental"),
+  // For modules of an application that use cache-machine themselves.
   serverExternalPackages: ["cache-machine"],
   // `OUTPUT=standalone npm run build` makes a folder that runs without node_modules.
   output: process.env.OUTPUT,
