@@ -10,8 +10,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
 
 const EXAMPLES = path.join(root, "examples");
-/** Folders of larger examples, which have tests of their own. */
-const ELSEWHERE = ["pm2", "browser"];
+/** Folders of examples that have tests of their own. */
+const ELSEWHERE = ["pm2", "browser", "adapters"];
 const projects = new Projects("examples");
 const servers: Running[] = [];
 let project: string;
