@@ -62,10 +62,21 @@ function besideThePackage(file) {
 
 rmSync(DIST, { recursive: true, force: true });
 const entryPoints = Object.fromEntries(subpaths.map((name) => [name, `src/${name}.ts`]));
+/**
+ * The kit of checks imports nothing at run time, neither the package nor a dependency. So one module is enough for both kinds of
+ * modules, which keeps the package small. The program of its processes is beside it.
+ */
+const KIT = "testing/index";
+const { [KIT]: kit, ...adapters } = entryPoints;
 await Promise.all([
   build({ ...node, entryPoints: ["src/index.ts"], outfile: "dist/index.js" }),
   build({ ...commonjs, entryPoints: ["src/index.ts"], outfile: "dist/index.cjs" }),
-  build({ ...node, entryPoints, outdir: "dist", plugins: [besideThePackage("../index.js")] }),
+  build({
+    ...node,
+    entryPoints: { ...adapters, "testing/participant": "src/testing/participant.ts" },
+    outdir: "dist",
+    plugins: [besideThePackage("../index.js")],
+  }),
   build({
     ...commonjs,
     entryPoints,
@@ -84,6 +95,7 @@ await Promise.all([
     define: { ...shared.define, "globalThis.process": "undefined", "globalThis.Buffer": "undefined" },
   }),
 ]);
+if (kit) writeFileSync(join(DIST, `${KIT}.js`), 'export * from "./index.cjs";\n');
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
 

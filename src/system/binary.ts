@@ -20,8 +20,8 @@ export function loadBinary<T extends object>(names: readonly (keyof T)[]): T {
   const { platform, arch } = process;
   if (platform !== "linux" || (arch !== "x64" && arch !== "arm64")) {
     throw unsupported(
-      `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}. Use createCache(), which ` +
-        "shares a cache between the threads of a process on every platform.",
+      `sharing a cache between processes works on Linux (x64, arm64), not on ${platform} ${arch}. For the threads of one ` +
+        'process, createCache() and the option `fallback: "threads"` of openCache() work on every platform.',
     );
   }
   const { tried, found } = findBinaries(arch);
