@@ -52,7 +52,12 @@ describe.each(KINDS)("as a store: %s", (kind) => {
 
 describe.each(["5", "6 plain", "cache-manager", "cacheable"])("as a store of four processes: %s", (kind) => {
   const members = MEMBERS_OF[kind] as StoreMember[];
-  for (const { name, run } of acrossProcesses(STORE, { members, env: { NAME, KIND: kind } })) test(name, run);
+  const checks = acrossProcesses(STORE, { members, env: { NAME, KIND: kind } });
+  // What stands on Keyv hands on what Keyv does, but has loaders of its own.
+  const onTop = ["what one stores, all read", "what one clears, none reads", "80 calls of getOrSet load once"];
+  const made = /^\d/.test(kind) ? checks : checks.filter(({ name }) => onTop.some((each) => name.endsWith(each)));
+  if (made.length < onTop.length) throw new Error("some of the checks have other names now");
+  for (const { name, run } of made) test(name, run);
 });
 
 describe("as a store: Keyv 5 in one process and Keyv 6 in the other", () => {
