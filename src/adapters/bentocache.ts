@@ -4,12 +4,13 @@
  *
  * - The prefix of the store is a namespace of the cache. bentocache's own namespaces are beginnings of keys within it, as in
  *   all drivers of bentocache: the key `key` of the namespace `users` is the key `users:key` of the store.
- * - bentocache remembers that a tag was invalidated by an entry with the time. Such an entry could be evicted, and another process
- *   could overwrite it with an older one. So the driver also invalidates the tag in the cache, and reads the later time of the two.
+ * - bentocache remembers that a tag was invalidated by an entry with the time. A process that has just found no such entry stores
+ *   one that says so: here it cannot replace one with a later time. When the entry is evicted, the cache still knows the time,
+ *   because the driver invalidates the tag there too.
  */
 
 import { createHash } from "node:crypto";
-import { type Cache, CacheError, openCache } from "../index.ts";
+import { type Cache, CacheError, openCache, type SetOptions } from "../index.ts";
 import { checkCache, checkNames } from "./checks.ts";
 
 /** Which cache a driver uses, and how. */
@@ -114,7 +115,7 @@ export class CacheMachineDriver {
     if (cache === undefined) return undefined;
     const stored = this.#stored(key);
     const item = cache.get(stored) as string | undefined;
-    if (key.startsWith(TAG_KEY)) return this.#withLatest(cache, stored, item);
+    if (key.startsWith(TAG_KEY)) return item ?? this.#evicted(cache.tagInvalidatedAt(tagOf(stored)));
     // The form of a value is known before its tags are asked for.
     if (typeof item === "string") this.#shared.form = item.startsWith(JSON_ITEM) ? "json" : "other";
     return item;
@@ -134,13 +135,14 @@ export class CacheMachineDriver {
     const { cache } = this.#shared;
     if (cache === undefined) return false;
     const stored = this.#stored(key);
-    if (key.startsWith(TAG_KEY)) invalidate(cache, stored, value);
     if (ttl !== undefined && ttl < 0) {
       cache.delete(stored);
       return true;
     }
+    const options = { ttl: ttl || Number.POSITIVE_INFINITY };
     try {
-      cache.set(stored, value, { ttl: ttl || Number.POSITIVE_INFINITY });
+      if (key.startsWith(TAG_KEY)) invalidate(cache, stored, value, options);
+      else cache.set(stored, value, options);
       return true;
     } catch (error) {
       if (!isRefusal(error)) throw error;
@@ -186,15 +188,15 @@ export class CacheMachineDriver {
     return `${full.slice(0, LONGEST_KEY)}#${createHash("sha256").update(full, "utf16le").digest("hex")}`;
   }
 
-  /** Returns the item that says when a tag was invalidated, with the time that the cache knows if that is later. */
-  #withLatest(cache: Cache, stored: string, item: string | undefined): string | undefined {
+  /**
+   * Returns an item that says when a tag was invalidated, in place of one that was evicted. It counts as expired, so bentocache asks its
+   * L2, or goes on with this time.
+   */
+  #evicted(value: number): string | undefined {
     const { form } = this.#shared;
-    const value = cache.tagInvalidatedAt(tagOf(stored));
-    if (value === 0 || form === "other") return item;
-    const known = itemOf(item) ?? { value: 0, createdAt: value, logicalExpiration: Date.now() + TAG_TTL };
-    if ((known.value as number) >= value) return item;
-    const latest = { ...known, value };
-    return form === "object" ? (latest as unknown as string) : JSON.stringify(latest);
+    if (value === 0 || form === "other") return undefined;
+    const item: Item = { value, createdAt: value, logicalExpiration: value };
+    return form === "object" ? (item as unknown as string) : JSON.stringify(item);
   }
 }
 
@@ -248,8 +250,6 @@ const LONGEST_PATH = 1000;
 const PLAIN_TAG = /^[^\ud800-\udfff]{1,80}$/;
 /** How the keys begin under which bentocache keeps when a tag was invalidated. */
 const TAG_KEY = "___bc:t:";
-/** For how long bentocache keeps that: ten days. */
-const TAG_TTL = 864_000_000;
 /** How an item begins in bentocache's own JSON, which it uses unless it was given another serializer. */
 const JSON_ITEM = '{"value":';
 
@@ -285,12 +285,19 @@ function withoutColons(prefix: string): string {
   return prefix.replace(/:+$/, "");
 }
 
-/** Invalidates the tag of an item with which bentocache says that a tag was invalidated, unless that is known already. */
-function invalidate(cache: Cache, stored: string, text: unknown): void {
-  const time = itemOf(text)?.value;
+/** Stores the item that says when a tag was invalidated, unless there is a later one, and invalidates the tag in the cache. */
+function invalidate(cache: Cache, stored: string, item: string, options: SetOptions): void {
+  const time = timeOf(item);
   const tag = tagOf(stored);
   // bentocache stores 0 for a tag that nobody has invalidated.
-  if (typeof time === "number" && time > cache.tagInvalidatedAt(tag)) cache.invalidateTag(tag);
+  if (time > cache.tagInvalidatedAt(tag)) cache.invalidateTag(tag);
+  cache.update(stored, (old) => (timeOf(old) > time ? old : item), options);
+}
+
+/** The time in an item that says when a tag was invalidated; NaN without one, and when another serializer has written it. */
+function timeOf(stored: unknown): number {
+  const time = itemOf(stored)?.value;
+  return typeof time === "number" ? time : Number.NaN;
 }
 
 /** Returns the item in a stored value; `undefined` when another serializer has written it. */

@@ -155,7 +155,8 @@ describe.each(LAYERS)("a store over the driver for %s", (layer) => {
     await store();
     expect(await bento.get({ key: "a" })).toBe(1);
     await bento.deleteByTag({ tags: ["news"] });
-    entries.set(TAG_KEY, nothing);
+    const driver = cacheMachineDriver().factory({ cache, prefix: "bentocache" });
+    expect(driver.set(TAG_KEY, nothing, 1000)).toBe(true);
     expect(await bento.get({ key: "a" })).toBe(undefined);
   });
 
@@ -295,16 +296,52 @@ test("without options the drivers use the application's own cache", async () => 
   }
 });
 
+/** A store of a machine: a memory of its own in front of an L2 that other machines have too, with a bus between them. */
+function machine(server: Cache) {
+  const store = bentostore()
+    .useL1Layer(cacheMachineDriver({ cache: createCache({ size: "1mb" }) }))
+    .useL2Layer(cacheMachineL2Driver({ cache: server }))
+    .useBus({ options: {}, factory: memoryBus() });
+  return new BentoCache({ default: "store", stores: { store } });
+}
+
+test("an invalidation that a machine learns of late removes nothing that was stored since", async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  const server = createCache({ size: "1mb" });
+  const one = machine(server);
+  await one.set({ key: "a", value: 1, tags: ["news"] });
+  vi.advanceTimersByTime(10);
+  await one.deleteByTag({ tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  await one.set({ key: "a", value: 2, tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  const two = machine(server);
+  expect(await two.get({ key: "a" })).toBe(2);
+  await Promise.all([one.disconnect(), two.disconnect()]);
+});
+
+test("a machine that has evicted what it knew of a tag asks the L2", async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  const server = createCache({ size: "1mb" });
+  const cache = createCache({ size: "1mb" });
+  const one = storeOver(server, "l2");
+  const layers = bentostore()
+    .useL1Layer(cacheMachineDriver({ cache }))
+    .useL2Layer(cacheMachineL2Driver({ cache: server }));
+  const two = new BentoCache({ default: "store", stores: { store: layers } });
+  await two.deleteByTag({ tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  await one.set({ key: "a", value: 1, tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  // Without a bus the second machine hears nothing of this.
+  await one.deleteByTag({ tags: ["news"] });
+  entriesOf(cache).clear();
+  expect(await two.get({ key: "a" })).toBe(undefined);
+});
+
 test("the memories of two machines in front of one L2: a bus tells each of the other's changes", async () => {
   const server = createCache({ size: "1mb" });
-  const machine = () => {
-    const store = bentostore()
-      .useL1Layer(cacheMachineDriver({ cache: createCache({ size: "1mb" }) }))
-      .useL2Layer(cacheMachineL2Driver({ cache: server }))
-      .useBus({ options: {}, factory: memoryBus() });
-    return new BentoCache({ default: "store", stores: { store } });
-  };
-  const [one, two] = [machine(), machine()];
+  const [one, two] = [machine(server), machine(server)];
   const seen = async (key: string, value: unknown): Promise<void> => {
     let last: unknown;
     const look = async (): Promise<boolean> => (last = await two.get({ key })) === value;
