@@ -140,15 +140,8 @@ export class CacheMachineDriver {
       return true;
     }
     const options = { ttl: ttl || Number.POSITIVE_INFINITY };
-    try {
-      if (key.startsWith(TAG_KEY)) invalidate(cache, stored, value, options);
-      else cache.set(stored, value, options);
-      return true;
-    } catch (error) {
-      if (!isRefusal(error)) throw error;
-      remove(cache, stored);
-      return false;
-    }
+    if (key.startsWith(TAG_KEY)) return invalidate(cache, stored, value, options);
+    return cache.trySet(stored, value, options);
   }
 
   /** Returns the milliseconds until a value expires. bentocache stores an expired value for a grace again with this time. */
@@ -285,13 +278,23 @@ function withoutColons(prefix: string): string {
   return prefix.replace(/:+$/, "");
 }
 
-/** Stores the item that says when a tag was invalidated, unless there is a later one, and invalidates the tag in the cache. */
-function invalidate(cache: Cache, stored: string, item: string, options: SetOptions): void {
+/**
+ * Stores the item that says when a tag was invalidated, unless there is a later one, and invalidates the tag in the cache. Returns
+ * whether it stored it.
+ */
+function invalidate(cache: Cache, stored: string, item: string, options: SetOptions): boolean {
   const time = timeOf(item);
   const tag = tagOf(stored);
   // bentocache stores 0 for a tag that nobody has invalidated.
   if (time > cache.tagInvalidatedAt(tag)) cache.invalidateTag(tag);
-  cache.update(stored, (old) => (timeOf(old) > time ? old : item), options);
+  try {
+    cache.update(stored, (old) => (timeOf(old) > time ? old : item), options);
+    return true;
+  } catch (error) {
+    // The cache knows the time all the same, unless another serializer has written it: then the caller has to be told.
+    if (error instanceof CacheError && error.code === "ERR_BUSY" && !Number.isNaN(time)) return false;
+    throw error;
+  }
 }
 
 /** The time in an item that says when a tag was invalidated; NaN without one, and when another serializer has written it. */
@@ -313,18 +316,4 @@ function itemOf(stored: unknown): Item | undefined {
 
 function tagOf(stored: string): string {
   return PLAIN_TAG.test(stored) ? stored : createHash("sha256").update(stored, "utf16le").digest("base64");
-}
-
-/** Whether an error says no more than that the value cannot be cached now. */
-function isRefusal(error: unknown): boolean {
-  return error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY");
-}
-
-/** Removes the value that a refused one was to replace. It stays when another participant is in the way. */
-function remove(cache: Cache, stored: string): void {
-  try {
-    cache.delete(stored);
-  } catch (error) {
-    if (!isRefusal(error)) throw error;
-  }
 }
