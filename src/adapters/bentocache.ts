@@ -26,6 +26,8 @@ export interface CacheMachineDriverOptions {
   size?: number | string | undefined;
   /** The directory of the cache `name`; `/dev/shm` by default. */
   path?: string | undefined;
+  /** `"threads"`: where processes cannot share a cache, each has its own, as with `openCache` and a `name`. */
+  fallback?: "threads" | undefined;
   /**
    * What the keys of the store begin with; `"bentocache"` by default, or the `prefix` of the store. Stores with the same prefix in the
    * same cache share their entries. At most 250 bytes.
@@ -249,12 +251,12 @@ const JSON_ITEM = '{"value":';
 /** Checks the options; returns a copy. */
 function checked(options: CacheMachineDriverOptions | undefined): Record<string, unknown> {
   if (options === undefined) return {};
-  checkNames(options, ["cache", "name", "size", "path", "prefix", "serialize"]);
-  const { cache, name, size, path, prefix, serialize } = options;
+  checkNames(options, ["cache", "name", "size", "path", "fallback", "prefix", "serialize"]);
+  const { cache, name, size, path, fallback, prefix, serialize } = options;
   if (cache !== undefined) checkCache(cache, "options.cache");
   if (cache !== undefined && name !== undefined) throw new TypeError("options: `cache` or `name`, not both");
-  if (name === undefined && (size !== undefined || path !== undefined)) {
-    throw new TypeError("options: `size` and `path` belong to a `name`");
+  if (name === undefined && [size, path, fallback].some((each) => each !== undefined)) {
+    throw new TypeError("options: `size`, `path` and `fallback` belong to a `name`");
   }
   if (prefix !== undefined && typeof prefix !== "string") throw new TypeError("options.prefix: must be a string");
   if (serialize !== undefined && typeof serialize !== "boolean") {
@@ -266,8 +268,8 @@ function checked(options: CacheMachineDriverOptions | undefined): Record<string,
 
 /** Makes the driver of a store. `config` are the options, and the prefix of the store. */
 function opened(config: CacheMachineDriverOptions): CacheMachineDriver {
-  const { name, size, path, serialize } = config;
-  const whole = config.cache ?? (name === undefined ? openCache() : openCache(name, { size, path }));
+  const { name, size, path, fallback, serialize } = config;
+  const whole = config.cache ?? (name === undefined ? openCache() : openCache(name, { size, path, fallback }));
   const prefix = withoutColons(config.prefix ?? "");
   const cache = prefix === "" ? whole : whole.namespace(prefix);
   const form = serialize === false ? "object" : "json";

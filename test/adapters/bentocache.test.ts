@@ -11,7 +11,7 @@ import { BentoCache, bentostore } from "bentocache";
 import { type Cache, CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocache";
 import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { endOthers, inTime, startProcess, until } from "../coordinate/others.ts";
 import { execute, Projects, root } from "../package/projects.ts";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
@@ -261,7 +261,8 @@ test("wrong options are refused by their names", () => {
     [{ maxSize: "1mb" }, /options\.maxSize: there is no such option/],
     [{ cache: {} }, /options\.cache: must be a cache/],
     [{ cache, name: "a" }, /`cache` or `name`/],
-    [{ size: "1mb" }, /`size` and `path` belong to a `name`/],
+    [{ size: "1mb" }, /belong to a `name`/],
+    [{ cache, fallback: "threads" }, /belong to a `name`/],
     [{ cache, prefix: 1 }, /options\.prefix/],
     [{ cache, serialize: "no" }, /options\.serialize/],
   ];
@@ -275,10 +276,18 @@ test("wrong options are refused by their names", () => {
   expect(() => cacheMachineDriver(null as never)).toThrow(TypeError);
 });
 
-test("without options the drivers use the application's own cache", async () => {
+describe("in a program", () => {
   const projects = new Projects("bentocache");
-  try {
-    const project = projects.linked("application");
+  afterAll(() => projects.remove());
+
+  async function run(name: string, script: string): Promise<string[]> {
+    const project = projects.linked(name);
+    fs.writeFileSync(path.join(project, "main.mjs"), script);
+    const { stdout, stderr } = await execute(process.execPath, ["--no-warnings", "main.mjs"], { cwd: project });
+    return [stdout.trim(), stderr];
+  }
+
+  test("without options the drivers use the application's own cache", async () => {
     const script = `
       import { BentoCache, bentostore } from "bentocache";
       import { destroyCache, openCache } from "cache-machine";
@@ -288,12 +297,25 @@ test("without options the drivers use the application's own cache", async () => 
       await bento.set({ key: "a", value: 1 });
       await bento.disconnect();
       console.log(openCache().namespace("bentocache").has("a"), destroyCache());`;
-    fs.writeFileSync(path.join(project, "main.mjs"), script);
-    const { stdout, stderr } = await execute(process.execPath, ["main.mjs"], { cwd: project });
-    expect([stdout, stderr]).toEqual(["true true\n", ""]);
-  } finally {
-    projects.remove();
-  }
+    expect(await run("application", script)).toEqual(["true true", ""]);
+  });
+
+  test("where processes cannot share a cache, `fallback` gives each its own", async () => {
+    const script = `
+      Object.defineProperty(process, "platform", { value: "darwin" });
+      const { BentoCache, bentostore } = await import("bentocache");
+      const { cacheMachineDriver } = await import("cache-machine/bentocache");
+      for (const fallback of ["threads", undefined]) {
+        const driver = cacheMachineDriver({ name: "fallback" + fallback, fallback });
+        const bento = new BentoCache({ default: "store", stores: { store: bentostore().useL1Layer(driver) } });
+        const use = async () => {
+          await bento.set({ key: "a", value: 1 });
+          return bento.get({ key: "a" });
+        };
+        console.log(await use().catch((error) => error.code));
+      }`;
+    expect(await run("mac", script)).toEqual(["1\nERR_UNSUPPORTED", ""]);
+  });
 });
 
 /** A store of a machine: a memory of its own in front of an L2 that other machines have too, with a bus between them. */
