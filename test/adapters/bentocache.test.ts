@@ -12,7 +12,7 @@ import { type Cache, CacheError, createCache, destroyCache, openCache } from "ca
 import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocache";
 import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
 import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
-import { endOthers, inTime, startProcess, until } from "../coordinate/others.ts";
+import { endOthers, inTime, type Other, startProcess, until } from "../coordinate/others.ts";
 import { execute, Projects, root } from "../package/projects.ts";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
 import { storeOf } from "./bentocache-store.mjs";
@@ -436,7 +436,7 @@ declare const bento: BentoCache<any>;
 describe("four processes with the driver as L1, without a bus", () => {
   test("have what one stores, removes, clears, expires and invalidates, as soon as that has returned", async () => {
     const processes = await fourProcesses();
-    const [first, second] = processes as [(typeof processes)[0], (typeof processes)[0]];
+    const [first, second] = processes as [Other, Other];
     const look = (key: string): Promise<unknown[]> =>
       Promise.all(processes.map((each) => each.run((_, key) => bento.get({ key }), key)));
     const four = (value: unknown) => [value, value, value, value];
@@ -512,6 +512,30 @@ describe("four processes with the driver as L1, without a bus", () => {
     );
     expect((await Promise.all(locked)).flat()).toEqual(Array.from({ length: 80 }, () => "loaded"));
     expect(cache.get("locked")).toBe(1);
+    cache.close();
+  });
+
+  test("when the process that loads within the lock is killed, another one loads", async () => {
+    const [first, second] = (await fourProcesses()) as [Other, Other];
+    const cache = openCache(NAME);
+    const dead = first.run((cache) =>
+      cache.locks.request("k", () =>
+        bento.getOrSet({
+          key: "k",
+          factory: () => {
+            cache.set("is loading", true);
+            return new Promise(() => {});
+          },
+        }),
+      ),
+    );
+    dead.catch(() => {});
+    await until(() => cache.has("is loading"), "the first process loads");
+    const other = second.run((cache) =>
+      cache.locks.request("k", () => bento.getOrSet({ key: "k", factory: () => "by another" })),
+    );
+    await first.kill();
+    expect(await inTime(other, "a load after the death of the loader")).toBe("by another");
     cache.close();
   });
 });
