@@ -160,6 +160,7 @@ describe("a storage over the driver", () => {
 
   test("long and hostile keys are items like others: stored, listed, and cleared below their base", async () => {
     const long = [`base:${"x".repeat(10_000)}`, `base:${"x".repeat(9999)}y`, `base:${"😀".repeat(2000)}`];
+    long.push(`base:${"x".repeat(8000)}z`, `base:${"y".repeat(2000)}\ud800`, `base:${"y".repeat(2000)}\ud801`);
     const hostile = ["__proto__", "constructor", "a\0b", "\ud800", "base:\udc00", `base:${"\ud800".repeat(3000)}`, "$"];
     for (const key of [...long, ...hostile]) ours.setItem(key, key);
     for (const key of [...long, ...hostile]) {
