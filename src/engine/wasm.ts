@@ -33,7 +33,7 @@ export function wasmModule(): WebAssembly.Module {
     if (!WebAssembly.validate(bytes)) throw missing("WebAssembly with threads and SIMD is missing here", cause);
     throw missing(
       "WebAssembly is forbidden here: the Content-Security-Policy of a page has to allow it (script-src), and edge runtimes " +
-        "such as Cloudflare Workers, which refuse to compile code, have no cache",
+        "such as Cloudflare Workers do not compile code at all",
       cause,
     );
   }

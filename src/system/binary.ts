@@ -74,6 +74,8 @@ function findBinaries(arch: "x64" | "arm64"): { tried: Set<string>; found: Set<s
     () => binaryOfModule(arch),
     () => binaryOfCommonJs(arch),
     ...scripts.map((script) => () => join(dirname(script() as string), name)),
+    // Here ncc puts it.
+    ...scripts.map((script) => () => join(dirname(script() as string), "native", name)),
     ...scripts.map((script) => () => {
       return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
     }),

@@ -209,7 +209,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
 }
 
 /** The lines of the expected output that were not printed in this order. A number of three or more digits matches any number. */
-function unprinted(expected: string, printed: string): string[] {
+export function unprinted(expected: string, printed: string): string[] {
   const lines = printed.split("\n").map((line) => line.trim());
   let from = 0;
   return expected.split("\n").flatMap((text) => {
