@@ -290,6 +290,7 @@ describe("the store", () => {
         const member = Reflect.get(target, name, target);
         if (typeof member !== "function") return member;
         return (...args: unknown[]) => {
+          if (isBusy && name === "trySet") return false;
           if (isBusy && ["set", "update"].includes(String(name))) throw new CacheError("ERR_BUSY", "in the way");
           return member.apply(target, args);
         };
