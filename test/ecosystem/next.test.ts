@@ -143,7 +143,7 @@ afterAll(async () => {
 /** An entry with as many tags as Next.js allows, of the greatest length that it allows. */
 const MANY_TAGS = `import { cacheLife, cacheTag } from "next/cache";
   async function compute() {
-    "use cache";
+    "use cache: remote";
     cacheLife("days");
     cacheTag(...Array.from({ length: 128 }, (_, i) => String(i).padEnd(256, "-")));
     return { number: Math.random() };
