@@ -179,7 +179,15 @@ describe('the handler for "use cache"', () => {
     pass(1);
     await open().updateTags(["x"], { expire: 60 });
     expect(await revalidateOf("a")).toBe(-1);
+    const before = cache.get("next stale x");
     expect(cache.delete("next stale x")).toBe(true);
+    expect(await read("a")).toBeUndefined();
+    // The same when the latest time could not be stored, and an older one is there.
+    await set("a", "a", { tags: ["x"] });
+    pass(1);
+    await open().updateTags(["x"], { expire: 1 });
+    expect(await revalidateOf("a")).toBe(-1);
+    cache.set("next stale x", before);
     expect(await read("a")).toBeUndefined();
   });
 
