@@ -45,7 +45,9 @@ const commonjs = {
   platform: "node",
   format: "cjs",
   define: { ...shared.define, "import.meta.url": "moduleUrl", "import.meta.dirname": "__dirname" },
-  banner: { js: '"use strict";\nconst moduleUrl = require("node:url").pathToFileURL(__filename).href;' },
+  banner: {
+    js: '"use strict";\nconst moduleUrl = typeof __filename === "string" ? require("node:url").pathToFileURL(__filename).href : undefined;',
+  },
 };
 
 /** Keeps the package itself out of the module of a subpath: both must be the same instance of it. */

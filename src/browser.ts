@@ -59,7 +59,10 @@ export function attachCache<V = any, K extends Key = string>(handle: CacheHandle
   return attachThreads<V, K>(checked, options);
 }
 
-/** Always throws: processes cannot share a cache in a browser. */
+/**
+ * Always throws: processes cannot share a cache in a browser, and without environment data a worker could not find a cache by its
+ * name, so there is nothing to fall back to either.
+ */
 export function openCache(_name?: string, _options?: OpenOptions): never {
   throw noProcesses();
 }
@@ -71,6 +74,6 @@ export function destroyCache(_name?: string): never {
 
 function noProcesses(): CacheError {
   return unsupported(
-    "processes cannot share a cache in a browser. Use createCache, and attachCache(cache.handle) in workers.",
+    "processes cannot share a cache in a browser or an edge runtime. Use createCache, and attachCache(cache.handle) in workers.",
   );
 }

@@ -70,6 +70,11 @@ function isInstance(this: unknown, value: unknown): boolean {
 }
 Object.defineProperty(CacheError, Symbol.hasInstance, { value: isInstance });
 
+/** Whether an error says no more than that this value, or this change, is not possible now. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY");
+}
+
 // ---- ERR_BUSY
 
 /** A change that was not made because of other participants. */

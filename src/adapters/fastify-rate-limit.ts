@@ -32,14 +32,14 @@ export type CountCallback = (error: Error | null, result?: RequestCount) => void
 /** A store, as the plugin makes one for itself and one for each route that has options of its own. */
 export interface RateLimitStore {
   /**
-   * Counts a request.
+   * Counts a request. The plugin gives all four arguments; the types of its version 10 know two of them.
    *
    * @param timeWindow milliseconds from the first request of a client until its window ends
-   * @param max how many requests the window has room for
+   * @param max how many requests the window has room for; it matters to `continueExceeding` and `exponentialBackoff` only
    */
-  incr(key: string, callback: CountCallback, timeWindow: number, max: number): void;
+  incr(key: string, callback: CountCallback, timeWindow?: number, max?: number): void;
   /** Tells the count without counting, for `{ increment: false }`. A client without requests has the count 0 and the ttl 0. */
-  read(key: string, callback: CountCallback, timeWindow: number, max?: number): void;
+  read(key: string, callback: CountCallback, timeWindow?: number, max?: number): void;
   /** Returns a store for a route, with counts of its own. */
   child(routeOptions: object): RateLimitStore;
 }
@@ -93,7 +93,7 @@ class Store implements RateLimitStore {
     this.#settings = settings;
   }
 
-  incr(key: string, callback: CountCallback, timeWindow: number, max: number): void {
+  incr(key: string, callback: CountCallback, timeWindow?: number, max: number = Infinity): void {
     answer(callback, () => {
       if (typeof timeWindow !== "number" || Number.isNaN(timeWindow)) {
         throw new TypeError("timeWindow: must be a number of milliseconds");

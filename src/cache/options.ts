@@ -59,6 +59,13 @@ export interface OpenOptions extends CreateOptions {
    * the sticky bit.
    */
   path?: string | undefined;
+  /**
+   * What to do where processes cannot share a cache, which is an `ERR_UNSUPPORTED` by default. With `"threads"` the cache lies in
+   * memory of this process instead. All openings of the name in this thread, and in threads that are started after the first one,
+   * get the same cache, until `destroyCache` removes it or the process ends. `cache.reach` tells which kind it is, and the process
+   * gets a warning with the code `CACHE_MACHINE_FALLBACK`.
+   */
+  fallback?: "threads" | undefined;
 }
 
 /** How one entry is stored. */
@@ -153,7 +160,7 @@ export const CACHE_OPTIONS: readonly (keyof CacheOptions)[] = [
 /** The names of {@link CreateOptions}. */
 export const CREATE_OPTIONS: readonly (keyof CreateOptions)[] = [...CACHE_OPTIONS, "size"];
 /** The names of {@link OpenOptions}. */
-export const OPEN_OPTIONS: readonly (keyof OpenOptions)[] = [...CREATE_OPTIONS, "path"];
+export const OPEN_OPTIONS: readonly (keyof OpenOptions)[] = [...CREATE_OPTIONS, "path", "fallback"];
 
 /**
  * Checks the options of a participant, whose names were checked already.
@@ -194,6 +201,17 @@ export function resolveSize(size: number | string | undefined): number | undefin
     throw new RangeError(`size: must be from ${MIN_SIZE / (1 << 20)}mb to ${MAX_SIZE / (1 << 20)}mb, not ${size}`);
   }
   return bytes;
+}
+
+/**
+ * Checks the option `fallback`. Returns whether a cache of this process may stand in for one of the machine.
+ *
+ * @throws {TypeError}.
+ */
+export function checkFallback(fallback: unknown): boolean {
+  if (fallback === undefined || fallback === "threads") return fallback !== undefined;
+  const got = typeof fallback === "string" ? JSON.stringify(fallback.slice(0, 30)) : describe(fallback);
+  throw new TypeError(`fallback: must be "threads", not ${got}`);
 }
 
 /**

@@ -1,7 +1,9 @@
 /**
  * The clock of leases. All processes of a machine have to read the same time, also when somebody sets the wall clock: on Linux
- * `process.hrtime` is CLOCK_MONOTONIC, which all processes share. In a page the time since 1970 by the monotonic clock is what
- * its workers share. Captured when the package is loaded, so that fake timers of a test do not stop it.
+ * `process.hrtime` of Node.js is CLOCK_MONOTONIC, which all processes share. In Bun and Deno it begins with the process, so there
+ * the time since the machine was started is added, which is the same clock as long as the machine was not suspended. In a page the
+ * time since 1970 by the monotonic clock is what its workers share. Captured when the package is loaded, so that fake timers of a
+ * test do not stop it.
  */
 
 const hrtime = globalThis.process?.hrtime;
@@ -10,10 +12,28 @@ const sinceOrigin: () => number = performance.now.bind(performance);
 const { timeOrigin } = performance;
 
 /** The time in milliseconds. It means nothing but the distance to another time of this clock. */
-export const machineTime: () => number =
-  typeof hrtime === "function"
-    ? () => {
-        const [seconds, nanoseconds] = hrtime();
-        return seconds * 1000 + nanoseconds / 1e6;
-      }
-    : () => timeOrigin + sinceOrigin();
+export const machineTime: () => number = machineClock();
+
+function machineClock(): () => number {
+  if (typeof hrtime !== "function") return () => timeOrigin + sinceOrigin();
+  const { bun, deno } = globalThis.process.versions;
+  if (bun === undefined && deno === undefined) {
+    return () => {
+      const [seconds, nanoseconds] = hrtime();
+      return seconds * 1000 + nanoseconds / 1e6;
+    };
+  }
+  const start = upTime() ?? timeOrigin + sinceOrigin();
+  const origin = start - sinceOrigin();
+  return () => origin + sinceOrigin();
+}
+
+/** The milliseconds since the machine was started; `undefined` without procfs. */
+function upTime(): number | undefined {
+  try {
+    const [seconds] = globalThis.process.getBuiltinModule("node:fs").readFileSync("/proc/uptime", "latin1").split(" ");
+    return Number(seconds) * 1000;
+  } catch {
+    return undefined;
+  }
+}

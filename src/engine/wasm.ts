@@ -31,7 +31,11 @@ export function wasmModule(): WebAssembly.Module {
       throw missing("WebAssembly has no SIMD here: V8 needs SSE4.1 for it, or NEON", cause);
     }
     if (!WebAssembly.validate(bytes)) throw missing("WebAssembly with threads and SIMD is missing here", cause);
-    throw missing("WebAssembly is forbidden here: the Content-Security-Policy has to allow it (script-src)", cause);
+    throw missing(
+      "WebAssembly is forbidden here: the Content-Security-Policy of a page has to allow it (script-src), and edge runtimes " +
+        "such as Cloudflare Workers do not compile code at all",
+      cause,
+    );
   }
 }
 

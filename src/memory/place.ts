@@ -14,7 +14,7 @@ import { notOwner } from "../errors.ts";
 import { ask, octal, ourUid } from "../system/access.ts";
 
 /** Where the files are by default: a tmpfs on every Linux. */
-const DEFAULT_DIRECTORY = "/dev/shm";
+export const DEFAULT_DIRECTORY = "/dev/shm";
 
 const STICKY = 0o1000;
 
@@ -72,13 +72,26 @@ export function requireOurs(directory: string): void {
  * @throws {RangeError} when `name` cannot be part of a file name.
  */
 export function pathOf(directory: string, name: string, version: number): string {
+  return join(
+    directory,
+    fileNameOf(name, version, () => (isMemory(directory) ? undefined : bootId())),
+  );
+}
+
+/**
+ * The name of a cache's file.
+ *
+ * @param bootOf returns the id of the boot where it is a part of the name. It is asked when the cache's name is known to be good.
+ * @throws {RangeError} when `name` cannot be part of a file name.
+ */
+export function fileNameOf(name: string, version: number, bootOf: () => string | undefined): string {
   // Lone surrogates would all become the same replacement character, and so the same file.
   if (/\p{Surrogate}/u.test(name)) throw new RangeError("name: must be well-formed Unicode");
   const encoded = Array.from(Buffer.from(name), (byte) => {
     const char = String.fromCharCode(byte);
     return /[A-Za-z0-9._-]/.test(char) ? char : `%${byte.toString(16).padStart(2, "0").toUpperCase()}`;
   }).join("");
-  const boot = isMemory(directory) ? undefined : bootId();
+  const boot = bootOf();
   const fileName = `cache-machine-${ourUid()}-${encoded}.v${version}${boot === undefined ? "" : `.${boot}`}`;
   if (fileName.length > MAX_FILE_NAME) {
     throw new RangeError(
@@ -86,7 +99,7 @@ export function pathOf(directory: string, name: string, version: number): string
         "name. Each byte that is not one of A-Z a-z 0-9 . _ - takes three.",
     );
   }
-  return join(directory, fileName);
+  return fileName;
 }
 
 /** Whether the files of a directory vanish when the machine restarts. */

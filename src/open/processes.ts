@@ -7,6 +7,7 @@ import { type Cache, openRegion } from "../cache/cache.ts";
 import {
   CACHE_OPTIONS,
   type CacheOptions,
+  checkFallback,
   checkName,
   checkOptions,
   checkPlace,
@@ -21,6 +22,7 @@ import type { CacheHandle, Key } from "../cache/types.ts";
 import { checkMapping, plan } from "../engine/plan.ts";
 import { attachFileRegion, destroyFile, openFileRegion } from "../memory/file.ts";
 import { applicationName } from "./application.ts";
+import { destroyFallback, isUnsupported, openWithFallback } from "./fallback.ts";
 import { attachThreads, checkHandle } from "./threads.ts";
 
 /**
@@ -41,7 +43,7 @@ import { attachThreads, checkHandle } from "./threads.ts";
  * @throws {TypeError} and {RangeError} naming the argument that is wrong.
  * @throws {CacheError} `ERR_SIZE_MISMATCH` when the cache exists with another size (leave `size` out to take the cache as it
  * is); `ERR_UNSUPPORTED` where processes cannot share a cache: this platform, this directory, or a Node.js that may not load
- * native addons; `ERR_NO_SPACE` when memory, disk space, address space or file descriptors do not suffice; `ERR_LAYOUT` when
+ * native addons (with the option `fallback` only where threads cannot share one either); `ERR_NO_SPACE` when memory, disk space, address space or file descriptors do not suffice; `ERR_LAYOUT` when
  * the file is not a cache of this version; `ERR_NOT_OWNER` when the file or its directory belongs to another user, or others
  * can change it; `ERR_BUSY` when as many threads have the cache open as it has seats, or when other processes create and
  * destroy it all the time.
@@ -57,13 +59,8 @@ export function openCache<V, K extends Key>(...args: [string?, OpenOptions?]): C
 function openNamed<V, K extends Key>(name: string, options: OpenOptions | undefined): Cache<V, K> {
   const { given, path } = checkPlace(options, OPEN_OPTIONS);
   const resolved = resolve(given);
-  const region = openFileRegion({
-    name,
-    path,
-    plan,
-    size: resolveSize(given.size),
-    defaultSize: DEFAULT_SIZE,
-  });
+  const file = { name, path, plan, size: resolveSize(given.size), defaultSize: DEFAULT_SIZE };
+  const region = checkFallback(given.fallback) ? openWithFallback(file) : openFileRegion(file);
   return openRegion<V, K>(region, resolved, name);
 }
 
@@ -97,6 +94,8 @@ export function attachCache<V = any, K extends Key = string>(handle: CacheHandle
  * with this name creates a new cache from now on, and the two have nothing in common. The memory of the old one is freed when
  * its last participant leaves.
  *
+ * A cache of this process, which the option `fallback` of `openCache` has made, is removed by the same name and path.
+ *
  * Without a name, removes the application's own cache. The next `set` or `get` of this thread creates a new one.
  *
  * @throws {TypeError} and {RangeError} naming the argument that is wrong.
@@ -112,7 +111,13 @@ export function destroyCache(...args: [string?, { path?: string | undefined }?])
     application?.close();
     application = undefined;
   }
-  return destroyFile({ name, path }, plan.version);
+  const hadFallback = destroyFallback({ name, path }, plan);
+  try {
+    return destroyFile({ name, path }, plan.version) || hadFallback;
+  } catch (error) {
+    if (hadFallback && isUnsupported(error)) return true;
+    throw error;
+  }
 }
 
 let application: Cache<any, Key> | undefined;

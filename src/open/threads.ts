@@ -14,7 +14,13 @@ import {
 import type { CacheHandle, Key } from "../cache/types.ts";
 import { checkMapping, plan } from "../engine/plan.ts";
 import { badLayout, unsupported } from "../errors.ts";
-import { attachThreadRegion, createThreadRegion, type FileHandle, type ThreadHandle } from "../memory/memory.ts";
+import {
+  attachThreadRegion,
+  createThreadRegion,
+  type FileHandle,
+  type Region,
+  type ThreadHandle,
+} from "../memory/memory.ts";
 import { requireMemory } from "../system/cgroup.ts";
 import { describe } from "../values/describe.ts";
 
@@ -37,13 +43,17 @@ import { describe } from "../values/describe.ts";
 export function createCache<V = any, K extends Key = string>(options?: CreateOptions): Cache<V, K> {
   const given = checkOptions(options, CREATE_OPTIONS);
   const resolved = resolve(given);
+  return openRegion<V, K>(newRegion(resolveSize(given.size) ?? DEFAULT_SIZE), resolved, undefined, true);
+}
+
+/** Makes an empty region of `size` bytes for the threads of this process. @throws {CacheError} as {@link createCache}. @internal */
+export function newRegion(size: number): Region {
   requireSharedMemory();
-  const size = resolveSize(given.size) ?? DEFAULT_SIZE;
   requireMemory(size);
   const { base, seats } = plan.of(size);
   const region = createThreadRegion({ base, size, seats });
   plan.format(region.memory, base, size);
-  return openRegion<V, K>(region, resolved, undefined, true);
+  return region;
 }
 
 /** Joins a cache of another thread of this process. @internal */

@@ -10,13 +10,13 @@ export interface Check {
   /** The promise, in plain English. */
   readonly name: string;
   /**
-   * Throws, or returns a promise that is rejected, when the promise is not kept. The checks of a list may run in any order, and each of
-   * them alone, but not at the same time.
+   * Checks it. The promise that it returns is rejected when this one is not kept. The checks of a list may run in any order, and each
+   * of them alone, but not at the same time.
    *
    * @param context - what the test runner hands to a test. With node:test and vitest, a check of something that the store does not
    * have is reported as skipped. Other runners report it as passed.
    */
-  run(...context: readonly unknown[]): void | Promise<void>;
+  run(...context: readonly unknown[]): Promise<void>;
 }
 
 /** The cache under test, or a part of it that only this run uses. */

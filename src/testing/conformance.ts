@@ -94,7 +94,7 @@ export function conformance(subject: Subject, { options, only, without = [] }: C
   const check: Define = (name, body) => {
     checks.push({
       name,
-      run() {
+      async run() {
         const opened: Cache<any, any>[] = [];
         const clock = { now: 1_700_000_000_000 };
         const another = (more: CacheOptions = {}): Cache<any, any> => {
@@ -102,20 +102,13 @@ export function conformance(subject: Subject, { options, only, without = [] }: C
           opened.push(cache);
           return cache;
         };
-        const close = (): void => {
-          for (const cache of opened) cache.close();
-        };
-        let waits: void | Promise<void>;
         try {
           const cache = another();
           cache.clear();
-          waits = body({ cache, clock, another });
-        } catch (error) {
-          close();
-          throw error;
+          await body({ cache, clock, another });
+        } finally {
+          for (const cache of opened) cache.close();
         }
-        if (waits) return waits.finally(close);
-        close();
       },
     });
   };

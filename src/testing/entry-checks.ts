@@ -446,6 +446,24 @@ export function changes(check: Define): void {
   });
 
   check(
+    "trySet stores as set does; where set refuses a key or a value, it returns false, and the old value is gone",
+    ({ cache, clock, another }) => {
+      const other = another();
+      same(cache.trySet("a", { n: 1 }, { ttl: 100, tags: ["t"] }), true);
+      same([other.getEntry("a")?.value, other.ttl("a"), other.getEntry("a")?.tags], [{ n: 1 }, 100, ["t"]]);
+      same(another({ maxEntrySize: 100 }).trySet("a", "x".repeat(101)), false);
+      same([cache.has("a"), other.get("a")], [false, undefined]);
+      same(cache.trySet("k".repeat(5000), 1), false);
+      same(cache.trySet("a", 1, { expiresAt: clock.now }), true);
+      same(cache.set("a", "there").get("a"), "there");
+      throws(() => cache.trySet("a", undefined), "TypeError", "undefined");
+      throws(() => cache.trySet("a", 1, { maxAge: 5 } as never), "TypeError", "maxAge");
+      throws(() => cache.trySet("a", { f() {} }), "ERR_DATA");
+      same(other.get("a"), "there");
+    },
+  );
+
+  check(
     "getOrInsert and getOrInsertComputed return what is there, or store what is absent",
     ({ cache, clock, another }) => {
       const other = another();
@@ -939,6 +957,23 @@ export function time(check: Define): void {
     clock.now += 1;
     same([...other.keys()], []);
   });
+
+  check(
+    "an entry that has expired does not come back with the clock when it was replaced by one that had expired already",
+    ({ cache, clock }) => {
+      for (const replace of [
+        () => cache.add("a", "new", { expiresAt: clock.now }),
+        () => cache.compareAndSet("a", 0, "new", { expiresAt: clock.now }),
+        () => cache.set("a", "new", { expiresAt: clock.now }),
+      ]) {
+        cache.set("a", "old", { ttl: 10 });
+        clock.now += 10;
+        replace();
+        clock.now -= 10;
+        same(cache.get("a"), undefined);
+      }
+    },
+  );
 
   check("an expiresAt that has come already removes the entry, as if it had expired at once", ({ cache, clock }) => {
     for (const expiresAt of [clock.now, clock.now - 1, 0, -5, Number.NEGATIVE_INFINITY]) {

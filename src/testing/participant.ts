@@ -55,8 +55,8 @@ function send(report: Report): void {
 }
 
 function plain(error: unknown): PlainError {
-  if (!(error instanceof Error)) return { name: "Error", message: String(error), stack: String(error) };
-  return { name: error.name, message: error.message, stack: String(error.stack) };
+  const { name = "Error", message = String(error), stack = message } = (error ?? {}) as Partial<PlainError>;
+  return { name, message, stack };
 }
 
 /** The function that the module exports as its default, also when a compiler has put it one level deeper. */
@@ -120,5 +120,7 @@ try {
   });
   send({ is: "ready", members: MEMBERS.filter((member) => typeof store[member] === "function") });
 } catch (error) {
+  // Any order ends this process. The report goes out before it comes.
+  process.on("message", () => process.exit());
   send({ is: "broken", error: plain(error) });
 }

@@ -44,9 +44,18 @@ export function flatCopy(text: string): string {
  *
  * @param most - at most this many characters are hashed: the last ones, which differ more often than the first.
  */
-export const hashText: (text: string, most: number) => number = keyedHash(
-  crypto.getRandomValues(new Int32Array(4)).map((random) => random | 1),
-);
+export const hashText: (text: string, most: number) => number = keyedHash(randomNumbers().map((random) => random | 1));
+
+/** Four secret numbers. */
+function randomNumbers(): Int32Array {
+  const numbers = new Int32Array(4);
+  try {
+    return crypto.getRandomValues(numbers);
+  } catch {
+    // Cloudflare Workers refuse that while modules are loaded. No cache can be opened there, but what imports the package may load.
+    return numbers.map(() => Math.random() * 2 ** 32);
+  }
+}
 
 /** The numbers are variables of a closure, because V8 treats those as constants, but not the variables of a bundle. */
 function keyedHash(secret: Int32Array): (text: string, most: number) => number {

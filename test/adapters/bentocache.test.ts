@@ -4,6 +4,7 @@
  */
 
 import { execFileSync } from "node:child_process";
+import fs from "node:fs";
 import path from "node:path";
 import { memory as memoryBus } from "@boringnode/bus/transports/memory";
 import { BentoCache, bentostore } from "bentocache";
@@ -12,7 +13,7 @@ import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocac
 import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { endOthers, inTime, startProcess, until } from "../coordinate/others.ts";
-import { root } from "../package/projects.ts";
+import { execute, Projects, root } from "../package/projects.ts";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
 import { storeOf } from "./bentocache-store.mjs";
 
@@ -274,14 +275,24 @@ test("wrong options are refused by their names", () => {
 });
 
 test("without options the drivers use the application's own cache", async () => {
-  const bento = new BentoCache({ default: "store", stores: { store: bentostore().useL1Layer(cacheMachineDriver()) } });
-  const application = openCache();
-  const mine = application.namespace("bentocache");
-  await bento.set({ key: "t-bentocache", value: 1, ttl: 1000 });
-  expect(mine.has("t-bentocache")).toBe(true);
-  await bento.delete({ key: "t-bentocache" });
-  await bento.disconnect();
-  application.close();
+  const projects = new Projects("bentocache");
+  try {
+    const project = projects.linked("application");
+    const script = `
+      import { BentoCache, bentostore } from "bentocache";
+      import { destroyCache, openCache } from "cache-machine";
+      import { cacheMachineDriver } from "cache-machine/bentocache";
+      const store = bentostore().useL1Layer(cacheMachineDriver());
+      const bento = new BentoCache({ default: "store", stores: { store } });
+      await bento.set({ key: "a", value: 1 });
+      await bento.disconnect();
+      console.log(openCache().namespace("bentocache").has("a"), destroyCache());`;
+    fs.writeFileSync(path.join(project, "main.mjs"), script);
+    const { stdout, stderr } = await execute(process.execPath, ["main.mjs"], { cwd: project });
+    expect([stdout, stderr]).toEqual(["true true\n", ""]);
+  } finally {
+    projects.remove();
+  }
 });
 
 test("the memories of two machines in front of one L2: a bus tells each of the other's changes", async () => {

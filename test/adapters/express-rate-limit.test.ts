@@ -10,7 +10,8 @@ import { CacheMachineStore } from "cache-machine/express-rate-limit";
 import express, { type Express } from "express";
 import { MemoryStore, type Options, rateLimit } from "express-rate-limit";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { compile, KEYS, LimitServers, randomNumbers } from "./limits.ts";
+import { generator } from "../crash/checked-values.mjs";
+import { compile, KEYS, LimitServers, limitChecks } from "./limits.ts";
 
 const MINUTE = 60_000;
 const START = 1_800_000_000_000;
@@ -144,17 +145,17 @@ describe("the store", () => {
 
   test("random calls have the same results as those of the MemoryStore", async () => {
     for (let seed = 1; seed <= 30; seed++) {
-      const random = randomNumbers(seed);
+      const { below } = generator(seed);
       const [ours, theirs] = [storeOf(1000), new MemoryStore()];
       theirs.init({ windowMs: 1000 } as Options);
       for (let step = 0; step < 100; step++) {
-        const key = `${random(3)}`;
-        const call = (["increment", "increment", "get", "decrement", "resetKey"] as const)[random(5)] ?? "get";
+        const key = `${below(3)}`;
+        const call = (["increment", "increment", "get", "decrement", "resetKey"] as const)[below(5)] ?? "get";
         // The MemoryStore gives a client without hits a window when a hit is taken back; a cache has nothing to take back there.
         if (call === "decrement" && (await theirs.get(key)) === undefined) continue;
         const results = [ours[call](key), await theirs[call](key)].map((result) => result && { ...result });
         expect(results[0], `seed ${seed}, step ${step}: ${call} ${key}`).toEqual(results[1]);
-        vi.advanceTimersByTime(random(400));
+        vi.advanceTimersByTime(below(400));
       }
       ours.resetAll();
       theirs.shutdown();
@@ -197,6 +198,17 @@ describe("in Express", () => {
       expect((await ask("/")).status).toBe(200);
     });
     for (const spy of said) expect(spy.mock.calls).toEqual([]);
+  });
+
+  test("express-rate-limit tells of a request that two limiters with one prefix count twice", async () => {
+    const said = vi.spyOn(console, "error").mockReturnValue();
+    const app = express();
+    for (let i = 0; i < 2; i++) app.use(rateLimit({ limit: 9, windowMs: MINUTE, store: new CacheMachineStore(cache) }));
+    app.get("/", (_, res) => res.end());
+    await serve(app, async (ask) => {
+      expect((await ask("/")).headers.get("x-ratelimit-remaining")).toBe("7");
+    });
+    expect(said.mock.calls.flat()).toContainEqual(expect.objectContaining({ code: "ERR_ERL_DOUBLE_COUNT" }));
   });
 
   test("failed requests do not count with skipFailedRequests", async () => {
@@ -251,7 +263,14 @@ describe("in several processes", () => {
   test("four processes together let through exactly as many requests as the limit says", async () => {
     await servers.start("express", 4, 150);
     expect(await servers.flood(100)).toEqual({ 200: 150, 429: 250 });
-    expect(await servers.hammer("fast", 10_000)).toBe(150);
-    expect(servers.cache.namespace("rl:").get("fast")).toBe(40_000);
+    const { allowed, counted } = await servers.hammer("fast", 10_000);
+    expect(allowed).toBe(150);
+    expect(servers.cache.namespace("rl:").get("fast")).toBe(counted);
   });
+});
+
+describe("the check of cache-machine/testing", () => {
+  const checks = limitChecks("express");
+  test("is there", () => expect(checks).toHaveLength(1));
+  test.each(checks)("$name", ({ run }) => run());
 });

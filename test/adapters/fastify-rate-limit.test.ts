@@ -8,7 +8,8 @@ import { type Cache, createCache } from "cache-machine";
 import { createStore, type RateLimitStore, type RequestCount } from "cache-machine/fastify-rate-limit";
 import Fastify, { type FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { compile, KEYS, LimitServers, randomNumbers } from "./limits.ts";
+import { generator } from "../crash/checked-values.mjs";
+import { compile, KEYS, LimitServers, limitChecks } from "./limits.ts";
 
 const SECOND = 1000;
 const START = 1_800_000_000_000;
@@ -181,14 +182,14 @@ describe("the store", () => {
     "random requests have the same answers as those of the LocalStore, continueExceeding: %s",
     (continueExceeding) => {
       for (let seed = 1; seed <= 30; seed++) {
-        const random = randomNumbers(seed);
+        const { below } = generator(seed);
         const pair = [storeOf({ continueExceeding }, `seed ${seed}`), new LocalStore(continueExceeding, false)];
         for (let step = 0; step < 100; step++) {
-          const key = `${random(3)}`;
-          const call = (["incr", "incr", "incr", "read"] as const)[random(4)] ?? "read";
+          const key = `${below(3)}`;
+          const call = (["incr", "incr", "incr", "read"] as const)[below(4)] ?? "read";
           const [ours, theirs] = pair.map((store) => answer(store, call, key, SECOND, 3));
           expect(ours, `seed ${seed}, step ${step}: ${call} ${key}`).toEqual(theirs);
-          vi.advanceTimersByTime(random(400));
+          vi.advanceTimersByTime(below(400));
         }
       }
     },
@@ -284,7 +285,14 @@ describe("in several processes", () => {
   test("four processes together let through exactly as many requests as the limit says", async () => {
     await servers.start("fastify", 4, 150);
     expect(await servers.flood(100)).toEqual({ 200: 150, 429: 250 });
-    expect(await servers.hammer("fast", 10_000)).toBe(150);
-    expect(servers.cache.namespace("fastify-rate-limit-").get("\0fast")).toBe(40_000);
+    const { allowed, counted } = await servers.hammer("fast", 10_000);
+    expect(allowed).toBe(150);
+    expect(servers.cache.namespace("fastify-rate-limit-").get("\0fast")).toBe(counted);
   });
+});
+
+describe("the check of cache-machine/testing", () => {
+  const checks = limitChecks("fastify");
+  test("is there", () => expect(checks).toHaveLength(1));
+  test.each(checks)("$name", ({ run }) => run());
 });

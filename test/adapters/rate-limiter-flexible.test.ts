@@ -15,7 +15,8 @@ import {
   RateLimiterUnion,
 } from "rate-limiter-flexible";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { compile, KEYS, LimitServers, randomNumbers } from "./limits.ts";
+import { generator } from "../crash/checked-values.mjs";
+import { compile, KEYS, LimitServers, limitChecks } from "./limits.ts";
 
 const START = 1_800_000_000_000;
 const RateLimiterCacheMachine = createRateLimiter(RateLimiterMemcache);
@@ -164,23 +165,23 @@ describe("the limiter", () => {
 
   test("random calls have the same results as those of the RateLimiterMemory", async () => {
     for (let seed = 1; seed <= 30; seed++) {
-      const random = randomNumbers(seed);
+      const { below } = generator(seed);
       const options = { points: 3, duration: 2, blockDuration: seed % 2 === 0 ? 5 : 0, keyPrefix: `seed ${seed}` };
       const pair = [limiterOf(options), new RateLimiterMemory(options)];
       for (let step = 0; step < 100; step++) {
         const method = (
           ["consume", "consume", "consume", "penalty", "reward", "get", "delete", "block", "set"] as const
-        )[random(9)];
-        const key = `${random(3)}`;
-        const rest = { block: [random(4)], set: [random(5), random(4)], get: [], delete: [] }[method as string];
-        const args = [key, ...(rest ?? [1 + random(2)])];
+        )[below(9)];
+        const key = `${below(3)}`;
+        const rest = { block: [below(4)], set: [below(5), below(4)], get: [], delete: [] }[method as string];
+        const args = [key, ...(rest ?? [1 + below(2)])];
         const results = [];
         for (const limiter of pair)
           results.push(await outcome(limiter as RateLimiterAbstract, method as Method, ...args));
         // The limiters for stores call those points the first ones that leave as many as were consumed.
         const [ours, theirs] = results.map((result) => JSON.stringify(result)?.replace(/"isFirstInDuration":\w+/, ""));
         expect(ours, `seed ${seed}, step ${step}: ${method} ${args}`).toEqual(theirs);
-        await vi.advanceTimersByTimeAsync(random(900));
+        await vi.advanceTimersByTimeAsync(below(900));
       }
     }
   });
@@ -207,7 +208,14 @@ describe("in several processes", () => {
   test("four processes together resolve exactly as many calls as there are points", async () => {
     await servers.start("flexible", 4, 150);
     expect(await servers.flood(100)).toEqual({ 200: 150, 429: 250 });
-    expect(await servers.hammer("fast", 10_000)).toBe(150);
-    expect(servers.cache.get("rlflx:fast")).toBe(40_000);
+    const { allowed, counted } = await servers.hammer("fast", 10_000);
+    expect(allowed).toBe(150);
+    expect(servers.cache.get("rlflx:fast")).toBe(counted);
   });
+});
+
+describe("the check of cache-machine/testing", () => {
+  const checks = limitChecks("flexible");
+  test("is there", () => expect(checks).toHaveLength(1));
+  test.each(checks)("$name", ({ run }) => run());
 });

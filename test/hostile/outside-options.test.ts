@@ -57,6 +57,7 @@ describe("the option that was probably meant", () => {
     "frozenObjects",
     "maxEntrySize",
     "path",
+    "fallback",
   ];
   const names: [readonly string[], string, string][] = [
     // Other libraries.
@@ -96,6 +97,7 @@ describe("the option that was probably meant", () => {
     [opening, "nearcache", "nearCache"],
     [opening, "nearCacheSzie", "nearCacheSize"],
     [opening, "codecs", "codec"],
+    [opening, "fallBack", "fallback"],
   ];
   test.each(names)("of %j, `%s` is `%s`", (known, name, meant) => {
     expect(() => checkOptions({ [name]: 1 }, known as never[])).toThrow(

@@ -114,6 +114,7 @@ const headers: Record<string, string> = rateLimitHeaders(limited, headersOptions
 const limitState: RateLimitState = { algorithm, startedAt: counted.expiresAt, count: 1, previous: 0 };
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const tried: boolean = users.trySet("a", { name: "A" }, { ttl: 5 });
 const inserted: User = users.getOrInsert("a", { name: "A" });
 const computed: User = users.getOrInsertComputed("a", (key) => ({ name: key }), { ttl: 5 });
 const changed: boolean =
@@ -244,6 +245,12 @@ is<typeof attached, Cache<User>>(true);
 }
 const codec: Codec = { encode: () => new Uint8Array(0), decode: (bytes: Uint8Array): unknown => bytes.length };
 const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefined, size: undefined };
+const atHome = openCache("app", { fallback: "threads" });
+is<typeof atHome, Cache<any>>(true);
+// @ts-expect-error: processes are what it falls back from
+openCache("app", { fallback: "processes" });
+// @ts-expect-error: a cache of threads has nothing to fall back to
+createCache({ fallback: "threads" });
 const setOptions: SetOptions = { tags: ["a"] as const, ttl: undefined, expiresAt: undefined, keepTtl: false };
 const namespaceOptions: NamespaceOptions = { ttl: Number.POSITIVE_INFINITY };
 const incrementOptions: IncrementOptions = { initial: 1 };
@@ -345,6 +352,7 @@ export {
   summary,
   surely,
   touched,
+  tried,
   used,
   whole,
 };
