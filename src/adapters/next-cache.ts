@@ -199,7 +199,7 @@ export class Tags {
     for (const name of names) {
       const staleAt = this.#stale.of(name);
       const until = durations.expire === undefined ? null : staleAt + durations.expire * 1000;
-      storeIfPossible(this.#usable, usableKey(name), [staleAt, until]);
+      this.#usable.trySet(usableKey(name), [staleAt, until]);
     }
   }
 
@@ -241,32 +241,6 @@ function tagName(tag: string): string {
 
 function isWellFormed(text: string): boolean {
   return !/[\ud800-\udfff]/.test(text) || Buffer.from(text).toString() === text;
-}
-
-/**
- * Stores a value. When there is no room for it, or another participant is in the way, it is not cached: then there is no old value
- * either.
- */
-export function storeIfPossible<V>(
-  cache: Cache<V, string>,
-  key: string,
-  value: V,
-  options?: { expiresAt: number },
-): void {
-  try {
-    cache.set(key, value, options);
-  } catch (error) {
-    if (!(error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY"))) throw error;
-    removeIfPossible(cache, key);
-  }
-}
-
-function removeIfPossible(cache: Cache<any, string>, key: string): void {
-  try {
-    cache.delete(key);
-  } catch (error) {
-    if (!(error instanceof CacheError && error.code === "ERR_BUSY")) throw error;
-  }
 }
 
 /**

@@ -16,7 +16,6 @@ import {
   NextCache,
   type NextCacheOptions,
   pack,
-  storeIfPossible,
   type TagDurations,
   unpack,
 } from "./next-cache.ts";
@@ -166,7 +165,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
       const expire = cacheControl?.expire ?? Infinity;
       const { split, parts } = splitValue(data);
       const bytes = pack({ storedAt: now, since, tags: all, cacheControl, ...split }, parts);
-      storeIfPossible(next.entries, key, bytes, { expiresAt: now + expire * 1000 });
+      next.entries.trySet(key, bytes, { expiresAt: now + expire * 1000 });
     }
 
     async revalidateTag(tags: string | string[], durations?: TagDurations): Promise<void> {

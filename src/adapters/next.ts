@@ -12,7 +12,6 @@ import {
   NextCache,
   type NextCacheOptions,
   pack,
-  storeIfPossible,
   type TagDurations,
   unpack,
 } from "./next-cache.ts";
@@ -131,7 +130,7 @@ async function store(next: NextCache, key: string, pendingEntry: Promise<NextCac
   // What another process has computed since then stays.
   if (next.tags.freshness(metadata.tags, metadata.timestamp) === "expired") return;
   const expire = process.env.__NEXT_DEV_SERVER ? Math.max(metadata.expire, DEV_MIN_EXPIRE) : metadata.expire;
-  storeIfPossible(next.entries, key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
+  next.entries.trySet(key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
 }
 
 async function collect(stream: ReadableStream<Uint8Array>): Promise<Uint8Array> {
