@@ -322,6 +322,36 @@ describe("who finds it", () => {
     expect(printed(stderr)).toBe(2);
   });
 
+  test("a name that only a worker opens is its own cache, and it warns once, although its process was warned", () => {
+    const { said, stderr } = on(
+      `open("one");
+       const code = "open('one'); const silent = (await warned()).length; open('two').set('a', 1); open('three');" +
+         "return [silent, (await warned()).map(({ message }) => message)]";
+       return [await inThread(code), open("two").get("a") ?? null];`,
+      MAC,
+    );
+    expect(said).toEqual([
+      [0, [expect.stringMatching(/"two".* of this worker alone.* before the workers start/)]],
+      null,
+    ]);
+    expect(printed(stderr)).toBe(2);
+  });
+
+  test("two versions of the package in a thread have two caches", () => {
+    const other = path.join(bare(), "index.js");
+    const text = fs.readFileSync(other, "utf8");
+    const [build] = /(?<=BUILD = ")[0-9a-f]{64}/.exec(text) as RegExpExecArray;
+    fs.writeFileSync(other, text.replace(build, build.replace(/./g, "0")));
+    const { said } = on(
+      `open().set("a", 1);
+       const { openCache, destroyCache } = await import(${JSON.stringify(pathToFileURL(other).href)});
+       const cache = openCache("app", THREADS);
+       return [cache.reach, cache.get("a") ?? null, destroyCache("app", THREADS.path && { path: THREADS.path }), open().get("a")];`,
+      MAC,
+    );
+    expect(said).toEqual(["threads", null, true, 1]);
+  });
+
   test("the threads that such a worker starts share its cache without a warning", () => {
     const { said, stderr } = on(
       `const inner = "return [open().get('a'), (await warned()).length]";
