@@ -10,7 +10,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const COMMANDS = {
-  redis: (socket, folder) => [
+  redis: (socket, folder, more) => [
     "redis-server",
     [
       "--port",
@@ -25,6 +25,7 @@ const COMMANDS = {
       folder,
       "--logfile",
       "/dev/null",
+      ...more,
     ],
   ],
   memcached: (socket) => [
@@ -33,14 +34,19 @@ const COMMANDS = {
   ],
 };
 
-/** Starts the servers that are installed: `{ sockets: { redis: path }, pids, stop() }`. */
-export async function startServers(folder) {
+/**
+ * Starts the servers that are installed: `{ sockets: { redis: path }, pids, stop() }`.
+ *
+ * @param {string[]} only the kinds to start
+ * @param {string[]} redisArguments more arguments for redis-server
+ */
+export async function startServers(folder, only = Object.keys(COMMANDS), redisArguments = []) {
   const sockets = {};
   const pids = {};
   const children = [];
-  for (const [kind, command] of Object.entries(COMMANDS)) {
+  for (const kind of only) {
     const socket = path.join(folder, `${kind}.sock`);
-    const [file, args] = command(socket, folder);
+    const [file, args] = COMMANDS[kind](socket, folder, redisArguments);
     const child = spawn(file, args, { stdio: "ignore" });
     const failed = new Promise((resolve) => {
       child.once("error", resolve);

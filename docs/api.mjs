@@ -80,6 +80,7 @@ export const GROUPS = [
     "Writing on a condition",
     [
       "cache.add",
+      "cache.trySet",
       "cache.getOrInsert",
       "cache.getOrInsertComputed",
       "cache.replace",

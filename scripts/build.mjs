@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { constants } from "./constants.mjs";
 import { wasmAsText } from "./wasm/text.mjs";
@@ -45,7 +45,9 @@ const commonjs = {
   platform: "node",
   format: "cjs",
   define: { ...shared.define, "import.meta.url": "moduleUrl", "import.meta.dirname": "__dirname" },
-  banner: { js: '"use strict";\nconst moduleUrl = require("node:url").pathToFileURL(__filename).href;' },
+  banner: {
+    js: '"use strict";\nconst moduleUrl = typeof __filename === "string" ? require("node:url").pathToFileURL(__filename).href : undefined;',
+  },
 };
 
 /** Keeps the package itself out of the module of a subpath: both must be the same instance of it. */
@@ -60,10 +62,21 @@ function besideThePackage(file) {
 
 rmSync(DIST, { recursive: true, force: true });
 const entryPoints = Object.fromEntries(subpaths.map((name) => [name, `src/${name}.ts`]));
+/**
+ * The kit of checks imports nothing at run time, neither the package nor a dependency. So one module is enough for both kinds of
+ * modules, which keeps the package small. The program of its processes is beside it.
+ */
+const KIT = "testing/index";
+const { [KIT]: kit, ...adapters } = entryPoints;
 await Promise.all([
   build({ ...node, entryPoints: ["src/index.ts"], outfile: "dist/index.js" }),
   build({ ...commonjs, entryPoints: ["src/index.ts"], outfile: "dist/index.cjs" }),
-  build({ ...node, entryPoints, outdir: "dist", plugins: [besideThePackage("../index.js")] }),
+  build({
+    ...node,
+    entryPoints: { ...adapters, "testing/participant": "src/testing/participant.ts" },
+    outdir: "dist",
+    plugins: [besideThePackage("../index.js")],
+  }),
   build({
     ...commonjs,
     entryPoints,
@@ -82,6 +95,7 @@ await Promise.all([
     define: { ...shared.define, "globalThis.process": "undefined", "globalThis.Buffer": "undefined" },
   }),
 ]);
+if (kit) writeFileSync(join(DIST, `${KIT}.js`), 'export * from "./index.cjs";\n');
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
 
@@ -92,10 +106,19 @@ execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
 writeFileSync(join(DIST, "types/package.json"), '{ "type": "commonjs" }\n');
 for (const name of ["index", ...subpaths]) {
   mkdirSync(dirname(join(DIST, name)), { recursive: true });
-  for (const ending of ["d.ts", "d.cts"]) {
-    writeFileSync(
-      join(DIST, `${name}.${ending}`),
-      `export * from "${name === "index" ? "./" : "../"}types/${name}.js";\n`,
-    );
-  }
+  const from = `"${name === "index" ? "./" : "../"}types/${name}.js"`;
+  const text = `export * from ${from};\n${await defaultOf(name, from)}`;
+  for (const ending of ["d.ts", "d.cts"]) writeFileSync(join(DIST, `${name}.${ending}`), text);
+}
+
+/**
+ * The declaration of a module's default export. To an ES module the `default` of a CommonJS module is the whole module, also in
+ * types. So the default export has to have a name too, by which it is exported here.
+ */
+async function defaultOf(name, from) {
+  const module = await import(pathToFileURL(join(DIST, `${name}.js`)).href);
+  if (!("default" in module)) return "";
+  const [alias] = Object.keys(module).filter((each) => each !== "default" && module[each] === module.default);
+  if (alias === undefined) throw new Error(`src/${name}.ts: the default export has to be exported by a name too`);
+  return `export { ${alias} as default } from ${from};\n`;
 }

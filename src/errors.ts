@@ -36,7 +36,14 @@ export type CacheErrorCode =
   /** The loader of `getOrSet` failed in another thread or process; `cause` has the name and the message of its error. */
   | "ERR_LOAD_FAILED";
 
-/** An error that is not a wrong argument: a state of the machine, the file, the value or the other participants. */
+/** The name of the property that every {@link CacheError} has: the same for all copies of the package in a process, and for all realms. */
+const IS_CACHE_ERROR: unique symbol = Symbol.for("cache-machine CacheError");
+
+/**
+ * An error that is not a wrong argument: a state of the machine, the file, the value or the other participants.
+ *
+ * `instanceof CacheError` is also true for an error of another copy of the package in the same thread.
+ */
 export class CacheError extends Error {
   override readonly name: string = "CacheError";
   /** Stable and machine-readable, unlike the message. */
@@ -46,6 +53,26 @@ export class CacheError extends Error {
     super(message, options);
     this.code = code;
   }
+
+  /** @internal */
+  get [IS_CACHE_ERROR](): true {
+    return true;
+  }
+}
+
+/**
+ * Copies of the package share a seat, so an error may be made by another copy than the one that asks. Not a static method, because
+ * esbuild gives a class that names itself another name, and Node.js prints that one.
+ */
+function isInstance(this: unknown, value: unknown): boolean {
+  if (this !== CacheError) return Function.prototype[Symbol.hasInstance].call(this, value);
+  return typeof value === "object" && value !== null && IS_CACHE_ERROR in value;
+}
+Object.defineProperty(CacheError, Symbol.hasInstance, { value: isInstance });
+
+/** Whether an error says no more than that this value, or this change, is not possible now. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY");
 }
 
 // ---- ERR_BUSY

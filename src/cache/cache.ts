@@ -118,6 +118,19 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
   }
 
   /**
+   * Stores a value if it can be stored now. Returns whether it did. Where {@link set} throws because the key or the value is too large, or
+   * because another participant is in the way, this removes the old value, so that nobody goes on reading what was to be
+   * replaced. For stores in other programs, to which a value that is not cached is no error.
+   *
+   * The old value stays only when the other participant is in the way of its removal too.
+   *
+   * @throws {TypeError} and {CacheError} as {@link set}, but not `ERR_TOO_LARGE` and not `ERR_BUSY`.
+   */
+  trySet(key: K, value: V, options?: SetOptions): boolean {
+    return this.#view.tryStore(key, value, options);
+  }
+
+  /**
    * Stores the value only if the key is absent. Returns whether it stored it. Of several calls for an absent key at the
    * same time exactly one stores its value.
    *

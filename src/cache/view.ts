@@ -39,7 +39,7 @@ import {
 } from "../engine/contract.ts";
 import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
-import { badData, busy, CacheError, noRoomForExpiry, tooLarge } from "../errors.ts";
+import { badData, busy, CacheError, isRefusal, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
 import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
@@ -277,7 +277,12 @@ export class View implements Source, Scoped, LoadView {
    * it was.
    */
   #expireAtOnce(written: number, expect: number, version: number): boolean {
-    if (expect === ABSENT) return this.engine.get(written, WANT_QUIET) < 0;
+    if (expect === ABSENT) {
+      const isAbsent = this.engine.get(written, WANT_QUIET) < 0;
+      // What has expired here would be found again after the clock was set back.
+      if (isAbsent) this.#remove(written, ABSENT, 0);
+      return isAbsent;
+    }
     return this.#remove(written, expect, version) || expect === ANYTHING;
   }
 
@@ -296,6 +301,25 @@ export class View implements Source, Scoped, LoadView {
     const removed = this.engine.remove(written, expect, version);
     if (removed < 0) throw busy("another participant is in the way");
     return removed === 1;
+  }
+
+  /**
+   * As {@link View.store}, but where that is refused, the old value is removed. Returns whether the value was stored.
+   *
+   * @throws as {@link View.store}, but not `ERR_TOO_LARGE` and not `ERR_BUSY`.
+   */
+  tryStore(key: Key, value: unknown, options: SetOptions | undefined): boolean {
+    try {
+      return this.store(key, value, options, ANYTHING, 0);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+    }
+    try {
+      this.remove(key, ANYTHING, 0);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+    }
+    return false;
   }
 
   /**

@@ -24,41 +24,45 @@ export function loadBinary<T extends object>(names: readonly (keyof T)[]): T {
         'process, createCache() and the option `fallback: "threads"` of openCache() work on every platform.',
     );
   }
-  const file = findBinary(arch);
-  const module: { exports: Partial<T> } = { exports: {} };
-  try {
-    process.dlopen(module, file);
-  } catch (cause) {
-    throw loadError(file, cause as NodeJS.ErrnoException);
+  const { tried, found } = findBinaries(arch);
+  let first: CacheError | undefined;
+  for (const file of found) {
+    const module: { exports: Partial<T> } = { exports: {} };
+    try {
+      process.dlopen(module, file);
+      if (names.every((name) => typeof module.exports[name] === "function")) return module.exports as T;
+      first ??= unsupported(`${file} belongs to another version of cache-machine. Replace it.`);
+    } catch (cause) {
+      // A bundler may have put something else in its place, so that the next place is the right one.
+      first ??= loadError(file, cause as NodeJS.ErrnoException);
+    }
   }
-  if (!names.every((name) => typeof module.exports[name] === "function")) {
-    throw unsupported(`${file} belongs to another version of cache-machine. Replace it.`);
-  }
-  return module.exports as T;
+  throw first ?? missing(arch, tried);
 }
 
 /**
- * The places of the binary in the package, seen from an ES module and from a CommonJS module. All names are spelled out, so that
- * bundlers and file tracing find the files. The paths start at `dist/`, because this module is a part of the bundles there.
+ * The place of the binary in the package, seen from an ES module. All names are spelled out, and in plain statements, so that
+ * bundlers and file tracing find the files. The path starts at `dist/`, because this module is a part of the bundles there.
  */
-function packagedBinary(arch: "x64" | "arm64"): (() => string)[] {
-  return arch === "x64"
-    ? [
-        () => fileURLToPath(new URL("../native/cache_machine-linux-x64.node", import.meta.url)),
-        () => join(__dirname, "../native/cache_machine-linux-x64.node"),
-      ]
-    : [
-        () => fileURLToPath(new URL("../native/cache_machine-linux-arm64.node", import.meta.url)),
-        () => join(__dirname, "../native/cache_machine-linux-arm64.node"),
-      ];
+function binaryOfModule(arch: "x64" | "arm64"): string {
+  if (arch === "x64") return fileURLToPath(new URL("../native/cache_machine-linux-x64.node", import.meta.url));
+  return fileURLToPath(new URL("../native/cache_machine-linux-arm64.node", import.meta.url));
 }
 
+/** The same place, seen from a CommonJS module. */
+function binaryOfCommonJs(arch: "x64" | "arm64"): string {
+  if (arch === "x64") return __dirname + "/../native/cache_machine-linux-x64.node";
+  return __dirname + "/../native/cache_machine-linux-arm64.node";
+}
+
+const nameOf = (arch: string): string => `cache_machine-linux-${arch}.node`;
+
 /**
- * Finds the binary of the package. Where this module has become part of a bundle, the binary is looked for beside the
- * bundle, beside the script or executable that was started, and in the package, if that is installed there.
+ * The places of the binary, and those of them where there is a file. Where this module has become part of a bundle, these are
+ * also the folder of the bundle, that of the script or executable that was started, and the package, if that is installed there.
  */
-function findBinary(arch: "x64" | "arm64"): string {
-  const name = `cache_machine-linux-${arch}.node`;
+function findBinaries(arch: "x64" | "arm64"): { tried: Set<string>; found: Set<string> } {
+  const name = nameOf(arch);
   // A CommonJS bundle has no `import.meta.url`, or that of the machine on which it was made.
   const scripts = [
     () => fileURLToPath(import.meta.url),
@@ -67,23 +71,33 @@ function findBinary(arch: "x64" | "arm64"): string {
     () => process.execPath,
   ];
   const places = [
-    ...packagedBinary(arch),
+    () => binaryOfModule(arch),
+    () => binaryOfCommonJs(arch),
     ...scripts.map((script) => () => join(dirname(script() as string), name)),
+    // Here ncc puts it.
+    ...scripts.map((script) => () => join(dirname(script() as string), "native", name)),
     ...scripts.map((script) => () => {
       return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
     }),
   ];
   const tried = new Set<string>();
+  const found = new Set<string>();
   for (const place of places) {
     try {
       const file = place();
       tried.add(file);
-      if (existsSync(file)) return file;
+      if (existsSync(file)) found.add(file);
     } catch {
       // There is no such place here, or Node.js runs with --permission and must not look there.
     }
   }
-  throw unsupported(
+  return { tried, found };
+}
+
+/** Makes the error for a binary that is in none of its places. */
+function missing(arch: string, tried: Set<string>): CacheError {
+  const name = nameOf(arch);
+  return unsupported(
     `sharing a cache between processes needs the file ${name} of the package, which is in none of its places: ` +
       `${[...tried].join(", ")}. Copy node_modules/cache-machine/native/${name} next to the bundle, install the package ` +
       "where the bundle runs, or use createCache() to share a cache between the threads of this process.",

@@ -1,8 +1,9 @@
 /** Runs the conformance suite and the concurrent checks in a page or a Web Worker, and reports the failures. */
 
 import { attachCache, type CacheHandle, type CacheOptions } from "cache-machine";
-import { meet } from "../contract/concurrent-checks.ts";
-import { conformance, type Subject } from "../contract/conformance.ts";
+import type { Subject } from "../../src/testing/check.ts";
+import { meet } from "../../src/testing/concurrent-checks.ts";
+import { conformance } from "../../src/testing/conformance.ts";
 
 /** The number of checks, and the failures. */
 export interface Report {
@@ -21,7 +22,7 @@ async function attempt(report: Report, name: string, run: () => unknown): Promis
 
 export async function runSuite(subject: Subject, options?: CacheOptions): Promise<Report> {
   const report: Report = { checks: 0, failures: [] };
-  for (const { name, run } of conformance(subject, options)) {
+  for (const { name, run } of conformance(subject, { ...(options && { options }) })) {
     await attempt(report, name, run);
     // Lets other tasks of this thread run.
     await new Promise((resolve) => setTimeout(resolve));

@@ -14,9 +14,10 @@ import type { Cache, CacheOptions, OpenOptions } from "cache-machine";
 import * as together from "cache-machine";
 import { buildSync } from "esbuild";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
+import type { Subject } from "../../src/testing/check.ts";
+import { conformance } from "../../src/testing/conformance.ts";
 import * as apart from "../host/apart.mjs";
 import { attachCache, createCache, destroyCache, openCache } from "../host/apart.mjs";
-import { conformance, type Subject } from "./conformance.ts";
 import { seeded } from "./seeded.ts";
 
 const WATCHDOG_MS = 60_000;
@@ -34,7 +35,7 @@ fs.symlinkSync(root, path.join(scripts, "node_modules", "cache-machine"));
 const suite = path.join(scripts, "suite.mjs");
 buildSync({
   stdin: {
-    contents: 'export * from "./test/contract/conformance.ts"; export * from "./test/contract/concurrent-checks.ts";',
+    contents: 'export * from "./src/testing/conformance.ts"; export * from "./src/testing/concurrent-checks.ts";',
     resolveDir: root,
   },
   bundle: true,
@@ -160,7 +161,7 @@ describe.each([
 
     describe.each(PARTICIPANTS)("%s", (_, options) => {
       const subject: Subject = { reach, largest: Number.parseInt(size, 10) * (MIB / 8), open };
-      for (const { name: promise, run } of conformance(subject, options)) test(promise, run);
+      for (const { name: promise, run } of conformance(subject, { options })) test(promise, run);
     });
 
     test("after the conformance suite and a clear, the cache is empty and nobody else participates", () => {

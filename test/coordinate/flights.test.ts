@@ -1,6 +1,6 @@
 /**
  * Tests what happens to loads when participants die, freeze, block or leave, in both reaches, and that of many calls at once only
- * one loads. What `getOrSet` promises while nobody dies is part of the conformance suite: test/contract/load-checks.ts.
+ * one loads. What `getOrSet` promises while nobody dies is part of the conformance suite: src/testing/load-checks.ts.
  */
 
 import { AsyncLocalStorage } from "node:async_hooks";

@@ -1,6 +1,6 @@
 /**
  * Tests of locks between processes and threads: who gets a lock when its holder is killed, terminated, frozen or closed, and that no
- * two hold it. What one participant can see is in the conformance suite (test/contract/coordination-checks.ts).
+ * two hold it. What one participant can see is in the conformance suite (src/testing/coordination-checks.ts).
  */
 
 import { type Cache, createCache, destroyCache, openCache } from "cache-machine";

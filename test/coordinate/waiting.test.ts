@@ -1,6 +1,6 @@
 /**
  * Tests of `waitFor` and `watch` between processes and threads: no wake-up is lost, whoever dies. What one participant can see is
- * in the conformance suite (test/contract/coordination-checks.ts).
+ * in the conformance suite (src/testing/coordination-checks.ts).
  */
 
 import { type Cache, createCache, destroyCache, openCache } from "cache-machine";

@@ -78,6 +78,7 @@ const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unk
     [undefined, "whole", undefined],
   ],
   hasMany: [(cache, key) => cache.hasMany([key, "there", key]), [false, true, false]],
+  trySet: [(cache, key) => cache.trySet(key, "new"), false],
 };
 /** Operations that store. Each is refused for a key that is too long. */
 const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {

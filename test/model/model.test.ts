@@ -151,7 +151,7 @@ test("a cache with a codec of the user answers like the model", { timeout: TIMEO
 });
 
 /**
- * Members that answer later, by a promise or by calling a listener: test/contract/load-checks.ts and test/contract/coordination-checks.ts have their promises. And
+ * Members that answer later, by a promise or by calling a listener: src/testing/load-checks.ts and src/testing/coordination-checks.ts have their promises. And
  * `helped`, which only tests use.
  */
 const LATER = ["getOrSet", "getOrSetMany", "memoize", "waitFor", "watch", "watchTag", "locks", "helped"];

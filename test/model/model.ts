@@ -4,7 +4,7 @@
  */
 
 import type { Key } from "cache-machine";
-import { ok } from "../contract/assert.ts";
+import { ok } from "../../src/testing/assert.ts";
 
 /** An entry of the model. */
 export interface Known {

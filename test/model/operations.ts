@@ -5,8 +5,8 @@
 
 import type { Cache, Entry, IncrementOptions, Key, RateLimitOptions, RateLimitState, SetOptions } from "cache-machine";
 import fc from "fast-check";
-import { ok, same, throws } from "../contract/assert.ts";
-import { text } from "../contract/samples.ts";
+import { ok, same, throws } from "../../src/testing/assert.ts";
+import { text } from "../../src/testing/samples.ts";
 import { judge, limitOptions } from "./limits.ts";
 import { type Known, type Model, name } from "./model.ts";
 import { CLOSED, WRONG } from "./refusals.ts";
@@ -441,6 +441,28 @@ function set(turn: Turn, args: Storing): void {
   store(turn, args, undefined, (value) => turn.cache.set(args.key, value, args.options));
 }
 
+/** As {@link set}. A value that is refused leaves no entry. */
+function trySet(turn: Turn, args: Storing): void {
+  const { cache, world, model, path, participant, serial } = turn;
+  const value = world.build(args.value, serial);
+  const call = (): unknown => cache.trySet(args.key, value, args.options);
+  if (!world.refuses(participant, value)) {
+    store(
+      turn,
+      args,
+      () => true,
+      (made) => cache.trySet(args.key, made, args.options),
+    );
+    return;
+  }
+  const { deletes } = cache.stats();
+  same(call(), false, "trySet of a value that is too large");
+  const removed = cache.stats().deletes - deletes;
+  model.settle(path, args.key, removed === 1, "trySet of a value that is too large");
+  world.counts.deletes += removed;
+  model.remove(path, args.key);
+}
+
 function remove(turn: Turn, { key }: OfKey): void {
   const { world, model, path } = turn;
   const removed = turn.cache.delete(key);
@@ -591,6 +613,7 @@ export const OPERATIONS: Record<string, Operation> = {
     for (const [key, value] of pairs) same(value, model.at(path, key)?.value(), "entries with a prefix");
   }),
   set: operation<Storing>(12, storing, set),
+  trySet: operation<Storing>(5, storing, trySet),
   setMany: operation<{ keys: Key[]; value: Recipe; options: SetOptions | undefined; own: (SetOptions | undefined)[] }>(
     2,
     { keys: shortKeys, value: recipe, options: setOptions, own: fc.array(setOptions, { maxLength: 3 }) },

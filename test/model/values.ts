@@ -5,7 +5,7 @@
 
 import type { CacheOptions, IncrementOptions, Key, SetOptions } from "cache-machine";
 import fc from "fast-check";
-import { bytes, text, values } from "../contract/samples.ts";
+import { bytes, text, values } from "../../src/testing/samples.ts";
 
 /** How to make a value. The text or bytes contain the position of the operation, so that no two operations store the same. */
 export type Recipe =

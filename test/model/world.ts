@@ -5,8 +5,8 @@
 
 import type { Cache, CacheOptions, Codec, Key } from "cache-machine";
 import * as together from "cache-machine";
+import { same } from "../../src/testing/assert.ts";
 import { ValueCodec } from "../../src/values/codec.ts";
-import { same } from "../contract/assert.ts";
 import * as apart from "../host/apart.mjs";
 import { Model } from "./model.ts";
 import { build, NAMESPACE_TTLS, type Recipe, type ReopenOptions } from "./values.ts";

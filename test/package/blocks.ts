@@ -157,6 +157,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
 
   async function tryBlock(block: Block, complain: (what: string) => void): Promise<Output | undefined> {
     const { language, code, excerpt, line } = block;
+    if (block.file !== undefined) fs.mkdirSync(path.dirname(path.join(folder, block.file)), { recursive: true });
     if (excerpt !== undefined) {
       const source = fs.readFileSync(path.join(root, excerpt), "utf8").split("\n");
       for (const text of code.trimEnd().split("\n")) {
@@ -208,7 +209,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
 }
 
 /** The lines of the expected output that were not printed in this order. A number of three or more digits matches any number. */
-function unprinted(expected: string, printed: string): string[] {
+export function unprinted(expected: string, printed: string): string[] {
   const lines = printed.split("\n").map((line) => line.trim());
   let from = 0;
   return expected.split("\n").flatMap((text) => {
@@ -231,7 +232,8 @@ function shims(folder: string): string {
   fs.mkdirSync(bin, { recursive: true });
   const npm = `#!${process.execPath}
 const { existsSync } = require("node:fs");
-const [command, ...names] = process.argv.slice(2).filter((name) => !name.startsWith("-"));
+const [command, ...words] = process.argv.slice(2).filter((name) => !name.startsWith("-"));
+const names = words.map((name) => name.replace(/(?<=.)@.*/, ""));
 const { scripts } = require(${JSON.stringify(path.join(root, "package.json"))});
 const isThere = (name) => existsSync("node_modules/" + name);
 const good = { ci: () => true, init: () => true, install: () => names.every(isThere), run: () => names[0] in scripts };

@@ -10,8 +10,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
 
 const EXAMPLES = path.join(root, "examples");
-/** Folders of larger examples, which have tests of their own. */
-const ELSEWHERE = ["pm2", "browser"];
+/** Folders of examples that have tests of their own. */
+const ELSEWHERE = ["pm2", "browser", "adapters"];
 const projects = new Projects("examples");
 const servers: Running[] = [];
 let project: string;
@@ -274,4 +274,11 @@ test("15-configuration: every process loads the configuration that one of them w
   expect(loads("light").size).toBe(3);
   expect(loads("dark")).toEqual(loads("light"));
   expect(lines.filter((line) => line.endsWith('writes {"theme":"dark"}'))).toHaveLength(1);
+});
+
+test("16-own-adapter: the adapter passes the checks of a store, alone and in four processes", async () => {
+  const [alone, together, ...more] = await run("16-own-adapter.mjs");
+  expect(alone).toMatch(/^\d{2,} checks passed in this process$/);
+  expect(together).toMatch(/^6 checks passed in four processes$/);
+  expect(more).toEqual([]);
 });

@@ -89,13 +89,17 @@ describe("the package", () => {
     expect(messages.map((message) => formatMessage(message, pkg as Record<string, unknown>))).toEqual([]);
   });
 
-  test("arethetypeswrong finds nothing wrong with the types, except that CommonJS gets an ES module", async () => {
+  test("arethetypeswrong finds nothing wrong with the types of any subpath, also as TypeScript's old `node10` finds them", async () => {
     const attw = path.join(BIN, "attw");
     const { stdout } = await execute(attw, [projects.pack().file, "--format", "json"], { cwd: projects.folder });
     const { analysis, problems } = JSON.parse(stdout);
     expect(analysis.types).toEqual({ kind: "included" });
-    // This is intended: every supported version of Node.js can `require` an ES module, as other tests show.
-    expect(Object.keys(problems)).toEqual(["CJSResolvesToESM"]);
+    const { exports } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+    expect(Object.keys(analysis.entrypoints).sort()).toEqual(Object.keys(exports).sort());
+    for (const { resolutions } of Object.values<{ resolutions: object }>(analysis.entrypoints)) {
+      expect(Object.keys(resolutions).sort()).toEqual(["bundler", "node10", "node16-cjs", "node16-esm"]);
+    }
+    expect(problems).toEqual({});
   });
 });
 
@@ -397,23 +401,5 @@ describe.runIf(versions.length > 0)("with more versions of Node.js", () => {
     write(project, "nodes/main.cjs", CJS);
     expect(ran(await use("nodes/main.mjs"))).toBe(DONE);
     expect(ran(await use("nodes/main.cjs"))).toBe(DONE);
-  });
-
-  test("@vercel/nft, with which Next.js traces files, finds the binaries of the native part", async () => {
-    const folder = projects.create("nft");
-    const args = ["install", "@vercel/nft", "--no-audit", "--no-fund", "--loglevel=error"];
-    ran(await execute("npm", args, { cwd: folder }), true);
-    write(
-      folder,
-      "trace.mjs",
-      `import { nodeFileTrace } from "@vercel/nft";
-       const { fileList } = await nodeFileTrace([process.argv[2]], { base: process.argv[3] });
-       console.log([...fileList].filter((file) => file.endsWith(".node")).sort().join(" "));`,
-    );
-    const files = ["arm64", "x64"].map((arch) => `node_modules/cache-machine/native/cache_machine-linux-${arch}.node`);
-    for (const main of ["nodes/main.mjs", "nodes/main.cjs"]) {
-      const traced = await execute(process.execPath, ["trace.mjs", path.join(project, main), project], { cwd: folder });
-      expect(ran(traced, true).trim()).toBe(files.join(" "));
-    }
   });
 });

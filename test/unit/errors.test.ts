@@ -348,6 +348,23 @@ describe("ERR_BUSY", () => {
     expect(cache.stats().bytes).toBeLessThan(110_000);
   });
 
+  test("trySet while another participant is in the way returns false, and removes the old value if the other one lets it", () => {
+    const first = create();
+    const { cache, engine, wait } = watched(first);
+    for (const [removal, left] of [
+      [undefined, undefined],
+      [() => wait(-1), "old"],
+    ] as const) {
+      first.set("k", "old");
+      const removes = engine.remove;
+      engine.set = () => wait(BUSY);
+      if (removal !== undefined) engine.remove = removal;
+      expect(cache.trySet("k", "new")).toBe(false);
+      engine.remove = removes;
+      expect(first.get("k")).toBe(left);
+    }
+  });
+
   test("a store that is tried again waits no longer in all than one store, and the next change waits as long as any other", () => {
     const first = create();
     first.set("k", "kept");
@@ -593,6 +610,7 @@ describe("ERR_CLOSED", () => {
   const uses: [string, (cache: Cache) => unknown][] = [
     ["get", (cache) => cache.get("a")],
     ["set", (cache) => cache.set("a", 1)],
+    ["trySet", (cache) => cache.trySet("a", 1)],
     ["add", (cache) => cache.add("a", 1)],
     ["replace", (cache) => cache.replace("a", 1)],
     ["getOrInsert", (cache) => cache.getOrInsert("a", 1)],

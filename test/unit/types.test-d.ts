@@ -114,6 +114,7 @@ const headers: Record<string, string> = rateLimitHeaders(limited, headersOptions
 const limitState: RateLimitState = { algorithm, startedAt: counted.expiresAt, count: 1, previous: 0 };
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const tried: boolean = users.trySet("a", { name: "A" }, { ttl: 5 });
 const inserted: User = users.getOrInsert("a", { name: "A" });
 const computed: User = users.getOrInsertComputed("a", (key) => ({ name: key }), { ttl: 5 });
 const changed: boolean =
@@ -351,6 +352,7 @@ export {
   summary,
   surely,
   touched,
+  tried,
   used,
   whole,
 };

@@ -3,6 +3,27 @@ import { CONFORMANCE, ERRORS, MODEL, OUTSIDE_OPTIONS } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
+  // ---- stores that are refused
+  {
+    name: "try-set-keeps-the-old",
+    breaks: "conditions",
+    what: "trySet leaves the old value where the new one is too large",
+    file: "src/cache/view.ts",
+    find: "    try {\n      this.remove(key, ANYTHING, 0);\n    } catch",
+    replace: "    try {\n    } catch",
+    first: CONFORMANCE,
+    filter: "trySet stores as set does",
+  },
+  {
+    name: "add-of-expired-removes-nothing",
+    breaks: "expiry",
+    what: "add of an entry that has expired by now leaves an older expired one, which a clock that is set back brings back",
+    file: "src/cache/view.ts",
+    find: "      if (isAbsent) this.#remove(written, ABSENT, 0);\n",
+    replace: "",
+    first: CONFORMANCE,
+    filter: "does not come back with the clock",
+  },
   // ---- options that do not exist
   {
     name: "unknown-options-of-a-store",

@@ -1,0 +1,154 @@
+/**
+ * A store for [@fastify/rate-limit](https://www.npmjs.com/package/@fastify/rate-limit) 10 and 11: all processes of the machine count
+ * the requests of a client together.
+ *
+ * @packageDocumentation
+ */
+
+import type { Cache } from "../index.ts";
+import { checkCache, checkNames, checkNamespace } from "./checks.ts";
+import { storableKey } from "./keys.ts";
+
+/** Options of {@link createStore}. */
+export interface StoreOptions {
+  /**
+   * What tells the counts of this registration of the plugin from those of others; `"fastify-rate-limit-"` by default, as for its
+   * Redis store. It is the name of a namespace of the cache.
+   */
+  nameSpace?: string | undefined;
+}
+
+/** What the plugin is told about a client. */
+export interface RequestCount {
+  /** Requests in the current window, with this one. */
+  current: number;
+  /** Milliseconds until the window ends. */
+  ttl: number;
+}
+
+/** Is called exactly once, before the call that it was given to returns. */
+export type CountCallback = (error: Error | null, result?: RequestCount) => void;
+
+/** A store, as the plugin makes one for itself and one for each route that has options of its own. */
+export interface RateLimitStore {
+  /**
+   * Counts a request. The plugin gives all four arguments; the types of its version 10 know two of them.
+   *
+   * @param timeWindow milliseconds from the first request of a client until its window ends
+   * @param max how many requests the window has room for; it matters to `continueExceeding` and `exponentialBackoff` only
+   */
+  incr(key: string, callback: CountCallback, timeWindow?: number, max?: number): void;
+  /** Tells the count without counting, for `{ increment: false }`. A client without requests has the count 0 and the ttl 0. */
+  read(key: string, callback: CountCallback, timeWindow?: number, max?: number): void;
+  /** Returns a store for a route, with counts of its own. */
+  child(routeOptions: object): RateLimitStore;
+}
+
+/** What the plugin takes for its option `store`. */
+export type RateLimitStoreClass = new (options: object) => RateLimitStore;
+
+/** What a store reads of the options of the plugin or of a route. */
+interface Settings {
+  continueExceeding?: boolean;
+  exponentialBackoff?: boolean;
+  routeInfo?: { method?: string | string[]; url?: string };
+}
+
+/**
+ * Returns the class for the option `store` of the plugin. The plugin makes its stores with it, all of them on this cache.
+ *
+ * A request is counted in one step, so of requests that come to several processes at the same moment exactly as many are allowed
+ * as `max` says. The stores do not close the cache.
+ *
+ * Errors of the cache go to the plugin, which answers with 500, or lets the request through with `skipOnError: true`: `CacheError`
+ * `ERR_BUSY` when another participant has been in the way for 50 ms, `ERR_CLOSED` when the cache was closed.
+ *
+ * @param cache a cache that is used for limits only
+ * @throws {TypeError} naming the argument that is wrong; {RangeError} for a `nameSpace` that is empty or has more than 255 bytes.
+ */
+export function createStore(cache: Cache<any, any>, options: StoreOptions = {}): RateLimitStoreClass {
+  checkCache(cache);
+  checkNames(options, ["nameSpace"]);
+  const { nameSpace = "fastify-rate-limit-" } = options;
+  checkNamespace(nameSpace, "options.nameSpace");
+  const counts = cache.namespace<number, string>(nameSpace);
+  return class CacheMachineStore extends Store {
+    constructor(settings: object) {
+      super(counts, "", settings);
+    }
+  };
+}
+
+class Store implements RateLimitStore {
+  readonly #counts: Cache<number>;
+  /** The route whose requests this store counts; empty for the store of the plugin. */
+  readonly #scope: string;
+  readonly #settings: Settings;
+  /** How many stores without a route this one has made. */
+  #unnamed = 0;
+
+  constructor(counts: Cache<number>, scope: string, settings: Settings = {}) {
+    this.#counts = counts;
+    this.#scope = scope;
+    this.#settings = settings;
+  }
+
+  incr(key: string, callback: CountCallback, timeWindow?: number, max: number = Infinity): void {
+    answer(callback, () => {
+      if (typeof timeWindow !== "number" || Number.isNaN(timeWindow)) {
+        throw new TypeError("timeWindow: must be a number of milliseconds");
+      }
+      // Such a window is over at once.
+      if (timeWindow <= 0) return { current: 1, ttl: 0 };
+      const place = this.#place(key);
+      const { value, expiresAt, version } = this.#counts.incrementEntry(place, 1, { ttl: timeWindow });
+      const ttl = value > max ? this.#longer(value - max, timeWindow) : undefined;
+      if (ttl === undefined) return { current: value, ttl: left(expiresAt) };
+      // If another request was counted meanwhile, that one sets the end. If the window is over meanwhile, it goes on all the same.
+      if (!this.#counts.compareAndSet(place, version, value, { ttl })) this.#counts.add(place, value, { ttl });
+      return { current: value, ttl };
+    });
+  }
+
+  read(key: string, callback: CountCallback): void {
+    answer(callback, () => {
+      const entry = this.#counts.getEntry(this.#place(key));
+      return entry ? { current: entry.value, ttl: left(entry.expiresAt) } : { current: 0, ttl: 0 };
+    });
+  }
+
+  child(routeOptions: Settings): RateLimitStore {
+    const { method, url } = routeOptions.routeInfo ?? {};
+    // `createRateLimit` and `rateLimit` name no route. Processes that run the same program call them in the same order.
+    const scope = url === undefined ? `${++this.#unnamed}` : `${method} ${url}`;
+    return new Store(this.#counts, scope, routeOptions);
+  }
+
+  /** The key of a client. No scope has a NUL, so no key of a client is one of another scope. */
+  #place(key: unknown): string {
+    return storableKey(`${this.#scope}\0${String(key)}`);
+  }
+
+  /** How long the window goes on after a request too many, the `excess`-th; `undefined` when it ends as it would have ended. */
+  #longer(excess: number, timeWindow: number): number | undefined {
+    if (this.#settings.continueExceeding) return timeWindow;
+    if (!this.#settings.exponentialBackoff) return undefined;
+    return Math.min(timeWindow * 2 ** (excess - 1), Number.MAX_SAFE_INTEGER);
+  }
+}
+
+/** Calls the callback with what `count` returns, or with its error. */
+function answer(callback: CountCallback, count: () => RequestCount): void {
+  let result: RequestCount;
+  try {
+    result = count();
+  } catch (error) {
+    callback(error as Error);
+    return;
+  }
+  callback(null, result);
+}
+
+function left(expiresAt: number): number {
+  return Math.max(expiresAt - Date.now(), 0);
+}

@@ -1,0 +1,168 @@
+/**
+ * `cache-machine/next`: a handler for `cacheHandlers` of Next.js, which keeps what `"use cache"` functions return. All processes that
+ * serve an application have the same entries, and an invalidation reaches all of them at once.
+ *
+ * @packageDocumentation
+ */
+
+import type { Cache } from "../index.ts";
+import { storableKey } from "./keys.ts";
+import {
+  checkNextOptions,
+  clockDifference,
+  NextCache,
+  type NextCacheOptions,
+  pack,
+  storeIfPossible,
+  type TagDurations,
+  type Tags,
+  unpack,
+} from "./next-cache.ts";
+
+export type { NextCacheOptions, TagDurations } from "./next-cache.ts";
+
+/** An entry as Next.js hands it over and gets it back. */
+export interface NextCacheEntry {
+  /** What the function has returned, as a stream that can be read once. */
+  value: ReadableStream<Uint8Array>;
+  tags: string[];
+  /** Seconds for which a browser uses the entry without asking. */
+  stale: number;
+  /** When the function was called: milliseconds of the clock of Next.js in this process. */
+  timestamp: number;
+  /** Seconds after which the entry must not be used. */
+  expire: number;
+  /** Seconds after which the entry is made anew while it is still used; -1 when one of its tags says so. */
+  revalidate: number;
+}
+
+/** A handler for `cacheHandlers`, as Next.js 16 wants it. */
+export interface NextCacheHandler {
+  /** Returns an entry, or `undefined` when there is none, or one of its tags or of `softTags` has expired since it was made. */
+  get(cacheKey: string, softTags: string[]): Promise<NextCacheEntry | undefined>;
+  /** Stores an entry once its stream has ended. Stores nothing when the stream fails, or when the entry is too large. */
+  set(cacheKey: string, pendingEntry: Promise<NextCacheEntry>): Promise<void>;
+  /** Does nothing: each process sees what another one has invalidated. */
+  refreshTags(): Promise<void>;
+  /** Returns when one of the tags last expired, in milliseconds of the clock of Next.js in this process; 0 for never. */
+  getExpiration(tags: string[]): Promise<number>;
+  /**
+   * Lets tags expire in all processes. With `durations` the tags become stale instead: entries are used once more and made anew, and
+   * expire `durations.expire` seconds later.
+   */
+  updateTags(tags: string[], durations?: TagDurations): Promise<void>;
+}
+
+/** What is stored of an entry beside its bytes. `timestamp` is a time of the cache's clock here. */
+type Metadata = Omit<NextCacheEntry, "value">;
+
+/** The dev server keeps entries for at least so many seconds. */
+const DEV_MIN_EXPIRE = 300;
+
+/**
+ * Creates a handler for `cacheHandlers`. The cache is opened when the handler is used for the first time, and stays open until the
+ * process ends.
+ *
+ * ```js
+ * // cache-handler.mjs
+ * import { createCacheHandler } from "cache-machine/next";
+ *
+ * export default createCacheHandler({ name: "shop", size: "256mb" });
+ * ```
+ *
+ * @throws {TypeError} naming the option that is wrong. A wrong `name` or `size` is an error when the handler is used.
+ */
+export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHandler {
+  const next = new NextCache(checkNextOptions(options));
+  let entries: Cache<Uint8Array> | undefined;
+  const open = (): Cache<Uint8Array> => (entries ??= next.entries("use cache"));
+  /** The entries that are being stored by this process. */
+  const pending = new Map<string, Promise<void>>();
+
+  return {
+    async get(cacheKey, softTags) {
+      const key = storableKey(cacheKey);
+      await pending.get(key);
+      const stored = open().get(key);
+      if (stored === undefined) return undefined;
+      const { header, parts } = unpack<Metadata>(stored);
+      const freshness = next.tags.freshness([...header.tags, ...softTags], header.timestamp);
+      if (freshness === "expired") return undefined;
+      return {
+        ...header,
+        // A millisecond less, so that the entry never seems to be younger than it is.
+        timestamp: header.timestamp + clockDifference() - 1,
+        revalidate: freshness === "stale" ? -1 : header.revalidate,
+        value: streamOf(parts[0] as Buffer),
+      };
+    },
+
+    async set(cacheKey, pendingEntry) {
+      const key = storableKey(cacheKey);
+      const stored = store(open(), next.tags, key, pendingEntry).finally(() => {
+        if (pending.get(key) === stored) pending.delete(key);
+      });
+      pending.set(key, stored);
+      await stored;
+    },
+
+    async refreshTags() {},
+
+    async getExpiration(tags) {
+      const at = next.tags.expiredAt(tags);
+      return at === 0 ? 0 : at + clockDifference();
+    },
+
+    async updateTags(tags, durations) {
+      next.tags.update(tags, durations);
+    },
+  };
+}
+
+async function store(
+  cache: Cache<Uint8Array>,
+  tags: Tags,
+  key: string,
+  pendingEntry: Promise<NextCacheEntry>,
+): Promise<void> {
+  let metadata: Metadata;
+  let value: Uint8Array;
+  try {
+    const { value: stream, ...rest } = await pendingEntry;
+    value = await collect(stream);
+    const { stale, timestamp, expire, revalidate } = rest;
+    metadata = { tags: rest.tags, stale, timestamp: timestamp - clockDifference(), expire, revalidate };
+  } catch {
+    // The function or its stream has failed. Next.js tells whoever called it.
+    return;
+  }
+  // What another process has computed since then stays.
+  if (tags.freshness(metadata.tags, metadata.timestamp) === "expired") return;
+  const expire = process.env.__NEXT_DEV_SERVER ? Math.max(metadata.expire, DEV_MIN_EXPIRE) : metadata.expire;
+  storeIfPossible(cache, key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
+}
+
+async function collect(stream: ReadableStream<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return Buffer.concat(chunks);
+    chunks.push(value);
+  }
+}
+
+function streamOf(bytes: Uint8Array): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      if (bytes.length > 0) controller.enqueue(bytes);
+      controller.close();
+    },
+  });
+}
+
+/** The handler for `cacheHandlers`, on the cache that the environment names: `require.resolve("cache-machine/next")`. */
+const cacheHandler: NextCacheHandler = createCacheHandler();
+
+export { cacheHandler };
+export default cacheHandler;
