@@ -243,21 +243,22 @@ describe("how long it lives", () => {
          told(() => open("app", { size: (1 << 20) - 5 }).get("a"))];
        const inside = await inThread(
          "const cache = open(); cache.set('b', 2); return [cache.get('a'), destroy(), destroy()]");
-       const ends = [destroy(), again.get("b")];
        const fresh = open("app", { size: "2mb" });
-       return { sizes, inside, ends, fresh: fresh.get("a") ?? null,
+       return { sizes, inside, old: again.get("b"), fresh: fresh.get("a") ?? null,
          thread: await inThread("return open('app', { size: '2mb' }).get('c') ?? null"),
-         later: fresh.set("c", 3) && await inThread("return open('app', { size: undefined }).get('c')") };`,
+         later: fresh.set("c", 3) && await inThread("return open('app', { size: undefined }).get('c')"),
+         ends: [destroy(), destroy()] };`,
       MAC,
     );
     expect(said).toEqual({
       sizes: ["ERR_SIZE_MISMATCH", { returned: 1 }],
       inside: [1, true, false],
-      // Destroyed by the thread already. Who has it open goes on with it.
-      ends: [false, 2],
+      // Who has it open goes on with it.
+      old: 2,
       fresh: null,
       thread: null,
       later: 3,
+      ends: [true, false],
     });
   });
 
