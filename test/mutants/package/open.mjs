@@ -70,7 +70,7 @@ export default [
     what: "each opening makes a cache of its own",
     file: "src/open/fallback.ts",
     find: "if (offer !== undefined && Atomics",
-    replace: "if (offer === null && Atomics",
+    replace: 'if (offer !== undefined && name === "" && Atomics',
     first: FALLBACK,
     filter: "all threads share one cache",
   },
