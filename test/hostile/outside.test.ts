@@ -239,7 +239,7 @@ test("invalidating a tag of a namespace does not reach other namespaces, even if
     cache.namespace("a").clear();
     return present() === "true,false,false,false";
   };
-  // Two of the tags share a counter in one of about 25 caches, each of which has a secret of its own.
+  // Two of the tags share a counter in one of about 13 caches, each of which has a secret of its own.
   expect(Array.from({ length: 8 }, isolated).filter(Boolean).length).toBeGreaterThan(2);
 });
 

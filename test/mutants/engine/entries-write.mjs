@@ -1,5 +1,14 @@
 /** @type {import("../index.mjs").EngineMutant[]} */
 export default [
+  {
+    name: "tags-share-the-counters-of-namespaces",
+    breaks: "policy",
+    what: "a tag may have the counter of a namespace, whose entries it takes with it",
+    file: "wasm/src/entries/tags.rs",
+    find: "if tag.hidden { half + counter } else { counter }",
+    replace: "counter",
+    first: ["promises::an_entry_of_a_namespace_survives"],
+  },
   // ---- exclusive bytes: hazards, segments, generations
   {
     name: "withdrawn-before-published",

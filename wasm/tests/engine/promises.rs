@@ -969,6 +969,29 @@ fn an_entry_has_128_tags_of_its_own_and_16_of_its_namespaces() {
     cache.check();
 }
 
+/// No tag empties a namespace: hidden tags have counters of their own, however many tags are invalidated.
+#[test]
+fn an_entry_of_a_namespace_survives_all_tags() {
+    let world = World::new(MIB);
+    let mut cache = Cache::join(&world);
+    let given = |name: &[u8], flag: u16| {
+        let length = (name.len() as u16 | flag).to_le_bytes();
+        [&[1, 0, 0, 0], &length[..], name].concat()
+    };
+    let mut block = Participant::<TestHost>::no_tags();
+    cache.me.tag_block(&given(b"namespace", 1 << 15), &mut block);
+    let (version, key) = (cache.me.version(), OwnedKey::of(b"key"));
+    let draft = Draft { value_type: TEXT, flags: 0, version, expiry: NEVER, grace: 0.0, tags: &block, value: b"value" };
+    cache.me.set(&key.with(cache.me.seed), &draft, Expect::Anything).unwrap();
+    for i in 0..16 * world.region().geometry.tag_counters {
+        cache.me.invalidate(&given(format!("tag {i}").as_bytes(), 0), 1.0);
+    }
+    assert!(cache.get(b"key").is_some());
+    cache.me.invalidate(&given(b"namespace", 1 << 15), 1.0);
+    assert_eq!(cache.get(b"key"), None);
+    cache.check();
+}
+
 /// Whether a tag was invalidated since a load began: by any of its tags, in either way, also when two participants invalidate
 /// at the same time, or one of them dies, and when the sequence wraps around.
 #[test]
