@@ -30,11 +30,11 @@ const PATIENCE_MS = 60_000;
  * processor for so long that the others give up. Then nothing was changed, and they try again.
  */
 function insist<T>(change: () => T): T {
-  for (const since = Date.now(); ; ) {
+  for (const since = performance.now(); ; ) {
     try {
       return change();
     } catch (error) {
-      if ((error as { code?: string }).code !== "ERR_BUSY" || Date.now() - since > PATIENCE_MS) throw error;
+      if ((error as { code?: string }).code !== "ERR_BUSY" || performance.now() - since > PATIENCE_MS) throw error;
     }
   }
 }
