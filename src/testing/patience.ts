@@ -19,8 +19,8 @@ export function inTime<T>(
 
 /** Waits until something is so. */
 export async function until(reached: () => boolean, what: string, ms: number = PATIENCE_MS): Promise<void> {
-  for (const since = Date.now(); !reached(); ) {
-    if (Date.now() - since > ms) throw new Error(`not so within ${ms} ms: ${what}`);
+  for (const since = performance.now(); !reached(); ) {
+    if (performance.now() - since > ms) throw new Error(`not so within ${ms} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve));
   }
 }

@@ -47,7 +47,8 @@ describe.each(KINDS)("as a store: %s", (kind) => {
   const validKey = (key: string): boolean => !kind.startsWith("6") || key !== "";
   beforeAll(() => void vi.useFakeTimers({ toFake: ["Date"] }));
   afterAll(() => void vi.useRealTimers());
-  for (const { name, run } of storeChecks({ open, members, namespaces: true, validKey, advance })) test(name, run);
+  for (const { name, run } of storeChecks({ open, members, namespaces: true, validKey, advance, tooLarge: 3 << 20 }))
+    test(name, run);
 });
 
 describe.each(["5", "6 plain", "cache-manager", "cacheable"])("as a store of four processes: %s", (kind) => {
