@@ -11,7 +11,7 @@ import { BentoCache, bentostore } from "bentocache";
 import { type Cache, CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocache";
 import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
-import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { endOthers, inTime, type Other, startProcess, until } from "../coordinate/others.ts";
 import { execute, Projects, root } from "../package/projects.ts";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
@@ -276,7 +276,10 @@ test("wrong options are refused by their names", () => {
 });
 
 describe("in a program", () => {
-  const projects = new Projects("bentocache");
+  let projects: Projects;
+  beforeAll(() => {
+    projects = new Projects("bentocache");
+  });
   afterAll(() => projects.remove());
 
   async function run(name: string, script: string): Promise<string[]> {
