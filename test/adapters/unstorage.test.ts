@@ -307,7 +307,9 @@ describe("the checks of cache-machine/testing for processes", () => {
 describe("opening and closing", () => {
   const name = `unstorage-open-${process.pid}`;
   const files = (): string[] => fs.readdirSync("/dev/shm").filter((file) => file.includes(name));
-  afterEach(() => void destroyCache(name));
+  afterEach(() => {
+    for (const each of [name, `${name}-never`]) destroyCache(each);
+  });
 
   test("a named cache is opened at the first use, and closed by dispose, which removes nothing", async () => {
     const storage = createStorage({ driver: driver({ name, size: "1mb", driver: "cache-machine/unstorage" }) });
