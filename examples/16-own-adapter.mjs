@@ -6,7 +6,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { CacheError, destroyCache, openCache } from "cache-machine";
+import { destroyCache, openCache } from "cache-machine";
 import { acrossProcesses, storeChecks } from "cache-machine/testing";
 
 /** The adapter. */
@@ -20,13 +20,8 @@ class LibraryStore {
     return this.#cache.get(short(key)) ?? null;
   }
   async set(key, value, seconds) {
-    try {
-      this.#cache.set(short(key), value, seconds === undefined ? {} : { ttl: seconds * 1000 });
-    } catch (error) {
-      // Too large, or no turn: not cached. The old value must not stay in its place.
-      if (!(error instanceof CacheError && ["ERR_TOO_LARGE", "ERR_BUSY"].includes(error.code))) throw error;
-      this.#cache.delete(short(key));
-    }
+    // What is too large is not cached, which is no error, and the old value does not stay in its place.
+    this.#cache.trySet(short(key), value, seconds === undefined ? {} : { ttl: seconds * 1000 });
   }
   async del(key) {
     this.#cache.delete(short(key));

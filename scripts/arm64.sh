@@ -101,8 +101,9 @@ if (workerData?.words) {
 } else if (process.argv[2] !== undefined) {
   const cache = openCache(process.argv[2]);
   if (process.argv[3] === "answer") {
+    const question = cache.waitFor("question");
     console.log("ready");
-    cache.set("answer", 2 * (await cache.waitFor("question")));
+    cache.set("answer", 2 * (await question));
     process.exit();
   }
   work(cache);

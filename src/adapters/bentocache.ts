@@ -2,14 +2,16 @@
  * Drivers for bentocache: a cache of this package as L1, which answers at once, or as L2, which answers with promises. As L1 it is
  * one memory for all processes, so no bus has to tell them of each other's changes.
  *
- * - The prefix of the store is a namespace of the cache. bentocache's own namespaces are beginnings of keys within it, as in
- *   all drivers of bentocache: the key `key` of the namespace `users` is the key `users:key` of the store.
- * - bentocache remembers that a tag was invalidated by an entry with the time. Such an entry could be evicted, and another process
- *   could overwrite it with an older one. So the driver also invalidates the tag in the cache, and reads the later time of the two.
+ * - The prefix of the store and bentocache's namespaces are beginnings of keys, as in all drivers of bentocache: the key `key` of the
+ *   namespace `users` is the key `users:key` of the store, and `bentocache:users:key` in the cache. They are no namespaces of the
+ *   cache, because invalidating a tag may now and then clear one of those.
+ * - bentocache remembers that a tag was invalidated by an entry with the time. A process that has just found no such entry stores
+ *   one that says so: here it cannot replace one with a later time. When the entry is evicted, the cache still knows the time,
+ *   because the driver invalidates the tag there too.
  */
 
 import { createHash } from "node:crypto";
-import { type Cache, CacheError, openCache } from "../index.ts";
+import { type Cache, CacheError, openCache, type SetOptions } from "../index.ts";
 import { checkCache, checkNames } from "./checks.ts";
 
 /** Which cache a driver uses, and how. */
@@ -25,9 +27,11 @@ export interface CacheMachineDriverOptions {
   size?: number | string | undefined;
   /** The directory of the cache `name`; `/dev/shm` by default. */
   path?: string | undefined;
+  /** `"threads"`: where processes cannot share a cache, each has its own, as with `openCache` and a `name`. */
+  fallback?: "threads" | undefined;
   /**
    * What the keys of the store begin with; `"bentocache"` by default, or the `prefix` of the store. Stores with the same prefix in the
-   * same cache share their entries. At most 250 bytes.
+   * same cache share their entries.
    */
   prefix?: string | undefined;
   /**
@@ -89,7 +93,7 @@ interface Item {
 export class CacheMachineDriver {
   readonly type = "l1" as const;
   readonly #shared: Shared;
-  /** What the keys of this namespace begin with, without the colon; empty for the store itself. */
+  /** What the keys of this namespace begin with, without the colon; empty for a store without a prefix. */
   readonly #path: string;
 
   /** @internal */
@@ -101,12 +105,11 @@ export class CacheMachineDriver {
   /**
    * Returns the driver of a namespace.
    *
-   * @throws {RangeError} when the names of all namespaces together have more than 1,000 characters.
+   * @throws {RangeError} when the prefix and the names of all namespaces together have more than 1,000 characters.
    */
   namespace(namespace: string): CacheMachineDriver {
-    const path = withoutColons(this.#path === "" ? namespace : `${this.#path}:${namespace}`);
-    if (path.length > LONGEST_PATH) throw new RangeError(`namespace: more than ${LONGEST_PATH} characters in all`);
-    return new CacheMachineDriver(this.#shared, path);
+    const path = this.#path === "" ? namespace : `${this.#path}:${namespace}`;
+    return new CacheMachineDriver(this.#shared, pathOf(path, "namespace"));
   }
 
   get(key: string): string | undefined {
@@ -114,7 +117,7 @@ export class CacheMachineDriver {
     if (cache === undefined) return undefined;
     const stored = this.#stored(key);
     const item = cache.get(stored) as string | undefined;
-    if (key.startsWith(TAG_KEY)) return this.#withLatest(cache, stored, item);
+    if (key.startsWith(TAG_KEY)) return item ?? this.#evicted(cache.tagInvalidatedAt(tagOf(stored)));
     // The form of a value is known before its tags are asked for.
     if (typeof item === "string") this.#shared.form = item.startsWith(JSON_ITEM) ? "json" : "other";
     return item;
@@ -134,19 +137,13 @@ export class CacheMachineDriver {
     const { cache } = this.#shared;
     if (cache === undefined) return false;
     const stored = this.#stored(key);
-    if (key.startsWith(TAG_KEY)) invalidate(cache, stored, value);
     if (ttl !== undefined && ttl < 0) {
       cache.delete(stored);
       return true;
     }
-    try {
-      cache.set(stored, value, { ttl: ttl || Number.POSITIVE_INFINITY });
-      return true;
-    } catch (error) {
-      if (!isRefusal(error)) throw error;
-      remove(cache, stored);
-      return false;
-    }
+    const options = { ttl: ttl || Number.POSITIVE_INFINITY };
+    if (key.startsWith(TAG_KEY)) return invalidate(cache, stored, value, options);
+    return cache.trySet(stored, value, options);
   }
 
   /** Returns the milliseconds until a value expires. bentocache stores an expired value for a grace again with this time. */
@@ -155,7 +152,7 @@ export class CacheMachineDriver {
     return this.#shared.cache?.ttl(this.#stored(key)) ?? 1;
   }
 
-  /** Removes the entries of this namespace and of those within it; without a namespace, all of the store in one step. */
+  /** Removes the entries of this namespace, or of the store, one by one; for a store without a prefix, the whole cache in one step. */
   clear(): void {
     const { cache } = this.#shared;
     if (this.#path === "") cache?.clear();
@@ -186,15 +183,15 @@ export class CacheMachineDriver {
     return `${full.slice(0, LONGEST_KEY)}#${createHash("sha256").update(full, "utf16le").digest("hex")}`;
   }
 
-  /** Returns the item that says when a tag was invalidated, with the time that the cache knows if that is later. */
-  #withLatest(cache: Cache, stored: string, item: string | undefined): string | undefined {
+  /**
+   * Returns an item that says when a tag was invalidated, in place of one that was evicted. It counts as expired, so bentocache asks its
+   * L2, or goes on with this time.
+   */
+  #evicted(value: number): string | undefined {
     const { form } = this.#shared;
-    const value = cache.tagInvalidatedAt(tagOf(stored));
-    if (value === 0 || form === "other") return item;
-    const known = itemOf(item) ?? { value: 0, createdAt: value, logicalExpiration: Date.now() + TAG_TTL };
-    if ((known.value as number) >= value) return item;
-    const latest = { ...known, value };
-    return form === "object" ? (latest as unknown as string) : JSON.stringify(latest);
+    if (value === 0 || form === "other") return undefined;
+    const item: Item = { value, createdAt: value, logicalExpiration: value };
+    return form === "object" ? (item as unknown as string) : JSON.stringify(item);
   }
 }
 
@@ -248,20 +245,18 @@ const LONGEST_PATH = 1000;
 const PLAIN_TAG = /^[^\ud800-\udfff]{1,80}$/;
 /** How the keys begin under which bentocache keeps when a tag was invalidated. */
 const TAG_KEY = "___bc:t:";
-/** For how long bentocache keeps that: ten days. */
-const TAG_TTL = 864_000_000;
 /** How an item begins in bentocache's own JSON, which it uses unless it was given another serializer. */
 const JSON_ITEM = '{"value":';
 
 /** Checks the options; returns a copy. */
 function checked(options: CacheMachineDriverOptions | undefined): Record<string, unknown> {
   if (options === undefined) return {};
-  checkNames(options, ["cache", "name", "size", "path", "prefix", "serialize"]);
-  const { cache, name, size, path, prefix, serialize } = options;
+  checkNames(options, ["cache", "name", "size", "path", "fallback", "prefix", "serialize"]);
+  const { cache, name, size, path, fallback, prefix, serialize } = options;
   if (cache !== undefined) checkCache(cache, "options.cache");
   if (cache !== undefined && name !== undefined) throw new TypeError("options: `cache` or `name`, not both");
-  if (name === undefined && (size !== undefined || path !== undefined)) {
-    throw new TypeError("options: `size` and `path` belong to a `name`");
+  if (name === undefined && [size, path, fallback].some((each) => each !== undefined)) {
+    throw new TypeError("options: `size`, `path` and `fallback` belong to a `name`");
   }
   if (prefix !== undefined && typeof prefix !== "string") throw new TypeError("options.prefix: must be a string");
   if (serialize !== undefined && typeof serialize !== "boolean") {
@@ -273,24 +268,42 @@ function checked(options: CacheMachineDriverOptions | undefined): Record<string,
 
 /** Makes the driver of a store. `config` are the options, and the prefix of the store. */
 function opened(config: CacheMachineDriverOptions): CacheMachineDriver {
-  const { name, size, path, serialize } = config;
-  const whole = config.cache ?? (name === undefined ? openCache() : openCache(name, { size, path }));
-  const prefix = withoutColons(config.prefix ?? "");
-  const cache = prefix === "" ? whole : whole.namespace(prefix);
+  const { name, size, path, fallback, serialize } = config;
+  const beginning = pathOf(config.prefix ?? "", "prefix");
+  const cache = config.cache ?? (name === undefined ? openCache() : openCache(name, { size, path, fallback }));
   const form = serialize === false ? "object" : "json";
-  return new CacheMachineDriver({ cache, opened: config.cache === undefined, form }, "");
+  return new CacheMachineDriver({ cache, opened: config.cache === undefined, form }, beginning);
 }
 
-function withoutColons(prefix: string): string {
-  return prefix.replace(/:+$/, "");
+/** Returns the beginning of keys without colons at its end, which bentocache's drivers leave out too. */
+function pathOf(beginning: string, argument: string): string {
+  if (beginning.length > LONGEST_PATH) throw new RangeError(`${argument}: more than ${LONGEST_PATH} characters in all`);
+  return beginning.replace(/:+$/, "");
 }
 
-/** Invalidates the tag of an item with which bentocache says that a tag was invalidated, unless that is known already. */
-function invalidate(cache: Cache, stored: string, text: unknown): void {
-  const time = itemOf(text)?.value;
+/**
+ * Stores the item that says when a tag was invalidated, unless there is a later one, and invalidates the tag in the cache. Returns
+ * whether it stored it.
+ */
+function invalidate(cache: Cache, stored: string, item: string, options: SetOptions): boolean {
+  const time = timeOf(item);
   const tag = tagOf(stored);
   // bentocache stores 0 for a tag that nobody has invalidated.
-  if (typeof time === "number" && time > cache.tagInvalidatedAt(tag)) cache.invalidateTag(tag);
+  if (time > cache.tagInvalidatedAt(tag)) cache.invalidateTag(tag);
+  try {
+    cache.update(stored, (old) => (timeOf(old) > time ? old : item), options);
+    return true;
+  } catch (error) {
+    // The cache knows the time all the same, unless another serializer has written it: then the caller has to be told.
+    if (error instanceof CacheError && error.code === "ERR_BUSY" && !Number.isNaN(time)) return false;
+    throw error;
+  }
+}
+
+/** The time in an item that says when a tag was invalidated; NaN without one, and when another serializer has written it. */
+function timeOf(stored: unknown): number {
+  const time = itemOf(stored)?.value;
+  return typeof time === "number" ? time : Number.NaN;
 }
 
 /** Returns the item in a stored value; `undefined` when another serializer has written it. */
@@ -306,18 +319,4 @@ function itemOf(stored: unknown): Item | undefined {
 
 function tagOf(stored: string): string {
   return PLAIN_TAG.test(stored) ? stored : createHash("sha256").update(stored, "utf16le").digest("base64");
-}
-
-/** Whether an error says no more than that the value cannot be cached now. */
-function isRefusal(error: unknown): boolean {
-  return error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY");
-}
-
-/** Removes the value that a refused one was to replace. It stays when another participant is in the way. */
-function remove(cache: Cache, stored: string): void {
-  try {
-    cache.delete(stored);
-  } catch (error) {
-    if (!isRefusal(error)) throw error;
-  }
 }

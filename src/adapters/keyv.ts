@@ -11,7 +11,7 @@
 
 import { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
-import { type Cache, CacheError } from "../index.ts";
+import type { Cache } from "../index.ts";
 import { checkCache, checkNames, checkNamespace } from "./checks.ts";
 import { storableKey } from "./keys.ts";
 
@@ -74,8 +74,8 @@ const CAPABILITIES = {
  * A store for Keyv 5 and 6 in a cache of this package: `new Keyv({ store: new KeyvCacheMachine(cache) })`. Each Keyv needs a store of
  * its own. The store does not close the cache.
  *
- * A value that is too large, or that cannot be stored because another participant is in the way, is not stored, and `set` resolves
- * to `false`. Other errors are passed on to Keyv.
+ * A value that is too large, or that cannot be stored because another participant is in the way, is not stored: the old value is
+ * removed, and `set` resolves to `false`. Other errors are passed on to Keyv.
  */
 export class KeyvCacheMachine extends EventEmitter {
   /** For Keyv 5. It lets users iterate only over stores of the dialects that it knows. */
@@ -198,17 +198,7 @@ export class KeyvCacheMachine extends EventEmitter {
       this.#entries.delete(name);
       return true;
     }
-    try {
-      this.#entries.set(name, value, ttl === undefined ? undefined : { ttl });
-      return true;
-    } catch (error) {
-      if (!(error instanceof CacheError)) throw error;
-      if (error.code === "ERR_BUSY") return false;
-      if (error.code !== "ERR_TOO_LARGE") throw error;
-      // The old value must not stand for the new one.
-      this.#entries.delete(name);
-      return false;
-    }
+    return this.#entries.trySet(name, value, ttl === undefined ? undefined : { ttl });
   }
 
   /** The `ttl` for `cache.set`. 0 and what is no number stand for none, as in Keyv. */

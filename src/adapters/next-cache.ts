@@ -57,28 +57,32 @@ export function checkNextOptions(options: NextCacheOptions): NextCacheOptions {
   return { ...options };
 }
 
-/** The part of a cache that belongs to Next.js. It is opened when it is used for the first time, and stays open. */
+/**
+ * A cache as the handlers use it. It is opened when it is used for the first time, and stays open.
+ *
+ * The entries are told apart by the beginnings of their keys. In a namespace of the cache they would all go whenever a tag that shares
+ * a counter with the namespace is invalidated.
+ */
 export class NextCache {
   readonly #options: NextCacheOptions;
-  #opened: { tags: Tags; root: Cache<Uint8Array> } | undefined;
+  #opened: { entries: Cache<any, string>; tags: Tags } | undefined;
 
   constructor(options: NextCacheOptions) {
     this.#options = options;
+  }
+
+  get entries(): Cache<Uint8Array, string> {
+    return this.#open().entries;
   }
 
   get tags(): Tags {
     return this.#open().tags;
   }
 
-  /** A part for entries of one kind. */
-  entries(name: string): Cache<Uint8Array> {
-    return this.#open().root.namespace(name);
-  }
-
-  #open(): { tags: Tags; root: Cache<Uint8Array> } {
+  #open(): { entries: Cache<any, string>; tags: Tags } {
     if (this.#opened === undefined) {
-      const root = openFor(this.#options).namespace("next");
-      this.#opened = { tags: new Tags(root), root };
+      const entries = openFor(this.#options);
+      this.#opened = { entries, tags: new Tags(entries) };
     }
     return this.#opened;
   }
@@ -133,54 +137,98 @@ function applicationName(): string {
 export type Freshness = "fresh" | "stale" | "expired";
 
 /**
- * The times of tags. Next.js asks for tags that entries do not have (of the path that is rendered), and an entry may be stored after
- * its tag was invalidated while it was made. So what counts is whether a tag was invalidated after the making of an entry began.
+ * When tags became something, which nothing evicts. In one namespace of a cache some tags share a time: there a tag may seem to be
+ * invalidated with another one. So each time is kept in two namespaces, and the earlier one counts: hardly any tag shares both.
+ */
+class Times {
+  readonly #first: Cache<any, string>;
+  readonly #second: Cache<any, string>;
+
+  constructor(place: Cache<any, string>) {
+    this.#first = place;
+    this.#second = place.namespace("second time");
+  }
+
+  /** Sets the time of these tags to now. */
+  set(names: readonly string[]): void {
+    this.#first.invalidateTag(...names);
+    this.#second.invalidateTag(...names);
+  }
+
+  /** The time of a tag; 0 for none. */
+  of(name: string): number {
+    const first = this.#first.tagInvalidatedAt(name);
+    return first === 0 ? 0 : Math.min(first, this.#second.tagInvalidatedAt(name));
+  }
+
+  /** The tags whose time is not before this one. */
+  since(names: readonly string[], time: number): string[] {
+    // Of most entries no tag has such a time, which one call tells.
+    if (this.#first.tagInvalidatedAt(...names) < time) return [];
+    return names.filter((name) => this.of(name) >= time);
+  }
+}
+
+/**
+ * Which tags are stale or expired. Next.js asks for tags that entries do not have (of the path that is rendered), and an entry may be
+ * stored after its tag was invalidated while it was made. So what counts is whether a tag was invalidated after the making of an entry
+ * began.
  *
- * A tag expires by `invalidateTag`, and becomes stale by `invalidateTag` in a namespace of its own. Nothing evicts these times. Until
- * when stale entries may be used is an entry in that namespace. If it was evicted, stale entries count as expired.
+ * Until when stale entries may be used is an entry of the cache. If it was evicted, stale entries count as expired.
  */
 export class Tags {
-  readonly #expired: Cache<any, string>;
-  readonly #stale: Cache<[at: number, usableUntil: number | null], string>;
+  readonly #expired: Times;
+  readonly #stale: Times;
+  readonly #usable: Cache<[staleAt: number, until: number | null], string>;
 
-  constructor(root: Cache<any, string>) {
-    this.#expired = root;
-    this.#stale = root.namespace("stale");
+  constructor(cache: Cache<any, string>) {
+    const place = cache.namespace("next");
+    this.#expired = new Times(place);
+    this.#stale = new Times(place.namespace("stale"));
+    this.#usable = cache;
   }
 
   /** Lets tags expire, or lets them become stale and expire `durations.expire` seconds later. */
   update(tags: readonly string[], durations: TagDurations | undefined): void {
     const names = tags.map(tagName);
     if (durations === undefined || (durations.expire !== undefined && !(durations.expire > 0))) {
-      this.#expired.invalidateTag(...names);
+      this.#expired.set(names);
       return;
     }
-    this.#stale.invalidateTag(...names);
+    this.#stale.set(names);
     for (const name of names) {
-      const at = this.#stale.tagInvalidatedAt(name);
-      storeIfPossible(this.#stale, name, [at, durations.expire === undefined ? null : at + durations.expire * 1000]);
+      const staleAt = this.#stale.of(name);
+      const until = durations.expire === undefined ? null : staleAt + durations.expire * 1000;
+      this.#usable.trySet(usableKey(name), [staleAt, until]);
     }
   }
 
   /** How an entry with these tags stands, whose making began at this time. */
   freshness(tags: readonly string[], since: number): Freshness {
     const names = tags.map(tagName);
-    if (this.#expired.tagInvalidatedAt(...names) >= Math.floor(since)) return "expired";
-    if (this.#stale.tagInvalidatedAt(...names) < Math.floor(since)) return "fresh";
-    return names.every((name) => this.#isUsable(name, since)) ? "stale" : "expired";
+    // The times of tags are whole milliseconds.
+    const time = Math.floor(since);
+    if (this.#expired.since(names, time).length > 0) return "expired";
+    const stale = this.#stale.since(names, time);
+    if (stale.length === 0) return "fresh";
+    return stale.every((name) => this.#isUsable(name)) ? "stale" : "expired";
   }
 
   /** When one of these tags last expired; 0 for never. */
   expiredAt(tags: readonly string[]): number {
-    return this.#expired.tagInvalidatedAt(...tags.map(tagName));
+    return Math.max(0, ...tags.map((tag) => this.#expired.of(tagName(tag))));
   }
 
-  #isUsable(name: string, since: number): boolean {
-    const staleAt = this.#stale.tagInvalidatedAt(name);
-    if (staleAt < Math.floor(since)) return true;
-    const [at, usableUntil] = this.#stale.get(name) ?? [0, 0];
-    return at >= staleAt && (usableUntil === null || Date.now() < usableUntil);
+  /** Whether entries that became stale with the tag may still be used. */
+  #isUsable(name: string): boolean {
+    const [staleAt, until] = this.#usable.get(usableKey(name)) ?? [0, 0];
+    return staleAt >= this.#stale.of(name) && (until === null || Date.now() < until);
   }
+}
+
+/** The key of the entry that says until when what became stale with a tag may be used. */
+function usableKey(name: string): string {
+  return `next stale ${name}`;
 }
 
 /** A tag of the cache for a tag of Next.js, which may be longer. */
@@ -193,32 +241,6 @@ function tagName(tag: string): string {
 
 function isWellFormed(text: string): boolean {
   return !/[\ud800-\udfff]/.test(text) || Buffer.from(text).toString() === text;
-}
-
-/**
- * Stores a value. When there is no room for it, or another participant is in the way, it is not cached: then there is no old value
- * either.
- */
-export function storeIfPossible<V>(
-  cache: Cache<V, string>,
-  key: string,
-  value: V,
-  options?: { expiresAt: number },
-): void {
-  try {
-    cache.set(key, value, options);
-  } catch (error) {
-    if (!(error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY"))) throw error;
-    removeIfPossible(cache, key);
-  }
-}
-
-function removeIfPossible(cache: Cache<any, string>, key: string): void {
-  try {
-    cache.delete(key);
-  } catch (error) {
-    if (!(error instanceof CacheError && error.code === "ERR_BUSY")) throw error;
-  }
 }
 
 /**

@@ -9,7 +9,6 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Cache } from "../index.ts";
 import { storableKey } from "./keys.ts";
 import {
   checkNextOptions,
@@ -17,7 +16,6 @@ import {
   NextCache,
   type NextCacheOptions,
   pack,
-  storeIfPossible,
   type TagDurations,
   unpack,
 } from "./next-cache.ts";
@@ -118,33 +116,30 @@ const MAX_BUILD_CHARACTERS = 50;
  */
 export function createIncrementalCacheHandler(options: NextCacheOptions = {}): IncrementalHandlerClass {
   const next = new NextCache(checkNextOptions(options));
-  /** The entries of each build, by the folder of the build: reading its id is left to the first request. */
-  const builds = new Map<string, Cache<Uint8Array>>();
-  const entriesOf = (folder: string): Cache<Uint8Array> => {
-    let entries = builds.get(folder);
-    if (entries === undefined) {
-      entries = next.entries(`build ${buildName(folder)}`);
-      builds.set(folder, entries);
-    }
-    return entries;
+  /** The names of builds, by the folder of the server. Reading the id of a build is left to the first request. */
+  const builds = new Map<string, string>();
+  const buildOf = (folder: string): string => {
+    let build = builds.get(folder);
+    if (build === undefined) builds.set(folder, (build = buildName(folder)));
+    return build;
   };
 
   return class CacheMachineHandler implements IncrementalHandler {
-    readonly #entries: Cache<Uint8Array>;
+    readonly #build: string;
     readonly #revalidatedTags: readonly string[];
     /** When this request last asked for a key: then the making of the entry began that is stored for it. */
     readonly #asked = new Map<string, number>();
 
     constructor({ serverDistDir = "", revalidatedTags = [] }: IncrementalContext) {
-      this.#entries = entriesOf(serverDistDir);
+      this.#build = buildOf(serverDistDir);
       this.#revalidatedTags = revalidatedTags;
     }
 
     async get(cacheKey: string, context: IncrementalGetContext): Promise<IncrementalEntry | null> {
       const { kind, tags = [], softTags = [], revalidate } = context;
-      const key = keyOf(cacheKey, kind === "FETCH");
+      const key = this.#keyOf(cacheKey, kind === "FETCH");
       this.#asked.set(key, Date.now());
-      const bytes = this.#entries.get(key);
+      const bytes = next.entries.get(key);
       if (bytes === undefined) return null;
       const { header, parts } = unpack<Stored>(bytes);
       const asked = [...tags, ...softTags];
@@ -160,7 +155,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
 
     async set(cacheKey: string, data: any, context: IncrementalSetContext): Promise<void> {
       const { fetchCache = false, tags = [], cacheControl } = context;
-      const key = keyOf(cacheKey, fetchCache);
+      const key = this.#keyOf(cacheKey, fetchCache);
       const now = Date.now();
       const since = this.#asked.get(key) ?? now;
       const ofHeader = data?.headers?.[TAGS_HEADER];
@@ -170,7 +165,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
       const expire = cacheControl?.expire ?? Infinity;
       const { split, parts } = splitValue(data);
       const bytes = pack({ storedAt: now, since, tags: all, cacheControl, ...split }, parts);
-      storeIfPossible(this.#entries, key, bytes, { expiresAt: now + expire * 1000 });
+      next.entries.trySet(key, bytes, { expiresAt: now + expire * 1000 });
     }
 
     async revalidateTag(tags: string | string[], durations?: TagDurations): Promise<void> {
@@ -178,6 +173,10 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
     }
 
     resetRequestCache(): void {}
+
+    #keyOf(cacheKey: string, isFetch: boolean): string {
+      return storableKey(`next ${isFetch ? "fetch" : "response"} ${this.#build} ${cacheKey}`);
+    }
   };
 }
 
@@ -194,10 +193,6 @@ function buildName(serverDistDir: string): string {
   }
   const readable = /^[\w-]+$/.test(id) && id.length <= MAX_BUILD_CHARACTERS;
   return readable ? id : createHash("sha256").update(id).digest("hex").slice(0, 32);
-}
-
-function keyOf(cacheKey: string, isFetch: boolean): string {
-  return storableKey(`${isFetch ? "fetch" : "response"} ${cacheKey}`);
 }
 
 /**

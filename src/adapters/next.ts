@@ -5,7 +5,6 @@
  * @packageDocumentation
  */
 
-import type { Cache } from "../index.ts";
 import { storableKey } from "./keys.ts";
 import {
   checkNextOptions,
@@ -13,9 +12,7 @@ import {
   NextCache,
   type NextCacheOptions,
   pack,
-  storeIfPossible,
   type TagDurations,
-  type Tags,
   unpack,
 } from "./next-cache.ts";
 
@@ -74,16 +71,15 @@ const DEV_MIN_EXPIRE = 300;
  */
 export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHandler {
   const next = new NextCache(checkNextOptions(options));
-  let entries: Cache<Uint8Array> | undefined;
-  const open = (): Cache<Uint8Array> => (entries ??= next.entries("use cache"));
+  const keyOf = (cacheKey: string): string => storableKey(`next use cache ${cacheKey}`);
   /** The entries that are being stored by this process. */
   const pending = new Map<string, Promise<void>>();
 
   return {
     async get(cacheKey, softTags) {
-      const key = storableKey(cacheKey);
+      const key = keyOf(cacheKey);
       await pending.get(key);
-      const stored = open().get(key);
+      const stored = next.entries.get(key);
       if (stored === undefined) return undefined;
       const { header, parts } = unpack<Metadata>(stored);
       const freshness = next.tags.freshness([...header.tags, ...softTags], header.timestamp);
@@ -98,8 +94,8 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
     },
 
     async set(cacheKey, pendingEntry) {
-      const key = storableKey(cacheKey);
-      const stored = store(open(), next.tags, key, pendingEntry).finally(() => {
+      const key = keyOf(cacheKey);
+      const stored = store(next, key, pendingEntry).finally(() => {
         if (pending.get(key) === stored) pending.delete(key);
       });
       pending.set(key, stored);
@@ -119,12 +115,7 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
   };
 }
 
-async function store(
-  cache: Cache<Uint8Array>,
-  tags: Tags,
-  key: string,
-  pendingEntry: Promise<NextCacheEntry>,
-): Promise<void> {
+async function store(next: NextCache, key: string, pendingEntry: Promise<NextCacheEntry>): Promise<void> {
   let metadata: Metadata;
   let value: Uint8Array;
   try {
@@ -137,9 +128,9 @@ async function store(
     return;
   }
   // What another process has computed since then stays.
-  if (tags.freshness(metadata.tags, metadata.timestamp) === "expired") return;
+  if (next.tags.freshness(metadata.tags, metadata.timestamp) === "expired") return;
   const expire = process.env.__NEXT_DEV_SERVER ? Math.max(metadata.expire, DEV_MIN_EXPIRE) : metadata.expire;
-  storeIfPossible(cache, key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
+  next.entries.trySet(key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
 }
 
 async function collect(stream: ReadableStream<Uint8Array>): Promise<Uint8Array> {

@@ -258,10 +258,9 @@ export class CacheMachineStore {
     const ttl = deleteAt - Date.now();
     try {
       if (ttl <= 0 || this.#cache.get(pageKey(key))?.generation !== generation) return;
-      this.#cache.set(keyOf(key, vary), packed(description, chunks), { ttl });
+      this.#cache.trySet(keyOf(key, vary), packed(description, chunks), { ttl });
     } catch (error) {
       ignored(error);
-      this.#remove(key, description);
     }
   }
 

@@ -24,6 +24,8 @@ export interface CacheMachineDriverOptions {
   size?: number | string | undefined;
   /** With `name`: the directory of the cache's file; `/dev/shm` by default. */
   path?: string | undefined;
+  /** With `name`: as in `openCache`, for development on macOS and Windows. Then each process has items of its own. */
+  fallback?: "threads" | undefined;
   /** Tells the items of this driver from those of other drivers over the same cache, which have another `base`; `""` by default. */
   base?: string | undefined;
   /** Seconds after which items expire, unless `setItem` has a `ttl` of its own; 0 for never. The default is the `ttl` of the cache. */
@@ -68,7 +70,7 @@ export interface CacheMachineDriver {
   dispose(): void;
 }
 
-const OPTIONS = ["cache", "name", "size", "path", "base", "ttl", "driver"] as const;
+const OPTIONS = ["cache", "name", "size", "path", "fallback", "base", "ttl", "driver"] as const;
 
 /**
  * Creates a driver, for `createStorage({ driver })`, `storage.mount(base, driver)` and Nitro.
@@ -90,14 +92,10 @@ export function cacheMachineDriver(options: CacheMachineDriverOptions = {}): Cac
   function set(key: string, value: unknown, { ttl }: ItemOptions = {}): void {
     const seconds = ttlOf(ttl) ?? driverTtl;
     const stored = storedKey(key);
-    try {
-      if (seconds !== undefined && seconds < 0) items().delete(stored);
-      else items().set(stored, stored === key ? value : { key, value }, setOptions(seconds));
-    } catch (error) {
-      if (!isRefusal(error)) throw error;
-      // The item that was there is not the latest any more. When it cannot be removed either, that is an error.
-      items().delete(stored);
-    }
+    const isOver = seconds !== undefined && seconds < 0;
+    if (!isOver && items().trySet(stored, stored === key ? value : { key, value }, setOptions(seconds))) return;
+    // What was there is not the latest any more. When another participant is in the way of its removal too, that is an error.
+    items().delete(stored);
   }
 
   /** The keys of the cache whose items are below a base, with the keys of these items. */
@@ -173,8 +171,8 @@ class OpenedCache {
 
   #open(): Cache {
     if (this.#isClosed) throw new CacheError("ERR_CLOSED", "the storage was disposed of.");
-    const { name, size, path } = this.#options;
-    this.#own = name === undefined ? openCache() : openCache(name, { size, path });
+    const { name, size, path, fallback } = this.#options;
+    this.#own = name === undefined ? openCache() : openCache(name, { size, path, fallback });
     return this.#own;
   }
 
@@ -194,11 +192,6 @@ function ttlOf(ttl: number | null | undefined): number | undefined {
   if (ttl === undefined || ttl === null) return undefined;
   if (typeof ttl !== "number" || Number.isNaN(ttl)) throw new TypeError("ttl: must be a number of seconds");
   return ttl;
-}
-
-/** Whether an error says no more than that the value cannot be stored now. */
-function isRefusal(error: unknown): boolean {
-  return error instanceof CacheError && (error.code === "ERR_TOO_LARGE" || error.code === "ERR_BUSY");
 }
 
 // ---- Keys
@@ -232,7 +225,7 @@ function itemValue(key: string, value: any): unknown {
 
 function checkDriverOptions(options: CacheMachineDriverOptions): void {
   checkNames(options, OPTIONS);
-  const { cache, name, size, path, base, ttl } = options;
+  const { cache, name, base, ttl } = options;
   if (cache !== undefined) checkCache(cache, "options.cache");
   for (const [option, value] of Object.entries({ name, base })) {
     if (value !== undefined && typeof value !== "string") throw new TypeError(`options.${option}: must be a string`);
@@ -240,8 +233,10 @@ function checkDriverOptions(options: CacheMachineDriverOptions): void {
   if (cache !== undefined && name !== undefined) {
     throw new TypeError("options.cache, options.name: one of the two, not both");
   }
-  if (name === undefined && (size ?? path) !== undefined) {
-    throw new TypeError(`options.${size === undefined ? "path" : "size"}: goes with options.name`);
+  for (const option of ["size", "path", "fallback"] as const) {
+    if (name === undefined && options[option] !== undefined) {
+      throw new TypeError(`options.${option}: goes with options.name`);
+    }
   }
   ttlOf(ttl);
 }

@@ -6,34 +6,28 @@
  * test do not stop it.
  */
 
-const hrtime = globalThis.process?.hrtime;
-const { performance } = globalThis;
-const sinceOrigin: () => number = performance.now.bind(performance);
-const { timeOrigin } = performance;
-
 /** The time in milliseconds. It means nothing but the distance to another time of this clock. */
 export const machineTime: () => number = machineClock();
 
 function machineClock(): () => number {
-  if (typeof hrtime !== "function") return () => timeOrigin + sinceOrigin();
-  const { bun, deno } = globalThis.process.versions;
-  if (bun === undefined && deno === undefined) {
+  const { performance } = globalThis;
+  const sinceOrigin: () => number = performance.now.bind(performance);
+  const { timeOrigin } = performance;
+  if (typeof globalThis.process?.hrtime !== "function") return () => timeOrigin + sinceOrigin();
+  const { hrtime, versions } = globalThis.process;
+  if (versions.bun === undefined && versions.deno === undefined) {
     return () => {
       const [seconds, nanoseconds] = hrtime();
       return seconds * 1000 + nanoseconds / 1e6;
     };
   }
-  const start = upTime() ?? timeOrigin + sinceOrigin();
-  const origin = start - sinceOrigin();
-  return () => origin + sinceOrigin();
-}
-
-/** The milliseconds since the machine was started; `undefined` without procfs. */
-function upTime(): number | undefined {
+  let now = timeOrigin + sinceOrigin();
   try {
     const [seconds] = globalThis.process.getBuiltinModule("node:fs").readFileSync("/proc/uptime", "latin1").split(" ");
-    return Number(seconds) * 1000;
+    now = Number(seconds) * 1000;
   } catch {
-    return undefined;
+    // Without procfs there are no caches of processes.
   }
+  const origin = now - sinceOrigin();
+  return () => origin + sinceOrigin();
 }

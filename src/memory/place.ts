@@ -74,7 +74,7 @@ export function requireOurs(directory: string): void {
 export function pathOf(directory: string, name: string, version: number): string {
   return join(
     directory,
-    fileNameOf(name, version, () => (isMemory(directory) ? undefined : bootId())),
+    fileNameOf(ourUid(), name, version, () => (isMemory(directory) ? undefined : bootId())),
   );
 }
 
@@ -84,7 +84,7 @@ export function pathOf(directory: string, name: string, version: number): string
  * @param bootOf returns the id of the boot where it is a part of the name. It is asked when the cache's name is known to be good.
  * @throws {RangeError} when `name` cannot be part of a file name.
  */
-export function fileNameOf(name: string, version: number, bootOf: () => string | undefined): string {
+export function fileNameOf(uid: number, name: string, version: number, bootOf: () => string | undefined): string {
   // Lone surrogates would all become the same replacement character, and so the same file.
   if (/\p{Surrogate}/u.test(name)) throw new RangeError("name: must be well-formed Unicode");
   const encoded = Array.from(Buffer.from(name), (byte) => {
@@ -92,7 +92,7 @@ export function fileNameOf(name: string, version: number, bootOf: () => string |
     return /[A-Za-z0-9._-]/.test(char) ? char : `%${byte.toString(16).padStart(2, "0").toUpperCase()}`;
   }).join("");
   const boot = bootOf();
-  const fileName = `cache-machine-${ourUid()}-${encoded}.v${version}${boot === undefined ? "" : `.${boot}`}`;
+  const fileName = `cache-machine-${uid}-${encoded}.v${version}${boot === undefined ? "" : `.${boot}`}`;
   if (fileName.length > MAX_FILE_NAME) {
     throw new RangeError(
       `name: too long, as the name of a file it takes ${fileName.length} bytes and may take ${MAX_FILE_NAME}. Use a shorter ` +

@@ -36,9 +36,12 @@ if (isMainThread) setEnvironmentData(STARTED, startedScript() as never);
 /** The script that was started. pm2 starts each script through a script of pm2, and names the real one in the environment. */
 function startedScript(): string | undefined {
   const script = process.argv[1];
-  const { pm_exec_path: real } = process.env;
-  // The variable counts only if the script is one of pm2, because child processes inherit the variable.
-  if (script !== undefined && real !== undefined && /[\\/]ProcessContainer\w*\.js$/.test(script)) return real;
+  // The variable counts only if the script is one of pm2, because child processes inherit the variable. It is not read otherwise,
+  // because Deno may not grant that.
+  if (script !== undefined && /[\\/]ProcessContainer\w*\.js$/.test(script)) {
+    const { pm_exec_path: real } = process.env;
+    if (real !== undefined) return real;
+  }
   return process.execArgv.some((option) => EVALUATES.test(option)) ? undefined : script;
 }
 

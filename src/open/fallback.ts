@@ -87,7 +87,7 @@ function offerKey({ name, path = DEFAULT_DIRECTORY }: FileName, plan: Plan): str
   }
   return `cache-machine fallback ${plan.build} ${join(
     directory,
-    fileNameOf(name, plan.version, () => undefined),
+    fileNameOf(0, name, plan.version, () => undefined),
   )}`;
 }
 

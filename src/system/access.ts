@@ -6,9 +6,17 @@
 import type { CacheError } from "../errors.ts";
 import { noDescriptor, noSpace, notOwner, unsupported } from "../errors.ts";
 
-/** The effective user id of this process; -1 where there are none. */
+/**
+ * The effective user id of this process; -1 where there are none.
+ *
+ * @throws {CacheError} `ERR_UNSUPPORTED` when Deno does not tell.
+ */
 export function ourUid(): number {
-  return process.geteuid?.() ?? -1;
+  try {
+    return process.geteuid?.() ?? -1;
+  } catch (cause) {
+    throw unsupported("Deno does not tell which user this is: it needs --allow-sys", { cause });
+  }
 }
 
 /** The code of a system error, such as `ENOENT`. */
@@ -70,6 +78,8 @@ export function unusable(cause: unknown, place: string): CacheError {
       return unfit(
         `Node.js runs with --permission and does not grant ${path}: it needs --allow-fs-read and --allow-fs-write`,
       );
+    case undefined:
+      return unfit(`${path} cannot be used (${cause instanceof Error ? cause.message : String(cause)})`);
     default:
       return unfit(
         `no cache file can be created in ${path} (${code}): that needs a local file system with O_TMPFILE, such as tmpfs`,

@@ -62,7 +62,7 @@ type Define = (
  */
 export function acrossProcesses(module: URL | string, options: ProcessesOptions = {}): Check[] {
   const address = addressOf(module);
-  const { processes: count = 4, timeout = 30_000, env, execPath, execArgv, members } = options;
+  const { processes: count = 4, timeout, env, execPath, execArgv, members } = options;
   if (!Number.isInteger(count) || count < 2 || count > 64) {
     throw new RangeError(`processes: must be a whole number from 2 to 64, not ${count}`);
   }

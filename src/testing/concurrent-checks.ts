@@ -5,6 +5,7 @@
 
 import type { Cache } from "../index.ts";
 import { ok, same } from "./assert.ts";
+import { until } from "./patience.ts";
 import { bytes, lengths, text, values } from "./samples.ts";
 
 /** One of the participants of {@link meet}. */
@@ -24,13 +25,6 @@ const UPDATES = 100;
 const PRIZES = 100;
 const PATIENCE_MS = 60_000;
 
-async function until(reached: () => boolean, what: string): Promise<void> {
-  for (const since = Date.now(); !reached(); ) {
-    if (Date.now() - since > PATIENCE_MS) throw new Error(`timeout while waiting for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve));
-  }
-}
-
 /**
  * Runs the checks of a `Cache` that several threads or processes make together. All `count` participants must call it, each with its
  * own `number`. Rejects when a promise is not kept, or when one of the others does not come within a minute.
@@ -41,7 +35,7 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   const barrier = async (): Promise<void> => {
     const name = `barrier ${barriers++}`;
     cache.increment(name);
-    await until(() => cache.get(name) === count, name);
+    await until(() => cache.get(name) === count, name, PATIENCE_MS);
   };
 
   await barrier();
@@ -141,9 +135,9 @@ export async function meet({ cache, number, count, largest }: Member): Promise<v
   // Clearing removes the barriers too, so first everybody must have passed the last one.
   cache.set(`passed ${number}`, true);
   if (number === 0) {
-    await until(() => everyone.every((other) => cache.has(`passed ${other}`)), "everyone to pass");
+    await until(() => everyone.every((other) => cache.has(`passed ${other}`)), "everyone to pass", PATIENCE_MS);
     cache.clear();
   }
-  await until(() => cache.get("kept 0") === undefined, "clear");
+  await until(() => cache.get("kept 0") === undefined, "clear", PATIENCE_MS);
   for (const other of everyone) same(cache.get(`kept ${other}`), undefined);
 }

@@ -3,40 +3,7 @@
 import type { Cache, Lock } from "../index.ts";
 import { ok, same, throws } from "./assert.ts";
 import type { Define } from "./check.ts";
-
-const PATIENCE_MS = 30_000;
-
-/** Throws unless the promise is rejected with an error of this class or code whose message contains all the texts. */
-async function rejects(promise: Promise<unknown>, kind: string, ...texts: string[]): Promise<void> {
-  const result = await promise.then(
-    (value) => ({ value }),
-    (error) => ({ error }),
-  );
-  throws(
-    () => {
-      if ("error" in result) throw result.error;
-      return result.value;
-    },
-    kind,
-    ...texts,
-  );
-}
-
-/** The promise, or an error when it is not settled in time. */
-function inTime<T>(promise: Promise<T>, what: string): Promise<T> {
-  let timer: ReturnType<typeof setTimeout>;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`hangs: ${what}`)), PATIENCE_MS);
-  });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-async function until(reached: () => boolean, what: string): Promise<void> {
-  for (const since = Date.now(); !reached(); ) {
-    if (Date.now() - since > PATIENCE_MS) throw new Error(`timeout while waiting for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve));
-  }
-}
+import { inTime, rejects, until } from "./patience.ts";
 
 /** Lets all watches of this thread look, and returns when they have. */
 async function looked(cache: Cache): Promise<void> {

@@ -6,7 +6,8 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Order, PlainError, Report } from "./participant.ts";
-import { inTime, type StoreMember } from "./store.ts";
+import { inTime } from "./patience.ts";
+import type { StoreMember } from "./store.ts";
 
 const PROGRAM = fileURLToPath(new URL("./participant.js", import.meta.url));
 /** How long a process may take to close its store before it is killed. */
@@ -124,13 +125,13 @@ export class Mate {
 export async function withCrew(
   options: CrewOptions,
   body: (mates: Mate[], members: StoreMember[]) => Promise<void>,
-  patience: number,
+  patience: number | undefined,
   what: string,
 ): Promise<void> {
   const mates = Array.from({ length: options.count }, (_, number) => new Mate(number, options));
   try {
     const work = Promise.all(mates.map(({ ready }) => ready)).then(([members]) => body(mates, members ?? []));
-    await inTime(work, patience, () => `not done within ${patience} ms: ${what}`);
+    await inTime(work, what, patience);
   } finally {
     await Promise.all(mates.map((mate) => mate.end()));
   }

@@ -8,43 +8,7 @@
 import type { Cache, LoadContext, LoadOptions } from "../index.ts";
 import { ok, same } from "./assert.ts";
 import type { Define, Given } from "./check.ts";
-
-const PATIENCE_MS = 20_000;
-
-/** Fails when a promise is not settled in time. */
-export async function inTime<T>(promise: Promise<T>, what = "a promise that must be settled"): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`timeout: ${what}`)), PATIENCE_MS);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** The error of a promise, which must be of this class or code, and whose message must contain the texts. */
-export async function rejects(promise: Promise<unknown>, kind: string, ...texts: string[]): Promise<Error> {
-  let result: unknown;
-  try {
-    result = await inTime(promise);
-  } catch (error) {
-    const { name, code, message } = error as { name: string; code?: string; message: string };
-    ok(kind === name || kind === code, `expected ${kind}, got ${name} ${code ?? ""}: ${message}`);
-    for (const text of texts) ok(message.includes(text), `expected "${text}" in the message: ${message}`);
-    return error as Error;
-  }
-  throw new Error(`expected ${kind}, but the promise was fulfilled with ${String(result)}`);
-}
-
-/** Waits until something is so. */
-async function until(reached: () => boolean, what: string): Promise<void> {
-  for (const since = Date.now(); !reached(); ) {
-    if (Date.now() - since > PATIENCE_MS) throw new Error(`timeout: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve));
-  }
-}
+import { inTime, rejects, until } from "./patience.ts";
 
 /** One run of a loader, which the check ends. */
 interface Run {

@@ -6,11 +6,11 @@
 
 import { ok, same } from "./assert.ts";
 import type { Check } from "./check.ts";
+import { inTime } from "./patience.ts";
 import { values as everyValue, text } from "./samples.ts";
 import {
   absent,
   freshPrefix,
-  inTime,
   isAbsent,
   retried,
   type Store,
@@ -105,9 +105,8 @@ async function runOne(
     const none = async (key: string, of: Store = store): Promise<void> => absent(subject, await of.get(key), key);
     await retried(tries, () => body({ subject, store, prefix: freshPrefix(), open, none }));
   };
-  const patience = subject.timeout ?? 30_000;
   try {
-    await inTime(check(), patience, () => `not done within ${patience} ms: ${name}`);
+    await inTime(check(), name, subject.timeout);
   } finally {
     for (const store of opened) await store.close?.();
   }

@@ -107,15 +107,6 @@ export function value(subject: Values, name: string): unknown {
   return subject.values === "text" ? `value ${name}` : { name, list: [name] };
 }
 
-/** Settles as the promise does, or is rejected after `ms` milliseconds. */
-export function inTime<T>(promised: PromiseLike<T>, ms: number, what: () => string): Promise<T> {
-  let timer: ReturnType<typeof setTimeout>;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(what())), ms);
-  });
-  return Promise.race([promised, late]).finally(() => clearTimeout(timer));
-}
-
 /**
  * How often a check may be tried that looks at what stays when something else is removed. A cache may remove a bit more than it was
  * told, when two tags or namespaces have the same hash. With other names each time, only a fault does so that often in a row.

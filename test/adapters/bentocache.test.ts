@@ -11,8 +11,8 @@ import { BentoCache, bentostore } from "bentocache";
 import { type Cache, CacheError, createCache, destroyCache, openCache } from "cache-machine";
 import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocache";
 import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
-import { afterEach, describe, expect, test, vi } from "vitest";
-import { endOthers, inTime, startProcess, until } from "../coordinate/others.ts";
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
+import { endOthers, inTime, type Other, startProcess, until } from "../coordinate/others.ts";
 import { execute, Projects, root } from "../package/projects.ts";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
 import { storeOf } from "./bentocache-store.mjs";
@@ -36,9 +36,8 @@ function storeOver(cache: Cache, layer: Layer = "l1", options: object = {}) {
   return new BentoCache({ default: "store", stores: { store }, ...options });
 }
 
-/** The key under which a store with the default prefix keeps when a tag was invalidated, and the part of the cache that has it. */
-const TAG_KEY = "___bc:t:news";
-const entriesOf = (cache: Cache): Cache => cache.namespace("bentocache");
+/** The key under which a store with the default prefix keeps when the tag `news` was invalidated. */
+const TAG_KEY = "bentocache:___bc:t:news";
 
 describe.each(LAYERS)("a store over the driver for %s", (layer) => {
   test("finds what it has stored, and nothing after its time, a removal or a clear", async () => {
@@ -107,8 +106,9 @@ describe.each(LAYERS)("a store over the driver for %s", (layer) => {
     await bento.clear();
     expect(await look()).toEqual([undefined, undefined, undefined, undefined]);
     expect(cache.get("of the program")).toBe(1);
-    const driver = cacheMachineDriver({ cache }).factory({ cache });
-    expect(() => driver.namespace("x".repeat(900)).namespace("y".repeat(100))).toThrow(RangeError);
+    const { factory } = cacheMachineDriver();
+    expect(() => factory({ cache }).namespace("x".repeat(900)).namespace("y".repeat(100))).toThrow(RangeError);
+    expect(() => factory({ cache, prefix: "x".repeat(1001) })).toThrow(RangeError);
   });
 
   test("odd keys are keys like others, and a clear of their namespace removes them", async () => {
@@ -138,24 +138,24 @@ describe.each(LAYERS)("a store over the driver for %s", (layer) => {
 
   test("a tag that was invalidated stays so when its entry is evicted, or overwritten by one who had not seen it", async () => {
     const cache = createCache({ size: "1mb" });
-    const entries = entriesOf(cache);
     const bento = storeOver(cache, layer);
     const store = () => bento.set({ key: "a", value: 1, tags: ["news"] });
     await store();
     expect(await bento.get({ key: "a" })).toBe(1);
     // What somebody who had just found no invalidation would store.
-    const nothing = entries.get(TAG_KEY) ?? JSON.stringify({ value: 0, createdAt: Date.now() });
+    const nothing = cache.get(TAG_KEY) ?? JSON.stringify({ value: 0, createdAt: Date.now() });
     expect(JSON.parse(nothing)).toMatchObject({ value: 0 });
     await bento.deleteByTag({ tags: ["news"] });
-    expect(JSON.parse(entries.get(TAG_KEY)).value).toBeGreaterThan(0);
-    entries.delete(TAG_KEY);
+    expect(JSON.parse(cache.get(TAG_KEY)).value).toBeGreaterThan(0);
+    cache.delete(TAG_KEY);
     expect(await bento.get({ key: "a" })).toBe(undefined);
 
     await new Promise((resolve) => setTimeout(resolve, 5));
     await store();
     expect(await bento.get({ key: "a" })).toBe(1);
     await bento.deleteByTag({ tags: ["news"] });
-    entries.set(TAG_KEY, nothing);
+    const driver = cacheMachineDriver().factory({ cache, prefix: "bentocache" });
+    expect(driver.set("___bc:t:news", nothing, 1000)).toBe(true);
     expect(await bento.get({ key: "a" })).toBe(undefined);
   });
 
@@ -186,7 +186,7 @@ describe.each(LAYERS)("a store over the driver for %s", (layer) => {
     const bento = storeOver(cache, layer, { serializer });
     await bento.set({ key: "a", value: 1, tags: ["news"] });
     // As if another tag had the same counter.
-    entriesOf(cache).invalidateTag(TAG_KEY);
+    cache.invalidateTag(TAG_KEY);
     expect(await bento.get({ key: "a" })).toBe(1);
     await bento.deleteByTag({ tags: ["news"] });
     expect(await bento.get({ key: "a" })).toBe(undefined);
@@ -210,14 +210,14 @@ describe.each(LAYERS)("a store over the driver for %s", (layer) => {
     expect(await space.get({ key: "a" })).toBe(undefined);
     await space.delete({ key: "a" });
     await bento.clear();
-    expect(entriesOf(mine).size).toBe(1);
+    expect(mine.size).toBe(1);
     mine.close();
 
     const cache = createCache({ size: "1mb" });
     const other = storeOver(cache, layer);
     await other.set({ key: "a", value: 1 });
     await other.disconnect();
-    expect(cache.size + entriesOf(cache).size).toBe(1);
+    expect(cache.size).toBe(1);
     cache.close();
     const closed = other.get({ key: "a" });
     // An L2 driver's errors are the cause of bentocache's own error.
@@ -237,7 +237,7 @@ test("with `serialize: false` values come back as the cache returns them, and ta
   found.clear();
   expect(await bento.get({ key: "a" })).toEqual(value);
   await bento.deleteByTag({ tags: ["news"] });
-  entriesOf(cache).delete(TAG_KEY);
+  cache.delete(TAG_KEY);
   expect(await bento.get({ key: "a", grace: false })).toBe(undefined);
 });
 
@@ -260,7 +260,8 @@ test("wrong options are refused by their names", () => {
     [{ maxSize: "1mb" }, /options\.maxSize: there is no such option/],
     [{ cache: {} }, /options\.cache: must be a cache/],
     [{ cache, name: "a" }, /`cache` or `name`/],
-    [{ size: "1mb" }, /`size` and `path` belong to a `name`/],
+    [{ size: "1mb" }, /belong to a `name`/],
+    [{ cache, fallback: "threads" }, /belong to a `name`/],
     [{ cache, prefix: 1 }, /options\.prefix/],
     [{ cache, serialize: "no" }, /options\.serialize/],
   ];
@@ -274,10 +275,18 @@ test("wrong options are refused by their names", () => {
   expect(() => cacheMachineDriver(null as never)).toThrow(TypeError);
 });
 
-test("without options the drivers use the application's own cache", async () => {
+describe("in a program", () => {
   const projects = new Projects("bentocache");
-  try {
-    const project = projects.linked("application");
+  afterAll(() => projects.remove());
+
+  async function run(name: string, script: string): Promise<string[]> {
+    const project = projects.linked(name);
+    fs.writeFileSync(path.join(project, "main.mjs"), script);
+    const { stdout, stderr } = await execute(process.execPath, ["--no-warnings", "main.mjs"], { cwd: project });
+    return [stdout.trim(), stderr];
+  }
+
+  test("without options the drivers use the application's own cache", async () => {
     const script = `
       import { BentoCache, bentostore } from "bentocache";
       import { destroyCache, openCache } from "cache-machine";
@@ -286,25 +295,74 @@ test("without options the drivers use the application's own cache", async () => 
       const bento = new BentoCache({ default: "store", stores: { store } });
       await bento.set({ key: "a", value: 1 });
       await bento.disconnect();
-      console.log(openCache().namespace("bentocache").has("a"), destroyCache());`;
-    fs.writeFileSync(path.join(project, "main.mjs"), script);
-    const { stdout, stderr } = await execute(process.execPath, ["main.mjs"], { cwd: project });
-    expect([stdout, stderr]).toEqual(["true true\n", ""]);
-  } finally {
-    projects.remove();
-  }
+      console.log(openCache().has("bentocache:a"), destroyCache());`;
+    expect(await run("application", script)).toEqual(["true true", ""]);
+  });
+
+  test("where processes cannot share a cache, `fallback` gives each its own", async () => {
+    const script = `
+      Object.defineProperty(process, "platform", { value: "darwin" });
+      const { BentoCache, bentostore } = await import("bentocache");
+      const { cacheMachineDriver } = await import("cache-machine/bentocache");
+      for (const fallback of ["threads", undefined]) {
+        const driver = cacheMachineDriver({ name: "fallback" + fallback, fallback });
+        const bento = new BentoCache({ default: "store", stores: { store: bentostore().useL1Layer(driver) } });
+        const use = async () => {
+          await bento.set({ key: "a", value: 1 });
+          return bento.get({ key: "a" });
+        };
+        console.log(await use().catch((error) => error.code));
+      }`;
+    expect(await run("mac", script)).toEqual(["1\nERR_UNSUPPORTED", ""]);
+  });
+});
+
+/** A store of a machine: a memory of its own in front of an L2 that other machines have too, with a bus between them. */
+function machine(server: Cache) {
+  const store = bentostore()
+    .useL1Layer(cacheMachineDriver({ cache: createCache({ size: "1mb" }) }))
+    .useL2Layer(cacheMachineL2Driver({ cache: server }))
+    .useBus({ options: {}, factory: memoryBus() });
+  return new BentoCache({ default: "store", stores: { store } });
+}
+
+test("an invalidation that a machine learns of late removes nothing that was stored since", async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  const server = createCache({ size: "1mb" });
+  const one = machine(server);
+  await one.set({ key: "a", value: 1, tags: ["news"] });
+  vi.advanceTimersByTime(10);
+  await one.deleteByTag({ tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  await one.set({ key: "a", value: 2, tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  const two = machine(server);
+  expect(await two.get({ key: "a" })).toBe(2);
+  await Promise.all([one.disconnect(), two.disconnect()]);
+});
+
+test("a machine that has evicted what it knew of a tag asks the L2", async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  const server = createCache({ size: "1mb" });
+  const cache = createCache({ size: "1mb" });
+  const one = storeOver(server, "l2");
+  const layers = bentostore()
+    .useL1Layer(cacheMachineDriver({ cache }))
+    .useL2Layer(cacheMachineL2Driver({ cache: server }));
+  const two = new BentoCache({ default: "store", stores: { store: layers } });
+  await two.deleteByTag({ tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  await one.set({ key: "a", value: 1, tags: ["news"] });
+  vi.advanceTimersByTime(60_000);
+  // Without a bus the second machine hears nothing of this.
+  await one.deleteByTag({ tags: ["news"] });
+  cache.clear();
+  expect(await two.get({ key: "a" })).toBe(undefined);
 });
 
 test("the memories of two machines in front of one L2: a bus tells each of the other's changes", async () => {
   const server = createCache({ size: "1mb" });
-  const machine = () => {
-    const store = bentostore()
-      .useL1Layer(cacheMachineDriver({ cache: createCache({ size: "1mb" }) }))
-      .useL2Layer(cacheMachineL2Driver({ cache: server }))
-      .useBus({ options: {}, factory: memoryBus() });
-    return new BentoCache({ default: "store", stores: { store } });
-  };
-  const [one, two] = [machine(), machine()];
+  const [one, two] = [machine(server), machine(server)];
   const seen = async (key: string, value: unknown): Promise<void> => {
     let last: unknown;
     const look = async (): Promise<boolean> => (last = await two.get({ key })) === value;
@@ -377,7 +435,7 @@ declare const bento: BentoCache<any>;
 describe("four processes with the driver as L1, without a bus", () => {
   test("have what one stores, removes, clears, expires and invalidates, as soon as that has returned", async () => {
     const processes = await fourProcesses();
-    const [first, second] = processes as [(typeof processes)[0], (typeof processes)[0]];
+    const [first, second] = processes as [Other, Other];
     const look = (key: string): Promise<unknown[]> =>
       Promise.all(processes.map((each) => each.run((_, key) => bento.get({ key }), key)));
     const four = (value: unknown) => [value, value, value, value];
@@ -453,6 +511,30 @@ describe("four processes with the driver as L1, without a bus", () => {
     );
     expect((await Promise.all(locked)).flat()).toEqual(Array.from({ length: 80 }, () => "loaded"));
     expect(cache.get("locked")).toBe(1);
+    cache.close();
+  });
+
+  test("when the process that loads within the lock is killed, another one loads", async () => {
+    const [first, second] = (await fourProcesses()) as [Other, Other];
+    const cache = openCache(NAME);
+    const dead = first.run((cache) =>
+      cache.locks.request("k", () =>
+        bento.getOrSet({
+          key: "k",
+          factory: () => {
+            cache.set("is loading", true);
+            return new Promise(() => {});
+          },
+        }),
+      ),
+    );
+    dead.catch(() => {});
+    await until(() => cache.has("is loading"), "the first process loads");
+    const other = second.run((cache) =>
+      cache.locks.request("k", () => bento.getOrSet({ key: "k", factory: () => "by another" })),
+    );
+    await first.kill();
+    expect(await inTime(other, "a load after the death of the loader")).toBe("by another");
     cache.close();
   });
 });

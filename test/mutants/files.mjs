@@ -17,6 +17,7 @@ export const HOSTILE = ["test/hostile/hostile.test.ts"];
 export const RESOURCES = ["test/resources/resources.test.ts"];
 export const SEATS = ["test/unit/seats.test.ts"];
 export const APPLICATION = ["test/host/application.test.ts"];
+export const FALLBACK = ["test/host/fallback.test.ts"];
 export const PLACES = ["test/host/places.test.ts"];
 export const OVERFLOW = ["test/host/overflow.test.ts"];
 export const CLOCKS = ["test/host/clocks.test.ts"];

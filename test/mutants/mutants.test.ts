@@ -100,11 +100,13 @@ function rustTests(folder: string): string[] {
  */
 function mayMatch(filter: string, file: string): boolean {
   const text = read(file);
+  /** The folders of helpers: that of the test, and that of the checks which tests run. */
+  const homes = [path.dirname(file), "src/testing"];
   const helpers = new Set<string>();
   const follow = (from: string): void => {
-    for (const [, name] of read(from).matchAll(/ from "\.\/([\w-]+\.ts)"/g)) {
-      const helper = `${path.dirname(file)}/${name}`;
-      if (helpers.has(helper)) continue;
+    for (const [, name = ""] of read(from).matchAll(/ from "(\.{1,2}\/[\w./-]+\.ts)"/g)) {
+      const helper = path.join(path.dirname(from), name);
+      if (helpers.has(helper) || !homes.includes(path.dirname(helper))) continue;
       helpers.add(helper);
       follow(helper);
     }

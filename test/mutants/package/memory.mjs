@@ -137,8 +137,8 @@ export default [
     breaks: "I1",
     what: "a file that an earlier boot left on a disk is used as a cache",
     file: "src/memory/place.ts",
-    find: "const boot = isMemory(directory) ? undefined : bootId();",
-    replace: "const boot = isMemory(directory) ? undefined : bootId()?.replace(/./g, '0');",
+    find: "(isMemory(directory) ? undefined : bootId())",
+    replace: "(isMemory(directory) ? undefined : bootId()?.replace(/./g, '0'))",
     first: PLACES,
   },
   {

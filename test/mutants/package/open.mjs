@@ -1,4 +1,4 @@
-import { APPLICATION, ERRORS, SEATS } from "../files.mjs";
+import { APPLICATION, ERRORS, FALLBACK, SEATS } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -62,5 +62,76 @@ export default [
     replace: "bytes += 1;",
     first: APPLICATION,
     filter: "name",
+  },
+  // ---- the fallback
+  {
+    name: "the-fallback-is-not-found",
+    breaks: "errors",
+    what: "each opening makes a cache of its own",
+    file: "src/open/fallback.ts",
+    find: "if (offer !== undefined && Atomics",
+    replace: 'if (offer !== undefined && name === "" && Atomics',
+    first: FALLBACK,
+    filter: "all threads share one cache",
+  },
+  {
+    name: "a-destroyed-fallback-is-found",
+    breaks: "errors",
+    what: "an offer of a cache that was destroyed still counts",
+    file: "src/open/fallback.ts",
+    find: "Atomics.load(new Int32Array(offer.destroyed), 0) === 0",
+    replace: "Atomics.load(new Int32Array(offer.destroyed), 0) >= 0",
+    first: FALLBACK,
+    filter: "it outlives close",
+  },
+  {
+    name: "the-fallback-of-any-size",
+    breaks: "errors",
+    what: "a cache of another size is no error",
+    file: "src/open/fallback.ts",
+    find: "if (size !== undefined && size !== handle.size) throw",
+    replace: "if (size === 0) throw",
+    first: FALLBACK,
+    filter: "it outlives close",
+  },
+  {
+    name: "every-error-falls-back",
+    breaks: "errors",
+    what: "a cache that other processes share is replaced by one of this process when opening it fails for any reason",
+    file: "src/open/fallback.ts",
+    find: "    if (!isUnsupported(reason)) throw reason;",
+    replace: "    if (!(reason instanceof CacheError)) throw reason;",
+    first: FALLBACK,
+    filter: "errors that are no reason to fall back",
+  },
+  {
+    name: "a-warning-for-each-fallback",
+    breaks: "errors",
+    what: "each cache that falls back warns",
+    file: "src/open/fallback.ts",
+    find: "  setEnvironmentData(WARNED, threadId);",
+    replace: "",
+    first: FALLBACK,
+    filter: "gives no second warning",
+  },
+  {
+    name: "a-worker-does-not-warn-of-its-own-fallback",
+    breaks: "errors",
+    what: "a worker that finds no offer makes a cache of its own in silence when its process was warned",
+    file: "src/open/fallback.ts",
+    find: "if (warned === threadId || (isMainThread && warned !== undefined)) return;",
+    replace: "if (warned !== undefined) return;",
+    first: FALLBACK,
+    filter: "a name that only a worker opens",
+  },
+  {
+    name: "the-fallback-of-any-directory",
+    breaks: "errors",
+    what: "caches of one name in two directories are one",
+    file: "src/open/fallback.ts",
+    find: "    directory = resolve(path);",
+    replace: '    directory = resolve("/", path && "");',
+    first: FALLBACK,
+    filter: "gives no second warning, and is another cache",
   },
 ];
