@@ -113,12 +113,14 @@ for (const name of ["index", ...subpaths]) {
 
 /**
  * The declaration of a module's default export. To an ES module the `default` of a CommonJS module is the whole module, also in
- * types. So the default export has to have a name too, by which it is exported here.
+ * types. So the default export has to have a name too, by which it is exported here. The other values are named as well, because
+ * arethetypeswrong does not look behind `export *` where there is a default.
  */
 async function defaultOf(name, from) {
-  const module = await import(pathToFileURL(join(DIST, `${name}.js`)).href);
-  if (!("default" in module)) return "";
-  const [alias] = Object.keys(module).filter((each) => each !== "default" && module[each] === module.default);
+  const { default: value, ...named } = await import(pathToFileURL(join(DIST, `${name}.js`)).href);
+  if (value === undefined) return "";
+  const names = Object.keys(named);
+  const alias = names.find((each) => named[each] === value);
   if (alias === undefined) throw new Error(`src/${name}.ts: the default export has to be exported by a name too`);
-  return `export { ${alias} as default } from ${from};\n`;
+  return `export { ${[...names, `${alias} as default`].join(", ")} } from ${from};\n`;
 }

@@ -210,12 +210,12 @@ function remove(path: string): void {
 const hearing = new Set<string>();
 const removeAll = (): void => hearing.forEach(remove);
 
-/** Adds a FIFO to {@link hearing}, or removes it from there. Listens to the end of the thread while there is one. */
 /** The inode of a file; `undefined` when there is none. */
 function inodeOf(path: string): bigint | undefined {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
 }
 
+/** Adds a FIFO to {@link hearing}, or removes it from there. Listens to the end of the thread while there is one. */
 function setHearing(path: string, hears: boolean): void {
   // The `process` of a test runner is one of its own, which does not hear of the end. This one is the same for all realms.
   const host = process.getBuiltinModule("node:process");

@@ -203,6 +203,29 @@ describe.each(binaries)("Jest in its default configuration, with %s", (node, bin
     expect(await filesIn(project, name)).toBe("4");
   });
 
+  test("every subpath loads, with the instance of the package that the test file has", async () => {
+    const { exports } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+    const subpaths = Object.keys(exports).filter((subpath) => !subpath.endsWith(".json"));
+    const name = `${mark}-${id}-subpaths`;
+    const files = write(project, {
+      "subpaths.test.js": `const { CacheError, openCache } = require("cache-machine");
+        test.each(${JSON.stringify(subpaths)})("%s", (subpath) => {
+          expect(Object.keys(require(subpath.replace(".", "cache-machine"))).length).toBeGreaterThan(0);
+        });
+        test("an adapter", async () => {
+          const { KeyvCacheMachine } = require("cache-machine/keyv");
+          const cache = openCache("${name}", { size: "1mb" });
+          const store = new KeyvCacheMachine(cache);
+          await store.set("a", "text");
+          expect(await store.get("a")).toBe("text");
+          expect(cache.stats().entries).toBe(1);
+          cache.close();
+          await expect((async () => store.get("a"))()).rejects.toThrow(CacheError);
+        });`,
+    });
+    passed(await jest(project, files, ["--runInBand"], await binary()), subpaths.length + 1);
+  });
+
   test("TypeScript that swc compiles to CommonJS works, with mocks of the package", async () => {
     const name = `${mark}-${id}-ts`;
     const files = write(project, {

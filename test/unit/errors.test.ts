@@ -8,7 +8,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { isDeepStrictEqual } from "node:util";
+import { inspect, isDeepStrictEqual } from "node:util";
 import type { Cache, CacheHandle, OpenOptions } from "cache-machine";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { BUSY, HEADER_SIZE, HEADER_VERSION } from "../../src/engine/contract.ts";
@@ -86,11 +86,29 @@ function run(body: string, from = root, args: string[] = []): string {
 
 test("every CacheError is made by a function of src/errors.ts", () => {
   const files = fs.readdirSync(path.join(root, "src"), { recursive: true, encoding: "utf8" });
-  const sources = files.filter((file) => file.endsWith(".ts"));
+  // The adapters and the checks have the class as users have it.
+  const sources = files.filter((file) => file.endsWith(".ts") && !/^(adapters|testing)\//.test(file));
   const makers = sources.filter((file) =>
     fs.readFileSync(path.join(root, "src", file), "utf8").includes("new CacheError("),
   );
   expect(makers).toEqual(["errors.ts"]);
+});
+
+test("instanceof knows errors of another copy of the package, but an instance of a subclass only by its own class", async () => {
+  class Mine extends CacheError {}
+  const mine = new Mine("ERR_BUSY", "mine");
+  const error = new CacheError("ERR_BUSY", "theirs");
+  const other: typeof import("cache-machine") = await import(`${path.join(root, "dist/index.js")}?another`);
+  expect(other.CacheError).not.toBe(CacheError);
+  for (const each of [mine, error])
+    expect([each instanceof CacheError, each instanceof other.CacheError]).toEqual([true, true]);
+  expect([mine instanceof Mine, error instanceof Mine]).toEqual([true, false]);
+  for (const none of [new Error("busy"), { code: "ERR_BUSY" }, null, undefined, "ERR_BUSY", structuredClone(error)]) {
+    expect((none as unknown) instanceof CacheError).toBe(false);
+  }
+  // Nothing of this is seen of an error.
+  expect(Reflect.ownKeys(error).sort()).toEqual(["code", "message", "name", "stack"]);
+  expect(inspect(error)).toMatch(/^CacheError: theirs\n/);
 });
 
 describe("ERR_UNSUPPORTED", () => {
