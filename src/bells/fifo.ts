@@ -217,7 +217,8 @@ function inodeOf(path: string): bigint | undefined {
 
 /** Adds a FIFO to {@link hearing}, or removes it from there. Listens to the end of the thread while there is one. */
 function setHearing(path: string, hears: boolean): void {
-  // The `process` of a test runner is one of its own, which does not hear of the end. This one is the same for all realms.
+  // The `process` of a test runner may be one of its own, which does not hear of the end. This one is the same for all realms,
+  // except in Jest. There the FIFO stays until the cache is next opened or destroyed.
   const host = process.getBuiltinModule("node:process");
   host.off("exit", removeAll);
   if (hears) hearing.add(path);

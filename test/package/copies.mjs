@@ -63,6 +63,13 @@ export async function together(one, other, name) {
   assert.equal(second.reason.code, "ERR_LOAD_FAILED");
   for (const { CacheError } of [one, other]) assert.ok(second.reason instanceof CacheError);
 
+  // What does not reach the shared memory, the other copy does not see.
+  const large = source(() => "x".repeat(1e6));
+  await soon(Promise.all([a.getOrSet("large", large), b.getOrSet("large", large)]), "loads that are too large");
+  assert.equal(large.calls, 2);
+  const circle = a.getOrSet("circle", () => b.getOrSet("circle", () => 1, { timeout: 30 }));
+  await assert.rejects(soon(circle, "a load that waits for itself"), { code: "ERR_TIMEOUT" });
+
   for (const [waiting, writing] of [
     [a, b],
     [b, a],
