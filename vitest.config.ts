@@ -4,17 +4,41 @@ import { constants } from "./scripts/constants.mjs";
 // Tests compare the output of programs that they start. These variables would make Node.js and other programs print colours.
 for (const name of ["FORCE_COLOR", "NO_COLOR", "COLORTERM", "CLICOLOR", "CLICOLOR_FORCE"]) delete process.env[name];
 
+/** Files that may run beside each other: they measure nothing, and wait for nothing but what they have started. */
+const TOGETHER = ["test/{adapters,contract,model,package}/*.test.ts"];
+/** All others. `npm run test:ecosystem` has a configuration and dependencies of its own. */
+const ALONE = ["test/!(adapters|contract|model|package|ecosystem)/*.test.ts"];
+/** Files of the folders above that put a whole machine under load. */
+const HEAVY = ["test/package/example-pm2.test.ts"];
+
 export default defineConfig({
   define: constants(),
   test: {
-    include: ["test/**/*.test.ts"],
-    // `npm run test:ecosystem` has a configuration and dependencies of its own.
-    exclude: ["test/ecosystem/**", "**/node_modules/**"],
     // The tests start real processes, on machines that may be busy: the limits are generous, but there are limits.
     testTimeout: 120_000,
     hookTimeout: 60_000,
-    // One file at a time, because the crash tests need all processors.
-    fileParallelism: false,
     pool: "forks",
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "together",
+          include: TOGETHER,
+          exclude: HEAVY,
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: "alone",
+          include: [...ALONE, ...HEAVY],
+          // One file at a time, because the crash tests need all processors.
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });

@@ -14,7 +14,7 @@ export const connections = whole("CONNECTIONS", 16);
 /** Duration of the load in seconds. The story always runs to its end, so a very small number does not end it earlier. */
 export const duration = whole("DURATION", 15);
 /** Shared memory of the cache; all of it is reserved at once. */
-export const cacheSize = process.env.CACHE_SIZE ?? "16mb";
+export const cacheSize = process.env.CACHE_SIZE ?? "64mb";
 
 /** Part of the names in this run, so that two runs on one machine do not affect each other. */
 const run = (process.env.EXAMPLE_RUN ??= `${process.pid}-${randomBytes(3).toString("hex")}`);

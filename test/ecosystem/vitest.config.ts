@@ -1,8 +1,10 @@
-import { defineConfig, mergeConfig } from "vitest/config";
+import { defineConfig } from "vitest/config";
 import base from "../../vitest.config.ts";
 
+const { projects: _, ...test } = base.test ?? {};
+
 /** Other people's suites over the adapters, and applications of other frameworks: `npm run test:ecosystem`. */
-const config = mergeConfig(base, { test: { testTimeout: 300_000 } });
-config.test.include = ["test/ecosystem/*.test.ts"];
-config.test.exclude = ["**/node_modules/**"];
-export default defineConfig(config);
+export default defineConfig({
+  ...base,
+  test: { ...test, include: ["test/ecosystem/*.test.ts"], testTimeout: 300_000, fileParallelism: false },
+});
