@@ -2,9 +2,8 @@
  * Drivers for bentocache: a cache of this package as L1, which answers at once, or as L2, which answers with promises. As L1 it is
  * one memory for all processes, so no bus has to tell them of each other's changes.
  *
- * - The prefix of the store and bentocache's namespaces are beginnings of keys, as in all drivers of bentocache: the key `key` of the
- *   namespace `users` is the key `users:key` of the store, and `bentocache:users:key` in the cache. They are no namespaces of the
- *   cache, because invalidating a tag may now and then clear one of those.
+ * - The prefix of the store is a namespace of the cache. bentocache's own namespaces are beginnings of keys within it, as in
+ *   all drivers of bentocache: the key `key` of the namespace `users` is the key `users:key` of the store.
  * - bentocache remembers that a tag was invalidated by an entry with the time. A process that has just found no such entry stores
  *   one that says so: here it cannot replace one with a later time. When the entry is evicted, the cache still knows the time,
  *   because the driver invalidates the tag there too.
@@ -31,7 +30,7 @@ export interface CacheMachineDriverOptions {
   fallback?: "threads" | undefined;
   /**
    * What the keys of the store begin with; `"bentocache"` by default, or the `prefix` of the store. Stores with the same prefix in the
-   * same cache share their entries.
+   * same cache share their entries. At most 250 bytes.
    */
   prefix?: string | undefined;
   /**
@@ -93,7 +92,7 @@ interface Item {
 export class CacheMachineDriver {
   readonly type = "l1" as const;
   readonly #shared: Shared;
-  /** What the keys of this namespace begin with, without the colon; empty for a store without a prefix. */
+  /** What the keys of this namespace begin with, without the colon; empty for the store itself. */
   readonly #path: string;
 
   /** @internal */
@@ -105,11 +104,12 @@ export class CacheMachineDriver {
   /**
    * Returns the driver of a namespace.
    *
-   * @throws {RangeError} when the prefix and the names of all namespaces together have more than 1,000 characters.
+   * @throws {RangeError} when the names of all namespaces together have more than 1,000 characters.
    */
   namespace(namespace: string): CacheMachineDriver {
-    const path = this.#path === "" ? namespace : `${this.#path}:${namespace}`;
-    return new CacheMachineDriver(this.#shared, pathOf(path, "namespace"));
+    const path = withoutColons(this.#path === "" ? namespace : `${this.#path}:${namespace}`);
+    if (path.length > LONGEST_PATH) throw new RangeError(`namespace: more than ${LONGEST_PATH} characters in all`);
+    return new CacheMachineDriver(this.#shared, path);
   }
 
   get(key: string): string | undefined {
@@ -152,7 +152,7 @@ export class CacheMachineDriver {
     return this.#shared.cache?.ttl(this.#stored(key)) ?? 1;
   }
 
-  /** Removes the entries of this namespace, or of the store, one by one; for a store without a prefix, the whole cache in one step. */
+  /** Removes the entries of this namespace and of those within it; without a namespace, all of the store in one step. */
   clear(): void {
     const { cache } = this.#shared;
     if (this.#path === "") cache?.clear();
@@ -269,16 +269,15 @@ function checked(options: CacheMachineDriverOptions | undefined): Record<string,
 /** Makes the driver of a store. `config` are the options, and the prefix of the store. */
 function opened(config: CacheMachineDriverOptions): CacheMachineDriver {
   const { name, size, path, fallback, serialize } = config;
-  const beginning = pathOf(config.prefix ?? "", "prefix");
-  const cache = config.cache ?? (name === undefined ? openCache() : openCache(name, { size, path, fallback }));
+  const whole = config.cache ?? (name === undefined ? openCache() : openCache(name, { size, path, fallback }));
+  const prefix = withoutColons(config.prefix ?? "");
+  const cache = prefix === "" ? whole : whole.namespace(prefix);
   const form = serialize === false ? "object" : "json";
-  return new CacheMachineDriver({ cache, opened: config.cache === undefined, form }, beginning);
+  return new CacheMachineDriver({ cache, opened: config.cache === undefined, form }, "");
 }
 
-/** Returns the beginning of keys without colons at its end, which bentocache's drivers leave out too. */
-function pathOf(beginning: string, argument: string): string {
-  if (beginning.length > LONGEST_PATH) throw new RangeError(`${argument}: more than ${LONGEST_PATH} characters in all`);
-  return beginning.replace(/:+$/, "");
+function withoutColons(prefix: string): string {
+  return prefix.replace(/:+$/, "");
 }
 
 /**

@@ -58,10 +58,8 @@ export function checkNextOptions(options: NextCacheOptions): NextCacheOptions {
 }
 
 /**
- * A cache as the handlers use it. It is opened when it is used for the first time, and stays open.
- *
- * The entries are told apart by the beginnings of their keys. In a namespace of the cache they would all go whenever a tag that shares
- * a counter with the namespace is invalidated.
+ * A cache as the handlers use it. It is opened when it is used for the first time, and stays open. The tags are those of the namespace
+ * `next`, which programs without Next.js may use too. The entries have a namespace of their own within it.
  */
 export class NextCache {
   readonly #options: NextCacheOptions;
@@ -81,8 +79,9 @@ export class NextCache {
 
   #open(): { entries: Cache<any, string>; tags: Tags } {
     if (this.#opened === undefined) {
-      const entries = openFor(this.#options);
-      this.#opened = { entries, tags: new Tags(entries) };
+      const place = openFor(this.#options).namespace("next");
+      const entries = place.namespace("entries");
+      this.#opened = { entries, tags: new Tags(place, entries) };
     }
     return this.#opened;
   }
@@ -181,11 +180,10 @@ export class Tags {
   readonly #stale: Times;
   readonly #usable: Cache<[staleAt: number, until: number | null], string>;
 
-  constructor(cache: Cache<any, string>) {
-    const place = cache.namespace("next");
+  constructor(place: Cache<any, string>, entries: Cache<any, string>) {
     this.#expired = new Times(place);
     this.#stale = new Times(place.namespace("stale"));
-    this.#usable = cache;
+    this.#usable = entries;
   }
 
   /** Lets tags expire, or lets them become stale and expire `durations.expire` seconds later. */
@@ -228,7 +226,7 @@ export class Tags {
 
 /** The key of the entry that says until when what became stale with a tag may be used. */
 function usableKey(name: string): string {
-  return `next stale ${name}`;
+  return `stale ${name}`;
 }
 
 /** A tag of the cache for a tag of Next.js, which may be longer. */

@@ -175,7 +175,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
     resetRequestCache(): void {}
 
     #keyOf(cacheKey: string, isFetch: boolean): string {
-      return storableKey(`next ${isFetch ? "fetch" : "response"} ${this.#build} ${cacheKey}`);
+      return storableKey(`${isFetch ? "fetch" : "response"} ${this.#build} ${cacheKey}`);
     }
   };
 }

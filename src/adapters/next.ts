@@ -71,7 +71,7 @@ const DEV_MIN_EXPIRE = 300;
  */
 export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHandler {
   const next = new NextCache(checkNextOptions(options));
-  const keyOf = (cacheKey: string): string => storableKey(`next use cache ${cacheKey}`);
+  const keyOf = (cacheKey: string): string => storableKey(`use cache ${cacheKey}`);
   /** The entries that are being stored by this process. */
   const pending = new Map<string, Promise<void>>();
 

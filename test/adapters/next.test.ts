@@ -179,15 +179,15 @@ describe('the handler for "use cache"', () => {
     pass(1);
     await open().updateTags(["x"], { expire: 60 });
     expect(await revalidateOf("a")).toBe(-1);
-    const before = cache.get("next stale x");
-    expect(cache.delete("next stale x")).toBe(true);
+    const before = cache.namespace("next").namespace("entries").get("stale x");
+    expect(cache.namespace("next").namespace("entries").delete("stale x")).toBe(true);
     expect(await read("a")).toBeUndefined();
     // The same when the latest time could not be stored, and an older one is there.
     await set("a", "a", { tags: ["x"] });
     pass(1);
     await open().updateTags(["x"], { expire: 1 });
     expect(await revalidateOf("a")).toBe(-1);
-    cache.set("next stale x", before);
+    cache.namespace("next").namespace("entries").set("stale x", before);
     expect(await read("a")).toBeUndefined();
   });
 
@@ -197,7 +197,7 @@ describe('the handler for "use cache"', () => {
     pass(1);
     await open().updateTags(Array.from({ length: 1000 }, (_, i) => `other ${i}`));
     const found = await Promise.all(Array.from({ length: 1000 }, (_, i) => revalidateOf(`key ${i}`)));
-    // The cache has 8,192 times for tags. With two of them for each tag it is about 95 entries, with one it would be about 215.
+    // The cache has 12,288 times for tags. With two of them for each tag it is about 45 entries, with one it would be about 300.
     expect(found.filter((revalidate) => revalidate !== HOUR).length).toBeLessThan(150);
   });
 
@@ -529,7 +529,7 @@ describe("which cache the handlers use", () => {
   test("the environment names the cache, and without it the application does; nothing is opened before it is used", async () => {
     const own = `openCache("next-${NAME}")`;
     const first = await run(
-      `${USE} console.log(${own}.size, ${own}.toJSON().size);
+      `${USE} console.log(${own}.namespace("next").size, ${own}.toJSON().size);
        destroyCache("next-${NAME}");`,
     );
     expect(first).toEqual({ stdout: "text h\n2 33554432", warnings: [] });

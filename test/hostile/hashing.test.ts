@@ -68,7 +68,7 @@ test("an invalidation affects other entries only by chance, also with tags that 
   for (const [i, tag] of ASCII.entries()) cache.set(i.toString(), i, { tags: [tag] });
   for (const tag of ASCII.slice(0, 32)) cache.invalidateTag(tag);
   const lost = ASCII.filter((_, i) => !cache.has(i.toString())).length;
-  // Each of 32 × 992 pairs of tags shares one of 4,096 counters by chance: eight pairs on average.
+  // Each of 32 × 992 pairs of tags shares one of 6,144 counters by chance: five pairs on average.
   expect(lost).toBeGreaterThanOrEqual(32);
   expect(lost).toBeLessThan(32 + 32);
   cache.close();

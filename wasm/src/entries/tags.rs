@@ -91,7 +91,7 @@ fn given(block: &[u8]) -> impl Iterator<Item = Given<'_>> {
 }
 
 impl<H: Host> Participant<H> {
-    /// The number of a tag's counter. Hidden tags have the upper half of the counters for themselves: otherwise a tag that shares the
+    /// The number of a tag's counter. Hidden tags have the last counters for themselves: otherwise a tag that shares the
     /// counter of a namespace would take all entries of the namespace with it, each time that it is invalidated.
     fn counter_of(&self, tag: &Given) -> u32 {
         let mut bytes = [0; MAX_TAG as usize];
@@ -103,9 +103,11 @@ impl<H: Host> Participant<H> {
         for (word, bytes) in words.iter_mut().zip(bytes[..length.next_multiple_of(8)].as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        let half = self.region.geometry.tag_counters / 2;
-        let counter = hash(&words, length as u32, TAG, self.seed) as u32 & (half - 1);
-        if tag.hidden { half + counter } else { counter }
+        let geometry = &self.region.geometry;
+        let visible = geometry.tag_counters - geometry.namespace_counters();
+        let (first, count) = if tag.hidden { (visible, geometry.namespace_counters()) } else { (0, visible) };
+        let hash = hash(&words, length as u32, TAG, self.seed) as u32;
+        first + (hash as u64 * count as u64 >> 32) as u32
     }
 
     /// The first word of a counter, for a snapshot. Sequentially consistent: pairs with `mark`.

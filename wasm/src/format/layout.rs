@@ -376,6 +376,11 @@ impl Geometry {
         self.claims_at + claim * CLAIM_BYTES
     }
 
+    /// How many of the counters, the last ones, are those of namespaces: a quarter, and where there are few, 256 or half of them.
+    pub const fn namespace_counters(&self) -> u32 {
+        clamp(256, self.tag_counters / 4, self.tag_counters / 2)
+    }
+
     /// Where counter number `counter` of the tags lies. The number is masked, so foreign bytes cannot lead out of the table.
     #[inline(always)]
     pub const fn tag_counter(&self, counter: u32) -> u32 {
