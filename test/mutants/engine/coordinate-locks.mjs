@@ -1,6 +1,16 @@
 /** @type {import("../index.mjs").EngineMutant[]} */
 export default [
   {
+    name: "queue-that-never-ends",
+    breaks: "L1",
+    what: "a release of a lock meets a request that nobody can free again and again",
+    file: "wasm/src/coordinate/locks.rs",
+    find: "            last = request.token;\n            if self.reap_if_dead(request.seat) {\n                continue;\n            }\n",
+    replace:
+      "            if self.reap_if_dead(request.seat) {\n                continue;\n            }\n            last = request.token;\n",
+    first: ["coordinate::a_release_ends_where"],
+  },
+  {
     name: "release-rings-the-last",
     breaks: "the queue for a lock",
     what: "a release rings the one who has waited shortest",

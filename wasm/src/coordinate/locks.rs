@@ -162,19 +162,22 @@ impl<H: Host> Participant<H> {
     /// Rings the first in the queue for a free lock, or else the next one that has looked since it was rung. Returns whether
     /// somebody was rung; `None` when nobody waits, or this participant is the first itself.
     fn pass(&self, bucket: u32, hash: u64) -> Option<bool> {
-        let mut last = 0;
+        let (mut last, mut waits) = (0, false);
         while let Some(request) = self.next_request(bucket, hash, last) {
             if request.seat == self.seat {
                 break;
             }
-            if !self.reap_if_dead(request.seat) {
-                last = request.token;
-                if self.ring_seat(request.seat) {
-                    return Some(true);
-                }
+            // Also behind a dead one: foreign bytes may go on naming it after it was reaped.
+            last = request.token;
+            if self.reap_if_dead(request.seat) {
+                continue;
+            }
+            waits = true;
+            if self.ring_seat(request.seat) {
+                return Some(true);
             }
         }
-        (last != 0).then_some(false)
+        waits.then_some(false)
     }
 
     /// The first request in the queue for a lock behind the one with the token `last`.

@@ -189,10 +189,10 @@ impl<H: Host> Participant<H> {
             // Sequentially consistent: pairs with `invalidated_since`, which loads the sequence after the counters.
             let sequence = self.region.word(INVALIDATIONS_AT).fetch_add(1, SeqCst).wrapping_add(1) as u32;
             let next = seen & !((u32::MAX as u64) << event.shift) | (sequence as u64) << event.shift;
-            // The same word again would be no event: the sequence has wrapped around to that of a counter which nobody has marked
-            // for so long, or ever. Sequentially consistent: pairs with the loads in `counter` (`participant/validity.rs`),
-            // `snapshot_of` and `invalidated_since`.
-            if next != seen && word.compare_exchange(seen, next, SeqCst, Relaxed).is_ok() {
+            // 0 is the sequence of a counter that nobody has marked, which entries may remember: the sequence that has wrapped
+            // around to it is passed over. The same word again would be no event either. Sequentially consistent: pairs with the
+            // loads in `counter` (`participant/validity.rs`), `snapshot_of` and `invalidated_since`.
+            if sequence != 0 && next != seen && word.compare_exchange(seen, next, SeqCst, Relaxed).is_ok() {
                 return;
             }
         }

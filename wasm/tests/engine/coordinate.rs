@@ -334,6 +334,23 @@ fn locks_and_requests_are_listed_with_their_names_and_threads() {
     assert_eq!(a.locks(), []);
 }
 
+/// Foreign bytes: a request whose owner is dead and which is nobody's tenure, so that it stays when its owner was reaped.
+#[test]
+fn a_release_ends_where_the_queue_has_a_request_that_nobody_can_free() {
+    let _watchdog = Watchdog::new("a request that nobody can free", 20);
+    let (a, b) = two(MIB);
+    let held = made(a.claim_lock(b"lock", 0));
+    let (request, seat) = (made(b.claim_lock(b"lock", PENDING)), b.me.seat as u64);
+    b.die();
+    // The state `Pending` of the tenure 0: see `format/claim.rs`.
+    let owner = (seat + 1) << 48 | 4;
+    a.me.region.word(a.me.region.geometry.claim(request.number)).store(owner, Ordering::SeqCst);
+    assert!(a.me.release(held.number, held.token));
+    let held = made(a.claim_lock(b"lock", 0));
+    a.me.release_lock(held.number, held.token);
+    made(a.claim_lock(b"lock", 0));
+}
+
 /// What rings those who wait for a value of `key`.
 const RINGING: &[Change] = &[
     ("set", |cache, key| _ = cache.set(key, b"new").unwrap()),
