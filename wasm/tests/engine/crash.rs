@@ -35,7 +35,7 @@ impl Furnished {
                     cache.set(&key, &value).unwrap();
                     shadow.insert(key.clone(), value);
                 }
-                if i % 4 == 0 {
+                if i % 4 == 0 || i == 7 {
                     cache.get(&key);
                     cache.get(&key);
                 }
