@@ -24,8 +24,8 @@ export default [
     breaks: "the queue for a lock",
     what: "a release rings nobody else while the first in the queue was rung and has not looked",
     file: "wasm/src/coordinate/locks.rs",
-    find: "                if self.ring_seat(request.seat) {\n                    return Some(true);\n                }",
-    replace: "                return Some(self.ring_seat(request.seat));",
+    find: "            if self.ring_seat(request.seat) {\n                return Some(true);\n            }",
+    replace: "            return Some(self.ring_seat(request.seat));",
     first: ["locks::a_release_passes_over_who_was_rung"],
   },
   {
@@ -33,8 +33,8 @@ export default [
     breaks: "the queue for a lock",
     what: "a release rings the dead, and nobody else",
     file: "wasm/src/coordinate/locks.rs",
-    find: "if !self.reap_if_dead(request.seat) {\n                last",
-    replace: "if true {\n                last",
+    find: "if self.reap_if_dead(request.seat) {\n                continue",
+    replace: "if false {\n                continue",
     first: ["locks::a_release_passes_over_the_dead"],
   },
   {

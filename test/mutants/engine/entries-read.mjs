@@ -57,8 +57,8 @@ export default [
     breaks: "I2",
     what: "invalidating a tag leaves its counter as it is",
     file: "wasm/src/entries/tags.rs",
-    find: "if next != seen && word.compare_exchange(seen, next, SeqCst, Relaxed).is_ok() {",
-    replace: "if next != seen && word.compare_exchange(seen, seen, SeqCst, Relaxed).is_ok() {",
+    find: "if sequence != 0 && next != seen && word.compare_exchange(seen, next, SeqCst, Relaxed).is_ok() {",
+    replace: "if sequence != 0 && next != seen && word.compare_exchange(seen, seen, SeqCst, Relaxed).is_ok() {",
     first: ["model::few"],
   },
   {
