@@ -290,9 +290,7 @@ describe("the module may be", () => {
       `import { openCache, type Cache } from "cache-machine"; ${GOOD} export default (_: number): unknown => over(${OPEN} as Cache);`,
     );
     for (const version of versions.filter((each) => !/\b(20|22\.1[0-7])\b/.test(each))) {
-      const execPath = await nodeBinary(version, {
-        create: (name: string) => fs.mkdtempSync(path.join(folder, name)),
-      } as never);
+      const execPath = await nodeBinary(version);
       await one(acrossProcesses(module, { env: { NAME }, processes: 2, execPath }), "what one stores, all read").run();
     }
   });

@@ -529,7 +529,7 @@ describe("which cache the handlers use", () => {
   test("the environment names the cache, and without it the application does; nothing is opened before it is used", async () => {
     const own = `openCache("next-${NAME}")`;
     const first = await run(
-      `${USE} console.log(${own}.namespace("next").size, ${own}.toJSON().size);
+      `${USE} console.log(${own}.namespace("next").namespace("entries").size, ${own}.toJSON().size);
        destroyCache("next-${NAME}");`,
     );
     expect(first).toEqual({ stdout: "text h\n2 33554432", warnings: [] });

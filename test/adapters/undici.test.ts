@@ -504,7 +504,7 @@ describe.each(hosts)("%s %s", (peer, version) => {
   let isTooOld = false;
 
   beforeAll(async () => {
-    if (version !== "") node = await nodeBinary(version, projects);
+    if (version !== "") node = await nodeBinary(version);
     const versionOf = ["-p", "process.versions.node"];
     const [major = 0, minor = 0] = execFileSync(node, versionOf, { encoding: "utf8" }).split(".").map(Number);
     isTooOld = peer === "undici8" && (major < 22 || (major === 22 && minor < 19));

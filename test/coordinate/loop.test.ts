@@ -46,7 +46,7 @@ describe.each([["this version", process.execPath], ...versions.map((version) => 
     let installed: string;
     const binary = (): string => installed;
     beforeAll(async () => {
-      installed = await nodeBinary(version as string, projects);
+      installed = await nodeBinary(version as string);
     }, 120_000);
 
     test.each(["wait", "wait, with a watch"])(

@@ -20,7 +20,7 @@ const { mark } = projects;
 /** The binaries of Node.js to test with: the one that runs, and those of `NODES`. */
 const binaries: [string, () => Promise<string>][] = [
   [`Node.js ${process.version}`, async () => process.execPath],
-  ...versions.map((version): [string, () => Promise<string>] => [version, () => nodeBinary(version, projects)]),
+  ...versions.map((version): [string, () => Promise<string>] => [version, () => nodeBinary(version)]),
 ];
 
 /** A project with the packed package, and with Jest as it is installed for these tests. */

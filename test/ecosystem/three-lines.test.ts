@@ -94,7 +94,7 @@ async function node(notes: string[]): Promise<string | undefined> {
   const [, least = "0"] = /^node >= (\d+)$/m.exec(notes.join("\n")) ?? [];
   if (Number(process.versions.node.split(".")[0]) >= Number(least)) return process.execPath;
   for (const version of versions) {
-    const binary = await nodeBinary(version, projects);
+    const binary = await nodeBinary(version);
     const { stdout } = await execute(binary, ["-p", "process.versions.node.split('.')[0]"], { cwd: projects.folder });
     if (Number(stdout) >= Number(least)) return binary;
   }

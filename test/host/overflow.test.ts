@@ -85,7 +85,7 @@ describe.runIf(versions.length > 0)("calls that do not return, in other versions
     "operations that meet the end of the stack at any depth leave nothing held in Node.js %s",
     { timeout: 300_000 },
     async (version) => {
-      const binary = await nodeBinary(version, projects);
+      const binary = await nodeBinary(version);
       for (const reach of ["threads", "processes"]) {
         const { overflows, count } = await sweep(binary, [], { reach });
         expect(overflows).toBeGreaterThan(count);

@@ -54,7 +54,7 @@ async function run(file: string, body: string, args: string[] = [], node: string
 /** The binaries of Node.js to test with: the one that runs, and those of `NODES`. */
 const binaries: [string, () => Promise<string>][] = [
   [`Node.js ${process.version}`, async () => process.execPath],
-  ...versions.map((version): [string, () => Promise<string>] => [version, () => nodeBinary(version, projects)]),
+  ...versions.map((version): [string, () => Promise<string>] => [version, () => nodeBinary(version)]),
 ];
 
 describe("a plain installation", () => {

@@ -396,7 +396,7 @@ describe("error messages", () => {
 
 describe.runIf(versions.length > 0)("with more versions of Node.js", () => {
   test.each(versions)("the package works in ES modules and in CommonJS on Node.js %s", async (version) => {
-    const binary = await nodeBinary(version, projects);
+    const binary = await nodeBinary(version);
     const use = (file: string): Promise<Output> =>
       execute(binary, [file], { cwd: project, env: { PATH: `${path.dirname(binary)}:${process.env.PATH}` } });
     write(project, "nodes/main.mjs", ESM);

@@ -4,16 +4,33 @@
  */
 
 import path from "node:path";
-import { execute, type Projects } from "./projects.ts";
+import { execute, Projects } from "./projects.ts";
 
 export const versions: readonly string[] = (process.env.NODES ?? "").split(",").filter((version) => version !== "");
 
-/** The path of the binary of a version, which npm installs from its package `node`. */
-export async function nodeBinary(version: string, projects: Projects): Promise<string> {
-  if (version.includes("/")) return version;
+/** The binaries that were installed for this file of tests. */
+const installed = new Map<string, Promise<string>>();
+let projects: Projects | undefined;
+
+/** The path of the binary of a version, which npm installs once. */
+export function nodeBinary(version: string): Promise<string> {
+  if (version.includes("/")) return Promise.resolve(version);
+  const binary = installed.get(version) ?? install(version);
+  installed.set(version, binary);
+  return binary;
+}
+
+async function install(version: string): Promise<string> {
+  if (projects === undefined) {
+    const created = new Projects("nodes");
+    projects = created;
+    process.once("exit", () => created.remove());
+  }
   const cwd = projects.create(`node-${version}`);
-  const args = ["install", `node@${version}`, "--no-audit", "--no-fund", "--loglevel=error"];
+  // The package that the package `node` would install, without its script.
+  const name = `node-${process.platform}-${process.arch}`;
+  const args = ["install", `${name}@${version}`, "--no-audit", "--no-fund", "--loglevel=error"];
   const { status, stderr } = await execute("npm", args, { cwd });
-  if (status !== 0) throw new Error(`npm did not install node@${version}: ${stderr}`);
-  return path.join(cwd, "node_modules/node/bin/node");
+  if (status !== 0) throw new Error(`npm did not install ${name}@${version}: ${stderr}`);
+  return path.join(cwd, "node_modules", name, "bin/node");
 }
