@@ -62,7 +62,7 @@ test("the pm2 example keeps all its promises", async () => {
   expect(summary.housekeeping.atOnce).toBe(0);
   expect(summary.restarted.firstFromCache).toBe(true);
   expect(summary.saved.answers).toBeGreaterThan(summary.pages.rendered);
-  expect(summary.cache.size).toBe(16 << 20);
+  expect(summary.cache.size).toBe(64 << 20);
   expect(leftovers()).toEqual([]);
 });
 
