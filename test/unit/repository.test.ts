@@ -85,7 +85,8 @@ describe("names in strings", () => {
   const PATHS =
     /(?<=["'`\s(=:,]|\.\.\/|\$root\/|\$\{ROOT\}\/)(?:src|wasm|native|test|scripts|bench|docs|examples|\.ci)\/[\w./-]*\w/g;
   /** Paths that are made by builds and runs, or are not paths of this repository. */
-  const MADE = /^(wasm\/target|bench\/(results|node_modules)|test\/ecosystem\/node_modules|native\/cache_machine-linux)|\bgone\b/;
+  const MADE =
+    /^(wasm\/target|bench\/(results|node_modules)|test\/ecosystem\/node_modules|native\/cache_machine-linux)|\bgone\b/;
 
   test("every path of the repository in a script, test, source, document or configuration exists", () => {
     let count = 0;
