@@ -3,7 +3,6 @@
  * `disconnect`, and four processes that share a store. bentocache's own suite for drivers is in test/ecosystem/bentocache.test.ts.
  */
 
-import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { memory as memoryBus } from "@boringnode/bus/transports/memory";
@@ -13,9 +12,10 @@ import { cacheMachineDriver, cacheMachineL2Driver } from "cache-machine/bentocac
 import { acrossProcesses, type Store, type StoreMember, storeChecks } from "cache-machine/testing";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { endOthers, inTime, type Other, startProcess, until } from "../coordinate/others.ts";
-import { execute, Projects, root } from "../package/projects.ts";
+import { execute, Projects } from "../package/projects.ts";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
 import { storeOf } from "./bentocache-store.mjs";
+import { compile } from "./compile.ts";
 
 const NAME = `t-${process.pid}-bentocache`;
 const HOUR = 3_600_000;
@@ -543,21 +543,4 @@ describe("four processes with the driver as L1, without a bus", () => {
   });
 });
 
-test("the types fit bentocache's without a cast", () => {
-  const tsc = path.join(root, "node_modules/typescript/bin/tsc");
-  const file = path.join(import.meta.dirname, "bentocache.types.ts");
-  const options = [
-    "--strict",
-    "--exactOptionalPropertyTypes",
-    "--target",
-    "es2023",
-    "--lib",
-    "es2023,esnext.disposable",
-  ];
-  const modules = ["--module", "nodenext", "--types", "node", "--skipLibCheck", "--noEmit", "--ignoreConfig"];
-  try {
-    execFileSync(process.execPath, [tsc, ...options, ...modules, file], { cwd: root, encoding: "utf8" });
-  } catch (error) {
-    expect.fail((error as { stdout: string }).stdout);
-  }
-});
+test("the types fit bentocache's without a cast", () => compile("bentocache.types.ts"));

@@ -11,11 +11,11 @@ const OPTIONS = [
   "--ignoreConfig",
 ];
 
-/** Fails with the messages of the compiler. `file` is in this folder. */
+/** Fails with the messages of the compiler. `file` is in this folder, or an absolute path. */
 export function compile(file: string): void {
   const tsc = path.join(root, "node_modules/typescript/bin/tsc");
   try {
-    execFileSync(process.execPath, [tsc, ...OPTIONS, path.join(import.meta.dirname, file)], {
+    execFileSync(process.execPath, [tsc, ...OPTIONS, path.resolve(import.meta.dirname, file)], {
       cwd: root,
       encoding: "utf8",
       timeout: 60_000,

@@ -11,7 +11,8 @@ import express, { type Express } from "express";
 import { MemoryStore, type Options, rateLimit } from "express-rate-limit";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { generator } from "../crash/checked-values.mjs";
-import { compile, KEYS, LimitServers, limitChecks } from "./limits.ts";
+import { compile } from "./compile.ts";
+import { KEYS, LimitServers, limitChecks } from "./limits.ts";
 
 const MINUTE = 60_000;
 const START = 1_800_000_000_000;

@@ -9,7 +9,8 @@ import { createStore, type RateLimitStore, type RequestCount } from "cache-machi
 import Fastify, { type FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { generator } from "../crash/checked-values.mjs";
-import { compile, KEYS, LimitServers, limitChecks } from "./limits.ts";
+import { compile } from "./compile.ts";
+import { KEYS, LimitServers, limitChecks } from "./limits.ts";
 
 const SECOND = 1000;
 const START = 1_800_000_000_000;

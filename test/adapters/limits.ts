@@ -1,14 +1,12 @@
 /** What the tests of the three adapters for rate limits have in common. */
 
-import { type ChildProcess, execFileSync, fork } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Cache, destroyCache, openCache } from "cache-machine";
 import { acrossProcesses, type Check } from "cache-machine/testing";
 import { expect } from "vitest";
 import { inTime } from "../coordinate/others.ts";
-import { root } from "../package/projects.ts";
 
 const SERVER = fileURLToPath(new URL("limit-server.mjs", import.meta.url));
 
@@ -31,35 +29,6 @@ export const KEYS: readonly string[] = [
   "é".repeat(4_000),
   "😀".repeat(512),
 ];
-
-/** Compiles a file as the project of a strict user does; fails with the messages of the compiler. */
-export function compile(file: string): void {
-  const tsc = path.join(root, "node_modules/typescript/bin/tsc");
-  const strict = [
-    "--noEmit",
-    "--strict",
-    "--exactOptionalPropertyTypes",
-    "--noUncheckedIndexedAccess",
-    "--skipLibCheck",
-  ];
-  const modules = [
-    "--module",
-    "nodenext",
-    "--target",
-    "es2023",
-    "--lib",
-    "es2023,esnext.disposable,dom",
-    "--types",
-    "node",
-  ];
-  // `--ignoreConfig` because the project's own configuration is that of src/.
-  const args = [tsc, "--ignoreConfig", ...strict, ...modules, path.join(import.meta.dirname, file)];
-  try {
-    execFileSync(process.execPath, args, { cwd: root, encoding: "utf8", timeout: 60_000 });
-  } catch (error) {
-    throw new Error((error as { stdout: string }).stdout);
-  }
-}
 
 /** Servers that share one cache, each in a process of its own. */
 export class LimitServers {

@@ -16,7 +16,8 @@ import {
 } from "rate-limiter-flexible";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { generator } from "../crash/checked-values.mjs";
-import { compile, KEYS, LimitServers, limitChecks } from "./limits.ts";
+import { compile } from "./compile.ts";
+import { KEYS, LimitServers, limitChecks } from "./limits.ts";
 
 const START = 1_800_000_000_000;
 const RateLimiterCacheMachine = createRateLimiter(RateLimiterMemcache);
