@@ -168,7 +168,7 @@ export class Tier<V = any, K extends Key = string> {
   }
 
   async #get(key: K): Promise<V | undefined> {
-    return valueOf(await this.#read(key)) as V | undefined;
+    return presentOf(await this.#read(key)) as V | undefined;
   }
 
   /** Reads a key that the memory does not have. */
@@ -193,7 +193,7 @@ export class Tier<V = any, K extends Key = string> {
     let next = 0;
     return values.map((value) => {
       if (value !== undefined) return value === ABSENT ? undefined : value;
-      return valueOf(found[next++] as Found);
+      return presentOf(found[next++] as Found);
     });
   }
 
@@ -485,7 +485,7 @@ export class Tier<V = any, K extends Key = string> {
     let stale: Stored | undefined;
     if (!options.fresh) {
       const found = known === undefined ? await this.#read(key) : { value: known, stored: undefined };
-      const value = valueOf(found);
+      const value = presentOf(found);
       if (known !== undefined) this.#counts.hits++;
       if (value !== undefined) return this.#hit(key, value, run, options);
       if (options.grace > 0) stale = found.stored;
@@ -697,7 +697,7 @@ export class Tier<V = any, K extends Key = string> {
   }
 }
 
-function valueOf({ value }: Found): unknown {
+function presentOf({ value }: Found): unknown {
   return value === ABSENT ? undefined : value;
 }
 
