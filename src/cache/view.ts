@@ -45,6 +45,7 @@ import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
+import { fromPortable, toPortable } from "../values/portable.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import { isPlain } from "./load-options.ts";
@@ -637,6 +638,20 @@ export class View implements Source, Scoped, LoadView {
     if (!this.sharesObjects) return copy;
     const shared = copy();
     return deepFreeze(shared) ? () => shared : copy;
+  }
+
+  /** Encodes a value for other places than this cache. @throws as {@link ValueCodec.encode}, and `ERR_CLOSED`. */
+  toPortable(value: unknown): Uint8Array {
+    this.opening.checkOpen();
+    return toPortable(value, this.#codec);
+  }
+
+  /** Decodes what {@link View.toPortable} of any cache returned. @throws as {@link fromPortable}, and `ERR_CLOSED`. */
+  fromPortable(bytes: Uint8Array): unknown {
+    this.opening.checkOpen();
+    const value = fromPortable(bytes, this.#codec);
+    if (this.sharesObjects) deepFreeze(value);
+    return value;
   }
 
   // ---- the clock
