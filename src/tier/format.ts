@@ -39,7 +39,7 @@ const NUMBER = /^(?:NaN|-?Infinity|-?\d+(?:\.\d+)?(?:e[+-]\d+)?)$/;
 const MOST_TAGS = 128;
 const LONGEST_TAG = 256;
 /** The most bytes of a string on the server (`proto-max-bulk-len`). */
-export const LARGEST = 512 * 1024 * 1024;
+export const LARGEST: number = 512 * 1024 * 1024;
 
 const strict: TextDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

@@ -11,7 +11,7 @@
  */
 
 import { machineTime } from "../coordinate/clock.ts";
-import { CacheError, type CacheErrorCode } from "../index.ts";
+import { CacheError } from "../index.ts";
 import { badData, tooLarge } from "./format.ts";
 
 /** The most milliseconds of the first time for which the gate is shut, and of the longest. */
@@ -20,18 +20,18 @@ const LONGEST = 2000;
 
 /** `ERR_UNREACHABLE`: the server did not answer, or its answer was a refusal. */
 export function unreachable(message: string, options?: ErrorOptions): CacheError {
-  return new CacheError("ERR_UNREACHABLE" as CacheErrorCode, message, options);
+  return new CacheError("ERR_UNREACHABLE", message, options);
 }
 
 /** Whether an error says that the server did not answer, or has refused: `ERR_UNREACHABLE`. */
 export function isUnreachable(error: unknown): boolean {
-  return error instanceof CacheError && (error.code as string) === "ERR_UNREACHABLE";
+  return error instanceof CacheError && error.code === "ERR_UNREACHABLE";
 }
 
 /** `ERR_UNREACHABLE` of a server that cannot serve anybody now. A {@link Gate} shuts for it, and for no other error. */
 export class Away extends CacheError {
   constructor(message: string, options?: ErrorOptions) {
-    super("ERR_UNREACHABLE" as CacheErrorCode, message, options);
+    super("ERR_UNREACHABLE", message, options);
   }
 }
 
