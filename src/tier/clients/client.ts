@@ -6,6 +6,7 @@
  */
 
 import { describe } from "../../values/describe.ts";
+import { ioredis } from "./ioredis.ts";
 import { nodeRedis } from "./node-redis.ts";
 
 /** One argument of a command. */
@@ -20,7 +21,7 @@ export type Reply = null | number | string | Buffer | Reply[];
 
 /** One client of a server, or of a cluster of servers. */
 export interface Client {
-  /** For messages: `node-redis`, `ioredis`, `iovalkey` or `valkey-glide`. */
+  /** For messages: `node-redis`, `ioredis` (also for iovalkey) or `valkey-glide`. */
   readonly library: string;
   readonly isCluster: boolean;
   /**
@@ -76,7 +77,7 @@ export interface Listener {
 }
 
 /** The libraries. Each returns a client, or `undefined` for an object of another library. */
-const LIBRARIES: readonly ((client: object) => Client | undefined)[] = [nodeRedis];
+const LIBRARIES: readonly ((client: object) => Client | undefined)[] = [nodeRedis, ioredis];
 
 /**
  * Recognises the library of a client.

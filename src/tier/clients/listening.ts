@@ -48,7 +48,7 @@ export interface Dialer {
   /** Whether connections receive pushes (RESP3). */
   readonly hasPushes: boolean;
   /** Addresses of some masters of a cluster; `undefined` when the client has a single server. */
-  seeds(): readonly Address[] | undefined;
+  seeds(): Promise<readonly Address[] | undefined>;
   /**
    * Opens a connection to an address, or to the only server. `started` is called at once with what ends the connection, also while
    * it is being opened.
@@ -101,7 +101,7 @@ class Listening implements Listener {
   }
 
   async start(): Promise<void> {
-    const seeds = this.#dialer.seeds();
+    const seeds = await this.#dialer.seeds();
     if (seeds === undefined) await this.#hear(undefined);
     else await this.#hearCluster(seeds);
     if (this.#ended !== undefined) throw this.#ended;

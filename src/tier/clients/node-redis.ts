@@ -109,9 +109,7 @@ class SingleDialer implements Dialer {
     this.hasPushes = hasPushes(client);
   }
 
-  seeds(): undefined {
-    return undefined;
-  }
+  async seeds(): Promise<undefined> {}
 
   errorReply(error: unknown): string | undefined {
     return errorReply(error);
