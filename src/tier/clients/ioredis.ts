@@ -4,7 +4,7 @@
  * Listens with RESP2: these libraries hand the pushes of RESP3 to nobody.
  */
 
-import type { Argument, Client, ListenEvents, Listener, Reply } from "./client.ts";
+import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
 import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
 import { noAnswer, Sending } from "./sending.ts";
 

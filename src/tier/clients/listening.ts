@@ -15,7 +15,7 @@
  */
 
 import { CacheError } from "../../index.ts";
-import type { ListenEvents, Listener, Reply } from "./client.ts";
+import type { ListenEvents, Listener, Reply } from "./interface.ts";
 import { noAnswer } from "./sending.ts";
 
 /** A connection that never reconnects. When it is lost, `onClosed` is called, once. */

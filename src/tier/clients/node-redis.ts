@@ -4,7 +4,7 @@
  * Listens with RESP3 where this version reports pushes (`emitInvalidate`), unless the user has chosen RESP2.
  */
 
-import type { Argument, Client, ListenEvents, Listener, Reply } from "./client.ts";
+import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
 import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
 import { Sending } from "./sending.ts";
 
