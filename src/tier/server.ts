@@ -553,14 +553,21 @@ export class Server {
 
   /** Runs a command of the client through the gate, with errors of the tier. */
   #guarded<T>(command: () => Promise<T>): Promise<T> {
-    return this.#gate.run(async () => {
-      this.#commands++;
-      try {
-        return await command();
-      } catch (error) {
-        throw errorOf(error, this.#client.errorReply(error));
-      }
-    });
+    return this.#gate.run(() => this.#tried(command), this.#ping);
+  }
+
+  /** Asks the server for any answer. */
+  readonly #ping = (): Promise<unknown> => {
+    return this.#tried(() => this.#client.send(this.#names.clock, ["PING"], this.#timeout));
+  };
+
+  async #tried<T>(command: () => Promise<T>): Promise<T> {
+    this.#commands++;
+    try {
+      return await command();
+    } catch (error) {
+      throw errorOf(error, this.#client.errorReply(error));
+    }
   }
 
   #bytesOrNull(reply: Reply | undefined, command: string): Buffer | null {
