@@ -237,7 +237,7 @@ class Fire {
     await member.ready;
     for (const { who } of names) this.#windows.push({ what: "start", host: host.index, who, from, to: now() });
     if (member.isAlive) await member.ask("run").catch(() => {});
-    if (place === 0) this.#runThread(member);
+    if (place === 0) member.threadRuns = this.#runThread(member);
   }
 
   /** The thread reports that it is ready some time later. */
@@ -284,7 +284,7 @@ class Fire {
     if (this.#server.isPaused) this.#server.resume();
     for (const { proxy } of this.#hosts) proxy.resume();
     const from = now();
-    await Promise.all(this.#living.map(({ member }) => member.ready));
+    await Promise.all(this.#living.map(({ member }) => member.ready.then(() => member.threadRuns)));
     await this.#allGood("the last fault");
     this.healed = now() - from;
   }
@@ -405,7 +405,7 @@ class Fire {
     const next = this.#setup(host, 0, true);
     member.setup.thread = next;
     await member.ask("thread", { thread: next }).catch(() => {});
-    this.#runThread(member);
+    member.threadRuns = this.#runThread(member);
     return true;
   }
 
