@@ -64,6 +64,7 @@ async function run({ seconds = 3600, operations = Number.POSITIVE_INFINITY, ...r
   let isOver = false;
   const timer = setTimeout(() => (isOver = true), seconds * 1000);
   const since = performance.now();
+  const cpu = process.cpuUsage();
   const serve = async () => {
     while (!isOver && left > 0) {
       for (let i = 0; i < BATCH && left > 0; i++) {
@@ -75,7 +76,8 @@ async function run({ seconds = 3600, operations = Number.POSITIVE_INFINITY, ...r
   };
   await Promise.all(Array.from({ length: CONCURRENCY }, serve));
   clearTimeout(timer);
-  return { ...counts, ms: performance.now() - since };
+  const { user, system } = process.cpuUsage(cpu);
+  return { ...counts, ms: performance.now() - since, cpu: user + system };
 }
 
 /** Operates at a fixed pace, whether or not what was begun is answered. */

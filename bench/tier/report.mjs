@@ -84,14 +84,17 @@ function speed(kind, results, { writes, contenders }) {
       );
       return `${count(own)} (${mean(ratios).toFixed(1)} ×)`;
     }),
-    mean(results[name].map((round) => round[writes[1]].serverPerRead)).toFixed(2),
+    ...["perRead", "serverPerRead"].map((field) =>
+      mean(results[name].map((round) => round[writes[1]][field])).toFixed(1),
+    ),
     mib(mean(results[name].map((round) => round.memory))),
     mib(mean(results[name].map((round) => round.serverMemory))),
   ]);
   const head = [
     VALUES[kind].label,
     ...writes.map((part) => `reads/s, ${percent(1 - part)} reads`),
-    `server, µs of processor per read, ${percent(1 - writes[1])} reads`,
+    "processor per read, µs: hosts",
+    "server",
     "memory of a host",
     "memory of the server",
   ];
@@ -199,7 +202,7 @@ export function report({ machine, date, settings, bytesOfOne, ...results }) {
       "## Reads per second",
       `All processes of both hosts together, as fast as they can for ${seconds} s, with ${mib(memory)} per host; means of ${settings.rounds} rounds, in which the ` +
         "contenders take turns, and multiples of the server alone in the same round. A process serves 8 requests at a time; a request reads or writes 10 values one after another, and " +
-        "then the event loop turns. Memory is the proportional set size of the processes of one host, with the code and heap of Node.js; pages that processes share count once.",
+        "then the event loop turns. Processor time is that of all threads, at 99 % reads: it tells costs apart also where other programs use the machine. Memory is the proportional set size of the processes of one host, with the code and heap of Node.js; pages that processes share count once.",
       ...Object.entries(results.speed).map(([kind, rows]) => speed(kind, rows, settings)),
       `Bytes of one value in the heap: ${Object.entries(bytesOfOne)
         .filter(([, bytes]) => bytes > 0)
@@ -229,7 +232,7 @@ export function report({ machine, date, settings, bytesOfOne, ...results }) {
   if (results.micro !== undefined) {
     parts.push(
       "## What a read of what the host has costs",
-      "In one process, slices of 50,000 reads in turns, objects of 100 B, 1,024 keys that are all near. The cache's entries are in a namespace and have a ttl, as those of the tier. Medians; the ratios are medians of ratios " +
+      "In one process, slices of 50,000 reads in turns, objects of 100 B, 1,024 keys that are all near. The cache's entries are in a namespace and have a ttl, as those of the tier. Processor time, medians; the ratios are medians of ratios " +
         "of the same round.",
       micro(results.micro),
     );

@@ -125,6 +125,8 @@ async function measureSpeed(contender, kind) {
     const reads = sum(results, "reads");
     return {
       readsPerSecond: Math.round((reads / ms) * 1000),
+      /** Microseconds of processor per read: of the processes of the hosts, and of the server. */
+      perRead: sum(results, "cpu") / reads,
       serverPerRead: (server.cpu() - cpu) / reads,
       missing: sum(results, "missing"),
       failed: sum(results, "failed"),
@@ -134,9 +136,9 @@ async function measureSpeed(contender, kind) {
   const result = {};
   for (const writes of WRITES) {
     result[writes] = await operate(writes, seconds);
-    const { readsPerSecond, missing, failed } = result[writes];
+    const { readsPerSecond, perRead, missing, failed } = result[writes];
     console.log(
-      `  ${VALUES[kind].label}, ${writes * 100} % writes: ${readsPerSecond} reads/s` +
+      `  ${VALUES[kind].label}, ${writes * 100} % writes: ${readsPerSecond} reads/s, ${perRead.toFixed(1)} µs of processor each` +
         (missing + failed > 0 ? `, ${missing} missing, ${failed} failed` : ""),
     );
   }
