@@ -52,9 +52,9 @@ interface Clock {
   now(): number | undefined;
 }
 
-/** Returns the store as a cache, which is told by its `trySet`; `undefined` for a tier. */
+/** Returns the store as a cache; `undefined` for a tier, which is closed by a promise. */
 export function asCache(store: CacheOrTier): Cache<any, any> | undefined {
-  return "trySet" in store ? (store as Cache<any, any>) : undefined;
+  return Symbol.asyncDispose in store ? undefined : (store as Cache<any, any>);
 }
 
 /** The time by which the store counts when tags were invalidated; `undefined` when a tier does not know it yet. */
