@@ -40,7 +40,8 @@ export class LeasedView {
 
   get(key: Key): unknown {
     const view = this.#view;
-    if (monotonic() < this.#lease.until) return view.get(key);
+    const at = monotonic();
+    if (at < this.#lease.until) return view.getAt(key, at);
     // Only for its errors.
     view.writeKey(key);
     return undefined;

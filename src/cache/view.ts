@@ -41,6 +41,7 @@ import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
 import { badData, busy, CacheError, isRefusal, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
+import { UNKNOWN } from "../near/table.ts";
 import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
@@ -99,7 +100,14 @@ export class View implements Source, Scoped, LoadView {
   get(key: Key): unknown {
     const near = this.near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
-    return near.get(key, this);
+    return near.get(key, this, UNKNOWN);
+  }
+
+  /** As {@link View.get}, for a leased read at this time of `performance.now()`. */
+  getAt(key: Key, at: number): unknown {
+    const near = this.near;
+    if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
+    return near.get(key, this, at);
   }
 
   /** The value of a key, decoded anew; `want` are flags of the engine's `get`. */

@@ -108,7 +108,7 @@ function oneOf(name: string, value: unknown, values: readonly [string, string]):
  *
  * @throws {TypeError} and {RangeError}.
  */
-export function checkTime(name: string, value: unknown, least = 0, most = Infinity): number {
+export function checkTime(name: string, value: unknown, least = 0, most: number = Infinity): number {
   if (typeof value !== "number") {
     throw new TypeError(`${name}: must be a number of milliseconds, not ${describe(value)}`);
   }
@@ -132,11 +132,12 @@ export function checkKey(key: unknown): asserts key is Key {
 }
 
 /**
- * Checks tags: their number, and the bytes of each.
+ * Checks tags: the bytes of each, and their number. Returns each once.
  *
+ * @param most the most tags
  * @throws {TypeError} and {RangeError}.
  */
-export function checkTags(tags: unknown): string[] {
+export function checkTags(tags: unknown, most: number = MAX_TAGS): string[] {
   if (!Array.isArray(tags)) throw new TypeError("tags: must be an array of strings");
   const own = [...new Set(tags)];
   for (const tag of own) {
@@ -146,7 +147,7 @@ export function checkTags(tags: unknown): string[] {
       throw new RangeError(`tags: a tag has at most ${MAX_TAG_BYTES} bytes, one has ${Buffer.byteLength(tag)}`);
     }
   }
-  if (own.length > MAX_TAGS) throw new RangeError(`tags: an entry has at most ${MAX_TAGS} tags, not ${own.length}`);
+  if (own.length > most) throw new RangeError(`tags: an entry has at most ${most} tags, not ${own.length}`);
   return own;
 }
 

@@ -26,6 +26,9 @@ export interface Found {
 
 const UNKNOWN: Found = { value: undefined, stored: undefined };
 
+/** Stands in the memory for the time of a tag that the server does not know: its creation is a change of which the owner hears. */
+const NEVER = -1;
+
 /** Errors of a flight after which the same answer may be had without one. */
 const WITHOUT_FLIGHT = ["ERR_BUSY", "ERR_TOO_LARGE", "ERR_LOAD_FAILED", "ERR_TIMEOUT"] as const;
 
@@ -94,7 +97,10 @@ export async function tagTimes(core: Core, place: Place, tags: readonly string[]
   const { memory, server } = core;
   if (!memory.isGood) return server.tagTimes(place.path, tags);
   try {
-    return await place.times.getOrSetMany(tags, (missing) => server.tagTimes(place.path, missing));
+    const times = await place.times.getOrSetMany(tags, async (missing) =>
+      (await server.tagTimes(place.path, missing)).map((time) => time ?? NEVER),
+    );
+    return times.map((time) => (time === NEVER ? undefined : time));
   } catch (error) {
     if (hasCode(error, ...WITHOUT_FLIGHT)) return server.tagTimes(place.path, tags);
     throw error;

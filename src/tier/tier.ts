@@ -423,7 +423,7 @@ export class Tier<V = any, K extends Key = string> {
    */
   async tagInvalidatedAt(...tags: string[]): Promise<number> {
     checkOpen(this.#core);
-    const times = await tagTimes(this.#core, this.#place, checkTags(tags));
+    const times = await tagTimes(this.#core, this.#place, checkTags(tags, Infinity));
     return Math.max(0, ...times.map((time) => (time ?? 0) / 1000));
   }
 

@@ -15,7 +15,7 @@
  */
 
 import { CacheError } from "../../index.ts";
-import type { ListenEvents, Listener, Reply } from "./client.ts";
+import type { ListenEvents, Listener, Reply } from "./interface.ts";
 import { noAnswer } from "./sending.ts";
 
 /** A connection that never reconnects. When it is lost, `onClosed` is called, once. */
@@ -48,7 +48,7 @@ export interface Dialer {
   /** Whether connections receive pushes (RESP3). */
   readonly hasPushes: boolean;
   /** Addresses of some masters of a cluster; `undefined` when the client has a single server. */
-  seeds(): readonly Address[] | undefined;
+  seeds(): Promise<readonly Address[] | undefined>;
   /**
    * Opens a connection to an address, or to the only server. `started` is called at once with what ends the connection, also while
    * it is being opened.
@@ -71,6 +71,14 @@ interface Ear {
   readonly redirect: number;
   /** In a cluster, the id of the node. */
   readonly node: string | undefined;
+}
+
+/** The connections to one server while they are being opened. */
+interface Attempt {
+  isHeard: boolean;
+  /** Why one of them was lost. */
+  failure: Error | undefined;
+  readonly endings: (() => void)[];
 }
 
 /** Opens a {@link Listener}. */
@@ -101,7 +109,7 @@ class Listening implements Listener {
   }
 
   async start(): Promise<void> {
-    const seeds = this.#dialer.seeds();
+    const seeds = await this.#dialer.seeds();
     if (seeds === undefined) await this.#hear(undefined);
     else await this.#hearCluster(seeds);
     if (this.#ended !== undefined) throw this.#ended;
@@ -137,56 +145,95 @@ class Listening implements Listener {
     if (this.#hasStarted) this.#events.onEnd(reason);
   }
 
-  /** Opens ears for all masters of a cluster, also for those that only other masters know. */
+  /**
+   * Opens ears for all masters of a cluster, also for those that only other masters know. The library may still know servers that
+   * are masters no longer. So a server that cannot be heard matters only if the others say that it is a master.
+   */
   async #hearCluster(seeds: readonly Address[]): Promise<void> {
     const tried = new Set<string>();
-    let next = [...seeds];
-    while (next.length > 0) {
+    const views: string[] = [];
+    let failure: unknown;
+    for (let next = [...seeds]; next.length > 0; ) {
       for (const { host, port } of next) tried.add(`${host}:${port}`);
-      const views = await Promise.all(next.map((address) => this.#hear(address)));
-      const known = new Set(this.#ears.map((ear) => ear.node));
+      const outcomes = await Promise.allSettled(next.map((address) => this.#hear(address)));
       const missing = new Map<string, Address>();
-      views.forEach((nodes, index) => {
-        for (const { id, host, port } of mastersOf(nodes ?? "")) {
+      outcomes.forEach((outcome, index) => {
+        if (outcome.status === "rejected") {
+          failure ??= outcome.reason;
+          return;
+        }
+        const nodes = outcome.value ?? "";
+        views.push(nodes);
+        for (const { id, host, port } of mastersOf(nodes)) {
+          // A node that was never reached from outside does not know its own host.
           const address = { host: host || (next[index] as Address).host, port };
-          if (!known.has(id) && !tried.has(`${address.host}:${port}`)) missing.set(id, address);
+          const isKnown = this.#ears.some(({ node }) => node === id) || tried.has(`${address.host}:${port}`);
+          if (!isKnown) missing.set(id, address);
         }
       });
       next = [...missing.values()];
     }
+    try {
+      checkMasters(this.#ears, views);
+    } catch (error) {
+      throw failure ?? error;
+    }
+    if (this.#ears.length === 0) throw failure ?? new Error("the client knows no master of the cluster");
   }
 
   /** Opens the ear for one server. Returns what it says of its cluster. */
   async #hear(to: Address | undefined): Promise<string | undefined> {
-    const subscribed = this.#dialer.hasPushes ? undefined : await this.#open(to);
-    let redirect = -1;
-    if (subscribed !== undefined) {
-      redirect = Number((await subscribed.ask([["CLIENT", "ID"]]))[0]);
-      await subscribed.subscribe(CHANNEL);
+    const attempt: Attempt = { isHeard: false, failure: undefined, endings: [] };
+    try {
+      const [tracked, subscribed] = await Promise.all([
+        this.#open(to, attempt),
+        this.#dialer.hasPushes ? undefined : this.#open(to, attempt),
+      ]);
+      let redirect = -1;
+      if (subscribed !== undefined) {
+        redirect = Number((await subscribed.ask([["CLIENT", "ID"]]))[0]);
+        await subscribed.subscribe(CHANNEL);
+      }
+      const target = subscribed === undefined ? [] : ["REDIRECT", String(redirect)];
+      const prefixes = this.#events.prefixes.flatMap((prefix) => ["PREFIX", prefix]);
+      const [id] = await tracked.ask([
+        ["CLIENT", "ID"],
+        // A library may have switched on a tracking of its own.
+        ["CLIENT", "TRACKING", "OFF"],
+        ["CLIENT", "TRACKING", "ON", ...target, "BCAST", ...prefixes],
+      ]);
+      const ear = { tracked, subscribed, id: Number(id), redirect, node: undefined };
+      const { nodes } = await this.#prove(ear, to !== undefined);
+      const node = nodes === undefined ? undefined : myselfOf(nodes);
+      if (attempt.failure !== undefined) throw attempt.failure;
+      // Two addresses may lead to the same server.
+      if (node !== undefined && this.#ears.some((other) => other.node === node)) this.#giveUp(attempt);
+      else this.#ears.push({ ...ear, node });
+      attempt.isHeard = true;
+      return nodes;
+    } catch (error) {
+      this.#giveUp(attempt);
+      throw attempt.failure ?? error;
     }
-    const tracked = await this.#open(to);
-    const target = subscribed === undefined ? [] : ["REDIRECT", String(redirect)];
-    const prefixes = this.#events.prefixes.flatMap((prefix) => ["PREFIX", prefix]);
-    const [id] = await tracked.ask([
-      ["CLIENT", "ID"],
-      // A library may have switched on a tracking of its own.
-      ["CLIENT", "TRACKING", "OFF"],
-      ["CLIENT", "TRACKING", "ON", ...target, "BCAST", ...prefixes],
-    ]);
-    const ear = { tracked, subscribed, id: Number(id), redirect, node: undefined };
-    const { nodes } = await this.#prove(ear, to !== undefined);
-    const node = nodes === undefined ? undefined : myselfOf(nodes);
-    if (node === undefined || !this.#ears.some((other) => other.node === node)) this.#ears.push({ ...ear, node });
-    return nodes;
   }
 
-  async #open(to: Address | undefined): Promise<Connection> {
-    if (this.#ended !== undefined) throw this.#ended;
-    return this.#dialer.open(
-      to,
-      { onKeys: (keys) => this.#onKeys(keys), onClosed: (reason) => this.#end(reason) },
-      (destroy) => this.#endings.add(destroy),
-    );
+  #giveUp({ endings }: Attempt): void {
+    for (const end of endings) {
+      this.#endings.delete(end);
+      end();
+    }
+  }
+
+  async #open(to: Address | undefined, attempt: Attempt): Promise<Connection> {
+    const onClosed = (reason: Error): void => {
+      if (attempt.isHeard) this.#end(reason);
+      else attempt.failure ??= reason;
+    };
+    return this.#dialer.open(to, { onKeys: (keys) => this.#onKeys(keys), onClosed }, (end) => {
+      attempt.endings.push(end);
+      this.#endings.add(end);
+      if (this.#ended !== undefined) end();
+    });
   }
 
   #onKeys(keys: unknown): void {
@@ -211,7 +258,7 @@ class Listening implements Listener {
       ]),
       ear.subscribed?.ping(),
     ]);
-    checkServer(fields(hello), ear);
+    checkServer(fields(hello), ear, isCluster);
     checkTracking(fields(info), ear, this.#events.prefixes);
     const [seconds, microseconds] = time as Reply[];
     return {
@@ -221,7 +268,13 @@ class Listening implements Listener {
   }
 }
 
-function checkServer(hello: Map<string, Reply>, ear: Ear): void {
+function checkServer(hello: Map<string, Reply>, ear: Ear, isCluster: boolean): void {
+  if (!isCluster && String(hello.get("mode")) === "cluster") {
+    throw new CacheError(
+      "ERR_UNSUPPORTED",
+      "client: the server is part of a cluster. Use the client of the library for clusters.",
+    );
+  }
   if (Number(hello.get("id")) !== ear.id) throw new Error("the tracked connection is another one than before");
   const role = String(hello.get("role"));
   if (role !== "master") throw new Error(`the server is no master: it is a ${role}`);
