@@ -89,8 +89,9 @@ export class Hosts {
     const version = ++this.version;
     const result = new Promise((resolve) => (one.wrote = resolve));
     this.#tell(one, { type: "write", version });
-    const wrote = await Promise.race([result, one.exit.then(() => ({ error: "ERR_KILLED" }))]);
-    this.#books.wrote({ version, ...wrote });
+    const wrote = await Promise.race([result, one.exit.then(() => undefined)]);
+    // A process that was killed cannot say whether its write was made.
+    if (wrote !== undefined) this.#books.wrote({ version, ...wrote });
     return { version, ...wrote };
   }
 

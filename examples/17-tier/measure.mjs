@@ -10,12 +10,12 @@ export class Books {
   #writes = new Map();
   /** By process: spans in which it saw one version, `{ version, first, last }`, by `first`. */
   #spans = new Map();
-  /** Writes that the server did not confirm. */
-  refused = 0;
+  /** The errors of the writes that the server did not confirm. */
+  refused = [];
 
   wrote({ version, began, ended, error }) {
     if (error === undefined) this.#writes.set(version, { began, ended });
-    else this.refused++;
+    else this.refused.push(error);
   }
 
   /** The first read that saw a version ended at `first`, and the latest one so far began at `last`. */

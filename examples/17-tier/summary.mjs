@@ -19,7 +19,7 @@ export function printSummary(screen, { books, hosts, commands, owner, away, leas
       `${count(sum(({ server }) => server))} from the server, ${count(sum(({ source }) => source))} from the database`,
     ],
     ["server", `${count(commands)} commands in all, one for ${count(reads / commands)} reads`],
-    ["writes", `${books.writes} confirmed, ${books.refused} refused because the server was away`],
+    ["writes", `${books.writes} confirmed, ${books.refused.length} refused while the server was away`],
     ["staleness", `p50 ${ms(quantile(stale, 0.5))}, p99 ${ms(quantile(stale, 0.99))}, max ${ms(stale.at(-1) ?? 0)}`],
     ["", `while an owner died: max ${ms(meanwhile.at(-1) ?? 0)}`],
     ["", `(${count(stale.length)} times a process after a write; the bound is ${ms(lease)})`],
@@ -37,6 +37,7 @@ export function printSummary(screen, { books, hosts, commands, owner, away, leas
       "Every host has one owner again",
       ["A", "B"].every((host) => alive.filter((one) => one.host === host && one.owns).length === 1),
     ],
+    ["Writes that were refused said ERR_UNREACHABLE", books.refused.every((code) => code === "ERR_UNREACHABLE")],
     ["No read failed", sum(({ failed }) => failed) === 0],
   ];
   for (const [promise, kept] of promises) {
