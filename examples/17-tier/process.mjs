@@ -122,9 +122,9 @@ let reported = { at: 0, isGood: false, owns: false };
 let tookOver = 0;
 function report() {
   const { isGood, leaseLeft, owner } = tier.stats();
-  const owns = owner?.pid === process.pid;
+  const owns = owner?.pid === process.pid && owner.state === "following";
   if (now() - reported.at < REPORT_MS && isGood === reported.isGood && owns === reported.owns) return;
-  if (owns && isGood && !(reported.owns && reported.isGood)) tookOver = now();
+  if (owns && !reported.owns) tookOver = now();
   reported = { at: now(), isGood, owns };
   tell({ type: "state", ...seen, ...answered, isGood, leaseLeft, owns, tookOver });
 }
