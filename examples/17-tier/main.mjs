@@ -140,14 +140,10 @@ async function showWrite() {
   const [writer] = hosts.alive("A");
   const { version, error } = await hosts.write(writer);
   if (error !== undefined) throw new Error(`The write failed: ${error}`);
-  const seen = () => hosts.alive().map(({ host, pid }) => ({ host, pid, after: books.seenAfter(pid, version) }));
-  await until(() => seen().every(({ after }) => after !== undefined));
-  tell(
-    `Process ${writer.pid} of host A writes price #${version}. It is seen`,
-    seen()
-      .map(({ host, pid, after }) => `by ${host} ${pid} after ${ms(after)}`)
-      .join(", "),
-  );
+  const seenOn = (host) => hosts.alive(host).map(({ pid }) => books.seenAfter(pid, version));
+  await until(() => ["A", "B"].every((host) => seenOn(host).every((after) => after !== undefined)));
+  const [onA, onB] = ["A", "B"].map((host) => `on host ${host} after ${seenOn(host).map(ms).join(" and ")}`);
+  tell(`Process ${writer.pid} of host A writes price #${version}. It is seen`, `${onA}, ${onB}.`);
 }
 
 async function writeOn() {
@@ -165,8 +161,8 @@ async function killOwner(host) {
   await hosts.kill(victim);
   await until(() => hosts.owner(host));
   const took = hosts.owner(host).tookOver - at;
-  const stale = books.staleness(at - LEASE_MS).at(-1) ?? 0;
-  tell(`${hosts.owner(host).pid} took over after ${ms(took)}. The stalest read meanwhile: ${ms(stale)}.`);
+  const stale = books.staleness().at(-1) ?? 0;
+  tell(`${hosts.owner(host).pid} took over after ${ms(took)}. The stalest read so far: ${ms(stale)}.`);
   return { at, took };
 }
 
@@ -175,7 +171,7 @@ async function restartServer() {
   const total = (name) => hosts.processes.reduce((sum, one) => sum + one[name], 0);
   const before = { memory: total("memory"), source: total("source") };
   const at = now();
-  tell(screen.red(`kill -9 ${server.pid}`) + ": that was the server. Reads go on, and writes are refused.");
+  tell(screen.red(`kill -9 ${server.pid}`) + ": that was the server. Reads go on, writes are refused.");
   await server.kill();
   await pause(SERVER_AWAY_MS);
   await server.start();
@@ -186,7 +182,7 @@ async function restartServer() {
   await until(isQuiet);
   const recovered = now() - back;
   tell(`Both hosts have their lease again, ${ms(recovered)} after the start.`);
-  return { lasted: back - at, recovered, ...during };
+  return { at, lasted: back - at, recovered, ...during };
 }
 
 /** Every host has an owner, and every process may use its memory. */

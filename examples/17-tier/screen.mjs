@@ -65,8 +65,8 @@ export class Screen {
       this.dim(`  ${head.join("  ")}`),
       ...rows.map((row) => `  ${this.#cells(row, head).join("  ")}`),
       "",
-      this.dim("  memory: reads that the memory of the host answered; server, database: the others"),
-      this.dim("  *: the owner, which hears what changes on the server, and gives the host its lease"),
+      this.dim("  memory: reads that the host's memory answered; server, database: the rest"),
+      this.dim("  *: the owner hears what changes on the server, and renews the host's lease"),
     ];
   }
 
@@ -95,7 +95,7 @@ export class Screen {
     const width = this.#out.columns ?? Infinity;
     const up = this.#shown > 0 ? `\x1b[${this.#shown}F` : "";
     const end = this.#live ? "\x1b[K\n" : "\n";
-    const text = [...lines, ...table].map((line) => cut(line, width) + end).join("");
+    const text = [...lines, ...table.map((line) => cut(line, width))].map((line) => line + end).join("");
     const rest = this.#live ? "\x1b[J" : "";
     this.#out.write(up + text + rest);
     this.#shown = table.length;

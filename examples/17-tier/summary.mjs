@@ -10,22 +10,28 @@ export function printSummary(screen, { books, hosts, commands, owner, away, leas
   const sum = (of) => all.reduce((total, one) => total + of(one), 0);
   const reads = sum(readsOf);
   const stale = books.staleness();
-  const meanwhile = books.staleness(owner.at - lease, owner.at + 2 * lease);
+  /** The stalest read from a moment on, and from a lease before. */
+  const stalest = (from, to) => ms(books.staleness(from - lease, to).at(-1) ?? 0);
+  const back = away.at + away.lasted + away.recovered;
 
   const lines = [
-    ["reads", `${count(reads)}: ${percent(sum(({ memory }) => memory) / reads)} from the hosts' memory,`],
     [
-      "",
-      `${count(sum(({ server }) => server))} from the server, ${count(sum(({ source }) => source))} from the database`,
+      "reads",
+      `${count(reads)}: ${percent(sum(({ memory }) => memory) / reads)} from the hosts' memory, ${count(sum(({ server }) => server))} from the`,
     ],
+    ["", `server, ${count(sum(({ source }) => source))} from the database`],
     ["server", `${count(commands)} commands in all, one for ${count(reads / commands)} reads`],
     ["writes", `${books.writes} confirmed, ${books.refused.length} refused while the server was away`],
-    ["staleness", `p50 ${ms(quantile(stale, 0.5))}, p99 ${ms(quantile(stale, 0.99))}, max ${ms(stale.at(-1) ?? 0)}`],
-    ["", `while an owner died: max ${ms(meanwhile.at(-1) ?? 0)}`],
-    ["", `(${count(stale.length)} times a process after a write; the bound is ${ms(lease)})`],
-    ["take-over", `${ms(owner.took)} after the kill`],
-    ["server away", `${ms(away.lasted)}: ${count(away.memory)} reads from memory, ${count(away.source)} from the`],
-    ["", `database, none failed; all hosts hear the server again after ${ms(away.recovered)}`],
+    [
+      "staleness",
+      `p50 ${ms(quantile(stale, 0.5))}, p99 ${ms(quantile(stale, 0.99))}, max ${ms(stale.at(-1) ?? 0)}; the bound is ${ms(lease)}`,
+    ],
+    ["", `(after ${books.writes} writes, in each process)`],
+    ["", `while an owner was killed: max ${stalest(owner.at, owner.at + lease)}`],
+    ["", `while the server was killed and came back: max ${stalest(away.at, back + lease)}`],
+    ["take-over", `${ms(owner.took)} after the kill of an owner`],
+    ["server away", `${ms(away.lasted)}, with ${count(away.memory)} reads from memory and`],
+    ["", `${count(away.source)} from the database; all well ${ms(away.recovered)} after its start`],
   ];
   screen.print("", ...lines.map(([name, text]) => `  ${screen.bold(name.padEnd(12))} ${text}`), "");
 
