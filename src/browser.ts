@@ -11,6 +11,7 @@ import { type CacheError, unsupported } from "./errors.ts";
 import { attachThreads, checkHandle, createCache } from "./open/threads.ts";
 
 export type { Cache } from "./cache/cache.ts";
+export type { Lease, Leased } from "./cache/leased.ts";
 export type {
   LoadContext,
   LoadedMany,

@@ -34,7 +34,9 @@ export type CacheErrorCode =
   /** What a call has waited for did not come within its `timeout`: a value (`waitFor`), a load (`getOrSet`), a lock. */
   | "ERR_TIMEOUT"
   /** The loader of `getOrSet` failed in another thread or process; `cause` has the name and the message of its error. */
-  | "ERR_LOAD_FAILED";
+  | "ERR_LOAD_FAILED"
+  /** The server behind a tier did not answer; the message says what is known of the write. */
+  | "ERR_UNREACHABLE";
 
 /** The name of the property that every {@link CacheError} has: the same for all copies of the package in a process, and for all realms. */
 const IS_CACHE_ERROR: unique symbol = Symbol.for("cache-machine CacheError");

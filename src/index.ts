@@ -10,6 +10,7 @@
  */
 
 export type { Cache } from "./cache/cache.ts";
+export type { Lease, Leased } from "./cache/leased.ts";
 export type {
   LoadContext,
   LoadedMany,

@@ -15,6 +15,7 @@ import { plan } from "../engine/plan.ts";
 import type { Region } from "../memory/memory.ts";
 import { ROOT, scopeOf } from "../values/scope.ts";
 import { flatCopy } from "../values/text.ts";
+import { checkLease, type Lease, type Leased, LeasedView } from "./leased.ts";
 import {
   checkLoad,
   checkLoader,
@@ -671,6 +672,53 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
         return Promise.reject(error);
       }
     };
+  }
+
+  // ---- for a second tier behind this cache, such as a server
+
+  /**
+   * Returns a value as bytes, for a place outside of this cache: a server, a file. {@link decode} of every cache of this package
+   * turns them back into the value, in any process and on any machine; an object that was encoded with a `codec` needs a cache
+   * with the same `codec`. The bytes are a copy of their own, and nothing is stored.
+   *
+   * The first byte is the version of the format, 1, and the second the type of the value. `maxEntrySize` and the size of the
+   * cache do not limit the value.
+   *
+   * @throws {TypeError} and {CacheError} `ERR_DATA` as {@link set}; `ERR_CLOSED`. Errors of getters, of `toJSON` and of the `codec`
+   * are passed on.
+   */
+  encode(value: V): Uint8Array {
+    return this.#view.toPortable(value);
+  }
+
+  /**
+   * Returns the value that {@link encode} has turned into bytes. Any bytes are safe, also those of an attacker: they become a
+   * value or an error. But they have no checksum: bytes that were changed or cut off can become another value, as a piece of
+   * text is text, too.
+   *
+   * @param bytes - as {@link encode} returned them, also as a part of another array. The value does not share their memory.
+   * @throws {TypeError} when they are not a `Uint8Array`.
+   * @throws {CacheError} `ERR_DATA` for bytes of another version of the format, for bytes that are no value, and for a value that
+   * {@link get} could not read here either: of a type that this runtime does not have, or encoded with another `codec`.
+   * `ERR_CLOSED`.
+   */
+  decode(bytes: Uint8Array): V {
+    return this.#view.fromPortable(bytes) as V;
+  }
+
+  /**
+   * Returns an object whose `get` reads this cache or namespace for as long as a lease lasts: see {@link Leased}. For a cache in
+   * front of a server: somebody hears of every change on the server, removes the entry here, and renews the lease. When he is
+   * gone, the lease ends, and with it the reads of values that may have changed on the server.
+   *
+   * @param lease - is read anew by each `get`. `until` is the time of `performance.now()` at which it ends. `NaN` counts as ended.
+   * @throws {TypeError} when `lease.until` is not a number.
+   * @throws {CacheError} `ERR_CLOSED`.
+   */
+  leased(lease: Lease): Leased<V, K> {
+    const view = this.#view;
+    view.opening.checkOpen();
+    return new LeasedView(view, checkLease(lease)) as Leased<V, K>;
   }
 
   // ---- waiting, watching, locks: see src/coordinate/

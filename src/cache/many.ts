@@ -18,6 +18,7 @@ import {
   WANT_VALUE,
 } from "../engine/contract.ts";
 import type { Near } from "../near/near.ts";
+import { UNKNOWN } from "../near/table.ts";
 import { describe, typedArrayName } from "../values/describe.ts";
 import { KEY_TOO_LONG, KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import type { Entry, Key } from "./types.ts";
@@ -85,7 +86,7 @@ export class Many {
 
   /** As {@link values}, first from the near cache. What it has no slot for is read afterwards, and then kept if it may be. */
   #valuesNear(list: unknown[], near: Near): void {
-    const { scope } = this.#view;
+    const view = this.#view;
     const asked: number[] = [];
     const kept: number[] = [];
     for (let i = 0; i < list.length; i++) {
@@ -93,7 +94,7 @@ export class Many {
       // As in `Near.get`, without a call more: most keys are in the table.
       if (typeof key !== "string" || near.isCooling()) asked.push(i);
       else {
-        const value = near.read(key, scope);
+        const value = near.read(key, view, UNKNOWN);
         if (value !== undefined) list[i] = value;
         else if (near.found < 0) kept.push(i);
         else list[i] = this.#revisited(key, near);
@@ -105,7 +106,7 @@ export class Many {
 
   #revisited(key: string, near: Near): unknown {
     try {
-      return near.revisit(key, this.#view);
+      return near.revisit(key, this.#view, UNKNOWN);
     } catch (error) {
       return unreadable(error);
     }

@@ -41,10 +41,12 @@ import type { Engine } from "../engine/engine.ts";
 import { BUSY_MS } from "../engine/waiting.ts";
 import { badData, busy, CacheError, isRefusal, noRoomForExpiry, tooLarge } from "../errors.ts";
 import type { Near, Source } from "../near/near.ts";
+import { UNKNOWN } from "../near/table.ts";
 import { type Beginnings, beginningsOf } from "../values/beginnings.ts";
 import type { ValueCodec } from "../values/codec.ts";
 import { deepFreeze } from "../values/freeze.ts";
 import { KEY_LIMIT, KeyCodec, keyKind, keyLength } from "../values/key.ts";
+import { fromPortable, toPortable } from "../values/portable.ts";
 import { ROOT, type Scope } from "../values/scope.ts";
 import { canBeWritten, readTags, writeTags } from "../values/tags.ts";
 import { isPlain } from "./load-options.ts";
@@ -98,7 +100,14 @@ export class View implements Source, Scoped, LoadView {
   get(key: Key): unknown {
     const near = this.near;
     if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
-    return near.get(key, this);
+    return near.get(key, this, UNKNOWN);
+  }
+
+  /** As {@link View.get}, for a leased read at this time of `performance.now()`. */
+  getAt(key: Key, at: number): unknown {
+    const near = this.near;
+    if (near === undefined || typeof key !== "string") return this.read(key, WANT_VALUE);
+    return near.get(key, this, at);
   }
 
   /** The value of a key, decoded anew; `want` are flags of the engine's `get`. */
@@ -637,6 +646,20 @@ export class View implements Source, Scoped, LoadView {
     if (!this.sharesObjects) return copy;
     const shared = copy();
     return deepFreeze(shared) ? () => shared : copy;
+  }
+
+  /** Encodes a value for other places than this cache. @throws as {@link ValueCodec.encode}, and `ERR_CLOSED`. */
+  toPortable(value: unknown): Uint8Array {
+    this.opening.checkOpen();
+    return toPortable(value, this.#codec);
+  }
+
+  /** Decodes what {@link View.toPortable} of any cache returned. @throws as {@link fromPortable}, and `ERR_CLOSED`. */
+  fromPortable(bytes: Uint8Array): unknown {
+    this.opening.checkOpen();
+    const value = fromPortable(bytes, this.#codec);
+    if (this.sharesObjects) deepFreeze(value);
+    return value;
   }
 
   // ---- the clock

@@ -581,14 +581,15 @@ export class Engine {
 
   /**
    * Whether the counters have not changed since {@link tagCounters} returned them, so none of the tags was invalidated or
-   * expired. The halves of a counter are loaded one by one: each of them alone has to be what it was.
+   * expired. The halves of a counter are loaded one by one: each of them alone has to be what it was. Plain loads suffice, as for
+   * the proof of a value in the near cache (`near/table.ts`), and take a fraction of the time of atomic ones.
    */
   areCurrent(counters: Int32Array | undefined): boolean {
     if (counters === undefined) return true;
+    const all = this.#counters;
     for (let i = 0; i < counters.length; i += 3) {
       const at = counters[i] as number;
-      if (Atomics.load(this.#counters, at) !== counters[i + 1]) return false;
-      if (Atomics.load(this.#counters, at + 1) !== counters[i + 2]) return false;
+      if (all[at] !== counters[i + 1] || all[at + 1] !== counters[i + 2]) return false;
     }
     return true;
   }

@@ -17,7 +17,7 @@ import { deepFreeze } from "../values/freeze.ts";
 import type { Scope } from "../values/scope.ts";
 import { heapBytes, packedBytes } from "./heap.ts";
 import { type Packed, unpack } from "./pack.ts";
-import { extraOf, Table } from "./table.ts";
+import { extraOf, type Reader, Table } from "./table.ts";
 
 /**
  * A miss of a primitive value counts as this many misses, because such a value is decoded quickly. So the near cache pays off
@@ -26,10 +26,7 @@ import { extraOf, Table } from "./table.ts";
 const PRIMITIVE_MISSES = 4;
 
 /** The source of the values that the near cache does not have: the shared cache as one view sees it. */
-export interface Source {
-  readonly scope: Scope;
-  /** The time of the view's clock, in milliseconds. */
-  now(): number;
+export interface Source extends Reader {
   /**
    * Writes a key to the area for the call that follows. Returns its length and its key kind in one number; negative when
    * the key is too long.
@@ -65,37 +62,35 @@ export class Near extends Table {
     this.#frozenObjects = frozenObjects;
   }
 
-  /** The value of a key, from the table or from the source. */
-  get(key: string, source: Source): unknown {
+  /**
+   * The value of a key, from the table or from the source.
+   *
+   * @param at the time of `performance.now()` for a leased read. Then the table asks no other clock whether a value has expired:
+   * it keeps the time at which the value expires by this clock. {@link UNKNOWN} for every other read.
+   */
+  get(key: string, source: Source, at: number): unknown {
     if (this.isCooling()) return this.#fetch(key, source, WANT_VALUE, undefined);
-    const value = this.read(key, source.scope);
-    return value === undefined ? this.revisit(key, source) : value;
+    const value = this.read(key, source, at);
+    return value === undefined ? this.revisit(key, source, at) : value;
   }
 
   /**
-   * After the table returned nothing: the value in the slot that it has found, if its proof holds or can be renewed and its
-   * `Extra` allows it. Otherwise the value of the source. A function of its own, so that the compiled code of
-   * {@link Near.get} stays small.
+   * After the table returned nothing: the value in the slot that it has found, if its proof can be renewed and its `Extra` allows
+   * it. Otherwise the value of the source. A function of its own, so that the compiled code of {@link Near.get} stays small.
    */
-  revisit(key: string, source: Source): unknown {
+  revisit(key: string, source: Source, at: number): unknown {
     const slot = this.found;
     if (slot < 0) return this.#fetch(key, source, WANT_VALUE, this);
-    if (!this.isCurrent(slot)) {
-      const written = source.writeKey(key);
-      if (!this.#engine.find(written)) return undefined;
-      if (!this.renew(slot)) return source.fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, this);
-    }
+    const written = source.writeKey(key);
+    if (!this.#engine.find(written)) return undefined;
+    if (!this.renew(slot)) return source.fetch(key, written, WANT_VALUE | WANT_AFTER_FIND, this);
     // Read before the clock is asked: the clock is the user's code, which may use the cache and so change the slot.
     const isPacked = this.isPacked(slot);
     const extra = this.extra(slot);
     const value = extra === undefined ? this.value(slot) : extra.value;
-    if (extra !== undefined) {
-      const isExpired = extra.expiry !== Infinity && extra.expiry <= source.now();
-      if (isExpired) this.drop(slot);
-      if (isExpired || !this.#engine.areCurrent(extra.tags)) {
-        // This read was counted already.
-        return this.#fetch(key, source, WANT_VALUE | WANT_AFTER_FIND, this);
-      }
+    if (extra !== undefined && !this.allows(extra, slot, source, at)) {
+      // This read was counted already.
+      return this.#fetch(key, source, WANT_VALUE | WANT_AFTER_FIND, this);
     }
     return isPacked ? unpack(value as Packed) : value;
   }

@@ -91,6 +91,11 @@ export interface Extra {
   readonly expiry: number;
   /** The counters of its tags, as `Engine.tagCounters` gives them. */
   readonly tags: Int32Array | undefined;
+  /**
+   * When the value expires by the clock of leased reads: see {@link Near.get}. `Infinity` for never; `NaN` until the first
+   * leased read computes it, because most values have no such read.
+   */
+  until: number;
   /** The value that is kept, packed or not. */
   value: unknown;
 }
@@ -98,12 +103,34 @@ export interface Extra {
 /** The extra of a value; `undefined` for one outside of namespaces, without expiry and without tags. */
 export function extraOf(scope: string, expiry: number, tags: Int32Array | undefined): Extra | undefined {
   if (scope === "" && expiry === Infinity && tags === undefined) return undefined;
-  return { scope, expiry, tags, value: undefined };
+  return { scope, expiry, tags, until: expiry === Infinity ? Infinity : Number.NaN, value: undefined };
 }
+
+/** Who reads the table: one view of the cache. */
+export interface Reader {
+  readonly scope: Scope;
+  /** The time of the view's clock, in milliseconds. */
+  now(): number;
+}
+
+/** The time of a read that asks the clock of its reader whether a value has expired. */
+export const UNKNOWN: number = Number.NaN;
+
+/** {@link Table.found} for a key without a slot. */
+const NOWHERE = -1;
+/** {@link Table.found} for a key whose value may not be returned, although its proof holds. */
+const REFUSED = -2;
 
 /** Stands in place of the first page until there is one. */
 const NO_PAGE: Int32Array = new Int32Array(PAGE_WORDS);
 const NOTHING: readonly unknown[] = [];
+
+/** Whether a value with an expiry has expired. @param at as for {@link Table.read} */
+function hasExpired(extra: Extra, reader: Reader, at: number): boolean {
+  if (Number.isNaN(at)) return extra.expiry <= reader.now();
+  if (Number.isNaN(extra.until)) extra.until = at + (extra.expiry - reader.now());
+  return extra.until <= at;
+}
 
 /** The decoded values of one opening of a cache, each with its proof. */
 export class Table {
@@ -138,8 +165,8 @@ export class Table {
   #hashed = HASHED;
   /** How often a new key found another key with the same hash in its set. */
   #collisions = 0;
-  /** The slot of the key that {@link Table.read} could not answer for, or -1 when the key has no slot. */
-  #found = -1;
+  /** The slot of the key whose value {@link Table.read} could not prove, or {@link NOWHERE}, or {@link REFUSED}. */
+  #found = NOWHERE;
   /** The hash of the key with which {@link Table.place} was called last. */
   #hash = 0;
   /** New keys that came while the table was full. */
@@ -183,12 +210,15 @@ export class Table {
   }
 
   /**
-   * The value of a key (of an object, a copy) when it is in the table, its proof holds, and it has no {@link Extra}. Such a
+   * The value of a key (of an object, a copy) when it is in the table, its proof holds, and its {@link Extra} allows it. Such a
    * read is counted as a hit. Otherwise `undefined`, and {@link Table.found} is the slot of the key.
    *
    * Most reads need nothing else. So this is one function, which loads each array only once.
+   *
+   * @param at the time by the clock of leased reads, or {@link UNKNOWN}
    */
-  read(key: string, scope: Scope): unknown {
+  read(key: string, reader: Reader, at: number): unknown {
+    const { scope } = reader;
     const hash = hashText(key, this.#hashed) ^ scope.salt;
     const page = this.#pageOf(hash);
     const words = this.#words[page] as Int32Array;
@@ -197,28 +227,60 @@ export class Table {
       const slot = (set << SET_LOG) | firstOf(same);
       const kept = this.#kept[page] as unknown[];
       if (kept[slot << 1] !== key) continue;
-      const at = HOT_AT + (slot << WORDS_LOG);
-      const flags = words[at + FLAGS] as number;
-      if ((flags & EXTRA) !== 0 || scope.id !== "") {
-        if (!this.#holds((page << PAGE_LOG) | slot, key, scope.id)) continue;
+      const hot = HOT_AT + (slot << WORDS_LOG);
+      const flags = words[hot + FLAGS] as number;
+      if ((flags & EXTRA) === 0) {
+        if (scope.id !== "") continue;
+        if (!this.#isProved(words, hot)) {
+          this.#found = (page << PAGE_LOG) | slot;
+          return undefined;
+        }
+        this.#countHit(words, hot, flags);
+        const value = kept[(slot << 1) | 1];
+        return (flags & PACKED) === 0 ? value : unpack(value as Packed);
+      }
+      const extra = kept[(slot << 1) | 1] as Extra;
+      if (extra.scope !== scope.id) continue;
+      if (!this.#isProved(words, hot)) {
         this.#found = (page << PAGE_LOG) | slot;
         return undefined;
       }
-      if (!this.#isProved(words, at)) {
-        this.#found = (page << PAGE_LOG) | slot;
-        return undefined;
-      }
-      this.#countHit(words, at, flags);
-      const value = kept[(slot << 1) | 1];
-      return (flags & PACKED) === 0 ? value : unpack(value as Packed);
+      return this.#readExtra(extra, words, hot, (page << PAGE_LOG) | slot, reader, at);
     }
-    this.#found = -1;
+    this.#found = NOWHERE;
+    return undefined;
+  }
+
+  /** The rest of {@link Table.read} for a value whose proof holds. */
+  #readExtra(extra: Extra, words: Int32Array, hot: number, slot: number, reader: Reader, at: number): unknown {
+    // Before the clock is asked: the clock is the user's code, which may use the cache and so change the slot.
+    const isPacked = ((words[hot + FLAGS] as number) & PACKED) !== 0;
+    const { value } = extra;
+    if (this.allows(extra, slot, reader, at)) {
+      // In the worst case this marks another value that has come to the slot.
+      this.#countHit(words, hot, words[hot + FLAGS] as number);
+      return isPacked ? unpack(value as Packed) : value;
+    }
+    this.#found = REFUSED;
     return undefined;
   }
 
   /**
-   * After {@link Table.read} returned `undefined`: the slot of the key, or -1. The value in it may be outdated: see
-   * {@link Table.isCurrent} and {@link Table.renew}.
+   * Whether a value may be returned: no tag of it was invalidated, and it has not expired. An expired value is dropped.
+   *
+   * @param at as for {@link Table.read}
+   */
+  allows(extra: Extra, slot: number, reader: Reader, at: number): boolean {
+    if (!this.#engine.areCurrent(extra.tags)) return false;
+    if (at < extra.until || extra.expiry === Infinity) return true;
+    if (!hasExpired(extra, reader, at)) return true;
+    this.drop(slot);
+    return false;
+  }
+
+  /**
+   * After {@link Table.read} returned `undefined`: the slot of the key, whose value may be outdated (see {@link Table.renew}), or
+   * a negative number when the table has no value that could be returned.
    */
   get found(): number {
     return this.#found;
@@ -263,18 +325,6 @@ export class Table {
   #holds(slot: number, key: string, scope: string): boolean {
     const kept = this.#kept[slot >>> PAGE_LOG] as unknown[];
     return kept[(slot & (PAGE - 1)) << 1] === key && scope === (this.extra(slot)?.scope ?? "");
-  }
-
-  /**
-   * Whether the proof of the value in the slot {@link Table.found} holds. If so, the read is counted as a hit. The caller still
-   * has to check the {@link Extra} of the value.
-   */
-  isCurrent(slot: number): boolean {
-    const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
-    const at = hotAt(slot);
-    if (!this.#isProved(words, at)) return false;
-    this.#countHit(words, at, words[at + FLAGS] as number);
-    return true;
   }
 
   /**
@@ -335,7 +385,7 @@ export class Table {
     }
     const isFull = this.#taken >= this.#most || this.#budget.bytes > this.#budget.most * FULL;
     // Most new keys are refused before they are hashed. A key that has a slot with an outdated value is not a new key.
-    if (isFull && this.#found < 0 && ++this.#candidates % CANDIDATES !== 0) return -1;
+    if (isFull && this.#found === NOWHERE && ++this.#candidates % CANDIDATES !== 0) return -1;
     if (!isFull && this.#taken > this.#words.length * PAGE * LOAD && this.#budget.hasRoomFor(PAGE_BYTES)) this.#split();
     const hash = hashText(key, this.#hashed) ^ scope.salt;
     this.#hash = hash;

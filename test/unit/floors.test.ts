@@ -102,7 +102,14 @@ const folderOf = (file: string): string => path.dirname(file);
 /** Floors that stand on the public interface only: beside their own files they use `src/index.ts` and nothing else. */
 const OUTSIDE = ["testing", "adapters", "tier", "tier/clients"];
 /** Files without state that the floors outside may use too: each module gets a copy. */
-const PURE = ["index.ts", "option-names.ts", "values/describe.ts", "coordinate/clock.ts"];
+const PURE = [
+  "index.ts",
+  "option-names.ts",
+  "values/describe.ts",
+  "coordinate/clock.ts",
+  "coordinate/loading.ts",
+  "cache/load-options.ts",
+];
 
 /** The uses that go up to a higher floor, or past the public interface, and the circles. */
 function faults(tree: Tree, uses: Uses): string[] {

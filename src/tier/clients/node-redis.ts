@@ -1,0 +1,280 @@
+/**
+ * node-redis 5 and later (the package `redis`, or `@redis/client`): `createClient()`, `createClientPool()`, `createSentinel()` and `createCluster()`.
+ *
+ * Listens with RESP3 where this version reports pushes (`emitInvalidate`), unless the user has chosen RESP2.
+ */
+
+import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
+import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
+import { Sending } from "./sending.ts";
+
+/** What is used of a client. */
+interface NodeRedis {
+  readonly isOpen: boolean;
+  readonly isReady: boolean;
+  readonly isPubSubActive: boolean;
+  readonly options?: Options;
+  sendCommand(args: readonly Argument[], options?: CommandOptions): Promise<unknown>;
+  duplicate(options?: Options): NodeRedis;
+  connect(): Promise<unknown>;
+  destroy(): void;
+  unref(): void;
+  subscribe(channel: string, listener: (message: unknown) => void, bufferMode: true): Promise<void>;
+  on(event: string, listener: (argument: never) => void): unknown;
+}
+interface CommandOptions {
+  typeMapping?: Record<number, unknown>;
+  timeout?: number;
+  asap?: boolean;
+  abortSignal?: undefined;
+}
+type Options = Record<string, unknown> & { RESP?: number; socket?: Record<string, unknown> };
+
+/** How replies are read, by the first byte of each type in RESP: bulk strings and verbatim strings are Buffers, maps arrays. */
+const TYPES: Readonly<Record<number, unknown>> = { 36: Buffer, 61: Buffer, 37: Array, 40: String };
+
+/** A client of node-redis; `undefined` for an object of another library. */
+export function nodeRedis(client: object): Client | undefined {
+  const it = client as NodeRedis & { withTypeMapping?: unknown };
+  if (typeof it.sendCommand !== "function" || typeof it.isOpen !== "boolean") return undefined;
+  if (typeof it.withTypeMapping !== "function") {
+    throw new TypeError(
+      "client: this is an old or a legacy client of node-redis. Use `createClient()` of node-redis 5 or later.",
+    );
+  }
+  const servers = serversOf(client);
+  if (servers === undefined) return undefined;
+  if (!it.isOpen) throw new TypeError("client: is not open. Call `await client.connect()` first.");
+  if (it.isPubSubActive) {
+    throw new TypeError("client: is subscribed to channels. Use a client of its own: `client.duplicate()`.");
+  }
+  return new NodeRedisClient(servers);
+}
+
+/** What differs between the kinds of clients. */
+interface Servers {
+  readonly isCluster: boolean;
+  isReady(): boolean;
+  send(key: string, args: readonly Argument[], options: CommandOptions): Promise<unknown>;
+  /** Clients of all masters that have keys. */
+  masters(): Promise<readonly Sender[]>;
+  /** See {@link Dialer}. */
+  seeds: Dialer["seeds"];
+  /** A client with the options for connections to an address, or to the only server; and what has to be changed in them. */
+  template(to: Address | undefined): Promise<{ client: NodeRedis; socket: Record<string, unknown> }>;
+}
+interface Sender {
+  sendCommand(args: readonly Argument[], options: CommandOptions): Promise<unknown>;
+}
+
+interface Pool extends Sender {
+  readonly isOpen: boolean;
+  readonly totalClients: number;
+  execute<T>(task: (client: NodeRedis) => T): Promise<T>;
+}
+interface Sentinel {
+  readonly isReady: boolean;
+  getSentinelNode(): unknown;
+  sendCommand(isReadonly: boolean, args: readonly Argument[], options: CommandOptions): Promise<unknown>;
+  /** Runs a task with the client of the master. */
+  _execute<T>(isReadonly: boolean, task: (client: NodeRedis) => T): Promise<T>;
+}
+interface Cluster {
+  /** Node-redis 6 only. */
+  readonly isReady?: boolean;
+  readonly masters: readonly (Address & { client?: NodeRedis })[];
+  nodeClient(node: Address): NodeRedis | Promise<NodeRedis>;
+  sendCommand(key: string, isReadonly: boolean, args: readonly Argument[], options: CommandOptions): Promise<unknown>;
+}
+
+function serversOf(client: object): Servers | undefined {
+  if (typeof (client as Cluster).nodeClient === "function") return cluster(client as Cluster);
+  if (typeof (client as Sentinel).getSentinelNode === "function") return sentinel(client as Sentinel);
+  if (typeof (client as Pool).totalClients === "number") return pool(client as Pool);
+  return typeof (client as NodeRedis).isPubSubActive === "boolean" ? single(client as NodeRedis) : undefined;
+}
+
+function single(client: NodeRedis): Servers {
+  return {
+    isCluster: false,
+    isReady: () => client.isReady,
+    send: (_key, args, options) => client.sendCommand(args, options),
+    masters: async () => [client],
+    seeds: async () => undefined,
+    template: async () => ({ client, socket: {} }),
+  };
+}
+
+function pool(client: Pool): Servers {
+  return {
+    isCluster: false,
+    isReady: () => client.isOpen,
+    send: (_key, args, options) => client.sendCommand(args, options),
+    masters: async () => [client],
+    seeds: async () => undefined,
+    template: async () => ({ client: await client.execute((each) => each), socket: {} }),
+  };
+}
+
+function sentinel(client: Sentinel): Servers {
+  const master: Sender = { sendCommand: (args, options) => client.sendCommand(false, args, options) };
+  return {
+    isCluster: false,
+    isReady: () => client.isReady,
+    send: (_key, args, options) => master.sendCommand(args, options),
+    masters: async () => [master],
+    seeds: async () => undefined,
+    template: async () => ({ client: await client._execute(false, (each) => each), socket: {} }),
+  };
+}
+
+function cluster(client: Cluster): Servers {
+  return {
+    isCluster: true,
+    isReady: () => client.isReady ?? true,
+    // Nothing is said to be read only, so that replicas are not asked.
+    send: (key, args, options) => client.sendCommand(key, false, args, options),
+    masters: () => Promise.all(client.masters.map((node) => client.nodeClient(node))),
+    seeds: async () => client.masters.map(({ host, port }) => ({ host, port })),
+    template: async (to) => {
+      const node = client.masters.find(({ host, port }) => host === to?.host && port === to.port);
+      const known = node ?? client.masters[0];
+      if (known === undefined) throw new Error("the client knows no master of the cluster");
+      // The client of a node has its options also when it is not connected.
+      const its = known.client ?? (await client.nodeClient(known));
+      return { client: its, socket: node === undefined ? { ...to } : {} };
+    },
+  };
+}
+
+class NodeRedisClient implements Client {
+  readonly library = "node-redis";
+  readonly isCluster: boolean;
+  readonly #servers: Servers;
+  readonly #sending = new Sending();
+
+  constructor(servers: Servers) {
+    this.#servers = servers;
+    this.isCluster = servers.isCluster;
+  }
+
+  send(key: string, args: readonly Argument[], timeout: number): Promise<Reply> {
+    const servers = this.#servers;
+    const answer = (): Promise<Reply> => servers.send(key, args, commandOptions(timeout)) as Promise<Reply>;
+    return this.#sending.run(answer, timeout, servers.isReady());
+  }
+
+  errorReply(error: unknown): string | undefined {
+    return errorReply(error);
+  }
+
+  async *scan(pattern: string, timeout: number): AsyncIterable<string[]> {
+    for (const master of await this.#servers.masters()) {
+      let cursor = "0";
+      do {
+        const args = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
+        const answer = (): Promise<unknown> => master.sendCommand(args, commandOptions(timeout));
+        const [next, keys] = (await this.#sending.run(answer, timeout, true)) as [Buffer, Buffer[]];
+        cursor = String(next);
+        if (keys.length > 0) yield keys.map(String);
+      } while (cursor !== "0");
+    }
+  }
+
+  async listen(events: ListenEvents, timeout: number): Promise<Listener> {
+    const servers = this.#servers;
+    const { client } = await this.#sending.run(() => servers.template(undefined), timeout, true);
+    const withPushes = hasPushes(client);
+    const dialer: Dialer = {
+      hasPushes: withPushes,
+      seeds: servers.seeds,
+      errorReply,
+      open: async (to, own, started) => open(await servers.template(to), withPushes, own, started),
+    };
+    return listen(dialer, events, timeout);
+  }
+}
+
+/** All options are named, because those of the user's client may hold otherwise. */
+function commandOptions(timeout: number): CommandOptions {
+  return { typeMapping: TYPES, timeout, asap: false, abortSignal: undefined };
+}
+
+/** The errors of the library begin with a small letter or with a word such as "The"; those of the system have a code. */
+function errorReply(error: unknown): string | undefined {
+  if (!(error instanceof Error) || "code" in error) return undefined;
+  return /^[A-Z][A-Z0-9_]+(?: |$)/.test(error.message) ? error.message : undefined;
+}
+
+/**
+ * Whether a client reports the pushes of the server. Versions that know the option refuse it for RESP2, before anything else is
+ * done; so nothing is created when they know it.
+ */
+function hasPushes(client: NodeRedis): boolean {
+  if (client.options?.RESP === 2) return false;
+  try {
+    client.duplicate({ RESP: 2, clientSideCache: undefined, emitInvalidate: true }).destroy();
+    return false;
+  } catch (error) {
+    return error instanceof Error && error.message.includes("emitInvalidate");
+  }
+}
+
+/** Opens a duplicate of a client that never reconnects. */
+async function open(
+  { client, socket }: { client: NodeRedis; socket: Record<string, unknown> },
+  hasPushes: boolean,
+  events: ConnectionEvents,
+  started: (destroy: () => void) => void,
+): Promise<Connection> {
+  // Ends a socket that is not connected yet, which the library cannot.
+  const ending = new AbortController();
+  const copy = client.duplicate({
+    RESP: hasPushes ? 3 : 2,
+    emitInvalidate: hasPushes,
+    clientSideCache: undefined,
+    // What the user has set for commands, and what exchanges or closes sockets.
+    commandOptions: {},
+    commandsQueueMaxLength: undefined,
+    maintNotifications: "disabled",
+    pingInterval: undefined,
+    readonly: false,
+    disableOfflineQueue: true,
+    socket: {
+      ...client.options?.socket,
+      socketTimeout: undefined,
+      ...socket,
+      reconnectStrategy: false,
+      signal: ending.signal,
+    },
+  });
+  let isClosed = false;
+  const closed = (reason: Error): void => {
+    if (isClosed) return;
+    isClosed = true;
+    destroy();
+    events.onClosed(reason);
+  };
+  const destroy = (): void => {
+    isClosed = true;
+    ending.abort();
+    try {
+      copy.destroy();
+    } catch {
+      // It is closed already.
+    }
+  };
+  copy.on("error", (error) => closed(error));
+  copy.on("end", () => closed(new Error("the connection was closed")));
+  if (hasPushes) copy.on("invalidate", (key) => events.onKeys(key === null ? null : [key]));
+  started(destroy);
+  copy.unref();
+  await copy.connect();
+  return {
+    ask: (commands) =>
+      Promise.all(commands.map((args) => copy.sendCommand(args, { typeMapping: TYPES }) as Promise<Reply>)),
+    subscribe: (channel) => copy.subscribe(channel, (message) => events.onKeys(message), true),
+    ping: () => copy.sendCommand(["PING"]),
+    destroy,
+  };
+}

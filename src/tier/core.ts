@@ -1,0 +1,44 @@
+/** What all objects of one tier share: a tier, its namespaces, its readers and its loaders in one thread. */
+
+import { CacheError } from "../index.ts";
+import type { Memory } from "./memory.ts";
+import type { Resolved } from "./options.ts";
+import type { Server } from "./server.ts";
+
+/** What one participant has counted since it opened the tier. */
+export interface Counts {
+  /** Reads that the memory of the host answered, also those of keys that are known to be absent. */
+  hits: number;
+  /** Reads that had to ask the server, or to wait for another participant that asked it. */
+  misses: number;
+  /** Loaders that ran here. */
+  loads: number;
+  /** Reads and writes that the server did not answer. */
+  errors: number;
+}
+
+/** One tier in one thread. */
+export interface Core {
+  readonly memory: Memory;
+  readonly server: Server;
+  readonly options: Resolved;
+  readonly counts: Counts;
+  closed: boolean;
+}
+
+/** @throws {CacheError} `ERR_CLOSED`. */
+export function checkOpen(core: Core): void {
+  if (core.closed) throw new CacheError("ERR_CLOSED", "this tier was closed in this thread. To use it, open it again.");
+}
+
+/** Whether an error has this code. */
+export function hasCode(error: unknown, ...codes: string[]): boolean {
+  return error instanceof CacheError && codes.includes(error.code);
+}
+
+/** A text that is different for each key of a scope. */
+export function idOf(key: string | Uint8Array): string {
+  return typeof key === "string"
+    ? `:${key}`
+    : `b${Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1")}`;
+}
