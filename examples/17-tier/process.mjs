@@ -1,6 +1,6 @@
 /**
- * One process of a simulated host. A host is a cache of its own name, and all processes of the host open it. The process reads
- * prices, about a thousand times a second each, and tells the driver (main.mjs) what it sees.
+ * One process of a simulated host. A host is a cache of its own name, which all processes of the host open. The process reads prices,
+ * each about a thousand times a second, and tells the driver (main.mjs) what it sees.
  */
 
 import { rmSync } from "node:fs";
@@ -42,7 +42,8 @@ async function read(product) {
   }
 }
 
-async function readAll() {
+/** The price that changes, with a note of what was seen. */
+async function readPrice() {
   const began = now();
   const version = await read("price");
   if (version !== seen.version) {
@@ -50,7 +51,11 @@ async function readAll() {
     seen = { version, first: now(), last: began };
   }
   seen.last = began;
-  for (let i = 0; i < PRODUCTS; i++) await read(`product:${i}`);
+}
+
+/** Prices that stay as they are. */
+function readProducts() {
+  return Promise.all(Array.from({ length: PRODUCTS }, (_, i) => read(`product:${i}`)));
 }
 
 /** The database lies in the driver. */
@@ -129,8 +134,16 @@ function report() {
   tell({ type: "state", ...seen, ...answered, isGood, leaseLeft, owns, tookOver });
 }
 
-while (isReading) {
-  await readAll().catch(() => answered.failed++);
-  report();
-  await new Promise((resolve) => setTimeout(resolve, 1));
+/** Does it again and again, with a pause of a millisecond. */
+async function loop(work) {
+  while (isReading) {
+    await Promise.resolve()
+      .then(work)
+      .catch(() => answered.failed++);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
 }
+
+loop(readPrice);
+loop(readProducts);
+loop(report);
