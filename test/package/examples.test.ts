@@ -284,58 +284,58 @@ test("16-own-adapter: the adapter passes the checks of a store, alone and in fou
   expect(more).toEqual([]);
 });
 
-describe("17-tier", () => {
-  const file = "17-tier/main.mjs";
-  let temp: string;
-  beforeAll(() => (temp = fs.mkdtempSync(path.join(projects.folder, "tier-"))));
-  const env = (): Record<string, string> => ({ TMPDIR: temp, REDIS_SERVER: SERVERS[0]?.program ?? "" });
-  /** What is left of a run in the temporary folder: the socket of the server, for one. */
-  const left = (): string[] => fs.readdirSync(temp).filter((name) => name.startsWith("tier-"));
-  const isAlive = (pid: number): boolean => fs.existsSync(`/proc/${pid}/exe`);
+const TIER = "17-tier/main.mjs";
+const environment = {
+  TMPDIR: fs.mkdtempSync(path.join(projects.folder, "tier-")),
+  REDIS_SERVER: SERVERS[0]?.program ?? "",
+};
 
-  test.skipIf(NO_SERVER)("two hosts keep the bound, while an owner and the server are killed", async () => {
-    const lines = await run(file, env());
-    const line = (pattern: RegExp): string => lines.find((text) => pattern.test(text)) ?? `no ${pattern}`;
-    const promises = lines.filter((text) => /^ {2}[✓✗] /u.test(text));
-    expect(promises).toHaveLength(5);
-    for (const promise of promises) expect(promise).toMatch(/^ {2}✓ /u);
-    // Once in the beginning and once in the end.
-    const shown = lines.filter((text) =>
-      /^ +by A \d+ after .+, by A .+, by B .+, by B \d+ after [\d.,]+ ms/.test(text),
-    );
-    expect(shown).toHaveLength(2);
-    expect(line(/took over/)).toMatch(/\d+ took over after [\d,.]+ ms/);
-    const [, writes = 0] = /^ {2}writes +(\d+) confirmed, [1-9]\d* refused/.exec(line(/^ {2}writes/)) ?? [];
-    expect(Number(writes)).toBeGreaterThan(20);
-    // No terminal, so no escape codes.
-    expect(lines.join()).not.toContain("\x1b");
-    expect(left()).toEqual([]);
-  });
+/** What is left of the example in the temporary folder, such as the socket of its server. */
+function leftOfTier(): string[] {
+  return fs.readdirSync(environment.TMPDIR).filter((name) => name.startsWith("tier-"));
+}
 
-  test.skipIf(NO_SERVER).each(["SIGINT", "SIGKILL"] as const)(
-    "nothing is left when it is ended by %s",
-    async (signal) => {
-      const running = new Running(process.execPath, [file], { cwd: project, env: env() });
-      const said = (pattern: RegExp): string | undefined => pattern.exec(running.stdout)?.[1];
-      await vi.waitFor(() => expect(running.stdout).toContain("writes price #1."), { timeout: 50_000 });
-      const server = Number(said(/, process (\d+)/));
-      expect(isAlive(server), running.stdout + running.stderr).toBe(true);
-      expect(projects.left()).toHaveLength(2);
-      running.child.kill(signal);
-      const { status, stderr } = await running.ended;
-      expect({ status, stderr }).toEqual({ status: signal === "SIGINT" ? 130 : -1, stderr: "" });
-      await vi.waitFor(() => expect([...left(), ...projects.left()]).toEqual([]), { timeout: 10_000 });
-      expect(isAlive(server)).toBe(false);
-    },
-  );
+test("17-tier: two hosts keep the bound, while an owner and the server are killed", async ({ skip }) => {
+  skip(NO_SERVER !== undefined, NO_SERVER);
+  const lines = await run(TIER, environment);
+  const line = (pattern: RegExp): string => lines.find((text) => pattern.test(text)) ?? `no ${pattern}`;
+  const promises = lines.filter((text) => /^ {2}[✓✗] /u.test(text));
+  expect(promises).toHaveLength(5);
+  for (const promise of promises) expect(promise).toMatch(/^ {2}✓ /u);
+  // Once in the beginning and once in the end.
+  const seen = /^ +on host A after [\d.,]+ ms and [\d.,]+ ms, on host B after [\d.,]+ ms and [\d.,]+ ms\.$/;
+  expect(lines.filter((text) => seen.test(text))).toHaveLength(2);
+  expect(line(/took over/)).toMatch(/\d+ took over after [\d,.]+ ms/);
+  const [, writes = 0] = /^ {2}writes +(\d+) confirmed, [1-9]\d* refused/.exec(line(/^ {2}writes/)) ?? [];
+  expect(Number(writes)).toBeGreaterThan(20);
+  // No terminal, so no escape codes.
+  expect(lines.join()).not.toContain("\x1b");
+  expect(leftOfTier()).toEqual([]);
+});
 
-  test("without a server program it says what to install", async () => {
-    const env = { REDIS_SERVER: "/nowhere/redis-server" };
-    const { status, stdout, stderr } = await execute(process.execPath, [file], { cwd: project, env });
-    expect({ status, stdout, stderr }).toEqual({
-      status: 1,
-      stdout: "",
-      stderr: "REDIS_SERVER is /nowhere/redis-server, and that is no program.\n",
-    });
-  });
+test.for(["SIGINT", "SIGKILL"] as const)("nothing is left of 17-tier when %s ends it", async (signal, { skip }) => {
+  skip(NO_SERVER !== undefined, NO_SERVER);
+  const running = new Running(process.execPath, [TIER], { cwd: project, env: environment });
+  servers.push(running);
+  await vi.waitFor(() => expect(running.stdout).toContain("writes price #1."), { timeout: 50_000 });
+  const server = Number(/, process (\d+)/.exec(running.stdout)?.[1]);
+  const isAlive = (): boolean => fs.existsSync(`/proc/${server}/exe`);
+  try {
+    expect(isAlive(), running.stdout + running.stderr).toBe(true);
+    expect(projects.left()).not.toEqual([]);
+    running.child.kill(signal);
+    const { status, stderr } = await running.ended;
+    expect({ status, stderr }).toEqual({ status: signal === "SIGINT" ? 130 : -1, stderr: "" });
+    await vi.waitFor(() => expect([...leftOfTier(), ...projects.left()]).toEqual([]), { timeout: 10_000 });
+    await vi.waitFor(() => expect(isAlive()).toBe(false), { timeout: 10_000 });
+  } finally {
+    if (isAlive()) process.kill(server, "SIGKILL");
+  }
+});
+
+test("without a server program 17-tier says what is missing", async () => {
+  const nowhere = { PATH: "/nowhere", REDIS_SERVER: "/nowhere/redis-server" };
+  const { status, stdout, stderr } = await execute(process.execPath, [TIER], { cwd: project, env: nowhere });
+  const expected = "REDIS_SERVER is /nowhere/redis-server, and that is no program.\n";
+  expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: "", stderr: expected });
 });
