@@ -31,7 +31,7 @@ export class Hosts {
   /** Starts a process of a host; resolves when it reads. */
   async start(host) {
     const child = fork(PROCESS, [host, this.#server.socket], { stdio: ["ignore", "ignore", "pipe", "ipc"] });
-    const one = { host, pid: child.pid, child, isEnding: false, wasKilled: false, reports: [] };
+    const one = { host, pid: child.pid, child, isStarting: true, isEnding: false, wasKilled: false, reports: [] };
     Object.assign(one, { memory: 0, server: 0, source: 0, version: 0, isGood: false, owns: false, leaseLeft: 0 });
     this.processes.push(one);
     this.processes.sort((a, b) => a.host.localeCompare(b.host));
@@ -63,6 +63,7 @@ export class Hosts {
       Object.assign(one, state, { version });
       one.reports.push({ at: now(), reads: readsOf(one) });
       one.reports = one.reports.slice(-10);
+      one.isStarting = false;
       one.reads();
     },
   };
@@ -129,5 +130,5 @@ export function readsOf({ memory, server, source }) {
 /** Reads per second, over about the last one. */
 export function readsPerSecond({ reports }) {
   const [first, last] = [reports[0], reports.at(-1)];
-  return first === last ? 0 : (1000 * (last.reads - first.reads)) / (last.at - first.at);
+  return first === undefined || first === last ? 0 : (1000 * (last.reads - first.reads)) / (last.at - first.at);
 }

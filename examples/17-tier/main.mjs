@@ -59,8 +59,10 @@ const tell = (...lines) => screen.event(seconds(), ...lines);
 
 try {
   const results = await run();
+  screen.clear();
   exitCode = printSummary(screen, { books, hosts, lease: LEASE_MS, ...results }) ? 0 : 1;
 } catch (error) {
+  screen.clear();
   if (!stop.signal.aborted) screen.print(screen.red(error.stack));
   exitCode ??= 1;
 } finally {
@@ -109,8 +111,8 @@ async function run() {
 async function story() {
   await reach(2);
   tell(
-    `The database lies in the driver. Reads go to the memory of the host, the server,`,
-    `the database, in this order.`,
+    "Everybody reads prices: from the memory of the host, or else from",
+    "the server, or else from the database, which lies in the driver.",
   );
   await reach(3.5);
   await showWrite();

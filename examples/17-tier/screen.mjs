@@ -13,7 +13,7 @@ export class Screen {
   // hasColors() honours NO_COLOR and FORCE_COLOR.
   #colours = this.#out.isTTY === true && this.#out.hasColors();
   /** The lines of the table as it is on the terminal now. */
-  #shown = 0;
+  #shown = [];
   #due = 1;
 
   constructor() {
@@ -22,14 +22,19 @@ export class Screen {
 
   /** Removes the table, and shows the cursor again. */
   close() {
-    this.#write([], []);
+    this.clear();
     if (this.#live) this.#out.write("\x1b[?25h");
     this.#live = false;
   }
 
-  /** Prints lines that stay. */
+  /** Removes the table. */
+  clear() {
+    this.#write([], []);
+  }
+
+  /** Prints lines that stay, above the table. */
   print(...lines) {
-    this.#write(lines, []);
+    this.#write(lines, this.#shown);
   }
 
   event(seconds, ...lines) {
@@ -43,8 +48,8 @@ export class Screen {
   /**
    * Shows the state; to be called often.
    *
-   * @param rows the processes, see `row`
-   * @param line about the server
+   * @param rows the processes, as hosts.mjs keeps them
+   * @param line what to say of the server
    */
   progress(seconds, ofSeconds, rows, line) {
     if (this.#live) return this.#write([], this.#table(seconds, ofSeconds, rows, line));
@@ -72,6 +77,13 @@ export class Screen {
 
   #cells(row, head) {
     const { host, pid, owns, memory, server, source, version, leaseLeft, isEnding } = row;
+    if (row.isStarting)
+      return [
+        host.padEnd(4),
+        String(pid).padEnd(9),
+        ...head.slice(2, -1).map((name) => " ".repeat(name.length)),
+        this.#state(row),
+      ];
     const numbers = [
       isEnding ? "" : count(readsPerSecond(row)),
       percent(memory / Math.max(1, readsOf(row))),
@@ -93,12 +105,12 @@ export class Screen {
   /** Replaces the table by `lines`, which stay, and the new table below them; in one write, so that nothing flickers. */
   #write(lines, table) {
     const width = this.#out.columns ?? Infinity;
-    const up = this.#shown > 0 ? `\x1b[${this.#shown}F` : "";
+    const up = this.#shown.length > 0 ? `\x1b[${this.#shown.length}F` : "";
     const end = this.#live ? "\x1b[K\n" : "\n";
     const text = [...lines, ...table.map((line) => cut(line, width))].map((line) => line + end).join("");
     const rest = this.#live ? "\x1b[J" : "";
     this.#out.write(up + text + rest);
-    this.#shown = table.length;
+    this.#shown = table;
   }
 
   bold(text) {
@@ -121,8 +133,9 @@ export class Screen {
   }
 }
 
-function state({ wasKilled, isGood }) {
+function state({ wasKilled, isStarting, isGood }) {
   if (wasKilled) return "killed";
+  if (isStarting) return "starting";
   return isGood ? "good" : "no lease";
 }
 
