@@ -176,7 +176,7 @@ export function decodeHead(bytes: Buffer): Head {
 /**
  * Reads the value that follows a head.
  *
- * @throws {CacheError} `ERR_DATA` when it is damaged or cannot be read here. Errors of a `codec` of the user are its `cause`.
+ * @throws {CacheError} `ERR_DATA` when it is damaged or cannot be read here; `cause` is the error of `decode`.
  */
 export function decodeBody(bytes: Buffer, head: Head, codec: ValueBytes): unknown {
   const body = bytes.subarray(head.length);
@@ -184,9 +184,12 @@ export function decodeBody(bytes: Buffer, head: Head, codec: ValueBytes): unknow
   try {
     return codec.decode(body);
   } catch (error) {
-    if (error instanceof CacheError && error.code === "ERR_DATA") throw error;
     const why = error instanceof Error ? error.message : String(error);
-    throw badData(`cannot be read here: ${why}`, "Store it again, or use the `codec` that has stored it.", error);
+    throw badData(
+      `cannot be read here (${why.replace(/[.]$/, "")})`,
+      "Use the `codec` that has stored it, or store it again.",
+      error,
+    );
   }
 }
 

@@ -37,6 +37,8 @@ export interface Load {
   readonly ttl: number;
   /** The old value, which may stand in when the loader fails. */
   readonly stale: Stored | undefined;
+  /** Whether a value that is there does not count: a fresh one is wanted, or it cannot be read. */
+  readonly replace: boolean;
 }
 
 /** Milliseconds between two looks at a key that another host loads: the first time, and at most. */
@@ -89,10 +91,10 @@ interface Token {
  * for that.
  */
 async function begin(
-  { core, place, key, options }: Load,
+  { core, place, key, options, replace }: Load,
   signal: AbortSignal,
 ): Promise<Token | { readonly found: Stored } | undefined> {
-  let unless: number | true | undefined = options.fresh ? true : undefined;
+  let unless: number | true | undefined = replace ? true : undefined;
   for (let wait = FIRST_LOOK_MS; ; wait = Math.min(wait * 2, LAST_LOOK_MS)) {
     try {
       const begun = await core.server.begin(place.path, key, { all: core.options.all, lease: options.lease, unless });

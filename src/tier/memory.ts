@@ -33,7 +33,7 @@ export const ABSENT: string = "\u{0}cache-machine: absent on the server\u{0}";
 /** Milliseconds between two looks at a lease that is over. */
 const LOOK_MS = 5;
 /** The most places that are kept for paths of which only the server speaks. */
-const MOST_PLACES = 256;
+const MOST_PLACES = 1000;
 
 /** Bytes of the longest prefix that namespaces are named by as it is. */
 const LONGEST_ID = 48;
@@ -134,9 +134,10 @@ export class Memory {
     return monotonic() < this.until.until || this.#look();
   }
 
-  /** Milliseconds until the lease ends; 0 when there is none. */
+  /** Milliseconds until the lease ends that was published last; 0 when there is none. */
   get leaseLeft(): number {
-    return this.isGood ? Math.max(0, this.until.until - monotonic()) : 0;
+    const sent = this.#closed ? undefined : this.published;
+    return sent === undefined ? 0 : Math.max(0, sent + this.lease - machineTime());
   }
 
   /**

@@ -41,6 +41,7 @@ const MOST_TAGS = 512;
 const ATTEMPTS = 16;
 /** A longer life than this many milliseconds is for ever to the server. */
 const LONGEST_LIFE = 2 ** 52;
+const LONGEST_LEASE = 86_400_000;
 
 /** An entry as the server has it. */
 export interface Stored {
@@ -327,7 +328,7 @@ export class Server {
   async begin(path: readonly string[], key: Key, { all, lease, unless }: BeginOptions): Promise<Begun> {
     const names = this.#pair(path, key);
     const token = randomBytes(12).toString("base64url");
-    const args = [token, String(Math.ceil(lease)), all ? "1" : "", unless === true ? "*" : String(unless ?? "")];
+    const args = [token, leaseText(lease), all ? "1" : "", unless === true ? "*" : String(unless ?? "")];
     const { clock } = this.#names;
     const { isCluster } = this.#client;
     const [[what, first], apart] = await Promise.all([
@@ -347,7 +348,7 @@ export class Server {
 
   /** Keeps a token for a further lease. Returns `false` when it is gone: the load was overtaken. */
   async renew(path: readonly string[], key: Key, token: string, lease: number): Promise<boolean> {
-    const args = [token, String(Math.ceil(lease))];
+    const args = [token, leaseText(lease)];
     const [what] = await this.#script(scripts.RENEW, [this.#names.loading(path, key)], args);
     return what === scripts.DONE;
   }
@@ -383,13 +384,17 @@ export class Server {
 
   /** Makes all entries with one of the tags absent, and overtakes the loads that began before. */
   async invalidateTags(path: readonly string[], tags: readonly string[]): Promise<void> {
-    const names = this.#tagNames(path, tags);
-    await settled(
-      chunks(names, MOST_TAGS).map((part) => this.#script(scripts.INVALIDATE, [this.#names.clock, ...part], [])),
-    );
+    const parts = chunks(this.#tagNames(path, tags), MOST_TAGS);
+    const { clock } = this.#names;
+    const answers = await settled(parts.map((part) => this.#script(scripts.INVALIDATE, [clock, ...part], [])));
+    for (const [what, value] of answers) if (what !== scripts.DONE) timeOf(this.#text(value));
   }
 
-  /** When each tag was last invalidated, in microseconds of the tags' clock; `undefined` for a tag that is not known. */
+  /**
+   * When each tag was last invalidated, in microseconds of the tags' clock; `undefined` for a tag that is not known. An entry is good while this
+   * is known and less than its stamp, for each of its tags. A tag that was made known by an entry, and not invalidated since, has
+   * the time of that: see {@link isInvalidation}.
+   */
   async tagTimes(path: readonly string[], tags: readonly string[]): Promise<(number | undefined)[]> {
     const names = tags.map((tag) => this.#names.tag(path, tag));
     const parts = await settled(chunks(names, MOST_TAGS).map((part) => this.#mget(part)));
@@ -416,7 +421,8 @@ export class Server {
     const args = [lifeText(life), since === undefined ? "" : String(since)];
     const [what, stamp] = await this.#script(scripts.ENSURE, names, args);
     if (what === scripts.OVERTAKEN) return undefined;
-    return what === scripts.DONE ? timeOf(this.#text(stamp)) : timeOf(this.#text(stamp));
+    // FOREIGN is answered with what stands at the tag's key, which is no time.
+    return timeOf(this.#text(stamp));
   }
 
   /** Gives an entry its stamp. Returns `false` when one of its tags was invalidated after `since`. */
@@ -547,14 +553,21 @@ export class Server {
 
   /** Runs a command of the client through the gate, with errors of the tier. */
   #guarded<T>(command: () => Promise<T>): Promise<T> {
-    return this.#gate.run(async () => {
-      this.#commands++;
-      try {
-        return await command();
-      } catch (error) {
-        throw errorOf(error, this.#client.errorReply(error));
-      }
-    });
+    return this.#gate.run(() => this.#tried(command), this.#ping);
+  }
+
+  /** Asks the server for any answer. */
+  readonly #ping = (): Promise<unknown> => {
+    return this.#tried(() => this.#client.send(this.#names.clock, ["PING"], this.#timeout));
+  };
+
+  async #tried<T>(command: () => Promise<T>): Promise<T> {
+    this.#commands++;
+    try {
+      return await command();
+    } catch (error) {
+      throw errorOf(error, this.#client.errorReply(error));
+    }
   }
 
   #bytesOrNull(reply: Reply | undefined, command: string): Buffer | null {
@@ -589,16 +602,21 @@ function headOf(bytes: Buffer): Head[] {
   }
 }
 
-/** A time of the tags' clock, as its key or an answer has it. */
+/** Whether a time of {@link Server.tagTimes} is that of an invalidation, and not that of the first entry with the tag. */
+export function isInvalidation(time: number): boolean {
+  return Number.isInteger(time);
+}
+
+/** A time of the tags' clock, as its key or an answer has it. Half a microsecond more for a tag that was not invalidated. */
 function timeOf(text: string): number {
-  const time = /^(\d{1,16})c?$/.exec(text)?.[1];
+  const [, time, created] = /^(\d{1,15}|[1-3]\d{15})(c?)$/.exec(text) ?? [];
   if (time === undefined) {
     throw new CacheError(
       "ERR_DATA",
       "tags: the key of a tag on the server is of another program. Give the tier another `prefix`, or delete the key.",
     );
   }
-  return Number(time);
+  return Number(time) + (created === "" ? 0 : 0.5);
 }
 
 /** The arguments of `store` in the scripts: the whole milliseconds until the server removes an entry, and those until it expires. */
@@ -611,6 +629,12 @@ function lifeOf({ ttl, grace }: Writing): [string, string] {
 /** Whole milliseconds of life, empty for ever. What has expired already lives one more, so that it replaces what was there. */
 function lifeText(life: number): string {
   return life < LONGEST_LIFE ? String(Math.max(1, Math.ceil(life))) : "";
+}
+
+/** Whole milliseconds of a lease, a day at most: the host of a load may be gone for ever. */
+function leaseText(lease: number): string {
+  if (!(lease > 0)) throw new RangeError(`lease: must be more than 0 milliseconds, not ${lease}`);
+  return String(Math.ceil(Math.min(lease, LONGEST_LEASE)));
 }
 
 function textOf(ttl: number): string {

@@ -54,7 +54,7 @@ describe("the package", () => {
       /^native\/cache_machine-linux-(x64|arm64)\.node$/,
       /^docs\/((adapters\/)?[a-z-]+\.md|images\/[a-z]+\.svg)$/,
       /^examples\/(README\.md|adapters\/[a-z-]+\.mjs|\d\d-[a-z0-9-]+(\/[a-z]+)?\.(mjs|ts))$/,
-      /^bench\/results\/((report|app)\.md|speed\.svg)$/,
+      /^bench\/results\/((report|app|tier)\.md|speed\.svg)$/,
     ];
     const surprises = packed.files.filter((file) => !expected.some((pattern) => pattern.test(file)));
     expect(surprises).toEqual([]);

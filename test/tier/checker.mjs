@@ -41,12 +41,12 @@ class Disturbances {
     this.#windows = windows;
   }
 
-  /** Those that a participant of the host may have felt between two times. */
+  /** Those that a participant of the host may have felt between two times; any participant without `who`. */
   of(host, who, from, to) {
     return this.#windows.filter(
       (window) =>
         (window.host === undefined || window.host === host) &&
-        (window.who === undefined || window.who === who) &&
+        (window.who === undefined || who === undefined || window.who === who) &&
         overlap(window, from, to),
     );
   }
@@ -194,7 +194,7 @@ export function quantiles(numbers) {
  * @param history.changes `{ host, key, version, changed, called, returned, ok, how }` of sources
  * @param history.increments `{ host, key, result, called, returned, ok }`
  * @param history.loads `{ host, key, from, to }`
- * @param history.windows `{ what, host, who, from, to }`: disturbances; those of a host or participant, or of all
+ * @param history.windows `{ what, host, who, from, to, isDeath }`: disturbances of a host, of a participant, or of all
  * @param history.losses `{ from, to }`: when the server lost its data
  * @param history.failures `{ rule, ... }` found by the participants themselves
  * @returns `{ violations, reads, stale, ... }`
@@ -221,8 +221,11 @@ export function check(history) {
     if (kind === "source") models.set(key, new Source(changes.get(key) ?? []));
     if (kind === "counter") models.set(key, new Counter(increments.get(key) ?? []));
   }
+  // That another participant dies cuts nobody off from the server.
   const mayBeCutOff = (read) =>
-    disturbances.of(read.host, read.who, read.returned - lease - recovery, read.until).length > 0;
+    disturbances
+      .of(read.host, read.who, read.returned - lease - recovery, read.until)
+      .some((window) => !window.isDeath);
 
   for (const read of history.reads) {
     counts.reads += read.count;

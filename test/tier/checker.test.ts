@@ -87,6 +87,9 @@ describe("registers", () => {
       rules({ writes, windows: [{ what: "stop", host: 1, who: "h1p1", from: 0, to: 300 }], reads: [read(null, 111)] }),
     ).toEqual(["lost"]);
     expect(rules({ writes, windows: [{ what: "restart", from: 0, to: 300 }], reads: [read(null, 111)] })).toEqual([]);
+    // The death of another participant cuts nobody off.
+    const death = { what: "kill", host: 1, from: 0, to: 300, isDeath: true };
+    expect(rules({ writes, windows: [death], reads: [read(null, 111)] })).toEqual(["lost"]);
     // Long after the disturbance there is no excuse any more.
     expect(rules({ writes, windows, reads: [read(null, 400)] })).toEqual(["lost"]);
   });

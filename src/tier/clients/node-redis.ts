@@ -6,7 +6,7 @@
 
 import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
 import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
-import { Sending } from "./sending.ts";
+import { noAnswer, Sending } from "./sending.ts";
 
 /** What is used of a client. */
 interface NodeRedis {
@@ -14,7 +14,7 @@ interface NodeRedis {
   readonly isReady: boolean;
   readonly isPubSubActive: boolean;
   readonly options?: Options;
-  sendCommand(args: readonly Argument[], options?: CommandOptions): Promise<unknown>;
+  sendCommand(args: readonly Argument[], options?: Partial<CommandOptions>): Promise<unknown>;
   duplicate(options?: Options): NodeRedis;
   connect(): Promise<unknown>;
   destroy(): void;
@@ -24,7 +24,7 @@ interface NodeRedis {
 }
 interface CommandOptions {
   typeMapping?: Record<number, unknown>;
-  timeout?: number;
+  timeout: number;
   asap?: boolean;
   abortSignal?: undefined;
 }
@@ -67,15 +67,14 @@ interface Sender {
   sendCommand(args: readonly Argument[], options: CommandOptions): Promise<unknown>;
 }
 
-interface Pool extends Sender {
+interface Pool {
   readonly isOpen: boolean;
   readonly totalClients: number;
-  execute<T>(task: (client: NodeRedis) => T): Promise<T>;
+  execute<T>(task: (client: NodeRedis) => T): Promise<Awaited<T>>;
 }
 interface Sentinel {
   readonly isReady: boolean;
   getSentinelNode(): unknown;
-  sendCommand(isReadonly: boolean, args: readonly Argument[], options: CommandOptions): Promise<unknown>;
   /** Runs a task with the client of the master. */
   _execute<T>(isReadonly: boolean, task: (client: NodeRedis) => T): Promise<T>;
 }
@@ -106,18 +105,23 @@ function single(client: NodeRedis): Servers {
 }
 
 function pool(client: Pool): Servers {
+  let known: NodeRedis | undefined;
   return {
     isCluster: false,
     isReady: () => client.isOpen,
-    send: (_key, args, options) => client.sendCommand(args, options),
-    masters: async () => [client],
+    send: (_key, args, options) => client.execute(inTime(args, options)),
+    masters: async () => [{ sendCommand: (args, options) => client.execute(inTime(args, options)) }],
     seeds: async () => undefined,
-    template: async () => ({ client: await client.execute((each) => each), socket: {} }),
+    template: async () => {
+      // Any client of the pool has the options, also when it is closed.
+      known ??= await client.execute((each) => each);
+      return { client: known, socket: {} };
+    },
   };
 }
 
 function sentinel(client: Sentinel): Servers {
-  const master: Sender = { sendCommand: (args, options) => client.sendCommand(false, args, options) };
+  const master: Sender = { sendCommand: (args, options) => client._execute(false, inTime(args, options)) };
   return {
     isCluster: false,
     isReady: () => client.isReady,
@@ -126,6 +130,13 @@ function sentinel(client: Sentinel): Servers {
     seeds: async () => undefined,
     template: async () => ({ client: await client._execute(false, (each) => each), socket: {} }),
   };
+}
+
+/** A task that waits for a client, and does not send when its time is over: nobody waits for the answer any more. */
+function inTime(args: readonly Argument[], options: CommandOptions): (client: NodeRedis) => Promise<unknown> {
+  const end = performance.now() + options.timeout;
+  return (client) =>
+    performance.now() < end ? client.sendCommand(args, options) : Promise.reject(noAnswer(options.timeout));
 }
 
 function cluster(client: Cluster): Servers {
