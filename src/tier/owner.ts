@@ -30,7 +30,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { threadId } from "node:worker_threads";
 import { machineTime } from "../coordinate/clock.ts";
-import { CacheError } from "../index.ts";
+import { CacheError, type Lock } from "../index.ts";
 import type { Client, Listener } from "./clients/client.ts";
 import type { Memory } from "./memory.ts";
 import type { Names } from "./names.ts";
@@ -101,6 +101,8 @@ interface Published extends Omit<OwnerReport, "age"> {
   /** The machine's time of the report. */
   at: number;
   lease: number;
+  /** The fencing token of the owner's lock: larger for a later owner. */
+  fence: number;
 }
 
 const NUMBERS = [
@@ -113,6 +115,7 @@ const NUMBERS = [
   "roundTrip",
   "at",
   "lease",
+  "fence",
 ] as const satisfies readonly (keyof Published)[];
 
 function isClosed(error: unknown): boolean {
@@ -192,7 +195,7 @@ export class Owner {
   report(): OwnerReport | undefined {
     const published = reported(this.#memory);
     if (published === undefined) return undefined;
-    const { at, lease, ...report } = published;
+    const { at, lease, fence, ...report } = published;
     return { ...report, age: Math.max(0, machineTime() - at) };
   }
 
@@ -216,7 +219,7 @@ export class Owner {
     try {
       await this.#memory.control.locks.request(OWNER, how, (lock) => {
         if (lock === null || this.#closed) return undefined;
-        reigned = this.#rule(lock.signal);
+        reigned = this.#rule(lock);
         return reigned;
       });
     } finally {
@@ -225,8 +228,8 @@ export class Owner {
     }
   }
 
-  async #rule(lost: AbortSignal): Promise<void> {
-    const reign = new Reign(this.#memory, this.#client, this.#names, this.#options);
+  async #rule({ signal: lost, fence }: Lock): Promise<void> {
+    const reign = new Reign(this.#memory, this.#client, this.#names, this.#options, fence);
     const end = (): void => reign.end();
     this.#reign = reign;
     lost.addEventListener("abort", end);
@@ -296,7 +299,7 @@ class Reign {
   #end: () => void = () => {};
   #isOver = false;
 
-  constructor(memory: Memory, client: Client, names: Names, options: OwnerOptions) {
+  constructor(memory: Memory, client: Client, names: Names, options: OwnerOptions, fence: number) {
     this.#memory = memory;
     this.#client = client;
     this.#names = names;
@@ -314,6 +317,7 @@ class Reign {
       roundTrip: 0,
       at: 0,
       lease: options.lease,
+      fence,
     };
   }
 
@@ -328,10 +332,10 @@ class Reign {
   async run(): Promise<void> {
     const { lease } = this.#options;
     // Also while it connects: who cannot reach the server is not silent.
-    const reporting = setInterval(() => this.#publish(), lease / 4);
+    const reporting = setInterval(() => this.#publish(false), lease / 4);
     reporting.unref();
     try {
-      this.#enter("connecting");
+      this.#enter("connecting", true);
       for (let wait = 0; !this.#isOver; ) {
         const began = machineTime();
         try {
@@ -457,17 +461,23 @@ class Reign {
     }
   }
 
-  #enter(state: OwnerState): void {
+  #enter(state: OwnerState, isFirst = false): void {
     this.#report.state = state;
     if (state === "following") delete this.#report.error;
-    this.#publish();
+    this.#publish(isFirst);
     this.#options.onState?.(state);
   }
 
-  #publish(): void {
+  /** @param isFirst whether the report of another owner is replaced in any case: it may be damaged */
+  #publish(isFirst: boolean): void {
     if (this.#isOver) return;
     this.#report.at = machineTime();
     try {
+      if (!isFirst && (reported(this.#memory)?.fence ?? 0) > this.#report.fence) {
+        // The lock was stolen while this thread was frozen. The signal that tells of it may come later than this timer.
+        this.end();
+        return;
+      }
       this.#memory.control.set(OWNER, JSON.stringify(this.#report));
     } catch {
       // Somebody is in the way, or the cache was closed, of which the lock tells.
