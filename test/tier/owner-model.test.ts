@@ -257,16 +257,16 @@ class Participant {
 
 let faults: unknown[] = [];
 
-/** An owner with a lock of its own, so that there may be two of them. They share the lease and the reports. */
+/** An owner with a lock and reports of its own, so that there may be two of them. They share the values and the lease. */
 function ownerOf(cache: Cache<any, any>, server: Server, number: number): Owner {
   const memory = new Memory(cache, "app:", LEASE, names);
-  const { locks } = cache.namespace(`lock ${number}`);
-  const control = new Proxy(memory.control, {
-    get: (target, property) => {
-      const value = property === "locks" ? locks : Reflect.get(target, property, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  const own = cache.namespace(`owner ${number}`);
+  const shared = memory.control;
+  const control = {
+    locks: own.locks,
+    get: (key: string) => (key === "lease" ? shared : own).get(key),
+    set: (key: string, value: unknown) => (key === "lease" ? shared : own).set(key, value),
+  };
   Object.assign(memory, { control });
   const owner = new Owner(memory, clientOf(server), names, { lease: LEASE, timeout: TIMEOUT });
   owner.start();

@@ -460,6 +460,23 @@ describe("election", () => {
     hold.resolve();
   });
 
+  test("one that wakes after a theft gives way as soon as it would report, and whatever a damaged report says, it owns again", async () => {
+    client.isPrompt = true;
+    const owner = participant();
+    await pass(LEASE);
+    const [first] = client.listeners;
+    const report = JSON.parse(memory.control.get("owner"));
+    memory.control.set("owner", JSON.stringify({ ...report, threadId: 77, fence: 1e15 }));
+    await pass(LEASE / 4 + 1);
+    expect(first?.isClosed).toBe(true);
+    // Its report has not replaced the other one until it has won the lock anew.
+    await pass(STAND);
+    expect([owner.owns, owner.report()?.threadId]).toEqual([true, 0]);
+    await pass(10 * LEASE);
+    expect(client.listeners).toHaveLength(2);
+    expect(owner.report()).not.toHaveProperty("fence");
+  });
+
   test("a participant with a shorter lease waits as long as the owner's lease demands", async () => {
     client.isPrompt = true;
     const slow = participant({}, client, 10_000);
