@@ -23,8 +23,7 @@
  * that was silent for too long, because it is frozen, loses it to another participant, without harm should it wake in that
  * moment.
  *
- * The timers do not keep the process alive. Connections are the client library's: they keep a process alive as those of the
- * user's own client do.
+ * Nothing here keeps the process alive: the timers do not, and the clients open their connections accordingly.
  */
 
 import { AsyncLocalStorage } from "node:async_hooks";
@@ -41,8 +40,13 @@ const OWNER = "owner";
 /** Milliseconds between two looks at the lock, the shortest and the longest. A dead owner is replaced after one of them. */
 const FIRST_STAND_MS = 40;
 const LAST_STAND_MS = 80;
-/** An owner is silent when it has reported nothing for this many leases. It reports four times in each. */
-const SILENT_LEASES = 2;
+/** The most milliseconds between two beats, and between two reports. With a shorter lease there are four of each in a lease. */
+const MOST_PAUSE_MS = 5000;
+/**
+ * An owner is silent when it has reported nothing for as long as eight reports should take, and for as many milliseconds: to lose the lock costs all values of the memory, so a pause that any process may make is no silence.
+ */
+const SILENT_REPORTS = 8;
+const SILENT_MS = 1000;
 /** Milliseconds until a lost listener is opened again: the second time, and at most. The first time it is opened at once. */
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2000;
@@ -120,6 +124,11 @@ const NUMBERS = [
 
 function isClosed(error: unknown): boolean {
   return error instanceof CacheError && error.code === "ERR_CLOSED";
+}
+
+/** Milliseconds between two beats, and between two reports. */
+function pauseOf(lease: number): number {
+  return Math.min(lease / 4, MOST_PAUSE_MS);
 }
 
 /** A number between `ms / 2` and `ms`: so that participants which have failed together do not try again together. */
@@ -262,7 +271,7 @@ export class Owner {
     }
     this.#silence += passed;
     const longest = Math.max(lease, reported(this.#memory)?.lease ?? 0);
-    if (this.#silence <= SILENT_LEASES * longest) return false;
+    if (this.#silence <= Math.max(SILENT_REPORTS * pauseOf(longest), SILENT_MS)) return false;
     this.#silence = 0;
     return true;
   }
@@ -332,7 +341,7 @@ class Reign {
   async run(): Promise<void> {
     const { lease } = this.#options;
     // Also while it connects: who cannot reach the server is not silent.
-    const reporting = setInterval(() => this.#publish(false), lease / 4);
+    const reporting = setInterval(() => this.#publish(false), pauseOf(lease));
     reporting.unref();
     try {
       this.#enter("connecting", true);
@@ -431,7 +440,7 @@ class Reign {
       this.#renew(sent, offset);
       this.#report.beats++;
       if (this.#report.state === "connecting") this.#enter("following");
-      const pause = this.#sleep.for(Math.max(0, sent + lease / 4 - machineTime()));
+      const pause = this.#sleep.for(Math.max(0, sent + pauseOf(lease) - machineTime()));
       await Promise.race([pause, failure]).finally(() => this.#sleep.end());
     }
   }

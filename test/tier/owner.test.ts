@@ -141,6 +141,24 @@ describe("following", () => {
     expect(memory.leaseLeft).toBeCloseTo(LEASE - 705);
   });
 
+  test("with a long lease it beats all the same, and a silent owner is replaced", async () => {
+    const hour = 3_600_000;
+    client.isPrompt = true;
+    const owner = participant({}, client, hour);
+    await pass(60_000);
+    expect(client.last.sent).toBe(13);
+    expect(owner.report()?.age).toBeLessThanOrEqual(5000);
+    await owner.close();
+    const hold = new Deferred<void>();
+    const silent = memory.control.locks.request("owner", () => hold.promise).catch(() => {});
+    await settle();
+    const other = participant({}, client, hour);
+    await pass(41_000);
+    expect(other.owns).toBe(true);
+    hold.resolve();
+    await silent;
+  });
+
   test("changes are applied, and counted", async () => {
     const owner = await following();
     for (const key of ["a", "b", "c"]) place.main.set(key, 1);
@@ -475,6 +493,20 @@ describe("election", () => {
     await pass(10 * LEASE);
     expect(client.listeners).toHaveLength(2);
     expect(owner.report()).not.toHaveProperty("fence");
+  });
+
+  test("with a short lease an owner may be silent for a second", async () => {
+    client.isPrompt = true;
+    const hold = new Deferred<void>();
+    const theft = memory.control.locks.request("owner", () => hold.promise).catch(() => {});
+    await settle();
+    const other = participant({}, client, 50);
+    await pass(1000);
+    expect(other.owns).toBe(false);
+    await pass(2 * STAND);
+    expect(other.owns).toBe(true);
+    hold.resolve();
+    await theft;
   });
 
   test("a participant with a shorter lease waits as long as the owner's lease demands", async () => {
