@@ -51,7 +51,7 @@ const { values } = parseArgs({
     /** `redis` or `valkey`; by default the rounds take turns. */
     server: { type: "string" },
     /** The clients of the hosts. */
-    clients: { type: "string", default: "redis,ioredis,iovalkey,glide,redis5,ioredis6" },
+    clients: { type: "string", default: "redis,ioredis,iovalkey,redis5,ioredis6" },
     /** The run also ends when all three counts are reached. */
     ownerKills: { type: "string", default: "Infinity" },
     /** Connections that were cut, delayed or held back. */

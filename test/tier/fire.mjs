@@ -47,8 +47,10 @@ class Member {
         resolve();
       });
     });
-    this.ready = new Promise((resolve) => {
+    this.ready = new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Error(`${setup.who} does not start`)), PATIENCE_MS).unref();
       this.#child.on("message", (message) => {
+        if (message.fatal !== undefined) reject(new Error(`${setup.who} (${setup.library}): ${message.fatal}`));
         if (message.ready && !message.thread) {
           this.isReady = true;
           resolve();
@@ -62,6 +64,7 @@ class Member {
       });
       this.ended.then(resolve);
     });
+    this.ready.catch(() => {});
   }
 
   get pid() {
@@ -702,7 +705,21 @@ class Testimony {
   };
 }
 
-/** One run. @returns the counts of faults and calls, the staleness that was measured, and the violations */
+/**
+ * One run.
+ *
+ * @param plan.seed what the faults and the work follow from
+ * @param plan.ms how long the faults go on
+ * @param plan.hosts number of hosts
+ * @param plan.processes number of processes of each host; the first one has a thread that is a participant too
+ * @param plan.lease, plan.timeout, plan.flights options of the tier
+ * @param plan.libraries the clients of the hosts, one after the other
+ * @param plan.server one of `SERVERS`
+ * @param plan.deaths whether processes are killed and stopped, and clocks set
+ * @param plan.network whether connections and the server suffer
+ * @param plan.losses whether the server loses its data when it is restarted, and is emptied; otherwise it keeps every write
+ * @returns the counts of faults and calls, the staleness that was measured, and the violations
+ */
 export async function fire(plan) {
   return await new Fire(plan).run();
 }
