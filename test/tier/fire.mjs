@@ -636,10 +636,27 @@ class Fire {
     const near = (time) => this.#windows.filter(({ from, to }) => from < time + 500 && to > time - 3 * lease - 500);
     for (const violation of verdict.violations) {
       const time = violation.read?.called ?? violation.first?.from ?? violation.called ?? violation.at;
-      if (time !== undefined) violation.faults = near(time);
+      if (time !== undefined) Object.assign(violation, { faults: near(time), story: story(history, violation, time) });
     }
     return { seed, ...this.counts, ...verdict, healed: this.healed, stats: this.stats, history };
   }
+}
+
+/** What happened to the key of a violation before it, in the order of beginning. Times are relative to the violation. */
+function story(history, violation, time) {
+  const key = violation.key ?? violation.read?.key ?? violation.first?.key;
+  const told = [];
+  for (const kind of ["reads", "writes", "changes", "increments", "loads"]) {
+    for (const { key: about, ...event } of history[kind]) {
+      const from = event.called ?? event.from;
+      if (about !== key || from < time - 3_000 || from > time + 500) continue;
+      for (const [name, value] of Object.entries(event)) {
+        if (typeof value === "number" && value > 1e6) event[name] = Number((value - time).toFixed(2));
+      }
+      told.push({ from, text: JSON.stringify({ kind, ...event }) });
+    }
+  }
+  return told.sort((a, b) => a.from - b.from).map(({ text }) => text);
 }
 
 /** What one participant has recorded, as parts of the history. */
