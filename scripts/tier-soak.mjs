@@ -51,7 +51,7 @@ const { values } = parseArgs({
     /** `redis` or `valkey`; by default the rounds take turns. */
     server: { type: "string" },
     /** The clients of the hosts. */
-    clients: { type: "string", default: "redis,ioredis,iovalkey,glide,redis5,ioredis6" },
+    clients: { type: "string", default: "redis,ioredis,iovalkey,redis5,ioredis6" },
     /** The run also ends when all three counts are reached. */
     ownerKills: { type: "string", default: "Infinity" },
     /** Connections that were cut, delayed or held back. */
@@ -127,7 +127,11 @@ while (!interrupted && elapsed() < minutes && !isEnough()) {
   console.log(`${line()} │ ${name}: staleness ${found.staleness.max.toFixed(0)} ms of ${plan.lease}`);
   if (violations.length > 0) {
     console.error(`${violations.length} violations; again: --seed ${plan.seed} --only ${name} --round ${seconds}`);
-    for (const violation of violations.slice(0, 5)) console.error(JSON.stringify(violation, null, 2));
+    for (const { faults = [], story = [], ...violation } of violations.slice(0, 5)) {
+      console.error(JSON.stringify(violation, null, 2));
+      for (const fault of faults) if (fault.what !== "blocked") console.error(`  fault ${JSON.stringify(fault)}`);
+      for (const event of story.slice(-60)) console.error(`  ${event}`);
+    }
     process.exit(1);
   }
 }

@@ -47,8 +47,10 @@ class Member {
         resolve();
       });
     });
-    this.ready = new Promise((resolve) => {
+    this.ready = new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Error(`${setup.who} does not start`)), PATIENCE_MS).unref();
       this.#child.on("message", (message) => {
+        if (message.fatal !== undefined) reject(new Error(`${setup.who} (${setup.library}): ${message.fatal}`));
         if (message.ready && !message.thread) {
           this.isReady = true;
           resolve();
@@ -62,6 +64,7 @@ class Member {
       });
       this.ended.then(resolve);
     });
+    this.ready.catch(() => {});
   }
 
   get pid() {
@@ -633,10 +636,27 @@ class Fire {
     const near = (time) => this.#windows.filter(({ from, to }) => from < time + 500 && to > time - 3 * lease - 500);
     for (const violation of verdict.violations) {
       const time = violation.read?.called ?? violation.first?.from ?? violation.called ?? violation.at;
-      if (time !== undefined) violation.faults = near(time);
+      if (time !== undefined) Object.assign(violation, { faults: near(time), story: story(history, violation, time) });
     }
     return { seed, ...this.counts, ...verdict, healed: this.healed, stats: this.stats, history };
   }
+}
+
+/** What happened to the key of a violation before it, in the order of beginning. Times are relative to the violation. */
+function story(history, violation, time) {
+  const key = violation.key ?? violation.read?.key ?? violation.first?.key;
+  const told = [];
+  for (const kind of ["reads", "writes", "changes", "increments", "loads"]) {
+    for (const { key: about, ...event } of history[kind]) {
+      const from = event.called ?? event.from;
+      if (about !== key || from < time - 3_000 || from > time + 500) continue;
+      for (const [name, value] of Object.entries(event)) {
+        if (typeof value === "number" && value > 1e6) event[name] = Number((value - time).toFixed(2));
+      }
+      told.push({ from, text: JSON.stringify({ kind, ...event }) });
+    }
+  }
+  return told.sort((a, b) => a.from - b.from).map(({ text }) => text);
 }
 
 /** What one participant has recorded, as parts of the history. */
@@ -702,7 +722,21 @@ class Testimony {
   };
 }
 
-/** One run. @returns the counts of faults and calls, the staleness that was measured, and the violations */
+/**
+ * One run.
+ *
+ * @param plan.seed what the faults and the work follow from
+ * @param plan.ms how long the faults go on
+ * @param plan.hosts number of hosts
+ * @param plan.processes number of processes of each host; the first one has a thread that is a participant too
+ * @param plan.lease, plan.timeout, plan.flights options of the tier
+ * @param plan.libraries the clients of the hosts, one after the other
+ * @param plan.server one of `SERVERS`
+ * @param plan.deaths whether processes are killed and stopped, and clocks set
+ * @param plan.network whether connections and the server suffer
+ * @param plan.losses whether the server loses its data when it is restarted, and is emptied; otherwise it keeps every write
+ * @returns the counts of faults and calls, the staleness that was measured, and the violations
+ */
 export async function fire(plan) {
   return await new Fire(plan).run();
 }

@@ -294,7 +294,7 @@ class Participant {
     const called = now();
     const index = setup.keys.sources.indexOf(key);
     // Mostly short; some take longer than the lease.
-    const pause = this.#random.below(30) === 0 ? this.#random.below(setup.lease * 2) : this.#random.below(40);
+    const pause = this.#random.below(15) === 0 ? this.#random.below(setup.lease * 4) : this.#random.below(40);
     const loader = async () => {
       const from = now();
       const version = this.#source.read(index);
