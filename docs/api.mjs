@@ -136,6 +136,7 @@ export const GROUPS = [
       "PendingLock",
     ],
   ],
+  ["A second tier", ["cache.encode", "cache.decode", "cache.leased", "Leased", "Lease"]],
   [
     "Observing",
     [

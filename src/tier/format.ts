@@ -78,8 +78,7 @@ export function encodeEntry(
   codec: ValueBytes,
 ): Buffer {
   const isNumber = typeof value === "number";
-  // Object.is tells -0 apart, whose text would be that of 0.
-  const body = isNumber ? Buffer.from(Object.is(value, -0) ? "-0" : String(value)) : codec.encode(value);
+  const body = isNumber ? Buffer.from(textOfNumber(value)) : codec.encode(value);
   const names = encodeTags(tags);
   const length = names.reduce((sum, each) => sum + 2 + each.length, FIXED);
   if (length + body.length > LARGEST) throw tooLarge(length + body.length);
@@ -191,6 +190,11 @@ export function decodeBody(bytes: Buffer, head: Head, codec: ValueBytes): unknow
       error,
     );
   }
+}
+
+/** A number as text. `String` would make -0 a 0. */
+export function textOfNumber(number: number): string {
+  return Object.is(number, -0) ? "-0" : String(number);
 }
 
 /** The number that a body, or an answer of a script, has as text. @throws {CacheError} `ERR_DATA` */

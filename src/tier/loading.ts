@@ -236,7 +236,7 @@ function abandon({ core, place, key }: Load, token: Token | undefined): void {
 async function store(load: Load, token: Token | undefined, loaded: Loaded, bucket: number): Promise<void> {
   const { core, place, key, options } = load;
   const { value, ttl, tags } = loaded;
-  if (token === undefined) return place.keep(key, value, bucket);
+  if (token === undefined) return place.keep(key, value, bucket, tags);
   try {
     await core.server.commit(place.path, key, token.token, token.since, value, { ttl, grace: options.grace, tags });
     // What is known of the key here is from before.
@@ -245,6 +245,6 @@ async function store(load: Load, token: Token | undefined, loaded: Loaded, bucke
     if (!hasCode(error, "ERR_UNREACHABLE", "ERR_TOO_LARGE")) throw error;
     core.counts.errors++;
     place.drop(key);
-    place.keep(key, value, bucket);
+    place.keep(key, value, bucket, tags);
   }
 }

@@ -28,7 +28,7 @@ import { type Cache, CacheError, type Entry, type Key, type Leased } from "../in
 import type { Names } from "./names.ts";
 
 /** Stands in the memory for a key that is known to be absent on the server. Nothing else is equal to it. */
-export const ABSENT: string = "\u{0}cache-machine: absent on the server\u{0}";
+export const ABSENT: "\u{0}cache-machine: absent on the server\u{0}" = "\u{0}cache-machine: absent on the server\u{0}";
 
 /** Milliseconds between two looks at a lease that is over. */
 const LOOK_MS = 5;

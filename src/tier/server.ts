@@ -27,6 +27,7 @@ import {
   type Head,
   numberOf,
   putStamp,
+  textOfNumber,
   type ValueBytes,
 } from "./format.ts";
 import { errorOf, type Gate } from "./gate.ts";
@@ -303,7 +304,7 @@ export class Server {
     const names = this.#pair(path, key);
     const how = { ttl, grace: 0, tags };
     const bytes = encodeEntry(0, how, this.#codec).subarray(0, -1);
-    const numbers = [by, initial, min, max].map(String);
+    const numbers = [by, initial, min, max].map(textOfNumber);
     const count = (fresh: Buffer): Promise<Reply[]> =>
       this.#sure(path, (sure) => this.#script(scripts.INCREMENT, names, [...numbers, sure, fresh, ...lifeOf(how)]));
     // The tags of a new number are made known only when there is none: most increments find one.
@@ -511,6 +512,7 @@ export class Server {
       for (;;) {
         const { value, done } = await this.#guarded(() => batches.next());
         if (done === true) return;
+        if (!Array.isArray(value) || value.some((each) => typeof each !== "string")) throw this.#wrongAnswer("SCAN");
         yield value;
       }
     } finally {

@@ -32,7 +32,7 @@ import { Names } from "./names.ts";
 import { checkKey, checkSet, checkTags, checkTime, resolve, type TierOptions, type TierSetOptions } from "./options.ts";
 import { Owner, type OwnerReport } from "./owner.ts";
 import { type Found, read, readMany, tagTimes } from "./reading.ts";
-import { Server, type Stored } from "./server.ts";
+import { isInvalidation, Server, type Stored } from "./server.ts";
 
 /** An entry of a tier. It has no version: the server has none. */
 export type TierEntry<V> = Pick<Entry<V>, "value" | "expiresAt" | "tags">;
@@ -93,7 +93,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     onAnswer: () => gate.opened(),
   });
   const counts: Counts = { hits: 0, misses: 0, loads: 0, errors: 0 };
-  const core: Core = { memory, server, options: resolved, counts, closed: false };
+  const core: Core = { memory, server, gate, options: resolved, counts, closed: false };
   owner.start();
   return new Tier(core, owner, [], resolved.ttl);
 }
@@ -428,7 +428,9 @@ export class Tier<V = any, K extends Key = string> {
   async tagInvalidatedAt(...tags: string[]): Promise<number> {
     checkOpen(this.#core);
     const times = await tagTimes(this.#core, this.#place, checkTags(tags, Infinity));
-    return Math.max(0, ...times.map((time) => (time ?? 0) / 1000));
+    let latest = 0;
+    for (const time of times) if (time !== undefined && isInvalidation(time)) latest = Math.max(latest, time / 1000);
+    return latest;
   }
 
   /**
@@ -697,6 +699,7 @@ export class Tier<V = any, K extends Key = string> {
    */
   async close(): Promise<void> {
     this.#core.closed = true;
+    this.#core.gate.close();
     await this.#owner.close();
     this.#core.memory.close();
   }

@@ -79,6 +79,8 @@ const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unk
   ],
   hasMany: [(cache, key) => cache.hasMany([key, "there", key]), [false, true, false]],
   trySet: [(cache, key) => cache.trySet(key, "new"), false],
+  "leased get": [(cache, key) => cache.leased({ until: Infinity }).get(key), undefined],
+  "leased get without a lease": [(cache, key) => cache.leased({ until: 0 }).get(key), undefined],
 };
 /** Operations that store. Each is refused for a key that is too long. */
 const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
@@ -104,7 +106,7 @@ const OTHERS = [
   ..."getOrSet getOrSetMany memoize".split(" "),
   ..."watchTag locks waitFor helped".split(" "),
   ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
-  ..."inspect close validate toJSON expireTag tagInvalidatedAt".split(" "),
+  ..."inspect close validate toJSON expireTag tagInvalidatedAt encode decode leased".split(" "),
 ];
 
 const places: [string, (cache: Cache<any, Key>) => Cache<any, Key>][] = [

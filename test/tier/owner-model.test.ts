@@ -16,7 +16,16 @@ import { describe, expect, test, vi } from "vitest";
 
 vi.hoisted(() => {
   vi.useFakeTimers({
-    toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "setImmediate", "performance", "hrtime", "Date"],
+    toFake: [
+      "setTimeout",
+      "clearTimeout",
+      "setInterval",
+      "clearInterval",
+      "setImmediate",
+      "performance",
+      "hrtime",
+      "Date",
+    ],
   });
 });
 vi.mock("../../src/index.ts", () => import("cache-machine"));
@@ -213,9 +222,13 @@ class Participant {
     place
       .current()
       .getOrSet(key, async () => {
-        await new Promise<void>((resolve) => agenda.after(random() < 0.05 ? random() * 2 * LEASE : random() * 4, resolve));
+        await new Promise<void>((resolve) =>
+          agenda.after(random() < 0.05 ? random() * 2 * LEASE : random() * 4, resolve),
+        );
         const version = this.#server.version(key);
-        await new Promise<void>((resolve) => agenda.after(random() < 0.05 ? random() * 2 * LEASE : random() * 4, resolve));
+        await new Promise<void>((resolve) =>
+          agenda.after(random() < 0.05 ? random() * 2 * LEASE : random() * 4, resolve),
+        );
         return version;
       })
       .then((version) => this.check(key, version, began, own, "the server"))
@@ -236,7 +249,8 @@ class Participant {
     const overwritten = this.#server.written.get(key)?.[version + 1];
     const staleness = overwritten === undefined || overwritten > at ? 0 : at - overwritten;
     this.counts.worst = Math.max(this.counts.worst, staleness);
-    if (staleness >= LEASE) faults.push(`${key} from ${from} at ${at}: ${version} was overwritten ${staleness} ms before`);
+    if (staleness >= LEASE)
+      faults.push(`${key} from ${from} at ${at}: ${version} was overwritten ${staleness} ms before`);
     if (version < own) faults.push(`${key} from ${from} at ${at}: ${version}, but this host has written ${own}`);
   }
 }
@@ -259,7 +273,9 @@ function ownerOf(cache: Cache<any, any>, server: Server, number: number): Owner 
   return owner;
 }
 
-async function run(seed: number): Promise<{ hits: number; reads: number; worst: number; epochs: number; writes: number }> {
+async function run(
+  seed: number,
+): Promise<{ hits: number; reads: number; worst: number; epochs: number; writes: number }> {
   faults = [];
   const random = randomOf(seed);
   const agenda = new Agenda();

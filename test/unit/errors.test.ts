@@ -670,6 +670,9 @@ describe("ERR_CLOSED", () => {
     ["watch", (cache) => cache.watch("a", () => {})],
     ["watchTag", (cache) => cache.watchTag("a", () => {})],
     ["locks", (cache) => cache.locks.query()],
+    ["encode", (cache) => cache.encode(1)],
+    ["decode", (cache) => cache.decode(Uint8Array.of(1, 5))],
+    ["leased", (cache) => cache.leased({ until: Infinity })],
   ];
   /** Members that answer by a promise, and so reject it. */
   const promises: [string, (cache: Cache) => Promise<unknown>][] = [
