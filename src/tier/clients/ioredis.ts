@@ -314,7 +314,8 @@ async function open(
   if (isClosed) throw new Error("the listener was closed");
   // The library says only that a connection is closed where it has reported why: a wrong password, for example.
   const because = (error: unknown): never => {
-    throw errorReply(lastError) === undefined && errorReply(error) !== undefined ? error : (lastError ?? error);
+    if (errorReply(error) !== undefined && errorReply(lastError) === undefined) throw error;
+    throw lastError ?? new Error("the connection was closed", { cause: error });
   };
   await copy.connect().catch(because);
   const call = caller(copy);
@@ -323,7 +324,7 @@ async function open(
     subscribe: async (channel) => {
       await copy.subscribe(channel);
     },
-    ping: () => copy.ping(),
+    ping: () => copy.ping().catch(because),
     destroy,
   };
 }
