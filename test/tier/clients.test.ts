@@ -379,6 +379,40 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
+    test("a connection that is not tracked as before ends the listener", async () => {
+      const { client, user } = await clientFor(library, { path: server.path });
+      // What the listener opens.
+      const copies: any[] = [];
+      const template = user.execute === undefined ? user : await user.execute((each: object) => each);
+      const duplicate = template.duplicate.bind(template);
+      template.duplicate = (options: object) => {
+        const copy = duplicate(options);
+        copies.push(copy);
+        return copy;
+      };
+      const say = (copy: any, args: string[]) => (copy.call ? copy.call(...args) : copy.sendCommand(args));
+      for (const change of [
+        [["CLIENT", "TRACKING", "OFF"]],
+        [
+          ["CLIENT", "TRACKING", "OFF"],
+          ["CLIENT", "TRACKING", "ON"],
+        ],
+        [
+          ["CLIENT", "TRACKING", "OFF"],
+          ["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "other:"],
+        ],
+      ]) {
+        copies.length = 0;
+        const ears = await Ears.open(client);
+        const known = await listening(server);
+        const ids = await Promise.all(copies.map((copy) => say(copy, ["CLIENT", "ID"]).catch(() => undefined)));
+        const tracked =
+          copies[ids.findIndex((id) => known.some((one) => one.id === String(id) && /t/.test(one.flags)))];
+        for (const args of change) await say(tracked, args);
+        expect((await ears.ended()).message).toContain("does not track the keys any more");
+      }
+    });
+
     test("a password, and a user with no more permissions than are documented", async () => {
       const own = await startServer({ server: program, tcp: true, password: "secret-of-the-server" });
       const { client: owner } = await clientFor(library, { port: own.port, password: "secret-of-the-server" });
@@ -408,7 +442,8 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
-    test("TLS", async () => {
+    // The valkey-server that is installed for the tests is built without TLS.
+    test.skipIf(program.name === "valkey")("TLS", async () => {
       const own = await startServer({ server: program, tls: true, password: "p" });
       const { ca } = own.certificate as { ca: string };
       const { client } = await clientFor(library, { port: own.port, tls: { ca }, password: "p" });
@@ -444,6 +479,77 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await (await Ears.open(client)).beat();
       expect(process.listenerCount("uncaughtException")).toBe(before);
     });
+  });
+
+  test.each(LIBRARIES.filter(({ name }) => /^(node-redis 5|ioredis 5|iovalkey)$/.test(name)))(
+    "$name: a server that does not know a command that is needed",
+    async (library) => {
+      const own = await startServer({ server: program, config: ['rename-command HELLO ""'] });
+      const { client } = await clientFor(library, { path: own.path });
+      const refused = await Ears.open(client).catch((error) => error);
+      expect(refused).toMatchObject({ code: "ERR_UNSUPPORTED", message: expect.stringContaining("Use Redis 6.2") });
+      expect(refused.message).toContain("HELLO");
+      await own.stop();
+    },
+  );
+
+  test("clients that cannot be used are refused by name", async () => {
+    const refusal = (client: unknown): string => {
+      try {
+        clientOf(client);
+      } catch (error) {
+        expect(error).toBeInstanceOf(TypeError);
+        return (error as Error).message;
+      }
+      throw new Error("was not refused");
+    };
+    for (const nothing of [undefined, null, 1, "redis://127.0.0.1", {}, [], new Map(), () => undefined]) {
+      expect(refusal(nothing)).toMatch(
+        /^client: must be a client of node-redis 5 or later, .* not (a|an|undefined|null)\b/,
+      );
+    }
+    const socket = { path: server.path };
+    expect(refusal(createClient({ socket }))).toContain("await client.connect()");
+    expect(refusal(createClient5({ socket }))).toContain("await client.connect()");
+    expect(refusal(createCluster({ rootNodes: [{ socket }] }))).toContain("await client.connect()");
+    const subscriber = await createClient({ socket, RESP: 2 }).connect();
+    await subscriber.subscribe("channel", () => undefined);
+    expect(refusal(subscriber)).toContain("client.duplicate()");
+    expect(refusal(subscriber.multi())).toMatch(/^client: must be/);
+    subscriber.destroy();
+    const both = await createClient({ socket }).connect();
+    await both.subscribe("channel", () => undefined);
+    expect(clientOf(both).library, "with RESP3 a subscriber may send commands").toBe("node-redis");
+    both.destroy();
+    expect(refusal(subscriber)).toContain("await client.connect()");
+    const legacy = await createClient({ socket }).connect();
+    expect(refusal(legacy.legacy())).toMatch(/^client: must be/);
+    // Node-redis 4 has a client of this form.
+    expect(refusal({ isOpen: true, sendCommand: async () => "OK", duplicate: () => ({}) })).toContain("5 or later");
+    legacy.destroy();
+
+    for (const Redis of [Redis5, Redis6, Iovalkey] as any[]) {
+      const open = (options: object) => {
+        const client = new Redis({ path: server.path, lazyConnect: true, ...options });
+        toClose.push(() => client.disconnect());
+        return client;
+      };
+      expect(refusal(open({ keyPrefix: "app:" }))).toMatch(/keyPrefix.*"app:".*prefix/);
+      expect(refusal(open({ sentinels: [{ host: "x" }], name: "m", role: "slave" }))).toContain('role: "master"');
+      expect(refusal(open({}).pipeline())).toMatch(/^client: must be/);
+      const busy = open({ protocol: 2 });
+      await busy.subscribe("channel");
+      expect(refusal(busy)).toContain("client.duplicate()");
+      const closed = open({});
+      await closed.quit();
+      await until(async () => closed.status === "end", "a client closes");
+      expect(refusal(closed)).toContain("is closed");
+      const replicas = new Redis.Cluster([{ port: 1 }], { lazyConnect: true, scaleReads: "slave" });
+      expect(refusal(replicas)).toContain('scaleReads: "master"');
+      const prefixed = new Redis.Cluster([{ port: 1 }], { lazyConnect: true, redisOptions: { keyPrefix: "p" } });
+      expect(refusal(prefixed)).toContain("keyPrefix");
+    }
+    expect(refusal({ customCommand: async () => null, close() {} })).toMatch(/^client: valkey-glide .* node-redis/);
   });
 
   describe.each(LIBRARIES.filter(({ name }) => !name.includes("pool") && !name.includes("odd")))(

@@ -207,6 +207,31 @@ describe("the lease", () => {
   });
 });
 
+describe("the cache underneath", () => {
+  test("may have a codec, frozen objects and a default ttl of its own", async () => {
+    const codec = { encode: () => new Uint8Array(1), decode: () => "decoded" };
+    const own = createCache<any, any>({ size: "4MiB", codec, frozenObjects: true, ttl: 10 });
+    const ownMemory = new Memory(own, "app:", LEASE, names);
+    const ownPlace = ownMemory.at(["a"]);
+    ownMemory.renew(machineTime(), 3);
+    ownPlace.main.set("k", ABSENT);
+    ownPlace.times.set("t", 1);
+    ownPlace.keep("kept", 1, ownMemory.bucket());
+    await pass(20);
+    const fresh = new Memory(own, "app:", LEASE, names);
+    expect([fresh.isGood, fresh.serverNow(), fresh.at(["a"]).peek("k")]).toEqual([true, machineTime() + 3, ABSENT]);
+    expect([ownPlace.times.get("t"), ownPlace.peek("kept")]).toEqual([1, 1]);
+    own.close();
+  });
+
+  test("must have room for a lease and a report", () => {
+    const small = createCache({ size: "1MiB", maxEntrySize: 200 });
+    expect(() => new Memory(small, "app:", LEASE, names)).toThrow(/^cache: has too small a maxEntrySize.*1000 bytes/);
+    small.close();
+    expect(() => new Memory(small, "app:", LEASE, names)).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
+  });
+});
+
 describe("names", () => {
   test("every prefix has a memory of its own, however long it is", () => {
     const long = "p".repeat(255);

@@ -311,6 +311,7 @@ async function open(
   copy.on("connect", () => copy.stream?.unref());
   copy.on("messageBuffer", (_channel: Buffer, keys: unknown) => events.onKeys(keys));
   started(destroy);
+  if (isClosed) throw new Error("the listener was closed");
   // The library says only that a connection is closed where it has reported why: a wrong password, for example.
   const because = (error: unknown): never => {
     throw errorReply(lastError) === undefined && errorReply(error) !== undefined ? error : (lastError ?? error);
