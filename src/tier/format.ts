@@ -59,8 +59,6 @@ export interface Head {
   /** Milliseconds. */
   readonly grace: number;
   readonly tags: string[];
-  /** The bytes of the expiry and the stamp, as text: the same for the same entry, and hardly ever for another one of the key. */
-  readonly mark: string;
   /** Where the body begins. */
   readonly length: number;
 }
@@ -78,8 +76,7 @@ export function encodeEntry(
   codec: ValueBytes,
 ): Buffer {
   const isNumber = typeof value === "number";
-  // Object.is tells -0 apart, whose text would be that of 0.
-  const body = isNumber ? Buffer.from(Object.is(value, -0) ? "-0" : String(value)) : codec.encode(value);
+  const body = isNumber ? Buffer.from(textOfNumber(value)) : codec.encode(value);
   const names = encodeTags(tags);
   const length = names.reduce((sum, each) => sum + 2 + each.length, FIXED);
   if (length + body.length > LARGEST) throw tooLarge(length + body.length);
@@ -169,14 +166,18 @@ export function decodeHead(bytes: Buffer): Head {
     tags.push(textOf(bytes.subarray(at, at + length)));
     at += length;
   }
-  const mark = bytes.toString("latin1", EXPIRES_AT, GRACE);
-  return { isNumber: flags === IS_NUMBER, expiresAt, stamp, grace, tags, mark, length: at };
+  return { isNumber: flags === IS_NUMBER, expiresAt, stamp, grace, tags, length: at };
+}
+
+/** The bytes of the expiry and the stamp: the same for the same entry, and hardly ever for another one of the key. */
+export function markOf(bytes: Buffer): Buffer {
+  return bytes.subarray(EXPIRES_AT, GRACE);
 }
 
 /**
  * Reads the value that follows a head.
  *
- * @throws {CacheError} `ERR_DATA` when it is damaged or cannot be read here. Errors of a `codec` of the user are its `cause`.
+ * @throws {CacheError} `ERR_DATA` when it is damaged or cannot be read here; `cause` is the error of `decode`.
  */
 export function decodeBody(bytes: Buffer, head: Head, codec: ValueBytes): unknown {
   const body = bytes.subarray(head.length);
@@ -184,10 +185,18 @@ export function decodeBody(bytes: Buffer, head: Head, codec: ValueBytes): unknow
   try {
     return codec.decode(body);
   } catch (error) {
-    if (error instanceof CacheError && error.code === "ERR_DATA") throw error;
     const why = error instanceof Error ? error.message : String(error);
-    throw badData(`cannot be read here: ${why}`, "Store it again, or use the `codec` that has stored it.", error);
+    throw badData(
+      `cannot be read here (${why.replace(/[.]$/, "")})`,
+      "Use the `codec` that has stored it, or store it again.",
+      error,
+    );
   }
+}
+
+/** A number as text. `String` would make -0 a 0. */
+export function textOfNumber(number: number): string {
+  return Object.is(number, -0) ? "-0" : String(number);
 }
 
 /** The number that a body, or an answer of a script, has as text. @throws {CacheError} `ERR_DATA` */

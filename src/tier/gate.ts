@@ -2,12 +2,14 @@
  * Keeps commands off a server that is away: a circuit breaker. A host with a thousand requests a second must not let each of them
  * wait for its timeout, and must not greet a server that comes back with all of them at once.
  *
- *     open ──(a command fails without an answer)──► shut for a random time up to 50 ms
- *     shut ──(time is up)──► one command probes, the others are refused ──(answered)──► open
- *                                                                       └─(not)──► shut for up to twice the time, at most 2 s
+ *     open ──(a command fails without an answer)──► shut for a random time of at most 50 ms
+ *     shut ──(time is up)──► a probe of its own, commands are refused ──(answered)──► open
+ *                                                                   └─(not)──► shut for up to twice the time, at most 2 s
  *
- * "Full jitter" of the exponential backoff: AWS Architecture Blog, "Exponential Backoff And Jitter" (Brooker, 2015). No timers: the
- * clock is read at each command.
+ * The probe is a PING by a timer, so that no command of a user has to wait for a server that is still away, and none is refused long
+ * after it has come back. The timer does not keep the process alive.
+ *
+ * "Full jitter" of the exponential backoff: AWS Architecture Blog, "Exponential Backoff And Jitter" (Brooker, 2015).
  */
 
 import { machineTime } from "../coordinate/clock.ts";
@@ -17,6 +19,8 @@ import { badData, tooLarge } from "./format.ts";
 /** The most milliseconds of the first time for which the gate is shut, and of the longest. */
 const SHORTEST = 50;
 const LONGEST = 2000;
+/** So many milliseconds after a probe was due a command starts it. */
+const LATE = 500;
 
 /** `ERR_UNREACHABLE`: the server did not answer, or its answer was a refusal. */
 export function unreachable(message: string, options?: ErrorOptions): CacheError {
@@ -85,84 +89,136 @@ export function errorOf(cause: unknown, reply: string | undefined): CacheError {
   return code in AWAY ? new Away(message, { cause }) : unreachable(message, { cause });
 }
 
-/** What a {@link Gate} reads; only tests pass others. */
+/** The way to a server behind a {@link Gate}. */
+export interface Line {
+  /** Asks the server for any answer. */
+  probe(): Promise<unknown>;
+  /** The error of the tier for an error of a command. */
+  errorOf(cause: unknown): unknown;
+}
+
+/** What a {@link Gate} runs on; only tests pass others. */
 export interface GateOptions {
   /** Milliseconds of a monotonic clock. */
   readonly clock?: () => number;
   /** A number from 0 (included) to 1 (excluded). */
   readonly random?: () => number;
+  /** Runs a function after so many milliseconds. Returns a function that prevents that. */
+  readonly later?: (ms: number, act: () => void) => () => void;
 }
 
 /** Lets commands pass, or refuses them while the server is away. */
 export class Gate {
   readonly #clock: () => number;
   readonly #random: () => number;
+  readonly #later: (ms: number, act: () => void) => () => void;
   /** Failures in a row; 0 when the gate is open. */
   #failures = 0;
-  /** While the gate is shut: when the next probe may run. */
+  /** While the gate is shut: when the next probe is due. */
   #until = 0;
   #isProbing = false;
-  /** Grows with each change of state. What a command reports counts only in the state in which it began. */
+  #cancel: (() => void) | undefined;
+  /** Grows with each change between open and shut. What a command reports counts only in the state in which it began. */
   #state = 0;
   #reason: unknown;
 
-  constructor({ clock = machineTime, random = Math.random }: GateOptions = {}) {
+  constructor({ clock = machineTime, random = Math.random, later = afterwards }: GateOptions = {}) {
     this.#clock = clock;
     this.#random = random;
+    this.#later = later;
   }
 
-  /** Whether a command that begins now would be tried. */
+  /** Whether commands pass. */
   get isOpen(): boolean {
-    return this.#failures === 0 || (!this.#isProbing && this.#clock() >= this.#until);
+    return this.#failures === 0;
   }
 
   /**
-   * Runs a command that ends by itself (by a timeout at the latest).
+   * Runs a command, if the gate is open. The gate shuts when the command fails with {@link Away}.
    *
-   * @throws {CacheError} `ERR_UNREACHABLE` when the gate is shut; the command was not run. Otherwise as the command.
+   * @param command - ends by itself, by a timeout at the latest.
+   * @throws {CacheError} `ERR_UNREACHABLE` when the gate is shut; the command was not run. Otherwise what `line.errorOf` makes of the error
+   * of the command.
    */
-  async run<T>(command: () => Promise<T>): Promise<T> {
-    if (!this.isOpen) throw this.#refusal();
-    const isProbe = this.#failures > 0;
-    if (isProbe) this.#isProbing = true;
+  async run<T>(command: () => Promise<T>, line: Line): Promise<T> {
+    if (!this.isOpen) {
+      // The timer is late by far: it is a fake one of a test, or was prevented by `close`.
+      if (this.#clock() >= this.#until + LATE) this.#probe(line);
+      throw this.#refusal();
+    }
     const state = this.#state;
     try {
       const result = await command();
+      // It may have begun before another one failed.
       this.opened();
       return result;
-    } catch (error) {
+    } catch (cause) {
+      const error = line.errorOf(cause);
       if (!(error instanceof Away)) this.opened();
-      else if (this.#state === state) this.#shut(error);
+      else if (this.#state === state) this.#shut(error, line);
       throw error;
-    } finally {
-      if (isProbe && this.#state === state) this.#isProbing = false;
     }
   }
 
-  /** The server has answered, here or on another way: commands pass again. */
+  /** The server has answered on another way: commands pass again. */
   opened(): void {
-    if (this.#failures === 0) return;
+    if (this.isOpen) return;
     this.#failures = 0;
     this.#isProbing = false;
     this.#reason = undefined;
     this.#state++;
+    this.close();
   }
 
-  #shut(reason: unknown): void {
-    const most = Math.min(LONGEST, SHORTEST * 2 ** this.#failures);
+  /** Ends the timer. Commands still pass or are refused. */
+  close(): void {
+    this.#cancel?.();
+    this.#cancel = undefined;
+  }
+
+  #shut(reason: unknown, line: Line): void {
+    const wait = this.#random() * Math.min(LONGEST, SHORTEST * 2 ** this.#failures);
     this.#failures++;
-    this.#until = this.#clock() + this.#random() * most;
-    this.#isProbing = false;
+    this.#until = this.#clock() + wait;
     this.#reason = reason;
     this.#state++;
+    this.close();
+    this.#cancel = this.#later(wait, () => this.#probe(line));
+  }
+
+  /** Probes the server, unless a probe is under way. Never rejects. */
+  async #probe(line: Line): Promise<void> {
+    if (this.isOpen || this.#isProbing) return;
+    this.#isProbing = true;
+    const state = this.#state;
+    let failure: unknown;
+    try {
+      await line.probe();
+    } catch (cause) {
+      failure = line.errorOf(cause);
+    }
+    // Somebody else has had an answer meanwhile.
+    if (this.#state !== state) return;
+    this.#isProbing = false;
+    if (failure instanceof Away) this.#shut(failure, line);
+    else this.opened();
   }
 
   #refusal(): CacheError {
-    const why = this.#reason instanceof Error ? ` (${this.#reason.message})` : "";
+    const why = this.#reason instanceof Error ? `: ${this.#reason.message}` : ".";
     return unreachable(
-      `the server is away${why}, so this command was not sent and nothing was changed. It is tried again within ` +
-        `${LONGEST / 1000} seconds.`,
+      `this command was not sent and changed nothing, because the server is away. It is asked again all ${LONGEST / 1000} ` +
+        `seconds. The last thing that was heard${why}`,
       { cause: this.#reason },
     );
   }
+}
+
+/** The timer of the runtime, as it was when the package was loaded: a test may replace it by a fake one. */
+const { setTimeout, clearTimeout } = globalThis;
+
+function afterwards(ms: number, act: () => void): () => void {
+  const timer = setTimeout(act, ms);
+  timer.unref?.();
+  return () => clearTimeout(timer);
 }

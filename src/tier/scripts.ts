@@ -222,12 +222,20 @@ redis.call('DEL', KEYS[2])
 return {${DONE}, text, left}`,
 );
 
-/** `tick()` gives the next time of the tags' clock, in microseconds, and `tock` keeps the latest one. */
+/**
+ * `tick(key)` gives the next time of the tags' clock, in microseconds, and `tock` keeps the latest one. `timeOf(text)` reads a time, and
+ * whether it is that of a tag which was not invalidated; nothing for a text of another program (4e15 is in the year 2096).
+ */
 const CLOCK = `
 local function micros(number) return string.format('%.0f', number) end
+local function timeOf(text)
+  local digits, created = string.match(text, '^(%d+)(c?)$')
+  local time = digits and #digits <= 16 and tonumber(digits)
+  if time and time < 4e15 then return time, created == 'c' end
+end
 local function tick(key)
   local t = redis.call('TIME')
-  local last = tonumber(redis.call('GET', key) or '') or 0
+  local last = timeOf(redis.call('GET', key) or '') or 0
   return math.max(t[1] * 1000000 + t[2], last + 1)
 end
 local function tock(key, time) redis.call('SET', key, micros(time)) end`;
@@ -253,7 +261,7 @@ export const BEGIN: Script = script(
 local fixed = redis.call('GETRANGE', KEYS[1], 0, 28)
 if #fixed > 0 then
   local isOurs = #fixed == 29 and string.byte(fixed, 1) == 202 and string.byte(fixed, 2) == 1
-  if not isOurs then return {${PRESENT}, fixed} end
+  if not isOurs and ARGV[4] ~= '*' then return {${PRESENT}, fixed} end
   local isSeen = ARGV[4] == '*' or struct.unpack('<d', fixed, 12) == tonumber(ARGV[4])
   if not isSeen and not (struct.unpack('<d', fixed, 4) <= now()) then
     return {${PRESENT}, redis.call('GET', KEYS[1])}
@@ -323,10 +331,9 @@ local absent = {}
 for i = 2, #KEYS do
   local value = redis.call('GET', KEYS[i])
   if value then
-    local time, created = string.match(value, '^(%d+)(c?)$')
+    local time, isCreated = timeOf(value)
     if not time then return {${FOREIGN}, value} end
-    time = tonumber(time)
-    if since and created == '' and time >= since then return {${OVERTAKEN}} end
+    if since and not isCreated and time >= since then return {${OVERTAKEN}} end
     if time >= stamp then stamp = time + 1 end
   else
     absent[KEYS[i]] = true
@@ -378,7 +385,7 @@ export const INVALIDATE: Script = script(
 local time = tick(KEYS[1])
 for i = 2, #KEYS do
   local value = redis.call('GET', KEYS[i])
-  local old = value and tonumber(string.match(value, '^(%d+)c?$'))
+  local old = value and timeOf(value)
   if value and not old then return {${FOREIGN}, value} end
   if old and old >= time then time = old + 1 end
 end

@@ -25,11 +25,13 @@ import {
   encodeEntry,
   encodeTags,
   type Head,
+  markOf,
   numberOf,
   putStamp,
+  textOfNumber,
   type ValueBytes,
 } from "./format.ts";
-import { errorOf, type Gate } from "./gate.ts";
+import { errorOf, type Gate, type Line } from "./gate.ts";
 import type { Names } from "./names.ts";
 import * as scripts from "./scripts.ts";
 
@@ -41,6 +43,7 @@ const MOST_TAGS = 512;
 const ATTEMPTS = 16;
 /** A longer life than this many milliseconds is for ever to the server. */
 const LONGEST_LIFE = 2 ** 52;
+const LONGEST_LEASE = 86_400_000;
 
 /** An entry as the server has it. */
 export interface Stored {
@@ -114,6 +117,8 @@ export class Server {
   readonly #codec: ValueBytes;
   readonly #now: () => number | undefined;
   readonly #gate: Gate;
+  /** What the gate needs to find out whether the server is back. */
+  readonly #line: Line;
   #commands = 0;
 
   constructor(client: Client, names: Names, { timeout, codec, now, gate }: ServerOptions) {
@@ -123,6 +128,13 @@ export class Server {
     this.#codec = codec;
     this.#now = now;
     this.#gate = gate;
+    this.#line = {
+      probe: () => {
+        this.#commands++;
+        return client.send(names.clock, ["PING"], timeout);
+      },
+      errorOf: (cause) => errorOf(cause, client.errorReply(cause)),
+    };
   }
 
   /** Commands that were sent so far. */
@@ -136,8 +148,12 @@ export class Server {
   async read(path: readonly string[], key: Key): Promise<Stored | undefined> {
     if (!this.#names.fits(key)) return undefined;
     const name = this.#names.value(path, key);
-    const [bytes, now] = await Promise.all([this.#send(name, ["GET", name]), this.#time(name)]);
-    return this.#stored(name, bytes, now);
+    // The time is asked for at the same time, and only while nobody knows it.
+    const [reply, now] =
+      this.#now() === undefined
+        ? await Promise.all([this.#send(name, ["GET", name]), this.#time(name)])
+        : [await this.#send(name, ["GET", name]), undefined];
+    return this.#stored(name, reply, this.#now() ?? now ?? (await this.#time(name)));
   }
 
   /** The entries of many keys, in their order. In a cluster side by side, otherwise by MGET. */
@@ -146,7 +162,11 @@ export class Server {
     const present = names.filter((name) => name !== undefined);
     const [first] = present;
     if (first === undefined) return keys.map(() => undefined);
-    const [found, now] = await Promise.all([this.#getAll(present), this.#time(first)]);
+    const [found, asked] = await Promise.all([
+      this.#getAll(present),
+      this.#now() === undefined ? this.#time(first) : undefined,
+    ]);
+    const now = this.#now() ?? asked ?? (await this.#time(first));
     const read = await Promise.all(found.map((bytes, i) => this.#stored(present[i] as string, bytes, now)));
     let at = 0;
     return names.map((name) => (name === undefined ? undefined : read[at++]));
@@ -164,10 +184,8 @@ export class Server {
     return reply;
   }
 
-  /** The server's time in milliseconds, for which the server is asked only while nobody knows it. */
+  /** The server's time in milliseconds. */
   async #time(name: string): Promise<number> {
-    const known = this.#now();
-    if (known !== undefined) return known;
     const reply = await this.#send(name, ["TIME"]);
     const [seconds, micros] = Array.isArray(reply) ? reply.map(Number) : [];
     const time = (seconds as number) * 1000 + (micros as number) / 1000;
@@ -175,18 +193,24 @@ export class Server {
     return time;
   }
 
-  async #stored(name: string, reply: Reply, now: number): Promise<Stored | undefined> {
+  /** What was read, at this time of the server. A promise only for an entry whose expiry has to be asked for: reads are many. */
+  #stored(name: string, reply: Reply, now: number): Stored | undefined | Promise<Stored | undefined> {
     const bytes = this.#bytesOrNull(reply, "GET");
     if (bytes === null) return undefined;
     const head = decodeHead(bytes);
-    const { expiresAt, grace, tags, stamp } = head;
-    let ttl = expiresAt - now;
-    if (Number.isNaN(expiresAt)) {
-      const left = await this.#send(name, ["PTTL", name]);
-      if (typeof left !== "number") throw this.#wrongAnswer("PTTL");
-      if (left === -2) return undefined;
-      ttl = left === -1 ? Number.POSITIVE_INFINITY : left - grace;
-    }
+    if (Number.isNaN(head.expiresAt)) return this.#storedByServer(name, bytes, head);
+    return this.#entry(bytes, head, head.expiresAt - now);
+  }
+
+  async #storedByServer(name: string, bytes: Buffer, head: Head): Promise<Stored | undefined> {
+    const left = await this.#send(name, ["PTTL", name]);
+    if (typeof left !== "number") throw this.#wrongAnswer("PTTL");
+    if (left === -2) return undefined;
+    return this.#entry(bytes, head, left === -1 ? Number.POSITIVE_INFINITY : left - head.grace);
+  }
+
+  #entry(bytes: Buffer, head: Head, ttl: number): Stored | undefined {
+    const { grace, tags, stamp } = head;
     // The server's own expiry is due.
     if (ttl + grace <= 0) return undefined;
     return { value: decodeBody(bytes, head, this.#codec), ttl, grace, tags, stamp };
@@ -302,7 +326,7 @@ export class Server {
     const names = this.#pair(path, key);
     const how = { ttl, grace: 0, tags };
     const bytes = encodeEntry(0, how, this.#codec).subarray(0, -1);
-    const numbers = [by, initial, min, max].map(String);
+    const numbers = [by, initial, min, max].map(textOfNumber);
     const count = (fresh: Buffer): Promise<Reply[]> =>
       this.#sure(path, (sure) => this.#script(scripts.INCREMENT, names, [...numbers, sure, fresh, ...lifeOf(how)]));
     // The tags of a new number are made known only when there is none: most increments find one.
@@ -327,7 +351,7 @@ export class Server {
   async begin(path: readonly string[], key: Key, { all, lease, unless }: BeginOptions): Promise<Begun> {
     const names = this.#pair(path, key);
     const token = randomBytes(12).toString("base64url");
-    const args = [token, String(Math.ceil(lease)), all ? "1" : "", unless === true ? "*" : String(unless ?? "")];
+    const args = [token, leaseText(lease), all ? "1" : "", unless === true ? "*" : String(unless ?? "")];
     const { clock } = this.#names;
     const { isCluster } = this.#client;
     const [[what, first], apart] = await Promise.all([
@@ -340,14 +364,14 @@ export class Server {
     }
     if (what !== scripts.PRESENT) return { token, since: apart ?? numberOf(this.#text(first)) };
     const name = names[0] as string;
-    const found = await this.#stored(name, first as Reply, await this.#time(name));
+    const found = await this.#stored(name, first as Reply, this.#now() ?? (await this.#time(name)));
     // It has expired between the two commands, or by a clock that goes wrong.
     return found === undefined ? this.begin(path, key, { all, lease, unless }) : { found };
   }
 
   /** Keeps a token for a further lease. Returns `false` when it is gone: the load was overtaken. */
   async renew(path: readonly string[], key: Key, token: string, lease: number): Promise<boolean> {
-    const args = [token, String(Math.ceil(lease))];
+    const args = [token, leaseText(lease)];
     const [what] = await this.#script(scripts.RENEW, [this.#names.loading(path, key)], args);
     return what === scripts.DONE;
   }
@@ -383,13 +407,17 @@ export class Server {
 
   /** Makes all entries with one of the tags absent, and overtakes the loads that began before. */
   async invalidateTags(path: readonly string[], tags: readonly string[]): Promise<void> {
-    const names = this.#tagNames(path, tags);
-    await settled(
-      chunks(names, MOST_TAGS).map((part) => this.#script(scripts.INVALIDATE, [this.#names.clock, ...part], [])),
-    );
+    const parts = chunks(this.#tagNames(path, tags), MOST_TAGS);
+    const { clock } = this.#names;
+    const answers = await settled(parts.map((part) => this.#script(scripts.INVALIDATE, [clock, ...part], [])));
+    for (const [what, value] of answers) if (what !== scripts.DONE) timeOf(this.#text(value));
   }
 
-  /** When each tag was last invalidated, in microseconds of the tags' clock; `undefined` for a tag that is not known. */
+  /**
+   * When each tag was last invalidated, in microseconds of the tags' clock; `undefined` for a tag that is not known. An entry is good while this
+   * is known and less than its stamp, for each of its tags. A tag that was made known by an entry, and not invalidated since, has
+   * the time of that: see {@link isInvalidation}.
+   */
   async tagTimes(path: readonly string[], tags: readonly string[]): Promise<(number | undefined)[]> {
     const names = tags.map((tag) => this.#names.tag(path, tag));
     const parts = await settled(chunks(names, MOST_TAGS).map((part) => this.#mget(part)));
@@ -416,7 +444,8 @@ export class Server {
     const args = [lifeText(life), since === undefined ? "" : String(since)];
     const [what, stamp] = await this.#script(scripts.ENSURE, names, args);
     if (what === scripts.OVERTAKEN) return undefined;
-    return what === scripts.DONE ? timeOf(this.#text(stamp)) : timeOf(this.#text(stamp));
+    // FOREIGN is answered with what stands at the tag's key, which is no time.
+    return timeOf(this.#text(stamp));
   }
 
   /** Gives an entry its stamp. Returns `false` when one of its tags was invalidated after `since`. */
@@ -452,18 +481,19 @@ export class Server {
     run: (sure: Buffer) => Promise<Reply[]>,
     onGood?: (head: Head) => void,
   ): Promise<Reply[]> {
-    let sure = Buffer.alloc(0);
+    let sure: Buffer = Buffer.alloc(0);
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const answer = await run(sure);
       const [what, bytes] = answer;
       if (what !== scripts.TAGGED && what !== scripts.FOREIGN) return answer;
-      const head = decodeHead(this.#bytes(bytes));
+      const all = this.#bytes(bytes);
+      const head = decodeHead(all);
       // The head is right, so it is the body that a script could not read.
       if (what === scripts.FOREIGN)
         throw badData("is damaged (its number is none)", "Delete the key, or store it again.");
       const isGood = (await this.#countGood(path, [head])) > 0;
       if (isGood) onGood?.(head);
-      sure = Buffer.from((isGood ? "+" : "-") + head.mark, "latin1");
+      sure = Buffer.concat([Buffer.from(isGood ? "+" : "-"), markOf(all)]);
     }
     throw new CacheError("ERR_BUSY", "others change this key all the time; nothing was changed. Try again later.");
   }
@@ -505,6 +535,7 @@ export class Server {
       for (;;) {
         const { value, done } = await this.#guarded(() => batches.next());
         if (done === true) return;
+        if (!Array.isArray(value) || value.some((each) => typeof each !== "string")) throw this.#wrongAnswer("SCAN");
         yield value;
       }
     } finally {
@@ -547,14 +578,10 @@ export class Server {
 
   /** Runs a command of the client through the gate, with errors of the tier. */
   #guarded<T>(command: () => Promise<T>): Promise<T> {
-    return this.#gate.run(async () => {
+    return this.#gate.run(() => {
       this.#commands++;
-      try {
-        return await command();
-      } catch (error) {
-        throw errorOf(error, this.#client.errorReply(error));
-      }
-    });
+      return command();
+    }, this.#line);
   }
 
   #bytesOrNull(reply: Reply | undefined, command: string): Buffer | null {
@@ -589,16 +616,21 @@ function headOf(bytes: Buffer): Head[] {
   }
 }
 
-/** A time of the tags' clock, as its key or an answer has it. */
+/** Whether a time of {@link Server.tagTimes} is that of an invalidation, and not that of the first entry with the tag. */
+export function isInvalidation(time: number): boolean {
+  return Number.isInteger(time);
+}
+
+/** A time of the tags' clock, as its key or an answer has it. Half a microsecond more for a tag that was not invalidated. */
 function timeOf(text: string): number {
-  const time = /^(\d{1,16})c?$/.exec(text)?.[1];
+  const [, time, created] = /^(\d{1,15}|[1-3]\d{15})(c?)$/.exec(text) ?? [];
   if (time === undefined) {
     throw new CacheError(
       "ERR_DATA",
       "tags: the key of a tag on the server is of another program. Give the tier another `prefix`, or delete the key.",
     );
   }
-  return Number(time);
+  return Number(time) + (created === "" ? 0 : 0.5);
 }
 
 /** The arguments of `store` in the scripts: the whole milliseconds until the server removes an entry, and those until it expires. */
@@ -611,6 +643,12 @@ function lifeOf({ ttl, grace }: Writing): [string, string] {
 /** Whole milliseconds of life, empty for ever. What has expired already lives one more, so that it replaces what was there. */
 function lifeText(life: number): string {
   return life < LONGEST_LIFE ? String(Math.max(1, Math.ceil(life))) : "";
+}
+
+/** Whole milliseconds of a lease, a day at most: the host of a load may be gone for ever. */
+function leaseText(lease: number): string {
+  if (!(lease > 0)) throw new RangeError(`lease: must be more than 0 milliseconds, not ${lease}`);
+  return String(Math.ceil(Math.min(lease, LONGEST_LEASE)));
 }
 
 function textOf(ttl: number): string {
