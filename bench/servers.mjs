@@ -1,6 +1,6 @@
 /**
  * Starts redis and memcached, where they are installed, on Unix sockets of their own, and ends them by pid. Has a minimal
- * client for both, which writes all requests of one tick at once.
+ * client for both, which writes all requests of one tick at once. `$REDIS_SERVER` is the path of a redis-server that is not in the PATH.
  */
 
 import { spawn } from "node:child_process";
@@ -11,7 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const COMMANDS = {
   redis: (socket, folder, more) => [
-    "redis-server",
+    process.env.REDIS_SERVER ?? "redis-server",
     [
       "--port",
       "0",

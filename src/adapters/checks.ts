@@ -1,18 +1,40 @@
 /** The checks of arguments that adapters have in common. */
 
 import type { Cache } from "../index.ts";
+import { asCache, type CacheOrTier } from "./store.ts";
 
 /**
- * Checks that an argument is a cache. Its methods are looked at, and not its class, because the cache may come from another copy of
- * this package.
+ * Checks that an argument is a cache or a tier. Its methods are looked at, and not its class, because it may come from another copy
+ * of this package.
+ *
+ * @throws {TypeError} naming the argument.
+ */
+export function checkStore(store: unknown, argument = "cache"): asserts store is CacheOrTier {
+  if (isStore(store)) return;
+  throw new TypeError(
+    `${argument}: must be a cache, as openCache, createCache or attachCache return it, or a tier, as openTier returns it`,
+  );
+}
+
+/**
+ * Checks that an argument is a cache, and not a tier, for what needs answers at once.
  *
  * @throws {TypeError} naming the argument.
  */
 export function checkCache(cache: unknown, argument = "cache"): asserts cache is Cache<any, any> {
-  const { incrementEntry, namespace } = (cache ?? {}) as Partial<Cache>;
-  if (typeof incrementEntry !== "function" || typeof namespace !== "function") {
+  if (!isStore(cache)) {
     throw new TypeError(`${argument}: must be a cache, as openCache, createCache or attachCache return it`);
   }
+  if (asCache(cache) === undefined) {
+    throw new TypeError(
+      `${argument}: must be a cache, and is a tier, which this adapter does not work over. Its page says why.`,
+    );
+  }
+}
+
+function isStore(store: unknown): store is CacheOrTier {
+  const { incrementEntry, namespace } = (store ?? {}) as Partial<CacheOrTier>;
+  return typeof incrementEntry === "function" && typeof namespace === "function";
 }
 
 /**

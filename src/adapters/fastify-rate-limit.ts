@@ -5,15 +5,15 @@
  * @packageDocumentation
  */
 
-import type { Cache } from "../index.ts";
-import { checkCache, checkNames, checkNamespace } from "./checks.ts";
+import { checkNames, checkNamespace, checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
+import { type Awaitable, after, asCache, type CacheOrTier, isPromise } from "./store.ts";
 
 /** Options of {@link createStore}. */
 export interface StoreOptions {
   /**
    * What tells the counts of this registration of the plugin from those of others; `"fastify-rate-limit-"` by default, as for its
-   * Redis store. It is the name of a namespace of the cache.
+   * Redis store. It is the name of a namespace of the cache or of the tier.
    */
   nameSpace?: string | undefined;
 }
@@ -26,7 +26,7 @@ export interface RequestCount {
   ttl: number;
 }
 
-/** Is called exactly once, before the call that it was given to returns. */
+/** Is called exactly once: over a cache before the call that it was given to returns, over a tier later. */
 export type CountCallback = (error: Error | null, result?: RequestCount) => void;
 
 /** A store, as the plugin makes one for itself and one for each route that has options of its own. */
@@ -47,6 +47,13 @@ export interface RateLimitStore {
 /** What the plugin takes for its option `store`. */
 export type RateLimitStoreClass = new (options: object) => RateLimitStore;
 
+/** A count with the end of its window. The version is that of a cache. */
+interface Counted {
+  value: number;
+  expiresAt: number;
+  version?: number;
+}
+
 /** What a store reads of the options of the plugin or of a route. */
 interface Settings {
   continueExceeding?: boolean;
@@ -58,20 +65,22 @@ interface Settings {
  * Returns the class for the option `store` of the plugin. The plugin makes its stores with it, all of them on this cache.
  *
  * A request is counted in one step, so of requests that come to several processes at the same moment exactly as many are allowed
- * as `max` says. The stores do not close the cache.
+ * as `max` says. The stores do not close the cache. Over a tier all machines count together: each request is then a round trip to
+ * the server.
  *
  * Errors of the cache go to the plugin, which answers with 500, or lets the request through with `skipOnError: true`: `CacheError`
- * `ERR_BUSY` when another participant has been in the way for 50 ms, `ERR_CLOSED` when the cache was closed.
+ * `ERR_BUSY` when another participant has been in the way for 50 ms, `ERR_CLOSED` when the cache was closed; of a tier
+ * `ERR_UNREACHABLE` when its server is away.
  *
- * @param cache a cache that is used for limits only
+ * @param cache a cache or a tier; a cache should be used for limits only
  * @throws {TypeError} naming the argument that is wrong; {RangeError} for a `nameSpace` that is empty or has more than 255 bytes.
  */
-export function createStore(cache: Cache<any, any>, options: StoreOptions = {}): RateLimitStoreClass {
-  checkCache(cache);
+export function createStore(cache: CacheOrTier, options: StoreOptions = {}): RateLimitStoreClass {
+  checkStore(cache);
   checkNames(options, ["nameSpace"]);
   const { nameSpace = "fastify-rate-limit-" } = options;
   checkNamespace(nameSpace, "options.nameSpace");
-  const counts = cache.namespace<number, string>(nameSpace);
+  const counts = cache.namespace(nameSpace);
   return class CacheMachineStore extends Store {
     constructor(settings: object) {
       super(counts, "", settings);
@@ -80,14 +89,14 @@ export function createStore(cache: Cache<any, any>, options: StoreOptions = {}):
 }
 
 class Store implements RateLimitStore {
-  readonly #counts: Cache<number>;
+  readonly #counts: CacheOrTier;
   /** The route whose requests this store counts; empty for the store of the plugin. */
   readonly #scope: string;
   readonly #settings: Settings;
   /** How many stores without a route this one has made. */
   #unnamed = 0;
 
-  constructor(counts: Cache<number>, scope: string, settings: Settings = {}) {
+  constructor(counts: CacheOrTier, scope: string, settings: Settings = {}) {
     this.#counts = counts;
     this.#scope = scope;
     this.#settings = settings;
@@ -101,19 +110,20 @@ class Store implements RateLimitStore {
       // Such a window is over at once.
       if (timeWindow <= 0) return { current: 1, ttl: 0 };
       const place = this.#place(key);
-      const { value, expiresAt, version } = this.#counts.incrementEntry(place, 1, { ttl: timeWindow });
-      const ttl = value > max ? this.#longer(value - max, timeWindow) : undefined;
-      if (ttl === undefined) return { current: value, ttl: left(expiresAt) };
-      // If another request was counted meanwhile, that one sets the end. If the window is over meanwhile, it goes on all the same.
-      if (!this.#counts.compareAndSet(place, version, value, { ttl })) this.#counts.add(place, value, { ttl });
-      return { current: value, ttl };
+      return after(this.#counts.incrementEntry(place, 1, { ttl: timeWindow }), (counted: Counted) => {
+        const { value, expiresAt } = counted;
+        const ttl = value > max ? this.#longer(value - max, timeWindow) : undefined;
+        if (ttl === undefined) return { current: value, ttl: left(expiresAt) };
+        return after(this.#prolong(place, counted, ttl), () => ({ current: value, ttl }));
+      });
     });
   }
 
   read(key: string, callback: CountCallback): void {
     answer(callback, () => {
-      const entry = this.#counts.getEntry(this.#place(key));
-      return entry ? { current: entry.value, ttl: left(entry.expiresAt) } : { current: 0, ttl: 0 };
+      return after(this.#counts.getEntry(this.#place(key)), (entry) =>
+        entry ? { current: entry.value, ttl: left(entry.expiresAt) } : { current: 0, ttl: 0 },
+      );
     });
   }
 
@@ -129,6 +139,17 @@ class Store implements RateLimitStore {
     return storableKey(`${this.#scope}\0${String(key)}`);
   }
 
+  /**
+   * Lets a window end `ttl` milliseconds from now. If another request was counted meanwhile, that one sets the end: a cache tells by
+   * the version. A tier does not, so there the end is that of the request whose answer came last. If the window is over meanwhile,
+   * it goes on all the same.
+   */
+  #prolong(place: string, { value, version }: Counted, ttl: number): Awaitable<unknown> {
+    const cache = asCache(this.#counts);
+    const isSet = cache?.compareAndSet(place, version as number, value, { ttl }) ?? this.#counts.touch(place, ttl);
+    return after(isSet, (done) => done || this.#counts.add(place, value, { ttl }));
+  }
+
   /** How long the window goes on after a request too many, the `excess`-th; `undefined` when it ends as it would have ended. */
   #longer(excess: number, timeWindow: number): number | undefined {
     if (this.#settings.continueExceeding) return timeWindow;
@@ -138,15 +159,17 @@ class Store implements RateLimitStore {
 }
 
 /** Calls the callback with what `count` returns, or with its error. */
-function answer(callback: CountCallback, count: () => RequestCount): void {
-  let result: RequestCount;
+function answer(callback: CountCallback, count: () => Awaitable<RequestCount>): void {
+  let result: Awaitable<RequestCount>;
   try {
     result = count();
   } catch (error) {
     callback(error as Error);
     return;
   }
-  callback(null, result);
+  // An error of the callback is no error of the count: there it is one that nobody handles, as in any other callback.
+  if (isPromise(result)) result.then((counted) => callback(null, counted), callback);
+  else callback(null, result);
 }
 
 function left(expiresAt: number): number {

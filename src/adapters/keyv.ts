@@ -1,6 +1,6 @@
 /**
  * A store for Keyv 5 and 6, and so for what stands on Keyv: cache-manager, cacheable, NestJS. It stands on the public interface of a
- * cache and loads Keyv only in `createKeyv`.
+ * cache or of a tier and loads Keyv only in `createKeyv`.
  *
  * - The store uses a part of the cache, a namespace. Keyv's own namespaces are namespaces within it, so clearing one of them is a
  *   single step that touches no other.
@@ -11,11 +11,11 @@
 
 import { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
-import type { Cache } from "../index.ts";
-import { checkCache, checkNames, checkNamespace } from "./checks.ts";
+import { checkNames, checkNamespace, checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
+import { type Awaitable, after, all, asCache, type CacheOrTier, tryStore } from "./store.ts";
 
-/** The part of the cache that a store uses when nobody says which. */
+/** The part of the cache or of the tier that a store uses when nobody says which. */
 const NAMESPACE = "keyv";
 /** The namespace within it for the texts that Keyv has serialized. */
 const SERIALIZED = "serialized";
@@ -72,26 +72,26 @@ const CAPABILITIES = {
 
 /**
  * A store for Keyv 5 and 6 in a cache of this package: `new Keyv({ store: new KeyvCacheMachine(cache) })`. Each Keyv needs a store of
- * its own. The store does not close the cache.
+ * its own. The store does not close the cache. Over a tier (`cache-machine/tier`) all machines have the same values.
  *
  * A value that is too large, or that cannot be stored because another participant is in the way, is not stored: the old value is
- * removed, and `set` resolves to `false`. Other errors are passed on to Keyv.
+ * removed, and `set` resolves to `false`. Other errors are passed on to Keyv, such as `ERR_UNREACHABLE` of a tier whose server is away.
  */
 export class KeyvCacheMachine extends EventEmitter {
   /** For Keyv 5. It lets users iterate only over stores of the dialects that it knows. */
   readonly opts: any = { dialect: "redis" };
-  readonly #part: Cache<any, string>;
+  readonly #part: CacheOrTier;
   readonly #plain: boolean;
   /** The entries of the namespace that Keyv has set. */
-  #entries: Cache<any, string>;
+  #entries: CacheOrTier;
   #namespace: string | undefined;
   /** Whether Keyv says at which time an entry expires, instead of after how many milliseconds. */
   #isToldTimes = false;
 
   /** @throws {TypeError} and {RangeError} naming the argument that is wrong. */
-  constructor(cache: Cache<any, any>, options: KeyvCacheMachineOptions = {}) {
+  constructor(cache: CacheOrTier, options: KeyvCacheMachineOptions = {}) {
     super();
-    checkCache(cache);
+    checkStore(cache);
     checkNames(options, ["namespace", "serialization"]);
     const { namespace = NAMESPACE, serialization = true } = options;
     checkNamespace(namespace, "options.namespace");
@@ -119,13 +119,14 @@ export class KeyvCacheMachine extends EventEmitter {
 
   async get(key: string): Promise<any> {
     const name = storableKey(key);
-    return this.#found(name, this.#entries.get(name));
+    return after(this.#entries.get(name), (value) => this.#found(name, value));
   }
 
   async getMany(keys: string[]): Promise<any[]> {
     const names = keys.map(storableKey);
-    const values = this.#entries.getMany(names);
-    return this.#plain ? names.map((name, i) => this.#found(name, values[i])) : values;
+    return after(this.#entries.getMany(names), (values) =>
+      this.#plain ? all(names.map((name, i) => this.#found(name, values[i]))) : values,
+    );
   }
 
   /** @param expiry - milliseconds from now on for Keyv 5, a time for Keyv 6. */
@@ -134,7 +135,9 @@ export class KeyvCacheMachine extends EventEmitter {
   }
 
   async setMany(entries: KeyvEntry[]): Promise<any> {
-    return entries.map(({ key, value, ttl, expires }) => this.#store(key, value, this.#isToldTimes ? expires : ttl));
+    return all(
+      entries.map(({ key, value, ttl, expires }) => this.#store(key, value, this.#isToldTimes ? expires : ttl)),
+    );
   }
 
   async delete(key: string): Promise<boolean> {
@@ -143,8 +146,8 @@ export class KeyvCacheMachine extends EventEmitter {
 
   /** Resolves to what the version of Keyv wants: one boolean for each key, or whether all of them were there. */
   async deleteMany(keys: string[]): Promise<any> {
-    const deleted = keys.map((key) => this.#entries.delete(storableKey(key)));
-    return this.#isToldTimes ? deleted : deleted.every(Boolean);
+    const deleted = all(keys.map((key) => this.#entries.delete(storableKey(key))));
+    return after(deleted, (each) => (this.#isToldTimes ? each : each.every(Boolean)));
   }
 
   async has(key: string): Promise<boolean> {
@@ -152,12 +155,13 @@ export class KeyvCacheMachine extends EventEmitter {
   }
 
   async hasMany(keys: string[]): Promise<boolean[]> {
-    return this.#entries.hasMany(keys.map(storableKey));
+    const names = keys.map(storableKey);
+    return asCache(this.#entries)?.hasMany(names) ?? all(names.map((name) => this.#entries.has(name)));
   }
 
   /** Removes the entries of the namespace that Keyv has set, and of nothing else. */
   async clear(): Promise<void> {
-    this.#entries.clear();
+    return this.#entries.clear();
   }
 
   /** Does nothing: the cache belongs to who has opened it. */
@@ -175,36 +179,44 @@ export class KeyvCacheMachine extends EventEmitter {
   /** Iterates over the keys and what is stored, in no order. Keys of more than 1,024 characters are left out. */
   async *iterator(namespace?: string): AsyncGenerator<any[], void> {
     const entries = namespace === undefined ? this.#entries : this.#entriesOf(namespace);
-    for (const [key, value] of entries.entries()) {
+    for await (const [key, value] of asCache(entries)?.entries() ?? pairs(entries)) {
       // A hash stands for a long key, and nobody knows that key any more.
       if (storableKey(key) !== key) continue;
-      const found = this.#plain ? plain(value, entries.ttl(key)) : value;
+      const found = this.#plain ? plain(value, await entries.ttl(key)) : value;
       if (found !== undefined) yield [key, found];
     }
   }
 
-  #entriesOf(namespace: string | undefined): Cache<any, string> {
+  #entriesOf(namespace: string | undefined): CacheOrTier {
     return namespace === undefined || namespace === "" ? this.#part : this.#part.namespace(namespace);
   }
 
   #found(name: string, value: unknown): unknown {
-    return this.#plain && value !== undefined ? plain(value, this.#entries.ttl(name)) : value;
+    if (!this.#plain || value === undefined) return value;
+    return after(this.#entries.ttl(name), (ttl) => plain(value, ttl));
   }
 
-  #store(key: string, data: unknown, expiry: number | undefined): boolean {
+  #store(key: string, data: unknown, expiry: number | undefined): Awaitable<boolean> {
     const name = storableKey(key);
     const { value, ttl } = this.#plain ? unwrapped(data) : { value: data, ttl: this.#ttl(expiry) };
     if (value === undefined || (ttl !== undefined && ttl <= 0)) {
-      this.#entries.delete(name);
-      return true;
+      return after(this.#entries.delete(name), () => true);
     }
-    return this.#entries.trySet(name, value, ttl === undefined ? undefined : { ttl });
+    return tryStore(this.#entries, name, value, ttl === undefined ? undefined : { ttl });
   }
 
   /** The `ttl` for `cache.set`. 0 and what is no number stand for none, as in Keyv. */
   #ttl(expiry: number | undefined): number | undefined {
     if (!expiry) return undefined;
     return this.#isToldTimes ? expiry - Date.now() : expiry;
+  }
+}
+
+/** The keys of a tier with their values. */
+async function* pairs(entries: CacheOrTier): AsyncGenerator<[key: string, value: unknown], void> {
+  for await (const key of entries.keys()) {
+    const value = await entries.get(key);
+    if (value !== undefined) yield [key, value];
   }
 }
 
@@ -234,12 +246,9 @@ function unwrapped(data: unknown): { value: unknown; ttl: number | undefined } {
  * @throws {TypeError} and {RangeError} naming the argument that is wrong.
  * @throws {Error} when there is no package `keyv` of version 5 or newer.
  */
-export function createKeyv<T>(
-  cache: Cache<any, any>,
-  options: CreateKeyvOptions & { Keyv: new (options: any) => T },
-): T;
-export function createKeyv(cache: Cache<any, any>, options?: CreateKeyvOptions): any;
-export function createKeyv(cache: Cache<any, any>, options: CreateKeyvOptions = {}): unknown {
+export function createKeyv<T>(cache: CacheOrTier, options: CreateKeyvOptions & { Keyv: new (options: any) => T }): T;
+export function createKeyv(cache: CacheOrTier, options?: CreateKeyvOptions): any;
+export function createKeyv(cache: CacheOrTier, options: CreateKeyvOptions = {}): unknown {
   checkNames(options, ["namespace", "ttl", "Keyv"]);
   const { namespace, ttl, Keyv = installedKeyv() } = options;
   if (typeof Keyv !== "function") throw new TypeError("options.Keyv: must be the class Keyv");

@@ -6,13 +6,29 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { type Cache, CacheError, createCache, openCache } from "../index.ts";
-import { checkCache, checkNames } from "./checks.ts";
+import { CacheError, createCache, openCache } from "../index.ts";
+import { checkNames, checkStore } from "./checks.ts";
+import {
+  type Awaitable,
+  after,
+  asCache,
+  type CacheOrTier,
+  isPromise,
+  run,
+  type Steps,
+  type StoredFor,
+  timeOf,
+  tryStore,
+} from "./store.ts";
 
 /** Which cache a handler uses. Both handlers of an application should use the same one. */
 export interface NextCacheOptions {
-  /** A cache that is open already, instead of `name`, `size` and `path`. The handler never closes it. */
-  cache?: Cache<any, any> | undefined;
+  /**
+   * A cache or a tier that is open already, instead of `name`, `size` and `path`; or a function that opens it. The function is called
+   * when the handler is used for the first time, may return a promise, and is called again when it fails. It is not called while
+   * `next build` runs. The handler never closes what it gets.
+   */
+  cache?: CacheOrTier | (() => CacheOrTier | Promise<CacheOrTier>) | undefined;
   /**
    * Name of the cache. The default is the environment variable `CACHE_MACHINE_NAME`, and without it `next-` and the name of the
    * application in its package.json.
@@ -36,6 +52,13 @@ export interface TagDurations {
 const OPTIONS = ["cache", "name", "size", "path"];
 /** What is set while `next build` runs, also in its workers. */
 const BUILDING = "phase-production-build";
+/** How many tags an entry, and a call, may have. Of the others of an entry in a tier the handler still knows when they were invalidated. */
+const MAX_TAGS = 128;
+/**
+ * How long entries live in a tier at most, in milliseconds. A tier knows for a day at least when a tag was invalidated. So an entry is
+ * gone before the time of an invalidation of a tag that it does not have itself, such as one of its path.
+ */
+const LONGEST_IN_TIER = 23 * 3_600_000;
 /** Longest tag of a cache, in bytes. */
 const MAX_TAG_BYTES = 256;
 /** Both handlers warn once together, also when they come from different modules. */
@@ -53,37 +76,89 @@ export function checkNextOptions(options: NextCacheOptions): NextCacheOptions {
   if (cache !== undefined && named !== undefined) {
     throw new TypeError(`options: \`cache\` and \`${named[0]}\` exclude each other`);
   }
-  if (cache !== undefined) checkCache(cache, "options.cache");
+  if (cache !== undefined && typeof cache !== "function") checkStore(cache, "options.cache");
   return { ...options };
 }
 
-/**
- * A cache as the handlers use it. It is opened when it is used for the first time, and stays open. The tags are those of the namespace
- * `next`, which programs without Next.js may use too. The entries have a namespace of their own within it.
- */
+/** How both handlers begin: the cache or the tier is opened when it is used for the first time, and stays open. */
 export class NextCache {
   readonly #options: NextCacheOptions;
-  #opened: { entries: Cache<any, string>; tags: Tags } | undefined;
+  #opened: Opened | undefined;
+  #opening: Promise<Opened> | undefined;
 
   constructor(options: NextCacheOptions) {
     this.#options = options;
   }
 
-  get entries(): Cache<Uint8Array, string> {
-    return this.#open().entries;
-  }
-
-  get tags(): Tags {
-    return this.#open().tags;
-  }
-
-  #open(): { entries: Cache<any, string>; tags: Tags } {
-    if (this.#opened === undefined) {
-      const place = openFor(this.#options).namespace("next");
-      const entries = place.namespace("entries");
-      this.#opened = { entries, tags: new Tags(place, entries) };
+  /** Returns what is open: at once, unless a function of the application opens it. */
+  open(): Awaitable<Opened> {
+    if (this.#opened !== undefined) return this.#opened;
+    if (this.#opening !== undefined) return this.#opening;
+    const opened = after(openFor(this.#options), (store) => {
+      checkStore(store, "options.cache()");
+      this.#opened = new Opened(store.namespace("next"));
+      return this.#opened;
+    });
+    if (isPromise(opened)) {
+      this.#opening = opened;
+      const forget = (): void => void (this.#opening = undefined);
+      opened.then(forget, forget);
     }
-    return this.#opened;
+    return opened;
+  }
+
+  /** Lets tags expire or become stale: {@link Tags.update}. */
+  async update(tags: readonly string[], durations: TagDurations | undefined): Promise<void> {
+    return run(this.#update(tags, durations));
+  }
+
+  *#update(tags: readonly string[], durations: TagDurations | undefined): Steps<void> {
+    const opened: Opened = yield this.open();
+    yield* opened.tags.update(tags, durations);
+  }
+}
+
+/**
+ * The namespace `next` of a cache or of a tier, whose tags programs without Next.js may use too. The entries have a namespace of their
+ * own within a cache. In a tier they lie beside the tags: so an entry is gone when the server evicts one of its tags, and with it the
+ * time of an invalidation.
+ */
+export class Opened {
+  readonly entries: CacheOrTier;
+  readonly tags: Tags;
+  readonly #isTier: boolean;
+
+  constructor(place: CacheOrTier) {
+    this.#isTier = asCache(place) === undefined;
+    this.entries = this.#isTier ? place : place.namespace("entries");
+    this.tags = new Tags(place, this.entries);
+  }
+
+  /**
+   * The time by which entries and invalidations are compared, in milliseconds: that of the cache's clock, or of the server of a tier.
+   * `undefined` as long as a tier does not know it.
+   */
+  now(): number | undefined {
+    return timeOf(this.entries);
+  }
+
+  /** Stores an entry for `ttl` milliseconds, in a tier for less than a day. Nothing is stored when it is too large, or when another participant is in the way. */
+  *store(key: string, bytes: Uint8Array, ttl: number, tags: readonly string[]): Steps<void> {
+    const options = this.#isTier
+      ? { ttl: Math.min(ttl, LONGEST_IN_TIER), tags: namesOf(tags).slice(0, MAX_TAGS) }
+      : { ttl };
+    yield ttl > 0 ? tryStore(this.entries, key, bytes, options) : this.entries.delete(key);
+  }
+}
+
+/** What `call` returns, which reads or stores; `otherwise` when the server of a tier cannot be reached. */
+export async function unlessAway<T>(call: () => Awaitable<T>, otherwise: T): Promise<T> {
+  try {
+    const result = call();
+    return isPromise(result) ? await result : result;
+  } catch (error) {
+    if (error instanceof CacheError && (error.code as string) === "ERR_UNREACHABLE") return otherwise;
+    throw error;
   }
 }
 
@@ -91,12 +166,13 @@ export class NextCache {
  * Opens the cache. `next build` gets a cache in the memory of each of its processes: nothing of a build outlives it. Where the
  * processes cannot share a cache, each of them gets one of its own, with a warning.
  */
-function openFor(options: NextCacheOptions): Cache<any, string> {
+function openFor(options: NextCacheOptions): CacheOrTier | Promise<CacheOrTier> {
   const { cache, name = process.env.CACHE_MACHINE_NAME || `next-${applicationName()}` } = options;
   const { size = process.env.CACHE_MACHINE_SIZE || undefined, path = process.env.CACHE_MACHINE_PATH || undefined } =
     options;
-  if (cache !== undefined) return cache;
+  if (cache !== undefined && typeof cache !== "function") return cache;
   if (process.env.NEXT_PHASE === BUILDING) return createCache();
+  if (cache !== undefined) return cache();
   const place = path === undefined ? {} : { path };
   try {
     try {
@@ -136,35 +212,43 @@ function applicationName(): string {
 export type Freshness = "fresh" | "stale" | "expired";
 
 /**
- * When tags became something, which nothing evicts. In one namespace of a cache some tags share a time: there a tag may seem to be
- * invalidated with another one. So each time is kept in two namespaces, and the earlier one counts: hardly any tag shares both.
+ * When tags became something, which nothing evicts from a cache. In one namespace of a cache some tags share a time: there a tag may
+ * seem to be invalidated with another one. So each time is kept in two namespaces, and the earlier one counts: hardly any tag shares
+ * both. In a tier each tag has a time of its own.
  */
 class Times {
-  readonly #first: Cache<any, string>;
-  readonly #second: Cache<any, string>;
+  readonly #first: CacheOrTier;
+  readonly #second: CacheOrTier | undefined;
 
-  constructor(place: Cache<any, string>) {
+  constructor(place: CacheOrTier) {
     this.#first = place;
-    this.#second = place.namespace("second time");
+    this.#second = asCache(place)?.namespace("second time");
   }
 
   /** Sets the time of these tags to now. */
-  set(names: readonly string[]): void {
-    this.#first.invalidateTag(...names);
-    this.#second.invalidateTag(...names);
+  *set(names: readonly string[]): Steps<void> {
+    for (const some of portions(names)) {
+      yield this.#first.invalidateTag(...some);
+      yield this.#second?.invalidateTag(...some);
+    }
   }
 
   /** The time of a tag; 0 for none. */
-  of(name: string): number {
-    const first = this.#first.tagInvalidatedAt(name);
-    return first === 0 ? 0 : Math.min(first, this.#second.tagInvalidatedAt(name));
+  *of(name: string): Steps<number> {
+    const first: number = yield this.#first.tagInvalidatedAt(name);
+    if (first === 0 || this.#second === undefined) return first;
+    return Math.min(first, yield this.#second.tagInvalidatedAt(name));
   }
 
   /** The tags whose time is not before this one. */
-  since(names: readonly string[], time: number): string[] {
-    // Of most entries no tag has such a time, which one call tells.
-    if (this.#first.tagInvalidatedAt(...names) < time) return [];
-    return names.filter((name) => this.of(name) >= time);
+  *since(names: readonly string[], time: number): Steps<string[]> {
+    const found: string[] = [];
+    for (const some of portions(names)) {
+      // Of most entries no tag has such a time, which one call tells.
+      if ((yield this.#first.tagInvalidatedAt(...some)) < time) continue;
+      for (const name of some) if ((yield* this.of(name)) >= time) found.push(name);
+    }
+    return found;
   }
 }
 
@@ -178,55 +262,71 @@ class Times {
 export class Tags {
   readonly #expired: Times;
   readonly #stale: Times;
-  readonly #usable: Cache<[staleAt: number, until: number | null], string>;
+  /** Values are `[staleAt, until]`; the second is `null` for no end. */
+  readonly #usable: CacheOrTier;
 
-  constructor(place: Cache<any, string>, entries: Cache<any, string>) {
+  /** How {@link Tags.#usable} is stored: in a tier no longer than the entries that it is about. */
+  readonly #inTier: StoredFor | undefined;
+
+  constructor(place: CacheOrTier, entries: CacheOrTier) {
+    this.#inTier = asCache(place) === undefined ? { ttl: LONGEST_IN_TIER } : undefined;
     this.#expired = new Times(place);
     this.#stale = new Times(place.namespace("stale"));
     this.#usable = entries;
   }
 
   /** Lets tags expire, or lets them become stale and expire `durations.expire` seconds later. */
-  update(tags: readonly string[], durations: TagDurations | undefined): void {
-    const names = tags.map(tagName);
+  *update(tags: readonly string[], durations: TagDurations | undefined): Steps<void> {
+    const names = namesOf(tags);
     if (durations === undefined || (durations.expire !== undefined && !(durations.expire > 0))) {
-      this.#expired.set(names);
+      yield* this.#expired.set(names);
       return;
     }
-    this.#stale.set(names);
+    yield* this.#stale.set(names);
     for (const name of names) {
-      const staleAt = this.#stale.of(name);
+      const staleAt = yield* this.#stale.of(name);
       const until = durations.expire === undefined ? null : staleAt + durations.expire * 1000;
-      this.#usable.trySet(usableKey(name), [staleAt, until]);
+      yield tryStore(this.#usable, usableKey(name), [staleAt, until], this.#inTier);
     }
   }
 
   /** How an entry with these tags stands, whose making began at this time. */
-  freshness(tags: readonly string[], since: number): Freshness {
-    const names = tags.map(tagName);
-    // The times of tags are whole milliseconds.
+  *freshness(tags: readonly string[], since: number, now: number): Steps<Freshness> {
+    const names = namesOf(tags);
+    // The times of tags are whole milliseconds in a cache.
     const time = Math.floor(since);
-    if (this.#expired.since(names, time).length > 0) return "expired";
-    const stale = this.#stale.since(names, time);
-    if (stale.length === 0) return "fresh";
-    return stale.every((name) => this.#isUsable(name)) ? "stale" : "expired";
+    if ((yield* this.#expired.since(names, time)).length > 0) return "expired";
+    const stale = yield* this.#stale.since(names, time);
+    for (const name of stale) if (!(yield* this.#isUsable(name, now))) return "expired";
+    return stale.length === 0 ? "fresh" : "stale";
   }
 
   /** When one of these tags last expired; 0 for never. */
-  expiredAt(tags: readonly string[]): number {
-    return Math.max(0, ...tags.map((tag) => this.#expired.of(tagName(tag))));
+  *expiredAt(tags: readonly string[]): Steps<number> {
+    let latest = 0;
+    for (const name of namesOf(tags)) latest = Math.max(latest, yield* this.#expired.of(name));
+    return latest;
   }
 
   /** Whether entries that became stale with the tag may still be used. */
-  #isUsable(name: string): boolean {
-    const [staleAt, until] = this.#usable.get(usableKey(name)) ?? [0, 0];
-    return staleAt >= this.#stale.of(name) && (until === null || Date.now() < until);
+  *#isUsable(name: string, now: number): Steps<boolean> {
+    const [staleAt, until]: [number, number | null] = (yield this.#usable.get(usableKey(name))) ?? [0, 0];
+    return staleAt >= (yield* this.#stale.of(name)) && (until === null || now < until);
   }
 }
 
 /** The key of the entry that says until when what became stale with a tag may be used. */
 function usableKey(name: string): string {
   return `stale ${name}`;
+}
+
+function namesOf(tags: readonly string[]): string[] {
+  return tags.map(tagName);
+}
+
+/** Lists of at most as many tags as one call may have. */
+function* portions(names: readonly string[]): Generator<readonly string[], void> {
+  for (let at = 0; at < names.length; at += MAX_TAGS) yield names.slice(at, at + MAX_TAGS);
 }
 
 /** A tag of the cache for a tag of Next.js, which may be longer. */
@@ -242,11 +342,12 @@ function isWellFormed(text: string): boolean {
 }
 
 /**
- * How far the clock of Next.js is ahead of that of the cache, in milliseconds. Next.js adds the time since the process began to the
- * time at which it began, so its clock does not follow when the machine's clock is set, and differs between processes.
+ * How far the clock of Next.js is ahead of that of the cache, in milliseconds, where it is `now`. Next.js adds the time since the
+ * process began to the time at which it began, so its clock does not follow when the machine's clock is set, and differs between
+ * processes.
  */
-export function clockDifference(): number {
-  return performance.timeOrigin + performance.now() - Date.now();
+export function clockDifference(now: number): number {
+  return performance.timeOrigin + performance.now() - now;
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * `cache-machine/next/incremental`: a class for `cacheHandler` of Next.js, which keeps rendered pages, answers of route handlers, and
  * what `fetch` and `unstable_cache` return. All processes that serve a build of an application have the same entries, and an
- * invalidation reaches all of them at once.
+ * invalidation reaches all of them at once. Over a tier so do all machines.
  *
  * @packageDocumentation
  */
@@ -15,10 +15,13 @@ import {
   clockDifference,
   NextCache,
   type NextCacheOptions,
+  type Opened,
   pack,
   type TagDurations,
+  unlessAway,
   unpack,
 } from "./next-cache.ts";
+import { run, type Steps } from "./store.ts";
 
 export type { NextCacheOptions, TagDurations } from "./next-cache.ts";
 
@@ -70,7 +73,7 @@ export interface IncrementalHandler {
   set(cacheKey: string, data: any, context: IncrementalSetContext): Promise<void>;
   /**
    * Lets tags expire in all processes. With `durations` the tags become stale instead: entries are used once more and made anew, and
-   * expire `durations.expire` seconds later.
+   * expire `durations.expire` seconds later. Rejected with `ERR_UNREACHABLE` when the server of a tier is away.
    */
   revalidateTag(tags: string | string[], durations?: TagDurations): Promise<void>;
   /** Does nothing: a handler keeps nothing for a request. */
@@ -80,7 +83,7 @@ export interface IncrementalHandler {
 /** The class of a handler: the value of `cacheHandler` in the configuration is the path of a module that exports one. */
 export type IncrementalHandlerClass = new (context: IncrementalContext) => IncrementalHandler;
 
-/** What is stored of an entry beside its bytes. The times are of the cache's clock. */
+/** What is stored of an entry beside its bytes. The times are of the clock of the cache or of the tier. */
 interface Stored {
   /** When the entry was stored. */
   storedAt: number;
@@ -127,7 +130,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
   return class CacheMachineHandler implements IncrementalHandler {
     readonly #build: string;
     readonly #revalidatedTags: readonly string[];
-    /** When this request last asked for a key: then the making of the entry began that is stored for it. */
+    /** When this request last asked for a key, by `Date.now()`: then the making of the entry began that is stored for it. */
     readonly #asked = new Map<string, number>();
 
     constructor({ serverDistDir = "", revalidatedTags = [] }: IncrementalContext) {
@@ -136,43 +139,56 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
     }
 
     async get(cacheKey: string, context: IncrementalGetContext): Promise<IncrementalEntry | null> {
-      const { kind, tags = [], softTags = [], revalidate } = context;
-      const key = this.#keyOf(cacheKey, kind === "FETCH");
+      const key = this.#keyOf(cacheKey, context.kind === "FETCH");
       this.#asked.set(key, Date.now());
-      const bytes = next.entries.get(key);
-      if (bytes === undefined) return null;
+      return unlessAway(() => run(this.#find(key, context)), null);
+    }
+
+    async set(cacheKey: string, data: any, context: IncrementalSetContext): Promise<void> {
+      const key = this.#keyOf(cacheKey, context.fetchCache ?? false);
+      return unlessAway(() => run(this.#store(key, data, context)), undefined);
+    }
+
+    async revalidateTag(tags: string | string[], durations?: TagDurations): Promise<void> {
+      return next.update(typeof tags === "string" ? [tags] : tags, durations);
+    }
+
+    resetRequestCache(): void {}
+
+    *#find(key: string, context: IncrementalGetContext): Steps<IncrementalEntry | null> {
+      const { tags = [], softTags = [], revalidate } = context;
+      const opened: Opened = yield next.open();
+      const bytes: Uint8Array | undefined = yield opened.entries.get(key);
+      const now = opened.now();
+      if (bytes === undefined || now === undefined) return null;
       const { header, parts } = unpack<Stored>(bytes);
       const asked = [...tags, ...softTags];
       if (asked.some((tag) => this.#revalidatedTags.includes(tag))) return null;
-      const freshness = next.tags.freshness([...header.tags, ...asked], header.since);
+      const freshness = yield* opened.tags.freshness([...header.tags, ...asked], header.since, now);
       if (freshness === "expired") return null;
       const { storedAt, cacheControl } = header;
-      const entry: IncrementalEntry = { lastModified: storedAt + clockDifference(), value: joinValue(header, parts) };
+      const lastModified = storedAt + clockDifference(now);
+      const entry: IncrementalEntry = { lastModified, value: joinValue(header, parts) };
       // JSON has no `undefined`, and Next.js looks for the property.
       if (cacheControl !== undefined) entry.cacheControl = { ...cacheControl, expire: cacheControl.expire };
       return freshness === "stale" ? asStale(entry, revalidate) : entry;
     }
 
-    async set(cacheKey: string, data: any, context: IncrementalSetContext): Promise<void> {
-      const { fetchCache = false, tags = [], cacheControl } = context;
-      const key = this.#keyOf(cacheKey, fetchCache);
-      const now = Date.now();
-      const since = this.#asked.get(key) ?? now;
+    *#store(key: string, data: any, { tags = [], cacheControl }: IncrementalSetContext): Steps<void> {
+      const opened: Opened = yield next.open();
+      const now = opened.now();
+      if (now === undefined) return;
+      const atDate = Date.now();
+      const since = now - (atDate - (this.#asked.get(key) ?? atDate));
       const ofHeader = data?.headers?.[TAGS_HEADER];
       const all = typeof ofHeader === "string" ? [...tags, ...ofHeader.split(",")] : tags;
       // What another process has made since then stays.
-      if (next.tags.freshness(all, since) === "expired") return;
+      if ((yield* opened.tags.freshness(all, since, now)) === "expired") return;
       const expire = cacheControl?.expire ?? Infinity;
       const { split, parts } = splitValue(data);
       const bytes = pack({ storedAt: now, since, tags: all, cacheControl, ...split }, parts);
-      next.entries.trySet(key, bytes, { expiresAt: now + expire * 1000 });
+      yield* opened.store(key, bytes, expire * 1000, all);
     }
-
-    async revalidateTag(tags: string | string[], durations?: TagDurations): Promise<void> {
-      next.tags.update(typeof tags === "string" ? [tags] : tags, durations);
-    }
-
-    resetRequestCache(): void {}
 
     #keyOf(cacheKey: string, isFetch: boolean): string {
       return storableKey(`${isFetch ? "fetch" : "response"} ${this.#build} ${cacheKey}`);
@@ -200,7 +216,7 @@ function buildName(serverDistDir: string): string {
  * being made anew. It still seems to be younger than `expire`.
  */
 function asStale(entry: IncrementalEntry, revalidate: number | false | undefined): IncrementalEntry {
-  const now = Date.now() + clockDifference();
+  const now = performance.timeOrigin + performance.now();
   if (entry.value?.kind === "FETCH") {
     const limit = Math.max(Number(revalidate) || 0, Number(entry.value.revalidate) || 0);
     return { ...entry, lastModified: now - (limit + 1) * 1000 };

@@ -1,6 +1,6 @@
 /**
  * `cache-machine/next`: a handler for `cacheHandlers` of Next.js, which keeps what `"use cache"` functions return. All processes that
- * serve an application have the same entries, and an invalidation reaches all of them at once.
+ * serve an application have the same entries, and an invalidation reaches all of them at once. Over a tier so do all machines.
  *
  * @packageDocumentation
  */
@@ -11,10 +11,13 @@ import {
   clockDifference,
   NextCache,
   type NextCacheOptions,
+  type Opened,
   pack,
   type TagDurations,
+  unlessAway,
   unpack,
 } from "./next-cache.ts";
+import { run, type Steps } from "./store.ts";
 
 export type { NextCacheOptions, TagDurations } from "./next-cache.ts";
 
@@ -41,16 +44,19 @@ export interface NextCacheHandler {
   set(cacheKey: string, pendingEntry: Promise<NextCacheEntry>): Promise<void>;
   /** Does nothing: each process sees what another one has invalidated. */
   refreshTags(): Promise<void>;
-  /** Returns when one of the tags last expired, in milliseconds of the clock of Next.js in this process; 0 for never. */
+  /**
+   * Returns when one of the tags last expired, in milliseconds of the clock of Next.js in this process; 0 for never. `Infinity`, which
+   * tells Next.js to leave the decision to `get`, when the server of a tier is away.
+   */
   getExpiration(tags: string[]): Promise<number>;
   /**
    * Lets tags expire in all processes. With `durations` the tags become stale instead: entries are used once more and made anew, and
-   * expire `durations.expire` seconds later.
+   * expire `durations.expire` seconds later. Rejected with `ERR_UNREACHABLE` when the server of a tier is away.
    */
   updateTags(tags: string[], durations?: TagDurations): Promise<void>;
 }
 
-/** What is stored of an entry beside its bytes. `timestamp` is a time of the cache's clock here. */
+/** What is stored of an entry beside its bytes. `timestamp` is a time of the clock of the cache or of the tier here. */
 type Metadata = Omit<NextCacheEntry, "value">;
 
 /** The dev server keeps entries for at least so many seconds. */
@@ -79,18 +85,7 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
     async get(cacheKey, softTags) {
       const key = keyOf(cacheKey);
       await pending.get(key);
-      const stored = next.entries.get(key);
-      if (stored === undefined) return undefined;
-      const { header, parts } = unpack<Metadata>(stored);
-      const freshness = next.tags.freshness([...header.tags, ...softTags], header.timestamp);
-      if (freshness === "expired") return undefined;
-      return {
-        ...header,
-        // A millisecond less, so that the entry never seems to be younger than it is.
-        timestamp: header.timestamp + clockDifference() - 1,
-        revalidate: freshness === "stale" ? -1 : header.revalidate,
-        value: streamOf(parts[0] as Buffer),
-      };
+      return unlessAway(() => run(find(next, key, softTags)), undefined);
     },
 
     async set(cacheKey, pendingEntry) {
@@ -105,32 +100,64 @@ export function createCacheHandler(options: NextCacheOptions = {}): NextCacheHan
     async refreshTags() {},
 
     async getExpiration(tags) {
-      const at = next.tags.expiredAt(tags);
-      return at === 0 ? 0 : at + clockDifference();
+      return unlessAway(() => run(expiration(next, tags)), Infinity);
     },
 
     async updateTags(tags, durations) {
-      next.tags.update(tags, durations);
+      return next.update(tags, durations);
     },
   };
 }
 
+function* find(next: NextCache, key: string, softTags: string[]): Steps<NextCacheEntry | undefined> {
+  const opened: Opened = yield next.open();
+  const stored: Uint8Array | undefined = yield opened.entries.get(key);
+  const now = opened.now();
+  if (stored === undefined || now === undefined) return undefined;
+  const { header, parts } = unpack<Metadata>(stored);
+  const freshness = yield* opened.tags.freshness([...header.tags, ...softTags], header.timestamp, now);
+  if (freshness === "expired") return undefined;
+  return {
+    ...header,
+    // A millisecond less, so that the entry never seems to be younger than it is.
+    timestamp: header.timestamp + clockDifference(now) - 1,
+    revalidate: freshness === "stale" ? -1 : header.revalidate,
+    value: streamOf(parts[0] as Buffer),
+  };
+}
+
 async function store(next: NextCache, key: string, pendingEntry: Promise<NextCacheEntry>): Promise<void> {
-  let metadata: Metadata;
+  let entry: NextCacheEntry;
   let value: Uint8Array;
   try {
-    const { value: stream, ...rest } = await pendingEntry;
-    value = await collect(stream);
-    const { stale, timestamp, expire, revalidate } = rest;
-    metadata = { tags: rest.tags, stale, timestamp: timestamp - clockDifference(), expire, revalidate };
+    entry = await pendingEntry;
+    value = await collect(entry.value);
   } catch {
     // The function or its stream has failed. Next.js tells whoever called it.
     return;
   }
+  return unlessAway(() => run(storing(next, key, entry, value)), undefined);
+}
+
+function* storing(next: NextCache, key: string, entry: NextCacheEntry, value: Uint8Array): Steps<void> {
+  const opened: Opened = yield next.open();
+  const now = opened.now();
+  if (now === undefined) return;
+  const { tags, stale, timestamp: atNext, expire, revalidate } = entry;
+  const timestamp = atNext - clockDifference(now);
   // What another process has computed since then stays.
-  if (next.tags.freshness(metadata.tags, metadata.timestamp) === "expired") return;
-  const expire = process.env.__NEXT_DEV_SERVER ? Math.max(metadata.expire, DEV_MIN_EXPIRE) : metadata.expire;
-  next.entries.trySet(key, pack(metadata, [value]), { expiresAt: metadata.timestamp + expire * 1000 });
+  if ((yield* opened.tags.freshness(tags, timestamp, now)) === "expired") return;
+  const metadata: Metadata = { tags, stale, timestamp, expire, revalidate };
+  const seconds = process.env.__NEXT_DEV_SERVER ? Math.max(expire, DEV_MIN_EXPIRE) : expire;
+  yield* opened.store(key, pack(metadata, [value]), timestamp + seconds * 1000 - now, tags);
+}
+
+function* expiration(next: NextCache, tags: string[]): Steps<number> {
+  const opened: Opened = yield next.open();
+  const at = yield* opened.tags.expiredAt(tags);
+  if (at === 0) return 0;
+  const now = opened.now();
+  return now === undefined ? Infinity : at + clockDifference(now);
 }
 
 async function collect(stream: ReadableStream<Uint8Array>): Promise<Uint8Array> {

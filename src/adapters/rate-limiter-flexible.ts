@@ -5,14 +5,14 @@
  * @packageDocumentation
  */
 
-import type { Cache } from "../index.ts";
-import { checkCache } from "./checks.ts";
+import { checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
+import { after, type CacheOrTier } from "./store.ts";
 
-/** The options of a store limiter, with a cache as `storeClient`. */
+/** The options of a store limiter, with a cache or a tier as `storeClient`. */
 export type CacheLimiterOptions<O> = Omit<O, "storeClient"> & {
-  /** A cache that is used for limits only. The limiter does not close it. */
-  storeClient: Cache<any, any>;
+  /** A cache that is used for limits only, or a tier. The limiter does not close it. */
+  storeClient: CacheOrTier;
 };
 
 /** What rate-limiter-flexible is told about a key. */
@@ -29,17 +29,18 @@ interface StoreLimiter {
 
 /**
  * Returns a class of limiters that keep their points in a cache. It has all options and methods of rate-limiter-flexible's store
- * limiters.
+ * limiters. Over a tier all machines consume together: each call is then a round trip to the server.
  *
  * The class is made from `RateLimiterMemcache`, whose access to memcached it replaces: a key is one entry instead of two, a
  * duration need not be whole seconds, and consuming is one step. So of calls at the same moment, in all processes, exactly as many
  * are resolved as there are points.
  *
  * Errors of the cache reject the promises, or go to the `insuranceLimiter`: `CacheError` `ERR_BUSY` when another participant has been
- * in the way for 50 ms, `ERR_CLOSED` when the cache was closed.
+ * in the way for 50 ms, `ERR_CLOSED` when the cache was closed; of a tier `ERR_UNREACHABLE` when its server is away.
  *
  * @param RateLimiterMemcache the class of this name of rate-limiter-flexible
- * @throws {TypeError} when it is another class. The constructor of the result throws one when `storeClient` is no cache.
+ * @throws {TypeError} when it is another class. The constructor of the result throws one when `storeClient` is neither a cache
+ * nor a tier.
  */
 export function createRateLimiter<O extends object, L extends object>(
   RateLimiterMemcache: new (options: O) => L,
@@ -50,10 +51,10 @@ export function createRateLimiter<O extends object, L extends object>(
   const Base = RateLimiterMemcache as unknown as new (options: object) => object;
 
   class RateLimiterCacheMachine extends Base {
-    readonly #points: Cache<number>;
+    readonly #points: CacheOrTier;
 
     constructor(options: CacheLimiterOptions<O>) {
-      checkCache(options?.storeClient, "storeClient");
+      checkStore(options?.storeClient, "storeClient");
       super(options);
       this.#points = options.storeClient;
     }
@@ -62,16 +63,16 @@ export function createRateLimiter<O extends object, L extends object>(
       const by = wholePoints(points);
       const ttl = milliseconds > 0 ? milliseconds : Infinity;
       if (!replace) {
-        const { value, expiresAt } = this.#points.incrementEntry(storableKey(key), by, { ttl });
-        return consumed(value, expiresAt);
+        const counted = this.#points.incrementEntry(storableKey(key), by, { ttl });
+        return after(counted, ({ value, expiresAt }) => consumed(value, expiresAt));
       }
-      this.#points.set(storableKey(key), by, { ttl });
-      return consumed(by, Date.now() + ttl);
+      return after(this.#points.set(storableKey(key), by, { ttl }), () => consumed(by, Date.now() + ttl));
     }
 
     async _get(key: string): Promise<Consumed | null> {
-      const entry = this.#points.getEntry(storableKey(key));
-      return entry ? consumed(entry.value, entry.expiresAt) : null;
+      return after(this.#points.getEntry(storableKey(key)), (entry) =>
+        entry ? consumed(entry.value, entry.expiresAt) : null,
+      );
     }
 
     async _delete(key: string): Promise<boolean> {

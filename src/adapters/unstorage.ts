@@ -1,6 +1,6 @@
 /**
  * A driver for [unstorage](https://www.npmjs.com/package/unstorage) 1.16 and later: all processes of the machine have the same
- * items. Nitro takes the path of this module as a `driver`.
+ * items, and over a tier all machines. Nitro takes the path of this module as a `driver`.
  *
  * Nitro creates its drivers when a server starts, and also while it builds one. So the driver opens its cache at the first use.
  *
@@ -8,13 +8,25 @@
  */
 
 import { createHash } from "node:crypto";
-import { type Cache, CacheError, openCache, type SetOptions } from "../index.ts";
-import { checkCache, checkNames } from "./checks.ts";
+import { type Cache, CacheError, openCache } from "../index.ts";
+import { checkNames, checkStore } from "./checks.ts";
+import {
+  type Answer,
+  type Awaitable,
+  after,
+  all,
+  type CacheOrTier,
+  listed,
+  run,
+  type Steps,
+  type StoredFor,
+  tryStore,
+} from "./store.ts";
 
 /** Options of {@link cacheMachineDriver}. */
 export interface CacheMachineDriverOptions {
-  /** A cache that is open already. It stays open when the storage is disposed of. Stands in place of `name`. */
-  cache?: Cache<any, any> | undefined;
+  /** A cache or a tier that is open already. It stays open when the storage is disposed of. Stands in place of `name`. */
+  cache?: CacheOrTier | undefined;
   /**
    * The name of a cache in memory of the machine, which the driver opens and closes. Without `name` and `cache` it is the
    * application's own cache.
@@ -48,25 +60,27 @@ export interface ItemToSet {
   options?: ItemOptions;
 }
 
-/** A driver as `createStorage` takes it: `Driver` of unstorage. */
-export interface CacheMachineDriver {
+/**
+ * A driver as `createStorage` takes it: `Driver` of unstorage. Over a cache it answers at once, over a tier (`S`) by promises.
+ */
+export interface CacheMachineDriver<S extends CacheOrTier = Cache> {
   name: string;
   flags: { maxDepth: true; ttl: true };
   options: CacheMachineDriverOptions;
-  /** Returns the namespace of the cache in which the items are. */
-  getInstance(): Cache;
-  hasItem(key: string): boolean;
+  /** Returns the namespace of the cache or of the tier in which the items are. */
+  getInstance(): S;
+  hasItem(key: string): Answer<S, boolean>;
   getItem(key: string): any;
-  getItems(items: { key: string }[]): { key: string; value: any }[];
+  getItems(items: { key: string }[]): Answer<S, { key: string; value: any }[]>;
   getItemRaw(key: string): any;
-  setItem(key: string, value: string, options?: ItemOptions): void;
-  setItems(items: ItemToSet[], options?: ItemOptions): void;
-  setItemRaw(key: string, value: any, options?: ItemOptions): void;
-  removeItem(key: string): void;
+  setItem(key: string, value: string, options?: ItemOptions): Answer<S, void>;
+  setItems(items: ItemToSet[], options?: ItemOptions): Answer<S, void>;
+  setItemRaw(key: string, value: any, options?: ItemOptions): Answer<S, void>;
+  removeItem(key: string): Answer<S, void>;
   /** Returns the seconds until the item expires as `ttl`; `null` when there is no item. */
-  getMeta(key: string): { ttl?: number } | null;
-  getKeys(base?: string, options?: { maxDepth?: number }): string[];
-  clear(base?: string): void;
+  getMeta(key: string): Answer<S, { ttl?: number } | null>;
+  getKeys(base?: string, options?: { maxDepth?: number }): Answer<S, string[]>;
+  clear(base?: string): Answer<S, void>;
   dispose(): void;
 }
 
@@ -81,36 +95,45 @@ const OPTIONS = ["cache", "name", "size", "path", "fallback", "base", "ttl", "dr
  * - `dispose` closes a cache that the driver has opened. The items stay, because they belong to all processes.
  *
  * @throws {TypeError} naming the option that is wrong or does not exist. The methods throw `CacheError` as `openCache` and as the
- * methods of the cache, which `unstorage` passes on as rejections.
+ * methods of the cache, or are rejected as those of the tier; `unstorage` passes both on as rejections.
  */
-export function cacheMachineDriver(options: CacheMachineDriverOptions = {}): CacheMachineDriver {
+export function cacheMachineDriver<S extends CacheOrTier>(
+  options: CacheMachineDriverOptions & { cache: S },
+): CacheMachineDriver<S>;
+export function cacheMachineDriver(options?: CacheMachineDriverOptions): CacheMachineDriver;
+export function cacheMachineDriver(options: CacheMachineDriverOptions = {}): CacheMachineDriver<any> {
   checkDriverOptions(options);
   const opened = new OpenedCache(options);
-  const items = (): Cache => opened.items();
+  const items = (): CacheOrTier => opened.items();
   const driverTtl = ttlOf(options.ttl);
 
-  function set(key: string, value: unknown, { ttl }: ItemOptions = {}): void {
+  function set(key: string, value: unknown, { ttl }: ItemOptions = {}): Awaitable<void> {
     const seconds = ttlOf(ttl) ?? driverTtl;
     const stored = storedKey(key);
     const isOver = seconds !== undefined && seconds < 0;
-    if (!isOver && items().trySet(stored, stored === key ? value : { key, value }, setOptions(seconds))) return;
-    // What was there is not the latest any more. When another participant is in the way of its removal too, that is an error.
-    items().delete(stored);
+    const item = stored === key ? value : { key, value };
+    return after(!isOver && tryStore(items(), stored, item, storedFor(seconds)), (isStored) => {
+      // What was there is not the latest any more. When another participant is in the way of its removal too, that is an error.
+      if (!isStored) return after(items().delete(stored), nothing);
+    });
   }
 
   /** The keys of the cache whose items are below a base, with the keys of these items. */
-  function* below(base: string): Generator<[stored: string, key: string]> {
-    for (const stored of items().keys({ prefix: beginning(base) })) {
-      const key = stored.includes(HASHED) ? items().getMany([stored])[0]?.key : stored;
-      if (key?.startsWith(base)) yield [stored, key];
+  function* below(base: string): Steps<[stored: string, key: string][]> {
+    const found: [stored: string, key: string][] = [];
+    const candidates: string[] = yield listed(items().keys({ prefix: beginning(base) }));
+    for (const stored of candidates) {
+      const key = stored.includes(HASHED) ? (yield items().getMany([stored]))[0]?.key : stored;
+      if (key?.startsWith(base)) found.push([stored, key]);
     }
+    return found;
   }
 
   function get(key: string): unknown {
-    return itemValue(key, items().get(storedKey(key)));
+    return after(items().get(storedKey(key)), (value) => itemValue(key, value));
   }
 
-  return {
+  const driver: CacheMachineDriver<CacheOrTier> = {
     name: "cache-machine",
     flags: { maxDepth: true, ttl: true },
     options,
@@ -118,49 +141,50 @@ export function cacheMachineDriver(options: CacheMachineDriverOptions = {}): Cac
     hasItem: (key) => items().has(storedKey(key)),
     getItem: get,
     getItemRaw: get,
-    getItems(wanted) {
-      const values = items().getMany(wanted.map(({ key }) => storedKey(key)));
-      return wanted.map(({ key }, i) => ({ key, value: itemValue(key, values[i]) }));
-    },
+    getItems: (wanted) =>
+      after(items().getMany(wanted.map(({ key }) => storedKey(key))), (values) =>
+        wanted.map(({ key }, i) => ({ key, value: itemValue(key, values[i]) })),
+      ),
     setItem: set,
     setItemRaw: set,
-    setItems(all, common) {
-      for (const { key, value, options: own } of all) set(key, value, { ...common, ...own });
-    },
-    removeItem(key) {
-      items().delete(storedKey(key));
-    },
-    getMeta(key) {
-      const ttl = items().ttl(storedKey(key));
-      if (ttl === undefined) return null;
-      return Number.isFinite(ttl) ? { ttl: ttl / 1000 } : {};
-    },
-    getKeys(base = "", { maxDepth = Infinity } = {}) {
-      const keys = [...below(base)].map(([, key]) => key);
-      return maxDepth === Infinity ? keys : keys.filter((key) => key.split(":").length - 1 <= maxDepth);
-    },
+    setItems: (given, common) =>
+      after(all(given.map(({ key, value, options: own }) => set(key, value, { ...common, ...own }))), nothing),
+    removeItem: (key) => after(items().delete(storedKey(key)), nothing),
+    getMeta: (key) =>
+      after(items().ttl(storedKey(key)), (ttl) => {
+        if (ttl === undefined) return null;
+        return Number.isFinite(ttl) ? { ttl: ttl / 1000 } : {};
+      }),
+    getKeys: (base = "", { maxDepth = Infinity } = {}) =>
+      after(run(below(base)), (found) => {
+        const keys = found.map(([, key]) => key);
+        return maxDepth === Infinity ? keys : keys.filter((key) => key.split(":").length - 1 <= maxDepth);
+      }),
     clear(base = "") {
-      if (base === "") items().clear();
-      else items().deleteMany([...below(base)].map(([stored]) => stored));
+      if (base === "") return items().clear();
+      return after(run(below(base)), (found) => after(items().deleteMany(found.map(([stored]) => stored)), nothing));
     },
     dispose: () => opened.close(),
   };
+  return driver;
 }
 
 export default cacheMachineDriver;
 
-/** The cache of a driver, opened at the first use. */
+function nothing(): void {}
+
+/** The cache or the tier of a driver. A cache of its own is opened at the first use. */
 class OpenedCache {
   readonly #options: CacheMachineDriverOptions;
   #own: Cache | undefined;
-  #items: Cache | undefined;
+  #items: CacheOrTier | undefined;
   #isClosed = false;
 
   constructor(options: CacheMachineDriverOptions) {
     this.#options = { ...options };
   }
 
-  items(): Cache {
+  items(): CacheOrTier {
     if (this.#items === undefined) {
       const { base = "", cache } = this.#options;
       // Not one namespace within the other: emptying the outer one would empty both.
@@ -183,7 +207,7 @@ class OpenedCache {
 }
 
 /** Without seconds the cache decides. */
-function setOptions(seconds: number | undefined): SetOptions | undefined {
+function storedFor(seconds: number | undefined): StoredFor | undefined {
   return seconds === undefined ? undefined : { ttl: seconds === 0 ? Infinity : seconds * 1000 };
 }
 
@@ -226,7 +250,7 @@ function itemValue(key: string, value: any): unknown {
 function checkDriverOptions(options: CacheMachineDriverOptions): void {
   checkNames(options, OPTIONS);
   const { cache, name, base, ttl } = options;
-  if (cache !== undefined) checkCache(cache, "options.cache");
+  if (cache !== undefined) checkStore(cache, "options.cache");
   for (const [option, value] of Object.entries({ name, base })) {
     if (value !== undefined && typeof value !== "string") throw new TypeError(`options.${option}: must be a string`);
   }

@@ -319,10 +319,7 @@ export class Engine {
   /** The time for the engine, NaN after an error. Never throws: {@link #settle} throws the error when the call has returned. */
   #time(): number {
     try {
-      const { clock } = this;
-      const now = clock();
-      if (typeof now === "number" && !Number.isNaN(now)) return now;
-      throw new TypeError("now: must return a number of milliseconds");
+      return this.now();
     } catch (error) {
       this.#clockError = { error };
       return Number.NaN;
@@ -335,9 +332,10 @@ export class Engine {
    * @throws {TypeError} when the clock does not return a number. An error of the clock is passed on.
    */
   now(): number {
-    const now = this.#time();
-    this.#settle();
-    return now;
+    const { clock } = this;
+    const now = clock();
+    if (typeof now === "number" && !Number.isNaN(now)) return now;
+    throw new TypeError("now: must return a number of milliseconds");
   }
 
   /** After a call that may have asked for the time: throws the error of the clock. */
@@ -563,13 +561,13 @@ export class Engine {
    * After {@link get} with `WANT_TAGS`: for each tag the index of its counter, and the two words of the counter as the record
    * remembers them. `undefined` without tags.
    */
-  tagCounters(): Int32Array | undefined {
+  tagCounters(): readonly number[] | undefined {
     if (this.tagBytes === 0) return undefined;
     // The bytes may be damaged, so they are bounded: at most as many tags as an entry can have, and no index out of range.
     const block = this.#block;
     const count = Math.min((block[TAG_BLOCK_HEADER / 8] as number) >>> 0, MAX_TAGS);
     const last = this.#counters.length / TAG_COUNTER_WORDS - 1;
-    const counters = new Int32Array(3 * count);
+    const counters = new Array<number>(3 * count).fill(0);
     const snapshots = TAG_BLOCK_HEADER / 4;
     for (let i = 0; i < count; i++) {
       counters[3 * i] = TAG_COUNTER_WORDS * ((block[snapshots + 2 * count + i] as number) & last);
@@ -584,7 +582,7 @@ export class Engine {
    * expired. The halves of a counter are loaded one by one: each of them alone has to be what it was. Plain loads suffice, as for
    * the proof of a value in the near cache (`near/table.ts`), and take a fraction of the time of atomic ones.
    */
-  areCurrent(counters: Int32Array | undefined): boolean {
+  areCurrent(counters: readonly number[] | undefined): boolean {
     if (counters === undefined) return true;
     const all = this.#counters;
     for (let i = 0; i < counters.length; i += 3) {

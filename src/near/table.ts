@@ -72,8 +72,8 @@ const FULL = 15 / 16;
 /** Maximum number of slots that CLOCK visits, in this table or in others of the thread, to make room for one value. */
 const MAX_ADVANCES = 64;
 /** Bytes of an {@link Extra}, and of the object around the counters of its tags. */
-const EXTRA_BYTES = 72;
-const COUNTERS_BYTES = 200;
+const EXTRA_BYTES = 96;
+const COUNTERS_BYTES = 48;
 /** How many of a key's last characters are hashed: at first, after too many collisions, and after too many collisions again. */
 const HASHED = 8;
 const HASHED_THEN = 32;
@@ -90,7 +90,7 @@ export interface Extra {
   /** When the value expires, in milliseconds of the cache's clock; `Infinity` for never. */
   readonly expiry: number;
   /** The counters of its tags, as `Engine.tagCounters` gives them. */
-  readonly tags: Int32Array | undefined;
+  readonly tags: readonly number[] | undefined;
   /**
    * When the value expires by the clock of leased reads: see {@link Near.get}. `Infinity` for never; `NaN` until the first
    * leased read computes it, because most values have no such read.
@@ -101,7 +101,7 @@ export interface Extra {
 }
 
 /** The extra of a value; `undefined` for one outside of namespaces, without expiry and without tags. */
-export function extraOf(scope: string, expiry: number, tags: Int32Array | undefined): Extra | undefined {
+export function extraOf(scope: string, expiry: number, tags: readonly number[] | undefined): Extra | undefined {
   if (scope === "" && expiry === Infinity && tags === undefined) return undefined;
   return { scope, expiry, tags, until: expiry === Infinity ? Infinity : Number.NaN, value: undefined };
 }
@@ -441,7 +441,7 @@ export class Table {
     const own = flatCopy(key);
     let bytes = heap + textBytes(own);
     if (extra !== undefined)
-      bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES + extra.tags.byteLength);
+      bytes += EXTRA_BYTES + (extra.tags === undefined ? 0 : COUNTERS_BYTES + extra.tags.length * 8);
     if (bytes > this.#budget.most * LARGEST || !this.#makeRoom(bytes)) return;
     const words = this.#words[slot >>> PAGE_LOG] as Int32Array;
     const at = hotAt(slot);

@@ -12,6 +12,7 @@ import { locks, waiting, watching } from "./coordination-checks.ts";
 import { asMap, changes, limits, numbers, tagsAndNamespaces, time } from "./entry-checks.ts";
 import { loading } from "./load-checks.ts";
 import { model } from "./random-checks.ts";
+import { tier } from "./tier-checks.ts";
 import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-checks.ts";
 
 /**
@@ -31,6 +32,7 @@ import { configuration, participants, reentrancy, valuesAndKeys } from "./usage-
  * - `"waiting"`: `waitFor`.
  * - `"watching"`: `watch` and `watchTag`.
  * - `"locks"`: `locks`.
+ * - `"tier"`: `encode`, `decode`, `leased`.
  * - `"model"`: random operations, compared with a `Map`.
  */
 export type ConformancePart =
@@ -48,6 +50,7 @@ export type ConformancePart =
   | "waiting"
   | "watching"
   | "locks"
+  | "tier"
   | "model";
 
 /** Adds the checks of a part, in this order. */
@@ -66,6 +69,7 @@ const PARTS: Record<ConformancePart, (check: Define, subject: Subject) => void> 
   waiting,
   watching,
   locks,
+  tier: (check, { largest }) => tier(check, largest),
   model,
 };
 

@@ -37,6 +37,8 @@ export interface Load {
   readonly ttl: number;
   /** The old value, which may stand in when the loader fails. */
   readonly stale: Stored | undefined;
+  /** Whether a value that is there does not count: a fresh one is wanted, or it cannot be read. */
+  readonly replace: boolean;
 }
 
 /** Milliseconds between two looks at a key that another host loads: the first time, and at most. */
@@ -89,10 +91,10 @@ interface Token {
  * for that.
  */
 async function begin(
-  { core, place, key, options }: Load,
+  { core, place, key, options, replace }: Load,
   signal: AbortSignal,
 ): Promise<Token | { readonly found: Stored } | undefined> {
-  let unless: number | true | undefined = options.fresh ? true : undefined;
+  let unless: number | true | undefined = replace ? true : undefined;
   for (let wait = FIRST_LOOK_MS; ; wait = Math.min(wait * 2, LAST_LOOK_MS)) {
     try {
       const begun = await core.server.begin(place.path, key, { all: core.options.all, lease: options.lease, unless });
@@ -234,7 +236,7 @@ function abandon({ core, place, key }: Load, token: Token | undefined): void {
 async function store(load: Load, token: Token | undefined, loaded: Loaded, bucket: number): Promise<void> {
   const { core, place, key, options } = load;
   const { value, ttl, tags } = loaded;
-  if (token === undefined) return place.keep(key, value, bucket);
+  if (token === undefined) return place.keep(key, value, bucket, tags);
   try {
     await core.server.commit(place.path, key, token.token, token.since, value, { ttl, grace: options.grace, tags });
     // What is known of the key here is from before.
@@ -243,6 +245,6 @@ async function store(load: Load, token: Token | undefined, loaded: Loaded, bucke
     if (!hasCode(error, "ERR_UNREACHABLE", "ERR_TOO_LARGE")) throw error;
     core.counts.errors++;
     place.drop(key);
-    place.keep(key, value, bucket);
+    place.keep(key, value, bucket, tags);
   }
 }

@@ -28,15 +28,18 @@ import { type Cache, CacheError, type Entry, type Key, type Leased } from "../in
 import type { Names } from "./names.ts";
 
 /** Stands in the memory for a key that is known to be absent on the server. Nothing else is equal to it. */
-export const ABSENT: string = "\u{0}cache-machine: absent on the server\u{0}";
+export const ABSENT: "\u{0}cache-machine: absent on the server\u{0}" = "\u{0}cache-machine: absent on the server\u{0}";
 
 /** Milliseconds between two looks at a lease that is over. */
 const LOOK_MS = 5;
 /** The most places that are kept for paths of which only the server speaks. */
-const MOST_PLACES = 256;
+const MOST_PLACES = 1000;
 
 /** Bytes of the longest prefix that namespaces are named by as it is. */
 const LONGEST_ID = 48;
+
+/** Bytes of the longest lease or report. */
+const LONGEST_ENTRY = 1000;
 
 /** The key of the lease in `control`. */
 const LEASE = "lease";
@@ -61,6 +64,25 @@ function isBusy(error: unknown): boolean {
 function idOf(prefix: string): string {
   if (Buffer.byteLength(prefix) <= LONGEST_ID) return `:${prefix}`;
   return `#${createHash("sha256").update(prefix).digest("base64url")}`;
+}
+
+/**
+ * Checks that the leases and reports of an owner can be stored. Without them the memory would never be good, and nothing would say why.
+ *
+ * @throws {RangeError} when the entries of the cache are too small for that.
+ */
+function checkRoom(control: Cache<any, string>): void {
+  try {
+    control.set("room", "x".repeat(LONGEST_ENTRY));
+    control.delete("room");
+  } catch (error) {
+    if (isBusy(error)) return;
+    if (!(error instanceof CacheError) || error.code !== "ERR_TOO_LARGE") throw error;
+    throw new RangeError(
+      `cache: has too small a maxEntrySize for a tier, which needs entries of ${LONGEST_ENTRY} bytes. Open it with a larger one.`,
+      { cause: error },
+    );
+  }
 }
 
 /** The memory of a host, as one participant uses it. */
@@ -90,6 +112,8 @@ export class Memory {
    * @param prefix of the keys on the server; each has a memory of its own
    * @param lease milliseconds
    * @param serves whether values are used after the lease, too: `onDisconnect: "serve"`
+   * @throws {RangeError} when the cache has too small a `maxEntrySize`.
+   * @throws {CacheError} `ERR_CLOSED`.
    */
   constructor(cache: Cache<any, any>, prefix: string, lease: number, names: Names, serves = false) {
     this.#cache = cache;
@@ -98,9 +122,12 @@ export class Memory {
     this.names = names;
     this.serves = serves;
     this.#half = lease / 2;
-    this.control = cache.namespace(`tier control ${this.#id}`);
-    const values = cache.namespace<any, any>(`tier values ${this.#id}`);
-    this.#root = new Place(this, [], values, cache.namespace(`tier loads ${this.#id}`));
+    // Whoever stores something in them says how long it lives. The cache's default may be shorter than a lease.
+    const forever = { ttl: Infinity };
+    this.control = cache.namespace(`tier control ${this.#id}`, forever);
+    const values = cache.namespace<any, any>(`tier values ${this.#id}`, forever);
+    this.#root = new Place(this, [], values, cache.namespace(`tier loads ${this.#id}`, forever));
+    checkRoom(this.control);
   }
 
   // ---- places
@@ -134,9 +161,10 @@ export class Memory {
     return monotonic() < this.until.until || this.#look();
   }
 
-  /** Milliseconds until the lease ends; 0 when there is none. */
+  /** Milliseconds until the lease ends that was published last; 0 when there is none. */
   get leaseLeft(): number {
-    return this.isGood ? Math.max(0, this.until.until - monotonic()) : 0;
+    const sent = this.#closed ? undefined : this.published;
+    return sent === undefined ? 0 : Math.max(0, sent + this.lease - machineTime());
   }
 
   /**

@@ -261,7 +261,7 @@ export const BEGIN: Script = script(
 local fixed = redis.call('GETRANGE', KEYS[1], 0, 28)
 if #fixed > 0 then
   local isOurs = #fixed == 29 and string.byte(fixed, 1) == 202 and string.byte(fixed, 2) == 1
-  if not isOurs then return {${PRESENT}, fixed} end
+  if not isOurs and ARGV[4] ~= '*' then return {${PRESENT}, fixed} end
   local isSeen = ARGV[4] == '*' or struct.unpack('<d', fixed, 12) == tonumber(ARGV[4])
   if not isSeen and not (struct.unpack('<d', fixed, 4) <= now()) then
     return {${PRESENT}, redis.call('GET', KEYS[1])}

@@ -9,8 +9,6 @@ import type { Loading } from "../coordinate/loading.ts";
 import {
   type Cache,
   CacheError,
-  type CountedEntry,
-  type Entry,
   type IncrementOptions,
   type Key,
   type KeysOptions,
@@ -24,35 +22,16 @@ import {
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import { clientOf } from "./clients/client.ts";
-import { type Core, type Counts, checkOpen, hasCode, idOf } from "./core.ts";
+import { type Core, checkOpen, hasCode, idOf } from "./core.ts";
 import { Gate } from "./gate.ts";
 import { type Load, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
-import { checkKey, checkSet, checkTags, checkTime, resolve, type TierOptions, type TierSetOptions } from "./options.ts";
-import { Owner, type OwnerReport } from "./owner.ts";
+import { checkKey, checkSet, checkTags, checkTime, resolve } from "./options.ts";
+import { Owner } from "./owner.ts";
 import { type Found, read, readMany, tagTimes } from "./reading.ts";
-import { Server, type Stored } from "./server.ts";
-
-/** An entry of a tier. It has no version: the server has none. */
-export type TierEntry<V> = Pick<Entry<V>, "value" | "expiresAt" | "tags">;
-/** A number of a tier after an increment. */
-export type TierCountedEntry = Pick<CountedEntry, "value" | "expiresAt">;
-
-/** Numbers about a tier. What is not in `own` is the same for all threads and processes of the host. */
-export interface TierStats {
-  /** Whether the memory of the host is good now, so that reads may use it. */
-  isGood: boolean;
-  /** Milliseconds for which it stays good if nobody renews the lease; 0 when it is not good. */
-  leaseLeft: number;
-  /** The participant that hears of changes for the whole host; `undefined` while there is none. */
-  owner: OwnerReport | undefined;
-  /** What this `Tier` and its namespaces, in this thread, have counted since they were opened. */
-  own: Counts & {
-    /** Commands that were sent to the server. */
-    commands: number;
-  };
-}
+import { isInvalidation, Server, type Stored } from "./server.ts";
+import type { Counts, TierCountedEntry, TierEntry, TierOptions, TierSetOptions, TierStats } from "./types.ts";
 
 const KEYS_OPTIONS = ["prefix"] as const;
 const INCREMENT_OPTIONS = ["initial", "ttl", "tags", "min", "max"] as const;
@@ -66,13 +45,13 @@ const NAMESPACE_OPTIONS = ["ttl"] as const;
  * memory of the host. When it dies, another one takes over. Whatever dies or hangs, no read returns a value that was replaced on the
  * server more than `lease` milliseconds ago.
  *
+ * The technique is that of client-side caching in Redis 6, with one copy for each host, and a lease (Gray and Cheriton, SOSP '89).
+ *
  * The tier begins to work at once. Until it hears of changes, the first milliseconds, its reads ask the server.
  *
  * @param cache the memory of the host; the tier keeps its entries in namespaces of its own. It stays the caller's.
  * @throws {TypeError} and {RangeError} for wrong arguments.
  * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
- *
- * The technique is that of client-side caching in Redis 6, with one copy for each host, and a lease (Gray and Cheriton, SOSP '89).
  */
 export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>, options: TierOptions): Tier<V, K> {
   checkCache(cache);
@@ -93,7 +72,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     onAnswer: () => gate.opened(),
   });
   const counts: Counts = { hits: 0, misses: 0, loads: 0, errors: 0 };
-  const core: Core = { memory, server, options: resolved, counts, closed: false };
+  const core: Core = { memory, server, gate, options: resolved, counts, closed: false };
   owner.start();
   return new Tier(core, owner, [], resolved.ttl);
 }
@@ -209,26 +188,30 @@ export class Tier<V = any, K extends Key = string> {
   async getEntry(key: K): Promise<TierEntry<V> | undefined> {
     checkOpen(this.#core);
     checkKey(key);
-    const known = this.#place.entry(key);
+    const known = this.#known(key);
     if (known !== undefined) {
       this.#counts.hits++;
-      if (known === ABSENT) return undefined;
-      const { value, expiresAt, tags } = known as Entry<V>;
-      return { value, expiresAt, tags };
+      return known === ABSENT ? undefined : known;
     }
     const { value, stored } = await this.#read(key);
     if (value === undefined || value === ABSENT) return undefined;
     if (stored !== undefined) return entryOf(stored) as TierEntry<V>;
     // Another participant has read it. It is in the memory, unless it has changed since.
-    const entry = this.#place.entry(key);
-    if (entry !== undefined && entry !== ABSENT) {
-      const { expiresAt, tags } = entry as Entry<V>;
-      return { value: (entry as Entry<V>).value, expiresAt, tags };
-    }
+    const entry = this.#known(key);
+    if (entry !== undefined && entry !== ABSENT) return entry;
     return orMiss(this.#core, async () => {
       const again = await this.#core.server.read(this.#path, key);
       return again === undefined || again.ttl <= 0 ? undefined : (entryOf(again) as TierEntry<V>);
     });
+  }
+
+  /** The entry in the memory of the host. Its expiry is a time of `Date.now()`, also when the cache has another clock. */
+  #known(key: Key): TierEntry<V> | typeof ABSENT | undefined {
+    const entry = this.#place.entry(key);
+    if (entry === undefined || entry === ABSENT) return entry;
+    const { value, expiresAt, tags } = entry;
+    const left = expiresAt === Infinity ? Infinity : (this.#place.current().ttl(key) ?? 0);
+    return { value: value as V, expiresAt: Date.now() + left, tags };
   }
 
   /** Returns how many milliseconds a value has left, `Infinity` for ever; `undefined` when there is no value. As {@link get}. */
@@ -424,7 +407,9 @@ export class Tier<V = any, K extends Key = string> {
   async tagInvalidatedAt(...tags: string[]): Promise<number> {
     checkOpen(this.#core);
     const times = await tagTimes(this.#core, this.#place, checkTags(tags, Infinity));
-    return Math.max(0, ...times.map((time) => (time ?? 0) / 1000));
+    let latest = 0;
+    for (const time of times) if (time !== undefined && isInvalidation(time)) latest = Math.max(latest, time / 1000);
+    return latest;
   }
 
   /**
@@ -483,14 +468,23 @@ export class Tier<V = any, K extends Key = string> {
     checkKey(key);
     if (options.signal?.aborted) throw options.signal.reason;
     let stale: Stored | undefined;
+    let replace = options.fresh;
     if (!options.fresh) {
-      const found = known === undefined ? await this.#read(key) : { value: known, stored: undefined };
+      const found: Found =
+        known === undefined
+          ? await this.#read(key).catch((error) => {
+              // What another program has stored is replaced by what is loaded, as something unreadable in a cache is.
+              if (!hasCode(error, "ERR_DATA")) throw error;
+              replace = true;
+              return { value: ABSENT, stored: undefined };
+            })
+          : { value: known, stored: undefined };
       const value = presentOf(found);
       if (known !== undefined) this.#counts.hits++;
       if (value !== undefined) return this.#hit(key, value, run, options);
       if (options.grace > 0) stale = found.stored;
     }
-    const load: Load = { core: this.#core, place: this.#place, key, options, ttl: this.#ttl, stale };
+    const load: Load = { core: this.#core, place: this.#place, key, options, ttl: this.#ttl, stale, replace };
     if (stale === undefined) return this.#load(load, run);
     return this.#loadOrStale(load, stale, run);
   }
@@ -499,8 +493,8 @@ export class Tier<V = any, K extends Key = string> {
   #hit(key: K, value: unknown, run: (context: LoadContext<V, K>) => unknown, options: Loading): unknown {
     const { refreshAhead, onOutcome } = options;
     if (refreshAhead === 0 && onOutcome === undefined) return value;
-    const known = this.#place.entry(key);
-    const entry = known === undefined || known === ABSENT ? undefined : (known as Entry<V>);
+    const known = this.#known(key);
+    const entry = known === ABSENT ? undefined : known;
     const expiresAt = entry?.expiresAt ?? Infinity;
     const ttl = typeof options.ttl === "number" ? options.ttl : this.#ttl;
     if (refreshAhead > 0 && expiresAt - Date.now() < refreshAhead * ttl) {
@@ -511,6 +505,7 @@ export class Tier<V = any, K extends Key = string> {
         options: { ...options, fresh: true, signal: undefined, onOutcome: undefined },
         ttl: this.#ttl,
         stale: undefined,
+        replace: true,
       };
       // The value is still right. The next call that finds it tries again.
       this.#load(load, run, true).catch(() => {});
@@ -621,6 +616,7 @@ export class Tier<V = any, K extends Key = string> {
       options,
       ttl: this.#ttl,
       stale: undefined,
+      replace: options.fresh,
     }));
     const run = async (missing: Key[]) => {
       const context: LoadManyContext = { signal, background, ttl: undefined, tags: undefined };
@@ -682,6 +678,7 @@ export class Tier<V = any, K extends Key = string> {
    */
   async close(): Promise<void> {
     this.#core.closed = true;
+    this.#core.gate.close();
     await this.#owner.close();
     this.#core.memory.close();
   }

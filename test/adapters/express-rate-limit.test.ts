@@ -121,7 +121,9 @@ describe("the store", () => {
 
   test("wrong arguments are errors that name them", () => {
     expect(() => new CacheMachineStore({} as Cache)).toThrow(
-      new TypeError("cache: must be a cache, as openCache, createCache or attachCache return it"),
+      new TypeError(
+        "cache: must be a cache, as openCache, createCache or attachCache return it, or a tier, as openTier returns it",
+      ),
     );
     expect(() => new CacheMachineStore(undefined as never)).toThrow(/^cache: must be a cache/);
     expect(() => new CacheMachineStore(cache, null as never)).toThrow("options: must be an object");

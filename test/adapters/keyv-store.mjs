@@ -24,7 +24,7 @@ export async function classOf(kind) {
   return (await import(kind.startsWith("6") ? "keyv6" : "keyv")).Keyv;
 }
 
-async function keyvStore(cache, kind, namespace) {
+export async function keyvStore(cache, kind, namespace) {
   const Keyv = await classOf(kind);
   const plain = kind.endsWith("plain");
   const keyv = plain
@@ -53,7 +53,7 @@ async function keyvStore(cache, kind, namespace) {
 }
 
 /** As docs/recipes.md has it. */
-async function managed(cache, namespace) {
+export async function managed(cache, namespace) {
   const { createCache } = await import("cache-manager");
   const manager = createCache({ stores: [createKeyv(cache, { namespace })] });
   const part = cache.namespace(namespace);

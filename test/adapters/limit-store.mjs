@@ -7,11 +7,12 @@ import { createRateLimiter } from "cache-machine/rate-limiter-flexible";
 import { RateLimiterMemcache } from "rate-limiter-flexible";
 
 const RateLimiterCacheMachine = createRateLimiter(RateLimiterMemcache);
-const HITS = {
-  express: (cache) => (key, limit, window) => {
+/** A request of a limiter over a cache, or over a tier. */
+export const HITS = {
+  express: (cache) => async (key, limit, window) => {
     const store = new CacheMachineStore(cache);
     store.init({ windowMs: window });
-    return store.increment(key).totalHits <= limit;
+    return (await store.increment(key)).totalHits <= limit;
   },
   fastify: (cache) => {
     const store = new (createStore(cache))({});

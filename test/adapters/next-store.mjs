@@ -7,7 +7,7 @@ export default () => {
   return process.env.HANDLER === "incremental" ? incremental(options) : useCache(options);
 };
 
-function useCache(options) {
+export function useCache(options) {
   const handler = createCacheHandler(options);
   return {
     async get(key) {
@@ -27,7 +27,7 @@ function useCache(options) {
   };
 }
 
-function incremental(options) {
+export function incremental(options) {
   const Handler = createIncrementalCacheHandler(options);
   // Next.js makes a handler for each request.
   const handler = () => new Handler({ serverDistDir: "/application/.next/server" });

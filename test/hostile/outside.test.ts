@@ -5,6 +5,8 @@
  */
 
 import { deepStrictEqual } from "node:assert";
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { runInNewContext, runInThisContext } from "node:vm";
 import { Worker } from "node:worker_threads";
 import { type Cache, type CacheHandle, type Codec, createCache, type Key } from "cache-machine";
@@ -79,6 +81,8 @@ const MISSES: Record<string, [(cache: Cache<any, Key>, key: Key) => unknown, unk
   ],
   hasMany: [(cache, key) => cache.hasMany([key, "there", key]), [false, true, false]],
   trySet: [(cache, key) => cache.trySet(key, "new"), false],
+  "leased get": [(cache, key) => cache.leased({ until: Infinity }).get(key), undefined],
+  "leased get without a lease": [(cache, key) => cache.leased({ until: 0 }).get(key), undefined],
 };
 /** Operations that store. Each is refused for a key that is too long. */
 const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
@@ -104,7 +108,7 @@ const OTHERS = [
   ..."getOrSet getOrSetMany memoize".split(" "),
   ..."watchTag locks waitFor helped".split(" "),
   ..."constructor reach name handle invalidateTag namespace clear size keys values entries forEach stats".split(" "),
-  ..."inspect close validate toJSON expireTag tagInvalidatedAt".split(" "),
+  ..."inspect close validate toJSON expireTag tagInvalidatedAt encode decode leased".split(" "),
 ];
 
 const places: [string, (cache: Cache<any, Key>) => Cache<any, Key>][] = [
@@ -122,6 +126,20 @@ test("every member of a cache that takes a key is in the lists of this file", ()
   const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
   expect(members.filter((name) => !covered.has(name))).toEqual([]);
 });
+
+test.each(["get", "leased", "has", "delete", "ttl", "touch", "getEntry", "set", "add"])(
+  "%s refuses a key of a wrong type also after it was compiled, in a process that goes on",
+  { timeout: 240_000 },
+  (name) => {
+    const script = fileURLToPath(new URL("wrong-keys.mjs", import.meta.url));
+    for (const scope of ["cache", "namespace"]) {
+      for (const nearCache of ["0", "1000"]) {
+        const answer = execFileSync(process.execPath, [script, name, scope, nearCache], { encoding: "utf8" });
+        expect([scope, nearCache, answer.trim()]).toEqual([scope, nearCache, "all refused"]);
+      }
+    }
+  },
+);
 
 describe.each(places)("keys in %s", (_, placed) => {
   test.each(nearCaches)(

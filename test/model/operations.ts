@@ -100,6 +100,20 @@ function get(turn: Turn, key: Key): unknown {
   return value;
 }
 
+/**
+ * A leased read. The clock of the model may have let an entry expire that has not expired by the machine's clock, which counts for
+ * what is in the near cache. So the value of such a key is not checked.
+ */
+function leased(turn: Turn, { key, ended }: OfKey & { ended: boolean }): void {
+  const { cache, model, path, world } = turn;
+  const value = cache.leased({ until: ended ? performance.now() : Number.POSITIVE_INFINITY }).get(key);
+  if (ended) same(value, undefined, "get without a lease");
+  else if (model.at(path, key) !== undefined) {
+    checkRead(turn, key, value, "get under a lease");
+    spoil(turn, value);
+  } else world.counts[value === undefined ? "misses" : "hits"]++;
+}
+
 function getEntry(turn: Turn, key: Key): Entry<unknown> | undefined {
   return checkEntry(turn, key, turn.cache.getEntry(key), "getEntry");
 }
@@ -417,7 +431,7 @@ function update(turn: Turn, args: Updating): void {
     return does === "declines" ? undefined : value;
   };
   const chosen = (next: unknown): SetOptions | undefined => {
-    ok(next === value, "update: the options of the new value");
+    ok(Object.is(next, value), "update: the options of the new value");
     return options;
   };
   const call = (): unknown => cache.update(args.key, change, does === "chooses options" ? chosen : options);
@@ -579,6 +593,13 @@ export const OPERATIONS: Record<string, Operation> = {
   has: operation<OfKey>(2, { key }, (turn, { key }) => void has(turn, key)),
   ttl: operation<OfKey>(2, { key }, (turn, { key }) => void getTtl(turn, key)),
   agree: operation<OfKey>(2, { key }, agree),
+  leased: operation<OfKey & { ended: boolean }>(3, { key, ended: fc.boolean() }, leased),
+  portable: operation<{ value: Recipe }>(1, { value: recipe }, ({ cache, world, serial, participant }, { value }) => {
+    const made = world.build(value, serial);
+    const decoded = cache.decode(cache.encode(made));
+    same(decoded, made, "decode of what encode has returned");
+    ok(!participant.options.frozenObjects || isFrozen(decoded), "decode: the value is not frozen");
+  }),
   getMany: operation<{ keys: Key[] }>(2, { keys: shortKeys }, (turn, { keys }) => {
     const values = turn.cache.getMany(new Set(keys).values());
     const asked = [...new Set(keys)];

@@ -10,12 +10,13 @@
  *
  * A comment `<!-- not run: reason -->` directly before a block says that the block is only parsed. A paragraph that ends with a
  * link in parentheses, `([store.mjs](store.mjs)):`, says that the next block is an excerpt of that file: the file has all lines of
- * the block.
+ * the block. The blocks of a section that speaks of `REDIS_URL` find a server of their own under that address.
  */
 
 import fs from "node:fs";
 import path from "node:path";
 import { marked, type Token } from "marked";
+import { startServer } from "../tier/servers.ts";
 import { execute, freePort, type Output, type Projects, root } from "./projects.ts";
 
 interface Block {
@@ -105,6 +106,11 @@ function newlines(text: string): number {
   return text.split("\n").length - 1;
 }
 
+/** Whether the blocks of a section use a server of Redis or Valkey. */
+export function needsServer({ blocks }: Section): boolean {
+  return blocks.some((block) => (isRun(block) || block.file !== undefined) && block.code.includes("REDIS_URL"));
+}
+
 /** The doc comments of a source file, as a text with the same numbers of lines. */
 export function comments(source: string): string {
   let inside = false;
@@ -125,10 +131,12 @@ export async function runSection(section: Section, folder: string, projects: Pro
   const home = path.join(folder, ".pm2");
   const name = path.basename(folder);
   const bin = path.join(folder, "node_modules/.bin");
+  const server = needsServer(section) ? await startServer({ tcp: true }) : undefined;
   const env = {
     PATH: `${shims(folder)}:${bin}:${process.env.PATH}`,
     PM2_HOME: home,
     PM2_DISABLE_VERSION_CHECK: "true",
+    ...(server && { REDIS_URL: server.url }),
   };
   const apart = (code: string): string => projects.apart(code, name).replaceAll("3000", port);
   const run = (command: string, ...args: string[]): Promise<Output> =>
@@ -152,6 +160,7 @@ export async function runSection(section: Section, folder: string, projects: Pro
     }
   } finally {
     if (fs.existsSync(home)) await run("pm2", "kill");
+    await server?.stop();
   }
   return wrong;
 

@@ -8,7 +8,8 @@ import fs from "node:fs";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { GROUPS, reference } from "../../docs/api.mjs";
-import { comments, runSection, type Section, sections } from "./blocks.ts";
+import { NO_SERVER } from "../tier/servers.ts";
+import { comments, needsServer, runSection, type Section, sections } from "./blocks.ts";
 import { Projects, root } from "./projects.ts";
 
 const projects = new Projects("docs");
@@ -129,9 +130,23 @@ describe("running blocks of code", () => {
     ).toEqual([]);
   });
 
-  test.each(all.map((section) => [section.place, section] as const))(
+  test.skipIf(NO_SERVER)("blocks that speak of REDIS_URL find a server, which ends with them", async () => {
+    const code = [
+      'import { createClient } from "redis";',
+      "const client = await createClient({ url: process.env.REDIS_URL }).connect();",
+      'console.log(await client.ping(), /process_id:(\\d+)/.exec(await client.info("server"))[1]);',
+      "client.destroy();",
+    ];
+    const answer = await complaints(`${js(code.join("\n"))}\n\`\`\`text\nanother answer\n\`\`\`\n`);
+    const [, pid] = /PONG (\d+)/.exec(answer.join()) ?? [];
+    expect(Number(pid)).toBeGreaterThan(1);
+    expect(() => process.kill(Number(pid), 0)).toThrow("ESRCH");
+  });
+
+  test.for(all.map((section) => [section.place, section] as const))(
     "the blocks from %s to the next heading run, end with 0 and print no warning",
-    async (_, section) => {
+    async ([, section], { skip }) => {
+      if (needsServer(section)) skip(NO_SERVER !== undefined, NO_SERVER);
       expect(await runSection(section, projects.linked(`section-${++count}`), projects)).toEqual([]);
     },
   );

@@ -6,7 +6,8 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { NO_SERVER, SERVERS } from "../tier/servers.ts";
 import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
 
 const EXAMPLES = path.join(root, "examples");
@@ -281,4 +282,60 @@ test("16-own-adapter: the adapter passes the checks of a store, alone and in fou
   expect(alone).toMatch(/^\d{2,} checks passed in this process$/);
   expect(together).toMatch(/^6 checks passed in four processes$/);
   expect(more).toEqual([]);
+});
+
+const TIER = "17-tier/main.mjs";
+const environment = {
+  TMPDIR: fs.mkdtempSync(path.join(projects.folder, "tier-")),
+  REDIS_SERVER: SERVERS[0]?.program ?? "",
+};
+
+/** What is left of the example in the temporary folder, such as the socket of its server. */
+function leftOfTier(): string[] {
+  return fs.readdirSync(environment.TMPDIR).filter((name) => name.startsWith("tier-"));
+}
+
+test("17-tier: two hosts keep the bound, while an owner and the server are killed", async ({ skip }) => {
+  skip(NO_SERVER !== undefined, NO_SERVER);
+  const lines = await run(TIER, environment);
+  const line = (pattern: RegExp): string => lines.find((text) => pattern.test(text)) ?? `no ${pattern}`;
+  const promises = lines.filter((text) => /^ {2}[✓✗] /u.test(text));
+  expect(promises).toHaveLength(5);
+  for (const promise of promises) expect(promise).toMatch(/^ {2}✓ /u);
+  // Once in the beginning and once in the end.
+  const seen = /^ +on host A after [\d.,]+ ms and [\d.,]+ ms, on host B after [\d.,]+ ms and [\d.,]+ ms\.$/;
+  expect(lines.filter((text) => seen.test(text))).toHaveLength(2);
+  expect(line(/took over/)).toMatch(/\d+ took over after [\d,.]+ ms/);
+  const [, writes = 0] = /^ {2}writes +(\d+) confirmed, [1-9]\d* refused/.exec(line(/^ {2}writes/)) ?? [];
+  expect(Number(writes)).toBeGreaterThan(20);
+  // No terminal, so no escape codes.
+  expect(lines.join()).not.toContain("\x1b");
+  expect(leftOfTier()).toEqual([]);
+});
+
+test.for(["SIGINT", "SIGKILL"] as const)("nothing is left of 17-tier when %s ends it", async (signal, { skip }) => {
+  skip(NO_SERVER !== undefined, NO_SERVER);
+  const running = new Running(process.execPath, [TIER], { cwd: project, env: environment });
+  servers.push(running);
+  await vi.waitFor(() => expect(running.stdout).toContain("writes price #1."), { timeout: 50_000 });
+  const server = Number(/, process (\d+)/.exec(running.stdout)?.[1]);
+  const isAlive = (): boolean => fs.existsSync(`/proc/${server}/exe`);
+  try {
+    expect(isAlive(), running.stdout + running.stderr).toBe(true);
+    expect(projects.left()).not.toEqual([]);
+    running.child.kill(signal);
+    const { status, stderr } = await running.ended;
+    expect({ status, stderr }).toEqual({ status: signal === "SIGINT" ? 130 : -1, stderr: "" });
+    await vi.waitFor(() => expect([...leftOfTier(), ...projects.left()]).toEqual([]), { timeout: 10_000 });
+    await vi.waitFor(() => expect(isAlive()).toBe(false), { timeout: 10_000 });
+  } finally {
+    if (isAlive()) process.kill(server, "SIGKILL");
+  }
+});
+
+test("without a server program 17-tier says what is missing", async () => {
+  const nowhere = { PATH: "/nowhere", REDIS_SERVER: "/nowhere/redis-server" };
+  const { status, stdout, stderr } = await execute(process.execPath, [TIER], { cwd: project, env: nowhere });
+  const expected = "REDIS_SERVER is /nowhere/redis-server, and that is no program.\n";
+  expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: "", stderr: expected });
 });

@@ -11,29 +11,48 @@ import { connect, createServer } from "node:net";
 
 const running = new Set();
 
-/** One direction of one connection. Chunks wait in a queue while the proxy holds them back. */
+/** Delays bytes and holds them back. A relay has one for all its connections, each connection has one more. */
+class Weather {
+  /** Delay of each chunk in each direction, in milliseconds. */
+  latency = 0;
+  /** The directions that are held back. */
+  held = new Set();
+
+  stall(direction) {
+    for (const each of direction === undefined ? ["toServer", "toClient"] : [direction]) this.held.add(each);
+  }
+
+  clear() {
+    this.latency = 0;
+    this.held.clear();
+  }
+}
+
+/** One direction of one connection. Chunks wait in a queue while they are held back. */
 class Flow {
   #to;
-  #proxy;
+  #direction;
+  #weathers;
   #queue = [];
   #timer;
 
-  constructor(from, to, proxy) {
+  constructor(from, to, direction, weathers) {
     this.#to = to;
-    this.#proxy = proxy;
+    this.#direction = direction;
+    this.#weathers = weathers;
     from.on("data", (bytes) => this.#add(bytes));
     // The end comes after the bytes before it.
     from.on("end", () => this.#add(null));
   }
 
   #add(bytes) {
-    this.#queue.push({ bytes, due: performance.now() + this.#proxy.latency });
+    this.#queue.push({ bytes, due: performance.now() + Math.max(...this.#weathers.map(({ latency }) => latency)) });
     this.pump();
   }
 
   pump() {
     clearTimeout(this.#timer);
-    while (this.#queue.length > 0 && !this.#proxy.isStalled) {
+    while (this.#queue.length > 0 && !this.#weathers.some(({ held }) => held.has(this.#direction))) {
       const wait = this.#queue[0].due - performance.now();
       if (wait > 0) {
         this.#timer = setTimeout(() => this.pump(), wait);
@@ -58,19 +77,59 @@ class Flow {
   }
 }
 
+/** One connection through a relay. Its methods are those of the relay, for this connection alone. */
+class Pair {
+  #near;
+  #far;
+  #flows;
+  #weather = new Weather();
+  #ended;
+
+  constructor(near, far, weather, ended) {
+    this.#near = near;
+    this.#far = far;
+    this.#ended = ended;
+    const weathers = [weather, this.#weather];
+    this.#flows = [new Flow(near, far, "toServer", weathers), new Flow(far, near, "toClient", weathers)];
+    for (const socket of [near, far]) {
+      socket.setNoDelay(true);
+      socket.on("error", () => this.cut());
+      socket.on("close", () => this.cut());
+    }
+  }
+
+  cut() {
+    for (const flow of this.#flows) flow.end();
+    this.#near.destroy();
+    this.#far.destroy();
+    this.#ended(this);
+  }
+
+  delay(ms) {
+    this.#weather.latency = ms;
+  }
+
+  stall(direction) {
+    this.#weather.stall(direction);
+  }
+
+  resume() {
+    this.#weather.clear();
+    for (const flow of this.#flows) flow.flush();
+  }
+}
+
 class Relay {
   /** The port on 127.0.0.1; 0 on a unix socket. */
   port = 0;
   /** The unix socket, if it listens on one. */
   path;
-  /** Delay of each chunk in each direction, in milliseconds. */
-  latency = 0;
-  isStalled = false;
   isRefusing = false;
   /** Connections that were accepted so far. */
   accepted = 0;
   #target;
   #listener;
+  #weather = new Weather();
   #pairs = new Set();
 
   constructor(target) {
@@ -78,9 +137,14 @@ class Relay {
     this.#listener = createServer({ allowHalfOpen: true }, (near) => this.#accept(near));
   }
 
-  /** Connections that are open. */
+  /** The number of open connections. */
   get connections() {
     return this.#pairs.size;
+  }
+
+  /** The open connections, the oldest first. Each has `cut`, `delay`, `stall` and `resume` of its own. */
+  get pairs() {
+    return [...this.#pairs];
   }
 
   /** @internal */
@@ -98,48 +162,34 @@ class Relay {
   }
 
   #accept(near) {
-    near.on("error", () => {});
     if (this.isRefusing) {
-      near.resetAndDestroy?.();
+      near.on("error", () => {});
       near.destroy();
       return;
     }
     this.accepted++;
-    const far = connect(
-      typeof this.#target === "string" ? { path: this.#target } : { host: "127.0.0.1", port: this.#target },
-    );
-    near.setNoDelay(true);
-    far.setNoDelay(true);
-    const flows = [new Flow(near, far, this), new Flow(far, near, this)];
-    const pair = {
-      flows,
-      end: () => {
-        this.#pairs.delete(pair);
-        for (const flow of flows) flow.end();
-        near.destroy();
-        far.destroy();
-      },
-    };
-    this.#pairs.add(pair);
-    far.on("error", pair.end);
-    near.on("error", pair.end);
-    near.on("close", pair.end);
-    far.on("close", pair.end);
+    const target = this.#target;
+    const far = connect(typeof target === "string" ? { path: target } : { host: "127.0.0.1", port: target });
+    this.#pairs.add(new Pair(near, far, this.#weather, (pair) => this.#pairs.delete(pair)));
   }
 
   /** Ends all connections at once. What was on its way is lost. New ones are accepted, unless `refuse` says otherwise. */
   cut() {
-    for (const pair of [...this.#pairs]) pair.end();
+    for (const pair of this.pairs) pair.cut();
   }
 
-  /** From now on each chunk arrives this many milliseconds later. */
+  /** From now on each chunk arrives this many milliseconds later, in each direction. */
   delay(ms) {
-    this.latency = ms;
+    this.#weather.latency = ms;
   }
 
-  /** Holds all bytes back, in both directions. The connections stay open. */
-  stall() {
-    this.isStalled = true;
+  /**
+   * Holds all bytes back. The connections stay open.
+   *
+   * @param direction only those `"toServer"` or `"toClient"`
+   */
+  stall(direction) {
+    this.#weather.stall(direction);
   }
 
   /** Ends the connections of new clients at once; those that are open stay. */
@@ -147,12 +197,11 @@ class Relay {
     this.isRefusing = true;
   }
 
-  /** Ends `delay`, `stall` and `refuse`: what was held back passes now. */
+  /** Ends `delay`, `stall` and `refuse`, also those of single connections: what was held back passes now. */
   resume() {
-    this.latency = 0;
-    this.isStalled = false;
+    this.#weather.clear();
     this.isRefusing = false;
-    for (const { flows } of this.#pairs) for (const flow of flows) flow.flush();
+    for (const pair of this.pairs) pair.resume();
   }
 
   async stop() {

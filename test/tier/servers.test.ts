@@ -128,6 +128,17 @@ describe.skipIf(NO_SERVER)("the proxy", () => {
     proxy.resume();
     expect(await answer).toBe("PONG");
 
+    // One direction of one connection.
+    const before = await server.command("INFO", "commandstats");
+    const [pair] = proxy.pairs;
+    pair.stall("toClient");
+    const held = client.incr("n");
+    await expect.poll(() => server.command("GET", "n")).toBe("1");
+    expect(before).not.toContain("cmdstat_incr:");
+    expect(await pending(held, 20)).toBe(true);
+    pair.resume();
+    expect(await held).toBe(1);
+
     proxy.delay(40);
     const since = performance.now();
     await client.ping();

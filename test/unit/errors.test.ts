@@ -86,8 +86,8 @@ function run(body: string, from = root, args: string[] = []): string {
 
 test("every CacheError is made by a function of src/errors.ts", () => {
   const files = fs.readdirSync(path.join(root, "src"), { recursive: true, encoding: "utf8" });
-  // The adapters and the checks have the class as users have it.
-  const sources = files.filter((file) => file.endsWith(".ts") && !/^(adapters|testing)\//.test(file));
+  // The adapters, the tier and the checks have the class as users have it.
+  const sources = files.filter((file) => file.endsWith(".ts") && !/^(adapters|testing|tier)\//.test(file));
   const makers = sources.filter((file) =>
     fs.readFileSync(path.join(root, "src", file), "utf8").includes("new CacheError("),
   );
@@ -670,6 +670,9 @@ describe("ERR_CLOSED", () => {
     ["watch", (cache) => cache.watch("a", () => {})],
     ["watchTag", (cache) => cache.watchTag("a", () => {})],
     ["locks", (cache) => cache.locks.query()],
+    ["encode", (cache) => cache.encode(1)],
+    ["decode", (cache) => cache.decode(Uint8Array.of(1, 5))],
+    ["leased", (cache) => cache.leased({ until: Infinity })],
   ];
   /** Members that answer by a promise, and so reject it. */
   const promises: [string, (cache: Cache) => Promise<unknown>][] = [

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { describe, expect, test, vi } from "vitest";
 import { OUT_CHANGES, OUT_CHANGES_AT, OUT_CLEAR_EPOCH, OUT_STAMP, STAMP_WORDS } from "../../src/engine/contract.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import { extraOf, Table } from "../../src/near/table.ts";
+import { extraOf, type Reader, Table, UNKNOWN } from "../../src/near/table.ts";
 import { ROOT, type Scope } from "../../src/values/scope.ts";
 import { hashText } from "../../src/values/text.ts";
 
@@ -56,7 +56,13 @@ function play(entries: number, bytes = 1 << 30): Play {
   const memory = { buffer: new SharedArrayBuffer(1 << 24) };
   const view = new DataView(memory.buffer);
   const out = new Int32Array(16);
-  const engine = { out, region: { memory, size: 1 << 30 }, clearEpochAt: CLEAR_EPOCH_AT, nearHitsAt: NEAR_HITS_AT };
+  const engine = {
+    out,
+    region: { memory, size: 1 << 30 },
+    clearEpochAt: CLEAR_EPOCH_AT,
+    nearHitsAt: NEAR_HITS_AT,
+    areCurrent: () => true,
+  };
   const near = new Table(entries, engine as unknown as Engine, bytes);
   let lookUps = 0;
   let seen = 0;
@@ -80,15 +86,12 @@ function play(entries: number, bytes = 1 << 30): Play {
     out[OUT_CHANGES] = view.getInt32(changesAt(n), true);
   };
   const found: Found = (n, scope = ROOT) => {
-    const value = near.read(`key ${n}`, scope);
+    const value = near.read(`key ${n}`, reader(scope), UNKNOWN);
     if (value !== undefined) return value === n;
     const slot = near.found;
     if (slot < 0) return false;
-    if (!near.isCurrent(slot)) {
-      lookUp(n);
-      if (!near.renew(slot)) return false;
-    }
-    return valueAt(near, slot) === n;
+    lookUp(n);
+    return near.renew(slot) && valueAt(near, slot) === n;
   };
   const asked = (): boolean => {
     const did = lookUps > seen;
@@ -98,6 +101,9 @@ function play(entries: number, bytes = 1 << 30): Play {
   return { near, view, out, keep, found, asked };
 }
 
+/** Reads a scope. The values of these tests do not expire, so nothing asks the clock. */
+const reader = (scope: Scope): Reader => ({ scope, now: () => expect.unreachable("the clock") });
+
 /** The value in a slot, which is either in the slot itself or in its extra object. */
 const valueAt = (near: Table, slot: number): unknown => {
   const extra = near.extra(slot);
@@ -106,7 +112,7 @@ const valueAt = (near: Table, slot: number): unknown => {
 
 /** The slot that a read of the key finds; -1 if none. */
 function slotOf(near: Table, key: string, scope = ROOT): number {
-  expect(near.read(key, scope)).toBeUndefined();
+  expect(near.read(key, reader(scope), UNKNOWN)).toBeUndefined();
   return near.found;
 }
 
@@ -173,12 +179,12 @@ describe("a value in the near cache", () => {
     const { near, out, keep } = play(64);
     keep(1);
     const slot = slotOf(near, "key 1");
-    expect(near.isCurrent(slot)).toBe(false);
+    const read = (): unknown => near.read("key 1", reader(ROOT), UNKNOWN);
     // The engine puts out an older count when it cannot prove the entry.
     out[OUT_CHANGES] = -1;
-    expect([near.renew(slot), near.isCurrent(slot)]).toEqual([true, false]);
+    expect([near.renew(slot), read()]).toEqual([true, undefined]);
     out[OUT_CHANGES] = 0;
-    expect([near.renew(slot), near.isCurrent(slot)]).toEqual([true, true]);
+    expect([near.renew(slot), read()]).toEqual([true, 1]);
   });
 
   const changed = (view: DataView): void => view.setUint32(changesAt(1), view.getUint32(changesAt(1), true) + 1, true);
@@ -300,7 +306,7 @@ describe("the entries of the near cache", () => {
     const { near, keep, found } = play(4096, 64 * 4200 + 45_000);
     for (let n = 0; n < 64; n++) keep(n, 4000);
     const kept = Array.from({ length: 64 }, (_, n) => n).filter(
-      (n) => near.read(`key ${n}`, ROOT) !== undefined || near.found >= 0,
+      (n) => near.read(`key ${n}`, reader(ROOT), UNKNOWN) !== undefined || near.found >= 0,
     );
     expect(kept.length).toBeGreaterThan(50);
     const read = kept.filter((_, i) => i % 2 === 0);

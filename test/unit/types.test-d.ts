@@ -24,6 +24,8 @@ import {
   type Inspection,
   type Key,
   type KeysOptions,
+  type Lease,
+  type Leased,
   type LoadContext,
   type LoadedMany,
   type LoadManyContext,
@@ -114,6 +116,11 @@ const headers: Record<string, string> = rateLimitHeaders(limited, headersOptions
 const limitState: RateLimitState = { algorithm, startedAt: counted.expiresAt, count: 1, previous: 0 };
 const left: number | undefined = users.ttl("a");
 const touched: boolean = users.touch("a", Number.POSITIVE_INFINITY);
+const portable: Uint8Array = users.encode({ name: "A" });
+const decoded: User = users.decode(portable);
+const lease: Lease = { until: Number.POSITIVE_INFINITY };
+const leased: Leased<User> = users.leased(lease);
+const leasedUser: User | undefined = leased.get("a");
 const tried: boolean = users.trySet("a", { name: "A" }, { ttl: 5 });
 const inserted: User = users.getOrInsert("a", { name: "A" });
 const computed: User = users.getOrInsertComputed("a", (key) => ({ name: key }), { ttl: 5 });
@@ -322,6 +329,7 @@ export {
   changed,
   computed,
   count,
+  decoded,
   destroyed,
   ended,
   expired,
@@ -333,6 +341,8 @@ export {
   inserted,
   invalidatedAt,
   label,
+  leased,
+  leasedUser,
   left,
   limitState,
   mapLike,
@@ -341,6 +351,7 @@ export {
   one,
   options,
   pending,
+  portable,
   present,
   reach,
   removed,

@@ -311,16 +311,20 @@ async function open(
   copy.on("connect", () => copy.stream?.unref());
   copy.on("messageBuffer", (_channel: Buffer, keys: unknown) => events.onKeys(keys));
   started(destroy);
-  await copy.connect().catch((error) => {
-    throw lastError ?? error;
-  });
+  if (isClosed) throw new Error("the listener was closed");
+  // The library says only that a connection is closed where it has reported why: a wrong password, for example.
+  const because = (error: unknown): never => {
+    if (errorReply(error) !== undefined && errorReply(lastError) === undefined) throw error;
+    throw lastError ?? new Error("the connection was closed", { cause: error });
+  };
+  await copy.connect().catch(because);
   const call = caller(copy);
   return {
-    ask: (commands) => Promise.all(commands.map(call)),
+    ask: (commands) => Promise.all(commands.map(call)).catch(because),
     subscribe: async (channel) => {
       await copy.subscribe(channel);
     },
-    ping: () => copy.ping(),
+    ping: () => copy.ping().catch(because),
     destroy,
   };
 }

@@ -14,7 +14,7 @@ interface NodeRedis {
   readonly isReady: boolean;
   readonly isPubSubActive: boolean;
   readonly options?: Options;
-  sendCommand(args: readonly Argument[], options?: Partial<CommandOptions>): Promise<unknown>;
+  sendCommand(args: readonly Argument[], options?: CommandOptions): Promise<unknown>;
   duplicate(options?: Options): NodeRedis;
   connect(): Promise<unknown>;
   destroy(): void;
@@ -24,7 +24,7 @@ interface NodeRedis {
 }
 interface CommandOptions {
   typeMapping?: Record<number, unknown>;
-  timeout: number;
+  timeout?: number | undefined;
   asap?: boolean;
   abortSignal?: undefined;
 }
@@ -45,7 +45,9 @@ export function nodeRedis(client: object): Client | undefined {
   const servers = serversOf(client);
   if (servers === undefined) return undefined;
   if (!it.isOpen) throw new TypeError("client: is not open. Call `await client.connect()` first.");
-  if (it.isPubSubActive) {
+  // With RESP3, which is the default since version 6, a subscriber may send commands.
+  const isResp3 = (it.options?.RESP ?? ("_keyPrefix" in it ? 3 : 2)) === 3;
+  if (it.isPubSubActive && !isResp3) {
     throw new TypeError("client: is subscribed to channels. Use a client of its own: `client.duplicate()`.");
   }
   return new NodeRedisClient(servers);
@@ -54,8 +56,9 @@ export function nodeRedis(client: object): Client | undefined {
 /** What differs between the kinds of clients. */
 interface Servers {
   readonly isCluster: boolean;
+  /** Whether all connections that may be used for a command are there. */
   isReady(): boolean;
-  send(key: string, args: readonly Argument[], options: CommandOptions): Promise<unknown>;
+  send(key: string, args: readonly Argument[], timeout: number): Promise<unknown>;
   /** Clients of all masters that have keys. */
   masters(): Promise<readonly Sender[]>;
   /** See {@link Dialer}. */
@@ -64,7 +67,7 @@ interface Servers {
   template(to: Address | undefined): Promise<{ client: NodeRedis; socket: Record<string, unknown> }>;
 }
 interface Sender {
-  sendCommand(args: readonly Argument[], options: CommandOptions): Promise<unknown>;
+  send(args: readonly Argument[], timeout: number): Promise<unknown>;
 }
 
 interface Pool {
@@ -79,8 +82,6 @@ interface Sentinel {
   _execute<T>(isReadonly: boolean, task: (client: NodeRedis) => T): Promise<T>;
 }
 interface Cluster {
-  /** Node-redis 6 only. */
-  readonly isReady?: boolean;
   readonly masters: readonly (Address & { client?: NodeRedis })[];
   nodeClient(node: Address): NodeRedis | Promise<NodeRedis>;
   sendCommand(key: string, isReadonly: boolean, args: readonly Argument[], options: CommandOptions): Promise<unknown>;
@@ -97,8 +98,8 @@ function single(client: NodeRedis): Servers {
   return {
     isCluster: false,
     isReady: () => client.isReady,
-    send: (_key, args, options) => client.sendCommand(args, options),
-    masters: async () => [client],
+    send: (_key, args, timeout) => sendBy(client, args, timeout),
+    masters: async () => [{ send: (args, timeout) => sendBy(client, args, timeout) }],
     seeds: async () => undefined,
     template: async () => ({ client, socket: {} }),
   };
@@ -109,8 +110,8 @@ function pool(client: Pool): Servers {
   return {
     isCluster: false,
     isReady: () => client.isOpen,
-    send: (_key, args, options) => client.execute(inTime(args, options)),
-    masters: async () => [{ sendCommand: (args, options) => client.execute(inTime(args, options)) }],
+    send: (_key, args, timeout) => client.execute(inTime(args, timeout)),
+    masters: async () => [{ send: (args, timeout) => client.execute(inTime(args, timeout)) }],
     seeds: async () => undefined,
     template: async () => {
       // Any client of the pool has the options, also when it is closed.
@@ -121,11 +122,11 @@ function pool(client: Pool): Servers {
 }
 
 function sentinel(client: Sentinel): Servers {
-  const master: Sender = { sendCommand: (args, options) => client._execute(false, inTime(args, options)) };
+  const master: Sender = { send: (args, timeout) => client._execute(false, inTime(args, timeout)) };
   return {
     isCluster: false,
     isReady: () => client.isReady,
-    send: (_key, args, options) => master.sendCommand(args, options),
+    send: (_key, args, timeout) => master.send(args, timeout),
     masters: async () => [master],
     seeds: async () => undefined,
     template: async () => ({ client: await client._execute(false, (each) => each), socket: {} }),
@@ -133,19 +134,23 @@ function sentinel(client: Sentinel): Servers {
 }
 
 /** A task that waits for a client, and does not send when its time is over: nobody waits for the answer any more. */
-function inTime(args: readonly Argument[], options: CommandOptions): (client: NodeRedis) => Promise<unknown> {
-  const end = performance.now() + options.timeout;
-  return (client) =>
-    performance.now() < end ? client.sendCommand(args, options) : Promise.reject(noAnswer(options.timeout));
+function inTime(args: readonly Argument[], timeout: number): (client: NodeRedis) => Promise<unknown> {
+  const end = performance.now() + timeout;
+  return (client) => (performance.now() < end ? sendBy(client, args, timeout) : Promise.reject(noAnswer(timeout)));
 }
 
 function cluster(client: Cluster): Servers {
+  // A node that is not needed yet has no client.
+  const isReady = (): boolean => client.masters.every((node) => node.client === undefined || node.client.isReady);
   return {
     isCluster: true,
-    isReady: () => client.isReady ?? true,
+    isReady,
     // Nothing is said to be read only, so that replicas are not asked.
-    send: (key, args, options) => client.sendCommand(key, false, args, options),
-    masters: () => Promise.all(client.masters.map((node) => client.nodeClient(node))),
+    send: (key, args, timeout) => client.sendCommand(key, false, args, commandOptions(isReady(), timeout)),
+    masters: async () => {
+      const nodes = await Promise.all(client.masters.map((node) => client.nodeClient(node)));
+      return nodes.map((node) => ({ send: (args, timeout) => sendBy(node, args, timeout) }));
+    },
     seeds: async () => client.masters.map(({ host, port }) => ({ host, port })),
     template: async (to) => {
       const node = client.masters.find(({ host, port }) => host === to?.host && port === to.port);
@@ -171,7 +176,7 @@ class NodeRedisClient implements Client {
 
   send(key: string, args: readonly Argument[], timeout: number): Promise<Reply> {
     const servers = this.#servers;
-    const answer = (): Promise<Reply> => servers.send(key, args, commandOptions(timeout)) as Promise<Reply>;
+    const answer = (): Promise<Reply> => servers.send(key, args, timeout) as Promise<Reply>;
     return this.#sending.run(answer, timeout, servers.isReady());
   }
 
@@ -184,7 +189,7 @@ class NodeRedisClient implements Client {
       let cursor = "0";
       do {
         const args = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
-        const answer = (): Promise<unknown> => master.sendCommand(args, commandOptions(timeout));
+        const answer = (): Promise<unknown> => master.send(args, timeout);
         const [next, keys] = (await this.#sending.run(answer, timeout, true)) as [Buffer, Buffer[]];
         cursor = String(next);
         if (keys.length > 0) yield keys.map(String);
@@ -206,9 +211,16 @@ class NodeRedisClient implements Client {
   }
 }
 
-/** All options are named, because those of the user's client may hold otherwise. */
-function commandOptions(timeout: number): CommandOptions {
-  return { typeMapping: TYPES, timeout, asap: false, abortSignal: undefined };
+function sendBy(client: NodeRedis, args: readonly Argument[], timeout: number): Promise<unknown> {
+  return client.sendCommand(args, commandOptions(client.isReady, timeout));
+}
+
+/**
+ * All options are named, because those of the user's client may hold otherwise. The `timeout` of the library withdraws a command
+ * that was not sent. It costs a timer that is never cleared, so it is only for a client that is not connected.
+ */
+function commandOptions(isReady: boolean, timeout: number): CommandOptions {
+  return { typeMapping: TYPES, timeout: isReady ? undefined : timeout, asap: false, abortSignal: undefined };
 }
 
 /** The errors of the library begin with a small letter or with a word such as "The"; those of the system have a code. */
@@ -279,6 +291,7 @@ async function open(
   copy.on("end", () => closed(new Error("the connection was closed")));
   if (hasPushes) copy.on("invalidate", (key) => events.onKeys(key === null ? null : [key]));
   started(destroy);
+  if (isClosed) throw new Error("the listener was closed");
   copy.unref();
   await copy.connect();
   return {
