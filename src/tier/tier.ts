@@ -547,7 +547,7 @@ export class Tier<V = any, K extends Key = string> {
     const { timeout, lease, fresh, signal, onOutcome } = options;
     let expiresAt = Infinity;
     let tags: string[] = [];
-    const value = await place.loads.getOrSet(
+    const value = await place.loading().getOrSet(
       key,
       async (flight) => {
         const context = { signal: flight.signal, background: inBackground || flight.background };
@@ -590,7 +590,7 @@ export class Tier<V = any, K extends Key = string> {
     const missing = list.filter((_, i) => values[i] === undefined);
     if (missing.length === 0) return values as T[];
     const { timeout, lease, fresh, signal } = loading;
-    const loaded = await this.#place.loads.getOrSetMany(
+    const loaded = await this.#place.loading().getOrSetMany(
       missing,
       (wanted, flight) => {
         flight.ttl = 0;
