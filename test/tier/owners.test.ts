@@ -228,6 +228,16 @@ describe.skipIf(NO_SERVER)("owners with a real server", () => {
     }
   });
 
+  test("a tier that nobody closes keeps no process alive, whether it owns or stands by", async () => {
+    const living = [await open(false), await open(false)];
+    const owner = await ownerOf(living);
+    const other = living.find((peer) => peer !== owner) as Peer;
+    await other.call("forget");
+    expect(await other.ended).toBe(0);
+    await owner.call("forget");
+    expect(await owner.ended).toBe(0);
+  });
+
   test("threads: terminate() of the owner, and one whose event loop is blocked", async () => {
     const cache = createCache({ size: "16MiB" });
     endings.push(() => cache.close());
