@@ -17,7 +17,7 @@ import type { Loading } from "../coordinate/loading.ts";
 import type { Key, LoadContext, StaleEntry } from "../index.ts";
 import { type Core, hasCode, idOf } from "./core.ts";
 import type { Place } from "./memory.ts";
-import { checkTags } from "./options.ts";
+import { checkTags, checkValue } from "./options.ts";
 import { isInvalid } from "./reading.ts";
 import type { Stored } from "./server.ts";
 
@@ -181,6 +181,7 @@ export function describe(
   said: Pick<LoadContext, "ttl" | "tags">,
 ): Loaded | undefined {
   if (value === undefined) return undefined;
+  checkValue(value);
   const { ttl: saidTtl, tags: saidTags } = said;
   const own = saidTtl ?? (typeof options.ttl === "function" ? options.ttl(value, key) : options.ttl) ?? ttl;
   if (typeof own !== "number") throw new TypeError(`ttl: must be a number of milliseconds, not ${typeof own}`);
