@@ -16,6 +16,7 @@ import {
   isPromise,
   run,
   type Steps,
+  type StoredFor,
   timeOf,
   tryStore,
 } from "./store.ts";
@@ -53,6 +54,11 @@ const OPTIONS = ["cache", "name", "size", "path"];
 const BUILDING = "phase-production-build";
 /** How many tags an entry, and a call, may have. Of the others of an entry in a tier the handler still knows when they were invalidated. */
 const MAX_TAGS = 128;
+/**
+ * How long entries live in a tier at most, in milliseconds. A tier knows for a day at least when a tag was invalidated. So an entry is
+ * gone before the time of an invalidation of a tag that it does not have itself, such as one of its path.
+ */
+const LONGEST_IN_TIER = 23 * 3_600_000;
 /** Longest tag of a cache, in bytes. */
 const MAX_TAG_BYTES = 256;
 /** Both handlers warn once together, also when they come from different modules. */
@@ -136,9 +142,11 @@ export class Opened {
     return timeOf(this.entries);
   }
 
-  /** Stores an entry for `ttl` milliseconds. Nothing is stored when it is too large, or when another participant is in the way. */
+  /** Stores an entry for `ttl` milliseconds, in a tier for less than a day. Nothing is stored when it is too large, or when another participant is in the way. */
   *store(key: string, bytes: Uint8Array, ttl: number, tags: readonly string[]): Steps<void> {
-    const options = this.#isTier ? { ttl, tags: namesOf(tags).slice(0, MAX_TAGS) } : { ttl };
+    const options = this.#isTier
+      ? { ttl: Math.min(ttl, LONGEST_IN_TIER), tags: namesOf(tags).slice(0, MAX_TAGS) }
+      : { ttl };
     yield ttl > 0 ? tryStore(this.entries, key, bytes, options) : this.entries.delete(key);
   }
 }
@@ -257,7 +265,11 @@ export class Tags {
   /** Values are `[staleAt, until]`; the second is `null` for no end. */
   readonly #usable: CacheOrTier;
 
+  /** How {@link Tags.#usable} is stored: in a tier no longer than the entries that it is about. */
+  readonly #inTier: StoredFor | undefined;
+
   constructor(place: CacheOrTier, entries: CacheOrTier) {
+    this.#inTier = asCache(place) === undefined ? { ttl: LONGEST_IN_TIER } : undefined;
     this.#expired = new Times(place);
     this.#stale = new Times(place.namespace("stale"));
     this.#usable = entries;
@@ -274,7 +286,7 @@ export class Tags {
     for (const name of names) {
       const staleAt = yield* this.#stale.of(name);
       const until = durations.expire === undefined ? null : staleAt + durations.expire * 1000;
-      yield tryStore(this.#usable, usableKey(name), [staleAt, until]);
+      yield tryStore(this.#usable, usableKey(name), [staleAt, until], this.#inTier);
     }
   }
 

@@ -341,6 +341,9 @@ describe("the handlers for Next.js over a tier", () => {
     const tags = Array.from({ length: 300 }, (_, i) => `tag ${i}`);
     await handler.set("key", entry("one", { tags }));
     expect(cache.namespace("next").getEntry("use cache key")?.tags).toEqual(tags.slice(0, 128));
+    // A tier may forget after a day when a tag was invalidated.
+    await handler.set("long", entry("one", { expire: 30 * 86_400 }));
+    expect(cache.namespace("next").ttl("use cache long")).toBeLessThan(86_400_000);
     await handler.updateTags(["tag 299"]);
     expect(await handler.get("key", [])).toBe(undefined);
     await handler.updateTags(tags);

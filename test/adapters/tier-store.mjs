@@ -14,10 +14,10 @@ import { storeOf as storageOf } from "./unstorage-store.mjs";
 /** Makes the store over a tier. Some take a namespace. */
 export const KINDS = {
   tier: tierStore,
-  "Keyv 5": (tier, namespace) => keyvStore(tier, "5", namespace),
-  "Keyv 5 plain": (tier, namespace) => keyvStore(tier, "5 plain", namespace),
-  "Keyv 6": (tier, namespace) => keyvStore(tier, "6", namespace),
-  "Keyv 6 plain": (tier, namespace) => keyvStore(tier, "6 plain", namespace),
+  "Keyv 5": (tier, namespace = "store") => keyvStore(tier, "5", namespace),
+  "Keyv 5 plain": (tier, namespace = "store") => keyvStore(tier, "5 plain", namespace),
+  "Keyv 6": (tier, namespace = "store") => keyvStore(tier, "6", namespace),
+  "Keyv 6 plain": (tier, namespace = "store") => keyvStore(tier, "6 plain", namespace),
   "cache-manager": managed,
   unstorage: (tier, base = "") => storageOf({ cache: tier, base }),
   next: (tier) => useCache({ cache: tier }),
@@ -43,6 +43,8 @@ export default async (number) => {
   const cache = openCache(hosts[number % hosts.length], { size: "4mb" });
   const singleFlight = hosts.length > 1 ? "all" : "host";
   const tier = openTier(cache, { client: await connected(SERVER), lease, singleFlight });
+  // Before that the handlers for Next.js store nothing.
+  while (tier.now() === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
   const store = await KINDS[KIND](tier);
   return hosts.length > 1 ? settled(store, lease) : store;
 };

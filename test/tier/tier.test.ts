@@ -5,14 +5,14 @@ import { CacheError, createCache, type StaleEntry } from "cache-machine";
 import { openTier, type Tier, type TierOptions } from "cache-machine/tier";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { connect, endHosts, type Host, host, type RealServer, until } from "./hosts.ts";
-import { endServers, startServer } from "./servers.ts";
+import { endServers, NO_SERVER, startServer } from "./servers.ts";
 
 let server: RealServer;
 let a: Host;
 let b: Host;
 
 beforeAll(async () => {
-  server = await startServer();
+  if (!NO_SERVER) server = await startServer();
 });
 afterAll(endServers);
 afterEach(endHosts);
@@ -67,7 +67,7 @@ function gate<T>(): { load: () => Promise<T>; calls: () => number; begun: Promis
   return { load, calls: () => calls, begun, finish };
 }
 
-describe("values", () => {
+describe.skipIf(NO_SERVER)("values", () => {
   beforeEach(() => two());
 
   test.each([
@@ -200,7 +200,7 @@ describe("values", () => {
   });
 });
 
-describe("expiry", () => {
+describe.skipIf(NO_SERVER)("expiry", () => {
   beforeEach(() => two());
 
   test("a value expires on the server and in the memory of each host", async () => {
@@ -264,7 +264,7 @@ describe("expiry", () => {
   });
 });
 
-describe("tags and namespaces", () => {
+describe.skipIf(NO_SERVER)("tags and namespaces", () => {
   beforeEach(() => two());
 
   test("an invalidated tag makes its entries misses on all hosts, however they are read", async () => {
@@ -360,7 +360,7 @@ describe("tags and namespaces", () => {
   });
 });
 
-describe("numbers", () => {
+describe.skipIf(NO_SERVER)("numbers", () => {
   beforeEach(() => two());
 
   test("increments of all hosts are exact", async () => {
@@ -384,7 +384,7 @@ describe("numbers", () => {
   });
 });
 
-describe("loading", () => {
+describe.skipIf(NO_SERVER)("loading", () => {
   beforeEach(() => two());
 
   test("what one host has loaded, the other finds", async () => {
@@ -608,7 +608,7 @@ describe("loading", () => {
   });
 });
 
-describe('singleFlight: "all"', () => {
+describe.skipIf(NO_SERVER)('singleFlight: "all"', () => {
   beforeEach(() => two({ singleFlight: "all" }));
 
   test("of all hosts one loads, and the others get its value soon", async () => {
@@ -664,7 +664,7 @@ describe('singleFlight: "all"', () => {
   });
 });
 
-describe("arguments", () => {
+describe.skipIf(NO_SERVER)("arguments", () => {
   test("openTier names the argument that is wrong", async () => {
     const client = await connect(server);
     const cache = createCache({ size: "2mb" });
