@@ -186,6 +186,18 @@ async function listening(server: Server): Promise<{ id: string; flags: string }[
     .filter(({ flags }) => /[tP]/.test(flags));
 }
 
+/** The connections that a listener will open with a client of a user. */
+function copiesOf(user: any): any[] {
+  const copies: any[] = [];
+  const duplicate = user.duplicate.bind(user);
+  user.duplicate = (options: object) => {
+    const copy = duplicate(options);
+    copies.push(copy);
+    return copy;
+  };
+  return copies;
+}
+
 describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
   let server: Server;
   beforeAll(async () => {
@@ -399,17 +411,21 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
+    test.runIf(/ioredis|iovalkey/.test(library.name))("a pair of which one hears nothing: no beat", async () => {
+      const { client, user } = await clientFor(library, { path: server.path });
+      const copies = copiesOf(user);
+      const ears = await Ears.open(client);
+      const subscribed = copies.find((copy) => copy.mode === "subscriber");
+      subscribed.stream.pause();
+      await server.command("SET", "test:v:a", "1");
+      await expect(ears.listener.beat(200)).rejects.toThrow("200 ms");
+      expect(ears.heard).toEqual([]);
+      expect(ears.ends).toHaveLength(1);
+    });
+
     test("a connection that is not tracked as before ends the listener", async () => {
       const { client, user } = await clientFor(library, { path: server.path });
-      // What the listener opens.
-      const copies: any[] = [];
-      const template = user.execute === undefined ? user : await user.execute((each: object) => each);
-      const duplicate = template.duplicate.bind(template);
-      template.duplicate = (options: object) => {
-        const copy = duplicate(options);
-        copies.push(copy);
-        return copy;
-      };
+      const copies = copiesOf(user.execute === undefined ? user : await user.execute((each: object) => each));
       const say = (copy: any, args: string[]) => (copy.call ? copy.call(...args) : copy.sendCommand(args));
       for (const change of [
         [["CLIENT", "TRACKING", "OFF"]],
