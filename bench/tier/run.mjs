@@ -68,6 +68,8 @@ const writeParts = flags.writes?.split(",").map(Number) ?? [0.001, 0.01, 0.1];
 const usualWrites = writeParts[Math.floor(writeParts.length / 2)];
 const nodes = flags.nodes?.split(",") ?? [process.execPath];
 
+const out = flags.out ?? path.join(HERE, "../results");
+mkdirSync(out, { recursive: true });
 const orderFile = path.join(folder, "order");
 writeFileSync(orderFile, zipfianOrder(keys, 1 << 20, 42));
 
@@ -347,42 +349,48 @@ const settings = {
 };
 const results = { machine, date: new Date().toISOString(), settings };
 
-if (parts.includes("speed")) {
-  results.speed = {};
-  for (const kind in VALUES) {
-    results.speed[kind] = Object.fromEntries(contenders.map((name) => [name, []]));
-    for (let round = 0; round < rounds; round++) {
-      for (const name of inTurns(round)) {
-        console.log(`speed, ${name}`);
-        results.speed[kind][name].push(await measureSpeed(name, kind));
-      }
-    }
-  }
+/** Measures one part, if it was asked for, and writes what there is up to now: what fails later does not lose it. */
+async function part(name, measure) {
+  if (!parts.includes(name)) return;
+  results[name] = await measure();
+  results.bytesOfOne = Object.fromEntries(sizes);
+  writeFileSync(path.join(out, "tier.json"), `${JSON.stringify(results, null, 2)}\n`);
+  writeFileSync(path.join(out, "tier.md"), report(results));
 }
-if (parts.includes("work")) {
-  results.work = [];
+
+await part("micro", measureMicro);
+await part("work", async () => {
+  const rows = [];
   for (const [size, writes] of [...writeParts.map((writes) => [memory, writes]), [PLENTY * MIB, usualWrites]]) {
     const row = { memory: size, writes, contenders: {} };
     for (const name of contenders) {
       console.log(`work, ${name}`);
       row.contenders[name] = await measureWork(name, "large", size, writes);
     }
-    results.work.push(row);
+    rows.push(row);
   }
-}
-if (parts.includes("staleness")) {
-  results.staleness = {};
+  return rows;
+});
+await part("staleness", async () => {
+  const staleness = {};
   for (const name of contenders) {
     console.log(`staleness, ${name}`);
-    results.staleness[name] = await measureStaleness(name);
+    staleness[name] = await measureStaleness(name);
   }
-}
-if (parts.includes("micro")) results.micro = await measureMicro();
-results.bytesOfOne = Object.fromEntries(sizes);
-
-const out = flags.out ?? path.join(HERE, "../results");
-mkdirSync(out, { recursive: true });
-writeFileSync(path.join(out, "tier.json"), `${JSON.stringify(results, null, 2)}\n`);
-writeFileSync(path.join(out, "tier.md"), report(results));
+  return staleness;
+});
+await part("speed", async () => {
+  const speed = {};
+  for (const kind in VALUES) {
+    speed[kind] = Object.fromEntries(contenders.map((name) => [name, []]));
+    for (let round = 0; round < rounds; round++) {
+      for (const name of inTurns(round)) {
+        console.log(`speed, ${name}`);
+        speed[kind][name].push(await measureSpeed(name, kind));
+      }
+    }
+  }
+  return speed;
+});
 console.log(`\n${path.join(out, "tier.md")}`);
 process.exit();
