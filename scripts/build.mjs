@@ -3,7 +3,7 @@
  * adapter, and the types. The compiled engine becomes part of the modules.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -98,6 +98,22 @@ await Promise.all([
 if (kit) writeFileSync(join(DIST, `${KIT}.js`), 'export * from "./index.cjs";\n');
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
+
+/** Declarations that no public one leads to are of no use to anybody. */
+const TYPES = join(DIST, "types");
+const reached = new Set();
+const reach = (file) => {
+  if (reached.has(file)) return;
+  reached.add(file);
+  for (const [, from, inline] of readFileSync(file, "utf8").matchAll(/\bfrom "(\.[^"]+)"|\bimport\("(\.[^"]+)"\)/g)) {
+    reach(join(dirname(file), (from ?? inline).replace(/\.(ts|js)$/, ".d.ts")));
+  }
+};
+for (const name of ["index", "browser", ...subpaths]) reach(join(TYPES, `${name}.d.ts`));
+for (const name of readdirSync(TYPES, { recursive: true })) {
+  const file = join(TYPES, name);
+  if (name.endsWith(".d.ts") && !reached.has(file)) rmSync(file);
+}
 
 /**
  * The types exist once, in a folder of CommonJS, which both kinds of modules may import. So a `Cache` that a CommonJS module has

@@ -14,9 +14,10 @@ import { SERVERS } from "../test/tier/servers.mjs";
 
 const KINDS = {
   everything: { hosts: 3 },
-  deaths: { network: false, processes: 3 },
+  deaths: { network: false, processes: 4, pace: 3, gap: 0.5 },
   network: { deaths: false, hosts: 3 },
   losses: { losses: true },
+  cluster: { nodes: 3 },
   "one-flight": { flights: "all" },
   "one-flight-peace": { flights: "all", deaths: false, network: false, hosts: 3 },
   "short-lease": { lease: 250, timeout: 250 },
@@ -51,7 +52,7 @@ const { values } = parseArgs({
     /** `redis` or `valkey`; by default the rounds take turns. */
     server: { type: "string" },
     /** The clients of the hosts. */
-    clients: { type: "string", default: "redis,ioredis,iovalkey,glide,redis5,ioredis6" },
+    clients: { type: "string", default: "redis,ioredis,iovalkey,redis5,ioredis6" },
     /** The run also ends when all three counts are reached. */
     ownerKills: { type: "string", default: "Infinity" },
     /** Connections that were cut, delayed or held back. */
@@ -127,7 +128,11 @@ while (!interrupted && elapsed() < minutes && !isEnough()) {
   console.log(`${line()} │ ${name}: staleness ${found.staleness.max.toFixed(0)} ms of ${plan.lease}`);
   if (violations.length > 0) {
     console.error(`${violations.length} violations; again: --seed ${plan.seed} --only ${name} --round ${seconds}`);
-    for (const violation of violations.slice(0, 5)) console.error(JSON.stringify(violation, null, 2));
+    for (const { faults = [], story = [], ...violation } of violations.slice(0, 5)) {
+      console.error(JSON.stringify(violation, null, 2));
+      for (const fault of faults) if (fault.what !== "blocked") console.error(`  fault ${JSON.stringify(fault)}`);
+      for (const event of story.slice(-60)) console.error(`  ${event}`);
+    }
     process.exit(1);
   }
 }

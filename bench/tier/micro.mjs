@@ -14,6 +14,8 @@ const { server, name, seconds } = JSON.parse(process.argv[2]);
 const KEYS = 1024;
 /** Reads of a slice: some milliseconds. */
 const SLICE = 50_000;
+/** Rounds that do not count: in the first ones the code is compiled. */
+const WARM_UP = 10;
 
 const keys = Array.from({ length: KEYS }, (_, i) => `item:${i}`);
 const { cache, tier } = await CONTENDERS.tier.open({ server, memory: 64 * 2 ** 20, processes: 1, host: name });
@@ -57,8 +59,8 @@ async function measure() {
     plain.get(key);
   }
   const slices = Object.fromEntries(Object.keys(LOOPS).map((what) => [what, []]));
-  const end = performance.now() + seconds * 4000;
-  for (let round = 0; performance.now() < end; round++) {
+  const rounds = Math.ceil(seconds * 50);
+  for (let round = -WARM_UP; round < rounds; round++) {
     for (const what in LOOPS) {
       const since = process.cpuUsage();
       const answer = LOOPS[what](SLICE);
@@ -66,14 +68,12 @@ async function measure() {
       const { user, system } = process.cpuUsage(since);
       const ns = ((user + system) / SLICE) * 1000;
       if (found !== SLICE) throw new Error(`${what}: ${SLICE - found} of ${SLICE} reads found nothing`);
-      // The first rounds compile.
-      if (round >= 10) slices[what].push(ns);
+      if (round >= 0) slices[what].push(ns);
       await turn();
       await sleep(1);
     }
   }
   const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-  const rounds = slices["cache.get"].length;
   const ratios = (own, other) => median(slices[own].map((ns, i) => ns / slices[other][i]));
   // The ratios are of slices of the same round, so they come before the slices are sorted.
   const ratio = {

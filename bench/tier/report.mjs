@@ -73,7 +73,7 @@ function versions() {
   return [`cache-machine ${own.version}`, ...names].join(", ");
 }
 
-function speed(kind, results, { writes, contenders }) {
+function speed(kind, results, { writes, usualWrites, contenders }) {
   const rows = contenders.map((name) => [
     label(name),
     ...writes.map((part) => {
@@ -85,7 +85,7 @@ function speed(kind, results, { writes, contenders }) {
       return `${count(own)} (${mean(ratios).toFixed(1)} ×)`;
     }),
     ...["perRead", "serverPerRead"].map((field) =>
-      mean(results[name].map((round) => round[writes[1]][field])).toFixed(1),
+      mean(results[name].map((round) => round[usualWrites][field])).toFixed(1),
     ),
     mib(mean(results[name].map((round) => round.memory))),
     mib(mean(results[name].map((round) => round.serverMemory))),
@@ -162,7 +162,7 @@ function staleness(phase, results, { seconds }) {
     "p99",
     "max",
     ...(phase === "peace" ? ["new value seen, p50", "p99"] : []),
-    "stale 3 s after the last write",
+    `stale ${seconds} s after the last write`,
     "reads with a value",
     "longest read",
     "writes not acknowledged",
@@ -202,7 +202,7 @@ export function report({ machine, date, settings, bytesOfOne, ...results }) {
       "## Reads per second",
       `All processes of both hosts together, as fast as they can for ${seconds} s, with ${mib(memory)} per host; means of ${settings.rounds} rounds, in which the ` +
         "contenders take turns, and multiples of the server alone in the same round. A process serves 8 requests at a time; a request reads or writes 10 values one after another, and " +
-        "then the event loop turns. Processor time is that of all threads, at 99 % reads: it tells costs apart also where other programs use the machine. Memory is the proportional set size of the processes of one host, with the code and heap of Node.js; pages that processes share count once.",
+        `then the event loop turns. Before, each process has read ${count(keys)} times. Processor time is that of all threads, at ${percent(1 - settings.usualWrites)} reads: it tells costs apart also where other programs use the machine. Memory is the proportional set size of the processes of one host, with the code and heap of Node.js; pages that processes share count once.`,
       ...Object.entries(results.speed).map(([kind, rows]) => speed(kind, rows, settings)),
       `Bytes of one value in the heap: ${Object.entries(bytesOfOne)
         .filter(([, bytes]) => bytes > 0)

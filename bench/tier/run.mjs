@@ -10,6 +10,7 @@
  *   --memory 16              MiB per host; no memory of a host is as large as all values of 1 KiB
  *   --keys 20000             number of values
  *   --processes 4            of each host
+ *   --writes 0.001,0.01,0.1  parts of the operations that are writes
  *   --nodes node,/path/node  programs of Node.js for "micro"
  *   --out folder             where tier.md and tier.json go (bench/results)
  *
@@ -35,8 +36,6 @@ import { VALUES } from "./values.mjs";
 const MIB = 2 ** 20;
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const PARTS = ["speed", "work", "staleness", "micro"];
-/** Parts of the operations that are writes. */
-const WRITES = [0.001, 0.01, 0.1];
 /** Operations per second of each process in "work". */
 const PACE = 1000;
 /** Memory of a host, in MiB, that has room for everything in each process. */
@@ -52,6 +51,7 @@ const { values: flags } = parseArgs({
     memory: text,
     keys: text,
     processes: text,
+    writes: text,
     nodes: text,
     out: text,
   },
@@ -63,6 +63,9 @@ const rounds = Number(flags.rounds ?? 2);
 const memory = Number(flags.memory ?? 16) * MIB;
 const keys = Number(flags.keys ?? 20_000);
 const processes = Number(flags.processes ?? 4);
+const writeParts = flags.writes?.split(",").map(Number) ?? [0.001, 0.01, 0.1];
+/** Of these the one for which there is more than one measurement. */
+const usualWrites = writeParts[Math.floor(writeParts.length / 2)];
 const nodes = flags.nodes?.split(",") ?? [process.execPath];
 
 const orderFile = path.join(folder, "order");
@@ -116,10 +119,10 @@ async function measureSpeed(contender, kind) {
   const options = optionsFor(contender, kind, memory, server.socket);
   const hosts = ["a", "b"].map((name) => new Host(contender, options, name));
   await Promise.all(hosts.map((host) => host.start(processes)));
-  const operate = async (writes, seconds) => {
+  const operate = async (writes, limit) => {
     const since = performance.now();
     const cpu = server.cpu();
-    const asked = hosts.map((host, i) => host.ask("run", { orderFile, kind, writes, seconds }, i * processes));
+    const asked = hosts.map((host, i) => host.ask("run", { orderFile, kind, writes, ...limit }, i * processes));
     const results = (await Promise.all(asked)).flat();
     const ms = performance.now() - since;
     const reads = sum(results, "reads");
@@ -132,10 +135,10 @@ async function measureSpeed(contender, kind) {
       failed: sum(results, "failed"),
     };
   };
-  await operate(0, seconds * 1.5);
+  await operate(0, { operations: keys });
   const result = {};
-  for (const writes of WRITES) {
-    result[writes] = await operate(writes, seconds);
+  for (const writes of writeParts) {
+    result[writes] = await operate(writes, { seconds });
     const { readsPerSecond, perRead, missing, failed } = result[writes];
     console.log(
       `  ${VALUES[kind].label}, ${writes * 100} % writes: ${readsPerSecond} reads/s, ${perRead.toFixed(1)} µs of processor each` +
@@ -267,7 +270,7 @@ async function measureStaleness(contender) {
     }
     const writes = await writing;
     await Promise.all(watching);
-    await sleep(3000);
+    await sleep(seconds * 1000);
     const from = to - WATCHED_KEYS;
     const swept = await readers.ask("sweep", { from, to });
     next = to;
@@ -295,7 +298,7 @@ async function measureStaleness(contender) {
     console.log(
       `  ${phase}: old until ${l.p50.toFixed(1)} / ${l.p99.toFixed(1)} / ${l.max.toFixed(1)} ms, new from ${f.p50.toFixed(1)} / ` +
         `${f.p99.toFixed(1)} / ${f.max.toFixed(1)} ms; ${reads} reads, ${missing} missing, ${failed} failed, ${skipped} skipped, longest ` +
-        `${longest.toFixed(0)} ms; ${unacknowledged} writes unacknowledged; ${staleLater} stale 3 s later`,
+        `${longest.toFixed(0)} ms; ${unacknowledged} writes unacknowledged; ${staleLater} stale ${seconds} s later`,
     );
   }
   await Promise.all(hosts.map((host) => host.stop()));
@@ -337,7 +340,8 @@ const settings = {
   processes,
   plenty: PLENTY * MIB,
   pace: PACE,
-  writes: WRITES,
+  writes: writeParts,
+  usualWrites,
   contenders,
   server: serverVersion(),
 };
@@ -357,7 +361,7 @@ if (parts.includes("speed")) {
 }
 if (parts.includes("work")) {
   results.work = [];
-  for (const [size, writes] of [...WRITES.map((writes) => [memory, writes]), [PLENTY * MIB, 0.01]]) {
+  for (const [size, writes] of [...writeParts.map((writes) => [memory, writes]), [PLENTY * MIB, usualWrites]]) {
     const row = { memory: size, writes, contenders: {} };
     for (const name of contenders) {
       console.log(`work, ${name}`);

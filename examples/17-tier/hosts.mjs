@@ -30,7 +30,9 @@ export class Hosts {
 
   /** Starts a process of a host; resolves when it reads. */
   async start(host) {
-    const child = fork(PROCESS, [host, this.#server.socket], { stdio: ["ignore", "ignore", "pipe", "ipc"] });
+    const child = fork(PROCESS, [host, this.#server.socket, String(this.#server.pid)], {
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+    });
     const one = { host, pid: child.pid, child, isStarting: true, isEnding: false, wasKilled: false, reports: [] };
     Object.assign(one, { memory: 0, server: 0, source: 0, version: 0, isGood: false, owns: false, leaseLeft: 0 });
     this.processes.push(one);
@@ -42,7 +44,6 @@ export class Hosts {
     });
     const reads = new Promise((resolve) => (one.reads = resolve));
     child.on("message", ({ type, ...message }) => this.#hear[type](one, message));
-    this.#tell(one, { type: "server", pid: this.#server.pid });
     await Promise.race([reads, one.exit]);
     return one;
   }

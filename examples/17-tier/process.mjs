@@ -12,7 +12,24 @@ import { now } from "./measure.mjs";
 
 const PRODUCTS = 50;
 const REPORT_MS = 100;
-const [host, socket] = process.argv.slice(2);
+const [host, socket, firstPid] = process.argv.slice(2);
+let serverPid = Number(firstPid);
+let isReading = true;
+
+// Ctrl-C reaches all processes in the terminal. The driver tells when it is time.
+process.on("SIGINT", () => {});
+process.on("disconnect", () => {
+  if (!isReading) return process.exit();
+  // The driver was killed. What it cannot remove any more, its processes remove.
+  try {
+    process.kill(serverPid, "SIGKILL");
+  } catch {
+    // Another process did it.
+  }
+  rmSync(dirname(socket), { recursive: true, force: true });
+  destroyCache("example-tier-" + host);
+  process.exit(1);
+});
 
 // The whole of it: the cache of this host, a client of node-redis, and the tier of both.
 const cache = openCache("example-tier-" + host, { size: "8mb" });
@@ -74,7 +91,6 @@ function tell(message) {
 }
 
 /** What the driver says, by its type. */
-let serverPid;
 const orders = {
   server({ pid }) {
     serverPid = pid;
@@ -105,22 +121,7 @@ const orders = {
   },
 };
 
-let isReading = true;
 process.on("message", ({ type, ...order }) => orders[type](order));
-// Ctrl-C reaches all processes in the terminal. The driver tells when it is time.
-process.on("SIGINT", () => {});
-process.on("disconnect", () => {
-  if (!isReading) return process.exit();
-  // The driver was killed. What it cannot remove any more, its processes remove.
-  try {
-    process.kill(serverPid, "SIGKILL");
-  } catch {
-    // Another process did it.
-  }
-  rmSync(dirname(socket), { recursive: true, force: true });
-  destroyCache("example-tier-" + host);
-  process.exit(1);
-});
 
 /** Tells the driver the state ten times a second, and at once when it changes. */
 let reported = { at: 0, isGood: false, owns: false };

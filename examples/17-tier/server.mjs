@@ -5,23 +5,27 @@ import { once } from "node:events";
 import { accessSync, constants, existsSync, rmSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 
 const NAMES = ["redis-server", "valkey-server"];
 const START_MS = 10_000;
+/** Where `scripts/install-redis-server.sh` puts them in a checkout. */
+const TOOLS = fileURLToPath(new URL("../../.tools/bin", import.meta.url));
 
 /** The path of a server program: `REDIS_SERVER`, or the first one in `PATH`. */
 export function findServer() {
   const named = process.env.REDIS_SERVER;
-  const folders = [...(process.env.PATH ?? "").split(delimiter), "/usr/bin", "/usr/local/bin"];
+  const folders = [...(process.env.PATH ?? "").split(delimiter), "/usr/bin", "/usr/local/bin", TOOLS];
   const files = named ? [named] : NAMES.flatMap((name) => folders.map((folder) => join(folder, name)));
   const program = files.find(isProgram);
   if (program !== undefined) return program;
   if (named) throw new Error(`REDIS_SERVER is ${named}, and that is no program.`);
   throw new Error(`This example starts a server of its own, and finds no ${NAMES.join(" and no ")}. Install one:
 
-  apt install redis-server      Debian, Ubuntu
-  dnf install valkey            Fedora
-  apk add valkey                Alpine
+  apt install redis-server             Debian, Ubuntu
+  dnf install valkey                   Fedora
+  apk add valkey                       Alpine
+  sh scripts/install-redis-server.sh   in a checkout, on Debian, without a service
 
 or say where it is: REDIS_SERVER=/path/to/redis-server node examples/17-tier/main.mjs`);
 }

@@ -59,8 +59,6 @@ export interface Head {
   /** Milliseconds. */
   readonly grace: number;
   readonly tags: string[];
-  /** The bytes of the expiry and the stamp, as text: the same for the same entry, and hardly ever for another one of the key. */
-  readonly mark: string;
   /** Where the body begins. */
   readonly length: number;
 }
@@ -168,8 +166,12 @@ export function decodeHead(bytes: Buffer): Head {
     tags.push(textOf(bytes.subarray(at, at + length)));
     at += length;
   }
-  const mark = bytes.toString("latin1", EXPIRES_AT, GRACE);
-  return { isNumber: flags === IS_NUMBER, expiresAt, stamp, grace, tags, mark, length: at };
+  return { isNumber: flags === IS_NUMBER, expiresAt, stamp, grace, tags, length: at };
+}
+
+/** The bytes of the expiry and the stamp: the same for the same entry, and hardly ever for another one of the key. */
+export function markOf(bytes: Buffer): Buffer {
+  return bytes.subarray(EXPIRES_AT, GRACE);
 }
 
 /**

@@ -89,6 +89,14 @@ export function errorOf(cause: unknown, reply: string | undefined): CacheError {
   return code in AWAY ? new Away(message, { cause }) : unreachable(message, { cause });
 }
 
+/** The way to a server behind a {@link Gate}. */
+export interface Line {
+  /** Asks the server for any answer. */
+  probe(): Promise<unknown>;
+  /** The error of the tier for an error of a command. */
+  errorOf(cause: unknown): unknown;
+}
+
 /** What a {@link Gate} runs on; only tests pass others. */
 export interface GateOptions {
   /** Milliseconds of a monotonic clock. */
@@ -129,13 +137,13 @@ export class Gate {
    * Runs a command, if the gate is open. The gate shuts when the command fails with {@link Away}.
    *
    * @param command - ends by itself, by a timeout at the latest.
-   * @param probe - asks the server for any answer; rejected as `command` is.
-   * @throws {CacheError} `ERR_UNREACHABLE` when the gate is shut; the command was not run. Otherwise as the command.
+   * @throws {CacheError} `ERR_UNREACHABLE` when the gate is shut; the command was not run. Otherwise what `line.errorOf` makes of the error
+   * of the command.
    */
-  async run<T>(command: () => Promise<T>, probe: () => Promise<unknown>): Promise<T> {
+  async run<T>(command: () => Promise<T>, line: Line): Promise<T> {
     if (!this.isOpen) {
       // The timer is late by far: it is a fake one of a test, or was prevented by `close`.
-      if (this.#clock() >= this.#until + LATE) this.#probe(probe);
+      if (this.#clock() >= this.#until + LATE) this.#probe(line);
       throw this.#refusal();
     }
     const state = this.#state;
@@ -144,9 +152,10 @@ export class Gate {
       // It may have begun before another one failed.
       this.opened();
       return result;
-    } catch (error) {
+    } catch (cause) {
+      const error = line.errorOf(cause);
       if (!(error instanceof Away)) this.opened();
-      else if (this.#state === state) this.#shut(error, probe);
+      else if (this.#state === state) this.#shut(error, line);
       throw error;
     }
   }
@@ -167,31 +176,31 @@ export class Gate {
     this.#cancel = undefined;
   }
 
-  #shut(reason: unknown, probe: () => Promise<unknown>): void {
+  #shut(reason: unknown, line: Line): void {
     const wait = this.#random() * Math.min(LONGEST, SHORTEST * 2 ** this.#failures);
     this.#failures++;
     this.#until = this.#clock() + wait;
     this.#reason = reason;
     this.#state++;
     this.close();
-    this.#cancel = this.#later(wait, () => this.#probe(probe));
+    this.#cancel = this.#later(wait, () => this.#probe(line));
   }
 
   /** Probes the server, unless a probe is under way. Never rejects. */
-  async #probe(probe: () => Promise<unknown>): Promise<void> {
+  async #probe(line: Line): Promise<void> {
     if (this.isOpen || this.#isProbing) return;
     this.#isProbing = true;
     const state = this.#state;
     let failure: unknown;
     try {
-      await probe();
-    } catch (error) {
-      failure = error;
+      await line.probe();
+    } catch (cause) {
+      failure = line.errorOf(cause);
     }
     // Somebody else has had an answer meanwhile.
     if (this.#state !== state) return;
     this.#isProbing = false;
-    if (failure instanceof Away) this.#shut(failure, probe);
+    if (failure instanceof Away) this.#shut(failure, line);
     else this.opened();
   }
 

@@ -23,26 +23,31 @@
  * that was silent for too long, because it is frozen, loses it to another participant, without harm should it wake in that
  * moment.
  *
- * The timers do not keep the process alive. Connections are the client library's: they keep a process alive as those of the
- * user's own client do.
+ * Nothing here keeps the process alive: the timers do not, and the clients open their connections accordingly.
  */
 
 import { AsyncLocalStorage } from "node:async_hooks";
 import { threadId } from "node:worker_threads";
 import { machineTime } from "../coordinate/clock.ts";
-import { CacheError } from "../index.ts";
+import { CacheError, type Lock } from "../index.ts";
 import type { Client, Listener } from "./clients/client.ts";
 import type { Memory } from "./memory.ts";
 import type { Names } from "./names.ts";
 import { Pushes } from "./pushes.ts";
+import type { OwnerReport, OwnerState } from "./types.ts";
 
 /** The lock in the memory's `control`, and the key of the owner's report. */
 const OWNER = "owner";
 /** Milliseconds between two looks at the lock, the shortest and the longest. A dead owner is replaced after one of them. */
 const FIRST_STAND_MS = 40;
 const LAST_STAND_MS = 80;
-/** An owner is silent when it has reported nothing for this many leases. It reports four times in each. */
-const SILENT_LEASES = 2;
+/** The most milliseconds between two beats, and between two reports. With a shorter lease there are four of each in a lease. */
+const MOST_PAUSE_MS = 5000;
+/**
+ * An owner is silent when it has reported nothing for as long as eight reports should take, and for as many milliseconds: to lose the lock costs all values of the memory, so a pause that any process may make is no silence.
+ */
+const SILENT_REPORTS = 8;
+const SILENT_MS = 1000;
 /** Milliseconds until a lost listener is opened again: the second time, and at most. The first time it is opened at once. */
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2000;
@@ -60,9 +65,6 @@ const { setTimeout, clearTimeout, setInterval, clearInterval } = globalThis;
 /** Runs a function outside of the asynchronous context of its caller, which would be kept for as long as the tier is open. */
 const apart: <T>(run: () => T) => T = AsyncLocalStorage.snapshot();
 
-/** What an owner is doing. `"following"`: it hears all changes. */
-export type OwnerState = "connecting" | "following";
-
 /** How an owner works. */
 export interface OwnerOptions {
   /** Milliseconds for which the memory is good after a beat was sent. */
@@ -75,32 +77,13 @@ export interface OwnerOptions {
   onAnswer?(): void;
 }
 
-/** What a host knows of its owner. The counts are those of the host: a new owner goes on from the numbers of the one before. */
-export interface OwnerReport {
-  pid: number;
-  threadId: number;
-  state: OwnerState;
-  /** When it became the owner, in milliseconds since 1970. */
-  since: number;
-  /** Milliseconds since it has reported this. */
-  age: number;
-  /** How often the memory was emptied because a connection was new. */
-  epochs: number;
-  /** Changed keys that the server has pushed. */
-  invalidations: number;
-  /** Beats that were answered. */
-  beats: number;
-  /** Milliseconds that the latest beat took. */
-  roundTrip: number;
-  /** Why it is connecting: what the latest attempt, or the listener before, has failed with. */
-  error?: string;
-}
-
 /** A report as it is published. */
 interface Published extends Omit<OwnerReport, "age"> {
   /** The machine's time of the report. */
   at: number;
   lease: number;
+  /** The fencing token of the owner's lock: larger for a later owner. */
+  fence: number;
 }
 
 const NUMBERS = [
@@ -113,10 +96,16 @@ const NUMBERS = [
   "roundTrip",
   "at",
   "lease",
+  "fence",
 ] as const satisfies readonly (keyof Published)[];
 
 function isClosed(error: unknown): boolean {
   return error instanceof CacheError && error.code === "ERR_CLOSED";
+}
+
+/** Milliseconds between two beats, and between two reports. */
+function pauseOf(lease: number): number {
+  return Math.min(lease / 4, MOST_PAUSE_MS);
 }
 
 /** A number between `ms / 2` and `ms`: so that participants which have failed together do not try again together. */
@@ -192,7 +181,7 @@ export class Owner {
   report(): OwnerReport | undefined {
     const published = reported(this.#memory);
     if (published === undefined) return undefined;
-    const { at, lease, ...report } = published;
+    const { at, lease, fence, ...report } = published;
     return { ...report, age: Math.max(0, machineTime() - at) };
   }
 
@@ -216,7 +205,7 @@ export class Owner {
     try {
       await this.#memory.control.locks.request(OWNER, how, (lock) => {
         if (lock === null || this.#closed) return undefined;
-        reigned = this.#rule(lock.signal);
+        reigned = this.#rule(lock);
         return reigned;
       });
     } finally {
@@ -225,8 +214,8 @@ export class Owner {
     }
   }
 
-  async #rule(lost: AbortSignal): Promise<void> {
-    const reign = new Reign(this.#memory, this.#client, this.#names, this.#options);
+  async #rule({ signal: lost, fence }: Lock): Promise<void> {
+    const reign = new Reign(this.#memory, this.#client, this.#names, this.#options, fence);
     const end = (): void => reign.end();
     this.#reign = reign;
     lost.addEventListener("abort", end);
@@ -259,7 +248,7 @@ export class Owner {
     }
     this.#silence += passed;
     const longest = Math.max(lease, reported(this.#memory)?.lease ?? 0);
-    if (this.#silence <= SILENT_LEASES * longest) return false;
+    if (this.#silence <= Math.max(SILENT_REPORTS * pauseOf(longest), SILENT_MS)) return false;
     this.#silence = 0;
     return true;
   }
@@ -296,7 +285,7 @@ class Reign {
   #end: () => void = () => {};
   #isOver = false;
 
-  constructor(memory: Memory, client: Client, names: Names, options: OwnerOptions) {
+  constructor(memory: Memory, client: Client, names: Names, options: OwnerOptions, fence: number) {
     this.#memory = memory;
     this.#client = client;
     this.#names = names;
@@ -314,6 +303,7 @@ class Reign {
       roundTrip: 0,
       at: 0,
       lease: options.lease,
+      fence,
     };
   }
 
@@ -328,10 +318,10 @@ class Reign {
   async run(): Promise<void> {
     const { lease } = this.#options;
     // Also while it connects: who cannot reach the server is not silent.
-    const reporting = setInterval(() => this.#publish(), lease / 4);
+    const reporting = setInterval(() => this.#publish(false), pauseOf(lease));
     reporting.unref();
     try {
-      this.#enter("connecting");
+      this.#enter("connecting", true);
       for (let wait = 0; !this.#isOver; ) {
         const began = machineTime();
         try {
@@ -427,7 +417,7 @@ class Reign {
       this.#renew(sent, offset);
       this.#report.beats++;
       if (this.#report.state === "connecting") this.#enter("following");
-      const pause = this.#sleep.for(Math.max(0, sent + lease / 4 - machineTime()));
+      const pause = this.#sleep.for(Math.max(0, sent + pauseOf(lease) - machineTime()));
       await Promise.race([pause, failure]).finally(() => this.#sleep.end());
     }
   }
@@ -457,17 +447,23 @@ class Reign {
     }
   }
 
-  #enter(state: OwnerState): void {
+  #enter(state: OwnerState, isFirst = false): void {
     this.#report.state = state;
     if (state === "following") delete this.#report.error;
-    this.#publish();
+    this.#publish(isFirst);
     this.#options.onState?.(state);
   }
 
-  #publish(): void {
+  /** @param isFirst whether the report of another owner is replaced in any case: it may be damaged */
+  #publish(isFirst: boolean): void {
     if (this.#isOver) return;
     this.#report.at = machineTime();
     try {
+      if (!isFirst && (reported(this.#memory)?.fence ?? 0) > this.#report.fence) {
+        // The lock was stolen while this thread was frozen. The signal that tells of it may come later than this timer.
+        this.end();
+        return;
+      }
       this.#memory.control.set(OWNER, JSON.stringify(this.#report));
     } catch {
       // Somebody is in the way, or the cache was closed, of which the lock tells.

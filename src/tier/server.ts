@@ -25,12 +25,13 @@ import {
   encodeEntry,
   encodeTags,
   type Head,
+  markOf,
   numberOf,
   putStamp,
   textOfNumber,
   type ValueBytes,
 } from "./format.ts";
-import { errorOf, type Gate } from "./gate.ts";
+import { errorOf, type Gate, type Line } from "./gate.ts";
 import type { Names } from "./names.ts";
 import * as scripts from "./scripts.ts";
 
@@ -116,6 +117,8 @@ export class Server {
   readonly #codec: ValueBytes;
   readonly #now: () => number | undefined;
   readonly #gate: Gate;
+  /** What the gate needs to find out whether the server is back. */
+  readonly #line: Line;
   #commands = 0;
 
   constructor(client: Client, names: Names, { timeout, codec, now, gate }: ServerOptions) {
@@ -125,6 +128,13 @@ export class Server {
     this.#codec = codec;
     this.#now = now;
     this.#gate = gate;
+    this.#line = {
+      probe: () => {
+        this.#commands++;
+        return client.send(names.clock, ["PING"], timeout);
+      },
+      errorOf: (cause) => errorOf(cause, client.errorReply(cause)),
+    };
   }
 
   /** Commands that were sent so far. */
@@ -138,8 +148,12 @@ export class Server {
   async read(path: readonly string[], key: Key): Promise<Stored | undefined> {
     if (!this.#names.fits(key)) return undefined;
     const name = this.#names.value(path, key);
-    const [bytes, now] = await Promise.all([this.#send(name, ["GET", name]), this.#time(name)]);
-    return this.#stored(name, bytes, now);
+    // The time is asked for at the same time, and only while nobody knows it.
+    const [reply, now] =
+      this.#now() === undefined
+        ? await Promise.all([this.#send(name, ["GET", name]), this.#time(name)])
+        : [await this.#send(name, ["GET", name]), undefined];
+    return this.#stored(name, reply, this.#now() ?? now ?? (await this.#time(name)));
   }
 
   /** The entries of many keys, in their order. In a cluster side by side, otherwise by MGET. */
@@ -148,7 +162,11 @@ export class Server {
     const present = names.filter((name) => name !== undefined);
     const [first] = present;
     if (first === undefined) return keys.map(() => undefined);
-    const [found, now] = await Promise.all([this.#getAll(present), this.#time(first)]);
+    const [found, asked] = await Promise.all([
+      this.#getAll(present),
+      this.#now() === undefined ? this.#time(first) : undefined,
+    ]);
+    const now = this.#now() ?? asked ?? (await this.#time(first));
     const read = await Promise.all(found.map((bytes, i) => this.#stored(present[i] as string, bytes, now)));
     let at = 0;
     return names.map((name) => (name === undefined ? undefined : read[at++]));
@@ -166,10 +184,8 @@ export class Server {
     return reply;
   }
 
-  /** The server's time in milliseconds, for which the server is asked only while nobody knows it. */
+  /** The server's time in milliseconds. */
   async #time(name: string): Promise<number> {
-    const known = this.#now();
-    if (known !== undefined) return known;
     const reply = await this.#send(name, ["TIME"]);
     const [seconds, micros] = Array.isArray(reply) ? reply.map(Number) : [];
     const time = (seconds as number) * 1000 + (micros as number) / 1000;
@@ -177,18 +193,24 @@ export class Server {
     return time;
   }
 
-  async #stored(name: string, reply: Reply, now: number): Promise<Stored | undefined> {
+  /** What was read, at this time of the server. A promise only for an entry whose expiry has to be asked for: reads are many. */
+  #stored(name: string, reply: Reply, now: number): Stored | undefined | Promise<Stored | undefined> {
     const bytes = this.#bytesOrNull(reply, "GET");
     if (bytes === null) return undefined;
     const head = decodeHead(bytes);
-    const { expiresAt, grace, tags, stamp } = head;
-    let ttl = expiresAt - now;
-    if (Number.isNaN(expiresAt)) {
-      const left = await this.#send(name, ["PTTL", name]);
-      if (typeof left !== "number") throw this.#wrongAnswer("PTTL");
-      if (left === -2) return undefined;
-      ttl = left === -1 ? Number.POSITIVE_INFINITY : left - grace;
-    }
+    if (Number.isNaN(head.expiresAt)) return this.#storedByServer(name, bytes, head);
+    return this.#entry(bytes, head, head.expiresAt - now);
+  }
+
+  async #storedByServer(name: string, bytes: Buffer, head: Head): Promise<Stored | undefined> {
+    const left = await this.#send(name, ["PTTL", name]);
+    if (typeof left !== "number") throw this.#wrongAnswer("PTTL");
+    if (left === -2) return undefined;
+    return this.#entry(bytes, head, left === -1 ? Number.POSITIVE_INFINITY : left - head.grace);
+  }
+
+  #entry(bytes: Buffer, head: Head, ttl: number): Stored | undefined {
+    const { grace, tags, stamp } = head;
     // The server's own expiry is due.
     if (ttl + grace <= 0) return undefined;
     return { value: decodeBody(bytes, head, this.#codec), ttl, grace, tags, stamp };
@@ -342,7 +364,7 @@ export class Server {
     }
     if (what !== scripts.PRESENT) return { token, since: apart ?? numberOf(this.#text(first)) };
     const name = names[0] as string;
-    const found = await this.#stored(name, first as Reply, await this.#time(name));
+    const found = await this.#stored(name, first as Reply, this.#now() ?? (await this.#time(name)));
     // It has expired between the two commands, or by a clock that goes wrong.
     return found === undefined ? this.begin(path, key, { all, lease, unless }) : { found };
   }
@@ -459,18 +481,19 @@ export class Server {
     run: (sure: Buffer) => Promise<Reply[]>,
     onGood?: (head: Head) => void,
   ): Promise<Reply[]> {
-    let sure = Buffer.alloc(0);
+    let sure: Buffer = Buffer.alloc(0);
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const answer = await run(sure);
       const [what, bytes] = answer;
       if (what !== scripts.TAGGED && what !== scripts.FOREIGN) return answer;
-      const head = decodeHead(this.#bytes(bytes));
+      const all = this.#bytes(bytes);
+      const head = decodeHead(all);
       // The head is right, so it is the body that a script could not read.
       if (what === scripts.FOREIGN)
         throw badData("is damaged (its number is none)", "Delete the key, or store it again.");
       const isGood = (await this.#countGood(path, [head])) > 0;
       if (isGood) onGood?.(head);
-      sure = Buffer.from((isGood ? "+" : "-") + head.mark, "latin1");
+      sure = Buffer.concat([Buffer.from(isGood ? "+" : "-"), markOf(all)]);
     }
     throw new CacheError("ERR_BUSY", "others change this key all the time; nothing was changed. Try again later.");
   }
@@ -555,21 +578,10 @@ export class Server {
 
   /** Runs a command of the client through the gate, with errors of the tier. */
   #guarded<T>(command: () => Promise<T>): Promise<T> {
-    return this.#gate.run(() => this.#tried(command), this.#ping);
-  }
-
-  /** Asks the server for any answer. */
-  readonly #ping = (): Promise<unknown> => {
-    return this.#tried(() => this.#client.send(this.#names.clock, ["PING"], this.#timeout));
-  };
-
-  async #tried<T>(command: () => Promise<T>): Promise<T> {
-    this.#commands++;
-    try {
-      return await command();
-    } catch (error) {
-      throw errorOf(error, this.#client.errorReply(error));
-    }
+    return this.#gate.run(() => {
+      this.#commands++;
+      return command();
+    }, this.#line);
   }
 
   #bytesOrNull(reply: Reply | undefined, command: string): Buffer | null {

@@ -9,8 +9,6 @@ import type { Loading } from "../coordinate/loading.ts";
 import {
   type Cache,
   CacheError,
-  type CountedEntry,
-  type Entry,
   type IncrementOptions,
   type Key,
   type KeysOptions,
@@ -24,35 +22,16 @@ import {
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import { clientOf } from "./clients/client.ts";
-import { type Core, type Counts, checkOpen, hasCode, idOf } from "./core.ts";
+import { type Core, checkOpen, hasCode, idOf } from "./core.ts";
 import { Gate } from "./gate.ts";
 import { type Load, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
-import { checkKey, checkSet, checkTags, checkTime, resolve, type TierOptions, type TierSetOptions } from "./options.ts";
-import { Owner, type OwnerReport } from "./owner.ts";
+import { checkKey, checkSet, checkTags, checkTime, resolve } from "./options.ts";
+import { Owner } from "./owner.ts";
 import { type Found, read, readMany, tagTimes } from "./reading.ts";
 import { isInvalidation, Server, type Stored } from "./server.ts";
-
-/** An entry of a tier. It has no version: the server has none. */
-export type TierEntry<V> = Pick<Entry<V>, "value" | "expiresAt" | "tags">;
-/** A number of a tier after an increment. */
-export type TierCountedEntry = Pick<CountedEntry, "value" | "expiresAt">;
-
-/** Numbers about a tier. What is not in `own` is the same for all threads and processes of the host. */
-export interface TierStats {
-  /** Whether the memory of the host is good now, so that reads may use it. */
-  isGood: boolean;
-  /** Milliseconds for which it stays good if nobody renews the lease; 0 when it is not good. */
-  leaseLeft: number;
-  /** The participant that hears of changes for the whole host; `undefined` while there is none. */
-  owner: OwnerReport | undefined;
-  /** What this `Tier` and its namespaces, in this thread, have counted since they were opened. */
-  own: Counts & {
-    /** Commands that were sent to the server. */
-    commands: number;
-  };
-}
+import type { Counts, TierCountedEntry, TierEntry, TierOptions, TierSetOptions, TierStats } from "./types.ts";
 
 const KEYS_OPTIONS = ["prefix"] as const;
 const INCREMENT_OPTIONS = ["initial", "ttl", "tags", "min", "max"] as const;
@@ -66,13 +45,13 @@ const NAMESPACE_OPTIONS = ["ttl"] as const;
  * memory of the host. When it dies, another one takes over. Whatever dies or hangs, no read returns a value that was replaced on the
  * server more than `lease` milliseconds ago.
  *
+ * The technique is that of client-side caching in Redis 6, with one copy for each host, and a lease (Gray and Cheriton, SOSP '89).
+ *
  * The tier begins to work at once. Until it hears of changes, the first milliseconds, its reads ask the server.
  *
  * @param cache the memory of the host; the tier keeps its entries in namespaces of its own. It stays the caller's.
  * @throws {TypeError} and {RangeError} for wrong arguments.
  * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
- *
- * The technique is that of client-side caching in Redis 6, with one copy for each host, and a lease (Gray and Cheriton, SOSP '89).
  */
 export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>, options: TierOptions): Tier<V, K> {
   checkCache(cache);
@@ -568,7 +547,7 @@ export class Tier<V = any, K extends Key = string> {
     const { timeout, lease, fresh, signal, onOutcome } = options;
     let expiresAt = Infinity;
     let tags: string[] = [];
-    const value = await place.loads.getOrSet(
+    const value = await place.loading().getOrSet(
       key,
       async (flight) => {
         const context = { signal: flight.signal, background: inBackground || flight.background };
@@ -611,7 +590,7 @@ export class Tier<V = any, K extends Key = string> {
     const missing = list.filter((_, i) => values[i] === undefined);
     if (missing.length === 0) return values as T[];
     const { timeout, lease, fresh, signal } = loading;
-    const loaded = await this.#place.loads.getOrSetMany(
+    const loaded = await this.#place.loading().getOrSetMany(
       missing,
       (wanted, flight) => {
         flight.ttl = 0;

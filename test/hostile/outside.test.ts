@@ -5,6 +5,8 @@
  */
 
 import { deepStrictEqual } from "node:assert";
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { runInNewContext, runInThisContext } from "node:vm";
 import { Worker } from "node:worker_threads";
 import { type Cache, type CacheHandle, type Codec, createCache, type Key } from "cache-machine";
@@ -124,6 +126,20 @@ test("every member of a cache that takes a key is in the lists of this file", ()
   const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
   expect(members.filter((name) => !covered.has(name))).toEqual([]);
 });
+
+test.each(["get", "leased", "has", "delete", "ttl", "touch", "getEntry", "set", "add"])(
+  "%s refuses a key of a wrong type also after it was compiled, in a process that goes on",
+  { timeout: 240_000 },
+  (name) => {
+    const script = fileURLToPath(new URL("wrong-keys.mjs", import.meta.url));
+    for (const scope of ["cache", "namespace"]) {
+      for (const nearCache of ["0", "1000"]) {
+        const answer = execFileSync(process.execPath, [script, name, scope, nearCache], { encoding: "utf8" });
+        expect([scope, nearCache, answer.trim()]).toEqual([scope, nearCache, "all refused"]);
+      }
+    }
+  },
+);
 
 describe.each(places)("keys in %s", (_, placed) => {
   test.each(nearCaches)(

@@ -431,7 +431,7 @@ function update(turn: Turn, args: Updating): void {
     return does === "declines" ? undefined : value;
   };
   const chosen = (next: unknown): SetOptions | undefined => {
-    ok(next === value, "update: the options of the new value");
+    ok(Object.is(next, value), "update: the options of the new value");
     return options;
   };
   const call = (): unknown => cache.update(args.key, change, does === "chooses options" ? chosen : options);

@@ -14,6 +14,8 @@
  * - `overtaken`: the same as `stale` for what loaders return. The source has versions; a version is replaced when a later one is in
  *   the source and the call that told the tier of it (`delete`, `set`, `invalidateTag`) has returned. So a load that was overtaken,
  *   wherever it ran, is not served after the bound.
+ * - `own`: a read does not return what a write of its own host has replaced that had returned before the read was called, whatever the
+ *   lease says: hosts read their own writes.
  * - `expired`: no value is returned later than its ttl and the lease after its write.
  * - `loads`: two loads of a key do not run at the same time on one host (or at all, with `singleFlight: "all"`), unless the first
  *   one was overtaken, or somebody died, froze or was cut off.
@@ -27,7 +29,10 @@
  * server that is stopped, and in the queue of a client that sends unanswered commands again.
  */
 
-/** How long after a disturbance bytes of a dead or failed call may still arrive: the longest time a client waits to reconnect. */
+/**
+ * How long after a disturbance bytes of a dead or failed call may still arrive, unless there is another disturbance: the longest time a
+ * client waits to reconnect, and some more.
+ */
 const DRAIN_MS = 3_000;
 
 /** Whether the intervals have a time in common. */
@@ -51,12 +56,12 @@ class Disturbances {
     );
   }
 
-  /** The end of the chain of disturbances that overlap, beginning with an interval. */
-  end(host, from, to) {
-    for (;;) {
-      const later = Math.max(to, ...this.of(host, undefined, from, to).map((window) => window.to));
-      if (later === to) return to;
-      to = later;
+  /** When nothing of a call can arrive any more: the end of the chain of disturbances that begins with it. */
+  drained(host, from, to) {
+    for (let end = to + DRAIN_MS; ; ) {
+      const later = Math.max(end, ...this.of(host, undefined, from, end).map((window) => window.to + DRAIN_MS));
+      if (later === end) return end;
+      end = later;
     }
   }
 }
@@ -97,6 +102,8 @@ class Register {
   #ofValues;
   #ofAbsence;
   #absences;
+  /** The replacements by the writes of each host. */
+  #own = new Map();
 
   constructor(writes, losses) {
     const absences = [{ called: -Infinity, returned: -Infinity, latest: -Infinity }];
@@ -109,8 +116,14 @@ class Register {
     }
     const lost = losses.map(({ from, to }) => ({ called: from, returned: to, latest: to, ok: true }));
     absences.push(...lost);
-    this.#ofValues = new Replacements([...writes.filter(({ ok }) => ok), ...lost]);
-    this.#ofAbsence = new Replacements(writes.filter(({ ok, value }) => ok && value !== null));
+    const certain = writes.filter(({ ok }) => ok);
+    this.#ofValues = new Replacements([...certain, ...lost]);
+    this.#ofAbsence = new Replacements(certain.filter(({ value }) => value !== null));
+    for (const host of new Set(certain.map((write) => write.host))) {
+      const own = certain.filter((write) => write.host === host);
+      const ofAbsence = new Replacements(own.filter(({ value }) => value !== null));
+      this.#own.set(host, { ofValues: new Replacements(own), ofAbsence });
+    }
     this.#absences = absences.sort((a, b) => a.called - b.called);
     for (let i = 1; i < this.#absences.length; i++) {
       const before = this.#absences[i - 1].upTo ?? this.#absences[i - 1].latest;
@@ -123,11 +136,23 @@ class Register {
     return this.#values.get(value);
   }
 
+  /** The latest time at which what a read found may have been put there. */
+  #latest(read) {
+    if (read.value !== null) return this.#values.get(read.value).latest;
+    const last = this.#absences[partition(this.#absences, ({ called }) => called <= read.until) - 1];
+    return last.upTo ?? last.latest;
+  }
+
   /** When the value of a read was replaced for certain; Infinity if it was not. */
   replaced(read) {
-    if (read.value !== null) return this.#ofValues.firstAfter(this.#values.get(read.value).latest);
-    const last = this.#absences[partition(this.#absences, ({ called }) => called <= read.until) - 1];
-    return this.#ofAbsence.firstAfter(last.upTo ?? last.latest);
+    return (read.value === null ? this.#ofAbsence : this.#ofValues).firstAfter(this.#latest(read));
+  }
+
+  /** As {@link replaced}, by a write of the reader's host. */
+  replacedByOwn(read) {
+    const own = this.#own.get(read.host);
+    if (own === undefined) return Infinity;
+    return (read.value === null ? own.ofAbsence : own.ofValues).firstAfter(this.#latest(read));
   }
 }
 
@@ -135,14 +160,15 @@ class Register {
 class Source {
   #changes = new Map();
   #told;
+  #own = new Map();
 
   constructor(changes) {
     for (const change of changes) this.#changes.set(change.version, change);
-    const sorted = changes.filter(({ ok }) => ok).sort((a, b) => a.version - b.version);
-    this.#told = { versions: sorted.map(({ version }) => version), sorted };
-    // For each version the first return of a call that told of it or a later one. Its own call is in front.
-    let first = Infinity;
-    for (let i = sorted.length - 1; i >= 0; i--) sorted[i].first = first = Math.min(first, sorted[i].returned);
+    const certain = changes.filter(({ ok }) => ok).sort((a, b) => a.version - b.version);
+    this.#told = new Told(certain);
+    for (const host of new Set(certain.map((change) => change.host))) {
+      this.#own.set(host, new Told(certain.filter((change) => change.host === host)));
+    }
   }
 
   exists(version, time) {
@@ -152,14 +178,44 @@ class Source {
   }
 
   /** A version that was written by `set` may arrive late, as any write. Then only a later call replaces it. */
-  replaced({ value: version }) {
+  #latest(version) {
     const own = this.#changes.get(version);
-    const latest = own?.how === "set" ? own.latest : -Infinity;
-    const { versions, sorted } = this.#told;
-    let i = partition(versions, (other) => other <= version);
-    if (latest === -Infinity) return sorted[i]?.first ?? Infinity;
+    return own?.how === "set" ? own.latest : -Infinity;
+  }
+
+  replaced({ value }) {
+    return this.#told.firstAfter(value, this.#latest(value));
+  }
+
+  replacedByOwn({ value, host }) {
+    return this.#own.get(host)?.firstAfter(value, this.#latest(value)) ?? Infinity;
+  }
+}
+
+/** Changes of a source that the tier was told of for certain, in the order of their versions. */
+class Told {
+  #changes;
+  #versions;
+  /** For each change the first return of a call that told of it or of a later one. */
+  #first;
+
+  constructor(changes) {
+    this.#changes = changes;
+    this.#versions = changes.map(({ version }) => version);
+    this.#first = new Array(changes.length + 1).fill(Infinity);
+    for (let i = changes.length - 1; i >= 0; i--) {
+      this.#first[i] = Math.min(changes[i].returned, this.#first[i + 1]);
+    }
+  }
+
+  /** When the first call had returned that told of a version after this one, of those that were called after a time. */
+  firstAfter(version, time) {
+    let i = partition(this.#versions, (other) => other <= version);
+    if (time === -Infinity) return this.#first[i];
     let first = Infinity;
-    for (; i < sorted.length; i++) if (sorted[i].called > latest) first = Math.min(first, sorted[i].returned);
+    for (; i < this.#changes.length; i++) {
+      if (this.#changes[i].called > time) first = Math.min(first, this.#changes[i].returned);
+    }
     return first;
   }
 }
@@ -210,7 +266,7 @@ export function check(history) {
   for (const write of [...history.writes, ...history.changes, ...history.increments]) {
     counts.writes++;
     if (!write.ok) counts.unknown++;
-    write.latest = write.ok ? write.returned : disturbances.end(write.host, write.called, write.returned) + DRAIN_MS;
+    write.latest = write.ok ? write.returned : disturbances.drained(write.host, write.called, write.returned);
   }
   const writes = grouped(history.writes);
   const changes = grouped(history.changes);
@@ -246,6 +302,7 @@ export function check(history) {
       if (write?.ttl !== undefined && read.called > write.latest + write.ttl + lease + slack)
         report("expired", { read, write });
     }
+    if (model.replacedByOwn(read) < read.called && !(read.value === null && mayBeCutOff(read))) report("own", { read });
     const age = read.called - model.replaced(read);
     if (age <= 0) continue;
     if (read.value === null && age > lease + slack && !read.final && mayBeCutOff(read)) {
@@ -265,6 +322,7 @@ export function check(history) {
 /** What is known about one counter, which starts at 0 and is incremented by 1. */
 class Counter {
   #all;
+  #own = new Map();
   #called;
   #returned;
 
@@ -280,12 +338,32 @@ class Counter {
   #least = (time) => partition(this.#returned, (returned) => returned < time);
   #most = (time) => partition(this.#called, (called) => called <= time);
 
+  /** The largest result that the reader's host had got before a time. */
+  #ownLeast(host, time) {
+    if (!this.#own.has(host)) {
+      const own = this.#all
+        .filter((increment) => increment.ok && increment.host === host)
+        .sort((a, b) => a.returned - b.returned);
+      let most = 0;
+      this.#own.set(host, {
+        returned: own.map(({ returned }) => returned),
+        most: own.map(({ result }) => (most = Math.max(most, result))),
+      });
+    }
+    const { returned, most } = this.#own.get(host);
+    return most[partition(returned, (each) => each < time) - 1] ?? 0;
+  }
+
   checkRead(read, { lease, slack, lossy, report, mayBeCutOff }) {
     const value = read.value ?? 0;
     if (value > this.#most(read.until)) report("invented", { read, most: this.#most(read.until) });
+    if (lossy) return;
+    const isExcused = read.value === null && !read.final && mayBeCutOff(read);
+    const own = this.#ownLeast(read.host, read.called);
+    if (value < own && !isExcused) report("own", { read, least: own });
     const least = this.#least(read.called - lease - slack);
-    if (value >= least || lossy) return;
-    if (read.value !== null || read.final || !mayBeCutOff(read)) report("stale", { read, least });
+    if (value >= least || isExcused) return;
+    report("stale", { read, least });
   }
 
   checkResults({ key, losses, report }) {

@@ -119,9 +119,20 @@ describe("registers", () => {
     // A chain of faults holds its bytes back.
     const windows = [
       { what: "stall", host: 0, from: 205, to: 1_500 },
-      { what: "pause", from: 1_400, to: 2_500 },
+      { what: "pause", from: 4_400, to: 5_000 },
     ];
     expect(rules({ writes: [unknown, later], windows, reads: [read("2", 5_111)] })).toEqual([]);
+  });
+
+  test("a host reads its own writes at once", () => {
+    const here = { host: 0, who: "h0p1" };
+    expect(rules({ writes, reads: [read("1", 210, here), read("1", 211)] })).toEqual([]);
+    expect(rules({ writes, reads: [read("1", 211, here)] })).toEqual(["own"]);
+    expect(rules({ writes: [write("1", 0, 10)], reads: [read(null, 11, here), read(null, 10, here)] })).toEqual([
+      "own",
+    ]);
+    const windows = [{ what: "stall", host: 0, from: 0, to: 10 }];
+    expect(rules({ writes: [write("1", 0, 10)], windows, reads: [read(null, 11, here)] })).toEqual([]);
   });
 
   test("a value is not served after its ttl and the bound", () => {
@@ -140,6 +151,12 @@ describe("sources", () => {
     expect(rules({ changes, reads: [at(1, 210), at(2, 900), at(2, 100)] })).toEqual([]);
     expect(rules({ changes, reads: [at(1, 211)] })).toEqual(["overtaken"]);
     expect(rules({ changes, reads: [at(0, 211)] })).toEqual(["overtaken"]);
+  });
+
+  test("a host does not read a version that it has changed itself", () => {
+    const here = { key: "s", host: 0, who: "h0p1" };
+    expect(rules({ changes, reads: [read(1, 110, here), read(2, 111, here)] })).toEqual([]);
+    expect(rules({ changes, reads: [read(1, 111, here)] })).toEqual(["own"]);
   });
 
   test("a version that is not in the source is invented", () => {
@@ -189,6 +206,7 @@ describe("counters", () => {
     const at = (value: number | null, called: number, more = {}) => read(value, called, { key: "n", ...more });
     expect(rules({ increments, reads: [at(1, 130), at(2, 900), at(null, 100)] })).toEqual([]);
     expect(rules({ increments, reads: [at(1, 131)] })).toEqual(["stale"]);
+    expect(rules({ increments, reads: [at(1, 31, { host: 0 }), at(2, 31, { host: 0 })] })).toEqual(["own"]);
     expect(rules({ increments, reads: [at(3, 900)] })).toEqual(["invented"]);
     expect(rules({ increments, reads: [at(null, 900)] })).toEqual(["stale"]);
   });

@@ -4,12 +4,19 @@
  */
 
 import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { CacheError } from "cache-machine";
 import Redis5, { Cluster as Cluster5 } from "ioredis";
 import Redis6, { Cluster as Cluster6 } from "ioredis6";
 import Iovalkey, { Cluster as IovalkeyCluster } from "iovalkey";
-import { createClient, createClientPool, createCluster } from "redis";
-import { createClient as createClient5, createCluster as createCluster5 } from "redis5";
+import { createClient, createClientPool, createCluster, createSentinel } from "redis";
+import {
+  createClient as createClient5,
+  createCluster as createCluster5,
+  createSentinel as createSentinel5,
+} from "redis5";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { type Client, clientOf, type Listener } from "../../src/tier/clients/client.ts";
 import { endProxies, endServers, NO_SERVER, SERVERS, startCluster, startProxy, startServer } from "./servers.ts";
@@ -108,6 +115,9 @@ const LIBRARIES: Library[] = [
   ioredis("iovalkey", Iovalkey, IovalkeyCluster),
 ];
 
+/** The libraries that are tried with a cluster: all with the first server, some with others, because it takes a while. */
+const CLUSTERS = [/^(?!a pool|.* odd)/, /^(node-redis 6|ioredis 5)$/] as const;
+
 const toClose: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of toClose.splice(0).reverse()) await close();
@@ -128,18 +138,18 @@ class Ears {
   #onEnd: (() => void) | undefined;
   listener!: Listener;
 
-  static async open(client: Client, prefixes = PREFIXES): Promise<Ears> {
+  static async open(client: Client, timeout = TIMEOUT): Promise<Ears> {
     const ears = new Ears();
     ears.listener = await client.listen(
       {
-        prefixes,
+        prefixes: PREFIXES,
         onChanged: (keys) => void ears.heard.push(...(keys ?? [null])),
         onEnd: (reason) => {
           ears.ends.push(reason);
           ears.#onEnd?.();
         },
       },
-      TIMEOUT,
+      timeout,
     );
     toClose.push(() => ears.listener.close());
     return ears;
@@ -290,6 +300,16 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       expect(user.eventNames().map((name: string) => [name, user.listenerCount(name)])).toEqual(events);
     });
 
+    test("a listener does not keep the process alive", async () => {
+      const { client } = await clientFor(library, { path: server.path });
+      await client.send("k", ["GET", "k"], TIMEOUT);
+      const alive = (): number => process.getActiveResourcesInfo().filter((name) => name === "PipeWrap").length;
+      const before = alive();
+      const ears = await Ears.open(client);
+      await ears.beat();
+      expect(alive()).toBe(before);
+    });
+
     test("a callback that throws ends the listener, and nothing else", async () => {
       const { client } = await clientFor(library, { path: server.path });
       let reason: Error | undefined;
@@ -324,7 +344,7 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       expect(client.errorReply(failed)).toBeUndefined();
       await expect(ears.listener.beat(100)).rejects.toThrow("100 ms");
       // Accepted by the kernel, and never answered.
-      await expect(Ears.open(client)).rejects.toThrow(/ms$/);
+      await expect(Ears.open(client, 300)).rejects.toThrow(/ms$/);
       expect(performance.now() - since).toBeLessThan(TIMEOUT + PATIENCE);
       expect(ears.ends).toHaveLength(1);
       own.resume();
@@ -379,12 +399,54 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
+    test("a connection that is not tracked as before ends the listener", async () => {
+      const { client, user } = await clientFor(library, { path: server.path });
+      // What the listener opens.
+      const copies: any[] = [];
+      const template = user.execute === undefined ? user : await user.execute((each: object) => each);
+      const duplicate = template.duplicate.bind(template);
+      template.duplicate = (options: object) => {
+        const copy = duplicate(options);
+        copies.push(copy);
+        return copy;
+      };
+      const say = (copy: any, args: string[]) => (copy.call ? copy.call(...args) : copy.sendCommand(args));
+      for (const change of [
+        [["CLIENT", "TRACKING", "OFF"]],
+        [
+          ["CLIENT", "TRACKING", "OFF"],
+          ["CLIENT", "TRACKING", "ON"],
+        ],
+        [
+          ["CLIENT", "TRACKING", "OFF"],
+          ["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "other:"],
+        ],
+      ]) {
+        copies.length = 0;
+        const ears = await Ears.open(client);
+        const known = await listening(server);
+        const ids = await Promise.all(copies.map((copy) => say(copy, ["CLIENT", "ID"]).catch(() => undefined)));
+        const tracked =
+          copies[ids.findIndex((id) => known.some((one) => one.id === String(id) && /t/.test(one.flags)))];
+        for (const args of change) await say(tracked, args);
+        expect((await ears.ended()).message).toContain("does not track the keys any more");
+      }
+    });
+
     test("a password, and a user with no more permissions than are documented", async () => {
       const own = await startServer({ server: program, tcp: true, password: "secret-of-the-server" });
       const { client: owner } = await clientFor(library, { port: own.port, password: "secret-of-the-server" });
       await (await Ears.open(owner)).beat();
       const allowed = ["hello", "client|id", "client|tracking", "client|trackinginfo", "time", "subscribe", "ping"];
-      const needs = ["-@all", ...allowed.map((name) => `+${name}`), "&__redis__:invalidate", "~test:*", "+get", "+set"];
+      const needs = [
+        "-@all",
+        "resetchannels",
+        ...allowed.map((name) => `+${name}`),
+        "&__redis__:invalidate",
+        "~test:*",
+        "+get",
+        "+set",
+      ];
       // The libraries themselves ask for these, and go on when they are refused.
       await own.command("ACL", "SETUSER", "app", "on", ">pass-of-app", "+auth", "+info", ...needs);
       const { client } = await clientFor(library, { port: own.port, username: "app", password: "pass-of-app" });
@@ -408,7 +470,8 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
-    test("TLS", async () => {
+    // The valkey-server that is installed for the tests is built without TLS.
+    test.skipIf(program.name === "valkey")("TLS", async () => {
       const own = await startServer({ server: program, tls: true, password: "p" });
       const { ca } = own.certificate as { ca: string };
       const { client } = await clientFor(library, { port: own.port, tls: { ca }, password: "p" });
@@ -446,7 +509,78 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     });
   });
 
-  describe.each(LIBRARIES.filter(({ name }) => !name.includes("pool") && !name.includes("odd")))(
+  test.each(LIBRARIES.filter(({ name }) => /^(node-redis 5|ioredis 5|iovalkey)$/.test(name)))(
+    "$name: a server that does not know a command that is needed",
+    async (library) => {
+      const own = await startServer({ server: program, config: ['rename-command HELLO ""'] });
+      const { client } = await clientFor(library, { path: own.path });
+      const refused = await Ears.open(client).catch((error) => error);
+      expect(refused).toMatchObject({ code: "ERR_UNSUPPORTED", message: expect.stringContaining("Use Redis 6.2") });
+      expect(refused.message).toContain("HELLO");
+      await own.stop();
+    },
+  );
+
+  test("clients that cannot be used are refused by name", async () => {
+    const refusal = (client: unknown): string => {
+      try {
+        clientOf(client);
+      } catch (error) {
+        expect(error).toBeInstanceOf(TypeError);
+        return (error as Error).message;
+      }
+      throw new Error("was not refused");
+    };
+    for (const nothing of [undefined, null, 1, "redis://127.0.0.1", {}, [], new Map(), () => undefined]) {
+      expect(refusal(nothing)).toMatch(
+        /^client: must be a client of node-redis 5 or later, .* not (a|an|undefined|null)\b/,
+      );
+    }
+    const socket = { path: server.path };
+    expect(refusal(createClient({ socket }))).toContain("await client.connect()");
+    expect(refusal(createClient5({ socket }))).toContain("await client.connect()");
+    expect(refusal(createCluster({ rootNodes: [{ socket }] }))).toContain("await client.connect()");
+    const subscriber = await createClient({ socket, RESP: 2 }).connect();
+    await subscriber.subscribe("channel", () => undefined);
+    expect(refusal(subscriber)).toContain("client.duplicate()");
+    expect(refusal(subscriber.multi())).toMatch(/^client: must be/);
+    subscriber.destroy();
+    const both = await createClient({ socket }).connect();
+    await both.subscribe("channel", () => undefined);
+    expect(clientOf(both).library, "with RESP3 a subscriber may send commands").toBe("node-redis");
+    both.destroy();
+    expect(refusal(subscriber)).toContain("await client.connect()");
+    const legacy = await createClient({ socket }).connect();
+    expect(refusal(legacy.legacy())).toMatch(/^client: must be/);
+    // Node-redis 4 has a client of this form.
+    expect(refusal({ isOpen: true, sendCommand: async () => "OK", duplicate: () => ({}) })).toContain("5 or later");
+    legacy.destroy();
+
+    for (const Redis of [Redis5, Redis6, Iovalkey] as any[]) {
+      const open = (options: object) => {
+        const client = new Redis({ path: server.path, lazyConnect: true, ...options });
+        toClose.push(() => client.disconnect());
+        return client;
+      };
+      expect(refusal(open({ keyPrefix: "app:" }))).toMatch(/keyPrefix.*"app:".*prefix/);
+      expect(refusal(open({ sentinels: [{ host: "x" }], name: "m", role: "slave" }))).toContain('role: "master"');
+      expect(refusal(open({}).pipeline())).toMatch(/^client: must be/);
+      const busy = open({ protocol: 2 });
+      await busy.subscribe("channel");
+      expect(refusal(busy)).toContain("client.duplicate()");
+      const closed = open({});
+      await closed.quit();
+      await until(async () => closed.status === "end", "a client closes");
+      expect(refusal(closed)).toContain("is closed");
+      const replicas = new Redis.Cluster([{ port: 1 }], { lazyConnect: true, scaleReads: "slave" });
+      expect(refusal(replicas)).toContain('scaleReads: "master"');
+      const prefixed = new Redis.Cluster([{ port: 1 }], { lazyConnect: true, redisOptions: { keyPrefix: "p" } });
+      expect(refusal(prefixed)).toContain("keyPrefix");
+    }
+    expect(refusal({ customCommand: async () => null, close() {} })).toMatch(/^client: valkey-glide .* node-redis/);
+  });
+
+  describe.each(LIBRARIES.filter(({ name }) => CLUSTERS[program === SERVERS[0] ? 0 : 1].test(name)))(
     "$name with a cluster",
     (library) => {
       test("hears all masters, also through failovers, new masters and slots that move", async () => {
@@ -502,6 +636,50 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     },
   );
 
+  test("behind Sentinel: a master that dies is followed by its replica", async () => {
+    const master = await startServer({ server: program, tcp: true });
+    await startServer({ server: program, tcp: true, config: [`replicaof 127.0.0.1 ${master.port}`] });
+    const guard = await startSentinel(program, master);
+    // A sentinel looks for replicas every ten seconds.
+    const knows = async (): Promise<boolean> => String(await guard.command("INFO", "sentinel")).includes("slaves=1");
+    await until(knows, "the sentinel knows the replica");
+    const place = { host: "127.0.0.1", port: guard.port };
+    const opened: [string, any, () => void][] = [];
+    for (const [name, create] of [
+      ["node-redis 6", createSentinel],
+      ["node-redis 5", createSentinel5],
+    ] as [string, any][]) {
+      const client = create({ name: "guarded", sentinelRootNodes: [place] });
+      client.on("error", () => undefined);
+      await client.connect();
+      opened.push([name, client, () => client.destroy()]);
+    }
+    for (const [name, Redis] of [
+      ["ioredis 5", Redis5],
+      ["ioredis 6", Redis6],
+      ["iovalkey", Iovalkey],
+    ] as [string, any][]) {
+      const client = new Redis({ sentinels: [place], name: "guarded" });
+      client.on("error", () => undefined);
+      opened.push([name, client, () => client.disconnect()]);
+    }
+    for (const [, , close] of opened) toClose.push(close);
+    const clients = opened.map(([, user]) => clientOf(user));
+    const all = await Promise.all(clients.map((client) => Ears.open(client)));
+    for (const [i, client] of clients.entries()) await hearsWrites(client, all[i] as Ears, 100);
+    await scans(clients[0] as Client);
+    await scans(clients[2] as Client);
+    await master.crash();
+    await Promise.all(all.map((ears) => ears.ended()));
+    await Promise.all(
+      clients.map(async (client) => {
+        const ears = await listensAgain(client);
+        await until(() => answers(client), "the client finds the new master");
+        await hearsWrites(client, ears, 20);
+      }),
+    );
+  });
+
   test("a server of a cluster is not listened to as if it were alone", async () => {
     const cluster = await startCluster(3, 0, { server: program });
     const { client } = await clientFor(LIBRARIES[0] as Library, { port: cluster.masters[0]?.port as number });
@@ -510,6 +688,21 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     await cluster.stop();
   });
 });
+
+/** A sentinel that guards one master. */
+async function startSentinel(program: (typeof SERVERS)[0], master: Server): Promise<Server> {
+  const folder = mkdtempSync(join(tmpdir(), "cache-machine-sentinel-"));
+  toClose.push(() => rmSync(folder, { recursive: true }));
+  // The harness starts a program with a file, and a sentinel needs an argument more.
+  const sentinel = join(folder, "sentinel");
+  writeFileSync(sentinel, `#!/bin/sh\nexec "${program.program}" "$1" --sentinel\n`, { mode: 0o700 });
+  const config = [
+    `sentinel monitor guarded 127.0.0.1 ${master.port} 1`,
+    "sentinel down-after-milliseconds guarded 500",
+    "sentinel failover-timeout guarded 3000",
+  ];
+  return startServer({ server: { ...program, program: sentinel }, tcp: true, config });
+}
 
 /** A key whose slot is 0. */
 const slotZero = (trial: number): string => `test:v:{3560}${trial}`;

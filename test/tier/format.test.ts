@@ -135,7 +135,6 @@ test("the head says what was stored", () => {
     stamp: 1_795_729_948_370_491,
     grace: 1.5,
     tags,
-    mark: bytes.toString("latin1", 3, 19),
     length: FIXED + tags.reduce((sum, tag) => sum + 2 + Buffer.byteLength(tag), 0),
   });
   expect(decodeHead(encodeEntry(1, { grace: Infinity, tags: [] }, codec))).toMatchObject({

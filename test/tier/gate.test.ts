@@ -1,7 +1,7 @@
 /** The gate in front of a server: when it shuts, what it lets pass, how it opens, and which errors shut it. A clock and timers of the test. */
 
 import { describe, expect, test, vi } from "vitest";
-import { Away, errorOf, Gate, isUnreachable, unreachable } from "../../src/tier/gate.ts";
+import { Away, errorOf, Gate, isUnreachable, type Line, unreachable } from "../../src/tier/gate.ts";
 
 vi.mock("../../src/index.ts", () => import("../../src/errors.ts"));
 
@@ -15,6 +15,9 @@ const refused = async (): Promise<string> => {
 const wrong = async (): Promise<string> => {
   throw new TypeError("no");
 };
+
+/** The way to a server whose probe does this. */
+const line = (probe: () => Promise<unknown>): Line => ({ probe, errorOf: (cause) => cause });
 
 /** A promise with its handles. */
 function pending(): { promise: Promise<string>; resolve(value: string): void; reject(error: unknown): void } {
@@ -67,19 +70,19 @@ function setup(random: () => number = () => 1) {
 
 test("an open gate hands on what a command returns and throws", async () => {
   const { gate, timers } = setup();
-  expect(await gate.run(ok, away)).toBe("answer");
-  await expect(gate.run(wrong, away)).rejects.toThrow(TypeError);
-  await expect(gate.run(refused, away)).rejects.toThrow("full");
+  expect(await gate.run(ok, line(away))).toBe("answer");
+  await expect(gate.run(wrong, line(away))).rejects.toThrow(TypeError);
+  await expect(gate.run(refused, line(away))).rejects.toThrow("full");
   expect(gate.isOpen).toBe(true);
   expect(timers).toBe(0);
 });
 
 test("a command without an answer shuts the gate: others fail at once and are not run", async () => {
   const { gate } = setup();
-  await expect(gate.run(away, away)).rejects.toThrow("dead");
+  await expect(gate.run(away, line(away))).rejects.toThrow("dead");
   expect(gate.isOpen).toBe(false);
   const command = vi.fn(ok);
-  const error = await gate.run(command, away).catch((error) => error);
+  const error = await gate.run(command, line(away)).catch((error) => error);
   expect(command).not.toHaveBeenCalled();
   expect(error).toMatchObject({ name: "CacheError", code: "ERR_UNREACHABLE", cause: { message: "the line is dead." } });
   expect(error.message).toBe(
@@ -88,10 +91,22 @@ test("a command without an answer shuts the gate: others fail at once and are no
   );
 });
 
+test("what shuts the gate is the meaning of an error, and the meaning is what the caller gets", async () => {
+  const { gate } = setup();
+  const meaning = new Away("as it seems.");
+  const command = async () => {
+    throw new Error("ECONNRESET");
+  };
+  const errorOf = vi.fn(() => meaning);
+  await expect(gate.run(command, { probe: ok, errorOf })).rejects.toBe(meaning);
+  expect(errorOf).toHaveBeenCalledWith(expect.objectContaining({ message: "ECONNRESET" }));
+  expect(gate.isOpen).toBe(false);
+});
+
 test("the refusals of a shut gate do not make it shut for longer", async () => {
   const { gate, waits, pass } = setup();
-  await gate.run(away, ok).catch(() => {});
-  for (let i = 0; i < 100; i++) await expect(gate.run(ok, ok)).rejects.toThrow("not sent");
+  await gate.run(away, line(ok)).catch(() => {});
+  for (let i = 0; i < 100; i++) await expect(gate.run(ok, line(ok))).rejects.toThrow("not sent");
   expect(waits).toEqual([50]);
   await pass(50);
   expect(gate.isOpen).toBe(true);
@@ -100,7 +115,7 @@ test("the refusals of a shut gate do not make it shut for longer", async () => {
 test("commands that fail together shut the gate once", async () => {
   const { gate, waits } = setup();
   const commands = Array.from({ length: 100 }, pending);
-  const runs = commands.map(({ promise }) => gate.run(() => promise, away));
+  const runs = commands.map(({ promise }) => gate.run(() => promise, line(away)));
   for (const { reject } of commands) reject(new Away("dead."));
   await Promise.allSettled(runs);
   expect(waits).toEqual([50]);
@@ -109,7 +124,7 @@ test("commands that fail together shut the gate once", async () => {
 test("it waits 50 ms, and the double after each probe without an answer, up to 2 seconds", async () => {
   const { gate, waits, pass } = setup();
   const probe = vi.fn(away);
-  await gate.run(away, probe).catch(() => {});
+  await gate.run(away, line(probe)).catch(() => {});
   for (let i = 0; i < 9; i++) await pass(waits.at(-1) as number);
   expect(waits).toEqual([50, 100, 200, 400, 800, 1600, 2000, 2000, 2000, 2000]);
   expect(probe).toHaveBeenCalledTimes(9);
@@ -119,20 +134,20 @@ test("after an answer it begins with 50 ms again", async () => {
   const { gate, waits, pass } = setup();
   let isAway = true;
   const probe = (): Promise<string> => (isAway ? away() : ok());
-  await gate.run(away, probe).catch(() => {});
+  await gate.run(away, line(probe)).catch(() => {});
   await pass(50);
   await pass(100);
   isAway = false;
   await pass(200);
-  expect(await gate.run(ok, probe)).toBe("answer");
-  await gate.run(away, probe).catch(() => {});
+  expect(await gate.run(ok, line(probe))).toBe("answer");
+  await gate.run(away, line(probe)).catch(() => {});
   expect(waits).toEqual([50, 100, 200, 50]);
 });
 
 test("full jitter: the wait is any part of the longest one", async () => {
   const values = [0.5, 0, 0.25, 0.999];
   const { gate, waits, pass } = setup(() => values.shift() as number);
-  await gate.run(away, away).catch(() => {});
+  await gate.run(away, line(away)).catch(() => {});
   for (let i = 0; i < 3; i++) await pass(waits.at(-1) as number);
   expect(waits).toEqual([25, 0, 50, 399.6]);
 });
@@ -141,18 +156,18 @@ test("no probe before its time, and one at a time however long it takes", async 
   const { gate, pass } = setup();
   const hanging = pending();
   const probe = vi.fn(() => hanging.promise);
-  await gate.run(away, probe).catch(() => {});
+  await gate.run(away, line(probe)).catch(() => {});
   await pass(49);
   expect(probe).not.toHaveBeenCalled();
   await pass(1);
   for (let i = 0; i < 10; i++) {
     await pass(1_000);
-    await expect(gate.run(ok, probe)).rejects.toThrow("not sent");
+    await expect(gate.run(ok, line(probe))).rejects.toThrow("not sent");
   }
   expect(probe).toHaveBeenCalledTimes(1);
   hanging.resolve("PONG");
   await pass(0);
-  expect(await gate.run(ok, probe)).toBe("answer");
+  expect(await gate.run(ok, line(probe))).toBe("answer");
 });
 
 test.each([
@@ -160,7 +175,7 @@ test.each([
   ["an answer that nobody understands", wrong],
 ])("%s to a probe is an answer", async (_, probe) => {
   const { gate, pass } = setup();
-  await gate.run(away, probe).catch(() => {});
+  await gate.run(away, line(probe)).catch(() => {});
   await pass(50);
   expect(gate.isOpen).toBe(true);
 });
@@ -169,7 +184,12 @@ test("an answer on another way opens the gate at once, and what the probe then s
   const test = setup();
   const { gate, waits, pass } = test;
   const hanging = pending();
-  await gate.run(away, () => hanging.promise).catch(() => {});
+  await gate
+    .run(
+      away,
+      line(() => hanging.promise),
+    )
+    .catch(() => {});
   await pass(50);
   gate.opened();
   expect(gate.isOpen).toBe(true);
@@ -183,8 +203,8 @@ test("an answer on another way opens the gate at once, and what the probe then s
 test("a command that began before the gate shut, and is answered afterwards, opens it", async () => {
   const { gate } = setup();
   const slow = pending();
-  const run = gate.run(() => slow.promise, away);
-  await gate.run(away, away).catch(() => {});
+  const run = gate.run(() => slow.promise, line(away));
+  await gate.run(away, line(away)).catch(() => {});
   expect(gate.isOpen).toBe(false);
   slow.resolve("late");
   expect(await run).toBe("late");
@@ -194,8 +214,8 @@ test("a command that began before the gate shut, and is answered afterwards, ope
 test("a command that began before the server came back, and fails afterwards, does not shut the gate again", async () => {
   const { gate } = setup();
   const slow = pending();
-  const run = gate.run(() => slow.promise, away);
-  await gate.run(away, away).catch(() => {});
+  const run = gate.run(() => slow.promise, line(away));
+  await gate.run(away, line(away)).catch(() => {});
   gate.opened();
   slow.reject(new Away("timeout."));
   await expect(run).rejects.toThrow("timeout");
@@ -205,12 +225,12 @@ test("a command that began before the server came back, and fails afterwards, do
 test("where no timer runs, a command starts the probe after a while, and is refused itself", async () => {
   const { gate, stand, settle } = setup();
   const probe = vi.fn(ok);
-  await gate.run(away, probe).catch(() => {});
+  await gate.run(away, line(probe)).catch(() => {});
   stand(549);
-  await expect(gate.run(ok, probe)).rejects.toThrow("not sent");
+  await expect(gate.run(ok, line(probe))).rejects.toThrow("not sent");
   expect(probe).not.toHaveBeenCalled();
   stand(1);
-  await expect(gate.run(ok, probe)).rejects.toThrow("not sent");
+  await expect(gate.run(ok, line(probe))).rejects.toThrow("not sent");
   await settle();
   expect(probe).toHaveBeenCalledTimes(1);
   expect(gate.isOpen).toBe(true);
@@ -218,7 +238,7 @@ test("where no timer runs, a command starts the probe after a while, and is refu
 
 test("close ends the timer", async () => {
   const test = setup();
-  await test.gate.run(away, away).catch(() => {});
+  await test.gate.run(away, line(away)).catch(() => {});
   expect(test.timers).toBe(1);
   test.gate.close();
   expect(test.timers).toBe(0);
@@ -229,7 +249,12 @@ test("with the timers of the runtime: it opens by itself, also while a test has 
   try {
     const gate = new Gate();
     const probed = new Promise<void>((resolve) => {
-      gate.run(away, async () => resolve()).catch(() => {});
+      gate
+        .run(
+          away,
+          line(async () => resolve()),
+        )
+        .catch(() => {});
     });
     await probed;
     await vi.waitFor(() => expect(gate.isOpen).toBe(true));

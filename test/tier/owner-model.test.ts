@@ -42,7 +42,7 @@ const LEASE = 100;
 const TIMEOUT = 120;
 const KEYS = ["a", "b", "c", "d"];
 const TICKS = 4000;
-const RUNS = 6;
+const RUNS = Number(process.env.RUNS ?? 6);
 const names = new Names("app:");
 
 type Random = () => number;
@@ -78,10 +78,18 @@ class Server {
   readonly written = new Map<string, number[]>(KEYS.map((key) => [key, [machineTime()]]));
   connections: Connection[] = [];
   isAway = false;
+  /** Whether the network is as quick as it can be. */
+  isCalm = false;
 
   constructor(random: Random, agenda: Agenda) {
     this.random = random;
     this.agenda = agenda;
+  }
+
+  /** How long a message takes: mostly a few milliseconds, and now and then much longer. */
+  delay(often: number, longest: number): number {
+    const slow = this.random() < often && !this.isCalm;
+    return this.random() * (slow ? longest : 4);
   }
 
   version(key: string): number {
@@ -128,11 +136,9 @@ class Connection implements Listener {
   }
 
   #deliver(message: () => void): void {
-    const { random, agenda } = this.#server;
-    const delay = random() < 0.05 ? random() * 2 * LEASE : random() * 4;
-    this.#latest = Math.max(this.#latest, machineTime() + delay);
+    this.#latest = Math.max(this.#latest, machineTime() + this.#server.delay(0.05, 2 * LEASE));
     this.#inbox.push(message);
-    agenda.after(this.#latest - machineTime(), () => {
+    this.#server.agenda.after(this.#latest - machineTime(), () => {
       if (!this.#isClosed) this.#inbox.shift()?.();
     });
   }
@@ -140,8 +146,7 @@ class Connection implements Listener {
   beat(): Promise<number> {
     const beat = new Deferred<number>();
     this.#beats.add(beat);
-    const { random, agenda } = this.#server;
-    agenda.after(random() < 0.1 ? random() * LEASE : random() * 3, () => {
+    this.#server.agenda.after(this.#server.delay(0.1, LEASE), () => {
       if (this.#isTracking) this.#deliver(() => beat.resolve(Date.now()));
     });
     return beat.promise;
@@ -218,20 +223,42 @@ class Participant {
       this.check(key, known, began, own, "memory");
       return;
     }
-    const { random, agenda } = this.#server;
+    const server = this.#server;
+    const network = (): Promise<void> =>
+      new Promise((resolve) => server.agenda.after(server.delay(0.05, 2 * LEASE), resolve));
     place
       .current()
       .getOrSet(key, async () => {
-        await new Promise<void>((resolve) =>
-          agenda.after(random() < 0.05 ? random() * 2 * LEASE : random() * 4, resolve),
-        );
-        const version = this.#server.version(key);
-        await new Promise<void>((resolve) =>
-          agenda.after(random() < 0.05 ? random() * 2 * LEASE : random() * 4, resolve),
-        );
+        await network();
+        const version = server.version(key);
+        await network();
         return version;
       })
       .then((version) => this.check(key, version, began, own, "the server"))
+      .catch((error) => faults.push(error));
+  }
+
+  /** A load: its value is stored nowhere, and may be handed to callers of the host as long as no change has overtaken it. */
+  load(key: string): void {
+    const began = machineTime();
+    const own = this.#own.get(key) ?? 0;
+    const server = this.#server;
+    const work = (): Promise<void> =>
+      new Promise((resolve) => server.agenda.after(server.isCalm ? 1 : server.random() ** 4 * 4 * LEASE, resolve));
+    this.memory
+      .at([])
+      .loading()
+      .getOrSet(
+        key,
+        async () => {
+          await work();
+          const version = server.version(key);
+          await work();
+          return version;
+        },
+        { ttl: 0, lease: 100 * LEASE },
+      )
+      .then((version) => this.check(key, version, began, own, "a load"))
       .catch((error) => faults.push(error));
   }
 
@@ -257,16 +284,16 @@ class Participant {
 
 let faults: unknown[] = [];
 
-/** An owner with a lock of its own, so that there may be two of them. They share the lease and the reports. */
+/** An owner with a lock and reports of its own, so that there may be two of them. They share the values and the lease. */
 function ownerOf(cache: Cache<any, any>, server: Server, number: number): Owner {
   const memory = new Memory(cache, "app:", LEASE, names);
-  const { locks } = cache.namespace(`lock ${number}`);
-  const control = new Proxy(memory.control, {
-    get: (target, property) => {
-      const value = property === "locks" ? locks : Reflect.get(target, property, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  const own = cache.namespace(`owner ${number}`);
+  const shared = memory.control;
+  const control = {
+    locks: own.locks,
+    get: (key: string) => (key === "lease" ? shared : own).get(key),
+    set: (key: string, value: unknown) => (key === "lease" ? shared : own).set(key, value),
+  };
   Object.assign(memory, { control });
   const owner = new Owner(memory, clientOf(server), names, { lease: LEASE, timeout: TIMEOUT });
   owner.start();
@@ -278,6 +305,8 @@ async function run(
 ): Promise<{ hits: number; reads: number; worst: number; epochs: number; writes: number }> {
   faults = [];
   const random = randomOf(seed);
+  // The owners' pauses.
+  vi.spyOn(Math, "random").mockImplementation(randomOf(-seed));
   const agenda = new Agenda();
   const server = new Server(random, agenda);
   const cache = createCache({ size: "4MiB" });
@@ -293,6 +322,7 @@ async function run(
   const tick = async (isCalm: boolean): Promise<void> => {
     agenda.run();
     for (let i = 0; i < 3; i++) if (random() < 0.7) pick(readers).read(pick(KEYS));
+    if (random() < 0.2) pick(readers).load(pick(KEYS));
     if (!isCalm) {
       if (random() < writing) server.write(pick(KEYS));
       if (random() < writing / 4) pick(readers).write(pick(KEYS));
@@ -316,6 +346,7 @@ async function run(
   };
   for (let i = 0; i < TICKS; i++) await tick(false);
   server.isAway = false;
+  server.isCalm = true;
   owners[0] ??= ownerOf(cache, server, 0);
   for (let i = 0; i < 3000; i++) await tick(true);
   const calm = readers.map(({ memory }) => [memory.isGood, ...KEYS.map((key) => memory.at([]).peek(key))]);

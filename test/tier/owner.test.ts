@@ -141,6 +141,24 @@ describe("following", () => {
     expect(memory.leaseLeft).toBeCloseTo(LEASE - 705);
   });
 
+  test("with a long lease it beats all the same, and a silent owner is replaced", async () => {
+    const hour = 3_600_000;
+    client.isPrompt = true;
+    const owner = participant({}, client, hour);
+    await pass(60_000);
+    expect(client.last.sent).toBe(13);
+    expect(owner.report()?.age).toBeLessThanOrEqual(5000);
+    await owner.close();
+    const hold = new Deferred<void>();
+    const silent = memory.control.locks.request("owner", () => hold.promise).catch(() => {});
+    await settle();
+    const other = participant({}, client, hour);
+    await pass(41_000);
+    expect(other.owns).toBe(true);
+    hold.resolve();
+    await silent;
+  });
+
   test("changes are applied, and counted", async () => {
     const owner = await following();
     for (const key of ["a", "b", "c"]) place.main.set(key, 1);
@@ -458,6 +476,37 @@ describe("election", () => {
     expect(states).toEqual(["connecting", "following"]);
     expect(client.listeners).toHaveLength(1);
     hold.resolve();
+  });
+
+  test("one that wakes after a theft gives way as soon as it would report, and whatever a damaged report says, it owns again", async () => {
+    client.isPrompt = true;
+    const owner = participant();
+    await pass(LEASE);
+    const [first] = client.listeners;
+    const report = JSON.parse(memory.control.get("owner"));
+    memory.control.set("owner", JSON.stringify({ ...report, threadId: 77, fence: 1e15 }));
+    await pass(LEASE / 4 + 1);
+    expect(first?.isClosed).toBe(true);
+    // Its report has not replaced the other one until it has won the lock anew.
+    await pass(STAND);
+    expect([owner.owns, owner.report()?.threadId]).toEqual([true, 0]);
+    await pass(10 * LEASE);
+    expect(client.listeners).toHaveLength(2);
+    expect(owner.report()).not.toHaveProperty("fence");
+  });
+
+  test("with a short lease an owner may be silent for a second", async () => {
+    client.isPrompt = true;
+    const hold = new Deferred<void>();
+    const theft = memory.control.locks.request("owner", () => hold.promise).catch(() => {});
+    await settle();
+    const other = participant({}, client, 50);
+    await pass(1000);
+    expect(other.owns).toBe(false);
+    await pass(2 * STAND);
+    expect(other.owns).toBe(true);
+    hold.resolve();
+    await theft;
   });
 
   test("a participant with a shorter lease waits as long as the owner's lease demands", async () => {

@@ -188,8 +188,8 @@ class Server {
       "bind 127.0.0.1",
       "daemonize no",
       'save ""',
-      // Also what was answered just before SIGKILL is in the file.
-      ...(persist ? ["appendonly yes", "appendfsync always"] : ["appendonly no"]),
+      // The server gives every write to the kernel before it answers. The kernel keeps it: the server is killed here, not the machine.
+      ...(persist ? ["appendonly yes", "appendfsync no"] : ["appendonly no"]),
       ...(tls
         ? [
             "port 0",
@@ -327,7 +327,7 @@ const started = new Set();
  * @param options.port a certain port
  * @param options.tls whether the port speaks TLS (the unix socket does not)
  * @param options.password the password of the default user
- * @param options.persist whether every write is in a file before it is answered, so that nothing is lost with `restart`
+ * @param options.persist whether every write is in a file before it is answered, so that nothing is lost by `crash` and `restart`
  * @param options.config more lines of the configuration
  * @param options.cluster whether the server is a node of a cluster
  */

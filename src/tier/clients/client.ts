@@ -26,11 +26,20 @@ export function clientOf(client: unknown): Client {
     const found = library(client);
     if (found !== undefined) return found;
   }
+  if (typeof (client as { customCommand?: unknown }).customCommand === "function") throw glide();
   throw notAClient(client);
+}
+
+/** Its version 2.5 receives the reports of changed keys, and drops them ("Unknown notification: 'Invalidate'"). */
+function glide(): TypeError {
+  return new TypeError(
+    "client: valkey-glide hands the server's reports of changed keys to nobody, so a tier cannot follow them. Use a client of " +
+      "node-redis, ioredis or iovalkey: they work with Valkey too.",
+  );
 }
 
 function notAClient(value: unknown): TypeError {
   return new TypeError(
-    `client: must be a client of node-redis 5 or later (\`createClient()\`, \`createCluster()\`), ioredis 5 or later, or iovalkey, not ${describe(value)}`,
+    `client: must be a client of node-redis 5 or later, of ioredis 5 or later, or of iovalkey, not ${describe(value)}`,
   );
 }

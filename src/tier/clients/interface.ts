@@ -12,7 +12,7 @@ export type Reply = null | number | string | Buffer | Reply[];
 
 /** One client of a server, or of a cluster of servers. */
 export interface Client {
-  /** For messages: `node-redis`, `ioredis` (also for iovalkey) or `valkey-glide`. */
+  /** For messages: `node-redis`, or `ioredis`, also for iovalkey. */
   readonly library: string;
   readonly isCluster: boolean;
   /**

@@ -311,9 +311,11 @@ async function open(
   copy.on("connect", () => copy.stream?.unref());
   copy.on("messageBuffer", (_channel: Buffer, keys: unknown) => events.onKeys(keys));
   started(destroy);
+  if (isClosed) throw new Error("the listener was closed");
   // The library says only that a connection is closed where it has reported why: a wrong password, for example.
   const because = (error: unknown): never => {
-    throw errorReply(lastError) === undefined && errorReply(error) !== undefined ? error : (lastError ?? error);
+    if (errorReply(error) !== undefined && errorReply(lastError) === undefined) throw error;
+    throw lastError ?? new Error("the connection was closed", { cause: error });
   };
   await copy.connect().catch(because);
   const call = caller(copy);
@@ -322,7 +324,7 @@ async function open(
     subscribe: async (channel) => {
       await copy.subscribe(channel);
     },
-    ping: () => copy.ping(),
+    ping: () => copy.ping().catch(because),
     destroy,
   };
 }

@@ -45,7 +45,9 @@ export function nodeRedis(client: object): Client | undefined {
   const servers = serversOf(client);
   if (servers === undefined) return undefined;
   if (!it.isOpen) throw new TypeError("client: is not open. Call `await client.connect()` first.");
-  if (it.isPubSubActive) {
+  // With RESP3, which is the default since version 6, a subscriber may send commands.
+  const isResp3 = (it.options?.RESP ?? ("_keyPrefix" in it ? 3 : 2)) === 3;
+  if (it.isPubSubActive && !isResp3) {
     throw new TypeError("client: is subscribed to channels. Use a client of its own: `client.duplicate()`.");
   }
   return new NodeRedisClient(servers);
@@ -289,6 +291,7 @@ async function open(
   copy.on("end", () => closed(new Error("the connection was closed")));
   if (hasPushes) copy.on("invalidate", (key) => events.onKeys(key === null ? null : [key]));
   started(destroy);
+  if (isClosed) throw new Error("the listener was closed");
   copy.unref();
   await copy.connect();
   return {

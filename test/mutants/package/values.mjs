@@ -1,8 +1,46 @@
 /** Mutants of src/values: keys, values, tags and namespaces. */
-import { CODEC, CONFORMANCE, OUTSIDE } from "../files.mjs";
+import { CODEC, CONFORMANCE, OUTSIDE, PORTABLE } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
+  // ---- values as bytes for other places
+  {
+    name: "portable-of-any-version",
+    breaks: "values come back",
+    what: "bytes of another version of the format are decoded as if they were of this one",
+    file: "src/values/portable.ts",
+    find: "if (bytes[0] !== VERSION) {",
+    replace: "if (bytes[0] === undefined) {",
+    first: PORTABLE,
+  },
+  {
+    name: "portable-of-another-type",
+    breaks: "values come back",
+    what: "the types of values have other numbers in encoded bytes",
+    file: "src/values/portable.ts",
+    find: "bytes[1] = codec.type;",
+    replace: "bytes[1] = codec.type ^ 128;",
+    first: PORTABLE,
+  },
+  {
+    name: "portable-errors-of-the-runtime",
+    breaks: "outside",
+    what: "an error of the runtime gets out of decode as it is",
+    file: "src/values/portable.ts",
+    find: "if (error instanceof CacheError || isStackOverflow(error)) throw error;",
+    replace: "throw error;",
+    first: PORTABLE,
+  },
+  {
+    name: "portable-not-frozen",
+    breaks: "a value is a copy",
+    what: "with frozenObjects decode returns objects that are not frozen",
+    file: "src/cache/view.ts",
+    find: "if (this.sharesObjects) deepFreeze(value);",
+    replace: "",
+    first: CONFORMANCE,
+    filter: "with frozenObjects decode returns frozen objects",
+  },
   // ---- JSON, frozen values, binary data
   {
     name: "json-without-minus-zero",
