@@ -95,9 +95,11 @@ async function begin(
   signal: AbortSignal,
 ): Promise<Token | { readonly found: Stored } | undefined> {
   let unless: number | true | undefined = replace ? true : undefined;
+  // A fresh value is not that of a load which has begun before. The server stores the one that began last.
+  const all = core.options.all && !options.fresh;
   for (let wait = FIRST_LOOK_MS; ; wait = Math.min(wait * 2, LAST_LOOK_MS)) {
     try {
-      const begun = await core.server.begin(place.path, key, { all: core.options.all, lease: options.lease, unless });
+      const begun = await core.server.begin(place.path, key, { all, lease: options.lease, unless });
       if ("token" in begun) return begun;
       if ("found" in begun) {
         if (!(await isInvalid(core, place, begun.found))) return begun;
