@@ -1,11 +1,11 @@
 /**
  * The benchmark of the tier: two simulated hosts of four processes each read and write values on one real server. Compares ways to keep
- * what was read on the hosts, which get the same memory per host: `npm run bench:tier`. Takes about 25 minutes on two cores. Needs Linux
+ * what was read on the hosts, which get the same memory per host: `npm run bench:tier`. Takes about a quarter of an hour on two cores. Needs Linux
  * and redis-server.
  *
  *   --only tier,server       only these contenders
  *   --parts speed,work,staleness,micro   only these parts
- *   --seconds 3              length of a measurement; the others depend on it
+ *   --seconds 1.6            length of a measurement; the others depend on it
  *   --rounds 2               rounds of "speed"
  *   --memory 16              MiB per host; no memory of a host is as large as all values of 1 KiB
  *   --keys 20000             number of values
@@ -37,7 +37,7 @@ const MIB = 2 ** 20;
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const PARTS = ["speed", "work", "staleness", "micro"];
 /** Operations per second of each process in "work". */
-const PACE = 1000;
+const PACE = 2000;
 /** Memory of a host, in MiB, that has room for everything in each process. */
 const PLENTY = 256;
 
@@ -58,7 +58,7 @@ const { values: flags } = parseArgs({
 });
 const contenders = chosen("only", Object.keys(CONTENDERS));
 const parts = chosen("parts", PARTS);
-const seconds = Number(flags.seconds ?? 3);
+const seconds = Number(flags.seconds ?? 1.6);
 const rounds = Number(flags.rounds ?? 2);
 const memory = Number(flags.memory ?? 16) * MIB;
 const keys = Number(flags.keys ?? 20_000);
@@ -190,7 +190,7 @@ async function measureWork(contender, kind, memory, writes) {
     };
   };
   const cold = await step("run", { writes: 0, operations: Math.round(seconds * 2 * PACE) });
-  await step("run", { writes: 0, operations: Math.round(seconds * 8 * PACE) });
+  await step("run", { writes: 0, operations: Math.round(seconds * 4 * PACE) });
   const warm = await step("pace", { writes, operations: Math.round(seconds * 5 * PACE), perSecond: PACE });
   await Promise.all(hosts.map((host) => host.stop()));
   await network.kill();
