@@ -27,7 +27,7 @@ import { Gate } from "./gate.ts";
 import { type Load, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
-import { checkKey, checkSet, checkTags, checkTime, resolve } from "./options.ts";
+import { checkKey, checkSet, checkTags, checkTime, checkValue, resolve } from "./options.ts";
 import { Owner } from "./owner.ts";
 import { type Found, read, readMany, tagTimes } from "./reading.ts";
 import { isInvalidation, Server, type Stored } from "./server.ts";
@@ -247,6 +247,7 @@ export class Tier<V = any, K extends Key = string> {
   async set(key: K, value: V, options?: TierSetOptions): Promise<void> {
     checkOpen(this.#core);
     checkKey(key);
+    checkValue(value);
     const how = checkSet(options, this.#ttl);
     await this.#write([key], () =>
       how.ttl > 0
@@ -271,6 +272,7 @@ export class Tier<V = any, K extends Key = string> {
       }
       const [key, value, own] = entry;
       checkKey(key);
+      checkValue(value);
       return [key, value, checkSet(over(options, own), this.#ttl)] as const;
     });
     const kept = writes.filter(([, , { ttl }]) => ttl > 0);
@@ -291,6 +293,7 @@ export class Tier<V = any, K extends Key = string> {
   async add(key: K, value: V, options?: TierSetOptions): Promise<boolean> {
     checkOpen(this.#core);
     checkKey(key);
+    checkValue(value);
     const how = checkSet(options, this.#ttl);
     return this.#write([key], async () => {
       if (how.ttl > 0) return this.#core.server.add(this.#path, key, value, how);
