@@ -210,6 +210,9 @@ class NodeRedisClient implements Client {
     };
     return listen(dialer, events, timeout);
   }
+
+  /** Commands are sent by the client of the user. */
+  async close(): Promise<void> {}
 }
 
 function sendBy(client: NodeRedis, args: readonly Argument[], timeout: number): Promise<unknown> {
