@@ -72,7 +72,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     onAnswer: () => gate.opened(),
   });
   const counts: Counts = { hits: 0, misses: 0, loads: 0, errors: 0 };
-  const core: Core = { memory, server, gate, options: resolved, counts, closed: false };
+  const core: Core = { memory, server, gate, client, options: resolved, counts, closed: false };
   owner.start();
   return new Tier(core, owner, [], resolved.ttl);
 }
@@ -686,6 +686,7 @@ export class Tier<V = any, K extends Key = string> {
     this.#core.gate.close();
     await this.#owner.close();
     this.#core.memory.close();
+    await this.#core.client.close();
   }
 
   /** As {@link close}, for `await using`. */
