@@ -190,8 +190,8 @@ async function measureWork(contender, kind, memory, writes) {
       total: Object.values(commands).reduce((total, count) => total + count, 0),
     };
   };
-  const cold = await step("run", { writes: 0, operations: Math.round(seconds * 8 * PACE) });
-  await step("run", { writes: 0, operations: Math.round(seconds * 4 * PACE) });
+  const cold = await step("run", { writes: 0, operations: Math.round(seconds * 4 * PACE) });
+  await step("run", { writes: 0, operations: Math.round(seconds * 8 * PACE) });
   const warm = await step("pace", { writes, operations: Math.round(seconds * 6 * PACE), perSecond: PACE });
   await Promise.all(hosts.map((host) => host.stop()));
   await network.kill();
