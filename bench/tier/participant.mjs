@@ -31,21 +31,24 @@ async function fill({ from, to, kind }) {
   }
 }
 
-/** The operations of this process: the same sequence for the same arguments, whoever executes it. */
+/** Operations that this process has begun: each task goes on in the sequence where the last one ended. */
+let begun = 0;
+
+/** The operations of this process: the same sequence for the same tasks, whichever the contender is. */
 function sequence({ orderFile, place, writes, kind }) {
   const file = readFileSync(orderFile);
   const order = new Uint32Array(file.buffer, file.byteOffset, file.byteLength / 4);
   const mask = order.length - 1;
-  const next = random(1000 + place);
+  const next = random(1000 + place + begun);
   const values = Array.from({ length: 256 }, (_, i) => VALUES[kind].make(i * 31 + place));
-  let at = Math.floor((order.length / 16) * place);
+  const first = Math.floor((order.length / 16) * place);
   const counts = { reads: 0, writes: 0, missing: 0, failed: 0 };
   const operate = async () => {
-    const key = keyOf(order[at++ & mask]);
+    const key = keyOf(order[(first + begun++) & mask]);
     try {
       if (next() < writes) {
         counts.writes++;
-        await cache.write(key, values[at & 255]);
+        await cache.write(key, values[begun & 255]);
       } else {
         counts.reads++;
         if ((await cache.read(key)) === undefined) counts.missing++;
@@ -86,9 +89,9 @@ async function pace({ operations, perSecond, ...rest }) {
   const { operate, counts } = sequence(rest);
   const running = new Set();
   const since = performance.now();
-  for (let begun = 0; begun < operations; ) {
+  for (let count = 0; count < operations; ) {
     const due = Math.min(operations, Math.floor(((performance.now() - since) / 1000) * perSecond));
-    for (; begun < due; begun++) {
+    for (; count < due; count++) {
       const one = operate().finally(() => running.delete(one));
       running.add(one);
     }
