@@ -131,7 +131,7 @@ function portable(check: Define, largest: number): void {
 }
 
 /** So many reads that the near cache has the value, and its proof. */
-const READS = 5;
+const READS = 12;
 
 function leased(check: Define): void {
   check("a leased get is as get while the lease lasts, and a miss when it has ended", ({ cache, another }) => {

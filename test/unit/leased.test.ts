@@ -26,7 +26,7 @@ type Cache = ReturnType<typeof createCache>;
 clocks.restore();
 
 /** So many reads that the near cache has the value, and its proof. */
-const READS = 5;
+const READS = 12;
 const opened: Cache[] = [];
 afterEach(() => {
   for (const cache of opened.splice(0)) cache.close();
