@@ -14,9 +14,10 @@ import { SERVERS } from "../test/tier/servers.mjs";
 
 const KINDS = {
   everything: { hosts: 3 },
-  deaths: { network: false, processes: 3 },
+  deaths: { network: false, processes: 4, pace: 3, gap: 0.5 },
   network: { deaths: false, hosts: 3 },
   losses: { losses: true },
+  cluster: { nodes: 3 },
   "one-flight": { flights: "all" },
   "one-flight-peace": { flights: "all", deaths: false, network: false, hosts: 3 },
   "short-lease": { lease: 250, timeout: 250 },
