@@ -549,6 +549,23 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
         await hearsWrites(client, ears, 200);
         await scans(client);
 
+        // A command that was under way when its connection was lost is not sent again: it would take what is pushed later.
+        const popped = client.send("test:list", ["BLPOP", "test:list", "0"], TIMEOUT).catch((error) => error);
+        const blocked = async (master: Server): Promise<string | undefined> =>
+          /^id=(\d+) .* flags=b/m.exec(String(await master.command("CLIENT", "LIST")))?.[1];
+        await until(async () => {
+          for (const master of cluster.masters) {
+            const id = await blocked(master);
+            if (id !== undefined) await master.command("CLIENT", "KILL", "ID", id);
+            if (id !== undefined) return true;
+          }
+          return false;
+        }, "the command blocks");
+        expect(await popped).toBeInstanceOf(Error);
+        await until(() => answers(client), "the client connects again");
+        expect(await client.send("test:list", ["RPUSH", "test:list", "x"], TIMEOUT)).toBe(1);
+        expect(await client.send("test:list", ["LLEN", "test:list"], TIMEOUT)).toBe(1);
+
         // A failover that was asked for: the old master becomes a replica.
         const [, , third] = cluster.masters as [Server, Server, Server];
         const heir = cluster.replicas[2] as Server;

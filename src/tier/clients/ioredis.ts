@@ -195,7 +195,8 @@ class ClusterClient extends Sender<Cluster> {
     return this.user.duplicate([], {
       ...OWN,
       redisOptions: { ...redisOptions, ...OWN },
-      enableOfflineQueue: false,
+      // Otherwise the commands fail that come while the connection to a node opens, which is done for the first of them.
+      enableOfflineQueue: true,
       lazyConnect: false,
       scaleReads: "master",
       shardedSubscribers: false,
