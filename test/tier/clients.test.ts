@@ -476,6 +476,32 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     },
   );
 
+  test.each([
+    ["ioredis 5", Redis5],
+    ["ioredis 6", Redis6],
+    ["iovalkey", Iovalkey],
+  ] as [string, any][])("%s: a client that gives up reconnecting is opened again", async (_name, Redis) => {
+    const own = await startServer({ server: program });
+    const user = new Redis({ path: own.path, retryStrategy: null, reconnectOnError: () => 2 });
+    user.on("error", () => undefined);
+    const client = clientOf(user);
+    toClose.push(
+      () => user.disconnect(),
+      () => client.close(),
+    );
+    expect(await client.send("n", ["INCR", "n"], TIMEOUT)).toBe(1);
+    // With the answer 2 the library would send the command again and again.
+    await expect(client.send("n", ["INCR", "n", "too many"], TIMEOUT)).rejects.toThrow("ERR wrong number");
+    await own.restart();
+    const answers = (): Promise<boolean> =>
+      client.send("n", ["GET", "n"], 1_000).then(
+        () => true,
+        () => false,
+      );
+    await until(answers, "the client connects again");
+    await own.stop();
+  });
+
   test("clients that cannot be used are refused by name", async () => {
     const refusal = (client: unknown): string => {
       try {
