@@ -119,13 +119,14 @@ export class KeyvCacheMachine extends EventEmitter {
 
   async get(key: string): Promise<any> {
     const name = storableKey(key);
-    return after(this.#entries.get(name), (value) => this.#found(name, value));
+    const value = this.#entries.get(name);
+    return this.#plain ? after(value, (found) => this.#withExpiry(name, found)) : value;
   }
 
   async getMany(keys: string[]): Promise<any[]> {
     const names = keys.map(storableKey);
     return after(this.#entries.getMany(names), (values) =>
-      this.#plain ? all(names.map((name, i) => this.#found(name, values[i]))) : values,
+      this.#plain ? all(names.map((name, i) => this.#withExpiry(name, values[i]))) : values,
     );
   }
 
@@ -191,8 +192,8 @@ export class KeyvCacheMachine extends EventEmitter {
     return namespace === undefined || namespace === "" ? this.#part : this.#part.namespace(namespace);
   }
 
-  #found(name: string, value: unknown): unknown {
-    if (!this.#plain || value === undefined) return value;
+  #withExpiry(name: string, value: unknown): Awaitable<Plain | undefined> {
+    if (value === undefined) return undefined;
     return after(this.#entries.ttl(name), (ttl) => plain(value, ttl));
   }
 
