@@ -19,7 +19,7 @@ import { startProxy } from "./proxy.mjs";
 import { startCluster, startServer } from "./servers.mjs";
 
 const HOST = fileURLToPath(new URL("host.mjs", import.meta.url));
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 40_000;
 const HOUR_MS = 3_600_000;
 /** The clock of the records. */
 const now = () => Number(process.hrtime.bigint()) / 1e6;
