@@ -1,6 +1,7 @@
 /** What all objects of one tier share: a tier, its namespaces, its readers and its loaders in one thread. */
 
 import { CacheError } from "../index.ts";
+import type { Client } from "./clients/client.ts";
 import type { Gate } from "./gate.ts";
 import type { Memory } from "./memory.ts";
 import type { Resolved } from "./options.ts";
@@ -12,6 +13,7 @@ export interface Core {
   readonly memory: Memory;
   readonly server: Server;
   readonly gate: Gate;
+  readonly client: Client;
   readonly options: Resolved;
   readonly counts: Counts;
   closed: boolean;

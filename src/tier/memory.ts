@@ -28,7 +28,7 @@ import { machineTime } from "../coordinate/clock.ts";
 import { type Cache, CacheError, type Entry, type Key, type Leased } from "../index.ts";
 import type { Names } from "./names.ts";
 
-/** Stands in the memory for a key that is known to be absent on the server. Nothing else is equal to it. */
+/** Stands in the memory for a key that is known to be absent on the server. A text that nobody stores as a value. */
 export const ABSENT: "\u{0}cache-machine: absent on the server\u{0}" = "\u{0}cache-machine: absent on the server\u{0}";
 
 /** Milliseconds between two looks at a lease that is over. */

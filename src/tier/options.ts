@@ -3,6 +3,7 @@
 import type { Key } from "../index.ts";
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
+import { ABSENT } from "./memory.ts";
 import type { Writing } from "./server.ts";
 import type { TierOptions, TierSetOptions } from "./types.ts";
 
@@ -97,6 +98,14 @@ export function checkKey(key: unknown): asserts key is Key {
     return;
   }
   throw new TypeError(`key: must be a string or a Uint8Array, not ${describe(key)}`);
+}
+
+/**
+ * Checks a value as far as a codec would not. @throws {RangeError} for the one text that stands for an absent key in the memory of a
+ * host.
+ */
+export function checkValue(value: unknown): void {
+  if (value === ABSENT) throw new RangeError("value: this text is reserved. Store another one.");
 }
 
 /**

@@ -76,6 +76,7 @@ export interface Counting {
   tags: readonly string[];
 }
 
+/** What a load wants: see {@link Server.begin}. */
 export interface BeginOptions {
   /** Whether only one host may load. */
   all: boolean;
@@ -88,6 +89,7 @@ export interface BeginOptions {
   unless?: number | true | undefined;
 }
 
+/** What became of a {@link Server.begin}. */
 export type Begun =
   /** There is an entry. Whether its tags are good is for the caller to find out. */
   | { found: Stored }
@@ -96,6 +98,7 @@ export type Begun =
   /** Another host loads; `left` are the milliseconds of its lease. */
   | { leader: true; left: number };
 
+/** What a {@link Server} works with. */
 export interface ServerOptions {
   /** Milliseconds for each command. */
   timeout: number;

@@ -27,7 +27,7 @@ import { Gate } from "./gate.ts";
 import { type Load, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
-import { checkKey, checkSet, checkTags, checkTime, resolve } from "./options.ts";
+import { checkKey, checkSet, checkTags, checkTime, checkValue, resolve } from "./options.ts";
 import { Owner } from "./owner.ts";
 import { type Found, read, readMany, tagTimes } from "./reading.ts";
 import { isInvalidation, Server, type Stored } from "./server.ts";
@@ -72,7 +72,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     onAnswer: () => gate.opened(),
   });
   const counts: Counts = { hits: 0, misses: 0, loads: 0, errors: 0 };
-  const core: Core = { memory, server, gate, options: resolved, counts, closed: false };
+  const core: Core = { memory, server, gate, client, options: resolved, counts, closed: false };
   owner.start();
   return new Tier(core, owner, [], resolved.ttl);
 }
@@ -247,6 +247,7 @@ export class Tier<V = any, K extends Key = string> {
   async set(key: K, value: V, options?: TierSetOptions): Promise<void> {
     checkOpen(this.#core);
     checkKey(key);
+    checkValue(value);
     const how = checkSet(options, this.#ttl);
     await this.#write([key], () =>
       how.ttl > 0
@@ -271,6 +272,7 @@ export class Tier<V = any, K extends Key = string> {
       }
       const [key, value, own] = entry;
       checkKey(key);
+      checkValue(value);
       return [key, value, checkSet(over(options, own), this.#ttl)] as const;
     });
     const kept = writes.filter(([, , { ttl }]) => ttl > 0);
@@ -291,6 +293,7 @@ export class Tier<V = any, K extends Key = string> {
   async add(key: K, value: V, options?: TierSetOptions): Promise<boolean> {
     checkOpen(this.#core);
     checkKey(key);
+    checkValue(value);
     const how = checkSet(options, this.#ttl);
     return this.#write([key], async () => {
       if (how.ttl > 0) return this.#core.server.add(this.#path, key, value, how);
@@ -552,8 +555,9 @@ export class Tier<V = any, K extends Key = string> {
       async (flight) => {
         const context = { signal: flight.signal, background: inBackground || flight.background };
         const loaded = await lead(load, run as (context: LoadContext<any, any>) => unknown, context);
-        // Handed to those who wait, and not stored: it is on the server now.
+        // Handed to those who wait, and not stored: it is on the server now. Whoever comes after an invalidation of the tags does not join.
         flight.ttl = 0;
+        flight.tags = loaded?.tags;
         if (loaded !== undefined) {
           expiresAt = Date.now() + loaded.ttl;
           tags = [...loaded.tags];
@@ -564,6 +568,7 @@ export class Tier<V = any, K extends Key = string> {
         timeout,
         lease,
         fresh,
+        ...(Array.isArray(options.tags) && { tags: options.tags }),
         ...(signal && { signal }),
         ...(onOutcome && {
           onOutcome: (outcome, { value }) => onOutcome(outcome, { value, version: 0, expiresAt, tags }, key),
@@ -596,7 +601,7 @@ export class Tier<V = any, K extends Key = string> {
         flight.ttl = 0;
         return this.#leadMany(wanted as K[], load, loading, flight);
       },
-      { timeout, lease, fresh, ...(signal && { signal }) },
+      { timeout, lease, fresh, ...(Array.isArray(loading.tags) && { tags: loading.tags }), ...(signal && { signal }) },
     );
     let next = 0;
     return values.map((value) => (value === undefined ? loaded[next++] : value)) as (T | undefined)[];
@@ -681,6 +686,7 @@ export class Tier<V = any, K extends Key = string> {
     this.#core.gate.close();
     await this.#owner.close();
     this.#core.memory.close();
+    await this.#core.client.close();
   }
 
   /** As {@link close}, for `await using`. */

@@ -265,9 +265,10 @@ function getOrInsert(turn: Turn, args: Storing & { computes: boolean }): void {
     return;
   }
   same(call(), value, "getOrInsert of what is absent");
+  // Also a value that has expired removes what had expired before.
+  model.remove(path, key);
   if (hasExpired(turn, options)) return;
   world.counts.sets++;
-  model.remove(path, key);
   putAs(turn, key, args.value, serial, options);
 }
 

@@ -64,7 +64,14 @@ function nodeRedis(name: string, create: (options: object) => any, createMany: a
       return opened(create({ ...options, ...account, socket: { ...place, ...(tls && { tls: true, ...tls }) } }));
     },
     cluster: ({ masters }) =>
-      opened(createMany({ ...options, rootNodes: masters.map(({ url }) => ({ url })), defaults: options })),
+      opened(
+        createMany({
+          ...options,
+          rootNodes: masters.map(({ url }) => ({ url })),
+          defaults: options,
+          useReplicas: true,
+        }),
+      ),
   };
 }
 
@@ -127,8 +134,9 @@ afterAll(endServers);
 
 async function clientFor(library: Library, where: Where): Promise<{ client: Client; user: any }> {
   const { client, close } = await library.open(where);
-  toClose.push(close);
-  return { client: clientOf(client), user: client };
+  const ours = clientOf(client);
+  toClose.push(close, () => ours.close());
+  return { client: ours, user: client };
 }
 
 /** A listener that records what it hears. */
@@ -184,6 +192,18 @@ async function listening(server: Server): Promise<{ id: string; flags: string }[
   return [...list.matchAll(/^id=(\d+) .* flags=(\S+)/gm)]
     .map(([, id, flags]) => ({ id: id as string, flags: flags as string }))
     .filter(({ flags }) => /[tP]/.test(flags));
+}
+
+/** The connections that a listener will open with a client of a user. */
+function copiesOf(user: any): any[] {
+  const copies: any[] = [];
+  const duplicate = user.duplicate.bind(user);
+  user.duplicate = (options: object) => {
+    const copy = duplicate(options);
+    copies.push(copy);
+    return copy;
+  };
+  return copies;
 }
 
 describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
@@ -389,6 +409,35 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
+    test("a command whose connection is lost is not sent again", async () => {
+      const proxy = await startProxy(server.port);
+      const { client } = await clientFor(library, { port: proxy.port });
+      await client.send("count", ["SET", "count", "0"], TIMEOUT);
+      // The server executes the command, and its answer is under way when the connection is cut.
+      proxy.delay(150);
+      const outcome = client.send("count", ["INCR", "count"], TIMEOUT).catch((error) => error);
+      await until(async () => (await server.command("GET", "count")) === "1", "the server executes the command");
+      proxy.cut();
+      expect(await outcome).toBeInstanceOf(Error);
+      proxy.delay(0);
+      const answers = (): Promise<boolean> =>
+        client.send("k", ["GET", "k"], 1_000).then(
+          () => true,
+          () => false,
+        );
+      await until(answers, "the client connects again");
+      expect(await client.send("count", ["GET", "count"], TIMEOUT)).toEqual(Buffer.from("1"));
+    });
+
+    test("closing ends what was opened for commands", async () => {
+      const { client, user } = await clientFor(library, { path: server.path });
+      await client.send("k", ["SET", "k", "1"], TIMEOUT);
+      await client.close();
+      await client.close();
+      const still = await (user.sendCommand && user.isOpen ? user.sendCommand(["GET", "k"]) : user.get("k"));
+      expect(String(still), "the client of the user").toBe("1");
+    });
+
     test("a server that becomes a replica ends the listener, and cannot be listened to", async () => {
       const own = await startServer({ server: program, tcp: true });
       const { client } = await clientFor(library, { port: own.port });
@@ -399,17 +448,21 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       await own.stop();
     });
 
+    test.runIf(/ioredis|iovalkey/.test(library.name))("a pair of which one hears nothing: no beat", async () => {
+      const { client, user } = await clientFor(library, { path: server.path });
+      const copies = copiesOf(user);
+      const ears = await Ears.open(client);
+      const subscribed = copies.find((copy) => copy.mode === "subscriber");
+      subscribed.stream.pause();
+      await server.command("SET", "test:v:a", "1");
+      await expect(ears.listener.beat(200)).rejects.toThrow("200 ms");
+      expect(ears.heard).toEqual([]);
+      expect(ears.ends).toHaveLength(1);
+    });
+
     test("a connection that is not tracked as before ends the listener", async () => {
       const { client, user } = await clientFor(library, { path: server.path });
-      // What the listener opens.
-      const copies: any[] = [];
-      const template = user.execute === undefined ? user : await user.execute((each: object) => each);
-      const duplicate = template.duplicate.bind(template);
-      template.duplicate = (options: object) => {
-        const copy = duplicate(options);
-        copies.push(copy);
-        return copy;
-      };
+      const copies = copiesOf(user.execute === undefined ? user : await user.execute((each: object) => each));
       const say = (copy: any, args: string[]) => (copy.call ? copy.call(...args) : copy.sendCommand(args));
       for (const change of [
         [["CLIENT", "TRACKING", "OFF"]],
@@ -563,17 +616,16 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
         return client;
       };
       expect(refusal(open({ keyPrefix: "app:" }))).toMatch(/keyPrefix.*"app:".*prefix/);
-      expect(refusal(open({ sentinels: [{ host: "x" }], name: "m", role: "slave" }))).toContain('role: "master"');
       expect(refusal(open({}).pipeline())).toMatch(/^client: must be/);
       const busy = open({ protocol: 2 });
       await busy.subscribe("channel");
-      expect(refusal(busy)).toContain("client.duplicate()");
+      const beside = clientOf(busy);
+      expect(await beside.send("k", ["GET", "absent"], TIMEOUT), "a connection of its own").toBeNull();
+      await beside.close();
       const closed = open({});
       await closed.quit();
       await until(async () => closed.status === "end", "a client closes");
       expect(refusal(closed)).toContain("is closed");
-      const replicas = new Redis.Cluster([{ port: 1 }], { lazyConnect: true, scaleReads: "slave" });
-      expect(refusal(replicas)).toContain('scaleReads: "master"');
       const prefixed = new Redis.Cluster([{ port: 1 }], { lazyConnect: true, redisOptions: { keyPrefix: "p" } });
       expect(refusal(prefixed)).toContain("keyPrefix");
     }
@@ -586,8 +638,8 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       test("hears all masters, also through failovers, new masters and slots that move", async () => {
         const cluster = await startCluster(3, 1, { server: program });
         const { client: user, close } = await library.cluster(cluster);
-        toClose.push(close);
         const client = clientOf(user);
+        toClose.push(close, () => client.close());
         expect(client.isCluster).toBe(true);
         await until(() => answers(client), "the client connects");
 
@@ -665,6 +717,7 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     }
     for (const [, , close] of opened) toClose.push(close);
     const clients = opened.map(([, user]) => clientOf(user));
+    for (const client of clients) toClose.push(() => client.close());
     const all = await Promise.all(clients.map((client) => Ears.open(client)));
     for (const [i, client] of clients.entries()) await hearsWrites(client, all[i] as Ears, 100);
     await scans(clients[0] as Client);
@@ -672,10 +725,10 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     await master.crash();
     await Promise.all(all.map((ears) => ears.ended()));
     await Promise.all(
-      clients.map(async (client) => {
+      clients.map(async (client, i) => {
         const ears = await listensAgain(client);
         await until(() => answers(client), "the client finds the new master");
-        await hearsWrites(client, ears, 20);
+        await hearsWrites(client, ears, 20, (trial) => `test:v:${i}:${trial}`);
       }),
     );
   });
@@ -720,6 +773,7 @@ async function hearsWrites(client: Client, ears: Ears, trials: number, keyOf = a
     const key = keyOf(trial);
     ears.heard.length = 0;
     await client.send(key, ["SET", key, String(trial)], TIMEOUT);
+    expect(await client.send(key, ["GET", key], TIMEOUT), "read from the master").toEqual(Buffer.from(String(trial)));
     await ears.beat();
     expect(ears.heard).toContain(key);
   }

@@ -972,6 +972,55 @@ describe.skipIf(NO_SERVER).each(PLACES.filter(({ isCluster }) => !isCluster))("$
     await ear.close();
   });
 
+  test("a user with the least rights: everything works under the prefix, and nothing else", async () => {
+    const [server] = backend.masters as [Backend["masters"][number]];
+    // What the error of a missing right recommends.
+    const rights = ["+@read", "+@write", "+@scripting", "+@connection", "+time"];
+    const account = { username: "tier", password: "secret" };
+    await server.command(
+      "ACL",
+      "SETUSER",
+      "tier",
+      "reset",
+      "on",
+      ">secret",
+      "~test:*",
+      ...rights,
+      "+hello",
+      "+client",
+      "+ping",
+    );
+    const user = new Host(await backend.connect(account), names);
+    try {
+      const { server: u } = user;
+      const tagged = { ...MINUTE, tags: ["t"] };
+      await u.write([], "k", 1, tagged);
+      expect(await u.add([], "k", 2, tagged)).toBe(false);
+      expect((await u.increment([], "k", 1, COUNT)).value).toBe(2);
+      expect(await u.touch([], "k", 50_000)).toBe(true);
+      expect((await u.readMany([], ["k"])).map((each) => each?.value)).toEqual([2]);
+      const begun = await token(user, "l");
+      await u.renew([], "l", begun.token, 100_000);
+      await u.remove([], "l");
+      const again = await token(user, "l");
+      expect(await u.commit([], "l", again.token, again.since, "loaded", tagged)).toBe(true);
+      await u.invalidateTags([], ["t"]);
+      await u.abandon([], "m", (await token(user, "m")).token, true);
+      expect((await all(u.keys([]))).sort()).toEqual(["k", "l"]);
+      await u.clear([]);
+      expect(await s.readMany([], ["k", "l"])).toEqual([undefined, undefined]);
+      const other = new Host(await backend.connect(account), new Names("other:"));
+      const error = await other.server.write([], "k", 1, MINUTE).catch((error) => error);
+      other.close();
+      expect(error).toEqual(unreachableError);
+      expect(error.message).toContain("NOPERM");
+      expect(error.message).toContain(`\`${rights.join(" ")}\``);
+      expect(other.gate.isOpen).toBe(true);
+    } finally {
+      user.close();
+    }
+  });
+
   test("a replica: writes fail and shut the gate", async () => {
     const [server] = backend.masters as [Backend["masters"][number]];
     await s.write([], "k", 1, MINUTE);

@@ -4,6 +4,7 @@ import { inspect } from "node:util";
 import { CacheError, createCache, type StaleEntry } from "cache-machine";
 import { openTier, type Tier, type TierOptions } from "cache-machine/tier";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { compile } from "../adapters/compile.ts";
 import { connect, endHosts, type Host, host, type RealServer, until } from "./hosts.ts";
 import { endServers, NO_SERVER, startServer } from "./servers.ts";
 
@@ -699,6 +700,7 @@ describe.skipIf(NO_SERVER)("arguments", () => {
       [() => tier.set(1, 1), /^key:/],
       [() => tier.set("k", undefined), /^value:/],
       [() => tier.set("k", () => {}), /^value/],
+      [() => tier.set("k", "\u0000cache-machine: absent on the server\u0000"), /^value:/],
       [() => tier.set("k", 1, { ttl: 0 }), /^ttl:/],
       [() => tier.set("k", 1, { ttl: 1, expiresAt: 1 }), /^ttl:/],
       [() => tier.set("k", 1, { maxAge: 1 }), /ttl/],
@@ -758,3 +760,5 @@ describe.skipIf(NO_SERVER)("arguments", () => {
     await a.tier.close();
   });
 });
+
+test("the types fit the clients of all libraries", () => compile(`${import.meta.dirname}/tier.types.ts`));
