@@ -78,6 +78,7 @@ describe.skipIf(NO_SERVER)("one process", () => {
     ["Keyv 6", ALL, { validKey: notEmpty }],
     ["Keyv 6 plain", [...ALL, "getOrSet"], { values: "structured", validKey: notEmpty }],
     ["cache-manager", ["clear", "getMany", "setMany", "deleteMany", "getOrSet"]],
+    ["cacheable", ["delete", "has", "clear", "getMany", "setMany", "deleteMany", "getOrSet"]],
   ];
   describe.each(subjects)("%s", (kind, members, more) => {
     const open: StoreSubject["open"] = ({ namespace = `${kind} ${parts++}` } = {}) => KINDS[kind](host.tier, namespace);
