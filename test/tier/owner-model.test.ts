@@ -9,7 +9,7 @@
  * - what this host has changed is what it reads from then on;
  * - when everything has calmed down, the memory is good and holds what the server holds.
  *
- * `SEED=2 npx vitest …` sets another seed; each failure prints its own.
+ * `SEED=2 npx vitest …` sets another first seed, and `RUNS=300` how many seeds follow; each failure prints its own.
  */
 
 import { describe, expect, test, vi } from "vitest";
@@ -42,7 +42,7 @@ const LEASE = 100;
 const TIMEOUT = 120;
 const KEYS = ["a", "b", "c", "d"];
 const TICKS = 4000;
-const RUNS = Number(process.env.RUNS ?? 6);
+const RUNS = Number(process.env.RUNS ?? 16);
 const names = new Names("app:");
 
 type Random = () => number;
