@@ -25,12 +25,26 @@ import { createHash } from "node:crypto";
 export interface Script {
   readonly text: string;
   readonly sha1: string;
+  /** Whether its last argument says until when it may be run: see {@link IN_TIME}. */
+  readonly isChange: boolean;
 }
 
 function script(...parts: string[]): Script {
   const text = parts.join("\n");
-  return { text, sha1: createHash("sha1").update(text).digest("hex") };
+  return { text, sha1: createHash("sha1").update(text).digest("hex"), isChange: text.startsWith(IN_TIME) };
 }
+
+/**
+ * Begins a script that changes a value. Its last argument is the server's time in milliseconds at which its caller gives up, empty for never. A
+ * change that was given up may still lie in a connection that has stalled. It must not be made when that goes on, over the newer
+ * changes of others.
+ */
+const IN_TIME = `
+local latest = table.remove(ARGV)
+if latest ~= '' then
+  local t = redis.call('TIME')
+  if t[1] * 1000 + t[2] / 1000 > tonumber(latest) then return {10} end
+end`;
 
 /** How a script has answered: the first element of its answer. */
 export const DONE = 1;
@@ -48,6 +62,8 @@ export const PRESENT = 7;
 export const LED = 8;
 /** Overtaken: the token is gone, or a tag was invalidated. */
 export const OVERTAKEN = 9;
+/** Its caller had given up. Nothing was changed. */
+export const LATE = 10;
 
 /** The time of the server in milliseconds since 1970. */
 const NOW = `
@@ -112,6 +128,7 @@ end`;
 
 /** KEYS value, loading; ARGV bytes, life, ttl. */
 export const WRITE: Script = script(
+  IN_TIME,
   NOW,
   STORE,
   `
@@ -122,6 +139,7 @@ return {${DONE}}`,
 
 /** KEYS value, loading; ARGV bytes, life, ttl, sure. Answers DONE, PRESENT, TAGGED with the head, or FOREIGN with the bytes. */
 export const ADD: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   STORE,
@@ -138,6 +156,7 @@ return {${DONE}}`,
  * tags.
  */
 export const REMOVE: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   FORGET,
@@ -157,6 +176,7 @@ return found`,
  * ABSENT, TAGGED or FOREIGN.
  */
 export const TOUCH: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   FORGET,
@@ -192,6 +212,7 @@ return {${DONE}}`,
  * SET with KEEPTTL keeps the server's own expiry, and the head stays as it is.
  */
 export const INCREMENT: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   STORE,
