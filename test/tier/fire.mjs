@@ -534,6 +534,11 @@ class Fire {
           await while_("delay", host, async () => {
             part.delay(2 + random.below(lease));
             await sleep(random.below(lease * 3));
+            // Slow answers are the last ones for a while: what they have proved is older than it seems.
+            if (random.below(2) === 0) {
+              part.stall("toClient");
+              await sleep(lease * 2);
+            }
             part.resume();
           });
           this.counts.delays++;
