@@ -153,15 +153,60 @@ export const GROUPS = [
     ],
   ],
   ["Errors", ["CacheError", "error.code", "CacheErrorCode"]],
+  [
+    "A tier: cache-machine/tier",
+    [
+      "openTier",
+      "TierOptions",
+      "Tier",
+      "tier.peek",
+      "tier.get",
+      "tier.getMany",
+      "tier.getEntry",
+      "tier.has",
+      "tier.ttl",
+      "tier.keys",
+      "tier.set",
+      "tier.setMany",
+      "tier.add",
+      "tier.touch",
+      "tier.delete",
+      "tier.deleteMany",
+      "tier.clear",
+      "tier.increment",
+      "tier.incrementEntry",
+      "tier.decrement",
+      "tier.getOrSet",
+      "tier.getOrSetMany",
+      "tier.memoize",
+      "tier.invalidateTag",
+      "tier.tagInvalidatedAt",
+      "tier.now",
+      "tier.namespace",
+      "tier.stats",
+      "tier.close",
+      "tier[Symbol.asyncDispose]",
+      "TierSetOptions",
+      "TierEntry",
+      "TierCountedEntry",
+      "TierStats",
+      "Counts",
+      "OwnerReport",
+      "OwnerState",
+    ],
+  ],
 ];
 
 /** The classes whose members are in groups, and what an object of each is called. */
-const OBJECTS = { Cache: "cache", Locks: "cache.locks", CacheError: "error" };
+const OBJECTS = { Cache: "cache", Locks: "cache.locks", CacheError: "error", Tier: "tier" };
+
+/** The declarations of the entries that the page is about. */
+const ENTRIES = ["index.d.ts", "tier/index.d.ts"];
 
 /** The text of docs/api.md; only tests give other groups. */
 export function reference(groups = GROUPS) {
   const all = new Map();
-  for (const [name, found] of exportsOf("index.d.ts")) {
+  for (const [name, found] of ENTRIES.flatMap((entry) => [...exportsOf(entry)])) {
     all.set(name, () => describe(name, found));
     for (const [member, overloads] of Object.hasOwn(OBJECTS, name) ? membersOf(name, found) : []) {
       all.set(member, () => describeMember(member, overloads));
@@ -180,7 +225,7 @@ export function reference(groups = GROUPS) {
     "",
     "<!-- Generated from the doc comments in src/ by `npm run docs`: do not edit. -->",
     "",
-    "What `cache-machine` exports to Node.js. In browsers `createCache` and `attachCache` are the same, and `openCache` and",
+    "What `cache-machine` exports to Node.js, and at the end `cache-machine/tier`. In browsers `createCache` and `attachCache` are the same, and `openCache` and",
     "`destroyCache` throw `ERR_UNSUPPORTED`. Wrong arguments are a `TypeError` or a `RangeError` that names them. An option that",
     "does not exist is a `TypeError` that names the option which was probably meant.",
     "",
@@ -205,7 +250,7 @@ function contents(groups) {
   };
   return groups.map(([title, names]) => {
     const head = link(title, title);
-    return `- ${head}: ${names.map((name) => link(`\`${name.replace(/^(?:cache|error)\.?/, "")}\``, name)).join(", ")}`;
+    return `- ${head}: ${names.map((name) => link(`\`${name.replace(/^(?:cache|error|tier)\.?/, "")}\``, name)).join(", ")}`;
   });
 }
 
@@ -312,7 +357,7 @@ function describe(name, overloads) {
 }
 
 /** Members of classes that need no words. */
-const UNTOLD = ["cache.constructor", "cache.locks.constructor", "error.constructor", "error.name"];
+const UNTOLD = ["cache.constructor", "cache.locks.constructor", "error.constructor", "error.name", "tier.constructor"];
 
 /** The public members of a class: their declarations by their names on the page, overloads together. */
 function membersOf(name, [{ code }]) {

@@ -109,7 +109,7 @@ const reach = (file) => {
     reach(join(dirname(file), (from ?? inline).replace(/\.(ts|js)$/, ".d.ts")));
   }
 };
-for (const name of ["index", ...subpaths]) reach(join(TYPES, `${name}.d.ts`));
+for (const name of ["index", "browser", ...subpaths]) reach(join(TYPES, `${name}.d.ts`));
 for (const name of readdirSync(TYPES, { recursive: true })) {
   const file = join(TYPES, name);
   if (name.endsWith(".d.ts") && !reached.has(file)) rmSync(file);

@@ -171,7 +171,7 @@ function staleness(phase, results, { seconds }) {
 }
 
 function micro(results) {
-  const rows = results.map(({ node, rounds, ns, ratio }) => [
+  const rows = results.map(({ node, rounds, lost, ns, ratio }) => [
     `Node.js ${node}`,
     `${ns["cache.get"].toFixed(1)} ns`,
     `${ns["tier.peek"].toFixed(1)} ns`,
@@ -179,7 +179,7 @@ function micro(results) {
     `${ns["await cache.get"].toFixed(1)} ns`,
     `${ns["await tier.get"].toFixed(1)} ns`,
     `**${ratio.get.toFixed(2)}**`,
-    count(rounds),
+    count(rounds) + (lost > 0 ? ` (and ${count(lost)} in which the lease ended, not counted)` : ""),
   ]);
   const head = ["", "cache.get", "tier.peek", "ratio", "await cache.get", "await tier.get", "ratio", "rounds"];
   return table(head, rows);
@@ -215,7 +215,7 @@ export function report({ machine, date, settings, bytesOfOne, ...results }) {
       "## Commands for the same work",
       `Each process does the same sequence of operations with every contender, ${count(pace)} per second, values of 1 KiB. Counted are the commands that one host of ${processes} processes ` +
         "sends, on the wire between the host and the server, so commands that a script runs within the server are not among them; upkeep (such as beats) is. The other host does as much. *Cold* is what the host sends " +
-        `for the first ${count(seconds * 2 * pace)} reads of each process, after it has started empty; then each process reads ${count(seconds * 8 * pace)} more, and then the counted work begins.`,
+        `for the first ${count(seconds * 4 * pace)} reads of each process, after it has started empty; then each process reads ${count(seconds * 8 * pace)} more, and then the counted work begins.`,
       ...results.work.map((row) => work(row, settings)),
     );
   }

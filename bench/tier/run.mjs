@@ -1,11 +1,11 @@
 /**
  * The benchmark of the tier: two simulated hosts of four processes each read and write values on one real server. Compares ways to keep
- * what was read on the hosts, which get the same memory per host: `npm run bench:tier`. Takes about 25 minutes on two cores. Needs Linux
+ * what was read on the hosts, which get the same memory per host: `npm run bench:tier`. Takes about a quarter of an hour on two cores. Needs Linux
  * and redis-server.
  *
  *   --only tier,server       only these contenders
  *   --parts speed,work,staleness,micro   only these parts
- *   --seconds 3              length of a measurement; the others depend on it
+ *   --seconds 1.6            length of a measurement; the others depend on it
  *   --rounds 2               rounds of "speed"
  *   --memory 16              MiB per host; no memory of a host is as large as all values of 1 KiB
  *   --keys 20000             number of values
@@ -58,7 +58,7 @@ const { values: flags } = parseArgs({
 });
 const contenders = chosen("only", Object.keys(CONTENDERS));
 const parts = chosen("parts", PARTS);
-const seconds = Number(flags.seconds ?? 3);
+const seconds = Number(flags.seconds ?? 1.6);
 const rounds = Number(flags.rounds ?? 2);
 const memory = Number(flags.memory ?? 16) * MIB;
 const keys = Number(flags.keys ?? 20_000);
@@ -68,6 +68,8 @@ const writeParts = flags.writes?.split(",").map(Number) ?? [0.001, 0.01, 0.1];
 const usualWrites = writeParts[Math.floor(writeParts.length / 2)];
 const nodes = flags.nodes?.split(",") ?? [process.execPath];
 
+const out = flags.out ?? path.join(HERE, "../results");
+mkdirSync(out, { recursive: true });
 const orderFile = path.join(folder, "order");
 writeFileSync(orderFile, zipfianOrder(keys, 1 << 20, 42));
 
@@ -182,14 +184,15 @@ async function measureWork(contender, kind, memory, writes) {
       writes: sum(own, "writes"),
       missing: sum(own, "missing"),
       failed: sum(own, "failed"),
+      error: own.find(({ error }) => error)?.error,
       ms: Math.max(...own.map(({ ms }) => ms)),
       commands,
       total: Object.values(commands).reduce((total, count) => total + count, 0),
     };
   };
-  const cold = await step("run", { writes: 0, operations: Math.round(seconds * 2 * PACE) });
+  const cold = await step("run", { writes: 0, operations: Math.round(seconds * 4 * PACE) });
   await step("run", { writes: 0, operations: Math.round(seconds * 8 * PACE) });
-  const warm = await step("pace", { writes, operations: Math.round(seconds * 5 * PACE), perSecond: PACE });
+  const warm = await step("pace", { writes, operations: Math.round(seconds * 6 * PACE), perSecond: PACE });
   await Promise.all(hosts.map((host) => host.stop()));
   await network.kill();
   await server.stop();
@@ -197,7 +200,7 @@ async function measureWork(contender, kind, memory, writes) {
   console.log(
     `  ${memory / MIB} MiB, ${writes * 100} % writes: ${warm.total} commands for ${warm.reads} reads and ${warm.writes} writes ` +
       `(${names.join(", ")}), cold ${cold.total} for ${cold.reads}` +
-      (warm.missing + warm.failed > 0 ? `; ${warm.missing} missing, ${warm.failed} failed` : ""),
+      (warm.missing + warm.failed > 0 ? `; ${warm.missing} missing, ${warm.failed} failed, first ${warm.error}` : ""),
   );
   return { cold, warm };
 }
@@ -347,42 +350,48 @@ const settings = {
 };
 const results = { machine, date: new Date().toISOString(), settings };
 
-if (parts.includes("speed")) {
-  results.speed = {};
-  for (const kind in VALUES) {
-    results.speed[kind] = Object.fromEntries(contenders.map((name) => [name, []]));
-    for (let round = 0; round < rounds; round++) {
-      for (const name of inTurns(round)) {
-        console.log(`speed, ${name}`);
-        results.speed[kind][name].push(await measureSpeed(name, kind));
-      }
-    }
-  }
+/** Measures one part, if it was asked for, and writes what there is up to now: what fails later does not lose it. */
+async function part(name, measure) {
+  if (!parts.includes(name)) return;
+  results[name] = await measure();
+  results.bytesOfOne = Object.fromEntries(sizes);
+  writeFileSync(path.join(out, "tier.json"), `${JSON.stringify(results, null, 2)}\n`);
+  writeFileSync(path.join(out, "tier.md"), report(results));
 }
-if (parts.includes("work")) {
-  results.work = [];
+
+await part("micro", measureMicro);
+await part("work", async () => {
+  const rows = [];
   for (const [size, writes] of [...writeParts.map((writes) => [memory, writes]), [PLENTY * MIB, usualWrites]]) {
     const row = { memory: size, writes, contenders: {} };
     for (const name of contenders) {
       console.log(`work, ${name}`);
       row.contenders[name] = await measureWork(name, "large", size, writes);
     }
-    results.work.push(row);
+    rows.push(row);
   }
-}
-if (parts.includes("staleness")) {
-  results.staleness = {};
+  return rows;
+});
+await part("staleness", async () => {
+  const staleness = {};
   for (const name of contenders) {
     console.log(`staleness, ${name}`);
-    results.staleness[name] = await measureStaleness(name);
+    staleness[name] = await measureStaleness(name);
   }
-}
-if (parts.includes("micro")) results.micro = await measureMicro();
-results.bytesOfOne = Object.fromEntries(sizes);
-
-const out = flags.out ?? path.join(HERE, "../results");
-mkdirSync(out, { recursive: true });
-writeFileSync(path.join(out, "tier.json"), `${JSON.stringify(results, null, 2)}\n`);
-writeFileSync(path.join(out, "tier.md"), report(results));
+  return staleness;
+});
+await part("speed", async () => {
+  const speed = {};
+  for (const kind in VALUES) {
+    speed[kind] = Object.fromEntries(contenders.map((name) => [name, []]));
+    for (let round = 0; round < rounds; round++) {
+      for (const name of inTurns(round)) {
+        console.log(`speed, ${name}`);
+        speed[kind][name].push(await measureSpeed(name, kind));
+      }
+    }
+  }
+  return speed;
+});
 console.log(`\n${path.join(out, "tier.md")}`);
 process.exit();

@@ -13,7 +13,8 @@ import { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
 import { checkNames, checkNamespace, checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
-import { type Awaitable, after, all, asCache, type CacheOrTier, tryStore } from "./store.ts";
+import { type Awaitable, after, all } from "./promises.ts";
+import { asCache, type CacheOrTier, tryStore } from "./store.ts";
 
 /** The part of the cache or of the tier that a store uses when nobody says which. */
 const NAMESPACE = "keyv";
@@ -119,13 +120,14 @@ export class KeyvCacheMachine extends EventEmitter {
 
   async get(key: string): Promise<any> {
     const name = storableKey(key);
-    return after(this.#entries.get(name), (value) => this.#found(name, value));
+    const value = this.#entries.get(name);
+    return this.#plain ? after(value, (found) => this.#withExpiry(name, found)) : value;
   }
 
   async getMany(keys: string[]): Promise<any[]> {
     const names = keys.map(storableKey);
     return after(this.#entries.getMany(names), (values) =>
-      this.#plain ? all(names.map((name, i) => this.#found(name, values[i]))) : values,
+      this.#plain ? all(names.map((name, i) => this.#withExpiry(name, values[i]))) : values,
     );
   }
 
@@ -191,8 +193,8 @@ export class KeyvCacheMachine extends EventEmitter {
     return namespace === undefined || namespace === "" ? this.#part : this.#part.namespace(namespace);
   }
 
-  #found(name: string, value: unknown): unknown {
-    if (!this.#plain || value === undefined) return value;
+  #withExpiry(name: string, value: unknown): Awaitable<Plain | undefined> {
+    if (value === undefined) return undefined;
     return after(this.#entries.ttl(name), (ttl) => plain(value, ttl));
   }
 

@@ -8,18 +8,8 @@ import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { CacheError, createCache, openCache } from "../index.ts";
 import { checkNames, checkStore } from "./checks.ts";
-import {
-  type Awaitable,
-  after,
-  asCache,
-  type CacheOrTier,
-  isPromise,
-  run,
-  type Steps,
-  type StoredFor,
-  timeOf,
-  tryStore,
-} from "./store.ts";
+import { type Awaitable, after, isPromise, rescued, run, type Steps } from "./promises.ts";
+import { asCache, type CacheOrTier, type StoredFor, timeOf, tryStore } from "./store.ts";
 
 /** Which cache a handler uses. Both handlers of an application should use the same one. */
 export interface NextCacheOptions {
@@ -52,7 +42,10 @@ export interface TagDurations {
 const OPTIONS = ["cache", "name", "size", "path"];
 /** What is set while `next build` runs, also in its workers. */
 const BUILDING = "phase-production-build";
-/** How many tags an entry, and a call, may have. Of the others of an entry in a tier the handler still knows when they were invalidated. */
+/**
+ * How many tags an entry may have, and how many a tier invalidates in one call. Of the others of an entry in a tier the handler still
+ * knows when they were invalidated.
+ */
 const MAX_TAGS = 128;
 /**
  * How long entries live in a tier at most, in milliseconds. A tier knows for a day at least when a tag was invalidated. So an entry is
@@ -152,14 +145,11 @@ export class Opened {
 }
 
 /** What `call` returns, which reads or stores; `otherwise` when the server of a tier cannot be reached. */
-export async function unlessAway<T>(call: () => Awaitable<T>, otherwise: T): Promise<T> {
-  try {
-    const result = call();
-    return isPromise(result) ? await result : result;
-  } catch (error) {
-    if (error instanceof CacheError && (error.code as string) === "ERR_UNREACHABLE") return otherwise;
+export function unlessAway<T>(call: () => Awaitable<T>, otherwise: T): Awaitable<T> {
+  return rescued(call, (error) => {
+    if (error instanceof CacheError && error.code === "ERR_UNREACHABLE") return otherwise;
     throw error;
-  }
+  });
 }
 
 /**
@@ -240,14 +230,15 @@ class Times {
     return Math.min(first, yield this.#second.tagInvalidatedAt(name));
   }
 
+  /** A time that none of the tags is later than; 0 for none. */
+  latest(names: readonly string[]): Awaitable<number> {
+    return this.#first.tagInvalidatedAt(...names);
+  }
+
   /** The tags whose time is not before this one. */
   *since(names: readonly string[], time: number): Steps<string[]> {
     const found: string[] = [];
-    for (const some of portions(names)) {
-      // Of most entries no tag has such a time, which one call tells.
-      if ((yield this.#first.tagInvalidatedAt(...some)) < time) continue;
-      for (const name of some) if ((yield* this.of(name)) >= time) found.push(name);
-    }
+    for (const name of names) if ((yield* this.of(name)) >= time) found.push(name);
     return found;
   }
 }
@@ -291,10 +282,19 @@ export class Tags {
   }
 
   /** How an entry with these tags stands, whose making began at this time. */
-  *freshness(tags: readonly string[], since: number, now: number): Steps<Freshness> {
+  freshness(tags: readonly string[], since: number, now: number): Awaitable<Freshness> {
     const names = namesOf(tags);
     // The times of tags are whole milliseconds in a cache.
     const time = Math.floor(since);
+    // Of most entries no tag has such a time, which two calls tell.
+    return after(this.#expired.latest(names), (expired) =>
+      after(this.#stale.latest(names), (stale) =>
+        expired < time && stale < time ? "fresh" : run(this.#freshness(names, time, now)),
+      ),
+    );
+  }
+
+  *#freshness(names: readonly string[], time: number, now: number): Steps<Freshness> {
     if ((yield* this.#expired.since(names, time)).length > 0) return "expired";
     const stale = yield* this.#stale.since(names, time);
     for (const name of stale) if (!(yield* this.#isUsable(name, now))) return "expired";
@@ -324,7 +324,7 @@ function namesOf(tags: readonly string[]): string[] {
   return tags.map(tagName);
 }
 
-/** Lists of at most as many tags as one call may have. */
+/** Lists of at most as many tags as one call of a tier may invalidate. */
 function* portions(names: readonly string[]): Generator<readonly string[], void> {
   for (let at = 0; at < names.length; at += MAX_TAGS) yield names.slice(at, at + MAX_TAGS);
 }

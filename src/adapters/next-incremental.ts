@@ -13,6 +13,7 @@ import { storableKey } from "./keys.ts";
 import {
   checkNextOptions,
   clockDifference,
+  type Freshness,
   NextCache,
   type NextCacheOptions,
   type Opened,
@@ -21,7 +22,7 @@ import {
   unlessAway,
   unpack,
 } from "./next-cache.ts";
-import { run, type Steps } from "./store.ts";
+import { run, type Steps } from "./promises.ts";
 
 export type { NextCacheOptions, TagDurations } from "./next-cache.ts";
 
@@ -164,7 +165,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
       const { header, parts } = unpack<Stored>(bytes);
       const asked = [...tags, ...softTags];
       if (asked.some((tag) => this.#revalidatedTags.includes(tag))) return null;
-      const freshness = yield* opened.tags.freshness([...header.tags, ...asked], header.since, now);
+      const freshness: Freshness = yield opened.tags.freshness([...header.tags, ...asked], header.since, now);
       if (freshness === "expired") return null;
       const { storedAt, cacheControl } = header;
       const lastModified = storedAt + clockDifference(now);
@@ -183,7 +184,7 @@ export function createIncrementalCacheHandler(options: NextCacheOptions = {}): I
       const ofHeader = data?.headers?.[TAGS_HEADER];
       const all = typeof ofHeader === "string" ? [...tags, ...ofHeader.split(",")] : tags;
       // What another process has made since then stays.
-      if ((yield* opened.tags.freshness(all, since, now)) === "expired") return;
+      if ((yield opened.tags.freshness(all, since, now)) === "expired") return;
       const expire = cacheControl?.expire ?? Infinity;
       const { split, parts } = splitValue(data);
       const bytes = pack({ storedAt: now, since, tags: all, cacheControl, ...split }, parts);

@@ -9,6 +9,7 @@ import { storableKey } from "./keys.ts";
 import {
   checkNextOptions,
   clockDifference,
+  type Freshness,
   NextCache,
   type NextCacheOptions,
   type Opened,
@@ -17,7 +18,7 @@ import {
   unlessAway,
   unpack,
 } from "./next-cache.ts";
-import { run, type Steps } from "./store.ts";
+import { run, type Steps } from "./promises.ts";
 
 export type { NextCacheOptions, TagDurations } from "./next-cache.ts";
 
@@ -115,7 +116,7 @@ function* find(next: NextCache, key: string, softTags: string[]): Steps<NextCach
   const now = opened.now();
   if (stored === undefined || now === undefined) return undefined;
   const { header, parts } = unpack<Metadata>(stored);
-  const freshness = yield* opened.tags.freshness([...header.tags, ...softTags], header.timestamp, now);
+  const freshness: Freshness = yield opened.tags.freshness([...header.tags, ...softTags], header.timestamp, now);
   if (freshness === "expired") return undefined;
   return {
     ...header,
@@ -146,7 +147,7 @@ function* storing(next: NextCache, key: string, entry: NextCacheEntry, value: Ui
   const { tags, stale, timestamp: atNext, expire, revalidate } = entry;
   const timestamp = atNext - clockDifference(now);
   // What another process has computed since then stays.
-  if ((yield* opened.tags.freshness(tags, timestamp, now)) === "expired") return;
+  if ((yield opened.tags.freshness(tags, timestamp, now)) === "expired") return;
   const metadata: Metadata = { tags, stale, timestamp, expire, revalidate };
   const seconds = process.env.__NEXT_DEV_SERVER ? Math.max(expire, DEV_MIN_EXPIRE) : expire;
   yield* opened.store(key, pack(metadata, [value]), timestamp + seconds * 1000 - now, tags);

@@ -35,7 +35,11 @@ export interface Leased<V = any, K extends Key = string> {
 /** A clock that nobody sets, and that no fake timers replace after this package was imported. */
 const monotonic: () => number = performance.now.bind(performance);
 
-/** A view of one scope under a lease. */
+/**
+ * A view of one scope under a lease.
+ *
+ * @internal
+ */
 export class LeasedView {
   readonly #view: View;
   readonly #lease: Lease;

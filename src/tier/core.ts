@@ -1,28 +1,19 @@
 /** What all objects of one tier share: a tier, its namespaces, its readers and its loaders in one thread. */
 
 import { CacheError } from "../index.ts";
+import type { Client } from "./clients/client.ts";
 import type { Gate } from "./gate.ts";
 import type { Memory } from "./memory.ts";
 import type { Resolved } from "./options.ts";
 import type { Server } from "./server.ts";
-
-/** What one participant has counted since it opened the tier. */
-export interface Counts {
-  /** Reads that the memory of the host answered, also those of keys that are known to be absent. */
-  hits: number;
-  /** Reads that had to ask the server, or to wait for another participant that asked it. */
-  misses: number;
-  /** Loaders that ran here. */
-  loads: number;
-  /** Reads and writes that the server did not answer. */
-  errors: number;
-}
+import type { Counts } from "./types.ts";
 
 /** One tier in one thread. */
 export interface Core {
   readonly memory: Memory;
   readonly server: Server;
   readonly gate: Gate;
+  readonly client: Client;
   readonly options: Resolved;
   readonly counts: Counts;
   closed: boolean;

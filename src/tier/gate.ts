@@ -57,7 +57,7 @@ const REFUSED: Readonly<Record<string, string>> = {
   NOAUTH: "Give the client the password.",
   WRONGPASS: "Give the client the right password.",
   NOPERM:
-    "Allow the client's user the keys under the `prefix`, and the commands that the tier needs (`+@read +@write +@scripting +time`).",
+    "Allow the client's user the keys under the `prefix`, and the commands that the tier needs (`+@read +@write +@scripting +@connection +time`).",
   MOVED: "It is part of a cluster: give the tier a cluster client.",
   ASK: "It is part of a cluster: give the tier a cluster client.",
   CROSSSLOT: "It is part of a cluster: give the tier a cluster client.",

@@ -4,7 +4,14 @@
  * @packageDocumentation
  */
 
-export type { Counts } from "./core.ts";
-export type { TierOptions, TierSetOptions } from "./options.ts";
-export type { OwnerReport } from "./owner.ts";
-export { openTier, Tier, type TierCountedEntry, type TierEntry, type TierStats } from "./tier.ts";
+export { openTier, Tier } from "./tier.ts";
+export type {
+  Counts,
+  OwnerReport,
+  OwnerState,
+  TierCountedEntry,
+  TierEntry,
+  TierOptions,
+  TierSetOptions,
+  TierStats,
+} from "./types.ts";

@@ -17,7 +17,7 @@ import type { Loading } from "../coordinate/loading.ts";
 import type { Key, LoadContext, StaleEntry } from "../index.ts";
 import { type Core, hasCode, idOf } from "./core.ts";
 import type { Place } from "./memory.ts";
-import { checkTags } from "./options.ts";
+import { checkTags, checkValue } from "./options.ts";
 import { isInvalid } from "./reading.ts";
 import type { Stored } from "./server.ts";
 
@@ -95,9 +95,11 @@ async function begin(
   signal: AbortSignal,
 ): Promise<Token | { readonly found: Stored } | undefined> {
   let unless: number | true | undefined = replace ? true : undefined;
+  // A fresh value is not that of a load which has begun before. The server stores the one that began last.
+  const all = core.options.all && !options.fresh;
   for (let wait = FIRST_LOOK_MS; ; wait = Math.min(wait * 2, LAST_LOOK_MS)) {
     try {
-      const begun = await core.server.begin(place.path, key, { all: core.options.all, lease: options.lease, unless });
+      const begun = await core.server.begin(place.path, key, { all, lease: options.lease, unless });
       if ("token" in begun) return begun;
       if ("found" in begun) {
         if (!(await isInvalid(core, place, begun.found))) return begun;
@@ -181,6 +183,7 @@ export function describe(
   said: Pick<LoadContext, "ttl" | "tags">,
 ): Loaded | undefined {
   if (value === undefined) return undefined;
+  checkValue(value);
   const { ttl: saidTtl, tags: saidTags } = said;
   const own = saidTtl ?? (typeof options.ttl === "function" ? options.ttl(value, key) : options.ttl) ?? ttl;
   if (typeof own !== "number") throw new TypeError(`ttl: must be a number of milliseconds, not ${typeof own}`);

@@ -9,13 +9,14 @@
  * ```text
  *   cache ─┬─ values    what was read from the server, and the times of tags. The owner empties it before its first lease
  *          ├─ loads     flights of loaders. No value is ever stored here
- *          ├─ brief     one for each half of a lease: what was read while there was no lease
+ *          ├─ brief     one for each half of a lease: what was read while there was no lease, and flights of loaders
  *          └─ control   the lock of the owner, its lease, its report
  * ```
  *
  * Without a lease nobody says whether a value is outdated. But a value is as new as the beginning of its load, so for one `lease` after
  * that it is within the bound. It is kept in the *brief* namespace of the half of a lease in which its load began, and readers look
- * in the present one and in the one before.
+ * in the present one and in the one before. Loads begin there too: nobody would hear that one was overtaken, so nobody joins it who
+ * comes later than that.
  *
  * A reader compares the lease with a clock that nobody sets and that all processes of the machine share. The clock stands still while
  * the machine is suspended, or a virtual machine is paused: this time does not count. After it, values may be outdated by all of
@@ -27,7 +28,7 @@ import { machineTime } from "../coordinate/clock.ts";
 import { type Cache, CacheError, type Entry, type Key, type Leased } from "../index.ts";
 import type { Names } from "./names.ts";
 
-/** Stands in the memory for a key that is known to be absent on the server. Nothing else is equal to it. */
+/** Stands in the memory for a key that is known to be absent on the server. A text that nobody stores as a value. */
 export const ABSENT: "\u{0}cache-machine: absent on the server\u{0}" = "\u{0}cache-machine: absent on the server\u{0}";
 
 /** Milliseconds between two looks at a lease that is over. */
@@ -273,12 +274,13 @@ export class Memory {
 
   /**
    * For the owner: raises the epoch. Every value that was read from the server, or is being read, belongs to the epoch before and is not
-   * used any more.
+   * used any more. Loads too: one that is under way may have been overtaken by a change that nobody here has heard of, so nobody
+   * may join it. Its own callers get its value.
    *
    * @throws {CacheError} `ERR_CLOSED`.
    */
   raise(): void {
-    this.#root.main.clear();
+    this.#empty();
   }
 
   /** After a change of this host that another participant was in the way of: removes everything. */
@@ -318,18 +320,26 @@ export class Memory {
   }
 }
 
+/** What one namespace of the tier has for a half of a lease. */
+interface Brief {
+  readonly number: number;
+  readonly values: Cache<any, any>;
+  /** For flights of loaders. Within the values. */
+  readonly loads: Cache<any, any>;
+}
+
 /** The memory of one namespace of the tier. Its owner keeps the object, because a read must not search for it. */
 export class Place {
   readonly path: readonly string[];
   /** What was read from the server: values with their tags, or {@link ABSENT}. To be used under the lease only. */
   readonly main: Cache<any, any>;
-  /** For flights of loaders. They are overtaken by the same changes as those of `main`; raising the epoch does not overtake them. */
+  /** For flights of loaders under the lease: see {@link loading}. They are overtaken by the same changes as those of `main`. */
   readonly loads: Cache<any, any>;
   readonly #memory: Memory;
   readonly #leased: Leased<any, any>;
   #times: Cache<number, string> | undefined;
   #failed: Cache<any, any> | undefined;
-  #spaces: { readonly number: number; readonly spaces: readonly Cache<any, any>[] } | undefined;
+  #known: readonly Brief[] = [];
   /** Until when this participant has to look for what it has kept without a lease, in time of `performance.now()`. */
   #keptUntil = -Infinity;
 
@@ -376,8 +386,8 @@ export class Place {
     }
     const isGood = now < memory.until.until;
     if (isGood && now >= this.#keptUntil) return undefined;
-    for (const space of this.#briefs()) {
-      const value = space.get(key);
+    for (const { values } of this.#briefs()) {
+      const value = values.get(key);
       if (value !== undefined) return value;
     }
     return !isGood && memory.serves ? this.main.get(key) : undefined;
@@ -400,8 +410,8 @@ export class Place {
       const entry = this.main.getEntry(key);
       if (entry !== undefined || monotonic() >= this.#keptUntil) return entry;
     }
-    for (const space of this.#briefs()) {
-      const entry = space.getEntry(key);
+    for (const { values } of this.#briefs()) {
+      const entry = values.getEntry(key);
       if (entry !== undefined) return entry;
     }
     return !isGood && memory.serves ? this.main.getEntry(key) : undefined;
@@ -410,7 +420,13 @@ export class Place {
   /** Where a read of the server that begins now has its flight and leaves its value. To be asked for each read. */
   current(): Cache<any, any> {
     const memory = this.#memory;
-    return memory.serves || memory.isGood ? this.main : (this.#briefs()[0] as Cache<any, any>);
+    return memory.serves || memory.isGood ? this.main : (this.#briefs()[0] as Brief).values;
+  }
+
+  /** Where a loader that begins now has its flight. No value is to be stored there. To be asked for each load. */
+  loading(): Cache<any, any> {
+    const memory = this.#memory;
+    return memory.serves || memory.isGood ? this.loads : (this.#briefs()[0] as Brief).loads;
   }
 
   /**
@@ -420,11 +436,11 @@ export class Place {
    */
   keep(key: Key, value: unknown, bucket: number, tags?: readonly string[]): void {
     const memory = this.#memory;
-    const space = memory.briefs().findIndex(({ number }) => number === bucket);
-    if (space < 0) return;
+    const brief = this.#briefs().find(({ number }) => number === bucket);
+    if (brief === undefined) return;
     this.#keptUntil = monotonic() + memory.lease;
     const { lease: ttl } = memory;
-    (this.#briefs()[space] as Cache<any, any>).trySet(key, value, tags === undefined ? { ttl } : { ttl, tags });
+    brief.values.trySet(key, value, tags === undefined ? { ttl } : { ttl, tags });
   }
 
   // ---- loads that have failed
@@ -451,7 +467,10 @@ export class Place {
   drop(key: Key): void {
     this.#surely(() => {
       this.forget(key);
-      for (const space of this.#briefs()) space.delete(key);
+      for (const { values, loads } of this.#briefs()) {
+        values.delete(key);
+        loads.delete(key);
+      }
     });
   }
 
@@ -459,13 +478,19 @@ export class Place {
   dropTags(tags: readonly string[]): void {
     this.#surely(() => {
       for (const tag of tags) this.forgetTag(tag);
-      for (const space of this.#briefs()) space.invalidateTag(...tags);
+      for (const { values, loads } of this.#briefs()) {
+        values.invalidateTag(...tags);
+        loads.invalidateTag(...tags);
+      }
     });
   }
 
   /** After the namespace was emptied on the server, with those within it, as {@link drop}. @throws {CacheError} `ERR_CLOSED`. */
   clear(): void {
-    for (const space of [this.main, this.loads, ...this.#briefs()]) space.clear();
+    this.main.clear();
+    this.loads.clear();
+    // With the loads within.
+    for (const { values } of this.#briefs()) values.clear();
   }
 
   /** @internal */
@@ -496,14 +521,20 @@ export class Place {
     }
   }
 
-  /** The brief namespaces of this place, the present one first. */
-  #briefs(): readonly Cache<any, any>[] {
+  /** What this place has for the present half of a lease, and for the one before. */
+  #briefs(): readonly Brief[] {
     const briefs = this.#memory.briefs();
-    const { number } = briefs[0] as { number: number };
-    if (this.#spaces?.number !== number) {
-      const spaces = briefs.map(({ space }) => this.path.reduce((outer, name) => outer.namespace(`n${name}`), space));
-      this.#spaces = { number, spaces };
+    const known = this.#known;
+    if (known[0]?.number !== briefs[0]?.number) {
+      this.#known = briefs.map(
+        ({ number, space }) => known.find((old) => old.number === number) ?? { number, ...this.#briefOf(space) },
+      );
     }
-    return this.#spaces.spaces;
+    return this.#known;
+  }
+
+  #briefOf(outermost: Cache<any, any>): { values: Cache<any, any>; loads: Cache<any, any> } {
+    const values = this.path.reduce((outer, name) => outer.namespace(`n${name}`), outermost);
+    return { values, loads: values.namespace("l") };
   }
 }

@@ -1,42 +1,11 @@
-/** The options of a tier and of its writes: their types, and the functions that check them. Times are in milliseconds. */
+/** Checks the options of a tier and of its writes. Their types are in types.ts. Times are in milliseconds. */
 
-import type { Key, SetOptions } from "../index.ts";
+import type { Key } from "../index.ts";
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
+import { ABSENT } from "./memory.ts";
 import type { Writing } from "./server.ts";
-
-/** How a tier works. All processes of a host should use the same options. */
-export interface TierOptions {
-  /**
-   * The client by which this process or thread speaks to the server: of node-redis 5 or later (connected), ioredis, iovalkey or
-   * valkey-glide. It stays the caller's: the tier never closes it. The connection that hears of changes is another one, which the
-   * tier makes with the same settings.
-   */
-  client: unknown;
-  /** What the names of all keys on the server begin with; `"cache-machine:"` by default. Hosts with the same prefix share values. */
-  prefix?: string | undefined;
-  /** How long values live that are stored without a `ttl`; `Infinity` by default. */
-  ttl?: number | undefined;
-  /** The longest time that a value stays in the memory of the host before it is read from the server again; `Infinity` by default. */
-  maxAge?: number | undefined;
-  /**
-   * What reads return while nobody on this host hears of changes: with `"expire"`, the default, what the host has in memory is not
-   * used any more, so no read is staler than `lease`; with `"serve"` it is used until the connection is back, however long that takes.
-   */
-  onDisconnect?: "expire" | "serve" | undefined;
-  /** The bound of staleness: no read returns a value that was replaced on the server longer ago than this; 1,000 by default, from 100 on. */
-  lease?: number | undefined;
-  /** How long to wait for an answer of the server; 1,000 by default. */
-  timeout?: number | undefined;
-  /**
-   * Who loads a key with `getOrSet`: with `"host"`, the default, one process or thread of each host; with `"all"` one of all hosts, while
-   * the others wait for its value.
-   */
-  singleFlight?: "host" | "all" | undefined;
-}
-
-/** How a value is stored by way of a tier: as in {@link SetOptions} of a cache. */
-export type TierSetOptions = Pick<SetOptions, "ttl" | "expiresAt" | "grace" | "tags">;
+import type { TierOptions, TierSetOptions } from "./types.ts";
 
 /** {@link TierOptions}, checked, with defaults. */
 export interface Resolved {
@@ -129,6 +98,14 @@ export function checkKey(key: unknown): asserts key is Key {
     return;
   }
   throw new TypeError(`key: must be a string or a Uint8Array, not ${describe(key)}`);
+}
+
+/**
+ * Checks a value as far as a codec would not. @throws {RangeError} for the one text that stands for an absent key in the memory of a
+ * host.
+ */
+export function checkValue(value: unknown): void {
+  if (value === ABSENT) throw new RangeError("value: this text is reserved. Store another one.");
 }
 
 /**

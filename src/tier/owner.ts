@@ -34,6 +34,7 @@ import type { Client, Listener } from "./clients/client.ts";
 import type { Memory } from "./memory.ts";
 import type { Names } from "./names.ts";
 import { Pushes } from "./pushes.ts";
+import type { OwnerReport, OwnerState } from "./types.ts";
 
 /** The lock in the memory's `control`, and the key of the owner's report. */
 const OWNER = "owner";
@@ -64,9 +65,6 @@ const { setTimeout, clearTimeout, setInterval, clearInterval } = globalThis;
 /** Runs a function outside of the asynchronous context of its caller, which would be kept for as long as the tier is open. */
 const apart: <T>(run: () => T) => T = AsyncLocalStorage.snapshot();
 
-/** What an owner is doing. `"following"`: it hears all changes. */
-export type OwnerState = "connecting" | "following";
-
 /** How an owner works. */
 export interface OwnerOptions {
   /** Milliseconds for which the memory is good after a beat was sent. */
@@ -77,27 +75,6 @@ export interface OwnerOptions {
   onState?(state: OwnerState | "standing"): void;
   /** Called when the server has answered a beat of this participant. It must not throw. */
   onAnswer?(): void;
-}
-
-/** What a host knows of its owner. The counts are those of the host: a new owner goes on from the numbers of the one before. */
-export interface OwnerReport {
-  pid: number;
-  threadId: number;
-  state: OwnerState;
-  /** When it became the owner, in milliseconds since 1970. */
-  since: number;
-  /** Milliseconds since it has reported this. */
-  age: number;
-  /** How often the memory was emptied because a connection was new. */
-  epochs: number;
-  /** Changed keys that the server has pushed. */
-  invalidations: number;
-  /** Beats that were answered. */
-  beats: number;
-  /** Milliseconds that the latest beat took. */
-  roundTrip: number;
-  /** Why it is connecting: what the latest attempt, or the listener before, has failed with. */
-  error?: string;
 }
 
 /** A report as it is published. */

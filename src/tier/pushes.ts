@@ -121,8 +121,9 @@ export class Pushes {
   }
 
   #fail(error: unknown): void {
-    this.close();
+    // First, so that whoever waits hears of the failure before it hears of the end.
     this.#failed(error);
+    this.close();
   }
 
   #tell(): void {

@@ -9,7 +9,8 @@
  *                                └► absent: the mark ABSENT is stored, so the next read costs nothing
  * ```
  *
- * A reader never fails because of the server: what it cannot know is a miss.
+ * A reader never fails because of the server: what it cannot know is a miss. A reader that is frozen holds the others up for one
+ * `timeout`: then another one asks.
  */
 
 import type { Key } from "../index.ts";
@@ -48,7 +49,7 @@ export async function read(core: Core, place: Place, key: Key): Promise<Found> {
         context.tags = stored.tags;
         return stored.value;
       },
-      { ttl: core.options.maxAge },
+      { ttl: core.options.maxAge, lease: core.options.timeout },
     );
     return { value, stored };
   } catch (error) {
@@ -97,9 +98,9 @@ export async function tagTimes(core: Core, place: Place, tags: readonly string[]
   const { memory, server } = core;
   if (!memory.isGood) return server.tagTimes(place.path, tags);
   try {
-    const times = await place.times.getOrSetMany(tags, async (missing) =>
-      (await server.tagTimes(place.path, missing)).map((time) => time ?? NEVER),
-    );
+    const load = async (missing: string[]): Promise<number[]> =>
+      (await server.tagTimes(place.path, missing)).map((time) => time ?? NEVER);
+    const times = await place.times.getOrSetMany(tags, load, { lease: core.options.timeout });
     return times.map((time) => (time === NEVER ? undefined : time));
   } catch (error) {
     if (hasCode(error, ...WITHOUT_FLIGHT)) return server.tagTimes(place.path, tags);
@@ -120,11 +121,12 @@ export async function readMany(core: Core, place: Place, keys: readonly Key[]): 
       return stored === undefined ? ABSENT : stored.ttl > 0 ? stored.value : undefined;
     });
   };
-  const { maxAge } = core.options;
+  const { maxAge, timeout } = core.options;
   try {
     const values = await place.current().getOrSetMany([...keys], load, {
       ttl: (_, key) => Math.min(answerOf(key)?.ttl ?? Infinity, maxAge),
       tags: (_, key) => answerOf(key)?.tags,
+      lease: timeout,
     });
     return values.map((value, i) => ({ value, stored: answerOf(keys[i] as Key) }));
   } catch (error) {

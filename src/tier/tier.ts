@@ -9,8 +9,6 @@ import type { Loading } from "../coordinate/loading.ts";
 import {
   type Cache,
   CacheError,
-  type CountedEntry,
-  type Entry,
   type IncrementOptions,
   type Key,
   type KeysOptions,
@@ -24,35 +22,16 @@ import {
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import { clientOf } from "./clients/client.ts";
-import { type Core, type Counts, checkOpen, hasCode, idOf } from "./core.ts";
+import { type Core, checkOpen, hasCode, idOf } from "./core.ts";
 import { Gate } from "./gate.ts";
 import { type Load, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
-import { checkKey, checkSet, checkTags, checkTime, resolve, type TierOptions, type TierSetOptions } from "./options.ts";
-import { Owner, type OwnerReport } from "./owner.ts";
+import { checkKey, checkSet, checkTags, checkTime, checkValue, resolve } from "./options.ts";
+import { Owner } from "./owner.ts";
 import { type Found, read, readMany, tagTimes } from "./reading.ts";
 import { isInvalidation, Server, type Stored } from "./server.ts";
-
-/** An entry of a tier. It has no version: the server has none. */
-export type TierEntry<V> = Pick<Entry<V>, "value" | "expiresAt" | "tags">;
-/** A number of a tier after an increment. */
-export type TierCountedEntry = Pick<CountedEntry, "value" | "expiresAt">;
-
-/** Numbers about a tier. What is not in `own` is the same for all threads and processes of the host. */
-export interface TierStats {
-  /** Whether the memory of the host is good now, so that reads may use it. */
-  isGood: boolean;
-  /** Milliseconds for which it stays good if nobody renews the lease; 0 when it is not good. */
-  leaseLeft: number;
-  /** The participant that hears of changes for the whole host; `undefined` while there is none. */
-  owner: OwnerReport | undefined;
-  /** What this `Tier` and its namespaces, in this thread, have counted since they were opened. */
-  own: Counts & {
-    /** Commands that were sent to the server. */
-    commands: number;
-  };
-}
+import type { Counts, TierCountedEntry, TierEntry, TierOptions, TierSetOptions, TierStats } from "./types.ts";
 
 const KEYS_OPTIONS = ["prefix"] as const;
 const INCREMENT_OPTIONS = ["initial", "ttl", "tags", "min", "max"] as const;
@@ -66,13 +45,13 @@ const NAMESPACE_OPTIONS = ["ttl"] as const;
  * memory of the host. When it dies, another one takes over. Whatever dies or hangs, no read returns a value that was replaced on the
  * server more than `lease` milliseconds ago.
  *
+ * The technique is that of client-side caching in Redis 6, with one copy for each host, and a lease (Gray and Cheriton, SOSP '89).
+ *
  * The tier begins to work at once. Until it hears of changes, the first milliseconds, its reads ask the server.
  *
  * @param cache the memory of the host; the tier keeps its entries in namespaces of its own. It stays the caller's.
  * @throws {TypeError} and {RangeError} for wrong arguments.
  * @throws {CacheError} `ERR_CLOSED` when the cache was closed.
- *
- * The technique is that of client-side caching in Redis 6, with one copy for each host, and a lease (Gray and Cheriton, SOSP '89).
  */
 export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>, options: TierOptions): Tier<V, K> {
   checkCache(cache);
@@ -85,6 +64,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     timeout: resolved.timeout,
     codec: cache,
     now: () => memory.serverNow(),
+    isInTouch: () => memory.isGood,
     gate,
   });
   const owner = new Owner(memory, client, names, {
@@ -93,7 +73,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     onAnswer: () => gate.opened(),
   });
   const counts: Counts = { hits: 0, misses: 0, loads: 0, errors: 0 };
-  const core: Core = { memory, server, gate, options: resolved, counts, closed: false };
+  const core: Core = { memory, server, gate, client, options: resolved, counts, closed: false };
   owner.start();
   return new Tier(core, owner, [], resolved.ttl);
 }
@@ -268,6 +248,7 @@ export class Tier<V = any, K extends Key = string> {
   async set(key: K, value: V, options?: TierSetOptions): Promise<void> {
     checkOpen(this.#core);
     checkKey(key);
+    checkValue(value);
     const how = checkSet(options, this.#ttl);
     await this.#write([key], () =>
       how.ttl > 0
@@ -292,6 +273,7 @@ export class Tier<V = any, K extends Key = string> {
       }
       const [key, value, own] = entry;
       checkKey(key);
+      checkValue(value);
       return [key, value, checkSet(over(options, own), this.#ttl)] as const;
     });
     const kept = writes.filter(([, , { ttl }]) => ttl > 0);
@@ -312,6 +294,7 @@ export class Tier<V = any, K extends Key = string> {
   async add(key: K, value: V, options?: TierSetOptions): Promise<boolean> {
     checkOpen(this.#core);
     checkKey(key);
+    checkValue(value);
     const how = checkSet(options, this.#ttl);
     return this.#write([key], async () => {
       if (how.ttl > 0) return this.#core.server.add(this.#path, key, value, how);
@@ -568,13 +551,14 @@ export class Tier<V = any, K extends Key = string> {
     const { timeout, lease, fresh, signal, onOutcome } = options;
     let expiresAt = Infinity;
     let tags: string[] = [];
-    const value = await place.loads.getOrSet(
+    const value = await place.loading().getOrSet(
       key,
       async (flight) => {
         const context = { signal: flight.signal, background: inBackground || flight.background };
         const loaded = await lead(load, run as (context: LoadContext<any, any>) => unknown, context);
-        // Handed to those who wait, and not stored: it is on the server now.
+        // Handed to those who wait, and not stored: it is on the server now. Whoever comes after an invalidation of the tags does not join.
         flight.ttl = 0;
+        flight.tags = loaded?.tags;
         if (loaded !== undefined) {
           expiresAt = Date.now() + loaded.ttl;
           tags = [...loaded.tags];
@@ -585,6 +569,7 @@ export class Tier<V = any, K extends Key = string> {
         timeout,
         lease,
         fresh,
+        ...(Array.isArray(options.tags) && { tags: options.tags }),
         ...(signal && { signal }),
         ...(onOutcome && {
           onOutcome: (outcome, { value }) => onOutcome(outcome, { value, version: 0, expiresAt, tags }, key),
@@ -611,13 +596,13 @@ export class Tier<V = any, K extends Key = string> {
     const missing = list.filter((_, i) => values[i] === undefined);
     if (missing.length === 0) return values as T[];
     const { timeout, lease, fresh, signal } = loading;
-    const loaded = await this.#place.loads.getOrSetMany(
+    const loaded = await this.#place.loading().getOrSetMany(
       missing,
       (wanted, flight) => {
         flight.ttl = 0;
         return this.#leadMany(wanted as K[], load, loading, flight);
       },
-      { timeout, lease, fresh, ...(signal && { signal }) },
+      { timeout, lease, fresh, ...(Array.isArray(loading.tags) && { tags: loading.tags }), ...(signal && { signal }) },
     );
     let next = 0;
     return values.map((value) => (value === undefined ? loaded[next++] : value)) as (T | undefined)[];
@@ -702,6 +687,7 @@ export class Tier<V = any, K extends Key = string> {
     this.#core.gate.close();
     await this.#owner.close();
     this.#core.memory.close();
+    await this.#core.client.close();
   }
 
   /** As {@link close}, for `await using`. */

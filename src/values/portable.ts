@@ -15,7 +15,7 @@ import type { ValueCodec } from "./codec.ts";
 import { describe, isStackOverflow, typedArrayName } from "./describe.ts";
 import { quoted, unreadable } from "./value-errors.ts";
 
-const VERSION = 1;
+const FORMAT = 1;
 const HEAD = 2;
 /** The codec allocates memory of its own, so the value may be larger than the area of a cache. */
 const NO_ROOM: Uint8Array = new Uint8Array(0);
@@ -24,7 +24,7 @@ const NO_ROOM: Uint8Array = new Uint8Array(0);
 export function toPortable(value: unknown, codec: ValueCodec): Uint8Array {
   const length = codec.encode(value, NO_ROOM);
   const bytes = new Uint8Array(HEAD + length);
-  bytes[0] = VERSION;
+  bytes[0] = FORMAT;
   bytes[1] = codec.type;
   if (codec.bytes !== undefined) bytes.set(codec.bytes, HEAD);
   return bytes;
@@ -44,9 +44,9 @@ export function fromPortable(portable: Uint8Array, codec: ValueCodec): unknown {
   if (bytes.length < HEAD) {
     throw badData(`bytes: are only ${bytes.length}, so they are no encoded value. Encode the value again.`);
   }
-  if (bytes[0] !== VERSION) {
+  if (bytes[0] !== FORMAT) {
     throw badData(
-      `bytes: have format version ${bytes[0]}, and this version of cache-machine reads version ${VERSION}. Use the version ` +
+      `bytes: have format version ${bytes[0]}, and this version of cache-machine reads version ${FORMAT}. Use the version ` +
         "that encoded them, or encode the value again.",
     );
   }

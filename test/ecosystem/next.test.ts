@@ -4,96 +4,16 @@
  * by webpack).
  */
 
-import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { compile } from "../adapters/compile.ts";
-import { address, execute, freePort, Projects, Running, root } from "../package/projects.ts";
+import { Projects, root } from "../package/projects.ts";
+import { another, application, BUILD_MS, build, ECOSYSTEM, Serving } from "./next-applications.ts";
 
-const ECOSYSTEM = path.join(root, "test/ecosystem");
-const BUILD_MS = 200_000;
-const SERVE_MS = 300_000;
 const projects = new Projects("next");
-
-/** Creates a project with the packed package, Next.js and React, and with copies of the files of an application; its folder. */
-async function application(name: string, source: string): Promise<string> {
-  const folder = await projects.installed(name);
-  const modules = path.join(ECOSYSTEM, "node_modules");
-  const there = fs.readdirSync(path.join(folder, "node_modules"));
-  const missing = fs.readdirSync(modules).filter((entry) => !there.includes(entry) && !entry.startsWith("."));
-  const from = missing.map((entry) => path.join(modules, entry));
-  try {
-    execFileSync("cp", ["-al", ...from, path.join(folder, "node_modules")], { stdio: "pipe" });
-  } catch {
-    // Another file system, where there can be no links to these files.
-    execFileSync("cp", ["-a", ...from, path.join(folder, "node_modules")]);
-  }
-  fs.cpSync(source, folder, { recursive: true });
-  return folder;
-}
-
-const next = (folder: string): string => path.join(folder, "node_modules/next/dist/bin/next");
-
-async function build(folder: string, args: string[], env: Record<string, string>): Promise<string> {
-  const command = [next(folder), "build", ...args];
-  const execution = { cwd: folder, env: { ...env, NEXT_TELEMETRY_DISABLED: "1" }, timeoutMs: BUILD_MS };
-  const { status, stdout, stderr } = await execute(process.execPath, command, execution);
-  expect(status, stdout + stderr).toBe(0);
-  return stdout + stderr;
-}
-
-/** A process that serves an application. */
-class Serving {
-  readonly running: Running;
-  readonly url: string;
-
-  private constructor(running: Running, url: string) {
-    this.running = running;
-    this.url = url;
-  }
-
-  static async start(folder: string, env: Record<string, string>): Promise<Serving> {
-    const port = String(await freePort());
-    const alone = path.join(folder, "server.js");
-    const command = fs.existsSync(alone) ? [alone] : [next(folder), "start", "-p", port, "-H", "127.0.0.1"];
-    const environment = { ...env, PORT: port, HOSTNAME: "127.0.0.1", NEXT_TELEMETRY_DISABLED: "1" };
-    const running = new Running(process.execPath, command, { cwd: folder, env: environment, timeoutMs: SERVE_MS });
-    await address(running);
-    return new Serving(running, `http://127.0.0.1:${port}`);
-  }
-
-  async json(route: string, method = "GET"): Promise<any> {
-    const response = await fetch(this.url + route, { method });
-    expect(response.status, this.running.stderr).toBe(200);
-    return response.json();
-  }
-
-  /** The text in the `<main>` of a page. */
-  async page(route: string): Promise<string> {
-    const response = await fetch(this.url + route);
-    expect(response.status, this.running.stderr).toBe(200);
-    const [, main] = /<main>(.*?)<\/main>/.exec(await response.text()) ?? [];
-    expect(main, route).toBeDefined();
-    return (main as string).replaceAll("<!-- -->", "");
-  }
-
-  async stop(): Promise<void> {
-    this.running.kill();
-    await this.running.ended;
-  }
-}
-
-/** Asks until the answer is another one; the new answer. */
-async function another<T>(before: T, ask: () => Promise<T>): Promise<T> {
-  for (const end = Date.now() + 20_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 20))) {
-    const answer = await ask();
-    if (JSON.stringify(answer) !== JSON.stringify(before)) return answer;
-  }
-  throw new Error(`still ${JSON.stringify(before)}`);
-}
 
 /** A server that the applications fetch from: it answers with how often it was asked for the path. */
 let source: Server;
@@ -120,8 +40,8 @@ beforeAll(async () => {
   await new Promise<void>((resolve) => source.listen(0, "127.0.0.1", resolve));
   projects.tarballs();
   [modern, classic] = await Promise.all([
-    application("modern", path.join(root, "examples/adapters/next")),
-    application("classic", path.join(ECOSYSTEM, "next-isr")),
+    application(projects, "modern", path.join(root, "examples/adapters/next")),
+    application(projects, "classic", path.join(ECOSYSTEM, "next-isr")),
   ]);
   fs.mkdirSync(path.join(modern, "app/many"));
   fs.writeFileSync(path.join(modern, "app/many/route.js"), MANY_TAGS);

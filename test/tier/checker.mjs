@@ -29,7 +29,10 @@
  * server that is stopped, and in the queue of a client that sends unanswered commands again.
  */
 
-/** How long after a disturbance bytes of a dead or failed call may still arrive: the longest time a client waits to reconnect. */
+/**
+ * How long after a disturbance bytes of a dead or failed call may still arrive, unless there is another disturbance: the longest time a
+ * client waits to reconnect, and some more.
+ */
 const DRAIN_MS = 3_000;
 
 /** Whether the intervals have a time in common. */
@@ -53,12 +56,12 @@ class Disturbances {
     );
   }
 
-  /** The end of the chain of disturbances that overlap, beginning with an interval. */
-  end(host, from, to) {
-    for (;;) {
-      const later = Math.max(to, ...this.of(host, undefined, from, to).map((window) => window.to));
-      if (later === to) return to;
-      to = later;
+  /** When nothing of a call can arrive any more: the end of the chain of disturbances that begins with it. */
+  drained(host, from, to) {
+    for (let end = to + DRAIN_MS; ; ) {
+      const later = Math.max(end, ...this.of(host, undefined, from, end).map((window) => window.to + DRAIN_MS));
+      if (later === end) return end;
+      end = later;
     }
   }
 }
@@ -263,7 +266,7 @@ export function check(history) {
   for (const write of [...history.writes, ...history.changes, ...history.increments]) {
     counts.writes++;
     if (!write.ok) counts.unknown++;
-    write.latest = write.ok ? write.returned : disturbances.end(write.host, write.called, write.returned) + DRAIN_MS;
+    write.latest = write.ok ? write.returned : disturbances.drained(write.host, write.called, write.returned);
   }
   const writes = grouped(history.writes);
   const changes = grouped(history.changes);

@@ -119,7 +119,7 @@ describe("registers", () => {
     // A chain of faults holds its bytes back.
     const windows = [
       { what: "stall", host: 0, from: 205, to: 1_500 },
-      { what: "pause", from: 1_400, to: 2_500 },
+      { what: "pause", from: 4_400, to: 5_000 },
     ];
     expect(rules({ writes: [unknown, later], windows, reads: [read("2", 5_111)] })).toEqual([]);
   });

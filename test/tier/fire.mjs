@@ -16,10 +16,10 @@ import { destroyCache } from "cache-machine";
 import { generator } from "../crash/checked-values.mjs";
 import { check } from "./checker.mjs";
 import { startProxy } from "./proxy.mjs";
-import { startServer } from "./servers.mjs";
+import { startCluster, startServer } from "./servers.mjs";
 
 const HOST = fileURLToPath(new URL("host.mjs", import.meta.url));
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 40_000;
 const HOUR_MS = 3_600_000;
 /** The clock of the records. */
 const now = () => Number(process.hrtime.bigint()) / 1e6;
@@ -107,13 +107,15 @@ class Fire {
   #plan;
   #random;
   #folder;
-  #server;
+  /** The server, or the masters of a cluster. */
+  #servers = [];
   #hosts = [];
   #windows = [];
   #losses = [];
   #failures = [];
   #deaths = new Map();
   #incarnations = new Map();
+  #spawning = new Set();
   counts = {
     ownerKills: 0,
     kills: 0,
@@ -137,6 +139,7 @@ class Fire {
       timeout: 400,
       flights: "host",
       libraries: ["redis", "ioredis", "iovalkey"],
+      nodes: 1,
       deaths: true,
       network: true,
       losses: false,
@@ -169,8 +172,9 @@ class Fire {
   // ---- Start and end
 
   async #start() {
-    const { hosts, processes, losses, server, libraries } = this.#plan;
-    this.#server = await startServer({ persist: !losses, server });
+    const { hosts, processes, losses, server, libraries, nodes } = this.#plan;
+    const options = { persist: !losses, server };
+    this.#servers = nodes > 1 ? (await startCluster(nodes, 0, options)).nodes : [await startServer(options)];
     const slots = hosts * (processes + 1);
     const keys = (letter, count) =>
       Array.from({ length: count }, (_, i) => `${letter}${i}${Math.floor(i / slots) % 2 === 1 ? "~" : ""}`);
@@ -184,10 +188,10 @@ class Fire {
     writeFileSync(join(this.#folder, "source"), Buffer.alloc(this.keys.sources.length * 4));
     const run = `t-${process.pid}-fire-${++runs}`;
     for (let index = 0; index < hosts; index++) {
-      const proxy = await startProxy(this.#server.path);
+      const proxies = await Promise.all(this.#servers.map(({ path }) => startProxy(path)));
       const cache = `${run}-${index}`;
       const library = libraries[index % libraries.length];
-      this.#hosts.push({ index, proxy, cache, library, skew: 0, members: new Array(processes) });
+      this.#hosts.push({ index, proxies, cache, library, skew: 0, members: new Array(processes) });
     }
     // Half of the hosts have a wrong clock from the beginning.
     for (const host of this.#hosts) if (host.index % 2 === 1) host.skew = HOUR_MS;
@@ -212,7 +216,9 @@ class Fire {
       source: join(this.#folder, "source"),
       cache: host.cache,
       prefix: "fire:",
-      port: host.proxy.port,
+      // Where the host finds each server: what it knows of the network is the proxies.
+      ports: host.proxies.map(({ port }) => port),
+      servers: this.#servers.map(({ port }) => port),
       library: host.library,
       skew: host.skew,
       keys: this.keys,
@@ -283,9 +289,12 @@ class Fire {
   }
 
   async #heal() {
-    if (!this.#server.isRunning) await this.#server.restart();
-    if (this.#server.isPaused) this.#server.resume();
-    for (const { proxy } of this.#hosts) proxy.resume();
+    for (const server of this.#servers) {
+      if (!server.isRunning) await server.restart();
+      if (server.isPaused) server.resume();
+    }
+    for (const { proxies } of this.#hosts) for (const proxy of proxies) proxy.resume();
+    await Promise.all(this.#spawning);
     const from = now();
     await Promise.all(this.#living.map(({ member }) => member.ready.then(() => member.threadRuns)));
     await this.#allGood("the last fault");
@@ -327,11 +336,11 @@ class Fire {
       member.signal("SIGKILL");
     }
     await Promise.all(this.#living.map(({ member }) => member?.ended));
-    for (const { proxy, cache } of this.#hosts) {
-      await proxy.stop();
+    for (const { proxies, cache } of this.#hosts) {
+      await Promise.all(proxies.map((proxy) => proxy.stop()));
       destroyCache(cache);
     }
-    await this.#server?.stop();
+    await Promise.all(this.#servers.map((server) => server.stop()));
     if (process.env.FIRE_KEEP === undefined) rmSync(this.#folder, { recursive: true, force: true });
     else console.log(`kept: ${this.#folder}`);
   }
@@ -429,10 +438,18 @@ class Fire {
   #processFaults() {
     const { lease } = this.#plan;
     const anyHost = (random) => this.#pick(this.#hosts, random);
-    const respawn = (host, member, random) => {
-      // The next one comes soon. Others are killed meanwhile, but never all of a host at once.
+    // The next one comes soon. Others are killed meanwhile, but never the last one of a host.
+    const replace = async (host, member, random) => {
       const place = host.members.indexOf(member);
-      return sleep(random.below(150)).then(() => this.#spawn(host, place));
+      const others = host.members.filter(
+        (other) => other !== member && other.isAlive && other.isReady && !other.isFrozen,
+      );
+      if (others.length === 0 || !(await this.#kill(host, member))) return false;
+      const wait = random.below(150);
+      const next = sleep(wait).then(() => this.#spawn(host, place));
+      this.#spawning.add(next);
+      next.finally(() => this.#spawning.delete(next)).catch(() => {});
+      return true;
     };
     return [
       {
@@ -445,9 +462,7 @@ class Fire {
             if (await this.#terminate(host, owner.member)) this.counts.ownerKills++;
             return;
           }
-          if (!(await this.#kill(host, owner.member))) return;
-          this.counts.ownerKills++;
-          await respawn(host, owner.member, random);
+          if (await replace(host, owner.member, random)) this.counts.ownerKills++;
         },
       },
       {
@@ -455,7 +470,7 @@ class Fire {
         fault: async (random) => {
           const host = anyHost(random);
           const member = this.#pick(host.members, random);
-          if (await this.#kill(host, member)) await respawn(host, member, random);
+          await replace(host, member, random);
         },
       },
       {
@@ -495,10 +510,11 @@ class Fire {
   #networkFaults() {
     const { lease, losses } = this.#plan;
     const anyHost = (random) => this.#pick(this.#hosts, random);
-    /** The whole network of a host, or one connection of it. */
+    const anyServer = (random) => this.#pick(this.#servers, random);
+    /** The whole network between a host and a server, or one connection of it. */
     const network = (random) => {
       const host = anyHost(random);
-      const { proxy } = host;
+      const proxy = this.#pick(host.proxies, random);
       return { host, part: random.below(2) === 0 || proxy.connections === 0 ? proxy : this.#pick(proxy.pairs, random) };
     };
     const while_ = (what, host, action) => this.#during({ what, host: host?.index }, action);
@@ -518,6 +534,11 @@ class Fire {
           await while_("delay", host, async () => {
             part.delay(2 + random.below(lease));
             await sleep(random.below(lease * 3));
+            // Slow answers are the last ones for a while: what they have proved is older than it seems.
+            if (random.below(2) === 0) {
+              part.stall("toClient");
+              await sleep(lease * 2);
+            }
             part.resume();
           });
           this.counts.delays++;
@@ -540,21 +561,22 @@ class Fire {
       {
         weight: 1,
         fault: async (random) => {
-          const { host } = network(random);
+          const host = anyHost(random);
+          const proxy = this.#pick(host.proxies, random);
           await while_("refuse", host, async () => {
-            host.proxy.refuse();
-            host.proxy.cut();
+            proxy.refuse();
+            proxy.cut();
             await sleep(random.below(lease * 2));
-            host.proxy.resume();
+            proxy.resume();
           });
           this.counts.cuts++;
         },
       },
       {
         weight: 1,
-        fault: async () => {
+        fault: async (random) => {
           await while_("client kill", undefined, () =>
-            this.#server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+            anyServer(random).command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
           );
           this.counts.cuts++;
         },
@@ -563,10 +585,13 @@ class Fire {
         weight: 3,
         fault: async (random) => {
           const from = now();
+          const server = anyServer(random);
           await while_("restart", undefined, async () => {
-            await this.#server.crash();
+            await server.crash();
             await sleep(random.below(2) === 0 ? 0 : random.below(lease * 2));
-            await this.#server.restart();
+            await server.restart();
+            // A node that was away for long is asked again by the others before the cluster is in order.
+            await this.#until(() => isInOrder(server), "a restarted server is in order");
           });
           this.counts.restarts++;
           if (!losses) return;
@@ -577,10 +602,12 @@ class Fire {
       {
         weight: 1,
         fault: async (random) => {
+          const server = anyServer(random);
           await while_("pause", undefined, async () => {
-            await this.#server.pause();
+            await server.pause();
             await sleep(random.below(lease * 3));
-            this.#server.resume();
+            server.resume();
+            await this.#until(() => isInOrder(server), "a stopped server is in order");
           });
           this.counts.pauses++;
         },
@@ -591,7 +618,9 @@ class Fire {
         weight: 1,
         fault: async () => {
           const from = now();
-          await while_("flush", undefined, () => this.#server.command("FLUSHALL"));
+          await while_("flush", undefined, () =>
+            Promise.all(this.#servers.map((server) => server.command("FLUSHALL"))),
+          );
           this.#losses.push({ from, to: now() });
           this.counts.losses++;
         },
@@ -640,6 +669,12 @@ class Fire {
     }
     return { seed, ...this.counts, ...verdict, healed: this.healed, stats: this.stats, history };
   }
+}
+
+/** Whether a server serves all its keys: a node of a cluster does not, as long as it has not heard of all others. */
+async function isInOrder(server) {
+  const info = await server.command("INFO", "cluster");
+  return info.includes("cluster_enabled:0") || (await server.command("CLUSTER", "INFO")).includes("cluster_state:ok");
 }
 
 /** What happened to the key of a violation before it, in the order of beginning. Times are relative to the violation. */
@@ -732,6 +767,7 @@ class Testimony {
  * @param plan.lease, plan.timeout, plan.flights options of the tier
  * @param plan.libraries the clients of the hosts, one after the other
  * @param plan.server one of `SERVERS`
+ * @param plan.nodes number of masters of a cluster (3 or more), 1 for a single server
  * @param plan.deaths whether processes are killed and stopped, and clocks set
  * @param plan.network whether connections and the server suffer
  * @param plan.losses whether the server loses its data when it is restarted, and is emptied; otherwise it keeps every write

@@ -68,23 +68,33 @@ class Source {
   }
 }
 
+const at = (port) => ({ host: "127.0.0.1", port });
+
+/** The client of the user, as a user would make it. It finds the servers where the proxies of the host are. */
 async function connectClient() {
-  const { library, port } = setup;
+  const { library, ports, servers } = setup;
+  const isCluster = ports.length > 1;
+  /** In a cluster the servers name each other by their own ports. */
+  const proxies = Object.fromEntries(servers.map((port, i) => [`127.0.0.1:${port}`, at(ports[i])]));
   if (library.startsWith("redis")) {
-    const { createClient } = await import(library);
-    const client = createClient({ socket: { host: "127.0.0.1", port } });
+    const { createClient, createCluster } = await import(library);
+    const client = isCluster
+      ? createCluster({ rootNodes: ports.map((port) => ({ socket: at(port) })), nodeAddressMap: proxies })
+      : createClient({ socket: at(ports[0]) });
     client.on("error", () => {});
     // It connects as soon as there is a server; the tier has to live with that.
-    client.connect().catch(() => {});
+    const connected = client.connect();
+    connected.catch(() => {});
+    // The client of a cluster does not try again by itself.
+    if (isCluster) await connected;
     return { client, end: () => client.destroy() };
   }
-  if (library === "glide") {
-    const { GlideClient } = await import("@valkey/valkey-glide");
-    const client = await GlideClient.createClient({ addresses: [{ host: "127.0.0.1", port }], requestTimeout: 2_000 });
-    return { client, end: () => client.close() };
-  }
   const { default: Redis } = await import(library);
-  const client = new Redis({ host: "127.0.0.1", port });
+  // By default these clients send an unanswered command again on the next connection: an increment would count twice.
+  const options = { autoResendUnfulfilledCommands: false };
+  const client = isCluster
+    ? new Redis.Cluster(ports.map(at), { natMap: proxies, redisOptions: options })
+    : new Redis({ ...at(ports[0]), ...options });
   client.on("error", () => {});
   return { client, end: () => client.disconnect() };
 }

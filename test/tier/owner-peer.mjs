@@ -49,6 +49,14 @@ const calls = {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
     return true;
   },
+  /** Closes the client only, and leaves the rest to the end of the process. */
+  forget: async () => {
+    isOver = true;
+    await reading;
+    client.destroy();
+    setImmediate(() => (parentPort === null ? process.disconnect() : parentPort.close()));
+    return true;
+  },
   close: async () => {
     isOver = true;
     await reading;

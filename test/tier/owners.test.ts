@@ -161,6 +161,8 @@ describe.skipIf(NO_SERVER)("owners with a real server", () => {
       const seen = await peer.call<Seen>("seen");
       reads += seen.reads;
       for (const [value, last] of Object.entries(seen.last)) {
+        // A command that a frozen process had sent was not answered in time. Then the value is unknown.
+        if (value === "undefined") continue;
         const overwritten = acknowledged[Number(value) + 1];
         expect(value, "a value that nobody has written").toMatch(/^\d+$/);
         if (overwritten !== undefined) worst = Math.max(worst, last - overwritten);
@@ -226,6 +228,16 @@ describe.skipIf(NO_SERVER)("owners with a real server", () => {
         `take-over after SIGSTOP: ${took.toFixed(0)} ms; ${reads + again.reads} reads, stalest ${Math.max(worst, again.worst).toFixed(0)} of ${LEASE} ms`,
       );
     }
+  });
+
+  test("a tier that nobody closes keeps no process alive, whether it owns or stands by", async () => {
+    const living = [await open(false), await open(false)];
+    const owner = await ownerOf(living);
+    const other = living.find((peer) => peer !== owner) as Peer;
+    await other.call("forget");
+    expect(await other.ended).toBe(0);
+    await owner.call("forget");
+    expect(await owner.ended).toBe(0);
   });
 
   test("threads: terminate() of the owner, and one whose event loop is blocked", async () => {

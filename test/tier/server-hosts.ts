@@ -27,14 +27,17 @@ type Started = Awaited<ReturnType<typeof startServer>>;
 export interface Backend {
   /** The servers that have keys. */
   readonly masters: Started[];
-  /** A client of the library, as a user opens it. */
-  connect(): Promise<any>;
+  /** A client of the library, as a user opens it; with an account if it is given. */
+  connect(account?: { username: string; password: string }): Promise<any>;
 }
 
 export async function start({ server, isCluster }: Place, options: object = {}): Promise<Backend> {
   if (!isCluster) {
     const started = await startServer({ server, ...options } as never);
-    return { masters: [started], connect: () => opened(createClient({ socket: { path: started.path, tls: false } })) };
+    return {
+      masters: [started],
+      connect: (account) => opened(createClient({ ...account, socket: { path: started.path, tls: false } })),
+    };
   }
   const cluster = await startCluster(3, 0, { server, ...options } as never);
   const rootNodes = cluster.masters.map(({ url }: Started) => ({ url }));

@@ -337,6 +337,29 @@ describe.skipIf(NO_SERVER).each(PLACES)("on $name", (place) => {
       }
     });
 
+    test("an entry that was not good is not taken for the one that has replaced it", async () => {
+      const [a, b] = hosts;
+      const uses: [typeof scripts.ADD, () => Promise<unknown>, unknown, unknown][] = [
+        [scripts.ADD, () => a.server.add([], "k", "added", MINUTE), false, 5],
+        [scripts.INCREMENT, () => a.server.increment([], "k", 1, COUNT).then(({ value }) => value), 6, 6],
+        [scripts.TOUCH, () => a.server.touch([], "k", 50_000), true, 5],
+      ];
+      for (const [script, use, result, seen] of uses) {
+        await b.server.write([], "k", 100, TAGGED);
+        await b.server.invalidateTags([], ["t"]);
+        const first = a.stopAt(script);
+        const using = use();
+        await first.reached;
+        const second = a.stopAt(script);
+        first.go();
+        await second.reached;
+        await b.server.write([], "k", 5, TAGGED);
+        second.go();
+        expect(await using).toBe(result);
+        expect((await good(b, "k"))?.value).toBe(seen);
+      }
+    });
+
     test("increment: no sum of an entry that is gone, and none is lost", async () => {
       const [a, b] = hosts;
       for (const [act, sum] of [

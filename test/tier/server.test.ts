@@ -972,6 +972,55 @@ describe.skipIf(NO_SERVER).each(PLACES.filter(({ isCluster }) => !isCluster))("$
     await ear.close();
   });
 
+  test("a user with the least rights: everything works under the prefix, and nothing else", async () => {
+    const [server] = backend.masters as [Backend["masters"][number]];
+    // What the error of a missing right recommends.
+    const rights = ["+@read", "+@write", "+@scripting", "+@connection", "+time"];
+    const account = { username: "tier", password: "secret" };
+    await server.command(
+      "ACL",
+      "SETUSER",
+      "tier",
+      "reset",
+      "on",
+      ">secret",
+      "~test:*",
+      ...rights,
+      "+hello",
+      "+client",
+      "+ping",
+    );
+    const user = new Host(await backend.connect(account), names);
+    try {
+      const { server: u } = user;
+      const tagged = { ...MINUTE, tags: ["t"] };
+      await u.write([], "k", 1, tagged);
+      expect(await u.add([], "k", 2, tagged)).toBe(false);
+      expect((await u.increment([], "k", 1, COUNT)).value).toBe(2);
+      expect(await u.touch([], "k", 50_000)).toBe(true);
+      expect((await u.readMany([], ["k"])).map((each) => each?.value)).toEqual([2]);
+      const begun = await token(user, "l");
+      await u.renew([], "l", begun.token, 100_000);
+      await u.remove([], "l");
+      const again = await token(user, "l");
+      expect(await u.commit([], "l", again.token, again.since, "loaded", tagged)).toBe(true);
+      await u.invalidateTags([], ["t"]);
+      await u.abandon([], "m", (await token(user, "m")).token, true);
+      expect((await all(u.keys([]))).sort()).toEqual(["k", "l"]);
+      await u.clear([]);
+      expect(await s.readMany([], ["k", "l"])).toEqual([undefined, undefined]);
+      const other = new Host(await backend.connect(account), new Names("other:"));
+      const error = await other.server.write([], "k", 1, MINUTE).catch((error) => error);
+      other.close();
+      expect(error).toEqual(unreachableError);
+      expect(error.message).toContain("NOPERM");
+      expect(error.message).toContain(`\`${rights.join(" ")}\``);
+      expect(other.gate.isOpen).toBe(true);
+    } finally {
+      user.close();
+    }
+  });
+
   test("a replica: writes fail and shut the gate", async () => {
     const [server] = backend.masters as [Backend["masters"][number]];
     await s.write([], "k", 1, MINUTE);
@@ -985,6 +1034,24 @@ describe.skipIf(NO_SERVER).each(PLACES.filter(({ isCluster }) => !isCluster))("$
     await vi.waitFor(() => expect(a.gate.isOpen).toBe(true), TIMEOUT);
     await server.command("REPLICAOF", "NO", "ONE");
     await s.write([], "k", 3, MINUTE);
+  });
+
+  test("a server that is killed and started again: commands fail meanwhile, and the same client goes on", async () => {
+    const [server] = backend.masters as [Backend["masters"][number]];
+    await s.write([], "k", 1, { ...MINUTE, tags: ["t"] });
+    await server.crash();
+    const failed = await Promise.all(
+      [s.read([], "k"), s.write([], "k", 2, MINUTE), s.begin([], "l", LOAD), s.tagTimes([], ["t"])].map((each) =>
+        each.catch((error) => error),
+      ),
+    );
+    expect(failed).toEqual(failed.map(() => unreachableError));
+    await expect(all(s.keys([]))).rejects.toEqual(unreachableError);
+    await server.restart();
+    await vi.waitFor(() => expect(a.gate.isOpen).toBe(true), TIMEOUT);
+    // The server has forgotten the scripts.
+    await s.write([], "k", 3, { ...MINUTE, tags: ["t"] });
+    expect((await good(a, [], "k"))?.value).toBe(3);
   });
 
   test("a paused server: commands end by their timeout, later ones at once, and it is found when it goes on", async () => {

@@ -48,8 +48,14 @@ function find(name) {
   }
 }
 
-/** The server programs of this machine, Redis first. For `describe.each(SERVERS)`. */
-export const SERVERS = ["redis", "valkey"].map(find).filter((found) => found !== undefined);
+/**
+ * The server programs of this machine, Redis first; only the first one unless `ALL_SERVERS` is set, as by `npm run test:tier`. For
+ * `describe.each(SERVERS)`.
+ */
+export const SERVERS = ["redis", "valkey"]
+  .map(find)
+  .filter((found) => found !== undefined)
+  .slice(0, process.env.ALL_SERVERS ? 2 : 1);
 /** Why tests with a server cannot run here; undefined if they can. For `describe.skipIf(NO_SERVER)`. */
 export const NO_SERVER =
   SERVERS.length > 0
@@ -188,8 +194,8 @@ class Server {
       "bind 127.0.0.1",
       "daemonize no",
       'save ""',
-      // Also what was answered just before SIGKILL is in the file.
-      ...(persist ? ["appendonly yes", "appendfsync always"] : ["appendonly no"]),
+      // The server gives every write to the kernel before it answers. The kernel keeps it: the server is killed here, not the machine.
+      ...(persist ? ["appendonly yes", "appendfsync no"] : ["appendonly no"]),
       ...(tls
         ? [
             "port 0",
@@ -327,7 +333,7 @@ const started = new Set();
  * @param options.port a certain port
  * @param options.tls whether the port speaks TLS (the unix socket does not)
  * @param options.password the password of the default user
- * @param options.persist whether every write is in a file before it is answered, so that nothing is lost with `restart`
+ * @param options.persist whether every write is in a file before it is answered, so that nothing is lost by `crash` and `restart`
  * @param options.config more lines of the configuration
  * @param options.cluster whether the server is a node of a cluster
  */

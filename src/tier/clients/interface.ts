@@ -38,6 +38,8 @@ export interface Client {
    * @throws CacheError `ERR_UNSUPPORTED` when the server, or the permissions of its user, do not allow it.
    */
   listen(events: ListenEvents, timeout: number): Promise<Listener>;
+  /** Ends the connections that were opened for commands. Not the client of the user, and no listeners. May be called again. */
+  close(): Promise<void>;
 }
 
 /** What a listener reports. */

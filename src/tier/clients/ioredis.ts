@@ -11,31 +11,28 @@ import { noAnswer, Sending } from "./sending.ts";
 /** What is used of a client, of a node of a cluster, and of a cluster. */
 interface IoRedis {
   readonly status: string;
-  readonly mode?: string;
   readonly isCluster: boolean;
   readonly options: Options;
   readonly stream?: { unref(): void; destroy(): void };
   connect(): Promise<unknown>;
   disconnect(): void;
   callBuffer(name: string, ...args: Argument[]): Promise<unknown>;
-  sendCommand(...args: unknown[]): Promise<unknown>;
   subscribe(channel: string): Promise<unknown>;
   ping(): Promise<unknown>;
   duplicate(options: Options): IoRedis;
   on(event: string, listener: (...args: never[]) => void): unknown;
-  off(event: string, listener: (...args: never[]) => void): unknown;
 }
-interface Cluster extends IoRedis {
+interface Cluster extends Omit<IoRedis, "duplicate"> {
   nodes(role: "master"): IoRedis[];
+  /** @param nodes none for those of this cluster */
+  duplicate(nodes: [], options: Options): Cluster;
 }
 type Options = Record<string, unknown> & {
   host?: string;
   port?: number;
   keyPrefix?: string | Buffer;
-  enableOfflineQueue?: boolean;
-  scaleReads?: unknown;
-  sentinels?: unknown;
-  role?: unknown;
+  reconnectOnError?: ((error: Error) => unknown) | null;
+  redisOptions?: Options;
 };
 
 /** A client of ioredis or iovalkey; `undefined` for an object of another library. */
@@ -44,49 +41,73 @@ export function ioredis(client: object): Client | undefined {
   if (typeof it.callBuffer !== "function" || typeof it.status !== "string") return undefined;
   if (typeof it.duplicate !== "function" || typeof it.options !== "object") return undefined;
   refuse(it);
-  return it.isCluster ? new ClusterClient(it as Cluster) : new Single(it);
+  return it.isCluster ? new ClusterClient(it as unknown as Cluster) : new Single(it);
 }
 
 /** Throws for a client that cannot be used. */
-function refuse({ options, status, mode }: IoRedis): void {
+function refuse({ options, status }: IoRedis): void {
   if (options.keyPrefix !== undefined && options.keyPrefix !== null && options.keyPrefix.length > 0) {
     throw new TypeError(
       `client: has the \`keyPrefix\` ${JSON.stringify(String(options.keyPrefix))}, which would change the keys. Use a client without it, and the \`prefix\` of the tier.`,
     );
   }
-  if (options.scaleReads !== undefined && options.scaleReads !== "master") {
-    throw new TypeError('client: reads from replicas, which may be late. Use a client with `scaleReads: "master"`.');
-  }
-  if (options.sentinels && options.role === "slave") {
-    throw new TypeError('client: is connected to a replica. Use a client with `role: "master"`.');
-  }
-  if (mode === "subscriber" || mode === "monitor") {
-    throw new TypeError(
-      `client: is a ${mode}, which cannot send commands. Use a client of its own: \`client.duplicate()\`.`,
-    );
-  }
   if (status === "end") throw new TypeError("client: is closed. Use a client that is connected.");
 }
 
+/**
+ * What the connections of a tier have otherwise than the client of the user.
+ *
+ * By default these libraries send a command again when the connection was lost before its answer. Then a command is executed twice,
+ * or long after its caller was told that it has failed. So the commands of a tier have a connection of their own.
+ */
+const OWN: Options = {
+  autoResendUnfulfilledCommands: false,
+  autoResubscribe: false,
+  // What the user has set for commands. With automatic pipelines `callBuffer` of ioredis 5 sends a command without its name.
+  enableAutoPipelining: false,
+  keyPrefix: "",
+  stringNumbers: false,
+  replyMapping: "legacy",
+  commandTimeout: undefined,
+  showFriendlyErrorStack: false,
+  scripts: undefined,
+  // Replicas may be late.
+  readOnly: false,
+  role: "master",
+  monitor: false,
+};
+
+/** With the answer 2 of this option the command that has failed would be sent again. */
+function withoutResending({ reconnectOnError }: Options): Options {
+  if (typeof reconnectOnError !== "function") return {};
+  return { reconnectOnError: (error) => Boolean(reconnectOnError(error)) };
+}
+
 /** What a single server and a cluster have in common. */
-abstract class Sender implements Client {
+abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   abstract readonly isCluster: boolean;
   /** Also for iovalkey, which calls itself so. */
   readonly library = "ioredis";
-  readonly #client: IoRedis;
-  readonly #call: Call;
+  /** The client of the user. */
+  protected readonly user: T;
   readonly #sending = new Sending();
-  readonly #readiness: Readiness;
+  #own: { client: T; call: Call; readiness: Readiness } | undefined;
+  #isClosed = false;
 
-  constructor(client: IoRedis) {
-    this.#client = client;
-    this.#call = caller(client);
-    this.#readiness = new Readiness(client);
+  constructor(user: T) {
+    this.user = user;
   }
 
+  /** Opens the client of the tier. */
+  protected abstract duplicate(): T;
+
   send(_key: string, args: readonly Argument[], timeout: number): Promise<Reply> {
-    const isReady = this.#client.status === "ready";
-    return this.#sending.run(() => (isReady ? this.#call(args) : this.#callWhenReady(args, timeout)), timeout, isReady);
+    if (this.#isClosed) return Promise.reject(closed());
+    const { client, call, readiness } = this.#open();
+    const isReady = client.status === "ready";
+    // The queue of the library cannot be asked to give a command back. So a command is not given to it before it can be sent.
+    const answer = isReady ? () => call(args) : () => readiness.wait(timeout).then(() => call(args));
+    return this.#sending.run(answer, timeout, isReady);
   }
 
   errorReply(error: unknown): string | undefined {
@@ -96,14 +117,30 @@ abstract class Sender implements Client {
   abstract scan(pattern: string, timeout: number): AsyncIterable<string[]>;
   abstract listen(events: ListenEvents, timeout: number): Promise<Listener>;
 
-  /** The queue of the library cannot be asked to give a command back. So a command is not given to it before it can be sent. */
-  async #callWhenReady(args: readonly Argument[], timeout: number): Promise<Reply> {
-    await this.ready(timeout);
-    return this.#call(args);
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#own?.client.disconnect();
+    // Otherwise the library waits until the server closes the connection.
+    this.#own?.client.stream?.destroy();
   }
 
-  protected ready(timeout: number): Promise<void> {
-    return this.#readiness.wait(timeout);
+  /** The client of the tier, when it is connected. */
+  protected async own(timeout: number): Promise<T> {
+    if (this.#isClosed) throw closed();
+    const { client, readiness } = this.#open();
+    if (client.status !== "ready") await readiness.wait(timeout);
+    return client;
+  }
+
+  #open(): { client: T; call: Call; readiness: Readiness } {
+    // A client has ended when the strategy of the user for reconnecting has given up. Another command is another attempt.
+    if (this.#own === undefined || this.#own.client.status === "end") {
+      const client = this.duplicate();
+      // The user hears of errors by the client of the user.
+      client.on("error", () => undefined);
+      this.#own = { client, call: caller(client), readiness: new Readiness(client) };
+    }
+    return this.#own;
   }
 
   /** The batches of one server. */
@@ -119,26 +156,34 @@ abstract class Sender implements Client {
   }
 }
 
-/** One server. */
-class Single extends Sender {
-  readonly isCluster = false;
-  readonly #client: IoRedis;
+function closed(): Error {
+  return new Error("the client was closed");
+}
 
-  constructor(client: IoRedis) {
-    super(client);
-    this.#client = client;
+/** One server. */
+class Single extends Sender<IoRedis> {
+  readonly isCluster = false;
+
+  protected override duplicate(): IoRedis {
+    const client = this.user.duplicate({
+      ...OWN,
+      ...withoutResending(this.user.options),
+      enableOfflineQueue: false,
+      lazyConnect: false,
+    });
+    client.on("connect", () => client.stream?.unref());
+    return client;
   }
 
   async *scan(pattern: string, timeout: number): AsyncIterable<string[]> {
-    if (this.#client.status !== "ready") await this.ready(timeout);
-    yield* this.scanOne(this.#client, pattern, timeout);
+    yield* this.scanOne(await this.own(timeout), pattern, timeout);
   }
 
   listen(events: ListenEvents, timeout: number): Promise<Listener> {
     return listen(
       dialer(
         async () => undefined,
-        () => this.#client,
+        () => this.user,
       ),
       events,
       timeout,
@@ -146,30 +191,38 @@ class Single extends Sender {
   }
 }
 
-class ClusterClient extends Sender {
+class ClusterClient extends Sender<Cluster> {
   readonly isCluster = true;
-  readonly #cluster: Cluster;
 
-  constructor(cluster: Cluster) {
-    super(cluster);
-    this.#cluster = cluster;
+  protected override duplicate(): Cluster {
+    const { redisOptions } = this.user.options;
+    return this.user.duplicate([], {
+      ...OWN,
+      redisOptions: { ...redisOptions, ...OWN, ...withoutResending(redisOptions ?? {}) },
+      // Otherwise the commands fail that come while the connection to a node opens, which is done for the first of them.
+      enableOfflineQueue: true,
+      lazyConnect: false,
+      scaleReads: "master",
+      shardedSubscribers: false,
+      // With a delay, commands whose connection was lost would be sent again.
+      retryDelayOnFailover: 0,
+      retryDelayOnClusterDown: 0,
+    });
   }
 
   async *scan(pattern: string, timeout: number): AsyncIterable<string[]> {
-    if (this.#cluster.status !== "ready") await this.ready(timeout);
-    for (const node of this.#cluster.nodes("master")) yield* this.scanOne(node, pattern, timeout);
+    const cluster = await this.own(timeout);
+    for (const node of cluster.nodes("master")) yield* this.scanOne(node, pattern, timeout);
   }
 
   listen(events: ListenEvents, timeout: number): Promise<Listener> {
-    const nodes = (): IoRedis[] => this.#cluster.nodes("master");
-    const address = ({ options }: IoRedis): Address => ({ host: options.host as string, port: options.port as number });
+    let nodes: IoRedis[] = [];
     const seeds = async (): Promise<Address[]> => {
-      if (this.#cluster.status !== "ready") await this.ready(timeout);
-      return nodes().map(address);
+      nodes = (await this.own(timeout)).nodes("master");
+      return nodes.map(({ options }) => ({ host: options.host as string, port: options.port as number }));
     };
     const nodeAt = (to: Address | undefined): IoRedis => {
-      const all = nodes();
-      const node = all.find(({ options }) => options.host === to?.host && options.port === to?.port) ?? all[0];
+      const node = nodes.find(({ options }) => options.host === to?.host && options.port === to?.port) ?? nodes[0];
       if (node === undefined) throw new Error("the cluster has no node that is connected");
       return node;
     };
@@ -179,75 +232,44 @@ class ClusterClient extends Sender {
 
 type Call = (args: readonly Argument[]) => Promise<Reply>;
 
-/**
- * Sends commands without what the options of a client add to them. Automatic pipelines cannot be used: with them `callBuffer` of
- * ioredis 5 sends a command without its name.
- */
-function caller(client: IoRedis): Call {
-  const plain = { options: {}, sendCommand: (...args: unknown[]) => client.sendCommand(...args) };
-  const { stringNumbers } = client.options;
+function caller(client: Pick<IoRedis, "callBuffer">): Call {
   return (args) => {
     const [name, ...rest] = args as [string, ...Argument[]];
-    const answer = client.callBuffer.call(plain as unknown as IoRedis, name, ...rest) as Promise<Reply>;
-    // Only integers are text then: strings are Buffers.
-    return stringNumbers === true ? answer.then(numbers) : answer;
+    return client.callBuffer(name, ...rest) as Promise<Reply>;
   };
-}
-
-function numbers(reply: Reply): Reply {
-  if (typeof reply === "string") return Number(reply);
-  return Array.isArray(reply) ? reply.map(numbers) : reply;
 }
 
 function errorReply(error: unknown): string | undefined {
   return error instanceof Error && error.name === "ReplyError" ? error.message : undefined;
 }
 
-/** Waits until a client is connected. There are listeners on the client only while somebody waits. */
+/** Waits until a client is connected. */
 class Readiness {
-  readonly #client: IoRedis;
+  readonly #client: Pick<IoRedis, "status" | "on">;
   readonly #waiting = new Set<(error?: Error) => void>();
-  readonly #onReady = (): void => this.#settle();
-  readonly #onEnd = (): void => this.#settle(new Error("the client was closed"));
 
-  constructor(client: IoRedis) {
+  constructor(client: Pick<IoRedis, "status" | "on">) {
     this.#client = client;
+    client.on("ready", () => this.#settle());
+    client.on("end", () => this.#settle(closed()));
   }
 
   wait(timeout: number): Promise<void> {
-    const client = this.#client;
-    if (client.status === "end") return Promise.reject(new Error("the client was closed"));
-    if (client.options.enableOfflineQueue === false) return Promise.reject(new Error("the client is not connected"));
-    // With the option `lazyConnect` a client connects for its first command.
-    if (client.status === "wait") client.connect().catch(() => undefined);
+    if (this.#client.status === "end") return Promise.reject(closed());
     return new Promise((resolve, reject) => {
       const settle = (error?: Error): void => {
         clearTimeout(timer);
-        this.#remove(settle);
+        this.#waiting.delete(settle);
         if (error === undefined) resolve();
         else reject(error);
       };
       const timer = setTimeout(settle, timeout, noAnswer(timeout));
-      this.#add(settle);
+      this.#waiting.add(settle);
     });
   }
 
   #settle(error?: Error): void {
     for (const settle of [...this.#waiting]) settle(error);
-  }
-
-  #add(settle: (error?: Error) => void): void {
-    if (this.#waiting.size === 0) {
-      this.#client.on("ready", this.#onReady);
-      this.#client.on("end", this.#onEnd);
-    }
-    this.#waiting.add(settle);
-  }
-
-  #remove(settle: (error?: Error) => void): void {
-    if (!this.#waiting.delete(settle) || this.#waiting.size > 0) return;
-    this.#client.off("ready", this.#onReady);
-    this.#client.off("end", this.#onEnd);
   }
 }
 
@@ -269,9 +291,9 @@ async function open(
   started: (destroy: () => void) => void,
 ): Promise<Connection> {
   const copy = client.duplicate({
+    ...OWN,
     ...to,
     protocol: 2,
-    replyMapping: "legacy",
     lazyConnect: true,
     retryStrategy: null,
     sentinelRetryStrategy: () => null,
@@ -280,24 +302,13 @@ async function open(
     enableOfflineQueue: false,
     // Asks INFO, for which permission would be needed.
     enableReadyCheck: false,
-    autoResubscribe: false,
-    autoResendUnfulfilledCommands: false,
-    // What the user has set for commands.
-    enableAutoPipelining: false,
-    stringNumbers: false,
-    commandTimeout: undefined,
     socketTimeout: undefined,
-    scripts: undefined,
-    readOnly: false,
-    monitor: false,
-    showFriendlyErrorStack: false,
   });
   let lastError: Error | undefined;
   let isClosed = false;
   const destroy = (): void => {
     isClosed = true;
     copy.disconnect();
-    // Otherwise the library waits until the server closes the connection.
     copy.stream?.destroy();
   };
   copy.on("error", (error: Error) => {
@@ -314,7 +325,8 @@ async function open(
   if (isClosed) throw new Error("the listener was closed");
   // The library says only that a connection is closed where it has reported why: a wrong password, for example.
   const because = (error: unknown): never => {
-    throw errorReply(lastError) === undefined && errorReply(error) !== undefined ? error : (lastError ?? error);
+    if (errorReply(error) !== undefined && errorReply(lastError) === undefined) throw error;
+    throw lastError ?? new Error("the connection was closed", { cause: error });
   };
   await copy.connect().catch(because);
   const call = caller(copy);
@@ -323,7 +335,7 @@ async function open(
     subscribe: async (channel) => {
       await copy.subscribe(channel);
     },
-    ping: () => copy.ping(),
+    ping: () => copy.ping().catch(because),
     destroy,
   };
 }

@@ -4,6 +4,7 @@
  * Listens with RESP3 where this version reports pushes (`emitInvalidate`), unless the user has chosen RESP2.
  */
 
+import { setMaxListeners } from "node:events";
 import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
 import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
 import { noAnswer, Sending } from "./sending.ts";
@@ -24,9 +25,9 @@ interface NodeRedis {
 }
 interface CommandOptions {
   typeMapping?: Record<number, unknown>;
-  timeout?: number | undefined;
+  timeout?: undefined;
   asap?: boolean;
-  abortSignal?: undefined;
+  abortSignal?: AbortSignal;
 }
 type Options = Record<string, unknown> & { RESP?: number; socket?: Record<string, unknown> };
 
@@ -146,7 +147,7 @@ function cluster(client: Cluster): Servers {
     isCluster: true,
     isReady,
     // Nothing is said to be read only, so that replicas are not asked.
-    send: (key, args, timeout) => client.sendCommand(key, false, args, commandOptions(isReady(), timeout)),
+    send: (key, args, timeout) => client.sendCommand(key, false, args, commandOptions(timeout)),
     masters: async () => {
       const nodes = await Promise.all(client.masters.map((node) => client.nodeClient(node)));
       return nodes.map((node) => ({ send: (args, timeout) => sendBy(node, args, timeout) }));
@@ -209,19 +210,49 @@ class NodeRedisClient implements Client {
     };
     return listen(dialer, events, timeout);
   }
+
+  /** Commands are sent by the client of the user. */
+  async close(): Promise<void> {}
 }
 
 function sendBy(client: NodeRedis, args: readonly Argument[], timeout: number): Promise<unknown> {
-  return client.sendCommand(args, commandOptions(client.isReady, timeout));
+  return client.sendCommand(args, commandOptions(timeout));
 }
 
-/**
- * All options are named, because those of the user's client may hold otherwise. The `timeout` of the library withdraws a command
- * that was not sent. It costs a timer that is never cleared, so it is only for a client that is not connected.
- */
-function commandOptions(isReady: boolean, timeout: number): CommandOptions {
-  return { typeMapping: TYPES, timeout: isReady ? undefined : timeout, asap: false, abortSignal: undefined };
+/** All options are named, because those of the user's client may hold otherwise. */
+function commandOptions(timeout: number): CommandOptions {
+  return { typeMapping: TYPES, timeout: undefined, asap: false, abortSignal: withdrawal(timeout) };
 }
+
+/** Commands that share a signal: a signal looks through all its listeners for each new one. */
+const MOST_OF_A_SIGNAL = 64;
+const SIGNAL_MS = 50;
+/** The signals that still take commands, by the time limit. */
+const signals = new Map<number, { signal: AbortSignal; left: number; until: number }>();
+
+/**
+ * A signal that withdraws a command which is not sent when its time is over, so that it is not executed later: nobody waits for it
+ * any more. Commands of the same moment share one, which ends no later than their time. The `timeout` of the library would cost a
+ * timer for each command that is never cleared.
+ */
+function withdrawal(timeout: number): AbortSignal {
+  const now = performance.now();
+  let shared = signals.get(timeout);
+  if (shared === undefined || shared.left === 0 || now >= shared.until) {
+    const controller = new AbortController();
+    setMaxListeners(0, controller.signal);
+    const end = (): void => {
+      if (signals.get(timeout)?.signal === controller.signal) signals.delete(timeout);
+      controller.abort(WITHDRAWN);
+    };
+    setTimeout(end, timeout).unref();
+    shared = { signal: controller.signal, left: MOST_OF_A_SIGNAL, until: now + Math.min(SIGNAL_MS, timeout / 8) };
+    signals.set(timeout, shared);
+  }
+  shared.left--;
+  return shared.signal;
+}
+const WITHDRAWN = new Error("the time of the command is over");
 
 /** The errors of the library begin with a small letter or with a word such as "The"; those of the system have a code. */
 function errorReply(error: unknown): string | undefined {

@@ -1,0 +1,108 @@
+import { TIER, TIER_AWAY, TIER_GATE, TIER_OWNER, TIER_RACES } from "../files.mjs";
+
+/** @type {import("../index.mjs").PackageMutant[]} */
+export default [
+  // ---- the lease
+  {
+    name: "lease-from-the-answer",
+    breaks: "the bound of a tier",
+    what: "a lease counts from the answer of a beat, and not from its sending",
+    file: "src/tier/owner.ts",
+    find: "this.#renew(sent, offset);",
+    replace: "this.#renew(received, offset);",
+    first: TIER_OWNER,
+  },
+  {
+    name: "lease-before-the-changes",
+    breaks: "the bound of a tier",
+    what: "the lease is renewed before all changes are applied",
+    file: "src/tier/owner.ts",
+    find: "await Promise.race([pushes.settled(), failure, this.#ended]);",
+    replace: "await Promise.race([Promise.resolve(pushes), failure, this.#ended]);",
+    first: TIER_OWNER,
+  },
+  {
+    name: "no-new-epoch",
+    breaks: "the bound of a tier",
+    what: "a new connection does not empty the memory",
+    file: "src/tier/owner.ts",
+    find: "        memory.raise();\n",
+    replace: "",
+    first: TIER_OWNER,
+  },
+  {
+    name: "lease-without-end",
+    breaks: "the bound of a tier",
+    what: "a lease holds ten times as long",
+    file: "src/tier/memory.ts",
+    find: "this.until.until = now + (published.sent + this.lease - machineTime());",
+    replace: "this.until.until = now + (published.sent + 10 * this.lease - machineTime());",
+    first: [...TIER_OWNER, ...TIER_AWAY],
+  },
+  // ---- the memory
+  {
+    name: "own-writes-stay-unread",
+    breaks: "a host reads its own writes",
+    what: "a write does not remove what the host knows of the key",
+    file: "src/tier/tier.ts",
+    find: "for (const key of keys) this.#place.drop(key);",
+    replace: "for (const key of keys) if (key === undefined) this.#place.drop(key);",
+    first: TIER,
+  },
+  {
+    name: "tags-of-the-server-do-not-count",
+    breaks: "the bound of a tier",
+    what: "a value whose tag was invalidated before it is read counts as good",
+    file: "src/tier/reading.ts",
+    find: "return times.some((time) => time === undefined || time >= stamp);",
+    replace: "return times.some((time) => time !== undefined && time >= stamp + 1e12);",
+    first: TIER,
+  },
+  {
+    name: "absence-is-not-known",
+    breaks: "policy",
+    what: "the absence of a key is not remembered",
+    file: "src/tier/reading.ts",
+    find: "if (stored === undefined) return ABSENT;",
+    replace: "if (stored === undefined) return undefined;",
+    first: TIER,
+  },
+
+  // ---- loads
+  {
+    name: "commit-without-a-token",
+    breaks: "C2",
+    what: "a load that was overtaken is stored on the server",
+    file: "src/tier/scripts.ts",
+    find: "local order = redis.call('ZSCORE', KEYS[2], ARGV[4])\nif not order then",
+    replace: "local order = redis.call('ZSCORE', KEYS[2], ARGV[4])\nif false then",
+    first: [...TIER, ...TIER_RACES],
+  },
+  {
+    name: "nothing-kept-without-a-server",
+    breaks: "policy",
+    what: "a value that was loaded while the server is away is not kept",
+    file: "src/tier/loading.ts",
+    find: "if (token === undefined) return place.keep(key, value, bucket, tags);",
+    replace: "if (token === undefined) return;",
+    first: TIER_AWAY,
+  },
+  {
+    name: "the-gate-stays-open",
+    breaks: "no storm",
+    what: "commands are sent to a server that is away",
+    file: "src/tier/gate.ts",
+    find: "else if (this.#state === state) this.#shut(error, line);",
+    replace: "",
+    first: [...TIER_GATE, ...TIER_AWAY],
+  },
+  {
+    name: "any-version-is-ours",
+    breaks: "hostile",
+    what: "a value of another version of the format is read",
+    file: "src/tier/format.ts",
+    find: "if (version !== VERSION || flags > IS_NUMBER) {",
+    replace: "if (flags > IS_NUMBER) {",
+    first: ["test/tier/format.test.ts"],
+  },
+];
