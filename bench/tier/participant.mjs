@@ -50,8 +50,9 @@ function sequence({ orderFile, place, writes, kind }) {
         counts.reads++;
         if ((await cache.read(key)) === undefined) counts.missing++;
       }
-    } catch {
+    } catch (error) {
       counts.failed++;
+      counts.error ??= String(error);
     }
   };
   return { operate, counts };

@@ -215,7 +215,7 @@ export function report({ machine, date, settings, bytesOfOne, ...results }) {
       "## Commands for the same work",
       `Each process does the same sequence of operations with every contender, ${count(pace)} per second, values of 1 KiB. Counted are the commands that one host of ${processes} processes ` +
         "sends, on the wire between the host and the server, so commands that a script runs within the server are not among them; upkeep (such as beats) is. The other host does as much. *Cold* is what the host sends " +
-        `for the first ${count(seconds * 2 * pace)} reads of each process, after it has started empty; then each process reads ${count(seconds * 4 * pace)} more, and then the counted work begins.`,
+        `for the first ${count(seconds * 4 * pace)} reads of each process, after it has started empty; then each process reads ${count(seconds * 8 * pace)} more, and then the counted work begins.`,
       ...results.work.map((row) => work(row, settings)),
     );
   }

@@ -37,7 +37,7 @@ const MIB = 2 ** 20;
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const PARTS = ["speed", "work", "staleness", "micro"];
 /** Operations per second of each process in "work". */
-const PACE = 2000;
+const PACE = 1000;
 /** Memory of a host, in MiB, that has room for everything in each process. */
 const PLENTY = 256;
 
@@ -184,14 +184,15 @@ async function measureWork(contender, kind, memory, writes) {
       writes: sum(own, "writes"),
       missing: sum(own, "missing"),
       failed: sum(own, "failed"),
+      error: own.find(({ error }) => error)?.error,
       ms: Math.max(...own.map(({ ms }) => ms)),
       commands,
       total: Object.values(commands).reduce((total, count) => total + count, 0),
     };
   };
-  const cold = await step("run", { writes: 0, operations: Math.round(seconds * 2 * PACE) });
-  await step("run", { writes: 0, operations: Math.round(seconds * 4 * PACE) });
-  const warm = await step("pace", { writes, operations: Math.round(seconds * 5 * PACE), perSecond: PACE });
+  const cold = await step("run", { writes: 0, operations: Math.round(seconds * 4 * PACE) });
+  await step("run", { writes: 0, operations: Math.round(seconds * 8 * PACE) });
+  const warm = await step("pace", { writes, operations: Math.round(seconds * 6 * PACE), perSecond: PACE });
   await Promise.all(hosts.map((host) => host.stop()));
   await network.kill();
   await server.stop();
@@ -199,7 +200,7 @@ async function measureWork(contender, kind, memory, writes) {
   console.log(
     `  ${memory / MIB} MiB, ${writes * 100} % writes: ${warm.total} commands for ${warm.reads} reads and ${warm.writes} writes ` +
       `(${names.join(", ")}), cold ${cold.total} for ${cold.reads}` +
-      (warm.missing + warm.failed > 0 ? `; ${warm.missing} missing, ${warm.failed} failed` : ""),
+      (warm.missing + warm.failed > 0 ? `; ${warm.missing} missing, ${warm.failed} failed, first ${warm.error}` : ""),
   );
   return { cold, warm };
 }

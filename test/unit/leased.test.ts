@@ -160,6 +160,30 @@ test("an expired near value leaves the near cache, and its read is a miss", () =
   }
 });
 
+test("a read whose lease has ended counts neither as a hit nor as a miss", () => {
+  const cache = create();
+  const lease = { until: Number.POSITIVE_INFINITY };
+  for (const part of [cache, cache.namespace("a")]) {
+    const reader = part.leased(lease);
+    part.set("k", 1, { ttl: 1000 });
+    lease.until = Number.POSITIVE_INFINITY;
+    const before = cache.stats();
+    for (let reads = 0; reads < READS; reads++) reader.get("k");
+    reader.get("absent");
+    lease.until = 0;
+    for (let reads = 0; reads < READS; reads++) reader.get("k");
+    const { hits, misses } = cache.stats();
+    expect([hits - before.hits, misses - before.misses]).toEqual([READS, 1]);
+  }
+});
+
+test("encoding and decoding count nothing", () => {
+  const cache = create();
+  const { near: _, ...before } = cache.stats();
+  for (const value of [1, "text", { a: 1 }]) cache.decode(cache.encode(value));
+  expect(cache.stats()).toMatchObject(before);
+});
+
 test("a clock that uses the cache while a near value asks for the time does no harm", () => {
   const acts: ((cache: Cache) => void)[] = [
     (cache) => cache.clear(),
