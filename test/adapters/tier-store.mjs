@@ -43,10 +43,16 @@ export default async (number) => {
   const lease = Number(LEASE);
   const cache = openCache(hosts[number % hosts.length], { size: "4mb" });
   const singleFlight = hosts.length > 1 ? "all" : "host";
-  const tier = openTier(cache, { client: await connected(SERVER), lease, singleFlight });
+  const client = await connected(SERVER);
+  const tier = openTier(cache, { client, lease, singleFlight });
   // Before that the handlers for Next.js store nothing.
   while (tier.now() === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
   const store = await KINDS[KIND](tier);
+  // A connection keeps its process alive.
+  store.close = async () => {
+    await tier.close();
+    client.destroy();
+  };
   return hosts.length > 1 ? settled(store, lease) : store;
 };
 
