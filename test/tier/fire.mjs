@@ -644,7 +644,7 @@ class Fire {
     for (const [group, keys] of Object.entries(this.keys)) for (const key of keys) kinds[key] = kindOf[group];
     const history = {
       lease,
-      // What a thread has just read itself it reads again for a millisecond; the clocks of the records are rounded, too.
+  xx
       slack: 5,
       recovery: 4_500 + timeout,
       flights,
