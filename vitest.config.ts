@@ -5,9 +5,11 @@ import { constants } from "./scripts/constants.mjs";
 for (const name of ["FORCE_COLOR", "NO_COLOR", "COLORTERM", "CLICOLOR", "CLICOLOR_FORCE"]) delete process.env[name];
 
 /** Files that may run beside each other: they measure nothing, and wait for nothing but what they have started. */
-const TOGETHER = ["test/{adapters,contract,model,package}/*.test.ts"];
+const TOGETHER = ["test/{adapters,contract,model,package,tier}/*.test.ts"];
 /** All others. `npm run test:ecosystem` has a configuration and dependencies of its own. */
-const ALONE = ["test/!(adapters|contract|model|package|ecosystem)/*.test.ts"];
+const ALONE = ["test/!(adapters|contract|model|package|tier|ecosystem)/*.test.ts"];
+/** What takes long: all client libraries on all servers, the simulated hosts, the benchmark. `npm run test:tier` runs these. */
+const SLOW = ["test/tier/{clients,libraries,store,fire,bench}.test.ts"];
 /** Files of the folders above that put a whole machine under load. */
 const HEAVY = ["test/package/example-pm2.test.ts"];
 
@@ -24,7 +26,7 @@ export default defineConfig({
         test: {
           name: "together",
           include: TOGETHER,
-          exclude: HEAVY,
+          exclude: [...HEAVY, ...SLOW],
           maxWorkers: 2,
           sequence: { groupOrder: 0 },
         },

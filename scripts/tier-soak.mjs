@@ -20,7 +20,7 @@ const KINDS = {
   cluster: { nodes: 3 },
   "one-flight": { flights: "all" },
   "one-flight-peace": { flights: "all", deaths: false, network: false, hosts: 3 },
-  "short-lease": { lease: 250, timeout: 250 },
+  "short-lease": { lease: 400, timeout: 400 },
   "long-timeout": { lease: 400, timeout: 1_500 },
 };
 /** The numbers that are added up over the rounds. */
@@ -109,7 +109,7 @@ console.log(
 while (!interrupted && elapsed() < minutes && !isEnough()) {
   const round = total.rounds++;
   const name = names[round % names.length];
-  const plan = { lease: 500, timeout: 400, ...KINDS[name], seed: seed + round, ms: seconds * 1_000 };
+  const plan = { lease: 1_000, timeout: 1_000, ...KINDS[name], seed: seed + round, ms: seconds * 1_000 };
   // Each round begins with another client, so that each client meets each kind of round.
   plan.libraries = clients.map((_, i) => clients[(i + round) % clients.length]);
   plan.server = servers[round % servers.length];

@@ -8,7 +8,8 @@
 import type { Cache } from "../index.ts";
 import { checkNames, checkNamespace, checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
-import { type Answer, type Awaitable, after, type CacheOrTier, rescued } from "./store.ts";
+import { type Awaitable, after, rescued } from "./promises.ts";
+import type { Answer, CacheOrTier } from "./store.ts";
 
 /** Options of {@link CacheMachineStore}. */
 export interface CacheMachineStoreOptions {

@@ -7,7 +7,8 @@
 
 import { checkNames, checkNamespace, checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
-import { type Awaitable, after, asCache, type CacheOrTier, isPromise } from "./store.ts";
+import { type Awaitable, after, isPromise } from "./promises.ts";
+import { asCache, type CacheOrTier } from "./store.ts";
 
 /** Options of {@link createStore}. */
 export interface StoreOptions {

@@ -13,7 +13,8 @@ import { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
 import { checkNames, checkNamespace, checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
-import { type Awaitable, after, all, asCache, type CacheOrTier, tryStore } from "./store.ts";
+import { type Awaitable, after, all } from "./promises.ts";
+import { asCache, type CacheOrTier, tryStore } from "./store.ts";
 
 /** The part of the cache or of the tier that a store uses when nobody says which. */
 const NAMESPACE = "keyv";

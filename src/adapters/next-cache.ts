@@ -8,19 +8,8 @@ import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { CacheError, createCache, openCache } from "../index.ts";
 import { checkNames, checkStore } from "./checks.ts";
-import {
-  type Awaitable,
-  after,
-  asCache,
-  type CacheOrTier,
-  isPromise,
-  rescued,
-  run,
-  type Steps,
-  type StoredFor,
-  timeOf,
-  tryStore,
-} from "./store.ts";
+import { type Awaitable, after, isPromise, rescued, run, type Steps } from "./promises.ts";
+import { asCache, type CacheOrTier, type StoredFor, timeOf, tryStore } from "./store.ts";
 
 /** Which cache a handler uses. Both handlers of an application should use the same one. */
 export interface NextCacheOptions {

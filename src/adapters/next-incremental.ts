@@ -22,7 +22,7 @@ import {
   unlessAway,
   unpack,
 } from "./next-cache.ts";
-import { run, type Steps } from "./store.ts";
+import { run, type Steps } from "./promises.ts";
 
 export type { NextCacheOptions, TagDurations } from "./next-cache.ts";
 

@@ -7,7 +7,8 @@
 
 import { checkStore } from "./checks.ts";
 import { storableKey } from "./keys.ts";
-import { after, type CacheOrTier } from "./store.ts";
+import { after } from "./promises.ts";
+import type { CacheOrTier } from "./store.ts";
 
 /** The options of a store limiter, with a cache or a tier as `storeClient`. */
 export type CacheLimiterOptions<O> = Omit<O, "storeClient"> & {

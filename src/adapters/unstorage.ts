@@ -10,18 +10,8 @@
 import { createHash } from "node:crypto";
 import { type Cache, CacheError, openCache } from "../index.ts";
 import { checkNames, checkStore } from "./checks.ts";
-import {
-  type Answer,
-  type Awaitable,
-  after,
-  all,
-  type CacheOrTier,
-  listed,
-  run,
-  type Steps,
-  type StoredFor,
-  tryStore,
-} from "./store.ts";
+import { type Awaitable, after, all, listed, run, type Steps } from "./promises.ts";
+import { type Answer, type CacheOrTier, type StoredFor, tryStore } from "./store.ts";
 
 /** Options of {@link cacheMachineDriver}. */
 export interface CacheMachineDriverOptions {

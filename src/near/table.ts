@@ -229,30 +229,23 @@ export class Table {
       if (kept[slot << 1] !== key) continue;
       const hot = HOT_AT + (slot << WORDS_LOG);
       const flags = words[hot + FLAGS] as number;
-      if ((flags & EXTRA) === 0) {
-        if (scope.id !== "") continue;
-        if (!this.#isProved(words, hot)) {
-          this.#found = (page << PAGE_LOG) | slot;
-          return undefined;
-        }
-        this.#countHit(words, hot, flags);
-        const value = kept[(slot << 1) | 1];
-        return (flags & PACKED) === 0 ? value : unpack(value as Packed);
-      }
-      const extra = kept[(slot << 1) | 1] as Extra;
-      if (extra.scope !== scope.id) continue;
+      const value = kept[(slot << 1) | 1];
+      if (((flags & EXTRA) === 0 ? "" : (value as Extra).scope) !== scope.id) continue;
       if (!this.#isProved(words, hot)) {
         this.#found = (page << PAGE_LOG) | slot;
         return undefined;
       }
-      return this.#readExtra(extra, words, hot, (page << PAGE_LOG) | slot, reader, at);
+      if ((flags & EXTRA) !== 0) return this.#readExtra(value as Extra, words, (page << PAGE_LOG) | slot, reader, at);
+      this.#countHit(words, hot, flags);
+      return (flags & PACKED) === 0 ? value : unpack(value as Packed);
     }
     this.#found = NOWHERE;
     return undefined;
   }
 
   /** The rest of {@link Table.read} for a value whose proof holds. */
-  #readExtra(extra: Extra, words: Int32Array, hot: number, slot: number, reader: Reader, at: number): unknown {
+  #readExtra(extra: Extra, words: Int32Array, slot: number, reader: Reader, at: number): unknown {
+    const hot = hotAt(slot);
     // Before the clock is asked: the clock is the user's code, which may use the cache and so change the slot.
     const isPacked = ((words[hot + FLAGS] as number) & PACKED) !== 0;
     const { value } = extra;

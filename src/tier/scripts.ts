@@ -25,12 +25,26 @@ import { createHash } from "node:crypto";
 export interface Script {
   readonly text: string;
   readonly sha1: string;
+  /** Whether its last argument says until when it may be run: see {@link IN_TIME}. */
+  readonly isChange: boolean;
 }
 
 function script(...parts: string[]): Script {
   const text = parts.join("\n");
-  return { text, sha1: createHash("sha1").update(text).digest("hex") };
+  return { text, sha1: createHash("sha1").update(text).digest("hex"), isChange: text.startsWith(IN_TIME) };
 }
+
+/**
+ * Begins a script that changes a value. Its last argument is the server's time in milliseconds at which its caller gives up, empty for never. A
+ * change that was given up may still lie in a connection that has stalled. It must not be made when that goes on, over the newer
+ * changes of others.
+ */
+const IN_TIME = `
+local latest = table.remove(ARGV)
+if latest ~= '' then
+  local t = redis.call('TIME')
+  if t[1] * 1000 + t[2] / 1000 > tonumber(latest) then return {10} end
+end`;
 
 /** How a script has answered: the first element of its answer. */
 export const DONE = 1;
@@ -48,6 +62,8 @@ export const PRESENT = 7;
 export const LED = 8;
 /** Overtaken: the token is gone, or a tag was invalidated. */
 export const OVERTAKEN = 9;
+/** Its caller had given up. Nothing was changed. */
+export const LATE = 10;
 
 /** The time of the server in milliseconds since 1970. */
 const NOW = `
@@ -57,7 +73,7 @@ local function now()
 end`;
 
 /**
- * `look(key, sure)` looks at the entry of a key without reading its body, unless it has tags.
+ * `look(key, sure)` looks at the entry of a key without reading its body, which may be large. A tag takes 258 bytes at most.
  * It returns ABSENT, PRESENT, TAGGED or FOREIGN, and the fixed part of its head, or what a caller answers with.
  * `sure` is the mark of an entry with tags whose goodness the caller knows: "+" and the mark for a good one, "-" and the mark for
  * one that counts as absent.
@@ -77,11 +93,12 @@ local function look(key, sure)
   if #fixed == 0 then return ${ABSENT} end
   if #fixed < 29 or string.byte(fixed, 1) ~= 202 or string.byte(fixed, 2) ~= 1 then return ${FOREIGN}, fixed end
   if struct.unpack('<d', fixed, 4) <= now() then return ${ABSENT}, fixed end
-  if struct.unpack('<H', fixed, 28) == 0 then return ${PRESENT}, fixed end
+  local tags = struct.unpack('<H', fixed, 28)
+  if tags == 0 then return ${PRESENT}, fixed end
   local mark = string.sub(fixed, 4, 19)
   if sure == '+' .. mark then return ${PRESENT}, fixed end
   if sure == '-' .. mark then return ${ABSENT}, fixed end
-  return ${TAGGED}, head(redis.call('GET', key))
+  return ${TAGGED}, head(redis.call('GETRANGE', key, 0, 28 + 258 * math.min(tags, 128)))
 end`;
 
 /**
@@ -111,6 +128,7 @@ end`;
 
 /** KEYS value, loading; ARGV bytes, life, ttl. */
 export const WRITE: Script = script(
+  IN_TIME,
   NOW,
   STORE,
   `
@@ -121,6 +139,7 @@ return {${DONE}}`,
 
 /** KEYS value, loading; ARGV bytes, life, ttl, sure. Answers DONE, PRESENT, TAGGED with the head, or FOREIGN with the bytes. */
 export const ADD: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   STORE,
@@ -137,6 +156,7 @@ return {${DONE}}`,
  * tags.
  */
 export const REMOVE: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   FORGET,
@@ -156,6 +176,7 @@ return found`,
  * ABSENT, TAGGED or FOREIGN.
  */
 export const TOUCH: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   FORGET,
@@ -191,6 +212,7 @@ return {${DONE}}`,
  * SET with KEEPTTL keeps the server's own expiry, and the head stays as it is.
  */
 export const INCREMENT: Script = script(
+  IN_TIME,
   NOW,
   LOOK,
   STORE,

@@ -31,7 +31,7 @@ import {
   textOfNumber,
   type ValueBytes,
 } from "./format.ts";
-import { errorOf, type Gate, type Line } from "./gate.ts";
+import { errorOf, type Gate, type Line, unreachable } from "./gate.ts";
 import type { Names } from "./names.ts";
 import * as scripts from "./scripts.ts";
 
@@ -105,6 +105,11 @@ export interface ServerOptions {
   codec: ValueBytes;
   /** The server's time in milliseconds since 1970, `undefined` while nobody knows it. */
   now(): number | undefined;
+  /**
+   * Whether somebody has measured that time lately, so that it is not that of another server; no by default. Then a change is not
+   * made after its `timeout`.
+   */
+  isInTouch?(): boolean;
   gate: Gate;
 }
 
@@ -119,17 +124,19 @@ export class Server {
   readonly #timeout: number;
   readonly #codec: ValueBytes;
   readonly #now: () => number | undefined;
+  readonly #isInTouch: () => boolean;
   readonly #gate: Gate;
   /** What the gate needs to find out whether the server is back. */
   readonly #line: Line;
   #commands = 0;
 
-  constructor(client: Client, names: Names, { timeout, codec, now, gate }: ServerOptions) {
+  constructor(client: Client, names: Names, { timeout, codec, now, isInTouch = () => false, gate }: ServerOptions) {
     this.#client = client;
     this.#names = names;
     this.#timeout = timeout;
     this.#codec = codec;
     this.#now = now;
+    this.#isInTouch = isInTouch;
     this.#gate = gate;
     this.#line = {
       probe: () => {
@@ -555,9 +562,19 @@ export class Server {
 
   /** Runs a script and returns its answer, a list. */
   async #script(script: scripts.Script, keys: readonly string[], args: readonly Argument[]): Promise<Reply[]> {
-    const reply = await this.#evaluate(script, keys, args);
+    const latest = script.isChange ? this.#latest() : undefined;
+    const reply = await this.#evaluate(script, keys, latest === undefined ? args : [...args, latest]);
     if (!Array.isArray(reply) || reply.length === 0) throw this.#wrongAnswer("a script");
+    if (reply[0] === scripts.LATE && script.isChange) {
+      throw unreachable("the command came to the server after its `timeout`, so nothing was changed. Try again.");
+    }
     return reply;
+  }
+
+  /** The server's time at which the caller of a change that is sent now gives up; empty when nobody knows the time well enough. */
+  #latest(): string {
+    const now = this.#isInTouch() ? this.#now() : undefined;
+    return now === undefined ? "" : String(now + this.#timeout);
   }
 
   async #evaluate({ text, sha1 }: scripts.Script, keys: readonly string[], args: readonly Argument[]): Promise<Reply> {

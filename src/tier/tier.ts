@@ -64,6 +64,7 @@ export function openTier<V = any, K extends Key = string>(cache: Cache<any, any>
     timeout: resolved.timeout,
     codec: cache,
     now: () => memory.serverNow(),
+    isInTouch: () => memory.isGood,
     gate,
   });
   const owner = new Owner(memory, client, names, {

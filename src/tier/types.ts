@@ -5,9 +5,9 @@ import type { CountedEntry, Entry, SetOptions } from "../index.ts";
 /** How a tier works. All processes of a host should use the same options. */
 export interface TierOptions {
   /**
-   * The client by which this process or thread speaks to the server: of node-redis 5 or later (connected), ioredis, iovalkey or
-   * valkey-glide. It stays the caller's: the tier never closes it. The connection that hears of changes is another one, which the
-   * tier makes with the same settings.
+   * The client by which this process or thread speaks to the server: of node-redis 5 or later (connected), ioredis or iovalkey.
+   * It stays the caller's: the tier never closes it. The connection that hears of changes is another one, which the tier makes with the
+   * same settings; with ioredis and iovalkey also the one for commands, because theirs may send a command twice.
    */
   client: unknown;
   /** What the names of all keys on the server begin with; `"cache-machine:"` by default. Hosts with the same prefix share values. */

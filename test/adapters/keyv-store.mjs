@@ -71,7 +71,7 @@ export async function managed(cache, namespace) {
 }
 
 /** As docs/recipes.md has it. */
-async function cacheable(cache, namespace) {
+export async function cacheable(cache, namespace) {
   const { Cacheable } = await import("cacheable");
   const cacheable = new Cacheable({ primary: createKeyv(cache, { namespace }) });
   const part = cache.namespace(namespace);

@@ -17,7 +17,7 @@ import driver from "cache-machine/unstorage";
 import { Keyv } from "keyv";
 import { RateLimiterMemcache, RateLimiterMemory } from "rate-limiter-flexible";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { after, all, isPromise, rescued, run, type Steps } from "../../src/adapters/store.ts";
+import { after, all, isPromise, rescued, run, type Steps } from "../../src/adapters/promises.ts";
 import { later } from "./later.ts";
 
 let cache: Cache<any, any>;
@@ -209,6 +209,10 @@ describe("over a tier", () => {
     expect(errors).toMatchObject([{ code: "ERR_UNREACHABLE" }]);
     tier.server.away = false;
     expect(await keyv.get("a")).toBe(1);
+    // More than the server takes; the double takes as much as its cache.
+    expect(await keyv.set("a", "x".repeat(2 << 20))).toBe(false);
+    expect(await keyv.get("a")).toBe(undefined);
+    expect(errors).toHaveLength(1);
   });
 
   test("unstorage is told of a write that failed, and long keys are listed and cleared below their base", async () => {

@@ -6,7 +6,7 @@
 import { openCache } from "cache-machine";
 import { openTier } from "cache-machine/tier";
 import { createClient } from "redis";
-import { keyvStore, managed } from "./keyv-store.mjs";
+import { cacheable, keyvStore, managed } from "./keyv-store.mjs";
 import { HITS } from "./limit-store.mjs";
 import { incremental, useCache } from "./next-store.mjs";
 import { storeOf as storageOf } from "./unstorage-store.mjs";
@@ -19,6 +19,7 @@ export const KINDS = {
   "Keyv 6": (tier, namespace = "store") => keyvStore(tier, "6", namespace),
   "Keyv 6 plain": (tier, namespace = "store") => keyvStore(tier, "6 plain", namespace),
   "cache-manager": managed,
+  cacheable,
   unstorage: (tier, base = "") => storageOf({ cache: tier, base }),
   next: (tier) => useCache({ cache: tier }),
   "next/incremental": (tier) => incremental({ cache: tier }),
@@ -42,10 +43,16 @@ export default async (number) => {
   const lease = Number(LEASE);
   const cache = openCache(hosts[number % hosts.length], { size: "4mb" });
   const singleFlight = hosts.length > 1 ? "all" : "host";
-  const tier = openTier(cache, { client: await connected(SERVER), lease, singleFlight });
+  const client = await connected(SERVER);
+  const tier = openTier(cache, { client, lease, singleFlight });
   // Before that the handlers for Next.js store nothing.
   while (tier.now() === undefined) await new Promise((resolve) => setTimeout(resolve, 5));
   const store = await KINDS[KIND](tier);
+  // A connection keeps its process alive.
+  store.close = async () => {
+    await tier.close();
+    client.destroy();
+  };
   return hosts.length > 1 ? settled(store, lease) : store;
 };
 

@@ -166,6 +166,44 @@ it("a load whose value cannot be stored on the server is handed out", async () =
   expect(many).toEqual(["A", "B"]);
 });
 
+it("a change that was given up is not made when the network goes on", async () => {
+  const server = await startServer();
+  const proxy = await startProxy(server.path, `${server.path}.proxy`);
+  const a = await host(server, { lease: 2000 });
+  const [cache, client] = [createCache({ size: "4mb" }), await connect(server, proxy.path)];
+  const tier = openTier(cache, { client, lease: 2000, timeout: 200 });
+  await isBack(tier);
+  await a.tier.set("n", 1);
+  await a.tier.set("removed", 1);
+  proxy.stall();
+  const given = [
+    tier.set("key", "given up"),
+    tier.add("added", "given up"),
+    tier.increment("n"),
+    tier.delete("removed"),
+    tier.touch("removed", 5),
+    tier.setMany([["many", 1]]),
+  ];
+  for (const settled of await Promise.allSettled(given)) {
+    expect(settled).toMatchObject({ status: "rejected", reason: { code: "ERR_UNREACHABLE" } });
+  }
+  await a.tier.set("key", "newer");
+  await a.tier.set("removed", 2);
+  proxy.resume();
+  // Commands of a connection are run in their order, so after this one all those before it were run.
+  await until(async () => (await tier.set("last", 1).catch(() => false)) === undefined, "writes pass");
+  const now = Object.fromEntries(
+    await Promise.all(
+      ["key", "added", "n", "removed", "many"].map(async (key) => [key, await a.tier.get(key)] as const),
+    ),
+  );
+  expect(now).toEqual({ key: "newer", added: undefined, n: 1, removed: 2, many: undefined });
+  expect(await a.tier.ttl("removed")).toBe(Infinity);
+  await tier.close();
+  client.destroy();
+  cache.close();
+});
+
 it("another host reads a write within the lease while its connection for changes hangs", async () => {
   const server = await startServer();
   const proxy = await startProxy(server.path, `${server.path}.proxy`);

@@ -8,122 +8,24 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CacheError } from "cache-machine";
-import Redis5, { Cluster as Cluster5 } from "ioredis";
-import Redis6, { Cluster as Cluster6 } from "ioredis6";
-import Iovalkey, { Cluster as IovalkeyCluster } from "iovalkey";
-import { createClient, createClientPool, createCluster, createSentinel } from "redis";
-import {
-  createClient as createClient5,
-  createCluster as createCluster5,
-  createSentinel as createSentinel5,
-} from "redis5";
+import Redis5 from "ioredis";
+import Redis6 from "ioredis6";
+import Iovalkey from "iovalkey";
+import { createClient, createCluster, createSentinel } from "redis";
+import { createClient as createClient5, createSentinel as createSentinel5 } from "redis5";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { type Client, clientOf, type Listener } from "../../src/tier/clients/client.ts";
+import { CLUSTERS, LIBRARIES, type Library, type Where } from "./libraries.ts";
 import { endProxies, endServers, NO_SERVER, SERVERS, startCluster, startProxy, startServer } from "./servers.ts";
 
 // The clients are no subpath of the package. They take the package from dist/, as they do when they are built.
 vi.mock("../../src/index.ts", () => import("cache-machine"));
 
 type Server = Awaited<ReturnType<typeof startServer>>;
-type Servers = Awaited<ReturnType<typeof startCluster>>;
 
 const PREFIXES = ["test:v:", "test:t:"];
 const TIMEOUT = 5_000;
 const PATIENCE = 30_000;
-
-/** How a client of a user reaches a server. */
-interface Where {
-  path?: string;
-  port?: number;
-  tls?: { ca: string };
-  username?: string;
-  password?: string;
-}
-
-/** One library: how its users open a client. `close` must leave nothing behind. */
-interface Library {
-  name: string;
-  open(where: Where): Promise<Opened>;
-  cluster(cluster: Servers): Promise<Opened>;
-}
-interface Opened {
-  client: object & { on(event: string, listener: (error: Error) => void): unknown };
-  close(): void;
-}
-
-function nodeRedis(name: string, create: (options: object) => any, createMany: any, options: object): Library {
-  const opened = async (client: any): Promise<Opened> => {
-    client.on("error", () => undefined);
-    await client.connect();
-    return { client, close: () => client.isOpen && client.destroy() };
-  };
-  return {
-    name,
-    open: ({ path, port, tls, ...account }) => {
-      const place = path === undefined ? { host: "127.0.0.1", port } : { path };
-      return opened(create({ ...options, ...account, socket: { ...place, ...(tls && { tls: true, ...tls }) } }));
-    },
-    cluster: ({ masters }) =>
-      opened(
-        createMany({
-          ...options,
-          rootNodes: masters.map(({ url }) => ({ url })),
-          defaults: options,
-          useReplicas: true,
-        }),
-      ),
-  };
-}
-
-function ioredis(name: string, Single: any, Many: any, options: object = {}): Library {
-  const opened = async (client: any): Promise<Opened> => {
-    client.on("error", () => undefined);
-    return { client, close: () => client.disconnect() };
-  };
-  return {
-    name,
-    open: ({ path, port, tls, ...account }) =>
-      opened(
-        new Single({ ...options, ...account, ...(path ? { path } : { host: "127.0.0.1", port }), ...(tls && { tls }) }),
-      ),
-    cluster: ({ masters }) =>
-      opened(
-        new Many(
-          masters.map(({ port }) => ({ host: "127.0.0.1", port })),
-          { redisOptions: options },
-        ),
-      ),
-  };
-}
-
-/** Options of users that change commands or replies, and must not matter. */
-const ODD_NODE_REDIS = {
-  commandOptions: { typeMapping: { 36: String, 58: String }, timeout: 3_000 },
-  pingInterval: 500,
-};
-const ODD_IOREDIS = {
-  enableAutoPipelining: true,
-  stringNumbers: true,
-  lazyConnect: true,
-  showFriendlyErrorStack: true,
-};
-
-const LIBRARIES: Library[] = [
-  nodeRedis("node-redis 6", createClient, createCluster, {}),
-  nodeRedis("node-redis 6 with RESP2", createClient, createCluster, { RESP: 2 }),
-  nodeRedis("node-redis 6 with odd options", createClient, createCluster, ODD_NODE_REDIS),
-  nodeRedis("a pool of node-redis 6", (options) => createClientPool(options), createCluster, {}),
-  nodeRedis("node-redis 5", createClient5, createCluster5, {}),
-  nodeRedis("node-redis 5 with RESP2", createClient5, createCluster5, { RESP: 2 }),
-  ioredis("ioredis 5", Redis5, Cluster5),
-  ioredis("ioredis 5 with odd options", Redis5, Cluster5, ODD_IOREDIS),
-  ioredis("ioredis 6", Redis6, Cluster6),
-  ioredis("ioredis 6 with RESP2", Redis6, Cluster6, { protocol: 2, ...ODD_IOREDIS }),
-  ioredis("iovalkey", Iovalkey, IovalkeyCluster),
-];
-
-/** The libraries that are tried with a cluster: all with the first server, some with others, because it takes a while. */
-const CLUSTERS = [/^(?!a pool|.* odd)/, /^(node-redis 6|ioredis 5)$/] as const;
 
 const toClose: (() => unknown)[] = [];
 afterEach(async () => {
@@ -574,6 +476,32 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     },
   );
 
+  test.each([
+    ["ioredis 5", Redis5],
+    ["ioredis 6", Redis6],
+    ["iovalkey", Iovalkey],
+  ] as [string, any][])("%s: a client that gives up reconnecting is opened again", async (_name, Redis) => {
+    const own = await startServer({ server: program });
+    const user = new Redis({ path: own.path, retryStrategy: null, reconnectOnError: () => 2 });
+    user.on("error", () => undefined);
+    const client = clientOf(user);
+    toClose.push(
+      () => user.disconnect(),
+      () => client.close(),
+    );
+    expect(await client.send("n", ["INCR", "n"], TIMEOUT)).toBe(1);
+    // With the answer 2 the library would send the command again and again.
+    await expect(client.send("n", ["INCR", "n", "too many"], TIMEOUT)).rejects.toThrow("ERR wrong number");
+    await own.restart();
+    const answers = (): Promise<boolean> =>
+      client.send("n", ["GET", "n"], 1_000).then(
+        () => true,
+        () => false,
+      );
+    await until(answers, "the client connects again");
+    await own.stop();
+  });
+
   test("clients that cannot be used are refused by name", async () => {
     const refusal = (client: unknown): string => {
       try {
@@ -646,6 +574,23 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
         let ears = await Ears.open(client);
         await hearsWrites(client, ears, 200);
         await scans(client);
+
+        // A command that was under way when its connection was lost is not sent again: it would take what is pushed later.
+        const popped = client.send("test:list", ["BLPOP", "test:list", "0"], TIMEOUT).catch((error) => error);
+        const blocked = async (master: Server): Promise<string | undefined> =>
+          /^id=(\d+) .* flags=b/m.exec(String(await master.command("CLIENT", "LIST")))?.[1];
+        await until(async () => {
+          for (const master of cluster.masters) {
+            const id = await blocked(master);
+            if (id !== undefined) await master.command("CLIENT", "KILL", "ID", id);
+            if (id !== undefined) return true;
+          }
+          return false;
+        }, "the command blocks");
+        expect(await popped).toBeInstanceOf(Error);
+        await until(() => answers(client), "the client connects again");
+        expect(await client.send("test:list", ["RPUSH", "test:list", "x"], TIMEOUT)).toBe(1);
+        expect(await client.send("test:list", ["LLEN", "test:list"], TIMEOUT)).toBe(1);
 
         // A failover that was asked for: the old master becomes a replica.
         const [, , third] = cluster.masters as [Server, Server, Server];

@@ -107,4 +107,6 @@ export class FakeClient implements Client {
   scan(): never {
     throw new Error("an owner does not scan");
   }
+
+  async close(): Promise<void> {}
 }

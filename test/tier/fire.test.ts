@@ -11,7 +11,15 @@ describe.skipIf(NO_SERVER)("two hosts with two processes and a thread each", () 
     ["everything but loss of data", {}],
     ["a server that loses its data", { losses: true, flights: "all" }],
   ])(`%s (SEED=${seed})`, async (_, plan) => {
-    const { violations, history, ...found } = await fire({ seed, ms: 7_000, server: SERVERS[0], ...plan });
+    const { violations, history, ...found } = await fire({
+      seed,
+      ms: 7_000,
+      gap: 0.6,
+      lease: 700,
+      timeout: 700,
+      server: SERVERS[0],
+      ...plan,
+    });
     expect(violations.slice(0, 3)).toEqual([]);
     // The run was one: all kinds of calls, and faults in the middle of them.
     expect(found.reads).toBeGreaterThan(1_000);

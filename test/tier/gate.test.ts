@@ -211,6 +211,16 @@ test("a command that began before the gate shut, and is answered afterwards, ope
   expect(gate.isOpen).toBe(true);
 });
 
+test("an error reply to a command that began before the gate shut opens it, too", async () => {
+  const { gate } = setup();
+  const slow = pending();
+  const run = gate.run(() => slow.promise, line(away));
+  await gate.run(away, line(away)).catch(() => {});
+  slow.reject(unreachable("the server is full."));
+  await expect(run).rejects.toThrow("full");
+  expect(gate.isOpen).toBe(true);
+});
+
 test("a command that began before the server came back, and fails afterwards, does not shut the gate again", async () => {
   const { gate } = setup();
   const slow = pending();

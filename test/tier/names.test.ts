@@ -138,6 +138,17 @@ test("hostile keys and scopes never share a name", () => {
   expect(seen.size).toBe(2 * PATHS.length * HOSTILE.length);
 });
 
+test("every name is well-formed text, so UTF-8 can carry it", () => {
+  fc.assert(
+    fc.property(prefix, path, key, (prefix, path, key) => {
+      for (const name of [new Names(prefix).value(path, key), new Names(prefix).loading(path, key)]) {
+        expect(Buffer.from(name).toString()).toBe(name);
+      }
+    }),
+    { numRuns: 2_000 },
+  );
+});
+
 test("any two keys have the same name only if they are equal", () => {
   fc.assert(
     fc.property(prefix, path, key, path, key, (prefix, pathA, a, pathB, b) => {

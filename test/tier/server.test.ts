@@ -1036,6 +1036,24 @@ describe.skipIf(NO_SERVER).each(PLACES.filter(({ isCluster }) => !isCluster))("$
     await s.write([], "k", 3, MINUTE);
   });
 
+  test("a server that is killed and started again: commands fail meanwhile, and the same client goes on", async () => {
+    const [server] = backend.masters as [Backend["masters"][number]];
+    await s.write([], "k", 1, { ...MINUTE, tags: ["t"] });
+    await server.crash();
+    const failed = await Promise.all(
+      [s.read([], "k"), s.write([], "k", 2, MINUTE), s.begin([], "l", LOAD), s.tagTimes([], ["t"])].map((each) =>
+        each.catch((error) => error),
+      ),
+    );
+    expect(failed).toEqual(failed.map(() => unreachableError));
+    await expect(all(s.keys([]))).rejects.toEqual(unreachableError);
+    await server.restart();
+    await vi.waitFor(() => expect(a.gate.isOpen).toBe(true), TIMEOUT);
+    // The server has forgotten the scripts.
+    await s.write([], "k", 3, { ...MINUTE, tags: ["t"] });
+    expect((await good(a, [], "k"))?.value).toBe(3);
+  });
+
   test("a paused server: commands end by their timeout, later ones at once, and it is found when it goes on", async () => {
     const [server] = backend.masters as [Backend["masters"][number]];
     await s.write([], "k", 1, MINUTE);

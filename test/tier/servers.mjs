@@ -48,8 +48,14 @@ function find(name) {
   }
 }
 
-/** The server programs of this machine, Redis first. For `describe.each(SERVERS)`. */
-export const SERVERS = ["redis", "valkey"].map(find).filter((found) => found !== undefined);
+/**
+ * The server programs of this machine, Redis first; only the first one unless `ALL_SERVERS` is set, as by `npm run test:tier`. For
+ * `describe.each(SERVERS)`.
+ */
+export const SERVERS = ["redis", "valkey"]
+  .map(find)
+  .filter((found) => found !== undefined)
+  .slice(0, process.env.ALL_SERVERS ? 2 : 1);
 /** Why tests with a server cannot run here; undefined if they can. For `describe.skipIf(NO_SERVER)`. */
 export const NO_SERVER =
   SERVERS.length > 0

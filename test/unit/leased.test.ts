@@ -26,7 +26,7 @@ type Cache = ReturnType<typeof createCache>;
 clocks.restore();
 
 /** So many reads that the near cache has the value, and its proof. */
-const READS = 5;
+const READS = 12;
 const opened: Cache[] = [];
 afterEach(() => {
   for (const cache of opened.splice(0)) cache.close();
@@ -158,6 +158,30 @@ test("an expired near value leaves the near cache, and its read is a miss", () =
     const { hits, misses, near } = cache.stats();
     expect([hits - before.hits, misses - before.misses, near.entries]).toEqual([0, 1, 0]);
   }
+});
+
+test("a read whose lease has ended counts neither as a hit nor as a miss", () => {
+  const cache = create();
+  const lease = { until: Number.POSITIVE_INFINITY };
+  for (const part of [cache, cache.namespace("a")]) {
+    const reader = part.leased(lease);
+    part.set("k", 1, { ttl: 1000 });
+    lease.until = Number.POSITIVE_INFINITY;
+    const before = cache.stats();
+    for (let reads = 0; reads < READS; reads++) reader.get("k");
+    reader.get("absent");
+    lease.until = 0;
+    for (let reads = 0; reads < READS; reads++) reader.get("k");
+    const { hits, misses } = cache.stats();
+    expect([hits - before.hits, misses - before.misses]).toEqual([READS, 1]);
+  }
+});
+
+test("encoding and decoding count nothing", () => {
+  const cache = create();
+  const { near: _, ...before } = cache.stats();
+  for (const value of [1, "text", { a: 1 }]) cache.decode(cache.encode(value));
+  expect(cache.stats()).toMatchObject(before);
 });
 
 test("a clock that uses the cache while a near value asks for the time does no harm", () => {

@@ -77,6 +77,12 @@ const OWN: Options = {
   monitor: false,
 };
 
+/** With the answer 2 of this option the command that has failed would be sent again. */
+function withoutResending({ reconnectOnError }: Options): Options {
+  if (typeof reconnectOnError !== "function") return {};
+  return { reconnectOnError: (error) => Boolean(reconnectOnError(error)) };
+}
+
 /** What a single server and a cluster have in common. */
 abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   abstract readonly isCluster: boolean;
@@ -127,9 +133,10 @@ abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   }
 
   #open(): { client: T; call: Call; readiness: Readiness } {
-    if (this.#own === undefined) {
+    // A client has ended when the strategy of the user for reconnecting has given up. Another command is another attempt.
+    if (this.#own === undefined || this.#own.client.status === "end") {
       const client = this.duplicate();
-      // The user hears of errors by the own client.
+      // The user hears of errors by the client of the user.
       client.on("error", () => undefined);
       this.#own = { client, call: caller(client), readiness: new Readiness(client) };
     }
@@ -158,14 +165,11 @@ class Single extends Sender<IoRedis> {
   readonly isCluster = false;
 
   protected override duplicate(): IoRedis {
-    const { reconnectOnError } = this.user.options;
     const client = this.user.duplicate({
       ...OWN,
+      ...withoutResending(this.user.options),
       enableOfflineQueue: false,
       lazyConnect: false,
-      // With the answer 2 the command that has failed would be sent again.
-      reconnectOnError:
-        typeof reconnectOnError === "function" ? (error: Error) => Boolean(reconnectOnError(error)) : null,
     });
     client.on("connect", () => client.stream?.unref());
     return client;
@@ -194,8 +198,9 @@ class ClusterClient extends Sender<Cluster> {
     const { redisOptions } = this.user.options;
     return this.user.duplicate([], {
       ...OWN,
-      redisOptions: { ...redisOptions, ...OWN },
-      enableOfflineQueue: false,
+      redisOptions: { ...redisOptions, ...OWN, ...withoutResending(redisOptions ?? {}) },
+      // Otherwise the commands fail that come while the connection to a node opens, which is done for the first of them.
+      enableOfflineQueue: true,
       lazyConnect: false,
       scaleReads: "master",
       shardedSubscribers: false,

@@ -36,7 +36,7 @@ export default [
     what: "an expired value stays in the near cache",
     file: "src/near/table.ts",
     find: "    this.drop(slot);\n    return false;",
-    replace: "    return false;",
+    replace: "    if (slot < 0) this.drop(slot);\n    return false;",
     first: LEASED,
   },
   {

@@ -1,4 +1,4 @@
-import { TIER, TIER_AWAY, TIER_CLIENTS, TIER_GATE, TIER_OWNER, TIER_RACES } from "../files.mjs";
+import { TIER, TIER_AWAY, TIER_GATE, TIER_OWNER, TIER_RACES } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -39,25 +39,6 @@ export default [
     replace: "this.until.until = now + (published.sent + 10 * this.lease - machineTime());",
     first: [...TIER_OWNER, ...TIER_AWAY],
   },
-  {
-    name: "any-beat-is-good",
-    breaks: "the bound of a tier",
-    what: "a beat does not look whether the server still tracks the keys",
-    file: "src/tier/clients/listening.ts",
-    find: "if (!isOn || !isSame || (ear.subscribed",
-    replace: "if (!isSame && (ear.subscribed",
-    first: TIER_CLIENTS,
-  },
-  {
-    name: "replicas-are-masters",
-    breaks: "the bound of a tier",
-    what: "an owner goes on with a server that has become a replica",
-    file: "src/tier/clients/listening.ts",
-    find: 'if (role !== "master") throw',
-    replace: 'if (role === "") throw',
-    first: TIER_CLIENTS,
-  },
-
   // ---- the memory
   {
     name: "own-writes-stay-unread",

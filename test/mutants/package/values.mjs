@@ -11,7 +11,8 @@ export default [
     file: "src/values/portable.ts",
     find: "if (bytes[0] !== VERSION) {",
     replace: "if (bytes[0] === undefined) {",
-    first: PORTABLE,
+    first: CONFORMANCE,
+    filter: "decode refuses bytes that are no value",
   },
   {
     name: "portable-of-another-type",
@@ -28,7 +29,7 @@ export default [
     what: "an error of the runtime gets out of decode as it is",
     file: "src/values/portable.ts",
     find: "if (error instanceof CacheError || isStackOverflow(error)) throw error;",
-    replace: "throw error;",
+    replace: "if (error instanceof CacheError || isStackOverflow(error) || error instanceof Error) throw error;",
     first: PORTABLE,
   },
   {
