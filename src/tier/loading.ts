@@ -10,7 +10,7 @@
  *                         └► another host leads (`singleFlight: "all"`): wait for its value, or for the end of its token
  * ```
  *
- * When the server is away the loader runs without a token, and its value is kept in the host's memory for one lease.
+ * When the server is away the loader runs without a token, and the flight keeps its value in the host's memory for one lease.
  */
 
 import type { Loading } from "../coordinate/loading.ts";
@@ -50,6 +50,8 @@ export interface Loaded {
   readonly value: unknown;
   readonly ttl: number;
   readonly tags: readonly string[];
+  /** Whether the server was away when the value was to be stored. */
+  isHomeless?: boolean;
 }
 
 /** Runs the loader of a flight, and stores what it returns. Returns the value, and `undefined` when there is none. */
@@ -59,9 +61,8 @@ export async function lead(
   flight: FlightContext,
 ): Promise<Loaded | undefined> {
   const { core } = load;
-  const bucket = core.memory.bucket();
   const begun = await begin(load, flight.signal);
-  if (begun?.found !== undefined) return begun.found;
+  if (begun?.found !== undefined) return { ...begun.found };
   const stop = begun === undefined ? () => {} : keepAlive(load, begun.token);
   let loaded: Loaded | undefined;
   try {
@@ -72,7 +73,7 @@ export async function lead(
     stop();
     if (!isStorable(loaded)) abandon(load, begun);
   }
-  if (isStorable(loaded)) await store(load, begun, loaded, bucket);
+  if (isStorable(loaded)) await store(load, begun, loaded);
   return loaded;
 }
 
@@ -193,41 +194,38 @@ export function describe(
   return { value, ttl: jittered, tags: checkTags(tags) };
 }
 
-/** Runs one loader for many keys, and stores what it returns. Returns the values in the order of the keys. */
+/** Runs one loader for many keys, and stores what it returns. Returns what came of each key that has a value, by {@link idOf}. */
 export async function leadMany(
   loads: readonly Load[],
   run: (keys: Key[]) => Promise<{ values: readonly unknown[]; said: Pick<LoadContext, "ttl" | "tags"> }>,
   signal: AbortSignal,
-): Promise<unknown[]> {
-  const results = new Map<string, unknown>();
-  const begun = await Promise.all(
-    loads.map(async (load) => ({ load, bucket: load.core.memory.bucket(), token: await begin(load, signal) })),
+): Promise<Map<string, Loaded>> {
+  const results = new Map<string, Loaded>();
+  const begun = await Promise.all(loads.map(async (load) => ({ load, token: await begin(load, signal) })));
+  const missing: { load: Load; token: Token | undefined }[] = [];
+  for (const { load, token } of begun) {
+    if (token?.found === undefined) missing.push({ load, token });
+    else results.set(idOf(load.key), { ...token.found });
+  }
+  if (missing.length === 0) return results;
+  const stops = missing.map(({ load, token }) => (token === undefined ? () => {} : keepAlive(load, token.token)));
+  let loaded: (Loaded | undefined)[] = [];
+  try {
+    for (const { load } of missing) load.core.counts.loads++;
+    const { values, said } = await run(missing.map(({ load }) => load.key));
+    loaded = missing.map(({ load }, i) => describe(load, values[i], said));
+  } finally {
+    for (const stop of stops) stop();
+    for (const [i, { load, token }] of missing.entries()) if (!isStorable(loaded[i])) abandon(load, token);
+  }
+  await Promise.all(
+    missing.map(async ({ load, token }, i) => {
+      const one = loaded[i];
+      if (one !== undefined) results.set(idOf(load.key), one);
+      if (isStorable(one)) await store(load, token, one);
+    }),
   );
-  const missing: { load: Load; bucket: number; token: Token | undefined }[] = [];
-  for (const { load, bucket, token } of begun) {
-    if (token?.found === undefined) missing.push({ load, bucket, token });
-    else results.set(idOf(load.key), token.found.value);
-  }
-  if (missing.length > 0) {
-    const stops = missing.map(({ load, token }) => (token === undefined ? () => {} : keepAlive(load, token.token)));
-    let loaded: (Loaded | undefined)[] = [];
-    try {
-      for (const { load } of missing) load.core.counts.loads++;
-      const { values, said } = await run(missing.map(({ load }) => load.key));
-      loaded = missing.map(({ load }, i) => describe(load, values[i], said));
-    } finally {
-      for (const stop of stops) stop();
-      for (const [i, { load, token }] of missing.entries()) if (!isStorable(loaded[i])) abandon(load, token);
-    }
-    await Promise.all(
-      missing.map(async ({ load, bucket, token }, i) => {
-        const one = loaded[i];
-        results.set(idOf(load.key), one?.value);
-        if (isStorable(one)) await store(load, token, one, bucket);
-      }),
-    );
-  }
-  return loads.map(({ key }) => results.get(idOf(key)));
+  return results;
 }
 
 /** Gives the token of a load back. Nobody waits for that: a token that stays is over after its lease. */
@@ -235,19 +233,20 @@ function abandon({ core, place, key }: Load, token: Token | undefined): void {
   if (token !== undefined) core.server.abandon(place.path, key, token.token, core.options.all).catch(() => {});
 }
 
-/** Stores a loaded value: on the server, or in the memory of the host for one lease when the server is away. */
-async function store(load: Load, token: Token | undefined, loaded: Loaded, bucket: number): Promise<void> {
+/** Stores a loaded value on the server. When that is away, marks the value. */
+async function store(load: Load, token: Token | undefined, loaded: Loaded): Promise<void> {
   const { core, place, key, options } = load;
   const { value, ttl, tags } = loaded;
-  if (token === undefined) return place.keep(key, value, bucket, tags);
   try {
-    await core.server.commit(place.path, key, token.token, token.since, value, { ttl, grace: options.grace, tags });
-    // What is known of the key here is from before.
-    place.drop(key);
+    if (token === undefined) loaded.isHomeless = true;
+    else {
+      await core.server.commit(place.path, key, token.token, token.since, value, { ttl, grace: options.grace, tags });
+      // What is known of the key here is from before.
+      place.drop(key);
+    }
   } catch (error) {
     if (!hasCode(error, "ERR_UNREACHABLE", "ERR_TOO_LARGE")) throw error;
     core.counts.errors++;
-    place.drop(key);
-    place.keep(key, value, bucket, tags);
+    loaded.isHomeless = true;
   }
 }

@@ -340,7 +340,7 @@ export class Place {
   #times: Cache<number, string> | undefined;
   #failed: Cache<any, any> | undefined;
   #known: readonly Brief[] = [];
-  /** Until when this participant has to look for what it has kept without a lease, in time of `performance.now()`. */
+  /** Until when this participant has to look for what it has kept without a server, in time of `performance.now()`. */
   #keptUntil = -Infinity;
 
   /** @internal */
@@ -386,8 +386,8 @@ export class Place {
     }
     const isGood = now < memory.until.until;
     if (isGood && now >= this.#keptUntil) return undefined;
-    for (const { values } of this.#briefs()) {
-      const value = values.get(key);
+    for (const { values, loads } of this.#briefs()) {
+      const value = values.get(key) ?? loads.get(key);
       if (value !== undefined) return value;
     }
     return !isGood && memory.serves ? this.main.get(key) : undefined;
@@ -410,8 +410,8 @@ export class Place {
       const entry = this.main.getEntry(key);
       if (entry !== undefined || monotonic() >= this.#keptUntil) return entry;
     }
-    for (const { values } of this.#briefs()) {
-      const entry = values.getEntry(key);
+    for (const { values, loads } of this.#briefs()) {
+      const entry = values.getEntry(key) ?? loads.getEntry(key);
       if (entry !== undefined) return entry;
     }
     return !isGood && memory.serves ? this.main.getEntry(key) : undefined;
@@ -423,24 +423,29 @@ export class Place {
     return memory.serves || memory.isGood ? this.main : (this.#briefs()[0] as Brief).values;
   }
 
-  /** Where a loader that begins now has its flight. No value is to be stored there. To be asked for each load. */
-  loading(): Cache<any, any> {
+  /**
+   * Where a loader that begins now has its flight. To be asked for each load. While the server is away, the flight may store its value
+   * there, if {@link keep} says so: like all that was loaded, it is within the bound for one lease after its load began, and a
+   * change of this host overtakes it. Elsewhere no value is to be stored.
+   *
+   * @param isAway whether the server is away
+   */
+  loading(isAway: boolean): Cache<any, any> {
     const memory = this.#memory;
-    return memory.serves || memory.isGood ? this.loads : (this.#briefs()[0] as Brief).loads;
+    return !isAway && (memory.serves || memory.isGood) ? this.loads : (this.#briefs()[0] as Brief).loads;
   }
 
   /**
-   * Keeps a value for what is left of one lease since its load began: a value that the server does not have, because it is away.
+   * Before a flight of a loader ends whose value is not on the server: for how many milliseconds the flight is to keep the value. 0: not
+   * at all.
    *
-   * @param bucket {@link Memory.bucket} before the load began
+   * @param space of the flight
    */
-  keep(key: Key, value: unknown, bucket: number, tags?: readonly string[]): void {
-    const memory = this.#memory;
-    const brief = this.#briefs().find(({ number }) => number === bucket);
-    if (brief === undefined) return;
-    this.#keptUntil = monotonic() + memory.lease;
-    const { lease: ttl } = memory;
-    brief.values.trySet(key, value, tags === undefined ? { ttl } : { ttl, tags });
+  keep(space: Cache<any, any>): number {
+    if (space === this.loads) return 0;
+    const { lease } = this.#memory;
+    this.#keptUntil = monotonic() + lease;
+    return lease;
   }
 
   // ---- loads that have failed

@@ -24,7 +24,7 @@ import { describe } from "../values/describe.ts";
 import { clientOf } from "./clients/client.ts";
 import { type Core, checkOpen, hasCode, idOf } from "./core.ts";
 import { Gate } from "./gate.ts";
-import { type Load, lead, leadMany } from "./loading.ts";
+import { type Load, type Loaded, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
 import { checkKey, checkSet, checkTags, checkTime, checkValue, resolve } from "./options.ts";
@@ -549,15 +549,17 @@ export class Tier<V = any, K extends Key = string> {
   async #load(load: Load, run: (context: LoadContext<V, K>) => unknown, inBackground = false): Promise<unknown> {
     const { place, key, options } = load;
     const { timeout, lease, fresh, signal, onOutcome } = options;
+    const space = place.loading(!this.#core.gate.isOpen);
     let expiresAt = Infinity;
     let tags: string[] = [];
-    const value = await place.loading().getOrSet(
+    const value = await space.getOrSet(
       key,
       async (flight) => {
         const context = { signal: flight.signal, background: inBackground || flight.background };
         const loaded = await lead(load, run as (context: LoadContext<any, any>) => unknown, context);
-        // Handed to those who wait, and not stored: it is on the server now. Whoever comes after an invalidation of the tags does not join.
-        flight.ttl = 0;
+        // Handed to those who wait, and not stored, unless the server does not have it. Whoever comes after an invalidation of the tags
+        // does not join.
+        flight.ttl = loaded?.isHomeless ? place.keep(space) : 0;
         flight.tags = loaded?.tags;
         if (loaded !== undefined) {
           expiresAt = Date.now() + loaded.ttl;
@@ -596,13 +598,23 @@ export class Tier<V = any, K extends Key = string> {
     const missing = list.filter((_, i) => values[i] === undefined);
     if (missing.length === 0) return values as T[];
     const { timeout, lease, fresh, signal } = loading;
-    const loaded = await this.#place.loading().getOrSetMany(
+    const space = this.#place.loading(!this.#core.gate.isOpen);
+    let led = new Map<string, Loaded>();
+    const loaded = await space.getOrSetMany(
       missing,
-      (wanted, flight) => {
-        flight.ttl = 0;
-        return this.#leadMany(wanted as K[], load, loading, flight);
+      async (wanted, flight) => {
+        led = await this.#leadMany(wanted as K[], load, loading, flight);
+        return wanted.map((key) => led.get(idOf(key))?.value);
       },
-      { timeout, lease, fresh, ...(Array.isArray(loading.tags) && { tags: loading.tags }), ...(signal && { signal }) },
+      {
+        timeout,
+        lease,
+        fresh,
+        // As for one key: see #load.
+        ttl: (_, key) => (led.get(idOf(key))?.isHomeless ? this.#place.keep(space) : 0),
+        tags: (_, key) => led.get(idOf(key))?.tags ?? (Array.isArray(loading.tags) ? loading.tags : undefined),
+        ...(signal && { signal }),
+      },
     );
     let next = 0;
     return values.map((value) => (value === undefined ? loaded[next++] : value)) as (T | undefined)[];
@@ -612,9 +624,8 @@ export class Tier<V = any, K extends Key = string> {
     keys: K[],
     load: (keys: K[], context: LoadManyContext) => LoadedMany<any, K> | PromiseLike<LoadedMany<any, K>>,
     options: Loading,
-    flight: LoadManyContext,
-  ): Promise<unknown[]> {
-    const { signal, background } = flight;
+    { signal, background }: LoadManyContext,
+  ): Promise<Map<string, Loaded>> {
     const loads = keys.map((key) => ({
       core: this.#core,
       place: this.#place,

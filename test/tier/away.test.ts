@@ -84,6 +84,36 @@ it("without a server one load of a key in half a lease goes to the source, for a
   expect(loads).toBeLessThanOrEqual(halves);
 });
 
+it.each([
+  ["delete", (tier: Tier<any, any>) => tier.delete("key")],
+  ["set", (tier: Tier<any, any>) => tier.set("key", "new")],
+  ["invalidateTag", (tier: Tier<any, any>) => tier.invalidateTag("t")],
+] as const)("what %s has overtaken is not kept when the server goes away before the load ends", async (_, change) => {
+  const server = await startServer();
+  const { tier } = await host(server, { lease: 2000, timeout: 200 });
+  // In the first round the load begins while the server is there, in the second one without it.
+  for (const isAway of [false, true]) {
+    if (isAway) await tier.get("another").catch(() => {});
+    let finish!: (value: string) => void;
+    const begun = new Promise<void>((begin) => {
+      const load = (): Promise<string> => {
+        begin();
+        return new Promise((resolve) => (finish = resolve));
+      };
+      tier.getOrSet("key", load, { tags: ["t"] }).then((value) => expect(value).toBe("old"));
+    });
+    await begun;
+    await change(tier).catch((error) => expect([isAway, error.code]).toEqual([true, "ERR_UNREACHABLE"]));
+    if (!isAway) await server.crash();
+    finish("old");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(tier.peek("key")).not.toBe("old");
+    expect(await tier.get("key")).not.toBe("old");
+    await until(() => !tier.stats().isGood, "the lease is over");
+    expect(await tier.get("key")).not.toBe("old");
+  }
+});
+
 it("a command that nobody answers is not sent again and again: the tier asks by itself whether the server is back", async () => {
   const server = await startServer();
   const proxy = await startProxy(server.path, `${server.path}.proxy`);

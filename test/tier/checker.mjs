@@ -15,8 +15,7 @@
  *   the source and the call that told the tier of it (`delete`, `set`, `invalidateTag`) has returned. So a load that was overtaken,
  *   wherever it ran, is not served after the bound.
  * - `own`: a read does not return what a write of its own host has replaced that had returned before the read was called, whatever the
- *   lease says: hosts read their own writes. One limit: what a loader returns while the server is away is kept for a lease since its
- *   load began, also when the key was changed meanwhile. So sources are excused while the reader may have been cut off.
+ *   lease says: hosts read their own writes.
  * - `expired`: no value is returned later than its ttl and the lease after its write.
  * - `loads`: two loads of a key do not run at the same time on one host (or at all, with `singleFlight: "all"`), unless the first
  *   one was overtaken, or somebody died, froze or was cut off.
@@ -303,8 +302,7 @@ export function check(history) {
       if (write?.ttl !== undefined && read.called > write.latest + write.ttl + lease + slack)
         report("expired", { read, write });
     }
-    // A load that began before the write, and ends while the server is away, is kept for what is left of one lease.
-    const isExcused = (read.value === null || kind === "source") && !read.final && mayBeCutOff(read);
+    const isExcused = read.value === null && !read.final && mayBeCutOff(read);
     if (model.replacedByOwn(read) < read.called && !isExcused) report("own", { read });
     const age = read.called - model.replaced(read);
     if (age <= 0) continue;

@@ -157,9 +157,6 @@ describe("sources", () => {
     const here = { key: "s", host: 0, who: "h0p1" };
     expect(rules({ changes, reads: [read(1, 110, here), read(2, 111, here)] })).toEqual([]);
     expect(rules({ changes, reads: [read(1, 111, here)] })).toEqual(["own"]);
-    const windows = [{ what: "stall", host: 0, from: 0, to: 10 }];
-    expect(rules({ changes, windows, reads: [read(1, 111, here)] })).toEqual([]);
-    expect(rules({ changes, windows, reads: [read(1, 111, { ...here, final: true })] })).toEqual(["own"]);
   });
 
   test("a version that is not in the source is invented", () => {

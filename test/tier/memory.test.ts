@@ -44,6 +44,16 @@ const busy = (): never => {
   throw new CacheError("ERR_BUSY", "in the way");
 };
 
+/** A flight of a loader that began while the server was away has stored its value. */
+function keepIn(space: Cache<any, any>, place: Place, key: string, value: unknown, tags: string[] = []): void {
+  space.set(key, value, { ttl: place.keep(space), tags });
+}
+
+/** As {@link keepIn}, for a flight that began just now. */
+function keep(place: Place, key: string, value: unknown, tags?: string[]): void {
+  keepIn(place.loading(true), place, key, value, tags);
+}
+
 describe("the lease", () => {
   test("without one the values are not read", () => {
     place.main.set("k", 1);
@@ -216,7 +226,7 @@ describe("the cache underneath", () => {
     ownMemory.renew(machineTime(), 3);
     ownPlace.main.set("k", ABSENT);
     ownPlace.times.set("t", 1);
-    ownPlace.keep("kept", 1, ownMemory.bucket());
+    keep(ownPlace, "kept", 1);
     await pass(20);
     const fresh = new Memory(own, "app:", LEASE, names);
     expect([fresh.isGood, fresh.serverNow(), fresh.at(["a"]).peek("k")]).toEqual([true, machineTime() + 3, ABSENT]);
@@ -249,7 +259,7 @@ describe("names", () => {
       expect(two.at([]).peek("k")).toBe(undefined);
       two.raise();
       expect(one.at([]).peek("k")).toBe(1);
-      two.at([]).keep("b", 1, two.bucket());
+      keep(two.at([]), "b", 1);
       expect(one.at([]).current().get("b")).toBe(undefined);
     }
   });
@@ -393,7 +403,7 @@ describe("changes that the owner hears of", () => {
     const all = [place, inner];
     const fill = (): void => {
       for (const each of all) for (const key of ["k", "other"]) each.main.set(key, 1);
-      all[1]?.keep("other", 1, memory.bucket());
+      keep(all[1] as Place, "other", 1);
     };
     const left = (): unknown[] => all.flatMap((each) => [each.main.get("k"), each.main.get("other")]);
     fill();
@@ -473,24 +483,24 @@ describe("without a lease", () => {
 
   test("a value that was loaded slowly is kept where its load began", async () => {
     await pass(500 - (machineTime() % 500));
-    const bucket = memory.bucket();
+    const space = place.loading(true);
     await pass(400);
-    place.keep("quick", 1, bucket, ["t"]);
+    keepIn(space, place, "quick", 1);
     await pass(400);
-    place.keep("slow", 2, bucket);
+    keepIn(space, place, "slow", 2);
     expect([place.peek("quick"), place.peek("slow")]).toEqual([1, 2]);
     await pass(199);
     expect([place.peek("quick"), place.peek("slow")]).toEqual([1, 2]);
     await pass(1);
     expect([place.peek("quick"), place.peek("slow")]).toEqual([undefined, undefined]);
-    place.keep("late", 3, bucket);
+    keepIn(space, place, "late", 3);
     expect(place.peek("late")).toBe(undefined);
   });
 
   test("what this participant keeps is found under a lease too, for one lease", async () => {
     await pass(500 - (machineTime() % 500));
     memory.renew(machineTime(), 0);
-    place.keep("k", 1, memory.bucket(), ["t"]);
+    keep(place, "k", 1, ["t"]);
     expect([place.peek("k"), place.entry("k")]).toEqual([1, expect.objectContaining({ value: 1, tags: ["t"] })]);
     await pass(LEASE - 1);
     expect(place.peek("k")).toBe(1);
@@ -502,12 +512,12 @@ describe("without a lease", () => {
   test("changes of this host reach it, also loads in it", async () => {
     const inner = memory.at(["a"]);
     await pass(500 - (machineTime() % 500));
-    const [first, reply] = [memory.bucket(), new Deferred<number>()];
+    const reply = new Deferred<number>();
     const reading = inner.current().getOrSet("slow", () => reply.promise);
-    inner.keep("k", 1, first, ["t"]);
-    inner.keep("tagged", 1, first, ["t"]);
+    keep(inner, "k", 1, ["t"]);
+    keep(inner, "tagged", 1, ["t"]);
     await pass(500);
-    inner.keep("k", 2, memory.bucket());
+    keep(inner, "k", 2);
     const other = another().at(["a"]);
     expect([other.peek("k"), other.peek("tagged")]).toEqual([2, 1]);
     other.drop("k");
@@ -517,8 +527,8 @@ describe("without a lease", () => {
     expect([inner.peek("k"), inner.peek("slow"), inner.peek("tagged")]).toEqual([undefined, undefined, 1]);
     other.dropTags(["t"]);
     expect(inner.peek("tagged")).toBe(undefined);
-    inner.keep("k", 1, memory.bucket());
-    place.keep("k", 1, memory.bucket());
+    keep(inner, "k", 1);
+    keep(place, "k", 1);
     another().at(["a"]).clear();
     expect([inner.peek("k"), place.peek("k")]).toEqual([undefined, 1]);
     place.clear();
@@ -535,29 +545,29 @@ describe("without a lease", () => {
       setTimeout(() => answer.resolve(number), 2000);
       return answer.promise;
     };
-    const first = inner.loading().getOrSet("k", load, { ttl: 0 });
+    const first = inner.loading(false).getOrSet("k", load, { ttl: 0 });
     await pass(499);
-    const second = another().at(["a"]).loading().getOrSet("k", load, { ttl: 0 });
+    const second = another().at(["a"]).loading(false).getOrSet("k", load, { ttl: 0 });
     await pass(1);
-    const third = inner.loading().getOrSet("k", load, { ttl: 0 });
+    const third = inner.loading(false).getOrSet("k", load, { ttl: 0 });
     await settle();
     expect(loads).toBe(2);
     // A change of this host overtakes it in both halves.
     another().at(["a"]).drop("k");
-    const fourth = inner.loading().getOrSet("k", load, { ttl: 0 });
+    const fourth = inner.loading(false).getOrSet("k", load, { ttl: 0 });
     await settle();
     expect(loads).toBe(3);
     another().at([]).clear();
-    const fifth = inner.loading().getOrSet("k", load, { ttl: 0 });
+    const fifth = inner.loading(false).getOrSet("k", load, { ttl: 0 });
     await pass(2000);
     // After a clear of a namespace a call waits for the load that was overtaken, and then loads.
     expect(loads).toBe(4);
     await pass(2000);
     expect(await Promise.all([first, second, third, fourth, fifth])).toEqual([1, 1, 2, 3, 4]);
-    expect(inner.loading().get("k")).toBe(undefined);
+    expect(inner.loading(false).get("k")).toBe(undefined);
     memory.renew(machineTime(), 0);
     await pass(5);
-    expect(inner.loading()).toBe(inner.loads);
+    expect(inner.loading(false)).toBe(inner.loads);
   });
 
   test("`serves`: values are used after the lease", async () => {
@@ -567,15 +577,15 @@ describe("without a lease", () => {
     expect([serving.peek("k"), serving.peek("absent"), serving.peek("other")]).toEqual([1, ABSENT, undefined]);
     expect(serving.entry("k")).toMatchObject({ value: 1, tags: ["t"] });
     expect([place.peek("k"), place.entry("k")]).toEqual([undefined, undefined]);
-    expect([serving.current() === serving.main, serving.loading() === serving.loads]).toEqual([true, true]);
+    expect([serving.current() === serving.main, serving.loading(false) === serving.loads]).toEqual([true, true]);
     memory.apply([names.value([], "k")]);
     expect(serving.peek("k")).toBe(undefined);
   });
 
   test("participants with other leases have other halves", () => {
     const other = another(600);
-    place.keep("k", 1, memory.bucket());
-    other.at([]).keep("k", 2, other.bucket());
+    keep(place, "k", 1);
+    keep(other.at([]), "k", 2);
     expect([place.peek("k"), other.at([]).peek("k")]).toEqual([1, 2]);
   });
 });

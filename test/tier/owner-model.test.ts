@@ -247,7 +247,7 @@ class Participant {
       new Promise((resolve) => server.agenda.after(server.isCalm ? 1 : server.random() ** 4 * 4 * LEASE, resolve));
     this.memory
       .at([])
-      .loading()
+      .loading(false)
       .getOrSet(
         key,
         async () => {

@@ -82,9 +82,9 @@ export default [
     name: "nothing-kept-without-a-server",
     breaks: "policy",
     what: "a value that was loaded while the server is away is not kept",
-    file: "src/tier/loading.ts",
-    find: "if (token === undefined) return place.keep(key, value, bucket, tags);",
-    replace: "if (token === undefined) return;",
+    file: "src/tier/tier.ts",
+    find: "flight.ttl = loaded?.isHomeless ? place.keep(space) : 0;",
+    replace: "flight.ttl = 0;",
     first: TIER_AWAY,
   },
   {

@@ -9,7 +9,7 @@ export default [
     breaks: "values come back",
     what: "bytes of another version of the format are decoded as if they were of this one",
     file: "src/values/portable.ts",
-    find: "if (bytes[0] !== VERSION) {",
+    find: "if (bytes[0] !== FORMAT) {",
     replace: "if (bytes[0] === undefined) {",
     first: CONFORMANCE,
     filter: "decode refuses bytes that are no value",
