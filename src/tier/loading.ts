@@ -51,7 +51,7 @@ export interface Loaded {
   readonly ttl: number;
   readonly tags: readonly string[];
   /** Whether the server was away when the value was to be stored. */
-  isHomeless?: boolean;
+  isUnsaved?: boolean;
 }
 
 /** Runs the loader of a flight, and stores what it returns. Returns the value, and `undefined` when there is none. */
@@ -238,7 +238,7 @@ async function store(load: Load, token: Token | undefined, loaded: Loaded): Prom
   const { core, place, key, options } = load;
   const { value, ttl, tags } = loaded;
   try {
-    if (token === undefined) loaded.isHomeless = true;
+    if (token === undefined) loaded.isUnsaved = true;
     else {
       await core.server.commit(place.path, key, token.token, token.since, value, { ttl, grace: options.grace, tags });
       // What is known of the key here is from before.
@@ -247,6 +247,6 @@ async function store(load: Load, token: Token | undefined, loaded: Loaded): Prom
   } catch (error) {
     if (!hasCode(error, "ERR_UNREACHABLE", "ERR_TOO_LARGE")) throw error;
     core.counts.errors++;
-    loaded.isHomeless = true;
+    loaded.isUnsaved = true;
   }
 }

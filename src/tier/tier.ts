@@ -559,7 +559,7 @@ export class Tier<V = any, K extends Key = string> {
         const loaded = await lead(load, run as (context: LoadContext<any, any>) => unknown, context);
         // Handed to those who wait, and not stored, unless the server does not have it. Whoever comes after an invalidation of the tags
         // does not join.
-        flight.ttl = loaded?.isHomeless ? place.keep(space) : 0;
+        flight.ttl = loaded?.isUnsaved ? Math.min(place.keep(space), loaded.ttl) : 0;
         flight.tags = loaded?.tags;
         if (loaded !== undefined) {
           expiresAt = Date.now() + loaded.ttl;
@@ -611,7 +611,10 @@ export class Tier<V = any, K extends Key = string> {
         lease,
         fresh,
         // As for one key: see #load.
-        ttl: (_, key) => (led.get(idOf(key))?.isHomeless ? this.#place.keep(space) : 0),
+        ttl: (_, key) => {
+          const one = led.get(idOf(key));
+          return one?.isUnsaved ? Math.min(this.#place.keep(space), one.ttl) : 0;
+        },
         tags: (_, key) => led.get(idOf(key))?.tags ?? (Array.isArray(loading.tags) ? loading.tags : undefined),
         ...(signal && { signal }),
       },

@@ -83,7 +83,7 @@ export default [
     breaks: "policy",
     what: "a value that was loaded while the server is away is not kept",
     file: "src/tier/tier.ts",
-    find: "flight.ttl = loaded?.isHomeless ? place.keep(space) : 0;",
+    find: "flight.ttl = loaded?.isUnsaved ? Math.min(place.keep(space), loaded.ttl) : 0;",
     replace: "flight.ttl = 0;",
     first: TIER_AWAY,
   },
