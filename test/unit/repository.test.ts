@@ -35,8 +35,8 @@ describe("files of tests", () => {
     );
   });
 
-  test("every file of tests runs once, in one of the projects of vitest or in those of the ecosystem", () => {
-    const listed = ["vitest.config.ts", "test/ecosystem/vitest.config.ts"].flatMap((config) => {
+  test("every file of tests runs, and no more than once in `npm test`", () => {
+    const listedBy = (config: string): string[] => {
       const args = [
         path.join(root, "node_modules/vitest/vitest.mjs"),
         "list",
@@ -47,10 +47,13 @@ describe("files of tests", () => {
       ];
       const files = JSON.parse(execFileSync(process.execPath, args, { cwd: root, encoding: "utf8" }));
       return files.map(({ file }: { file: string }) => path.relative(root, file));
-    });
+    };
+    const usual = listedBy("vitest.config.ts");
+    expect(new Set(usual).size).toBe(usual.length);
+    const others = ["ecosystem", "tier"].flatMap((folder) => listedBy(`test/${folder}/vitest.config.ts`));
     const named = all.filter((file) => /\.(test|spec)\.\w+$/.test(file));
     expect(named.length).toBeGreaterThan(20);
-    expect(listed.sort()).toEqual(named.sort());
+    expect([...new Set([...usual, ...others])].sort()).toEqual(named.sort());
   });
 
   test("every folder of test/ has a file of tests", () => {
