@@ -8,8 +8,11 @@ for (const name of ["FORCE_COLOR", "NO_COLOR", "COLORTERM", "CLICOLOR", "CLICOLO
 const TOGETHER = ["test/{adapters,contract,model,package,tier}/*.test.ts"];
 /** All others. `npm run test:ecosystem` has a configuration and dependencies of its own. */
 const ALONE = ["test/!(adapters|contract|model|package|tier|ecosystem)/*.test.ts"];
-/** What takes long: all client libraries on all servers, the simulated hosts, the benchmark. `npm run test:tier` runs these. */
-const SLOW = ["test/tier/{clients,libraries,store,fire,bench}.test.ts"];
+/**
+ * What takes long: the tier with all client libraries on all servers, all orders of its races, its adapters, the simulated hosts, the
+ * benchmark. `npm run test:tier` runs these.
+ */
+const SLOW = ["test/tier/{clients,libraries,store,server-races,fire,bench}.test.ts", "test/adapters/tier.test.ts"];
 /** Files of the folders above that put a whole machine under load. */
 const HEAVY = ["test/package/example-pm2.test.ts"];
 

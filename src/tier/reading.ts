@@ -25,6 +25,9 @@ export interface Found {
   readonly stored: Stored | undefined;
 }
 
+/** The clock of a cache may show whole milliseconds. So much longer a value lives here, so that it does not expire before the server's does. */
+const CLOCK_MS = 1;
+
 const UNKNOWN: Found = { value: undefined, stored: undefined };
 
 /** Stands in the memory for the time of a tag that the server does not know: its creation is a change of which the owner hears. */
@@ -45,7 +48,7 @@ export async function read(core: Core, place: Place, key: Key): Promise<Found> {
         if (stored === undefined) return ABSENT;
         // Within its grace: whoever loads the key needs to find it, so nobody is told that it is absent.
         if (stored.ttl <= 0) return undefined;
-        context.ttl = Math.min(stored.ttl, core.options.maxAge);
+        context.ttl = Math.min(stored.ttl + CLOCK_MS, core.options.maxAge);
         context.tags = stored.tags;
         return stored.value;
       },
@@ -124,7 +127,7 @@ export async function readMany(core: Core, place: Place, keys: readonly Key[]): 
   const { maxAge, timeout } = core.options;
   try {
     const values = await place.current().getOrSetMany([...keys], load, {
-      ttl: (_, key) => Math.min(answerOf(key)?.ttl ?? Infinity, maxAge),
+      ttl: (_, key) => Math.min((answerOf(key)?.ttl ?? Infinity) + CLOCK_MS, maxAge),
       tags: (_, key) => answerOf(key)?.tags,
       lease: timeout,
     });

@@ -32,5 +32,4 @@ export const FLIGHTS = ["test/coordinate/flights.test.ts"];
 export const TIER = ["test/tier/tier.test.ts"];
 export const TIER_AWAY = ["test/tier/away.test.ts"];
 export const TIER_OWNER = ["test/tier/owner.test.ts", "test/tier/owner-model.test.ts"];
-export const TIER_RACES = ["test/tier/server-races.test.ts"];
 export const TIER_GATE = ["test/tier/gate.test.ts"];

@@ -1,4 +1,4 @@
-import { TIER, TIER_AWAY, TIER_GATE, TIER_OWNER, TIER_RACES } from "../files.mjs";
+import { TIER, TIER_AWAY, TIER_GATE, TIER_OWNER } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -76,7 +76,7 @@ export default [
     file: "src/tier/scripts.ts",
     find: "local order = redis.call('ZSCORE', KEYS[2], ARGV[4])\nif not order then",
     replace: "local order = redis.call('ZSCORE', KEYS[2], ARGV[4])\nif false then",
-    first: [...TIER, ...TIER_RACES],
+    first: TIER,
   },
   {
     name: "nothing-kept-without-a-server",
