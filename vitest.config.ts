@@ -12,7 +12,10 @@ const ALONE = ["test/!(adapters|contract|model|package|tier|ecosystem)/*.test.ts
  * What takes long: the tier with all client libraries on all servers, all orders of its races, its adapters, the simulated hosts, the
  * benchmark. `npm run test:tier` runs these.
  */
-const SLOW = ["test/tier/{clients,libraries,store,server-races,fire,bench}.test.ts", "test/adapters/tier.test.ts"];
+const SLOW = [
+  "test/tier/{clients,libraries,store,server,server-races,owners,fire,bench}.test.ts",
+  "test/adapters/tier.test.ts",
+];
 /** Files of the folders above that put a whole machine under load. */
 const HEAVY = ["test/package/example-pm2.test.ts"];
 
