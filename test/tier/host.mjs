@@ -412,7 +412,21 @@ class Participant {
   async settle() {
     this.#isOver = true;
     await Promise.all(this.#loops);
+    await this.#reached();
     this.#flush();
+  }
+
+  /** Waits until this participant's own connection is back: its owner, which hears of changes, has another one. */
+  async #reached() {
+    const end = now() + 15_000;
+    for (;;) {
+      try {
+        return await this.tier.delete("nobody stores this key");
+      } catch (error) {
+        if (error.code !== "ERR_UNREACHABLE" || now() > end) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
   }
 
   /** The reads of all that is written, when the faults are over. */
