@@ -207,7 +207,7 @@ export class Gate {
   #refusal(): CacheError {
     const why = this.#reason instanceof Error ? `: ${this.#reason.message}` : ".";
     return unreachable(
-      `this command was not sent and changed nothing, because the server is away. It is asked again all ${LONGEST / 1000} ` +
+      `this command was not sent and changed nothing, because the server is away. It is asked again every ${LONGEST / 1000} ` +
         `seconds. The last thing that was heard${why}`,
       { cause: this.#reason },
     );

@@ -86,7 +86,7 @@ test("a command without an answer shuts the gate: others fail at once and are no
   expect(command).not.toHaveBeenCalled();
   expect(error).toMatchObject({ name: "CacheError", code: "ERR_UNREACHABLE", cause: { message: "the line is dead." } });
   expect(error.message).toBe(
-    "this command was not sent and changed nothing, because the server is away. It is asked again all 2 seconds. The last thing " +
+    "this command was not sent and changed nothing, because the server is away. It is asked again every 2 seconds. The last thing " +
       "that was heard: the line is dead.",
   );
 });
