@@ -19,13 +19,13 @@ import { checkLease, type Lease, type Leased, LeasedView } from "./leased.ts";
 import {
   checkLoad,
   checkLoader,
-  checkMemoize,
   isPlain,
   type LoadContext,
   type LoadedMany,
   type LoadManyContext,
   type LoadOptions,
   type MemoizeOptions,
+  memoized,
 } from "./load-options.ts";
 import { listOf, Many } from "./many.ts";
 import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
@@ -662,16 +662,7 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
     load: (...args: A) => T | PromiseLike<T>,
     options: MemoizeOptions<Exclude<T, undefined>, A, K>,
   ): (...args: A) => Promise<T> {
-    checkLoader(load);
-    const { key, ...others } = checkMemoize(options);
-    const cache = this;
-    return function (this: unknown, ...args) {
-      try {
-        return cache.getOrSet<T>(key.apply(this, args), () => load.apply(this, args), others);
-      } catch (error) {
-        return Promise.reject(error);
-      }
-    };
+    return memoized((key, run, others) => this.getOrSet<T>(key, run, others), load, options);
   }
 
   // ---- for a second tier behind this cache, such as a server

@@ -216,7 +216,7 @@ export function checkLoader(load: unknown): void {
 }
 
 /** Checks the options of `memoize`. Returns a copy. */
-export function checkMemoize<T extends MemoizeOptions<any, any, any>>(options: T): T {
+function checkMemoize<T extends MemoizeOptions<any, any, any>>(options: T): T {
   if (typeof options !== "object" || options === null) {
     throw new TypeError("options: must be an object with the function `key`, which returns the key of a call");
   }
@@ -226,6 +226,28 @@ export function checkMemoize<T extends MemoizeOptions<any, any, any>>(options: T
   }
   checkLoad(others);
   return { ...others, key } as T;
+}
+
+/**
+ * The function that `memoize` returns: its key and its loader get the arguments and the `this` of a call. An error of the key rejects.
+ *
+ * @param getOrSet of the cache
+ * @throws {TypeError} and {RangeError} for wrong arguments.
+ */
+export function memoized<A extends unknown[], T, K extends Key>(
+  getOrSet: (key: K, load: () => T | PromiseLike<T>, options: LoadOptions<Exclude<T, undefined>, K>) => Promise<T>,
+  load: (...args: A) => T | PromiseLike<T>,
+  options: MemoizeOptions<Exclude<T, undefined>, A, K>,
+): (...args: A) => Promise<T> {
+  checkLoader(load);
+  const { key, ...others } = checkMemoize(options);
+  return function (this: unknown, ...args) {
+    try {
+      return getOrSet(key.apply(this, args), () => load.apply(this, args), others);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  };
 }
 
 /** Whether a value that is there can be returned as it is, without a look at its entry. */

@@ -24,11 +24,6 @@ export function checkOpen(core: Core): void {
   if (core.closed) throw new CacheError("ERR_CLOSED", "this tier was closed in this thread. To use it, open it again.");
 }
 
-/** Whether an error has this code. */
-export function hasCode(error: unknown, ...codes: string[]): boolean {
-  return error instanceof CacheError && codes.includes(error.code);
-}
-
 /** A text that is different for each key of a scope. */
 export function idOf(key: string | Uint8Array): string {
   return typeof key === "string"

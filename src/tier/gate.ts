@@ -14,6 +14,7 @@
 
 import { machineTime } from "../coordinate/clock.ts";
 import { CacheError } from "../index.ts";
+import { hasCode } from "./errors.ts";
 import { badData, tooLarge } from "./format.ts";
 
 /** The most milliseconds of the first time for which the gate is shut, and of the longest. */
@@ -29,7 +30,7 @@ export function unreachable(message: string, options?: ErrorOptions): CacheError
 
 /** Whether an error says that the server did not answer, or has refused: `ERR_UNREACHABLE`. */
 export function isUnreachable(error: unknown): boolean {
-  return error instanceof CacheError && error.code === "ERR_UNREACHABLE";
+  return hasCode(error, "ERR_UNREACHABLE");
 }
 
 /** `ERR_UNREACHABLE` of a server that cannot serve anybody now. A {@link Gate} shuts for it, and for no other error. */

@@ -15,7 +15,8 @@
 
 import type { Loading } from "../coordinate/loading.ts";
 import type { Key, LoadContext, StaleEntry } from "../index.ts";
-import { type Core, hasCode, idOf } from "./core.ts";
+import { type Core, idOf } from "./core.ts";
+import { hasCode } from "./errors.ts";
 import type { Place } from "./memory.ts";
 import { checkTags, checkValue } from "./options.ts";
 import { isInvalid } from "./reading.ts";
@@ -54,27 +55,23 @@ export interface Loaded {
   isUnsaved?: boolean;
 }
 
+/** What a loader has returned, in the order of its keys, and what it has said of these values. */
+interface Led {
+  readonly values: readonly unknown[];
+  readonly said: Pick<LoadContext, "ttl" | "tags">;
+}
+
 /** Runs the loader of a flight, and stores what it returns. Returns the value, and `undefined` when there is none. */
 export async function lead(
   load: Load,
   run: (context: LoadContext<any, any>) => unknown,
   flight: FlightContext,
 ): Promise<Loaded | undefined> {
-  const { core } = load;
-  const begun = await begin(load, flight.signal);
-  if (begun?.found !== undefined) return { ...begun.found };
-  const stop = begun === undefined ? () => {} : keepAlive(load, begun.token);
-  let loaded: Loaded | undefined;
-  try {
-    core.counts.loads++;
+  const one = async (): Promise<Led> => {
     const context = contextOf(load, flight);
-    loaded = describe(load, await run(context), context);
-  } finally {
-    stop();
-    if (!isStorable(loaded)) abandon(load, begun);
-  }
-  if (isStorable(loaded)) await store(load, begun, loaded);
-  return loaded;
+    return { values: [await run(context)], said: context };
+  };
+  return (await leadMany([load], one, flight.signal)).get(idOf(load.key));
 }
 
 function isStorable(loaded: Loaded | undefined): loaded is Loaded {
@@ -178,7 +175,7 @@ function contextOf({ key, stale }: Load, { signal, background }: FlightContext):
 }
 
 /** Reads what the loader has said of its value, and what the options say. @throws {TypeError} and {RangeError}. */
-export function describe(
+function describe(
   { key, options, ttl }: Load,
   value: unknown,
   said: Pick<LoadContext, "ttl" | "tags">,
@@ -197,7 +194,7 @@ export function describe(
 /** Runs one loader for many keys, and stores what it returns. Returns what came of each key that has a value, by {@link idOf}. */
 export async function leadMany(
   loads: readonly Load[],
-  run: (keys: Key[]) => Promise<{ values: readonly unknown[]; said: Pick<LoadContext, "ttl" | "tags"> }>,
+  run: (keys: Key[]) => Promise<Led>,
   signal: AbortSignal,
 ): Promise<Map<string, Loaded>> {
   const results = new Map<string, Loaded>();

@@ -25,7 +25,8 @@
 
 import { createHash } from "node:crypto";
 import { machineTime } from "../coordinate/clock.ts";
-import { type Cache, CacheError, type Entry, type Key, type Leased } from "../index.ts";
+import type { Cache, Entry, Key, Leased } from "../index.ts";
+import { hasCode } from "./errors.ts";
 import type { Names } from "./names.ts";
 
 /** Stands in the memory for a key that is known to be absent on the server. A text that nobody stores as a value. */
@@ -58,7 +59,7 @@ interface Published {
 
 /** Whether a change was refused because another participant is in the way. */
 function isBusy(error: unknown): boolean {
-  return error instanceof CacheError && error.code === "ERR_BUSY";
+  return hasCode(error, "ERR_BUSY");
 }
 
 /** What stands for a prefix in the names of namespaces. All names of a path together have 255 bytes: a long prefix leaves room for them. */
@@ -78,7 +79,7 @@ function checkRoom(control: Cache<any, string>): void {
     control.delete("room");
   } catch (error) {
     if (isBusy(error)) return;
-    if (!(error instanceof CacheError) || error.code !== "ERR_TOO_LARGE") throw error;
+    if (!hasCode(error, "ERR_TOO_LARGE")) throw error;
     throw new RangeError(
       `cache: has too small a maxEntrySize for a tier, which needs entries of ${LONGEST_ENTRY} bytes. Open it with a larger one.`,
       { cause: error },
@@ -199,7 +200,7 @@ export class Memory {
     try {
       text = this.control.get(LEASE);
     } catch (error) {
-      if (error instanceof CacheError && error.code === "ERR_DATA") return undefined;
+      if (hasCode(error, "ERR_DATA")) return undefined;
       throw error;
     }
     if (typeof text !== "string") return undefined;
@@ -250,7 +251,7 @@ export class Memory {
         return true;
       }
     } catch (error) {
-      if (error instanceof CacheError && error.code === "ERR_CLOSED") throw error;
+      if (hasCode(error, "ERR_CLOSED")) throw error;
     }
     this.#empty();
     return false;

@@ -29,8 +29,9 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { threadId } from "node:worker_threads";
 import { machineTime } from "../coordinate/clock.ts";
-import { CacheError, type Lock } from "../index.ts";
+import type { Lock } from "../index.ts";
 import type { Client, Listener } from "./clients/client.ts";
+import { hasCode } from "./errors.ts";
 import type { Memory } from "./memory.ts";
 import type { Names } from "./names.ts";
 import { Pushes } from "./pushes.ts";
@@ -100,7 +101,7 @@ const NUMBERS = [
 ] as const satisfies readonly (keyof Published)[];
 
 function isClosed(error: unknown): boolean {
-  return error instanceof CacheError && error.code === "ERR_CLOSED";
+  return hasCode(error, "ERR_CLOSED");
 }
 
 /** Milliseconds between two beats, and between two reports. */

@@ -14,7 +14,8 @@
  */
 
 import type { Key } from "../index.ts";
-import { type Core, hasCode, idOf } from "./core.ts";
+import { type Core, idOf } from "./core.ts";
+import { hasCode } from "./errors.ts";
 import { ABSENT, type Place } from "./memory.ts";
 import type { Stored } from "./server.ts";
 
@@ -45,12 +46,11 @@ export async function read(core: Core, place: Place, key: Key): Promise<Found> {
       key,
       async (context) => {
         stored = await fresh(core, place, key);
-        if (stored === undefined) return ABSENT;
-        // Within its grace: whoever loads the key needs to find it, so nobody is told that it is absent.
-        if (stored.ttl <= 0) return undefined;
-        context.ttl = Math.min(stored.ttl + CLOCK_MS, core.options.maxAge);
-        context.tags = stored.tags;
-        return stored.value;
+        if (stored !== undefined) {
+          context.ttl = Math.min(stored.ttl + CLOCK_MS, core.options.maxAge);
+          context.tags = stored.tags;
+        }
+        return valueIn(stored);
       },
       { ttl: core.options.maxAge, lease: core.options.timeout },
     );
@@ -62,17 +62,30 @@ export async function read(core: Core, place: Place, key: Key): Promise<Found> {
 
 /** After a flight has failed: the answer that this call got within it, or else an answer of its own. */
 async function without(core: Core, place: Place, key: Key, stored: Stored | undefined, error: unknown): Promise<Found> {
-  if (stored !== undefined) return { value: stored.ttl > 0 ? stored.value : undefined, stored };
+  if (stored !== undefined) return { value: valueIn(stored), stored };
   if (hasCode(error, "ERR_UNREACHABLE")) return unreachable(core);
   if (!hasCode(error, ...WITHOUT_FLIGHT)) throw error;
+  return readAlone(core, place, key);
+}
+
+/** Asks the server without a flight, and leaves nothing in memory. @throws {CacheError} as {@link read}. */
+export async function readAlone(core: Core, place: Place, key: Key): Promise<Found> {
   try {
-    const own = await fresh(core, place, key);
-    if (own === undefined) return { value: ABSENT, stored: undefined };
-    return { value: own.ttl > 0 ? own.value : undefined, stored: own };
-  } catch (again) {
-    if (hasCode(again, "ERR_UNREACHABLE")) return unreachable(core);
-    throw again;
+    const stored = await fresh(core, place, key);
+    return { value: valueIn(stored), stored };
+  } catch (error) {
+    if (hasCode(error, "ERR_UNREACHABLE")) return unreachable(core);
+    throw error;
   }
+}
+
+/**
+ * The value of what the server has sent. `undefined` within its grace: whoever loads the key needs to find it, so nobody is told that it
+ * is absent.
+ */
+function valueIn(stored: Stored | undefined): unknown {
+  if (stored === undefined) return ABSENT;
+  return stored.ttl > 0 ? stored.value : undefined;
 }
 
 function unreachable(core: Core): Found {
@@ -89,7 +102,11 @@ async function fresh(core: Core, place: Place, key: Key): Promise<Stored | undef
 /** Whether one of the tags of an entry was invalidated since the entry was stored, or is not known any more. */
 export async function isInvalid(core: Core, place: Place, { tags, stamp }: Stored): Promise<boolean> {
   if (tags.length === 0) return false;
-  const times = await tagTimes(core, place, tags);
+  return isOutdated(stamp, await tagTimes(core, place, tags));
+}
+
+/** Whether a stamp is not later than all of these times. A time that is not known may be any. */
+function isOutdated(stamp: number, times: readonly (number | undefined)[]): boolean {
   return times.some((time) => time === undefined || time >= stamp);
 }
 
@@ -121,7 +138,7 @@ export async function readMany(core: Core, place: Place, keys: readonly Key[]): 
     return missing.map((key, i) => {
       const stored = list[i];
       answers.set(idOf(key), stored);
-      return stored === undefined ? ABSENT : stored.ttl > 0 ? stored.value : undefined;
+      return valueIn(stored);
     });
   };
   const { maxAge, timeout } = core.options;
@@ -145,6 +162,6 @@ async function freshMany(core: Core, place: Place, keys: readonly Key[]): Promis
   if (tags.length === 0) return list;
   const times = await tagTimes(core, place, tags);
   const timeOf = new Map(tags.map((tag, i) => [tag, times[i]]));
-  const isOld = ({ tags, stamp }: Stored): boolean => tags.some((tag) => !((timeOf.get(tag) ?? Infinity) < stamp));
-  return list.map((stored) => (stored === undefined || isOld(stored) ? undefined : stored));
+  const timesOf = ({ tags }: Stored): (number | undefined)[] => tags.map((tag) => timeOf.get(tag));
+  return list.map((stored) => (stored === undefined || isOutdated(stored.stamp, timesOf(stored)) ? undefined : stored));
 }

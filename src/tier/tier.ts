@@ -4,32 +4,32 @@
  * host's memory, and `owner.ts` hears of changes.
  */
 
-import { checkLoad, checkLoader, checkMemoize } from "../cache/load-options.ts";
+import { checkLoad, checkLoader, memoized } from "../cache/load-options.ts";
 import type { Loading } from "../coordinate/loading.ts";
-import {
-  type Cache,
-  CacheError,
-  type IncrementOptions,
-  type Key,
-  type KeysOptions,
-  type LoadContext,
-  type LoadedMany,
-  type LoadManyContext,
-  type LoadOptions,
-  type MemoizeOptions,
-  type NamespaceOptions,
+import type {
+  Cache,
+  IncrementOptions,
+  Key,
+  KeysOptions,
+  LoadContext,
+  LoadedMany,
+  LoadManyContext,
+  LoadOptions,
+  MemoizeOptions,
+  NamespaceOptions,
 } from "../index.ts";
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import { clientOf } from "./clients/client.ts";
-import { type Core, checkOpen, hasCode, idOf } from "./core.ts";
+import { type Core, checkOpen, idOf } from "./core.ts";
+import { hasCode } from "./errors.ts";
 import { Gate } from "./gate.ts";
 import { type Load, type Loaded, lead, leadMany } from "./loading.ts";
 import { ABSENT, Memory, type Place } from "./memory.ts";
 import { Names } from "./names.ts";
 import { checkKey, checkSet, checkTags, checkTime, checkValue, resolve } from "./options.ts";
 import { Owner } from "./owner.ts";
-import { type Found, read, readMany, tagTimes } from "./reading.ts";
+import { type Found, read, readAlone, readMany, tagTimes } from "./reading.ts";
 import { isInvalidation, Server, type Stored } from "./server.ts";
 import type { Counts, TierCountedEntry, TierEntry, TierOptions, TierSetOptions, TierStats } from "./types.ts";
 
@@ -200,10 +200,8 @@ export class Tier<V = any, K extends Key = string> {
     // Another participant has read it. It is in the memory, unless it has changed since.
     const entry = this.#known(key);
     if (entry !== undefined && entry !== ABSENT) return entry;
-    return orMiss(this.#core, async () => {
-      const again = await this.#core.server.read(this.#path, key);
-      return again === undefined || again.ttl <= 0 ? undefined : (entryOf(again) as TierEntry<V>);
-    });
+    const { stored: again } = await readAlone(this.#core, this.#place, key);
+    return again === undefined || again.ttl <= 0 ? undefined : (entryOf(again) as TierEntry<V>);
   }
 
   /** The entry in the memory of the host. Its expiry is a time of `Date.now()`, also when the cache has another clock. */
@@ -651,16 +649,7 @@ export class Tier<V = any, K extends Key = string> {
     load: (...args: A) => T | PromiseLike<T>,
     options: MemoizeOptions<Exclude<T, undefined>, A, K>,
   ): (...args: A) => Promise<T> {
-    checkLoader(load);
-    const { key, ...others } = checkMemoize(options);
-    const tier = this;
-    return function (this: unknown, ...args) {
-      try {
-        return tier.getOrSet<T>(key.apply(this, args), () => load.apply(this, args), others);
-      } catch (error) {
-        return Promise.reject(error);
-      }
-    };
+    return memoized((key, run, others) => this.getOrSet<T>(key, run, others), load, options);
   }
 
   // ---- the rest
@@ -773,15 +762,4 @@ function after(ms: number): Promise<undefined> {
   return new Promise((resolve) => {
     setTimeout(resolve, Math.min(ms, 2 ** 31 - 1), undefined).unref();
   });
-}
-
-/** Runs a read whose failure is a miss when it is the server's. */
-async function orMiss<T>(core: Core, body: () => Promise<T | undefined>): Promise<T | undefined> {
-  try {
-    return await body();
-  } catch (error) {
-    if (!(error instanceof CacheError) || error.code !== "ERR_UNREACHABLE") throw error;
-    core.counts.errors++;
-    return undefined;
-  }
 }
