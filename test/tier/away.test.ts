@@ -4,7 +4,7 @@ import { Worker } from "node:worker_threads";
 import { createCache } from "cache-machine";
 import { openTier, type Tier } from "cache-machine/tier";
 import { afterEach, expect, test } from "vitest";
-import { connect, endHosts, host, type RealServer, until } from "./hosts.ts";
+import { connect, endHosts, host, keeps, type RealServer, until } from "./hosts.ts";
 import { endProxies, endServers, NO_SERVER, startProxy, startServer } from "./servers.ts";
 
 afterEach(async () => {
@@ -16,11 +16,6 @@ afterEach(async () => {
 const never = (): never => {
   throw new Error("this loader must not run");
 };
-const keeps = (tier: Tier<any, any>, key: string): Promise<void> =>
-  until(async () => {
-    await tier.get(key);
-    return tier.peek(key) !== undefined;
-  }, `${key} is in memory`);
 const isBack = (tier: Tier<any, any>): Promise<void> => until(() => tier.stats().isGood, "the tier is back");
 const LEASE = 400;
 const it = test.skipIf(NO_SERVER);

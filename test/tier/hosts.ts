@@ -1,8 +1,10 @@
 /** Simulated hosts for tests in one process: each is a cache of its own with a tier of its own on a common server. */
 
+import { inspect } from "node:util";
 import { type Cache, createCache } from "cache-machine";
 import { openTier, type Tier, type TierOptions } from "cache-machine/tier";
 import { createClient } from "redis";
+import { expect } from "vitest";
 import type { startServer } from "./servers.ts";
 
 type Client = ReturnType<typeof createClient>;
@@ -46,6 +48,30 @@ export async function until(holds: () => unknown, what: string): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }
+
+/** Waits until a host reads this. */
+export const sees = (tier: Tier<any, any>, key: any, value: unknown): Promise<void> =>
+  until(
+    async () => {
+      try {
+        expect(await tier.get(key)).toEqual(value);
+        return true;
+      } catch {
+        return false;
+      }
+    },
+    `${String(key)} is ${inspect(value)}`,
+  );
+
+/** Waits until a host has a key in its memory. */
+export const keeps = (tier: Tier<any, any>, key: any): Promise<void> =>
+  until(
+    async () => {
+      await tier.get(key);
+      return tier.peek(key) !== undefined;
+    },
+    `${String(key)} is in memory`,
+  );
 
 /** Closes all hosts. */
 export async function endHosts(): Promise<void> {

@@ -3,7 +3,7 @@
 import { createCache } from "cache-machine";
 import { openTier, type Tier } from "cache-machine/tier";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { until } from "./hosts.ts";
+import { keeps, sees, until } from "./hosts.ts";
 import { CLUSTERS, LIBRARIES, type Opened } from "./libraries.ts";
 import { endServers, NO_SERVER, SERVERS, startCluster, startServer } from "./servers.ts";
 
@@ -28,25 +28,6 @@ async function host({ client, close }: Opened, prefix: string): Promise<AnyTier>
   return tier;
 }
 
-const reads = (tier: AnyTier, key: string, value: unknown): Promise<void> =>
-  until(
-    async () => {
-      try {
-        expect(await tier.get(key)).toEqual(value);
-        return true;
-      } catch {
-        return false;
-      }
-    },
-    `${key} is ${JSON.stringify(value)}`,
-  );
-
-const keeps = (tier: AnyTier, key: string): Promise<void> =>
-  until(async () => {
-    await tier.get(key);
-    return tier.peek(key) !== undefined;
-  }, `${key} is in memory`);
-
 let count = 0;
 
 /** Writes of one host, and what the other one sees. */
@@ -64,10 +45,10 @@ async function tries(open: () => Promise<Opened>): Promise<void> {
   for (const [i, key] of keys.entries()) {
     await a.set(key, `new ${i}`);
     expect(await a.get(key)).toBe(`new ${i}`);
-    await reads(b, key, `new ${i}`);
+    await sees(b, key, `new ${i}`);
   }
   expect(await a.delete(keys[0] as string)).toBe(true);
-  await reads(b, keys[0] as string, undefined);
+  await sees(b, keys[0] as string, undefined);
 
   // Counting is done by the server.
   const counted = Array.from({ length: 25 }, (_, i) => (i % 2 === 0 ? a : b).increment("count"));
@@ -80,7 +61,7 @@ async function tries(open: () => Promise<Opened>): Promise<void> {
   );
   for (const key of keys) await keeps(b, key);
   await a.invalidateTag("some");
-  for (const key of keys) await reads(b, key, undefined);
+  for (const key of keys) await sees(b, key, undefined);
 
   // One load, whoever asks; then none.
   let loads = 0;

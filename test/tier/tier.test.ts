@@ -1,11 +1,10 @@
 /** Tests what a tier promises while nothing fails, with two simulated hosts on one real server, and what it refuses. */
 
-import { inspect } from "node:util";
 import { CacheError, createCache, type StaleEntry } from "cache-machine";
 import { openTier, type Tier, type TierOptions } from "cache-machine/tier";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { compile } from "../adapters/compile.ts";
-import { connect, endHosts, type Host, host, type RealServer, until } from "./hosts.ts";
+import { connect, endHosts, type Host, host, keeps, type RealServer, sees, until } from "./hosts.ts";
 import { endServers, NO_SERVER, startServer } from "./servers.ts";
 
 let server: RealServer;
@@ -24,30 +23,6 @@ async function two(options: Partial<TierOptions> = {}): Promise<void> {
   a = await host(server, options);
   b = await host(server, options);
 }
-
-/** Waits until a host reads this. */
-const sees = (tier: Tier<any, any>, key: any, value: unknown): Promise<void> =>
-  until(
-    async () => {
-      try {
-        expect(await tier.get(key)).toEqual(value);
-        return true;
-      } catch {
-        return false;
-      }
-    },
-    `${String(key)} is ${inspect(value)}`,
-  );
-
-/** Waits until a host has a key in its memory. */
-const keeps = (tier: Tier<any, any>, key: any): Promise<void> =>
-  until(
-    async () => {
-      await tier.get(key);
-      return tier.peek(key) !== undefined;
-    },
-    `${String(key)} is in memory`,
-  );
 
 const never = (): never => {
   throw new Error("this loader must not run");
