@@ -248,11 +248,11 @@ export async function memory(run) {
       const context = { ...run.workspace.context(`memory-${id}`, size), sockets: servers.sockets };
       const resident = servers.pids[id] ? residentBytes(servers.pids[id]) : 0;
       const participant = start(`${id}, memory`);
-      const { own, file, stats } = await participant.ask("footprint", { adapter: id, context, dataName });
+      const { own, file, bytes } = await participant.ask("footprint", { adapter: id, context, dataName });
       const entry = { reach: ADAPTERS[id].reach };
       if (ADAPTERS[id].reach === "private") entry.each = own / count;
       else if (servers.pids[id]) entry.shared = (residentBytes(servers.pids[id]) - resident) / count;
-      else if (stats) entry.live = stats.bytes / count;
+      else if (bytes !== undefined) entry.live = bytes / count;
       else entry.shared = file / count;
       if (ADAPTERS[id].reach === "processes") {
         const reader = start(`${id}, reader`);

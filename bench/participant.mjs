@@ -152,7 +152,7 @@ const commands = {
     cache = await adapter.open(told(context, dataName));
     await store(freshEntries(dataName));
     const own = ownBytes() - before;
-    return { own, file: fileBytes(cache.path), stats: cache.stats?.() };
+    return { own, file: fileBytes(cache.path), bytes: cache.census?.().bytes };
   },
 
   /** Measures the bytes that a process takes which has opened the cache and read everything, but stored nothing. */

@@ -32,6 +32,7 @@ export type {
 export type {
   CacheHandle,
   CacheSummary,
+  Census,
   CountedEntry,
   Entry,
   Inspection,

@@ -31,6 +31,7 @@ export type {
 export type {
   CacheHandle,
   CacheSummary,
+  Census,
   CountedEntry,
   Entry,
   Inspection,

@@ -210,7 +210,7 @@ function start(caches) {
       cells[2].title = `${found} of ${asked} were there, ${others} of them rendered by others`;
       cells[3].textContent = compact(own);
     }
-    const stats = [...caches.all.values()].map((cache) => cache.stats());
+    const stats = [...caches.all.values()].map((cache) => ({ ...cache.stats(), ...cache.census() }));
     const sum = (of) => stats.reduce((total, each) => total + of(each), 0);
     const asked = score.hit + score.loaded;
     show("hit-ratio", asked === 0 ? "–" : percent(score.hit / asked), score.hit / asked);

@@ -114,7 +114,16 @@ async function run(signal) {
     renderings: pages.map(({ path }) => recordsOf(path)),
     housekeeping: recordsOf("housekeeping"),
   };
-  return { bytesOfAll, msOfAll, pages: pages.length, scores, events, books, seconds: seconds(), stats: cache.stats() };
+  return {
+    bytesOfAll,
+    msOfAll,
+    pages: pages.length,
+    scores,
+    events,
+    books,
+    seconds: seconds(),
+    stats: { ...cache.stats(), ...cache.census() },
+  };
 }
 
 /** Renders all pages here, for comparison with the answers; in small steps, because pm2 is starting meanwhile. */
@@ -134,7 +143,8 @@ async function renderAll(pages) {
 }
 
 function cacheLine() {
-  const { entries, bytes: used, size } = cache.stats();
+  const { entries, bytes: used } = cache.census();
+  const { size } = cache.stats();
   return `cache: ${entries} entries, ${bytes(used)} of ${bytes(size)}`;
 }
 

@@ -28,7 +28,7 @@ import {
   memoized,
 } from "./load-options.ts";
 import { listOf, Many } from "./many.ts";
-import { inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
+import { censusOf, inspectionOf, sizeOf, statsOf, summaryOf } from "./observe.ts";
 import { Opening } from "./opening.ts";
 import {
   checkFinite,
@@ -43,7 +43,17 @@ import {
   type Resolved,
   type SetOptions,
 } from "./options.ts";
-import type { CacheHandle, CacheSummary, CountedEntry, Entry, Inspection, Key, StaleEntry, Stats } from "./types.ts";
+import type {
+  CacheHandle,
+  CacheSummary,
+  Census,
+  CountedEntry,
+  Entry,
+  Inspection,
+  Key,
+  StaleEntry,
+  Stats,
+} from "./types.ts";
 import { unreadable, View } from "./view.ts";
 
 /** The name of the method by which Node.js prints an object. */
@@ -537,14 +547,25 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
     for (const [key, value] of this.entries()) callback.call(thisArg, value, key, this);
   }
 
-  /** Returns numbers about the whole cache, namespaces included, for all participants together. Walks the index. */
+  /**
+   * Returns numbers about the whole cache, namespaces included, for all participants together. It walks nothing and takes some
+   * microseconds, so it may be called as often as monitoring likes.
+   */
   stats(): Stats {
     return statsOf(this.#view);
   }
 
   /**
+   * Counts the entries of the whole cache, namespaces included, also when it is called on a namespace; {@link size} counts those of
+   * one. It walks the whole index, which takes half a second with a million entries.
+   */
+  census(): Census {
+    return censusOf(this.#view);
+  }
+
+  /**
    * Returns a picture of the memory: what each segment holds, and how full each part of the index is. Walks the index, as
-   * {@link stats} does. Other participants go on changing the memory meanwhile, so the picture is not a snapshot.
+   * {@link census} does. Other participants go on changing the memory meanwhile, so the picture is not a snapshot.
    */
   inspect(): Inspection {
     return inspectionOf(this.#view);

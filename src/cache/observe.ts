@@ -2,7 +2,7 @@
 
 import { CLASS_SMALL, PHASE_FREE, PHASE_OPEN, PHASE_RECLAIM, PHASE_SEALED } from "../engine/contract.ts";
 import { ROOT } from "../values/scope.ts";
-import type { CacheSummary, Inspection, Segment, Stats } from "./types.ts";
+import type { CacheSummary, Census, Inspection, Segment, Stats } from "./types.ts";
 import type { View } from "./view.ts";
 
 const SEGMENT_STATES: Record<number, Segment["state"]> = {
@@ -19,13 +19,18 @@ export function sizeOf(view: View): number {
   return view.scope === ROOT ? view.census().own : view.count();
 }
 
-/** Numbers about the whole cache. */
-export function statsOf(view: View): Stats {
-  const { entries, bytes } = view.census();
-  const { engine, opening } = view;
+/** Numbers about the whole cache that the memory holds ready: nothing is walked. */
+export function statsOf({ engine, opening }: View): Stats {
+  opening.checkOpen();
   const { participants, capacity, used } = engine.usage();
   const near = opening.near?.usage ?? { entries: 0, bytes: 0 };
-  return { entries, bytes, capacity, used, size: engine.region.size, participants, ...engine.counts(), near };
+  return { capacity, used, size: engine.region.size, participants, ...engine.counts(), near };
+}
+
+/** How many entries the whole cache has, and the bytes that they take. Walks the index. */
+export function censusOf(view: View): Census {
+  const { entries, bytes } = view.census();
+  return { entries, bytes };
 }
 
 /** The memory of the whole cache as it is now. */

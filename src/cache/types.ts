@@ -38,12 +38,8 @@ export interface CountedEntry {
   version: number;
 }
 
-/** Numbers about a cache, for all its participants together. */
+/** Numbers about a cache, for all its participants together. {@link Cache.stats} returns them. */
 export interface Stats {
-  /** Entries that can be read now, those of namespaces included. */
-  entries: number;
-  /** Bytes that these entries take, overhead included. */
-  bytes: number;
   /** Bytes of all segments of the memory: the most that entries can take. */
   capacity: number;
   /** Bytes of the segments that are in use, with the dead records in them and the room that is left in them. */
@@ -70,6 +66,14 @@ export interface Stats {
   compactions: number;
   /** The near cache of this `Cache`: how many decoded values it keeps, and the bytes of heap that they take, by estimate. */
   near: { entries: number; bytes: number };
+}
+
+/** How much a cache holds. {@link Cache.census} returns it. */
+export interface Census {
+  /** Entries that can be read now, those of namespaces included. */
+  entries: number;
+  /** Bytes that these entries take, overhead included. */
+  bytes: number;
 }
 
 /** A short description of a cache, for logs. */

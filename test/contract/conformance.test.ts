@@ -167,7 +167,7 @@ describe.each([
     test("after the conformance suite and a clear, the cache is empty and nobody else participates", () => {
       const last = open();
       last.clear();
-      expect(last.stats()).toMatchObject({ entries: 0, bytes: 0, participants });
+      expect([last.census(), last.stats().participants]).toEqual([{ entries: 0, bytes: 0 }, participants]);
       last.close();
     });
   },
@@ -189,7 +189,7 @@ describe("the near cache", () => {
       viewOf(i).get(keyOf(i));
       if (viewOf(i).get(keyOf(i)) === i) near++;
     }
-    expect(cache.stats().entries).toBe(near);
+    expect(cache.census().entries).toBe(near);
     return near;
   }
 

@@ -432,7 +432,7 @@ describe("in one thread", () => {
       expect([cache.size, [...cache.keys()]]).toEqual([0, []]);
       now += 10_000;
       cache.set("a", 1);
-      expect(cache.stats().entries).toBe(1);
+      expect(cache.census().entries).toBe(1);
     } finally {
       cache.close();
       other.close();

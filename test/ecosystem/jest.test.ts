@@ -218,7 +218,7 @@ describe.each(binaries)("Jest in its default configuration, with %s", (node, bin
           const store = new KeyvCacheMachine(cache);
           await store.set("a", "text");
           expect(await store.get("a")).toBe("text");
-          expect(cache.stats().entries).toBe(1);
+          expect(cache.census().entries).toBe(1);
           cache.close();
           await expect((async () => store.get("a"))()).rejects.toThrow(CacheError);
         });`,

@@ -149,6 +149,7 @@ test("a clock that uses its own cache is refused, and the cache goes on afterwar
     () => cache.invalidateTag("other"),
     () => [...cache.keys()],
     () => cache.stats(),
+    () => cache.census(),
   ];
   const operations: [string, () => unknown, unknown][] = [
     ["has", () => cache.has("k"), true],

@@ -174,7 +174,8 @@ describe("the tools of the hostile tests", () => {
       ["keys", { keys: () => ["k".repeat(4097)] }, "a key"],
       ["update", { update: () => "what was there" }, "the new value"],
       ["size", { size: 0.5 }, "a count"],
-      ["stats", { stats: () => ({ entries: Number.NaN }) }, "entries"],
+      ["stats", { stats: () => ({ hits: Number.NaN }) }, "hits"],
+      ["census", { census: () => ({ entries: Number.NaN }) }, "entries"],
       ["increment", { increment: trap }, "unreachable"],
     ];
     for (const [use, cache, what] of wrong) {

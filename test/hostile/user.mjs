@@ -107,11 +107,15 @@ const checkStats = ({ near, ...stats }) => {
   for (const [name, value] of Object.entries({ ...stats, ...near })) {
     demand(typeof value === "number" && value >= 0, name, value);
   }
-  demand(stats.entries <= MAX_ENTRIES, "a number of entries", stats.entries);
-  // A record is not longer than its segment, and a large value at most an eighth of the cache.
-  demand(stats.bytes <= stats.entries * (SEGMENT_BYTES + SIZE / 8), "bytes of entries", stats.bytes);
   demand(stats.used <= stats.capacity && stats.capacity < stats.size, "bytes in use", stats.used);
   demand(stats.participants <= 64, "participants", stats.participants);
+};
+
+const checkCensus = ({ entries, bytes }) => {
+  for (const [name, value] of Object.entries({ entries, bytes })) demand(value >= 0, name, value);
+  demand(entries <= MAX_ENTRIES, "a number of entries", entries);
+  // A record is not longer than its segment, and a large value at most an eighth of the cache.
+  demand(bytes <= entries * (SEGMENT_BYTES + SIZE / 8), "bytes of entries", bytes);
 };
 
 /** The operations: the codes of their errors, the call, and the check of its result. `often` is the relative frequency. */
@@ -317,6 +321,7 @@ const USES = {
   },
   size: { often: 0.3, codes: [], run: (u) => u.cache.size, check: checkCount },
   stats: { often: 0.3, codes: [], run: (u) => u.cache.stats(), check: checkStats },
+  census: { often: 0.3, codes: [], run: (u) => u.cache.census(), check: checkCensus },
   validate: { often: 0.3, codes: [], run: (u) => u.cache.validate(), check: checkCount },
   getStale: {
     often: 2,

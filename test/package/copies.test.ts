@@ -262,7 +262,7 @@ describe("two versions of the package", () => {
     const body = `${head} ${names(anotherVersion("layout.cjs", LAYOUT_VERSION + 1))}
       import fs from "node:fs";
       const caches = [one, other].map(({ openCache }, i) => openCache(${name}, { size: "1mb" }).set("a", { i }));
-      console.log(caches.map((cache) => cache.get("a").i + " " + cache.stats().entries + " " + cache.stats().participants).join());
+      console.log(caches.map((cache) => cache.get("a").i + " " + cache.census().entries + " " + cache.stats().participants).join());
       let calls = 0;
       console.log((await Promise.all(caches.map((cache) => cache.getOrSet("b", async () => ++calls)))).join());
       for (const [cache, { attachCache }] of [[caches[0], other], [caches[1], one]]) {

@@ -15,7 +15,7 @@ const INDEX_WORD = 8;
 function cost(key: string | Uint8Array, value: unknown, options?: { ttl?: number; tags?: string[] }): number {
   const cache = createCache({ size: "1mb" });
   cache.set(key, value, options);
-  const { entries, bytes } = cache.stats();
+  const { entries, bytes } = cache.census();
   cache.close();
   expect(entries).toBe(1);
   return bytes;
@@ -69,7 +69,7 @@ describe("the memory of an entry", () => {
   it("a large entry takes less than 0.5 % more for its chunks", () => {
     const cache = createCache({ size: "64mb" });
     cache.set("large", Buffer.alloc(8 * MIB));
-    const { bytes } = cache.stats();
+    const { bytes } = cache.census();
     cache.close();
     expect(bytes / (8 * MIB)).toBeLessThan(1.005);
   });
@@ -84,7 +84,7 @@ describe("the memory of an entry", () => {
       payload += key.length + value.length;
       cache.set(key, value);
     }
-    const { entries, bytes } = cache.stats();
+    const { entries, bytes } = cache.census();
     cache.close();
     expect(entries).toBe(count);
     const overhead = (bytes - payload) / count + 2 * INDEX_WORD;

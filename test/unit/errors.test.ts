@@ -363,7 +363,7 @@ describe("ERR_BUSY", () => {
     expect(tries).toBe(4);
     for (const reader of [cache, first]) expect(value.equals(reader.get("k"))).toBe(true);
     expect(cache.validate()).toBe(0);
-    expect(cache.stats().bytes).toBeLessThan(110_000);
+    expect(cache.census().bytes).toBeLessThan(110_000);
   });
 
   test("trySet while another participant is in the way returns false, and removes the old value if the other one lets it", () => {
@@ -666,6 +666,7 @@ describe("ERR_CLOSED", () => {
     ["iteration", (cache) => [...cache]],
     ["forEach", (cache) => cache.forEach(() => {})],
     ["stats", (cache) => cache.stats()],
+    ["census", (cache) => cache.census()],
     ["inspect", (cache) => cache.inspect()],
     ["watch", (cache) => cache.watch("a", () => {})],
     ["watchTag", (cache) => cache.watchTag("a", () => {})],

@@ -12,6 +12,7 @@ import {
   type CacheHandle,
   type CacheOptions,
   type CacheSummary,
+  type Census,
   type Codec,
   type CountedEntry,
   type CreateOptions,
@@ -231,6 +232,10 @@ const state: LockState = locks.query();
 const [held, pending]: [HeldLock | undefined, PendingLock | undefined] = [state.held[0], state.pending[0]];
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
+const census: Census = users.census();
+const entryBytes: number = census.bytes / census.entries;
+// @ts-expect-error: what walks the index is in `census`.
+const walked = stats.entries;
 users.invalidateTag("a", "b");
 users.expireTag("a", "b");
 const invalidatedAt: number = users.tagInvalidatedAt("a", "b");
