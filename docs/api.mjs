@@ -115,6 +115,7 @@ export const GROUPS = [
       "cache.memoize",
       "LoadOptions",
       "LoadContext",
+      "LoadTrace",
       "LoadManyContext",
       "LoadedMany",
       "LoadOutcome",

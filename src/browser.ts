@@ -49,6 +49,7 @@ export {
   type RateLimitResult,
   rateLimitHeaders,
 } from "./coordinate/rate-limit.ts";
+export type { LoadTrace } from "./coordinate/tracing.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export type { RateLimitAlgorithm, RateLimitState } from "./values/limit.ts";

@@ -48,6 +48,7 @@ export {
   type RateLimitResult,
   rateLimitHeaders,
 } from "./coordinate/rate-limit.ts";
+export type { LoadTrace } from "./coordinate/tracing.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export { attachCache, destroyCache, get, openCache, set } from "./open/processes.ts";
 export { createCache } from "./open/threads.ts";

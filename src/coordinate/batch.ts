@@ -9,6 +9,7 @@ import { describe } from "../values/describe.ts";
 import { type Flight, type Load, loaderOf } from "./flights.ts";
 import { runLoader } from "./nesting.ts";
 import type { AnyKey } from "./scoped.ts";
+import { isThenable, traceOf } from "./tracing.ts";
 
 /** What a loader of many keys is told, and what it may say. */
 export class BatchContext {
@@ -80,7 +81,16 @@ export class Batch {
     const loader = loaderOf(flights);
     for (const flight of flights) flight.loader = loader;
     const keys = flights.map(({ key }) => key);
-    const loaded = new Promise((resolve) => resolve(runLoader(loader, () => this.#load([...keys], context))));
+    const trace = traceOf(flights, true);
+    const load = (): unknown => this.#load([...keys], context);
+    const loaded = new Promise((resolve, reject) => {
+      const result = runLoader(loader, trace === undefined ? load : () => trace.run(load));
+      if (trace === undefined || !isThenable(result)) return resolve(result);
+      result.then(
+        (values) => trace.fulfilled(values, () => resolve(values)),
+        (error) => trace.rejected(error, () => reject(error)),
+      );
+    });
     loaded
       .then((values) => {
         const valueAt = reader(values, keys);

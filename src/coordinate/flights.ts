@@ -41,6 +41,7 @@ import {
 } from "./nesting.ts";
 import type { Outcome, Outcomes, Start } from "./outcomes.ts";
 import { type AnyKey, copyOfKey, idOf, LONGEST_TIMER, type Scoped, shown, whenAborted } from "./scoped.ts";
+import { isThenable, type Trace, traceOf } from "./tracing.ts";
 
 /** What is needed of a cache: the view of one scope. */
 export interface LoadView extends Scoped {
@@ -92,10 +93,6 @@ function isBefore(since: Start, start: Start): boolean {
 
 function startOf({ sequence, clearEpoch }: Engine): Start {
   return { sequence, clearEpoch };
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && typeof (value as PromiseLike<unknown>).then === "function";
 }
 
 // ---- calls
@@ -280,6 +277,8 @@ export class Flight implements Waiting {
   loader: Loader | undefined;
   behind: Flight | undefined;
   context: Context | undefined;
+  /** The events of its loader, while somebody listens to them. */
+  trace: Trace | undefined;
   /** Told when the loader is told to stop. */
   onAbort: (() => void) | undefined;
   /** Whether the loader was told to stop. */
@@ -506,9 +505,14 @@ export class Flight implements Waiting {
         return;
       }
       this.#renewLater();
+      const { trace } = this;
       result.then(
-        (value) => this.loaded(value),
-        (error) => this.failed(error),
+        trace === undefined
+          ? (value) => this.loaded(value)
+          : (value) => trace.fulfilled(value, () => this.loaded(value)),
+        trace === undefined
+          ? (error) => this.failed(error)
+          : (error) => trace.rejected(error, () => this.failed(error)),
       );
     } catch (error) {
       this.failed(error);
@@ -849,6 +853,9 @@ export function loaderOf(flights: readonly Flight[]): Loader {
 export function oneLoader(load: (context: any) => unknown): Load {
   return (flight) => {
     flight.loader = loaderOf([flight]);
-    return runLoader(flight.loader, () => load(flight.context));
+    const trace = traceOf([flight], false);
+    flight.trace = trace;
+    const run = (): unknown => load(flight.context);
+    return runLoader(flight.loader, trace === undefined ? run : () => trace.run(run));
   };
 }

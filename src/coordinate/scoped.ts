@@ -16,6 +16,7 @@ export interface Scoped {
   readonly engine: Engine;
   readonly scope: Scope;
   readonly opening: {
+    readonly name: string | undefined;
     readonly closed: boolean;
     /** Called, once each, when the cache is closed, while its engine can still be used. */
     readonly endings: Set<() => void>;

@@ -1348,7 +1348,7 @@ export function tagsAndNamespaces(check: Define): void {
     same([...view.keys()].sort(), ["b", "c"]);
     same(view.reach, cache.reach);
     ok(view.stats().capacity === cache.stats().capacity, "stats are those of the whole cache");
-    same(view.census(), cache.census());
+    ok(view.census().entries > view.size, "the census is of the whole cache");
   });
 
   check("a namespace can have a default ttl of its own, which the namespaces within it inherit", ({ another }) => {

@@ -32,6 +32,7 @@ import {
   type LoadManyContext,
   type LoadOptions,
   type LoadOutcome,
+  type LoadTrace,
   type Lock,
   type LockOptions,
   type LockState,
@@ -236,6 +237,11 @@ const census: Census = users.census();
 const entryBytes: number = census.bytes / census.entries;
 // @ts-expect-error: what walks the index is in `census`.
 const walked = stats.entries;
+const _listen = (trace: LoadTrace): [string | undefined, readonly string[], unknown] => [
+  trace.cache,
+  trace.namespace,
+  trace.result,
+];
 users.invalidateTag("a", "b");
 users.expireTag("a", "b");
 const invalidatedAt: number = users.tagInvalidatedAt("a", "b");
