@@ -236,7 +236,7 @@ const hits: number = stats.hits + stats.participants + stats.reclaims;
 const census: Census = users.census();
 const entryBytes: number = census.bytes / census.entries;
 // @ts-expect-error: what walks the index is in `census`.
-const walked = stats.entries;
+const _walked = stats.entries;
 const _listen = (trace: LoadTrace): [string | undefined, readonly string[], unknown] => [
   trace.cache,
   trace.namespace,
