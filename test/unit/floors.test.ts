@@ -19,6 +19,7 @@ const FLOORS = {
     "tier",
     "tier/clients",
     "open",
+    "snapshot",
     "cache",
     "coordinate",
     "near",
