@@ -20,6 +20,7 @@ const FLOORS = {
     "tier",
     "tier/clients",
     "open",
+    "snapshot",
     "cache",
     "coordinate",
     "near",
