@@ -18,6 +18,7 @@ const FLOORS = {
     "adapters",
     "tier",
     "tier/clients",
+    "inspect",
     "open",
     "cache",
     "coordinate",
