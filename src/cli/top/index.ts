@@ -171,7 +171,10 @@ class Screen {
       frame = this.#looking.next();
     } catch (error) {
       // What has the name now is no cache that can be looked at. It may be replaced once more.
-      if (!(error instanceof CacheError)) return this.#finish({ error });
+      if (!(error instanceof CacheError)) {
+        this.#finish({ error });
+        return;
+      }
       this.#message = error.message;
     }
     if (!this.#paused) {
@@ -184,7 +187,10 @@ class Screen {
       this.#history = [...this.#looking.sampler.history];
     }
     this.#draw();
-    if (frame?.rates !== null && ++this.#shown >= this.#count) return this.#finish({ code: 0 });
+    if (frame?.rates !== null && ++this.#shown >= this.#count) {
+      this.#finish({ code: 0 });
+      return;
+    }
     const wait = this.#interval * 1000;
     this.#timer = setTimeout(() => this.#tick(), frame?.rates === null ? Math.min(FIRST, wait) : wait);
   }
