@@ -72,6 +72,7 @@ export interface SeatReport {
   /** 0 for the main thread. */
   threadId: number;
   state: SeatState;
+  /** These counters belong to the seat: they go on from those of the threads that had it before. */
   hits: number;
   nearHits: number;
   misses: number;

@@ -1,0 +1,28 @@
+import { expect, test } from "vitest";
+import { openCache, destroyCache } from "../../dist/index.js";
+import { Spectator } from "../../src/inspect/spectator.ts";
+test("smoke", () => {
+  destroyCache("spectator-smoke");
+  const cache = openCache("spectator-smoke", { size: "64mb" });
+  cache.set("a", { x: 1 }, { tags: ["t"], ttl: 10000 });
+  cache.namespace("n").namespace("é").set("b", "text");
+  cache.set("big", new Uint8Array(1 << 20).fill(7));
+  for (let i = 0; i < 100000; i++) cache.set(`k${i}`, i);
+  let t = performance.now();
+  const lap = (n: string) => { console.log(n, (performance.now() - t).toFixed(1)); t = performance.now(); };
+  t = performance.now();
+  const s = Spectator.open(`/dev/shm/cache-machine-${process.getuid!()}-spectator-smoke.v6`);
+  lap("open");
+  console.log(s.stats()); lap("stats");
+  console.log(s.census()); lap("census");
+  console.log(s.segments().length); lap("segments");
+  console.log(s.participants()); lap("participants");
+  console.log(s.holds()); lap("holds");
+  console.log(s.verify()); lap("verify");
+  let n = 0; for (const k of s.keys()) n++; console.log(n); lap("keys");
+  console.log([...s.keys({ prefix: "k9999" })].length, [...s.keys({ namespace: ["n", "é"] })], [...s.keys({ prefix: "big" })]); lap("keys");
+  console.log(s.entry("a"), s.entry("a")?.decode(), s.entry("b", ["n", "é"])?.decode(), s.entry("big")?.value.length); lap("entry");
+  s.close();
+  cache.close();
+  destroyCache("spectator-smoke");
+});
