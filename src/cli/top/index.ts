@@ -4,59 +4,99 @@
  */
 
 import type { ReadStream } from "node:tty";
-import chalk from "chalk";
+import type { ChalkInstance } from "chalk";
+import { type Command, Option } from "commander";
 import { CacheError } from "../../errors.ts";
-import { Spectator } from "../../inspect/spectator.ts";
+import type { CommonOptions, Context } from "../context.ts";
+import { type ExitCode, FINE, Failure, USAGE } from "../failure.ts";
+import { visible } from "../render.ts";
 import { type Frame, Sampler } from "./sample.ts";
-import { draw, plain, printable, SORTS, type Sort } from "./screen.ts";
+import { draw, plain, SORTS, type Sort } from "./screen.ts";
 import { type Output, Terminal } from "./terminal.ts";
-import { type Source, Watch } from "./watch.ts";
+import { Watch } from "./watch.ts";
 
 /** What to look at, and how to show it. */
-export interface TopOptions {
+interface TopOptions {
   /** The name of the cache. */
   name: string;
-  /** Returns the path of the cache's file, `undefined` while there is none. */
-  find(): string | undefined;
-  /** Seconds between two looks, at least 0.1; 1 by default. */
-  interval?: number | undefined;
-  /** How many frames are shown before it ends by itself; without end by default. */
-  count?: number | undefined;
+  /** Seconds between two looks. */
+  interval: number;
+  /** How many frames are shown before it ends by itself. */
+  count: number;
   /** Whether each frame is a JSON object on a line. */
-  json?: boolean | undefined;
-  /** What participants are sorted by; `"ops"` by default. */
-  sort?: Sort | undefined;
-  /** Opens a file; {@link Spectator.open} by default. */
-  open?: ((file: string) => Source) | undefined;
+  json: boolean;
+  /** What participants are sorted by. */
+  sort: Sort;
+  colours: ChalkInstance;
 }
+
+interface Flags extends CommonOptions {
+  interval: number;
+  count: number;
+  sort: Sort;
+}
+
+/** The shortest and the longest time between two looks, in seconds. */
+const [SHORTEST, LONGEST] = [0.1, 3600];
 
 /** The intervals that the keys + and - choose from, in seconds. */
 const INTERVALS = [0.2, 0.5, 1, 2, 5, 10, 30, 60];
 /** The first rates are shown after this time at the latest, in milliseconds. */
 const FIRST = 500;
 
-/**
- * Runs until the user quits, `count` frames were shown, or nobody reads the output any more.
- *
- * @returns the exit code: 0, or 1 when there is no cache of that name at the start
- * @throws {CacheError} when the file cannot be looked at.
- */
-export async function top(options: TopOptions): Promise<number> {
-  const { name, find, open = Spectator.open } = options;
-  const watch = new Watch(find, open);
+/** Registers `top`. */
+export function register(program: Command, context: Context): void {
+  const command = context
+    .command("top", "[cache]", "Show live what happens in a cache, and who takes part")
+    .argument("[cache]", "name of the cache")
+    .option("-i, --interval <seconds>", "time between two looks", seconds, 1)
+    .option("-n, --count <number>", "end after this many", whole, Number.POSITIVE_INFINITY)
+    .addOption(new Option("--sort <column>", "what the participants are sorted by").choices(SORTS).default("ops"))
+    .addHelpText(
+      "after",
+      "\nOn a terminal, press ? for the keys. Elsewhere each look is a line of plain text, or of JSON with --json.",
+    );
+  command.action(
+    context.action(async (name: string | undefined, flags: Flags) => {
+      const first = await context.find(name, flags);
+      const { listCaches, Spectator } = await context.inspect();
+      const find = (): string | undefined => {
+        const isSame = (file: typeof first) => file.state === "current" && file.ours && file.name === first.name;
+        return listCaches(flags.path).find(isSame)?.path;
+      };
+      const watch = new Watch(find, Spectator.open);
+      const { interval, count, sort, json = false } = flags;
+      const colours = context.output.colours;
+      return await top({ name: first.name ?? "", interval, count, sort, json, colours }, watch);
+    }),
+  );
+  program.addCommand(command);
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && value >= SHORTEST && value <= LONGEST) return value;
+  throw new Failure(
+    USAGE,
+    `--interval: must be a number of seconds from ${SHORTEST} to ${LONGEST}, not "${visible(text)}".`,
+  );
+}
+
+function whole(text: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= 1) return value;
+  throw new Failure(USAGE, `--count: must be a whole number from 1 on, not "${visible(text)}".`);
+}
+
+/** Runs until the user quits, `count` frames were shown, or nobody reads the output any more. */
+async function top(options: TopOptions, watch: Watch): Promise<ExitCode> {
+  const { stdin, stdout } = process;
   try {
-    // Errors of the start belong on the usual screen.
-    const first = watch.look(now);
-    if (first === undefined) {
-      process.stderr.write(
-        `cache-machine: there is no cache ${printable(name)}. List what is there with cache-machine ls.\n`,
-      );
-      return 1;
-    }
-    const { stdin, stdout } = process;
-    return stdout.isTTY && !options.json
-      ? await new Screen(options, watch, stdin, stdout).run()
-      : await lines(options, watch, stdout);
+    // A file that cannot be looked at is an error on the usual screen.
+    watch.look(now);
+    if (stdout.isTTY && !options.json) await new Screen(options, watch, stdin, stdout).run();
+    else await lines(options, watch, stdout);
+    return FINE;
   } finally {
     watch.close();
   }
@@ -83,8 +123,8 @@ class Looking {
 
 // ---- Lines
 
-async function lines(options: TopOptions, watch: Watch, output: NodeJS.WriteStream): Promise<number> {
-  const { name, interval = 1, count = Number.POSITIVE_INFINITY, json = false } = options;
+async function lines(options: TopOptions, watch: Watch, output: NodeJS.WriteStream): Promise<void> {
+  const { name, interval, count, json } = options;
   let ended = false;
   let wake = (): void => {};
   // Whoever reads the lines, such as `head`, may have had enough.
@@ -109,14 +149,13 @@ async function lines(options: TopOptions, watch: Watch, output: NodeJS.WriteStre
     const line = json
       ? JSON.stringify({ time, name, present: frame !== undefined, ...frame })
       : frame === undefined
-        ? `${time} cache=${printable(name)} gone`
+        ? `${time} cache=${visible(name).replaceAll(" ", "\\x20")} gone`
         : plain(name, time, frame);
     await new Promise<void>((resolve) => {
       output.write(`${line}\n`, () => resolve());
     });
     shown++;
   }
-  return 0;
 }
 
 // ---- The screen
@@ -126,6 +165,7 @@ class Screen {
   readonly #looking: Looking;
   readonly #terminal: Terminal;
   readonly #count: number;
+  readonly #colours: ChalkInstance;
   #interval: number;
   #sort: Sort;
   #offset = 0;
@@ -137,13 +177,14 @@ class Screen {
   #time = "";
   #shown = 0;
   #timer: NodeJS.Timeout | undefined;
-  #finish: (result: { code: number } | { error: unknown }) => void = () => {};
+  #finish: (error?: unknown) => void = () => {};
 
   constructor(options: TopOptions, watch: Watch, input: ReadStream, output: Output) {
     this.#name = options.name;
-    this.#interval = options.interval ?? 1;
-    this.#count = options.count ?? Number.POSITIVE_INFINITY;
-    this.#sort = options.sort ?? "ops";
+    this.#interval = options.interval;
+    this.#count = options.count;
+    this.#sort = options.sort;
+    this.#colours = options.colours;
     this.#looking = new Looking(watch);
     this.#terminal = new Terminal(input, output, {
       key: (key) => this.#key(key),
@@ -152,16 +193,15 @@ class Screen {
     });
   }
 
-  async run(): Promise<number> {
-    const result = await new Promise<{ code: number } | { error: unknown }>((resolve) => {
+  async run(): Promise<void> {
+    const error = await new Promise<unknown>((resolve) => {
       this.#finish = resolve;
       this.#terminal.enter();
       this.#tick();
     });
     clearTimeout(this.#timer);
     this.#terminal.leave();
-    if ("error" in result) throw result.error;
-    return result.code;
+    if (error !== undefined) throw error;
   }
 
   /** Looks, draws, and does so again. */
@@ -172,7 +212,7 @@ class Screen {
     } catch (error) {
       // What has the name now is no cache that can be looked at. It may be replaced once more.
       if (!(error instanceof CacheError)) {
-        this.#finish({ error });
+        this.#finish(error);
         return;
       }
       this.#message = error.message;
@@ -188,7 +228,7 @@ class Screen {
     }
     this.#draw();
     if (frame?.rates !== null && ++this.#shown >= this.#count) {
-      this.#finish({ code: 0 });
+      this.#finish();
       return;
     }
     const wait = this.#interval * 1000;
@@ -211,7 +251,7 @@ class Screen {
       columns,
       rows,
     };
-    this.#terminal.show(draw(view, chalk));
+    this.#terminal.show(draw(view, this.#colours));
   }
 
   #key(key: string): void {
@@ -225,8 +265,8 @@ class Screen {
       this.#offset = 0;
     };
     const actions: Record<string, () => void> = {
-      q: () => this.#finish({ code: 0 }),
-      "ctrl-c": () => this.#finish({ code: 0 }),
+      q: () => this.#finish(),
+      "ctrl-c": () => this.#finish(),
       s: () => sort(1),
       right: () => sort(1),
       left: () => sort(-1),
@@ -274,6 +314,6 @@ class Screen {
   #end(signal: NodeJS.Signals | undefined): void {
     this.#terminal.leave();
     if (signal !== undefined) process.kill(process.pid, signal);
-    this.#finish({ code: 0 });
+    this.#finish();
   }
 }

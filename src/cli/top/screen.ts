@@ -8,6 +8,7 @@
 import type { ChalkInstance } from "chalk";
 import cliTruncate from "cli-truncate";
 import stringWidth from "string-width";
+import { visible } from "../render.ts";
 import type { Frame, Holding, Participant, Point } from "./sample.ts";
 
 /** What the rows are sorted by. */
@@ -84,7 +85,7 @@ export function plain(name: string, time: string, frame: Frame): string {
   const { rates } = frame;
   const states = (state: Participant["state"]) => frame.participants.filter((each) => each.state === state).length;
   const fields: [string, string | number | null | undefined][] = [
-    ["cache", printable(name).replaceAll(" ", "\\u{20}")],
+    ["cache", visible(name).replaceAll(" ", "\\x20")],
     ["hit", percent(frame.hitRatio, "")],
     ["ops/s", whole(rates?.operations)],
     ["reads/s", whole(rates?.reads)],
@@ -107,17 +108,6 @@ export function plain(name: string, time: string, frame: Frame): string {
   return [time, ...known.map(([field, value]) => `${field}=${value}`)].join(" ");
 }
 
-/**
- * Text that does nothing to a terminal: control characters, and those that turn the direction of writing or have no width, become visible
- * escapes.
- */
-export function printable(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
-    (char) => `\\u{${(char.codePointAt(0) as number).toString(16)}}`,
-  );
-}
-
 function fit(line: string, columns: number): string {
   return stringWidth(line) <= columns ? line : columns < 1 ? "" : cliTruncate(line, columns);
 }
@@ -127,7 +117,7 @@ function titleOf({ name, frame, time, paused, columns }: View, chalk: ChalkInsta
   const right = `${paused ? "paused · " : ""}${time}`;
   const left = `${chalk.bold("cache-machine top")} · `;
   const room = columns - stringWidth(left) - stringWidth(size) - stringWidth(right) - 2;
-  return beside(`${left}${chalk.bold(fit(printable(name), Math.max(8, room)))}${size}`, right, columns);
+  return beside(`${left}${chalk.bold(fit(visible(name), Math.max(8, room)))}${size}`, right, columns);
 }
 
 function footerOf({ sort, interval, help, paused }: View, chalk: ChalkInstance): string {
@@ -150,7 +140,7 @@ function footerOf({ sort, interval, help, paused }: View, chalk: ChalkInstance):
 function warningsOf({ warnings }: Frame, columns: number, most: number, chalk: ChalkInstance): string[] {
   const lines: string[] = [];
   for (const [i, { code, text }] of warnings.entries()) {
-    const wrapped = wrap(printable(text), columns - 2);
+    const wrapped = wrap(visible(text), columns - 2);
     if (i > 0 && lines.length + wrapped.length > most) {
       const more = `(+${warnings.length - i} more)`;
       const last = lines.pop() as string;
@@ -186,8 +176,8 @@ function numbersOf({ history, columns }: View, frame: Frame, chalk: ChalkInstanc
       const drawn = curve < 10 ? "" : `  ${chalk.green(curves[i] as string)} ${scales[i]}`;
       return `${label.padEnd(11)}${chalk.bold(value.padStart(8))}${drawn}`;
     }),
-    `           reads ${perSecond(rates?.reads)} · sets ${perSecond(rates?.sets)} · deletes ${perSecond(rates?.deletes)} · ` +
-      `near hits ${percent(frame.nearShare)}`,
+    `           reads ${perSecond(rates?.reads)} · sets ${perSecond(rates?.sets)} · ` +
+      `${columns < 72 ? "" : `deletes ${perSecond(rates?.deletes)} · `}near hits ${percent(frame.nearShare)}`,
     `memory     ${gauge}${percent(share)} of ${bytes(capacity)}${entries}`,
     `           evictions ${perSecond(frame.evictions)} · expirations ${perSecond(frame.expirations)} · ` +
       `reclaims ${perSecond(frame.reclaims)}`,
@@ -262,7 +252,7 @@ function columnsOf(columns: number): Column[] {
 
 function inWords(holdings: readonly Holding[]): string {
   const times = [...holdings].sort((a, b) => b.since - a.since);
-  return times.map(({ what, since }) => printable(what) + (since >= 1000 ? ` ${duration(since)}` : "")).join(", ");
+  return times.map(({ what, since }) => visible(what) + (since >= 1000 ? ` ${duration(since)}` : "")).join(", ");
 }
 
 function tableOf(view: View, { participants }: Frame, room: number, chalk: ChalkInstance): string[] {
