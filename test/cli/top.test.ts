@@ -320,7 +320,12 @@ describe("the screen", () => {
 
   test("colours are of the sixteen, none of them yellow, white, black, blue or grey", () => {
     const lines = draw(view(80, 24, 5), new Chalk({ level: 1 }));
-    const codes = new Set(lines.join("").split("\u001b[").map((each) => Number.parseInt(each, 10)));
+    const codes = new Set(
+      lines
+        .join("")
+        .split("\u001b[")
+        .map((each) => Number.parseInt(each, 10)),
+    );
     expect([...codes].filter((code) => code >= 30 && code !== 39).sort()).toEqual([31, 32, 35]);
     expect(lines.filter((line) => stringWidth(line) > 80)).toEqual([]);
   });

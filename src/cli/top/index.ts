@@ -8,7 +8,7 @@ import type { ChalkInstance } from "chalk";
 import { type Command, Option } from "commander";
 import { CacheError } from "../../errors.ts";
 import type { CommonOptions, Context } from "../context.ts";
-import { type ExitCode, FINE, Failure, USAGE } from "../failure.ts";
+import { type ExitCode, Failure, FINE, USAGE } from "../failure.ts";
 import { visible } from "../render.ts";
 import { type Frame, Sampler } from "./sample.ts";
 import { draw, plain, SORTS, type Sort } from "./screen.ts";
@@ -47,7 +47,7 @@ const FIRST = 500;
 /** Registers `top`. */
 export function register(program: Command, context: Context): void {
   const command = context
-    .command("top", "[cache]", "Show live what happens in a cache, and who takes part")
+    .command("top", "[cache]", "show live what happens in a cache, and who takes part")
     .argument("[cache]", "name of the cache")
     .option("-i, --interval <seconds>", "time between two looks", seconds, 1)
     .option("-n, --count <number>", "end after this many", whole, Number.POSITIVE_INFINITY)
