@@ -17,6 +17,7 @@ const NONE: Counters = {
   nearHits: 0,
   used: 10 << 20,
   capacity: 60 << 20,
+  size: 64 << 20,
 };
 const seat = (more: Partial<SeatLook> = {}): SeatLook => ({
   seat: 0,

@@ -19,6 +19,8 @@ export interface Counters {
   readonly used: number;
   /** Bytes of all segments. */
   readonly capacity: number;
+  /** Bytes of shared memory. */
+  readonly size: number;
 }
 
 /** A seat that somebody has taken. */
@@ -119,6 +121,7 @@ export interface Frame {
   bytes: number | null;
   used: number;
   capacity: number;
+  size: number;
   participants: Participant[];
   warnings: Warning[];
 }
@@ -173,6 +176,7 @@ export class Sampler {
       bytes: look.census?.bytes ?? null,
       used: counters.used,
       capacity: counters.capacity,
+      size: counters.size,
       participants,
       warnings: [...warningsOfSeats(participants), ...warningsOfLooks(this.#looks)],
     };

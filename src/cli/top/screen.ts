@@ -39,20 +39,21 @@ export interface View {
 const SPARKS = [..."▁▂▃▄▅▆▇█"];
 /** The time that a curve shows, in milliseconds. */
 const CURVE = 120_000;
-const HELP = [
-  "q, Ctrl-C     quit",
-  "s, → and ←    sort by another column: ops, near, held, state, pid",
-  "↓ ↑, PgDn PgUp, Home   scroll the participants",
-  "p, space      pause, and go on",
-  "+ and -       look less often, more often",
-  "?, h          this help",
-  "",
-  "hit ratio     reads that found a value, of all reads in the interval",
-  "near          reads that the near cache of the participant answered, of its reads",
-  "holds         what the participant has at this moment, and for how long it was seen",
-  "waits for     locks and loads of others that it waits for",
-  "state         frozen: the process was stopped; dead: it ended without close",
-  "              unknown: it is in another container, or cannot be asked",
+const HELP: readonly (readonly [what: string, text: string])[] = [
+  ["q, Ctrl-C", "quit"],
+  ["s, → and ←", `sort by another column: ${SORTS.join(", ")}`],
+  ["↓ ↑ PgDn PgUp", "scroll the participants; Home and End too"],
+  ["p, space", "pause, and go on"],
+  ["+ and -", "look less often, more often"],
+  ["?, h", "this help"],
+  ["", ""],
+  ["hit ratio", "reads that found a value, of the reads in the interval"],
+  ["near", "reads that near caches answered, of the reads"],
+  ["holds", "what it has at this moment, and since when that was seen"],
+  ["waits for", "locks of others that it waits for"],
+  ["frozen", "its process was stopped, by a signal or a debugger"],
+  ["dead", "it ended without close; its seat is free for the next"],
+  ["unknown", "it is in another container, or cannot be asked"],
 ];
 
 /**
@@ -64,7 +65,7 @@ export function draw(view: View, chalk: ChalkInstance): string[] {
   const { columns, rows } = view;
   const lines: string[] = [titleOf(view, chalk)];
   const footer = footerOf(view, chalk);
-  if (view.help) lines.push("", ...HELP);
+  if (view.help) lines.push("", ...helpOf(columns));
   else if (view.frame === undefined) lines.push("", view.message ?? "");
   else {
     const room = rows - 1;
@@ -112,8 +113,15 @@ function fit(line: string, columns: number): string {
   return stringWidth(line) <= columns ? line : columns < 1 ? "" : cliTruncate(line, columns);
 }
 
+function helpOf(columns: number): string[] {
+  const indent = 15;
+  return HELP.flatMap(([what, text]) =>
+    wrap(text, columns - indent).map((line, i) => (i === 0 ? what : "").padEnd(indent) + line),
+  );
+}
+
 function titleOf({ name, frame, time, paused, columns }: View, chalk: ChalkInstance): string {
-  const size = frame === undefined ? "" : ` · ${bytes(frame.capacity)}`;
+  const size = frame === undefined ? "" : ` · ${bytes(frame.size)}`;
   const right = `${paused ? "paused · " : ""}${time}`;
   const left = `${chalk.bold("cache-machine top")} · `;
   const room = columns - stringWidth(left) - stringWidth(size) - stringWidth(right) - 2;
@@ -167,21 +175,41 @@ function numbersOf({ history, columns }: View, frame: Frame, chalk: ChalkInstanc
   ];
   const scales = ["0–100 %", `0–${short(highest)}`];
   const share = capacity > 0 ? used / capacity : 0;
-  const bar = Math.min(30, columns - 52);
+  const bar = Math.min(30, columns - 57);
   const filled = Math.round(share * bar);
   const gauge = bar < 4 ? "" : `${chalk.green("█".repeat(filled))}${"░".repeat(bar - filled)} `;
-  const entries = frame.entries === null ? "" : ` · ${short(frame.entries)} entries, ${bytes(frame.bytes ?? 0)}`;
+  const line = (...pieces: (string | false)[]) => joined(" ".repeat(11), pieces, columns);
+  const entries = frame.entries !== null && `${short(frame.entries)} entries`;
+  const inEntries = frame.bytes !== null && bytes(frame.bytes);
   return [
     ...numbers.map(([label, value], i) => {
       const drawn = curve < 10 ? "" : `  ${chalk.green(curves[i] as string)} ${scales[i]}`;
       return `${label.padEnd(11)}${chalk.bold(value.padStart(8))}${drawn}`;
     }),
-    `           reads ${perSecond(rates?.reads)} · sets ${perSecond(rates?.sets)} · ` +
-      `${columns < 72 ? "" : `deletes ${perSecond(rates?.deletes)} · `}near hits ${percent(frame.nearShare)}`,
-    `memory     ${gauge}${percent(share)} of ${bytes(capacity)}${entries}`,
-    `           evictions ${perSecond(frame.evictions)} · expirations ${perSecond(frame.expirations)} · ` +
+    line(
+      `reads ${perSecond(rates?.reads)}`,
+      `sets ${perSecond(rates?.sets)}`,
+      `near hits ${percent(frame.nearShare)}`,
+      `deletes ${perSecond(rates?.deletes)}`,
+    ),
+    joined("memory     ", [`${gauge}${percent(share)} of ${bytes(capacity)}`, entries, inEntries], columns),
+    line(
+      `evictions ${perSecond(frame.evictions)}`,
       `reclaims ${perSecond(frame.reclaims)}`,
+      `expirations ${perSecond(frame.expirations)}`,
+    ),
   ];
+}
+
+/** Pieces with a dot between, as many from the first on as there is room for. */
+function joined(label: string, pieces: readonly (string | false)[], columns: number): string {
+  const known = pieces.filter((piece) => piece !== false);
+  let line = label + (known[0] ?? "");
+  for (const piece of known.slice(1)) {
+    if (stringWidth(line) + 3 + stringWidth(piece) > columns) break;
+    line += ` · ${piece}`;
+  }
+  return line;
 }
 
 /** A curve of the last two minutes. Its columns are of fixed times, so that it moves only when a column is full. */

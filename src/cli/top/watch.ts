@@ -56,7 +56,8 @@ export class Watch {
     const isNew = this.#source === undefined;
     const source = this.#source ?? this.#reopen();
     if (source === undefined) return undefined;
-    const { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity } = source.stats();
+    const { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity, size } =
+      source.stats();
     const at = now();
     if (at >= this.#nextCensus) {
       this.#census = source.census();
@@ -65,7 +66,7 @@ export class Watch {
     }
     const look: Look = {
       at,
-      counters: { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity },
+      counters: { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity, size },
       seats: source.participants(),
       holds: source.holds().map(inWords),
       census: this.#census,
