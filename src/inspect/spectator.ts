@@ -235,10 +235,13 @@ export class Spectator {
   participants(): SeatReport[] {
     const reader = this.#open;
     const stateOf = this.#states();
+    const requests = reader.claims().filter(({ kind }) => kind === CLAIM_SEEN_PENDING);
+    const queued = new Set(requests.map(({ seat }) => seat));
     const reports: SeatReport[] = [];
     for (let at = reader.takenSeat(0); at !== undefined; at = reader.takenSeat(at.seat + 1)) {
       const { seat, pid, threadId, hazard, ...rest } = at;
-      reports.push({ seat, pid, threadId, state: stateOf(at), ...rest, hazard: hazard < 0 ? null : hazard });
+      const waiting = at.waiting || queued.has(seat);
+      reports.push({ seat, pid, threadId, state: stateOf(at), ...rest, waiting, hazard: hazard < 0 ? null : hazard });
     }
     return reports;
   }
@@ -498,7 +501,8 @@ function namesOf(id: string): string[] | undefined {
 function describeClaim({ kind, seat, hash, deadline, overtaken, name, nameBytes }: SeenClaim, now: number): Held {
   if (kind === CLAIM_SEEN_LOADING) return { kind: "load", seat, hash, deadline: deadline - now, overtaken };
   // The name as `coordinate/lock-name.ts` writes it: a mark of the scope, and the text, of which the end may be cut.
-  const text = runtime.readUtf8(name, LOCK_MARK_BYTES, Math.max(0, name.length - LOCK_MARK_BYTES));
+  const text =
+    name.length > LOCK_MARK_BYTES ? runtime.readUtf8(name, LOCK_MARK_BYTES, name.length - LOCK_MARK_BYTES) : "";
   const known = nameBytes > MAX_CLAIM_NAME ? `${text.replace(/\uFFFD+$/, "")}…` : text;
   return { kind: "lock", seat, name: known, hash, pending: kind === CLAIM_SEEN_PENDING, overtaken };
 }
