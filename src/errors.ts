@@ -93,6 +93,11 @@ export function noSeat(seats: number): CacheError {
   );
 }
 
+/** A spectator that has not seen a value whole. */
+export function replacedTooOften(reads: number): CacheError {
+  return new CacheError("ERR_BUSY", `key: it was replaced during each of ${reads} reads. Try again.`);
+}
+
 /** A file that could not be opened because other processes create and destroy it again and again. */
 export function neverThere(path: string): CacheError {
   return new CacheError("ERR_BUSY", `${path}: other processes create and destroy it all the time. Try again later.`);
@@ -129,6 +134,11 @@ export function closed(): CacheError {
 /** A handle whose file has no name any more. */
 export function destroyed(path: string): CacheError {
   return new CacheError("ERR_CLOSED", `handle: the cache was destroyed (${path} is gone). Open it again by its name.`);
+}
+
+/** A spectator for whom there is no file to look at. */
+export function noFile(path: string): CacheError {
+  return new CacheError("ERR_CLOSED", `file: there is no ${path}. Look for its name again.`);
 }
 
 // ---- ERR_TOO_LARGE

@@ -33,7 +33,7 @@ import {
 } from "../engine/contract.ts";
 import { plan } from "../engine/plan.ts";
 import { READER_BASE, Reader, type SeatWords, type SeenClaim } from "../engine/reader.ts";
-import { CacheError, closed, noCache, notOwner } from "../errors.ts";
+import { closed, noCache, noFile, notOwner, replacedTooOften } from "../errors.ts";
 import { allocateMemory } from "../memory/memory.ts";
 import { identityOf } from "../memory/private-file.ts";
 import { PAGE } from "../size.ts";
@@ -380,7 +380,7 @@ export class Spectator {
         decode: () => this.#values.decode(valueType, value, 0, value.length),
       };
     }
-    throw new CacheError("ERR_BUSY", `key: it was replaced during each of ${READS} reads. Try again.`);
+    throw replacedTooOften(READS);
   }
 
   /** The report of the key in the area; `undefined` when it is gone. */
@@ -456,7 +456,7 @@ function openForReading(path: string): number {
     return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     const code = codeOf(error);
-    if (code === "ENOENT") throw new CacheError("ERR_CLOSED", `file: there is no ${path}. Look for its name again.`);
+    if (code === "ENOENT") throw noFile(path);
     if (code === "EACCES" || code === "EPERM") {
       throw notOwner(`file: this user may not read ${path} (${code}). Look as the user of the cache, or as root.`);
     }
