@@ -188,6 +188,11 @@ class Relay {
     for (const pair of this.pairs) pair.cut();
   }
 
+  /** As `cut`, but the clients are told by a RST. */
+  reset() {
+    for (const pair of this.pairs) pair.reset();
+  }
+
   /** From now on each chunk arrives this many milliseconds later, in each direction. */
   delay(ms) {
     this.#weather.latency = ms;
