@@ -5,7 +5,7 @@
  *
  *   npm run soak:tier -- --minutes 30 --seed 7
  *   npm run soak:tier -- --minutes 60 --ownerKills 200 --connections 100 --restarts 20 --log tier.jsonl
- *   npm run soak:tier -- --seed 12 --only network     (repeats the plan of a round that failed: its seed is in the message)
+ *   npm run soak:tier -- --seed 12 --first 7 --only network     (repeats the plan of a round that failed: all this is in the message)
  */
 import { appendFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -47,6 +47,8 @@ const { values } = parseArgs({
     seed: { type: "string", default: String(Math.floor(Math.random() * 1e9)) },
     /** Seconds of a round, before its history is checked. */
     round: { type: "string", default: "20" },
+    /** The number of the first round. The clients and the servers of a round follow from its number. */
+    first: { type: "string", default: "0" },
     /** One kind of round only, by its name. */
     only: { type: "string" },
     /** `redis` or `valkey`; by default the rounds take turns. */
@@ -65,18 +67,20 @@ const { values } = parseArgs({
 const minutes = Number(values.minutes);
 const seconds = Number(values.round);
 const seed = Number(values.seed);
+const first = Number(values.first);
 const wanted = ["ownerKills", "connections", "restarts"].map((name) => [name, Number(values[name])]);
 const servers = SERVERS.filter(({ name }) => values.server === undefined || name === values.server);
 if (
   !(minutes > 0) ||
   !(seconds >= 1) ||
   !Number.isSafeInteger(seed) ||
+  !(Number.isSafeInteger(first) && first >= 0) ||
   !wanted.every(([, count]) => count >= 0) ||
   servers.length === 0 ||
   (values.only !== undefined && KINDS[values.only] === undefined)
 ) {
   console.error(
-    "usage: npm run soak:tier -- [--minutes N] [--seed S] [--round SECONDS] [--only KIND] [--server redis|valkey]\n" +
+    "usage: npm run soak:tier -- [--minutes N] [--seed S] [--first N] [--round SECONDS] [--only KIND] [--server redis|valkey]\n" +
       "                            [--clients LIST] [--ownerKills N] [--connections N] [--restarts N] [--log FILE]\n" +
       `kinds: ${Object.keys(KINDS).join(" ")}`,
   );
@@ -107,9 +111,9 @@ console.log(
   `--seed ${seed} --minutes ${minutes} --round ${seconds}; ${servers.map(({ name, version }) => `${name} ${version}`)}`,
 );
 while (!interrupted && elapsed() < minutes && !isEnough()) {
-  const round = total.rounds++;
+  const round = first + total.rounds++;
   const name = names[round % names.length];
-  const plan = { lease: 1_000, timeout: 1_000, ...KINDS[name], seed: seed + round, ms: seconds * 1_000 };
+  const plan = { lease: 1_000, timeout: 1_000, ...KINDS[name], seed: seed + round - first, ms: seconds * 1_000 };
   // Each round begins with another client, so that each client meets each kind of round.
   plan.libraries = clients.map((_, i) => clients[(i + round) % clients.length]);
   plan.server = servers[round % servers.length];
@@ -127,7 +131,9 @@ while (!interrupted && elapsed() < minutes && !isEnough()) {
   }
   console.log(`${line()} │ ${name}: staleness ${found.staleness.max.toFixed(0)} ms of ${plan.lease}`);
   if (violations.length > 0) {
-    console.error(`${violations.length} violations; again: --seed ${plan.seed} --only ${name} --round ${seconds}`);
+    console.error(
+      `${violations.length} violations; again: --seed ${plan.seed} --first ${round} --only ${name} --round ${seconds} --clients ${clients} --server ${plan.server.name}`,
+    );
     for (const { faults = [], story = [], ...violation } of violations.slice(0, 5)) {
       console.error(JSON.stringify(violation, null, 2));
       for (const fault of faults) if (fault.what !== "blocked") console.error(`  fault ${JSON.stringify(fault)}`);

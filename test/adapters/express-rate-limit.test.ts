@@ -10,6 +10,7 @@ import { CacheMachineStore } from "cache-machine/express-rate-limit";
 import express, { type Express } from "express";
 import { MemoryStore, type Options, rateLimit } from "express-rate-limit";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import { generator } from "../crash/checked-values.mjs";
 import { compile } from "./compile.ts";
 import { KEYS, LimitServers, limitChecks } from "./limits.ts";
@@ -19,7 +20,7 @@ const START = 1_800_000_000_000;
 let cache: Cache;
 
 beforeEach(() => {
-  cache = createCache({ size: "1mb" });
+  cache = seeded(1, () => createCache({ size: "1mb" }));
 });
 afterEach(() => {
   vi.useRealTimers();

@@ -8,6 +8,7 @@ import { type Cache, createCache } from "cache-machine";
 import { createStore, type RateLimitStore, type RequestCount } from "cache-machine/fastify-rate-limit";
 import Fastify, { type FastifyInstance } from "fastify";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import { generator } from "../crash/checked-values.mjs";
 import { compile } from "./compile.ts";
 import { KEYS, LimitServers, limitChecks } from "./limits.ts";
@@ -21,7 +22,7 @@ const LocalStore: new (continueExceeding: boolean, exponentialBackoff: boolean) 
 let cache: Cache;
 
 beforeEach(() => {
-  cache = createCache({ size: "1mb" });
+  cache = seeded(1, () => createCache({ size: "1mb" }));
 });
 afterEach(() => {
   vi.useRealTimers();

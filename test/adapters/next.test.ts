@@ -12,6 +12,7 @@ import { createCacheHandler, type NextCacheEntry } from "cache-machine/next";
 import { createIncrementalCacheHandler, type IncrementalHandler } from "cache-machine/next/incremental";
 import { acrossProcesses } from "cache-machine/testing";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import { execute, root } from "../package/projects.ts";
 
 const NAME = `t-${process.pid}-next`;
@@ -20,7 +21,7 @@ let cache: Cache;
 let temporary: string;
 
 beforeEach(() => {
-  cache = createCache({ size: "32mb", maxEntrySize: "500kb" });
+  cache = seeded(1, () => createCache({ size: "32mb", maxEntrySize: "500kb" }));
   temporary = fs.mkdtempSync(path.join(os.tmpdir(), "cache-machine-next-"));
 });
 afterEach(() => {
@@ -290,7 +291,7 @@ describe('the handler for "use cache"', () => {
       expect(await read("b")).toBe("again");
       cache.clear();
       vi.useRealTimers();
-      cache = createCache({ size: "32mb", maxEntrySize: "500kb" });
+      cache = seeded(2, () => createCache({ size: "32mb", maxEntrySize: "500kb" }));
     }
   });
 });

@@ -15,6 +15,7 @@ import {
   RateLimiterUnion,
 } from "rate-limiter-flexible";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import { generator } from "../crash/checked-values.mjs";
 import { compile } from "./compile.ts";
 import { KEYS, LimitServers, limitChecks } from "./limits.ts";
@@ -26,7 +27,7 @@ let cache: Cache;
 
 beforeEach(() => {
   vi.useFakeTimers({ now: START });
-  cache = createCache({ size: "1mb" });
+  cache = seeded(1, () => createCache({ size: "1mb" }));
 });
 afterEach(() => {
   vi.useRealTimers();

@@ -18,10 +18,11 @@ import { Keyv } from "keyv";
 import { RateLimiterMemcache, RateLimiterMemory } from "rate-limiter-flexible";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { after, all, isPromise, rescued, run, type Steps } from "../../src/adapters/promises.ts";
+import { seeded } from "../contract/seeded.ts";
 import { later } from "./later.ts";
 
 let cache: Cache<any, any>;
-beforeEach(() => void (cache = createCache({ size: "8mb" })));
+beforeEach(() => void (cache = seeded(1, () => createCache({ size: "8mb" }))));
 afterEach(() => cache.close());
 
 const HOUR = 3_600_000;

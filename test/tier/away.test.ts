@@ -229,6 +229,27 @@ it("a change that was given up is not made when the network goes on", async () =
   cache.close();
 });
 
+it("connections that stay open and silent for ever are replaced, and the tier is back", async () => {
+  const server = await startServer();
+  const proxy = await startProxy(server.path, `${server.path}.proxy`);
+  const [cache, client] = [createCache({ size: "4mb" }), await connect(server, proxy.path)];
+  const tier = openTier(cache, { client, lease: LEASE, timeout: 200 });
+  await isBack(tier);
+  await tier.set("key", 1);
+  // Nobody is told that these are dead. New connections open, and work.
+  for (const pair of proxy.pairs) pair.stall();
+  await expect(tier.set("key", 2)).rejects.toMatchObject({ code: "ERR_UNREACHABLE" });
+  const since = performance.now();
+  await until(async () => (await tier.set("key", 3).catch(() => false)) === undefined, "writes pass");
+  // 2 s of silence, a pause of at most 2 s between two probes, a probe, and the connection.
+  expect(performance.now() - since).toBeLessThan(10_000);
+  await isBack(tier);
+  expect(await tier.get("key")).toBe(3);
+  await tier.close();
+  client.destroy();
+  cache.close();
+});
+
 it("another host reads a write within the lease while its connection for changes hangs", async () => {
   const server = await startServer();
   const proxy = await startProxy(server.path, `${server.path}.proxy`);

@@ -331,6 +331,67 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
       expect(await client.send("count", ["GET", "count"], TIMEOUT)).toEqual(Buffer.from("1"));
     });
 
+    test("a connection that is reset just before a command is written: each answer is that of its command", async () => {
+      const proxy = await startProxy(server.port);
+      const { client } = await clientFor(library, { port: proxy.port });
+      const keys = ["a", "b", "c", "d", "e"];
+      const mset = await client.send("a", ["MSET", ...keys.flatMap((key) => [key, `value of ${key}`])], TIMEOUT);
+      expect(String(mset)).toBe("OK");
+      const wrong: string[] = [];
+      const get = (key: string): Promise<string> =>
+        client.send(key, ["GET", key], 1_000).then((reply) => {
+          if (String(reply) !== `value of ${key}`) wrong.push(`${key}: ${reply}`);
+          return String(reply);
+        });
+      for (let count = 1; count <= keys.length; count++) {
+        const settled = new Promise<PromiseSettledResult<string>[]>((resolve) => {
+          // After a timer the loop first looks at the sockets, and finds the reset, and then runs what was put off by setImmediate: this is
+          // how node-redis puts off its writes.
+          setTimeout(() => {
+            resolve(Promise.allSettled(keys.slice(0, count).map(get)));
+            for (const pair of proxy.pairs) pair.reset();
+          });
+        });
+        await settled;
+        await until(
+          () =>
+            get("a").then(
+              () => true,
+              () => false,
+            ),
+          "the client answers again",
+        );
+        expect(await Promise.all(keys.map(get))).toEqual(keys.map((key) => `value of ${key}`));
+      }
+      expect(wrong).toEqual([]);
+    });
+
+    // A pool is the user's.
+    test.skipIf(/pool/.test(library.name))("a connection that is silent for ever is replaced", async () => {
+      const proxy = await startProxy(server.port);
+      const { client } = await clientFor(library, { port: proxy.port });
+      await client.send("k", ["SET", "k", "1"], TIMEOUT);
+      const answers = (): Promise<boolean> =>
+        client.send("k", ["GET", "k"], 100).then(
+          (reply) => String(reply) === "1",
+          () => false,
+        );
+      // Nobody is told that the connections are dead. Others open as ever.
+      for (const pair of proxy.pairs) pair.stall();
+      const since = performance.now();
+      expect(await answers()).toBe(false);
+      await until(answers, "another connection is opened");
+      // It may be slow for a while. After 2 seconds without any answer it is given up.
+      expect(performance.now() - since).toBeGreaterThan(1_900);
+      // The same for connections that open, and on which the greeting of the library is lost.
+      proxy.isDeaf = true;
+      const { accepted } = proxy;
+      proxy.cut();
+      await until(async () => !(await answers()) && proxy.accepted > accepted, "the library connects again");
+      proxy.isDeaf = false;
+      await until(answers, "another connection is opened after a lost greeting");
+    });
+
     test("closing ends what was opened for commands", async () => {
       const { client, user } = await clientFor(library, { path: server.path });
       await client.send("k", ["SET", "k", "1"], TIMEOUT);

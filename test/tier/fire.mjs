@@ -523,7 +523,7 @@ class Fire {
         weight: 4,
         fault: async (random) => {
           const { host, part } = network(random);
-          await while_("cut", host, () => part.cut());
+          await while_("cut", host, () => (random.below(2) === 0 ? part.reset() : part.cut()));
           this.counts.cuts++;
         },
       },

@@ -5,6 +5,7 @@ import { type Cache, createCache } from "cache-machine";
 import { openTier, type Tier, type TierOptions } from "cache-machine/tier";
 import { createClient } from "redis";
 import { expect } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import type { startServer } from "./servers.ts";
 
 type Client = ReturnType<typeof createClient>;
@@ -31,7 +32,7 @@ export async function connect(server: RealServer, path: string | undefined = ser
 export async function host(
   server: RealServer,
   options: Partial<TierOptions> = {},
-  cache: Cache<any, any> = createCache({ size: "8mb" }),
+  cache: Cache<any, any> = seeded(1, () => createCache({ size: "8mb" })),
 ): Promise<Host> {
   const client = await connect(server);
   const tier = openTier<any, any>(cache, { client, ...options });

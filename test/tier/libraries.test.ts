@@ -3,6 +3,7 @@
 import { createCache } from "cache-machine";
 import { openTier, type Tier } from "cache-machine/tier";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { seeded } from "../contract/seeded.ts";
 import { keeps, sees, until } from "./hosts.ts";
 import { CLUSTERS, LIBRARIES, type Opened } from "./libraries.ts";
 import { endServers, NO_SERVER, SERVERS, startCluster, startServer } from "./servers.ts";
@@ -17,7 +18,7 @@ type AnyTier = Tier<any, any>;
 
 /** A host: a cache and a tier of its own. */
 async function host({ client, close }: Opened, prefix: string): Promise<AnyTier> {
-  const cache = createCache<any, any>({ size: "4mb" });
+  const cache = seeded(1, () => createCache<any, any>({ size: "4mb" }));
   const tier = openTier<any, any>(cache, { client, prefix });
   toClose.push(
     close,

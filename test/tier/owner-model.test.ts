@@ -36,6 +36,7 @@ import type { Client, ListenEvents, Listener } from "../../src/tier/clients/clie
 import { Memory } from "../../src/tier/memory.ts";
 import { Names } from "../../src/tier/names.ts";
 import { Owner } from "../../src/tier/owner.ts";
+import { seeded } from "../contract/seeded.ts";
 import { Deferred, pass, randomOf, settle } from "./virtual.ts";
 
 const LEASE = 100;
@@ -309,7 +310,7 @@ async function run(
   vi.spyOn(Math, "random").mockImplementation(randomOf(-seed));
   const agenda = new Agenda();
   const server = new Server(random, agenda);
-  const cache = createCache({ size: "4MiB" });
+  const cache = seeded(1, () => createCache({ size: "4MiB" }));
   const counts = { hits: 0, reads: 0, worst: 0 };
   const own = new Map<string, number>();
   const readers = [0, 1].map(() => new Participant(cache, server, own, counts));

@@ -32,6 +32,7 @@ import { machineTime } from "../../src/coordinate/clock.ts";
 import { Memory, type Place } from "../../src/tier/memory.ts";
 import { Names } from "../../src/tier/names.ts";
 import { Owner, type OwnerOptions } from "../../src/tier/owner.ts";
+import { seeded } from "../contract/seeded.ts";
 import { FakeClient } from "./fake-client.ts";
 import { Deferred, pass, settle } from "./virtual.ts";
 
@@ -49,7 +50,7 @@ let client: FakeClient;
 let owners: Owner[];
 
 beforeEach(() => {
-  cache = createCache({ size: "8MiB" });
+  cache = seeded(1, () => createCache({ size: "8MiB" }));
   memory = new Memory(cache, "app:", LEASE, names);
   place = memory.at([]);
   client = new FakeClient();
@@ -615,7 +616,7 @@ describe("closing", () => {
 
   test("of the cache underneath ends it quietly at each stage", async () => {
     for (const stage of ["standing", "listen", "beat", "pause", "push"]) {
-      const own = createCache({ size: "1MiB" });
+      const own = seeded(2, () => createCache({ size: "1MiB" }));
       const ownMemory = new Memory(own, "app:", LEASE, names);
       const owner = new Owner(ownMemory, client, names, { lease: LEASE, timeout: TIMEOUT });
       const hold = new Deferred<void>();

@@ -105,6 +105,12 @@ class Pair {
     this.#ended(this);
   }
 
+  /** As `cut`, but the client is told by a RST, as by the kernel of a server that knows nothing of the connection any more. */
+  reset() {
+    this.#near.resetAndDestroy();
+    this.cut();
+  }
+
   delay(ms) {
     this.#weather.latency = ms;
   }
@@ -125,6 +131,8 @@ class Relay {
   /** The unix socket, if it listens on one. */
   path;
   isRefusing = false;
+  /** While it is set, new connections open, and nothing passes through them, also later. */
+  isDeaf = false;
   /** Connections that were accepted so far. */
   accepted = 0;
   #target;
@@ -142,7 +150,7 @@ class Relay {
     return this.#pairs.size;
   }
 
-  /** The open connections, the oldest first. Each has `cut`, `delay`, `stall` and `resume` of its own. */
+  /** The open connections, the oldest first. Each has `cut`, `reset`, `delay`, `stall` and `resume` of its own. */
   get pairs() {
     return [...this.#pairs];
   }
@@ -170,12 +178,19 @@ class Relay {
     this.accepted++;
     const target = this.#target;
     const far = connect(typeof target === "string" ? { path: target } : { host: "127.0.0.1", port: target });
-    this.#pairs.add(new Pair(near, far, this.#weather, (pair) => this.#pairs.delete(pair)));
+    const pair = new Pair(near, far, this.#weather, (pair) => this.#pairs.delete(pair));
+    if (this.isDeaf) pair.stall();
+    this.#pairs.add(pair);
   }
 
   /** Ends all connections at once. What was on its way is lost. New ones are accepted, unless `refuse` says otherwise. */
   cut() {
     for (const pair of this.pairs) pair.cut();
+  }
+
+  /** As `cut`, but the clients are told by a RST. */
+  reset() {
+    for (const pair of this.pairs) pair.reset();
   }
 
   /** From now on each chunk arrives this many milliseconds later, in each direction. */

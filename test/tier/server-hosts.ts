@@ -10,6 +10,7 @@ import { Gate, type GateOptions } from "../../src/tier/gate.ts";
 import type { Names } from "../../src/tier/names.ts";
 import type { Script } from "../../src/tier/scripts.ts";
 import { Server } from "../../src/tier/server.ts";
+import { seeded } from "../contract/seeded.ts";
 import { SERVERS, startCluster, startServer } from "./servers.ts";
 
 export const TIMEOUT = 10_000;
@@ -51,7 +52,7 @@ async function opened(client: any): Promise<any> {
   return client;
 }
 
-const cache = createCache({ size: "8mb" });
+const cache = seeded(1, () => createCache({ size: "8mb" }));
 /** As a tier encodes values. */
 export const codec = {
   encode: (value: unknown): Uint8Array => cache.encode(value),

@@ -9,6 +9,7 @@ import { openTier } from "cache-machine/tier";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 // @ts-expect-error The processes of the checks run this module, so it is JavaScript.
 import { connected, tierStore } from "../adapters/tier-store.mjs";
+import { seeded } from "../contract/seeded.ts";
 import { endServers, NO_SERVER, SERVERS, startServer } from "./servers.ts";
 
 const MEMBERS: StoreMember[] = [
@@ -40,7 +41,7 @@ describe.skipIf(NO_SERVER).each(SERVERS)("$name $version", (program) => {
     let cache: Cache;
     let client: any;
     beforeAll(async () => {
-      cache = createCache({ size: "8mb" });
+      cache = seeded(1, () => createCache({ size: "8mb" }));
       client = await connected(server.path);
     });
     afterAll(() => {

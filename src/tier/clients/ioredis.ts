@@ -6,7 +6,8 @@
 
 import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
 import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
-import { noAnswer, Sending } from "./sending.ts";
+import { type Duplicate, Own } from "./owned.ts";
+import { Sending } from "./sending.ts";
 
 /** What is used of a client, of a node of a cluster, and of a cluster. */
 interface IoRedis {
@@ -83,6 +84,46 @@ function withoutResending({ reconnectOnError }: Options): Options {
   return { reconnectOnError: (error) => Boolean(reconnectOnError(error)) };
 }
 
+/** A duplicate for the commands of the tier. */
+class Copy<T extends Omit<IoRedis, "duplicate">> implements Duplicate {
+  readonly call: Call;
+  readonly client: T;
+
+  constructor(client: T) {
+    this.client = client;
+    this.call = caller(client);
+    // The user hears of errors by the client of the user.
+    client.on("error", () => undefined);
+  }
+
+  get isReady(): boolean {
+    return this.client.status === "ready";
+  }
+
+  get isConnected(): boolean {
+    return this.isReady || this.client.status === "connect";
+  }
+
+  get isOver(): boolean {
+    return this.client.status === "end";
+  }
+
+  watch(onReady: () => void, onOver: () => void): void {
+    this.client.on("ready", onReady);
+    this.client.on("end", onOver);
+  }
+
+  isReply(error: unknown): boolean {
+    return errorReply(error) !== undefined;
+  }
+
+  destroy(): void {
+    this.client.disconnect();
+    // Otherwise the library waits until the server closes the connection.
+    this.client.stream?.destroy();
+  }
+}
+
 /** What a single server and a cluster have in common. */
 abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   abstract readonly isCluster: boolean;
@@ -90,9 +131,8 @@ abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   readonly library = "ioredis";
   /** The client of the user. */
   protected readonly user: T;
+  readonly #own = new Own(() => new Copy(this.duplicate()));
   readonly #sending = new Sending();
-  #own: { client: T; call: Call; readiness: Readiness } | undefined;
-  #isClosed = false;
 
   constructor(user: T) {
     this.user = user;
@@ -102,12 +142,7 @@ abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   protected abstract duplicate(): T;
 
   send(_key: string, args: readonly Argument[], timeout: number): Promise<Reply> {
-    if (this.#isClosed) return Promise.reject(closed());
-    const { client, call, readiness } = this.#open();
-    const isReady = client.status === "ready";
-    // The queue of the library cannot be asked to give a command back. So a command is not given to it before it can be sent.
-    const answer = isReady ? () => call(args) : () => readiness.wait(timeout).then(() => call(args));
-    return this.#sending.run(answer, timeout, isReady);
+    return this.#own.send(args, timeout);
   }
 
   errorReply(error: unknown): string | undefined {
@@ -118,29 +153,12 @@ abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
   abstract listen(events: ListenEvents, timeout: number): Promise<Listener>;
 
   async close(): Promise<void> {
-    this.#isClosed = true;
-    this.#own?.client.disconnect();
-    // Otherwise the library waits until the server closes the connection.
-    this.#own?.client.stream?.destroy();
+    this.#own.close();
   }
 
   /** The client of the tier, when it is connected. */
   protected async own(timeout: number): Promise<T> {
-    if (this.#isClosed) throw closed();
-    const { client, readiness } = this.#open();
-    if (client.status !== "ready") await readiness.wait(timeout);
-    return client;
-  }
-
-  #open(): { client: T; call: Call; readiness: Readiness } {
-    // A client has ended when the strategy of the user for reconnecting has given up. Another command is another attempt.
-    if (this.#own === undefined || this.#own.client.status === "end") {
-      const client = this.duplicate();
-      // The user hears of errors by the client of the user.
-      client.on("error", () => undefined);
-      this.#own = { client, call: caller(client), readiness: new Readiness(client) };
-    }
-    return this.#own;
+    return (await this.#own.ready(timeout)).client;
   }
 
   /** The batches of one server. */
@@ -154,10 +172,6 @@ abstract class Sender<T extends Omit<IoRedis, "duplicate">> implements Client {
       if (keys.length > 0) yield keys.map(String);
     } while (cursor !== "0");
   }
-}
-
-function closed(): Error {
-  return new Error("the client was closed");
 }
 
 /** One server. */
@@ -241,36 +255,6 @@ function caller(client: Pick<IoRedis, "callBuffer">): Call {
 
 function errorReply(error: unknown): string | undefined {
   return error instanceof Error && error.name === "ReplyError" ? error.message : undefined;
-}
-
-/** Waits until a client is connected. */
-class Readiness {
-  readonly #client: Pick<IoRedis, "status" | "on">;
-  readonly #waiting = new Set<(error?: Error) => void>();
-
-  constructor(client: Pick<IoRedis, "status" | "on">) {
-    this.#client = client;
-    client.on("ready", () => this.#settle());
-    client.on("end", () => this.#settle(closed()));
-  }
-
-  wait(timeout: number): Promise<void> {
-    if (this.#client.status === "end") return Promise.reject(closed());
-    return new Promise((resolve, reject) => {
-      const settle = (error?: Error): void => {
-        clearTimeout(timer);
-        this.#waiting.delete(settle);
-        if (error === undefined) resolve();
-        else reject(error);
-      };
-      const timer = setTimeout(settle, timeout, noAnswer(timeout));
-      this.#waiting.add(settle);
-    });
-  }
-
-  #settle(error?: Error): void {
-    for (const settle of [...this.#waiting]) settle(error);
-  }
 }
 
 /** @param server the client whose options are used for a server */

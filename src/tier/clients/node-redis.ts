@@ -7,6 +7,7 @@
 import { setMaxListeners } from "node:events";
 import type { Argument, Client, ListenEvents, Listener, Reply } from "./interface.ts";
 import { type Address, type Connection, type ConnectionEvents, type Dialer, listen } from "./listening.ts";
+import { type Duplicate, Own } from "./owned.ts";
 import { noAnswer, Sending } from "./sending.ts";
 
 /** What is used of a client. */
@@ -57,8 +58,7 @@ export function nodeRedis(client: object): Client | undefined {
 /** What differs between the kinds of clients. */
 interface Servers {
   readonly isCluster: boolean;
-  /** Whether all connections that may be used for a command are there. */
-  isReady(): boolean;
+  /** Within `timeout`, as {@link Client.send}. */
   send(key: string, args: readonly Argument[], timeout: number): Promise<unknown>;
   /** Clients of all masters that have keys. */
   masters(): Promise<readonly Sender[]>;
@@ -66,6 +66,8 @@ interface Servers {
   seeds: Dialer["seeds"];
   /** A client with the options for connections to an address, or to the only server; and what has to be changed in them. */
   template(to: Address | undefined): Promise<{ client: NodeRedis; socket: Record<string, unknown> }>;
+  /** Ends the connections that were opened for commands. */
+  close?(): void;
 }
 interface Sender {
   send(args: readonly Argument[], timeout: number): Promise<unknown>;
@@ -95,22 +97,99 @@ function serversOf(client: object): Servers | undefined {
   return typeof (client as NodeRedis).isPubSubActive === "boolean" ? single(client as NodeRedis) : undefined;
 }
 
+/**
+ * The commands have a connection of their own. After a connection was lost, node-redis 5 gives a command that it was about to write to the
+ * dead socket, and takes the first answers on the next one for answers to it: the client never becomes ready again, or each command gets
+ * the answer of another one. Without the queue of the library (`disableOfflineQueue`) it forgets such commands.
+ */
 function single(client: NodeRedis): Servers {
+  const own = new Own(() => new Copy(client));
   return {
     isCluster: false,
-    isReady: () => client.isReady,
-    send: (_key, args, timeout) => sendBy(client, args, timeout),
-    masters: async () => [{ send: (args, timeout) => sendBy(client, args, timeout) }],
+    send: (_key, args, timeout) => own.send(args, timeout),
+    masters: async () => [{ send: (args, timeout) => own.send(args, timeout) }],
     seeds: async () => undefined,
     template: async () => ({ client, socket: {} }),
+    close: () => own.close(),
   };
+}
+
+/** What the connections of a tier have otherwise than the client of the user. */
+const OWN: Options = {
+  clientSideCache: undefined,
+  emitInvalidate: false,
+  // What the user has set for commands, and what exchanges or closes sockets.
+  commandOptions: {},
+  commandsQueueMaxLength: undefined,
+  maintNotifications: "disabled",
+  pingInterval: undefined,
+  readonly: false,
+  disableOfflineQueue: true,
+};
+
+/** A duplicate for the commands of the tier. */
+class Copy implements Duplicate {
+  readonly #client: NodeRedis;
+  /** Ends a socket that is not connected yet, which the library cannot. */
+  readonly #ending = new AbortController();
+  isConnected = false;
+  #over: () => void = () => undefined;
+
+  constructor(user: NodeRedis) {
+    const socket = { ...user.options?.socket, socketTimeout: undefined, signal: this.#ending.signal };
+    setMaxListeners(0, this.#ending.signal);
+    this.#client = user.duplicate({ ...OWN, socket });
+    this.#client.on("connect", () => {
+      this.isConnected = true;
+    });
+    this.#client.on("reconnecting", () => {
+      this.isConnected = false;
+    });
+    // The user hears of errors by the client of the user.
+    this.#client.on("error", () => {
+      if (this.isOver) this.#over();
+    });
+    this.#client.on("end", () => this.#over());
+    this.#client.unref();
+    this.#client.connect().catch(() => this.#over());
+  }
+
+  get isReady(): boolean {
+    return this.#client.isReady;
+  }
+
+  get isOver(): boolean {
+    return !this.#client.isOpen;
+  }
+
+  watch(onReady: () => void, onOver: () => void): void {
+    this.#client.on("ready", onReady);
+    this.#over = onOver;
+  }
+
+  call(args: readonly Argument[], timeout: number): Promise<Reply> {
+    return sendBy(this.#client, args, timeout) as Promise<Reply>;
+  }
+
+  isReply(error: unknown): boolean {
+    return errorReply(error) !== undefined;
+  }
+
+  destroy(): void {
+    this.#ending.abort();
+    try {
+      this.#client.destroy();
+    } catch {
+      // It is closed already.
+    }
+  }
 }
 
 function pool(client: Pool): Servers {
   let known: NodeRedis | undefined;
-  return {
+  const isReady = (): boolean => client.isOpen;
+  return limited(isReady, {
     isCluster: false,
-    isReady: () => client.isOpen,
     send: (_key, args, timeout) => client.execute(inTime(args, timeout)),
     masters: async () => [{ send: (args, timeout) => client.execute(inTime(args, timeout)) }],
     seeds: async () => undefined,
@@ -119,19 +198,19 @@ function pool(client: Pool): Servers {
       known ??= await client.execute((each) => each);
       return { client: known, socket: {} };
     },
-  };
+  });
 }
 
 function sentinel(client: Sentinel): Servers {
   const master: Sender = { send: (args, timeout) => client._execute(false, inTime(args, timeout)) };
-  return {
+  const isReady = (): boolean => client.isReady;
+  return limited(isReady, {
     isCluster: false,
-    isReady: () => client.isReady,
     send: (_key, args, timeout) => master.send(args, timeout),
     masters: async () => [master],
     seeds: async () => undefined,
     template: async () => ({ client: await client._execute(false, (each) => each), socket: {} }),
-  };
+  });
 }
 
 /** A task that waits for a client, and does not send when its time is over: nobody waits for the answer any more. */
@@ -143,9 +222,8 @@ function inTime(args: readonly Argument[], timeout: number): (client: NodeRedis)
 function cluster(client: Cluster): Servers {
   // A node that is not needed yet has no client.
   const isReady = (): boolean => client.masters.every((node) => node.client === undefined || node.client.isReady);
-  return {
+  return limited(isReady, {
     isCluster: true,
-    isReady,
     // Nothing is said to be read only, so that replicas are not asked.
     send: (key, args, timeout) => client.sendCommand(key, false, args, commandOptions(timeout)),
     masters: async () => {
@@ -161,6 +239,23 @@ function cluster(client: Cluster): Servers {
       const its = known.client ?? (await client.nodeClient(known));
       return { client: its, socket: node === undefined ? { ...to } : {} };
     },
+  });
+}
+
+/**
+ * Limits the time and the number of the commands that a client of the user sends.
+ *
+ * @param isReady whether all connections that may be used for a command are there
+ */
+function limited(isReady: () => boolean, servers: Servers): Servers {
+  const sending = new Sending();
+  const one = ({ send }: Sender): Sender => ({
+    send: (args, timeout) => sending.run(() => send(args, timeout), timeout, true),
+  });
+  return {
+    ...servers,
+    send: (key, args, timeout) => sending.run(() => servers.send(key, args, timeout), timeout, isReady()),
+    masters: async () => (await servers.masters()).map(one),
   };
 }
 
@@ -168,17 +263,13 @@ class NodeRedisClient implements Client {
   readonly library = "node-redis";
   readonly isCluster: boolean;
   readonly #servers: Servers;
-  readonly #sending = new Sending();
-
   constructor(servers: Servers) {
     this.#servers = servers;
     this.isCluster = servers.isCluster;
   }
 
   send(key: string, args: readonly Argument[], timeout: number): Promise<Reply> {
-    const servers = this.#servers;
-    const answer = (): Promise<Reply> => servers.send(key, args, timeout) as Promise<Reply>;
-    return this.#sending.run(answer, timeout, servers.isReady());
+    return this.#servers.send(key, args, timeout) as Promise<Reply>;
   }
 
   errorReply(error: unknown): string | undefined {
@@ -190,8 +281,7 @@ class NodeRedisClient implements Client {
       let cursor = "0";
       do {
         const args = ["SCAN", cursor, "MATCH", pattern, "COUNT", "1000"];
-        const answer = (): Promise<unknown> => master.send(args, timeout);
-        const [next, keys] = (await this.#sending.run(answer, timeout, true)) as [Buffer, Buffer[]];
+        const [next, keys] = (await master.send(args, timeout)) as [Buffer, Buffer[]];
         cursor = String(next);
         if (keys.length > 0) yield keys.map(String);
       } while (cursor !== "0");
@@ -200,7 +290,7 @@ class NodeRedisClient implements Client {
 
   async listen(events: ListenEvents, timeout: number): Promise<Listener> {
     const servers = this.#servers;
-    const { client } = await this.#sending.run(() => servers.template(undefined), timeout, true);
+    const { client } = await new Sending().run(() => servers.template(undefined), timeout, true);
     const withPushes = hasPushes(client);
     const dialer: Dialer = {
       hasPushes: withPushes,
@@ -211,8 +301,9 @@ class NodeRedisClient implements Client {
     return listen(dialer, events, timeout);
   }
 
-  /** Commands are sent by the client of the user. */
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#servers.close?.();
+  }
 }
 
 function sendBy(client: NodeRedis, args: readonly Argument[], timeout: number): Promise<unknown> {
@@ -284,16 +375,9 @@ async function open(
   // Ends a socket that is not connected yet, which the library cannot.
   const ending = new AbortController();
   const copy = client.duplicate({
+    ...OWN,
     RESP: hasPushes ? 3 : 2,
     emitInvalidate: hasPushes,
-    clientSideCache: undefined,
-    // What the user has set for commands, and what exchanges or closes sockets.
-    commandOptions: {},
-    commandsQueueMaxLength: undefined,
-    maintNotifications: "disabled",
-    pingInterval: undefined,
-    readonly: false,
-    disableOfflineQueue: true,
     socket: {
       ...client.options?.socket,
       socketTimeout: undefined,

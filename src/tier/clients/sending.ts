@@ -3,6 +3,15 @@
 /** Commands that may wait for a server which is not connected, and commands that nobody waits for any more but the library. */
 const MOST_WAITING = 1000;
 
+/** Is told what becomes of the commands. */
+export interface Watch {
+  begun(): void;
+  /** @param error what the command rejected with; none for an answer */
+  ended(error?: unknown): void;
+  /** A command was not answered within its limit. */
+  late(timeout: number): void;
+}
+
 /** Limits the time and the number of the commands of one client. */
 export class Sending {
   #waiting = 0;
@@ -13,7 +22,7 @@ export class Sending {
    *
    * @param isReady whether the client is connected. If not, the command has to wait in the queue of the client.
    */
-  run<T>(command: () => Promise<T>, timeout: number, isReady: boolean): Promise<T> {
+  run<T>(command: () => Promise<T>, timeout: number, isReady: boolean, watch?: Watch): Promise<T> {
     if (this.#abandoned >= MOST_WAITING || (!isReady && this.#waiting >= MOST_WAITING)) {
       return Promise.reject(new Error(`more than ${MOST_WAITING} commands wait for an answer of the server`));
     }
@@ -23,6 +32,7 @@ export class Sending {
         isAbandoned = true;
         this.#abandoned++;
         reject(noAnswer(timeout));
+        watch?.late(timeout);
       }, timeout);
       const settle = (): void => {
         clearTimeout(timer);
@@ -30,13 +40,16 @@ export class Sending {
         if (isAbandoned) this.#abandoned--;
       };
       this.#waiting++;
+      watch?.begun();
       command().then(
         (value) => {
           settle();
+          watch?.ended();
           resolve(value);
         },
         (error) => {
           settle();
+          watch?.ended(error);
           reject(error instanceof Error && error.message === "" ? noAnswer(timeout) : error);
         },
       );

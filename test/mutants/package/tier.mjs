@@ -97,6 +97,15 @@ export default [
     first: [...TIER_GATE, ...TIER_AWAY],
   },
   {
+    name: "silent-connections-stay",
+    breaks: "a tier comes back",
+    what: "a connection that stays open, and from which nothing comes any more, is never replaced",
+    file: "src/tier/clients/owned.ts",
+    find: "if (performance.now() - this.#due >= patience) this.#replace(this);",
+    replace: "if (performance.now() - this.#due >= patience * 1e6) this.#replace(this);",
+    first: TIER_AWAY,
+  },
+  {
     name: "any-version-is-ours",
     breaks: "hostile",
     what: "a value of another version of the format is read",
