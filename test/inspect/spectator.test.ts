@@ -564,6 +564,12 @@ test("finds the lock of a bucket that a stopped process holds, and not one whose
     expect(spectator.participants().find((each) => each.pid === pid)?.hazard).toBe(3);
     writeSync(fd, Buffer.alloc(8), 0, 8, SEATS_AT + SEAT_BYTES * seat + 8);
     writeSync(fd, Buffer.alloc(8), 0, 8, control);
+    expect(spectator.holds()).toEqual([]);
+    // A segment that was being emptied: RECLAIM in its first life, and who does it.
+    word.writeBigUInt64LE((1n << 32n) | ((incarnation & 0xffffn) << 16n) | (BigInt(seat) << 4n) | 3n);
+    writeSync(fd, word, 0, 8, (PLACES.states as [number, number])[0] + 8 * 40);
+    expect(spectator.segments()[40]).toMatchObject({ state: "reclaim", owner: seat });
+    expect(spectator.holds()).toEqual([{ kind: "segment", number: 40, seat, pid, threadId: 0, state: "frozen" }]);
   } finally {
     closeSync(fd);
   }

@@ -5,7 +5,7 @@ export default [
     breaks: "C4",
     what: "a spectator lists claims of participants that have left",
     file: "wasm/src/coordinate/claims.rs",
-    find: "if state == ClaimState::Reserved || self.has_left(seat, owner.tenure()) {",
+    find: "if state == ClaimState::Reserved || self.is_void(owner) {",
     replace: "if state == ClaimState::Reserved {",
     first: ["spectate::a_spectator_sees_claims"],
   },
