@@ -4,7 +4,14 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable, Writable } from "node:stream";
-import { type Cache, type CreateOptions, createCache, exportCache, type ImportOptions, importCache } from "cache-machine";
+import {
+  type Cache,
+  type CreateOptions,
+  createCache,
+  exportCache,
+  type ImportOptions,
+  importCache,
+} from "cache-machine";
 import { afterAll, afterEach } from "vitest";
 import { seeded } from "../contract/seeded.ts";
 

@@ -1,6 +1,15 @@
 /** Snapshots: what comes back of every kind of entry, what an import leaves alone, clocks, codecs, streams, wrong arguments. */
 
-import { createReadStream, createWriteStream, existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { PassThrough, Readable, Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
@@ -55,7 +64,8 @@ describe("what comes back", () => {
       const copy = create({ size: "128mb" });
       expect(await importCache(copy, from)).toMatchObject({ ...WHOLE, entries: count, bytes: exported.bytes });
       for (const [key, value] of Object.entries(VALUES)) {
-        expect(copy.get(key), key).toEqual(value);
+        // Vitest compares large bytes for minutes.
+        if (key !== "10 MB") expect(copy.get(key), key).toEqual(value);
         expect(Object.is(copy.get(key), -0), key).toBe(key === "minus zero");
         expect(Buffer.from(copy.encode(copy.get(key))).equals(cache.encode(value)), key).toBe(true);
       }
@@ -124,7 +134,10 @@ describe("what comes back", () => {
     expect(copy.get("tagged")).toBe(undefined);
     expect([copy.ttl("graceful"), copy.ttl("forever")]).toEqual([100, Infinity]);
     now += 200;
-    expect([copy.get("graceful"), copy.getStale("graceful")]).toEqual([undefined, expect.objectContaining({ value: 2, stale: true })]);
+    expect([copy.get("graceful"), copy.getStale("graceful")]).toEqual([
+      undefined,
+      expect.objectContaining({ value: 2, stale: true }),
+    ]);
     copy.expireTag("c");
     expect(copy.getStale("forever")).toMatchObject({ value: 3, stale: true });
     now += 1000;
@@ -144,11 +157,13 @@ describe("what comes back", () => {
     now += 900;
     for (const rule of rules) cache.namespace("limits").rateLimit(rule.algorithm, { ...rule, cost: 2 });
     now += 300;
-    cache.namespace("limits").rateLimit("sliding", { ...rules[2], limit: 10, window: 1000, cost: 1 });
+    // GCRA has drained a little, the fixed window is a new one, and the sliding one has a window before it.
+    for (const rule of rules) cache.namespace("limits").rateLimit(rule.algorithm, { ...rule, cost: 1 });
+    expect(cache.namespace("limits").get("sliding")).toMatchObject({ previous: 9, count: 1 });
     const copy = create({ now: clock });
     const bytes = await bytesOf(cache);
     const result = await importBytes(copy, bytes);
-    expect(result).toMatchObject({ ...WHOLE, entries: 5 - result.expired, expired: result.expired });
+    expect(result).toMatchObject({ ...WHOLE, entries: 5 });
     expect([copy.increment("counted"), copy.increment("set")]).toEqual([6, 8]);
     for (const rule of rules) {
       const [mine, theirs] = [copy, cache].map((each) => each.namespace("limits"));
@@ -187,48 +202,65 @@ describe("what comes back", () => {
 
   test("random entries come back as they are, several times", async () => {
     const entry = fc.record({
-      path: fc.array(fc.string({ minLength: 1, maxLength: 8, unit: "binary" }).filter((name) => name.isWellFormed()), { maxLength: 3 }),
-      key: fc.oneof(fc.string({ maxLength: 30, unit: "binary" }), fc.uint8Array({ maxLength: 30 }).map((bytes) => Buffer.from(bytes))),
+      path: fc.array(
+        fc.string({ minLength: 1, maxLength: 8, unit: "binary" }).filter((name) => name.isWellFormed()),
+        { maxLength: 3 },
+      ),
+      key: fc.oneof(
+        fc.string({ maxLength: 30, unit: "binary" }),
+        fc.uint8Array({ maxLength: 30 }).map((bytes) => Buffer.from(bytes)),
+      ),
       value: fc.oneof(fc.string({ maxLength: 200 }), fc.double(), fc.uint8Array({ maxLength: 3000 }), fc.jsonValue()),
       tags: fc.array(fc.string({ minLength: 1, maxLength: 20 }), { maxLength: 4 }),
       grace: fc.constantFrom(0, 1, 60_000, Infinity),
       ttl: fc.constantFrom(1, 50_000, 3_600_000, Infinity),
     });
     await fc.assert(
-      fc.asyncProperty(fc.array(entry, { maxLength: 60 }), fc.integer({ min: 1, max: 70_000 }), fc.nat(40_000), async (list, piece, later) => {
-        // The wall clock goes on like the clock of the caches.
-        let now = Date.now();
-        const clock = () => now;
-        const wall = Date.now;
-        Date.now = clock;
-        const [cache, copy] = [create({ now: clock }), create({ now: clock })];
-        const model = new Map<string, unknown>();
-        for (const { path, key, value, ...options } of list) {
-          path.reduce((outer, name) => outer.namespace(name), cache).set(key, value, options);
-          model.set(JSON.stringify([path, key]), { path, key, value, expiresAt: now + options.ttl, tags: options.tags });
-        }
-        const bytes = await bytesOf(cache);
-        now += later;
-        const result = await importBytes(copy, bytes, undefined, piece);
-        let entries = 0;
-        for (const each of model.values()) {
-          const { path, key, value, expiresAt, tags } = each as any;
-          const found = path.reduce((outer: any, name: string) => outer.namespace(name), copy).getEntry(key);
-          if (expiresAt <= now) expect(found).toBe(undefined);
-          else {
-            expect(found).toMatchObject({ expiresAt, tags });
-            expect(Buffer.from(copy.encode(found.value)).equals(cache.encode(value))).toBe(true);
-            entries++;
+      fc.asyncProperty(
+        fc.array(entry, { maxLength: 60 }),
+        fc.integer({ min: 1, max: 70_000 }),
+        fc.nat(40_000),
+        async (list, piece, later) => {
+          // The wall clock goes on like the clock of the caches.
+          let now = Date.now();
+          const clock = () => now;
+          const wall = Date.now;
+          Date.now = clock;
+          const [cache, copy] = [create({ now: clock }), create({ now: clock })];
+          const model = new Map<string, unknown>();
+          for (const { path, key, value, ...options } of list) {
+            path.reduce((outer, name) => outer.namespace(name), cache).set(key, value, options);
+            model.set(JSON.stringify([path, key]), {
+              path,
+              key,
+              value,
+              expiresAt: now + options.ttl,
+              tags: options.tags,
+            });
           }
-        }
-        expect(result).toMatchObject({ ...WHOLE, entries, expired: model.size - entries });
-        // An import of what is there adds nothing.
-        expect(await importBytes(copy, bytes)).toMatchObject({ entries: 0, present: entries });
-        expect(copy.validate()).toBe(0);
-        cache.close();
-        copy.close();
-        Date.now = wall;
-      }),
+          const bytes = await bytesOf(cache);
+          now += later;
+          const result = await importBytes(copy, bytes, undefined, piece);
+          let entries = 0;
+          for (const each of model.values()) {
+            const { path, key, value, expiresAt, tags } = each as any;
+            const found = path.reduce((outer: any, name: string) => outer.namespace(name), copy).getEntry(key);
+            if (expiresAt <= now) expect(found).toBe(undefined);
+            else {
+              expect(found).toMatchObject({ expiresAt, tags });
+              expect(Buffer.from(copy.encode(found.value)).equals(cache.encode(value))).toBe(true);
+              entries++;
+            }
+          }
+          expect(result).toMatchObject({ ...WHOLE, entries, expired: model.size - entries });
+          // An import of what is there adds nothing.
+          expect(await importBytes(copy, bytes)).toMatchObject({ entries: 0, present: entries });
+          expect(copy.validate()).toBe(0);
+          cache.close();
+          copy.close();
+          Date.now = wall;
+        },
+      ),
       { seed: SEED, numRuns: 60 },
     );
   });
@@ -313,7 +345,10 @@ describe("clocks", () => {
       const second = machine(start + 19_000);
       expect(await importBytes(second, before)).toMatchObject({ ...WHOLE, entries: 2 });
       expect(second.ttl("a")).toBe(40_000);
-      expect(second.rateLimit("limit", { limit: 5, window: 60_000, algorithm: "fixed" })).toMatchObject({ remaining: 3, resetAfter: 40_000 });
+      expect(second.rateLimit("limit", { limit: 5, window: 60_000, algorithm: "fixed" })).toMatchObject({
+        remaining: 3,
+        resetAfter: 40_000,
+      });
       wall += 100_000;
       expect(await importBytes(machine(start), before)).toMatchObject({ expired: 2 });
     } finally {
@@ -349,8 +384,14 @@ describe("codecs", () => {
   test("the same codec reads what it has written, and no value was decoded or encoded on the way", async () => {
     const calls: string[] = [];
     const spied = {
-      encode: (value: unknown) => (calls.push("encode"), codec(7).encode(value)),
-      decode: (bytes: Uint8Array) => (calls.push("decode"), codec(7).decode(bytes)),
+      encode(value: unknown) {
+        calls.push("encode");
+        return codec(7).encode(value);
+      },
+      decode(bytes: Uint8Array) {
+        calls.push("decode");
+        return codec(7).decode(bytes);
+      },
     };
     const cache = create({ codec: spied });
     for (let i = 0; i < 50; i++) cache.set(`${i}`, { i });
@@ -370,7 +411,10 @@ describe("codecs", () => {
       [create({ codec: codec(8) }), "with another `codec`"],
       [create(), "this cache has none"],
     ] as const) {
-      await expect(importBytes(other, bytes)).rejects.toMatchObject({ code: "ERR_DATA", message: expect.stringContaining(text) });
+      await expect(importBytes(other, bytes)).rejects.toMatchObject({
+        code: "ERR_DATA",
+        message: expect.stringContaining(text),
+      });
       expect(other.size).toBe(0);
     }
   });
@@ -515,7 +559,9 @@ describe("streams, files, signals", () => {
   test("a stream that fails in the middle: its error, and for a file what was there", async () => {
     const cache = filled();
     let writes = 0;
-    const failing = new Writable({ write: (_chunk, _encoding, done) => done(++writes === 5 ? new Error("pipe") : null) });
+    const failing = new Writable({
+      write: (_chunk, _encoding, done) => done(++writes === 5 ? new Error("pipe") : null),
+    });
     await expect(exportCache(cache, failing)).rejects.toThrow("pipe");
     expect(failing.destroyed).toBe(true);
     let pieces = 0;
@@ -537,13 +583,17 @@ describe("streams, files, signals", () => {
     await expect(importCache(copy, broken)).rejects.toThrow("source");
     expect(copy.size).toBeGreaterThan(100);
     for (const [key, value] of copy) expect(value).toBe(`${key.slice(4)} `.repeat(200));
-    await expect(importCache(copy, Readable.from(["text", "text"]))).rejects.toThrow(/^from: the stream must give bytes/);
+    await expect(importCache(copy, Readable.from(["text", "text"]))).rejects.toThrow(
+      /^from: the stream must give bytes/,
+    );
   });
 
   test("a cache that is closed, cleared, or changed meanwhile", async () => {
     const cache = filled();
     const file = newFile();
-    await expect(exportCache(cache, file, { onProgress: () => cache.close() })).rejects.toMatchObject({ code: "ERR_CLOSED" });
+    await expect(exportCache(cache, file, { onProgress: () => cache.close() })).rejects.toMatchObject({
+      code: "ERR_CLOSED",
+    });
     expect(existsSync(file)).toBe(false);
     await expect(exportCache(cache, file)).rejects.toMatchObject({ code: "ERR_CLOSED" });
     const other = filled();
@@ -557,7 +607,9 @@ describe("streams, files, signals", () => {
     expect(result.entries).toBeGreaterThan(100);
     expect(result.entries).toBeLessThan(3000);
     const closing = create({ size: "32mb" });
-    await expect(importBytes(closing, bytes, { onProgress: () => closing.close() })).rejects.toMatchObject({ code: "ERR_CLOSED" });
+    await expect(importBytes(closing, bytes, { onProgress: () => closing.close() })).rejects.toMatchObject({
+      code: "ERR_CLOSED",
+    });
     await expect(importBytes(closing, bytes)).rejects.toMatchObject({ code: "ERR_CLOSED" });
   });
 
@@ -590,7 +642,11 @@ describe("wrong arguments", () => {
     ["bytes as source", (cache) => importCache(cache, Buffer.of(1) as any), "from: must be the path of a file"],
     ["an unknown option", (cache) => exportCache(cache, "x", { onprogres: 1 } as any), "options.onprogres"],
     ["a wrong signal", (cache) => importCache(cache, "x", { signal: {} as any }), "signal: must be an AbortSignal"],
-    ["a wrong callback", (cache) => exportCache(cache, "x", { onProgress: 1 as any }), "onProgress: must be a function"],
+    [
+      "a wrong callback",
+      (cache) => exportCache(cache, "x", { onProgress: 1 as any }),
+      "onProgress: must be a function",
+    ],
     ["an age that is a text", (cache) => importCache(cache, "x", { maxAge: "1h" as any }), "maxAge: must be a number"],
     ["a negative age", (cache) => importCache(cache, "x", { maxAge: -1 }), "maxAge: must be 0 or more"],
     ["no age", (cache) => importCache(cache, "x", { maxAge: Number.NaN }), "maxAge: must be 0 or more"],
@@ -603,9 +659,8 @@ describe("wrong arguments", () => {
       () => undefined,
       (each: unknown) => each as Error,
     );
-    expect(error === undefined ? undefined : [error instanceof TypeError || error instanceof RangeError, error.message]).toEqual([
-      true,
-      expect.stringContaining(text),
-    ]);
+    expect(
+      error === undefined ? undefined : [error instanceof TypeError || error instanceof RangeError, error.message],
+    ).toEqual([true, expect.stringContaining(text)]);
   });
 });
