@@ -27,9 +27,9 @@ afterEach(() => {
   destroyCache(name);
 });
 
-const valueOf = (i: number): string => `${i} `.repeat(300);
+const textOf = (i: number): string => `${i} `.repeat(300);
 function fill(entries: number): void {
-  for (let i = 0; i < entries; i++) cache.set(`key ${i}`, valueOf(i));
+  for (let i = 0; i < entries; i++) cache.set(`key ${i}`, textOf(i));
 }
 
 /** Starts a process; `lines` are what it prints. */
@@ -121,7 +121,7 @@ test("two processes import at once: together they add each entry once, while thi
   expect([one.busy, two.busy, one.damaged, two.damaged]).toEqual([0, 0, 0, 0]);
   for (let i = 0; i < 8000; i++) {
     const value = cache.get(`key ${i}`);
-    if (value !== valueOf(i)) expect([i < 1000, value]).toEqual([true, "newer"]);
+    if (value !== textOf(i)) expect([i < 1000, value]).toEqual([true, "newer"]);
   }
   expect(one.entries + two.entries).toBeGreaterThanOrEqual(7000);
   expect(cache.validate()).toBe(0);
@@ -144,9 +144,9 @@ test("an export under load has each entry that stays exactly once, and no value 
   const copy = create({ size: "64mb" }) as Cache<string>;
   const imported = await importCache(copy, file);
   expect(imported.entries + imported.present).toBe(result.entries);
-  for (let k = 0; k < 2500; k++) expect(copy.get(`key ${k}`)).toBe(valueOf(k));
+  for (let k = 0; k < 2500; k++) expect(copy.get(`key ${k}`)).toBe(textOf(k));
   for (const [key, value] of copy) {
-    if (value !== `changed ${key}`) expect(value).toBe(valueOf(Number(key.slice(4))));
+    if (value !== `changed ${key}`) expect(value).toBe(textOf(Number(key.slice(4))));
   }
 });
 
