@@ -48,7 +48,8 @@ const observed: WeakMap<OtelMeter, Map<string, Observed>> = new WeakMap();
 
 /**
  * Tells the numbers of caches and tiers to a meter of OpenTelemetry. Returns a function that ends that. May be called several times for
- * one meter, with different caches. A cache that is closed is left out from then on.
+ * one meter, with different caches. A cache that is closed is not observed from then on; where values are cumulative, the SDK repeats the
+ * last ones.
  *
  * The attribute `cache_machine.cache.name` has the name of the cache, `cache_machine.tier.name` that of the tier, and
  * `cache_machine.request.result` of the requests is `"hit"` or `"miss"`. The numbers are those of the whole host. When several processes

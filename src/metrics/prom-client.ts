@@ -66,8 +66,8 @@ const registered: WeakMap<PromRegistry, Map<string, Registered>> = new WeakMap()
  * scrape fails because of a cache.
  *
  * The label `cache` has the name of the cache, `tier` that of the tier. The numbers are those of the whole host, whichever process is
- * scraped. So their `aggregator` is `"max"`, for the `AggregatorRegistry` of a cluster; that of the numbers of one thread, such as its
- * near cache, is `"sum"`.
+ * scraped. So for the `AggregatorRegistry` of a cluster their `aggregator` is `"max"`, that of gauges `"first"`. Only the numbers of one
+ * thread, such as its near cache, are added up.
  *
  * @param caches - a cache that was opened by name, or an array of them, or an object with caches and tiers by the name to tell.
  * @throws {TypeError} and {RangeError} for wrong arguments, and for a name that is told already; the errors of prom-client for a
@@ -114,7 +114,7 @@ function ensure(
   const isTier = metric.name[0] === "tier";
   const owner = isTier ? "tier" : "cache";
   const labelNames = metric.name.at(-1) === "requests" ? [owner, "result"] : [owner];
-  const aggregator = metric.isOfHost ? "max" : "sum";
+  const aggregator = !metric.isOfHost ? "sum" : metric.kind === "counter" ? "max" : "first";
   const common = { name, help: metric.help, labelNames, aggregator, registers: [register] };
   const labelled = (): [Record<string, string>, number][] =>
     collection
