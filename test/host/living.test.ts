@@ -184,3 +184,152 @@ describe("cache.destroyed", () => {
     expect(JSON.parse(JSON.stringify(cache))).not.toHaveProperty("destroyed");
   });
 });
+
+/** What the other participant, a worker, is told to do. */
+type Order = "set" | "lock" | "release" | "load" | "end";
+
+/** A worker that has the cache open too. Each order is answered. */
+class Other {
+  readonly #worker: Worker;
+  readonly #exit: Promise<unknown>;
+
+  constructor(cache: Cache) {
+    this.#worker = new Worker(
+      `import(${JSON.stringify(MODULE)}).then(({ attachCache }) => {
+        const { parentPort, workerData } = require("node:worker_threads");
+        const cache = attachCache(workerData);
+        let release;
+        const orders = {
+          set: () => void cache.set("awaited", "came"),
+          lock: () => new Promise((held) => {
+            cache.locks.request("lock", () => (held(), new Promise((resolve) => (release = resolve))));
+          }),
+          release: () => release(),
+          load: () => cache.getOrSet("page", () => "loaded by the worker"),
+          end: () => (cache.close(), parentPort.close()),
+        };
+        parentPort.on("message", async (order) => parentPort.postMessage(await orders[order]()));
+      });`,
+      { eval: true, workerData: cache.handle },
+    );
+    this.#exit = once(this.#worker, "exit");
+  }
+
+  async order(order: Order): Promise<unknown> {
+    const answer = once(this.#worker, "message");
+    this.#worker.postMessage(order);
+    return (await answer)[0];
+  }
+
+  async end(): Promise<void> {
+    this.#worker.postMessage("end");
+    await this.#exit;
+  }
+}
+
+describe("participants of a cache that was destroyed", () => {
+  let cache: Cache;
+  let other: Other;
+
+  beforeEach(async () => {
+    cache = open();
+    other = new Other(cache);
+    // The worker has the cache open before it is destroyed.
+    await other.order("load");
+    cache.delete("page");
+  });
+
+  afterEach(() => other.end());
+
+  test("go on sharing entries, also with a new cache of that name beside them", async () => {
+    destroy();
+    const next = open("2mb");
+    next.set("awaited", "not for the old ones");
+    await other.order("set");
+    expect([cache.get("awaited"), next.get("awaited")]).toEqual(["came", "not for the old ones"]);
+    expect([cache.stats().participants, next.stats().participants]).toEqual([2, 1]);
+  });
+
+  test("are woken from waits and watches that began before and after", async () => {
+    const seen: unknown[] = [];
+    const before = cache.waitFor("awaited");
+    const watched = new Promise<void>((resolve) => {
+      cache.watch("awaited", () => {
+        seen.push(cache.get("awaited"));
+        resolve();
+      });
+    });
+    destroy();
+    const after = cache.waitFor("awaited");
+    await other.order("set");
+    expect(await Promise.all([before, after])).toEqual(["came", "came"]);
+    await watched;
+    expect(seen).toEqual(["came"]);
+  });
+
+  test("keep their locks apart from those of the new cache", async () => {
+    await other.order("lock");
+    destroy();
+    const order: string[] = [];
+    const waiting = cache.locks.request("lock", () => void order.push("the old cache"));
+    const next = open("2mb");
+    await next.locks.request("lock", () => void order.push("the new cache"));
+    await other.order("release");
+    await waiting;
+    expect(order).toEqual(["the new cache", "the old cache"]);
+  });
+
+  test("load once for all of them", async () => {
+    let finish = (_page: string): void => {};
+    const loading = cache.getOrSet("page", () => new Promise<string>((resolve) => (finish = resolve)));
+    destroy();
+    const joined = other.order("load");
+    // The new cache knows nothing of that load.
+    expect(await open("2mb").getOrSet("page", () => "loaded for the new cache")).toBe("loaded for the new cache");
+    finish("loaded once");
+    expect(await loading).toBe("loaded once");
+    expect(await joined).toBe("loaded once");
+  });
+
+  test("cannot be joined any more by its handle", () => {
+    destroy();
+    expect(() => attachCache(cache.handle)).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
+  });
+
+  test("have a copy of the entries: the new cache begins empty, and what is in the old one can be stored in it", () => {
+    cache.set("a", 1, { ttl: 60_000 });
+    destroy();
+    const next = open("2mb");
+    expect(next.size).toBe(0);
+    for (const [key, value] of cache.entries()) next.add(key, value, { ttl: cache.ttl(key) });
+    expect(next.get("a")).toBe(1);
+    expect(next.ttl("a")).toBeGreaterThan(50_000);
+  });
+});
+
+describe("files of other layouts of this package", () => {
+  /** Puts a file beside the cache as another layout of this package would have left it. */
+  function leaveLayout(version: number): string {
+    const name = path.basename(file());
+    const other = name.replace(/\.v\d+$/, `.v${version}`);
+    expect(other).not.toBe(name);
+    // A version before this one has another header. So a file of this layout under that name is what it looks like.
+    fs.copyFileSync(path.join(directory, name), path.join(directory, other));
+    return path.join(directory, other);
+  }
+
+  test("stay when a cache of that name is opened or destroyed, and do not become a part of it", () => {
+    const cache = open();
+    cache.set("a", 1);
+    const old = leaveLayout(1);
+    cache.set("a", 2);
+    expect(cache.destroyed).toBe(false);
+    cache.close();
+    expect(open().get("a")).toBe(2);
+    expect(destroy()).toBe(true);
+    expect(fs.readdirSync(directory)).toEqual([path.basename(old)]);
+    expect(destroy()).toBe(false);
+    expect(open("2mb").size).toBe(0);
+    expect(fs.existsSync(old)).toBe(true);
+  });
+});
