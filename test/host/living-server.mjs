@@ -4,6 +4,7 @@
  * line of `loads.txt`.
  */
 
+import cluster from "node:cluster";
 import { appendFileSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -32,6 +33,8 @@ const server = createServer(async (request, response) => {
   response.end(JSON.stringify({ pid: process.pid, size: whole.stats().size, version, value, destroyed }));
 });
 
-// pm2 sends SIGINT once the next process is ready. The requests that are being answered are answered.
-process.on("SIGINT", () => server.close(() => process.exit()));
+// pm2 sends SIGINT once the next process is ready. `disconnect` closes the server, waits for its last answer, and waits until pm2 gives
+// this process no more connections. With `server.close(() => process.exit())` the connection that is under way would be lost.
+process.on("SIGINT", () => cluster.worker.disconnect());
+cluster.worker.once("disconnect", () => process.exit());
 server.listen(PORT, "127.0.0.1", () => process.send("ready"));
