@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 import { constants } from "./scripts/constants.mjs";
 
@@ -19,8 +20,19 @@ const SLOW = [
 /** Files of the folders above that put a whole machine under load. */
 const HEAVY = ["test/package/example-pm2.test.ts"];
 
+/** Gives the sources the bytes of the engine, as esbuild does in dist/. */
+const engineAsBytes = {
+  name: "engine-as-bytes",
+  enforce: "pre" as const,
+  load(id: string) {
+    if (!id.endsWith(".wasm")) return undefined;
+    return `export default Buffer.from("${readFileSync(id, "base64")}", "base64");`;
+  },
+};
+
 export default defineConfig({
   define: constants(),
+  plugins: [engineAsBytes],
   test: {
     // The tests start real processes, on machines that may be busy: the limits are generous, but there are limits.
     testTimeout: 120_000,

@@ -75,7 +75,7 @@ enum { MAP_SHARED = 0x01, MAP_PRIVATE = 0x02, MAP_FIXED = 0x10, MAP_ANONYMOUS = 
 enum { AT_FDCWD = -100, AT_SYMLINK_FOLLOW = 0x400, AT_EMPTY_PATH = 0x1000 };
 enum { O_RDWR = 2, O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000 };
 enum { S_IFIFO = 0x1000, OWNER_ONLY = 0600 };
-enum { F_OFD_SETLK = 37, F_WRLCK = 1, F_UNLCK = 2 };
+enum { F_OFD_GETLK = 36, F_OFD_SETLK = 37, F_WRLCK = 1, F_UNLCK = 2 };
 enum { LOCK_EX = 2, LOCK_NB = 4 };
 
 struct flock {
@@ -253,20 +253,31 @@ static napi_value reserve(napi_env env, napi_callback_info info) {
   return answer(env, system_call(SYS_fallocate, fd, 0, offset, length, 0, 0));
 }
 
-/** map(fd, range): the range shows the beginning of the file from now on; after a failure it shows zeros. */
-static napi_value map(napi_env env, napi_callback_info info) {
+/** Maps the beginning of a file over a range. */
+static napi_value map_as(napi_env env, napi_callback_info info, int flags) {
   struct call call;
   int64_t fd;
   char *start;
   size_t length;
   if (!begin(&call, env, info)) return NULL;
   if (!get_descriptor(&call, 0, &fd) || !get_range(&call, 1, &start, &length)) return answer(env, WRONG_ARGUMENT);
-  long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+  long result = system_call(SYS_mmap, (long)start, (long)length, PROT_READ_WRITE, flags | MAP_FIXED, fd, 0);
   if (!failed(result)) return answer(env, 0);
   // A kernel short of memory may have unmapped the range before it failed. If that hole stayed open, the kernel could give
   // it to an allocation of other code, which would later be unmapped together with this memory.
   put_zeros(start, length);
   return answer(env, result);
+}
+
+/** map(fd, range): the range shows the beginning of the file from now on; after a failure it shows zeros. */
+static napi_value map(napi_env env, napi_callback_info info) { return map_as(env, info, MAP_SHARED); }
+
+/**
+ * mapPrivate(fd, range): as `map`, for a descriptor that was opened for reading only. The range shows the file as it is at each moment.
+ * What is written to the range never reaches the file: the first store to a page makes a private copy of that page.
+ */
+static napi_value map_private(napi_env env, napi_callback_info info) {
+  return map_as(env, info, MAP_PRIVATE | MAP_NORESERVE);
 }
 
 /** unmap(range): the range shows private zeros in place of a file. */
@@ -309,6 +320,20 @@ static napi_value lock(napi_env env, napi_callback_info info) { return set_lock(
 
 /** unlock(fd, byte): gives the lock of the byte back. */
 static napi_value unlock(napi_env env, napi_callback_info info) { return set_lock(env, info, F_UNLCK); }
+
+/**
+ * isLocked(fd, byte): 1 when another open file description has locked the byte, else 0. Takes no lock, and needs no descriptor that
+ * may write.
+ */
+static napi_value is_locked(napi_env env, napi_callback_info info) {
+  struct call call;
+  int64_t fd, byte;
+  if (!begin(&call, env, info)) return NULL;
+  if (!get_descriptor(&call, 0, &fd) || !get_integer(&call, 1, MAX_INTEGER, &byte)) return answer(env, WRONG_ARGUMENT);
+  struct flock lock = {.type = F_WRLCK, .whence = 0, .start = byte, .length = 1, .pid = 0};
+  long result = system_call(SYS_fcntl, fd, F_OFD_GETLK, (long)&lock, 0, 0, 0);
+  return answer(env, failed(result) ? result : lock.type != F_UNLCK);
+}
 
 /** lockDirectory(fd): locks the whole directory for the open file description, without waiting. */
 static napi_value lock_directory(napi_env env, napi_callback_info info) {
@@ -519,10 +544,12 @@ EXPORTED napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   } functions[] = {
       {"reserve", reserve},
       {"map", map},
+      {"mapPrivate", map_private},
       {"unmap", unmap},
       {"link", link},
       {"lock", lock},
       {"unlock", unlock},
+      {"isLocked", is_locked},
       {"lockDirectory", lock_directory},
       {"makeFifo", make_fifo},
       {"openFifo", open_fifo},

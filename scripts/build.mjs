@@ -1,9 +1,9 @@
 /**
  * Builds dist/: the package as an ES module and as a CommonJS module for Node.js, an ES module for browsers, the same two modules for each
- * adapter, and the types. The compiled engine becomes part of the modules.
+ * adapter, the command line, and the types. The compiled engine becomes part of the modules.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -47,6 +47,31 @@ const commonjs = {
   define: { ...shared.define, "import.meta.url": "moduleUrl", "import.meta.dirname": "__dirname" },
   banner: {
     js: '"use strict";\nconst moduleUrl = typeof __filename === "string" ? require("node:url").pathToFileURL(__filename).href : undefined;',
+  },
+};
+
+/**
+ * The command line is one module with the libraries that it uses, so that an installation needs none of them. What looks into caches is
+ * a module beside it, which is loaded by the commands that look. It lies in dist/ itself, from where the native part is found.
+ */
+const program = {
+  ...shared,
+  platform: "node",
+  minify: true,
+  external: ["devalue"],
+};
+const LOOK = ["spectator", "files"];
+const besideTheProgram = {
+  name: "beside-the-program",
+  setup({ onResolve }) {
+    onResolve({ filter: /^(\.\.\/)+index\.ts$/ }, ({ importer, path }) => {
+      const isPackage = join(dirname(importer), path) === join(root, "src/index.ts");
+      return isPackage ? { path: "../index.js", external: true } : undefined;
+    });
+    onResolve({ filter: new RegExp(`/inspect/(${LOOK.join("|")})\\.ts$`) }, ({ kind }) => {
+      if (kind === "dynamic-import") return { path: "../inspect.js", external: true };
+      return { errors: [{ text: "the command line loads it when it is needed: context.inspect()" }] };
+    });
   },
 };
 
@@ -94,7 +119,24 @@ await Promise.all([
     // The bundle does not look for what only Node.js has, and esbuild leaves out the code that uses it.
     define: { ...shared.define, "globalThis.process": "undefined", "globalThis.Buffer": "undefined" },
   }),
+  build({
+    ...program,
+    entryPoints: ["src/cli/index.ts"],
+    outfile: "dist/cli/index.js",
+    // commander is a CommonJS module, which requires parts of Node.js.
+    banner: {
+      js: '#!/usr/bin/env node\nimport { createRequire } from "node:module"; const require = createRequire(import.meta.url);',
+    },
+    plugins: [besideTheProgram],
+    metafile: true,
+  }).then(({ metafile }) => writeLicences(metafile)),
+  build({
+    ...program,
+    stdin: { contents: LOOK.map((name) => `export * from "./src/inspect/${name}.ts";`).join("\n"), resolveDir: root },
+    outfile: "dist/inspect.js",
+  }),
 ]);
+chmodSync(join(DIST, "cli/index.js"), 0o755);
 if (kit) writeFileSync(join(DIST, `${KIT}.js`), 'export * from "./index.cjs";\n');
 const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
 execFileSync(process.execPath, [tsc, "-p", root], { stdio: "inherit" });
@@ -139,4 +181,22 @@ async function defaultOf(name, from) {
   const alias = names.find((each) => named[each] === value);
   if (alias === undefined) throw new Error(`src/${name}.ts: the default export has to be exported by a name too`);
   return `export { ${[...names, `${alias} as default`].join(", ")} } from ${from};\n`;
+}
+
+/** Writes the licences of the libraries that have become part of the command line. Each of them asks for that. */
+function writeLicences({ inputs }) {
+  const folders = new Set(
+    Object.keys(inputs).flatMap((file) => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(file) ?? []),
+  );
+  const texts = [...folders].sort().map((folder) => {
+    const { name, version } = JSON.parse(readFileSync(join(root, folder, "package.json"), "utf8"));
+    const file = readdirSync(join(root, folder)).find((each) => /^licen[cs]e/i.test(each));
+    if (file === undefined) throw new Error(`${name} has no file with its licence`);
+    return `${name} ${version}\n\n${readFileSync(join(root, folder, file), "utf8").trim()}\n`;
+  });
+  const rule = `\n${"-".repeat(80)}\n\n`;
+  writeFileSync(
+    join(DIST, "cli/THIRD-PARTY.txt"),
+    ["dist/cli/index.js contains these libraries:\n", ...texts].join(rule),
+  );
 }

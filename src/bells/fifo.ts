@@ -196,6 +196,14 @@ export class FifoBell implements Bell {
   }
 }
 
+/** What the name of a bell says: the name of its cache file, and the inode that this file had. */
+export function parseBellName(name: string): { file: string; inode: bigint } | undefined {
+  const match = /^(.*)\.bell\.([0-9a-z]{1,13})\.[0-9a-z]{1,4}$/.exec(name);
+  if (match === null) return undefined;
+  const [, file = "", digits = ""] = match;
+  return { file, inode: Array.from(digits).reduce((sum, digit) => sum * 36n + BigInt(Number.parseInt(digit, 36)), 0n) };
+}
+
 /** Removes a file, if it is there and as far as possible: what stays is a name without a reader. */
 function remove(path: string): void {
   try {

@@ -60,7 +60,7 @@ export const MAX_CLAIM_NAME = 80;
 
 // ---- Where the words of a seat lie in it
 
-/** The incarnation of the participant. In words of four bytes. */
+/** The incarnation of the participant. In words of four bytes. The word behind it is the tenure, 0 for a free seat. */
 export const SEAT_INCARNATION = 0;
 
 /**
@@ -86,6 +86,9 @@ export const SEAT_RINGING = 10;
 
 /** The process id and the thread id, written by JavaScript only, in four bytes each. In words of four bytes. */
 export const SEAT_THREAD = 12;
+
+/** The counters of the participant, by the numbers of `counter`. In units of eight bytes. */
+export const SEAT_COUNTERS = 8;
 
 // ---- The area of a thread
 
@@ -404,6 +407,20 @@ export const STANDS = 1;
 /** It was overtaken, and is not freed yet. */
 export const WAS_OVERTAKEN = 2;
 
+// ---- What `next_claim` has found
+
+/** The load of a key. */
+export const CLAIM_SEEN_LOADING = 0;
+
+/** A lock. */
+export const CLAIM_SEEN_LOCKED = 1;
+
+/** A request for a lock. */
+export const CLAIM_SEEN_PENDING = 2;
+
+/** Added: it was overtaken. */
+export const CLAIM_SEEN_OVERTAKEN = 4;
+
 // ---- What `get` is asked for; these flags are added
 
 /** The value is copied to the value part. */
@@ -450,7 +467,7 @@ export const COUNTER_COMPACTIONS = 7;
 // ---- What `segments` writes to the value part for each segment, in words of four bytes
 
 /** Words for each segment. */
-export const SEGMENT_WORDS = 4;
+export const SEGMENT_WORDS = 5;
 
 /** The phase in the low byte, and the class above it. */
 export const SEGMENT_STATE = 0;
@@ -463,6 +480,9 @@ export const SEGMENT_LIVE = 2;
 
 /** The generation. */
 export const SEGMENT_GENERATION = 3;
+
+/** 1 + the seat of the participant that empties the segment, or 0 for none. */
+export const SEGMENT_OWNER = 4;
 
 /** The class is shifted by this many bits. */
 export const CLASS_SHIFT = 8;

@@ -133,10 +133,20 @@ export interface Exports {
    */
   next_bell(address: number): number;
   /**
+   * The number of the next claim from `cursor` on whose owner has not left, or -1: loads, locks and requests for locks, also of
+   * participants that are dead. What it is, is in the out part, and the first bytes of its name are in the value part.
+   */
+  next_claim(address: number, cursor: number): number;
+  /**
    * The number of the next lock, or request for one, from `cursor` on; -1 behind the last one. What it is, is in the out part,
    * and the first bytes of its name are in the value part.
    */
   next_lock(address: number, cursor: number): number;
+  /**
+   * The first bucket from `cursor` on whose lock is held, or -1. In the out part: the seat of the holder, the ticket of the lock, and
+   * whether the holder has left.
+   */
+  next_locked_bucket(address: number, cursor: number): number;
   /**
    * Writes how full the index is to the value part: for each of `parts` equal parts of it two numbers, `{entries, ghosts}`.
    * Returns how many entries a part has room for.
@@ -184,6 +194,11 @@ export interface Exports {
    */
   remove(address: number, key: number, expect: number, version: number): number;
   /**
+   * How the entry of the key lies in the memory: its heat, and its class above that, shifted by `CLASS_SHIFT`; -1 when it is absent.
+   * Its bytes are in the out part.
+   */
+  residence(address: number, key: number): number;
+  /**
    * Address of this participant's seat in the region.
    */
   seat_at(address: number): number;
@@ -199,6 +214,13 @@ export interface Exports {
    * Stores the first `length` bytes of the value part, with the tags in the tags part if `tagged`.
    */
   set(address: number, key: number, value_type: number, length: number, expiry: number, grace: number, tagged: number, expect: number, version: number): number;
+  /**
+   * Looks at the region at `base` without joining it: has no seat and writes nothing there. False when no region has that size.
+   *
+   * Such a participant may call only what writes nothing: `get` with `WANT_QUIET`, `read_chunk`, `next`, `residence`, and all of
+   * `observe.rs` but `participants`. The host's `take` must answer 0.
+   */
+  spectate(address: number, base: number, size: number): number;
   /**
    * Whether a claim stands: 0 it is gone, 1 it stands, 2 it was overtaken.
    */

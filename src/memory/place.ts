@@ -102,13 +102,39 @@ export function fileNameOf(uid: number, name: string, version: number, bootOf: (
   return fileName;
 }
 
+/** What the name of a cache's file says. */
+export interface NameParts {
+  /** The id of the user who has created the file. */
+  readonly uid: number;
+  /** The name of the cache. */
+  readonly name: string;
+  /** The layout version. */
+  readonly version: number;
+  /** The id of the boot, where the name has one. */
+  readonly boot: string | undefined;
+}
+
+/** What the name of a file says, if {@link fileNameOf} could have made it; `undefined` for any other name. */
+export function parseFileName(fileName: string): NameParts | undefined {
+  const match = /^cache-machine-(\d{1,10})-(.*)\.v(\d{1,9})(?:\.([0-9a-f]{32}))?$/.exec(fileName);
+  if (match === null) return undefined;
+  const [, uid, encoded = "", version, boot] = match;
+  try {
+    const parts = { uid: Number(uid), name: decodeURIComponent(encoded), version: Number(version), boot };
+    return fileNameOf(parts.uid, parts.name, parts.version, () => boot) === fileName ? parts : undefined;
+  } catch {
+    // The escapes are no UTF-8.
+    return undefined;
+  }
+}
+
 /** Whether the files of a directory vanish when the machine restarts. */
-function isMemory(directory: string): boolean {
+export function isMemory(directory: string): boolean {
   return ask(directory, () => statfsSync(directory).type === TMPFS);
 }
 
 /** The id of the boot: another one each time the machine starts. `undefined` where the kernel does not tell. */
-function bootId(): string | undefined {
+export function bootId(): string | undefined {
   try {
     const id = readFileSync("/proc/sys/kernel/random/boot_id", "latin1").replace(/[-\n]/g, "");
     return BOOT_ID.test(id) ? id : undefined;

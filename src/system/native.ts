@@ -29,10 +29,12 @@ const MAX_INTERRUPTIONS = 10_000;
 interface Calls {
   reserve(fd: number, offset: number, length: number): number;
   map(fd: number, range: Uint8Array): number;
+  mapPrivate(fd: number, range: Uint8Array): number;
   unmap(range: Uint8Array): number;
   link(fd: number, path: string): number;
   lock(fd: number, byte: number): number;
   unlock(fd: number, byte: number): number;
+  isLocked(fd: number, byte: number): number;
   lockDirectory(fd: number): number;
   makeFifo(path: string): number;
   openFifo(path: string): number;
@@ -44,10 +46,12 @@ interface Calls {
 const CALLS: readonly (keyof Calls)[] = [
   "reserve",
   "map",
+  "mapPrivate",
   "unmap",
   "link",
   "lock",
   "unlock",
+  "isLocked",
   "lockDirectory",
   "makeFifo",
   "openFifo",
@@ -106,6 +110,16 @@ export class Native {
    */
   map(fd: number, memory: WebAssembly.Memory, base: number, size: number): void {
     const error = errorOf(this.#calls.map(fd, rangeOf(memory, base, size)));
+    if (error !== 0) throw mapError(error, size);
+  }
+
+  /**
+   * As {@link Native.map}, for a descriptor that was opened for reading only. The memory shows the file as it is at each moment, as
+   * long as nothing is written to it. A store makes a private copy of its page, which never reaches the file and does not follow it
+   * any more.
+   */
+  mapPrivate(fd: number, memory: WebAssembly.Memory, base: number, size: number): void {
+    const error = errorOf(this.#calls.mapPrivate(fd, rangeOf(memory, base, size)));
     if (error !== 0) throw mapError(error, size);
   }
 
@@ -171,6 +185,17 @@ export class Native {
   /** Gives back a lock that {@link Native.tryLock} took. Nothing happens if the byte is not locked. */
   unlock(fd: number, byte: number): void {
     this.#lock("unlock", fd, byte);
+  }
+
+  /**
+   * Whether another open file description holds the lock of a byte. Takes no lock; `fd` may be open for reading only.
+   *
+   * @throws {CacheError} `ERR_UNSUPPORTED` when the file system or the kernel has no such locks.
+   */
+  isLocked(fd: number, byte: number): boolean {
+    const result = this.#calls.isLocked(fd, byte);
+    if (errorOf(result) !== 0) throw lockError(errorOf(result));
+    return result === 1;
   }
 
   /**

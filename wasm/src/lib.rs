@@ -32,14 +32,16 @@ mod log;
 mod participant;
 mod sync;
 
-pub use coordinate::claims::{Claim, Stands};
+pub use coordinate::claims::{Claim, Seen, Stands};
 pub use coordinate::locks::{Claimed, FRESH, Listed, PENDING, Released, STEAL, WAIT};
 #[cfg(feature = "faults")]
 pub use entries::audit::Audited;
 pub use entries::change::{Addition, NUMBER, Sum};
 pub use entries::draft::Draft;
 pub use entries::limit::{FIXED, GCRA, LIMIT, Rule, SLIDING, Verdict};
-pub use entries::read::{Census, Found, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_STALE, WANT_TAGS, WANT_VALUE};
+pub use entries::read::{
+    Census, Found, Residence, Sight, Stamp, WANT_AFTER_FIND, WANT_QUIET, WANT_STALE, WANT_TAGS, WANT_VALUE,
+};
 pub use entries::store::{Expect, Refused};
 pub use entries::tags::{Block, MAX_BLOCK};
 pub use entries::validate::Broken;
@@ -52,7 +54,7 @@ pub use format::region::Region;
 pub use format::segment::Phase;
 pub use index::key::{Beginning, Key};
 pub use index::prefetch::{GROUP, prefetch};
-pub use participant::lock::Busy;
+pub use participant::lock::{Busy, LockedBucket};
 pub use participant::participant::{Host, Participant};
 pub use participant::recover::{Mismatch, format, inspect};
 #[cfg(feature = "faults")]

@@ -173,8 +173,8 @@ impl Drop for Call<'_> {
     }
 }
 
-/// The most beginnings of keys for one walk: one for each kind of key.
-pub const MAX_BEGINNINGS: usize = 3;
+/// The most beginnings of keys for one walk: one for each key kind.
+pub const MAX_BEGINNINGS: usize = 4;
 
 const KIND_MASK: u32 = (1 << KEY_KIND_BITS) - 1;
 

@@ -70,7 +70,7 @@ contract! {
         MAX_CLAIM_NAME: u32 = layout::MAX_CLAIM_NAME;
     }
     "Where the words of a seat lie in it" {
-        /// The incarnation of the participant. In words of four bytes.
+        /// The incarnation of the participant. In words of four bytes. The word behind it is the tenure, 0 for a free seat.
         SEAT_INCARNATION: u32 = layout::SEAT_INCARNATION / 4;
         /// The hazard: 1 + the number of the segment that the participant writes into, or 0 for none. In words of four
         /// bytes.
@@ -86,6 +86,8 @@ contract! {
         SEAT_RINGING: u32 = layout::SEAT_RINGING / 4;
         /// The process id and the thread id, written by JavaScript only, in four bytes each. In words of four bytes.
         SEAT_THREAD: u32 = layout::SEAT_THREAD / 4;
+        /// The counters of the participant, by the numbers of `counter`. In units of eight bytes.
+        SEAT_COUNTERS: u32 = layout::SEAT_COUNTERS / WORD;
     }
     "The area of a thread" {
         /// Where the areas begin in the memory, in bytes: behind the module's own data.
@@ -293,6 +295,16 @@ contract! {
         /// It was overtaken, and is not freed yet.
         WAS_OVERTAKEN: u32 = claims::Stands::Overtaken as u32;
     }
+    "What `next_claim` has found" {
+        /// The load of a key.
+        CLAIM_SEEN_LOADING: u32 = 0;
+        /// A lock.
+        CLAIM_SEEN_LOCKED: u32 = 1;
+        /// A request for a lock.
+        CLAIM_SEEN_PENDING: u32 = 2;
+        /// Added: it was overtaken.
+        CLAIM_SEEN_OVERTAKEN: u32 = 4;
+    }
     "What `get` is asked for; these flags are added" {
         /// The value is copied to the value part.
         WANT_VALUE: u32 = read::WANT_VALUE;
@@ -325,7 +337,7 @@ contract! {
     }
     "What `segments` writes to the value part for each segment, in words of four bytes" {
         /// Words for each segment.
-        SEGMENT_WORDS: u32 = 4;
+        SEGMENT_WORDS: u32 = 5;
         /// The phase in the low byte, and the class above it.
         SEGMENT_STATE: u32 = 0;
         /// Bytes appended.
@@ -334,6 +346,8 @@ contract! {
         SEGMENT_LIVE: u32 = 2;
         /// The generation.
         SEGMENT_GENERATION: u32 = 3;
+        /// 1 + the seat of the participant that empties the segment, or 0 for none.
+        SEGMENT_OWNER: u32 = 4;
         /// The class is shifted by this many bits.
         CLASS_SHIFT: u32 = 8;
         /// Class of segments whose entries are on probation.

@@ -53,6 +53,26 @@ pub fn attach(address: u32, base: u32, size: u32, seat: u32) -> bool {
     true
 }
 
+/// Looks at the region at `base` without joining it: has no seat and writes nothing there. False when no region has that size.
+///
+/// Such a participant may call only what writes nothing: `get` with `WANT_QUIET`, `read_chunk`, `next`, `residence`, and all of
+/// `observe.rs` but `participants`. The host's `take` must answer 0.
+#[wasm_bindgen]
+pub fn spectate(address: u32, base: u32, size: u32) -> bool {
+    // SAFETY: the host passes a mapped range of a region's size and an area of its own.
+    unsafe {
+        let Some(region) = Region::new(base as usize as *mut u8, size) else {
+            return false;
+        };
+        let area = area(address);
+        // Before the first call of the new participant.
+        (&raw mut (*area).out.inside).write_volatile(0);
+        (&raw mut (*area).block).write(Participant::<Javascript>::no_tags());
+        (*area).participant.write(Participant::spectate(region, Javascript));
+    }
+    true
+}
+
 /// Leaves the region; the area may be attached again.
 #[wasm_bindgen]
 pub fn detach(address: u32) {

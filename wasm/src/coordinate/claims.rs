@@ -27,7 +27,7 @@ use crate::format::layout::{
 use crate::index::key::bucket_of;
 use crate::participant::lock::Held;
 use crate::participant::participant::{Host, Participant};
-use crate::sync::{AcqRel, Acquire, Relaxed, Release, SeqCst, Word};
+use crate::sync::{AcqRel, Acquire, Relaxed, Release, SeqCst, Word, fence};
 
 /// Tokens are exact as JavaScript numbers.
 const TOKEN_MASK: u64 = (1 << 53) - 1;
@@ -66,7 +66,45 @@ pub enum Stands {
     Overtaken = 2,
 }
 
+/// A claim as [`Participant::next_claim`] saw it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Seen {
+    pub number: u32,
+    pub token: u64,
+    pub seat: u32,
+    pub state: ClaimState,
+    pub hash: u64,
+    /// Milliseconds of the clock of leases.
+    pub deadline: f64,
+    pub overtaken: bool,
+    pub name_bytes: u32,
+}
+
 impl<H: Host> Participant<H> {
+    /// The next claim whose number is `cursor` or higher and whose owner has not left: loads, locks and requests, also those of
+    /// participants that are dead and not reaped. Copies the first bytes of its name. Writes nothing to the region.
+    pub fn next_claim(&self, cursor: u32, name: &mut [u64; MAX_CLAIM_NAME as usize / 8]) -> Option<Seen> {
+        (cursor..self.region.geometry.claims()).find_map(|number| {
+            let owner = self.claim_owner(number);
+            let seat = owner.seat()?;
+            let state = ClaimState::ALL.into_iter().find(|&state| owner.is(state))?;
+            if state == ClaimState::Reserved || self.has_left(seat, owner.tenure()) {
+                return None;
+            }
+            let (token, hash) = self.load_token_and_hash(number);
+            let (deadline, name_bytes) = (self.deadline_of_claim(number), self.name_bytes_of_claim(number));
+            // SAFETY: the name has that many bytes and is aligned.
+            unsafe {
+                self.region.copy_out(self.claim_at(number) + CLAIM_NAME, name.as_mut_ptr().cast(), MAX_CLAIM_NAME)
+            };
+            // Orders the loads above before those below, which show that the claim was the same meanwhile.
+            fence(Acquire);
+            let same = self.claim_owner(number) == owner && self.claim_token(number).token() == token.token();
+            let overtaken = token.has(Token::OVERTAKEN);
+            same.then_some(Seen { number, token: token.token(), seat, state, hash, deadline, overtaken, name_bytes })
+        })
+    }
+
     /// A word of a claim. The number is bounded, so that a number from outside cannot lead out of the table.
     pub(crate) fn claim_word(&self, number: u32, word: u32) -> &Word {
         self.region.word(self.claim_at(number) + word)

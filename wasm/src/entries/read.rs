@@ -2,9 +2,9 @@
 //! life. A lookup takes no lock, never waits, and ends after a bounded number of attempts.
 
 use crate::format::header::{CHUNKED, EXPIRES};
-use crate::format::layout::{BUCKET_WORDS, CLEAR_EPOCH_AT, Counter, MAX_KEY, WAYS, WORD};
+use crate::format::layout::{BUCKET_WORDS, CLEAR_EPOCH_AT, Class, Counter, MAX_KEY, WAYS, WORD};
 use crate::format::record::Record;
-use crate::format::segment::Phase;
+use crate::format::segment::{Phase, State};
 use crate::index::entry::{Entry, EntryState, MAX_HEAT};
 use crate::index::key::{Beginning, KEY_NAMESPACED, Key, bucket_of};
 use crate::index::probe::{Glance, Hit, Probe, entries_of, find_entry, is_valid, load_entry, probe, resolve, warm};
@@ -23,6 +23,15 @@ pub struct Census {
     /// Live entries whose keys belong to a namespace.
     pub namespaced: u32,
     /// Bytes of the records of live entries, and of their chunks.
+    pub bytes: u64,
+}
+
+/// How an entry lies in the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Residence {
+    pub heat: u32,
+    pub class: Class,
+    /// Bytes of its record, and of its chunks.
     pub bytes: u64,
 }
 
@@ -224,6 +233,27 @@ impl<H: Host> Participant<H> {
                 warm(&self.region, hit.entry_at, hit.entry);
             }
             return Some(found);
+        }
+        None
+    }
+
+    /// How the entry of `key` lies in the memory; `None` when it is absent, or was moved again and again meanwhile.
+    pub fn residence(&self, key: &Key) -> Option<Residence> {
+        for _ in 0..ATTEMPTS {
+            let hit = match probe(&self.region, key) {
+                Probe::Hit(hit) => hit,
+                Probe::Absent => return None,
+                Probe::Unsettled => continue,
+            };
+            let record = &hit.record;
+            let state = State(self.region.word(self.region.geometry.state(hit.segment)).load(Acquire));
+            let mut bytes = record.length as u64;
+            if record.has(CHUNKED) {
+                bytes += record.total(&self.region).min(self.region.geometry.max_value as u64);
+            }
+            if is_valid(&self.region, &hit) {
+                return Some(Residence { heat: hit.entry.heat() as u32, class: state.class(), bytes });
+            }
         }
         None
     }

@@ -107,6 +107,18 @@ impl Held {
     }
 }
 
+/// A lock of a bucket that is held, as [`Participant::next_locked`] found it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockedBucket {
+    pub bucket: u32,
+    /// The seat of the holder. Foreign bytes may name any.
+    pub seat: u32,
+    /// Whether the holder has left, so that whoever needs the lock takes it.
+    pub gone: bool,
+    /// Another number each time the lock is taken, modulo 2¹⁴.
+    pub ticket: u32,
+}
+
 impl<H: Host> Participant<H> {
     fn control_at(&self, bucket: u32) -> u32 {
         self.region.geometry.bucket(bucket) + BUCKET_CONTROL
@@ -171,6 +183,16 @@ impl<H: Host> Participant<H> {
     pub(crate) fn is_unlocked(&self, bucket: u32) -> bool {
         // Acquire: pairs with the Release in `unlock`.
         Control(self.region.word(self.control_at(bucket)).load(Acquire)).owner().is_none()
+    }
+
+    /// The first bucket from `bucket` on whose lock is held. It may be free again when this returns.
+    pub fn next_locked(&self, bucket: u32) -> Option<LockedBucket> {
+        (bucket..self.region.geometry.buckets).find_map(|bucket| {
+            let control = Control(self.region.word(self.control_at(bucket)).load(Relaxed));
+            let seat = control.owner()?;
+            let gone = self.is_gone(seat, control.incarnation());
+            Some(LockedBucket { bucket, seat, gone, ticket: (control.0 & Control::TICKET_MASK) as u32 })
+        })
     }
 
     #[inline(always)]

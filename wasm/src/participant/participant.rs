@@ -87,6 +87,11 @@ impl<H: Host> Participant<H> {
         }
     }
 
+    /// A participant without a seat, for calls that write nothing. A lookup needs no seat: it copies, and checks afterwards.
+    pub fn spectate(region: Region, host: H) -> Participant<H> {
+        Participant::new(region, host, 0, 0)
+    }
+
     pub(crate) fn hazard_of(&self, seat: u32) -> &Word {
         self.region.word(self.region.geometry.seat(seat) + SEAT_HAZARD)
     }
