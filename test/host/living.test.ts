@@ -3,15 +3,17 @@
  * old memory. Also the files that other layouts of this package leave. The same under pm2 is in living-pm2.test.ts.
  */
 
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
-import { attachCache, type Cache, createCache, destroyCache, openCache } from "cache-machine";
+import { attachCache, type Cache, createCache, destroyCache, exportCache, importCache, openCache } from "cache-machine";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
+const CLI = path.resolve(import.meta.dirname, "../../dist/cli/index.js");
 const MODULE = pathToFileURL(path.resolve(import.meta.dirname, "../../dist/index.js")).href;
 
 let directory = "";
@@ -296,12 +298,14 @@ describe("participants of a cache that was destroyed", () => {
     expect(() => attachCache(cache.handle)).toThrow(expect.objectContaining({ code: "ERR_CLOSED" }));
   });
 
-  test("have a copy of the entries: the new cache begins empty, and what is in the old one can be stored in it", () => {
+  test("can export their entries, and the new cache, which begins empty and has another size, can import them", async () => {
     cache.set("a", 1, { ttl: 60_000 });
     destroy();
     const next = open("2mb");
     expect(next.size).toBe(0);
-    for (const [key, value] of cache.entries()) next.add(key, value, { ttl: cache.ttl(key) });
+    const snapshot = path.join(directory, "snapshot");
+    await exportCache(cache, snapshot);
+    await importCache(next, snapshot);
     expect(next.get("a")).toBe(1);
     expect(next.ttl("a")).toBeGreaterThan(50_000);
   });
@@ -331,5 +335,27 @@ describe("files of other layouts of this package", () => {
     expect(destroy()).toBe(false);
     expect(open("2mb").size).toBe(0);
     expect(fs.existsSync(old)).toBe(true);
+  });
+
+  test("are removed by the command line, unless somebody has them open, and the cache of this layout stays", () => {
+    const cache = open();
+    const old = leaveLayout(1);
+    const inUse = openCache("used", { path: directory, size: "1mb" });
+    opened.push(inUse);
+    const [used = ""] = fs.readdirSync(directory).filter((name) => name.includes("-used."));
+    const renamed = path.join(directory, used.replace(/\.v\d+$/, ".v1"));
+    fs.renameSync(path.join(directory, used), renamed);
+    const removeStale = (): string[] => {
+      // What is kept is told by the exit code too.
+      spawnSync(process.execPath, [CLI, "rm", "--all-stale", "--path", directory], { timeout: 60_000 });
+      return fs.readdirSync(directory).sort();
+    };
+    const current = path.basename(old).replace(/\.v1$/, "");
+    expect(removeStale()).toEqual([expect.stringContaining(`${current}.v`), path.basename(renamed)].sort());
+    expect(fs.existsSync(old)).toBe(false);
+    expect([cache.destroyed, inUse.destroyed]).toEqual([false, true]);
+    inUse.close();
+    expect(removeStale()).toEqual([expect.stringContaining(`${current}.v`)]);
+    expect(cache.destroyed).toBe(false);
   });
 });
