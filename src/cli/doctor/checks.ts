@@ -72,7 +72,15 @@ export function checkCache(facts: CacheFacts): Check[] {
   const { error, looks } = facts;
   const [first, second] = looks;
   if (error !== undefined || first === undefined) {
-    return [bad("open", "can be looked at", "unknown", error ?? "it was not looked at", "Run doctor as the user of the cache.")];
+    return [
+      bad(
+        "open",
+        "can be looked at",
+        "unknown",
+        error ?? "it was not looked at",
+        "Run doctor as the user of the cache.",
+      ),
+    ];
   }
   const last = second ?? first;
   return [
@@ -95,13 +103,20 @@ function checkNative({ nativeError, platform, arch, libc }: MachineFacts): Check
 function checkNode({ node, permission }: MachineFacts): Check {
   const [major = 0, minor = 0] = node.split(".").map(Number);
   const isOld = major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1]);
-  if (isOld) return bad("node", "Node.js", "problem", `is ${node}`, `Install Node.js ${OLDEST_NODE.join(".")} or newer.`);
+  if (isOld)
+    return bad("node", "Node.js", "problem", `is ${node}`, `Install Node.js ${OLDEST_NODE.join(".")} or newer.`);
   return ok("node", "Node.js", `${node}${permission ? ", with the permission model" : ""}`);
 }
 
 function checkWasm({ wasm }: MachineFacts): Check {
   if (wasm === undefined) return ok("wasm", "WebAssembly", "has SIMD and shared memory");
-  return bad("wasm", "WebAssembly", "problem", wasm, "Start Node.js without --jitless, and on a processor with SSE4.1 or NEON.");
+  return bad(
+    "wasm",
+    "WebAssembly",
+    "problem",
+    wasm,
+    "Start Node.js without --jitless, and on a processor with SSE4.1 or NEON.",
+  );
 }
 
 function checkProcfs({ procfs }: MachineFacts): Check {
@@ -120,7 +135,13 @@ function checkDescriptors({ descriptors }: MachineFacts): Check {
   if (descriptors === undefined) return bad("descriptors", title, "unknown", "the limit cannot be read", "");
   const detail = `${Number.isFinite(descriptors) ? count(descriptors) : "any number"} may be open (ulimit -n, as here)`;
   if (descriptors >= FEW_DESCRIPTORS) return ok("descriptors", title, detail);
-  return bad("descriptors", title, "warning", detail, "Raise the limit: ulimit -n 4096, or LimitNOFILE= of the service.");
+  return bad(
+    "descriptors",
+    title,
+    "warning",
+    detail,
+    "Raise the limit: ulimit -n 4096, or LimitNOFILE= of the service.",
+  );
 }
 
 function checkAddressSpace({ addressSpace }: MachineFacts): Check {
@@ -130,7 +151,13 @@ function checkAddressSpace({ addressSpace }: MachineFacts): Check {
     return ok("address-space", title, Number.isFinite(addressSpace) ? bytes(addressSpace) : "not limited");
   }
   const detail = `limited to ${bytes(addressSpace)} (ulimit -v, as here); an open cache can need 10 GiB of it, Node.js 1 GiB`;
-  return bad("address-space", title, "problem", detail, "Raise or remove the limit: ulimit -v unlimited, LimitAS=infinity.");
+  return bad(
+    "address-space",
+    title,
+    "problem",
+    detail,
+    "Raise or remove the limit: ulimit -v unlimited, LimitAS=infinity.",
+  );
 }
 
 function checkDirectory({ directory, directoryError }: MachineFacts): Check {
@@ -145,7 +172,8 @@ function checkSpace({ directory, space, largest }: MachineFacts): Check {
   const room = `${bytes(free)} of ${bytes(size)} are free in ${visible(directory)}, caches take ${bytes(caches)}`;
   const top = largest.map((file) => `${visible(file.name)} ${bytes(file.size)}`).join(", ");
   const remedy = `Remove what is not needed${top === "" ? "" : ` (largest: ${top})`}, give the container more (docker run --shm-size), or use another --path.`;
-  if (inodes === 0) return bad("space", title, "problem", `${visible(directory)} has no room for another file name`, remedy);
+  if (inodes === 0)
+    return bad("space", title, "problem", `${visible(directory)} has no room for another file name`, remedy);
   if (free < MIN_SIZE) return bad("space", title, "problem", `${visible(directory)} is full: ${room}`, remedy);
   return ok("space", title, room);
 }
@@ -177,14 +205,26 @@ function checkStale({ files, users }: MachineFacts): Check {
   const pids = used.flatMap(({ path }) => users.get(path) ?? []);
   const by = pids.length === 0 ? "" : ` by ${processes(pids)}`;
   const detail = `${paths(used)}: in use${by}, which ${pids.length === 1 ? "runs" : "run"} another version of the package`;
-  return bad("stale", title, "warning", detail, "Restart those processes with this version: until then both share nothing.");
+  return bad(
+    "stale",
+    title,
+    "warning",
+    detail,
+    "Restart those processes with this version: until then both share nothing.",
+  );
 }
 
 function checkBoots({ files }: MachineFacts): Check {
   const title = "files of earlier boots";
   const old = files.filter(({ state, ours }) => state === "other boot" && ours);
   if (old.length === 0) return ok("boots", title, "there are none");
-  return bad("boots", title, "problem", `${paths(old)}: ${total(old)} are wasted`, "Remove them: npx cache-machine rm --all-stale.");
+  return bad(
+    "boots",
+    title,
+    "problem",
+    `${paths(old)}: ${total(old)} are wasted`,
+    "Remove them: npx cache-machine rm --all-stale.",
+  );
 }
 
 function checkForeign({ files }: MachineFacts): Check {
@@ -277,7 +317,13 @@ function checkSeats({ participants, stats }: Look): Check {
   const detail = `${count(taken)} of ${count(stats.seats)} are taken`;
   const remedy = "Close the cache in threads that do not need it, or create a larger one: 64 MiB have 1,024 seats.";
   if (taken >= stats.seats) {
-    return bad("seats", "seats", "problem", `${detail}: nobody else can open the cache (${most(participants)})`, remedy);
+    return bad(
+      "seats",
+      "seats",
+      "problem",
+      `${detail}: nobody else can open the cache (${most(participants)})`,
+      remedy,
+    );
   }
   if (taken >= 0.9 * stats.seats) return bad("seats", "seats", "warning", `${detail} (${most(participants)})`, remedy);
   return ok("seats", "seats", detail);
@@ -293,7 +339,8 @@ function most(participants: readonly SeatReport[]): string {
 
 function checkEvictions(first: Look, second: Look | undefined): Check {
   const title = "size of the cache";
-  if (second === undefined) return bad("evictions", title, "unknown", "needs two looks", "Run doctor with an --interval.");
+  if (second === undefined)
+    return bad("evictions", title, "unknown", "needs two looks", "Run doctor with an --interval.");
   const seconds = (second.at - first.at) / 1000;
   const evictions = second.stats.evictions - first.stats.evictions;
   const hits = second.stats.hits - first.stats.hits;
@@ -305,7 +352,13 @@ function checkEvictions(first: Look, second: Look | undefined): Check {
     "Create it larger (openCache(name, { size }), which needs another name or destroyCache first), or store less: shorter " +
     "`ttl`, smaller values. Hits that stay away in a larger cache too mean keys that nobody reads twice.";
   if (evictions > 0 && reads >= MIN_READS && ratio < MEDIOCRE) {
-    return bad("evictions", title, ratio < POOR ? "problem" : "warning", `${seen}: it is too small for its keys`, remedy);
+    return bad(
+      "evictions",
+      title,
+      ratio < POOR ? "problem" : "warning",
+      `${seen}: it is too small for its keys`,
+      remedy,
+    );
   }
   return ok("evictions", title, seen);
 }
@@ -328,7 +381,8 @@ function checkNear(first: Look, second: Look | undefined): Check {
     if (near / hits < NEAR_POOR) thrashing.push(`${who(now)}: ${percent(near / hits)} of ${count(hits)} hits`);
   }
   if (thrashing.length === 0) {
-    const detail = judged === 0 ? "none was used enough to be judged" : `those of ${count(judged)} participants answer enough reads`;
+    const detail =
+      judged === 0 ? "none was used enough to be judged" : `those of ${count(judged)} participants answer enough reads`;
     return ok("near", title, detail);
   }
   const sets = second.stats.sets - first.stats.sets;
@@ -346,7 +400,10 @@ function checkClocks({ looks, clocks }: CacheFacts): Check {
   const [first, second] = looks;
   const found: string[] = [];
   for (const { pid, library, time } of clocks) {
-    if (library !== undefined) found.push(`process ${pid} runs with ${visible(library)}${time === undefined ? "" : ` (FAKETIME=${visible(time)})`}`);
+    if (library !== undefined)
+      found.push(
+        `process ${pid} runs with ${visible(library)}${time === undefined ? "" : ` (FAKETIME=${visible(time)})`}`,
+      );
     else found.push(`process ${pid} is in another time namespace, in which leases do not end when they should`);
   }
   let judged = 0;
@@ -371,7 +428,8 @@ function checkClocks({ looks, clocks }: CacheFacts): Check {
     );
   }
   if (second === undefined) return bad("clock", title, "unknown", "needs two looks", "Run doctor with an --interval.");
-  if (judged === 0) return ok("clock", title, "no participant has asked its clock meanwhile, none is known to be another");
+  if (judged === 0)
+    return ok("clock", title, "no participant has asked its clock meanwhile, none is known to be another");
   return ok("clock", title, `those of ${count(judged)} participants agree with this machine's`);
 }
 
