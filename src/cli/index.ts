@@ -8,6 +8,7 @@ import { Command, CommanderError } from "commander";
 import { register as entries } from "./commands/entries.ts";
 import { register as files } from "./commands/files.ts";
 import { register as keys } from "./commands/keys.ts";
+import { register as snapshot } from "./commands/snapshot.ts";
 import { register as stat } from "./commands/stat.ts";
 import { register as who } from "./commands/who.ts";
 import { Context, type Register } from "./context.ts";
@@ -15,7 +16,7 @@ import { register as doctor } from "./doctor/index.ts";
 import { FINE, USAGE } from "./failure.ts";
 import { register as top } from "./top/index.ts";
 
-const COMMANDS: readonly Register[] = [files, top, stat, keys, entries, who, doctor];
+const COMMANDS: readonly Register[] = [files, top, stat, keys, entries, who, snapshot, doctor];
 
 /** A reader such as `head` has seen enough, or the terminal was closed. */
 function endWithReader(error: NodeJS.ErrnoException): void {

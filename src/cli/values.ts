@@ -150,3 +150,13 @@ export function parseKey(text: string, { base64: isBase64 }: KeyOptions): string
   }
   return bytes;
 }
+
+/** Collects an option that may stand several times. */
+export function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
+}
+
+/** Collects tags: an option that may stand several times, with commas between the tags. */
+export function collectTags(value: string, before: readonly string[] = []): string[] {
+  return [...before, ...value.split(",").filter((tag) => tag !== "")];
+}

@@ -10,6 +10,8 @@ import { type CommonOptions, type Context, split } from "../context.ts";
 import { type ExitCode, Failure, FINE, FOUND, USAGE } from "../failure.ts";
 import { duration, showKey } from "../render.ts";
 import {
+  collect,
+  collectTags,
   type KeyOptions,
   keyJson,
   parseDuration,
@@ -43,7 +45,7 @@ export function register(program: Command, context: Context): void {
     context
       .command(name, usage, summary)
       .argument("[arguments...]", "name of the cache, if there are several, then the rest")
-      .option("--namespace <names...>", "the namespace of the key; the outermost name first")
+      .option("--namespace <name>", "namespace of the key; once for each level, the outermost first", collect)
       .option("--base64", "the key is bytes, written as base64");
   program.addCommand(
     command("get", "[cache] <key>", "print the value of a key; exit code 1 when it is absent")
@@ -55,7 +57,7 @@ export function register(program: Command, context: Context): void {
     command("set", "[cache] <key> <value>", "store a value, which is JSON; - reads it from the standard input")
       .option("--text", "the value is a text and no JSON")
       .option("--ttl <time>", "time to live, such as 500ms, 90s, 5m, 1h30m; never")
-      .option("--tags <tags...>", "tags of the entry")
+      .option("--tags <tags>", "tags of the entry, separated by commas", collectTags)
       .action(context.action(set)),
   );
   program.addCommand(

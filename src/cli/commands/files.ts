@@ -129,7 +129,7 @@ function remove(
 ): { result: Result; code: ExitCode } {
   const inUse = file.users === undefined ? file.state === "current" || file.state === "stale layout" : file.users > 0;
   if (inUse && !force) {
-    const who = file.users === undefined ? "nobody knows who has it open" : `${threads(file.users)} have it open`;
+    const who = file.users === undefined ? "it cannot be known who has it open" : `open in ${threads(file.users)}`;
     return { result: { removed: false, kept: `${who}; --force removes it all the same` }, code: UNABLE };
   }
   if (dryRun) return { result: { removed: false, kept: "dry run" }, code: FINE };

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { KeyReport } from "../../inspect/reports.ts";
 import type { CommonOptions, Context } from "../context.ts";
 import { bytes, type Column, duration, showPath, table, visible } from "../render.ts";
-import { keyJson, parseCount } from "../values.ts";
+import { collect, keyJson, parseCount } from "../values.ts";
 
 interface KeysOptions extends CommonOptions {
   readonly prefix?: string;
@@ -19,7 +19,7 @@ export function register(program: Command, context: Context): void {
       .command(name, "[cache]", summary)
       .argument("[cache]", "name of the cache")
       .option("--prefix <text>", "only string keys that begin with this")
-      .option("--namespace <names...>", "only keys of this namespace; the outermost name first");
+      .option("--namespace <name>", "only keys of this namespace; once for each level, the outermost first", collect);
   program.addCommand(
     command("keys", "list the keys")
       .option("-l, --long", "with size, heat, time to live, type and tags")
