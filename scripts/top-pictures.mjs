@@ -108,7 +108,7 @@ function svg(rows, theme) {
   const shapes = rows.flatMap((cells, row) => runs(cells).map((run) => shape(run, row, theme)));
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-label="cache-machine top in a terminal">`,
-    `<style>text{font:14px ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",Consolas,monospace;white-space:pre}</style>`,
+    `<style>text{font-size:14px;font-family:ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",Consolas,monospace;white-space:pre}</style>`,
     `<rect width="100%" height="100%" rx="6" fill="${theme.ground}"/>`,
     ...shapes,
     "</svg>\n",
