@@ -31,6 +31,7 @@ export const GROUPS = [
       "destroyCache",
       "cache.close",
       "cache[Symbol.dispose]",
+      "cache.destroyed",
       "cache.handle",
       "OpenOptions",
       "CreateOptions",

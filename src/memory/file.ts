@@ -234,6 +234,7 @@ class FileRegion implements Region {
   readonly #fd: number;
   readonly #mapping: FileMapping;
   #open = true;
+  #destroyed = false;
 
   constructor(native: Native, fd: number, mapping: FileMapping, file: { path: string; seats: number; key: string }) {
     const { memory, base, size, id, users } = mapping;
@@ -246,6 +247,26 @@ class FileRegion implements Region {
     this.handle = { reach: "processes", memory, base, size, id, users, path, seats, key };
     this.#fd = fd;
     this.#mapping = mapping;
+  }
+
+  /**
+   * Whether the path leads to another file or to none. Once that is so it stays so: the file never gets its name back through
+   * this package, and after `close` its inode number may be used for another file.
+   */
+  get destroyed(): boolean {
+    this.#destroyed ||= this.#isGone();
+    return this.#destroyed;
+  }
+
+  #isGone(): boolean {
+    const { path, id } = this.handle;
+    try {
+      const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+      return stat === undefined || `${stat.dev}:${stat.ino}` !== id;
+    } catch {
+      // The path cannot be looked at any more, for example because a folder above was closed to this user. The descriptor can.
+      return this.#open && hasNoName(this.#fd);
+    }
   }
 
   close(): void {
@@ -261,5 +282,14 @@ class FileRegion implements Region {
     // at the end of the thread.
     this.#open = false;
     leaveMapping(this.#mapping, this.handle.key);
+  }
+}
+
+/** Whether an open file has no name any more. `false` when that cannot be found out. */
+function hasNoName(fd: number): boolean {
+  try {
+    return fstatSync(fd).nlink === 0;
+  } catch {
+    return false;
   }
 }

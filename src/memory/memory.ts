@@ -77,6 +77,8 @@ export interface Region extends Mapping {
   /** Wakes threads that wait for a change. It is not closed with the region: its user closes it before. */
   readonly bell: Bell;
   readonly handle: ThreadHandle | FileHandle;
+  /** Whether its file was removed or replaced, so that nobody new can join it. `false` where there is no file. Never throws. */
+  readonly destroyed: boolean;
   /**
    * Leaves the region: gives back the seats and everything that was opened for this participant. The memory must not be used
    * after that, because the file may be unmapped and the memory zeros. May be called twice.
@@ -123,7 +125,17 @@ export function attachThreadRegion(handle: ThreadHandle): Region {
   const { memory, base, size } = handle;
   const membership = new Board(handle.board);
   const bell = new NotifyBell(memory);
-  return { reach: "threads", memory, base, size, membership, bell, handle, close: () => membership.close() };
+  return {
+    reach: "threads",
+    memory,
+    base,
+    size,
+    membership,
+    bell,
+    handle,
+    destroyed: false,
+    close: () => membership.close(),
+  };
 }
 
 /**

@@ -686,7 +686,7 @@ describe("ERR_CLOSED", () => {
 
   test("the tests of ERR_CLOSED use every member of Cache", () => {
     const members = Object.getOwnPropertyNames(Object.getPrototypeOf(create()));
-    const harmless = ["constructor", "close", "reach", "name", "handle", "toJSON", "validate", "helped"];
+    const harmless = ["constructor", "close", "reach", "name", "destroyed", "handle", "toJSON", "validate", "helped"];
     const covered = new Set([...uses.map(([name]) => name), ...promises.map(([name]) => name), ...harmless]);
     expect(members.filter((name) => !covered.has(name))).toEqual([]);
   });

@@ -251,6 +251,9 @@ const expired: boolean = users.expire("a");
 users.clear();
 users.close();
 const reach: "threads" | "processes" = users.reach;
+const removedOrReplaced: boolean = users.destroyed;
+// @ts-expect-error only the file system decides
+users.destroyed = true;
 const handle: CacheHandle = users.handle;
 const attached = attachCache<User>(handle, { nearCache: 0, nearCacheSize: "16mb", frozenObjects: true, now: () => 0 });
 is<typeof attached, Cache<User>>(true);
@@ -366,6 +369,7 @@ export {
   present,
   reach,
   removed,
+  removedOrReplaced,
   setLike,
   setOptions,
   stale,

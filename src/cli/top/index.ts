@@ -94,7 +94,9 @@ async function top(options: TopOptions, watch: Watch): Promise<ExitCode> {
   try {
     // A file that cannot be looked at is an error on the usual screen.
     watch.look(now);
-    if (stdout.isTTY && !options.json) await new Screen(options, watch, stdin, stdout).run();
+    // A dumb terminal, such as that of an editor, has no cursor to move.
+    const hasScreen = stdout.isTTY && process.env.TERM !== "dumb";
+    if (hasScreen && !options.json) await new Screen(options, watch, stdin, stdout).run();
     else await lines(options, watch, stdout);
     return FINE;
   } finally {

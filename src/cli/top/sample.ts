@@ -267,7 +267,7 @@ function warningsOfSeats(participants: readonly Participant[]): Warning[] {
   for (const { pid, threadId, state, holds } of participants) {
     const who = `process ${pid}${threadId === 0 ? "" : `, thread ${threadId},`}`;
     const [held] = [...holds].sort((a, b) => b.since - a.since);
-    const thing = held && `${held.what} for ${Math.round(held.since / 1000)} s`;
+    const thing = held && `${held.what} for ${Math.floor(held.since / 1000)} s`;
     if (state === "frozen" && thing !== undefined) {
       const text = `${who} is stopped and holds ${thing}: kill -CONT ${pid}, or end it with kill -9 ${pid}.`;
       warnings.push({ code: "frozen-holder", text });
