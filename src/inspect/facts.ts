@@ -127,7 +127,7 @@ export function lookAtMachine(path: string = DEFAULT_DIRECTORY): MachineFacts {
     procfs: attempt(() => readlinkSync("/proc/self") === String(process.pid)) ?? false,
     descriptors: limitOf(limits, "Max open files"),
     addressSpace: limitOf(limits, "Max address space"),
-    memoryLimit: memoryLimit((file) => readFileSync(file, "latin1")),
+    memoryLimit: memoryLimitHere(),
     memoryUsage: memoryUsage(),
     directory,
     directoryError: complaintOf(() => requireUsable(path)),
@@ -251,6 +251,12 @@ function limitOf(limits: string | undefined, name: string): number | undefined {
   const line = limits?.split("\n").find((each) => each.startsWith(name));
   const soft = line?.slice(name.length).trim().split(/\s+/)[0];
   return soft === undefined ? undefined : soft === "unlimited" ? Infinity : Number(soft);
+}
+
+/** The memory that this process may use. Version 1 of control groups writes "no limit" as a number near 2^63. */
+function memoryLimitHere(): number {
+  const limit = memoryLimit((file) => readFileSync(file, "latin1"));
+  return limit < 2 ** 60 ? limit : Infinity;
 }
 
 /** The bytes that the control group of this process uses; `undefined` where that cannot be read. */
