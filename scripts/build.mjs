@@ -60,7 +60,7 @@ const program = {
   minify: true,
   external: ["devalue"],
 };
-const LOOK = ["spectator", "files"];
+const LOOK = ["spectator", "files", "facts"];
 const besideTheProgram = {
   name: "beside-the-program",
   setup({ onResolve }) {

@@ -20,7 +20,9 @@ export interface CommonOptions {
 /** What one kind of commands registers: `src/cli/commands/*.ts`, `src/cli/top/index.ts`, `src/cli/doctor/index.ts`. */
 export type Register = (program: Command, context: Context) => void;
 
-type Inspect = typeof import("../inspect/files.ts") & typeof import("../inspect/spectator.ts");
+type Inspect = typeof import("../inspect/files.ts") &
+  typeof import("../inspect/spectator.ts") &
+  typeof import("../inspect/facts.ts");
 type Package = typeof import("../index.ts");
 
 export class Context {
@@ -55,8 +57,12 @@ export class Context {
 
   /** What looks into directories and caches without a seat and without write access. */
   async inspect(): Promise<Inspect> {
-    const [files, spectator] = await Promise.all([import("../inspect/files.ts"), import("../inspect/spectator.ts")]);
-    return { ...files, ...spectator };
+    const [files, spectator, facts] = await Promise.all([
+      import("../inspect/files.ts"),
+      import("../inspect/spectator.ts"),
+      import("../inspect/facts.ts"),
+    ]);
+    return { ...files, ...spectator, ...facts };
   }
 
   /** The package itself, for the commands that open a cache as a participant. */

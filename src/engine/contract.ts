@@ -87,6 +87,12 @@ export const SEAT_RINGING = 10;
 /** The process id and the thread id, written by JavaScript only, in four bytes each. In words of four bytes. */
 export const SEAT_THREAD = 12;
 
+/**
+ * The time by the participant's clock when it last asked it, in milliseconds; 0 before: a double, written by JavaScript only. In
+ * bytes.
+ */
+export const SEAT_CLOCK = 56;
+
 /** The counters of the participant, by the numbers of `counter`. In units of eight bytes. */
 export const SEAT_COUNTERS = 8;
 

@@ -49,6 +49,7 @@ import {
   OUT_WORD,
   RING,
   SEAT_BYTES,
+  SEAT_CLOCK,
   SEAT_HAZARD,
   SEAT_INCARNATION,
   SEAT_INTEREST,
@@ -199,6 +200,8 @@ export class Engine {
   readonly #sequence: Int32Array;
   /** The seat in the region, in words of four bytes. Nobody else writes to it while this thread lives. */
   readonly #seatWords: Int32Array;
+  /** Where the seat shows the time by the clock of this participant, for those who look for a wrong clock. */
+  readonly #seatClock: Float64Array;
   readonly #waiting = new Waiting();
   /** Runs out when the dead are looked for, after a ring that nobody has heard. */
   #mourning: Timer | undefined;
@@ -249,6 +252,8 @@ export class Engine {
     const seatAt = x.seat_at(area) >>> 0;
     this.nearHitsAt = seatAt + SEAT_NEAR_HITS;
     this.#seatWords = new Int32Array(buffer, seatAt, SEAT_BYTES / 4);
+    this.#seatClock = new Float64Array(buffer, seatAt + SEAT_CLOCK, 1);
+    this.#seatClock[0] = 0;
     this.#clearEpoch = new Int32Array(buffer, this.clearEpochAt, 1);
     this.#sequence = new Int32Array(buffer, region.base + INVALIDATIONS_AT, 1);
     const process = globalThis.process;
@@ -334,7 +339,10 @@ export class Engine {
   now(): number {
     const { clock } = this;
     const now = clock();
-    if (typeof now === "number" && !Number.isNaN(now)) return now;
+    if (typeof now === "number" && !Number.isNaN(now)) {
+      this.#seatClock[0] = now;
+      return now;
+    }
     throw new TypeError("now: must return a number of milliseconds");
   }
 

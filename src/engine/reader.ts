@@ -38,6 +38,7 @@ import {
   OUT_WORD,
   PAGE,
   SEAT_BYTES,
+  SEAT_CLOCK,
   SEAT_COUNTERS,
   SEAT_HAZARD,
   SEAT_INCARNATION,
@@ -72,6 +73,8 @@ export interface SeatWords {
   seat: number;
   pid: number;
   threadId: number;
+  /** The time by its own clock when it last asked it; 0 when it has not. */
+  clock: number;
   hits: number;
   nearHits: number;
   misses: number;
@@ -272,6 +275,7 @@ export class Reader {
       seat,
       pid: word(SEAT_THREAD),
       threadId: word(SEAT_THREAD + 1),
+      clock: this.#seatDoubles[(SEAT_BYTES * seat + SEAT_CLOCK) / 8] as number,
       hits: counter(COUNTER_HITS) + this.#nearHits(seat),
       nearHits: this.#nearHits(seat),
       misses: counter(COUNTER_MISSES),

@@ -243,7 +243,7 @@ function whyRefused({ mode, nlink }: BigIntStats): string | undefined {
 /** How many seats of a file have a living owner: how many of its byte locks are held. */
 function countUsers(fd: number, size: number): number | undefined {
   try {
-    const native = Native.load() as Native & { isLocked(fd: number, byte: number): boolean };
+    const native = Native.load();
     const { seats } = plan.of(size);
     let users = 0;
     for (let seat = 0; seat < seats; seat++) if (native.isLocked(fd, seat)) users++;

@@ -72,6 +72,8 @@ export interface SeatReport {
   /** 0 for the main thread. */
   threadId: number;
   state: SeatState;
+  /** The time by its own clock when it last asked it, in milliseconds; 0 when it has not. Only expiries make it ask. */
+  clock: number;
   /** These counters belong to the seat: they go on from those of the threads that had it before. */
   hits: number;
   nearHits: number;

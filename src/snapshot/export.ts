@@ -76,12 +76,29 @@ export async function exportCache(
       await replaceFile(path, (file) => writeAll(file, bytes));
     } else if (isWritable(to)) await pipeline(Readable.from(bytes, { objectMode: false }), to, { signal });
     else if (typeof (to as WritableStream | null)?.getWriter === "function") {
-      await (Readable.toWeb(Readable.from(bytes)) as ReadableStream<Uint8Array>).pipeTo(to, signal ? { signal } : {});
+      const web = Readable.toWeb(Readable.from(bytes)) as ReadableStream<Uint8Array>;
+      // `pipeTo` waits for a write that is under way, also after an abort.
+      await unlessAborted(web.pipeTo(to, signal ? { signal } : {}), signal);
     } else throw new TypeError(`to: must be the path of a file, a Writable or a WritableStream, not ${describe(to)}`);
   } catch (error) {
     throw signal?.aborted === true ? signal.reason : error;
   }
   return result;
+}
+
+/** The promise, or a rejection as soon as the signal is aborted. */
+async function unlessAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return promise;
+  let stop: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason);
+    signal.addEventListener("abort", stop);
+  });
+  try {
+    await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop as () => void);
+  }
 }
 
 function isWritable(to: Writable | WritableStream): to is Writable {

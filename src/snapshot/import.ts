@@ -45,7 +45,7 @@ interface Source {
  * @param cache - what `openCache`, `createCache` or `attachCache` has returned, or a namespace of it, in which the namespaces of the
  * snapshot are then.
  * @param from - the path or the `file:` URL of a file, a `Readable` of Node.js that gives bytes, or a `ReadableStream`. A stream is
- * destroyed at the end and after an error.
+ * read to its end, and destroyed then and after an error.
  * @returns how many entries were added, and why others were not.
  * @throws {TypeError} and {RangeError} (as a rejection, like all others) for a wrong argument.
  * @throws {CacheError} `ERR_DATA`, before anything is added, when this is no snapshot, one of another format, or one of a cache with

@@ -58,6 +58,12 @@ class Bytes {
     return sum >= length;
   }
 
+  /** Reads the rest: who writes to the other end of a pipe has more to do after the last block. */
+  async drain(): Promise<void> {
+    do this.kept = NOTHING;
+    while (await this.have(1));
+  }
+
   skip(length: number): void {
     this.kept = this.kept.subarray(length);
   }
@@ -132,7 +138,7 @@ export class Blocks {
         // Numbers that are left out belong to blocks whose heads are damaged.
         this.damaged += head.number - this.#next;
         this.#next = head.number;
-        if (head.kind === BLOCK_END) return;
+        if (head.kind === BLOCK_END) return bytes.drain();
         this.#next++;
         if (isWhole && head.kind === BLOCK_ENTRIES) yield content;
         else this.damaged++;

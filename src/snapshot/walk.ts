@@ -40,19 +40,18 @@ export interface Step {
 /** A walk over all entries of a view and of the namespaces within it, each with its encoded bytes. */
 export class Walk {
   readonly #view: View;
-  readonly #beginnings: Uint8Array;
-  readonly #kinds: readonly number[];
+  /** The key kinds of each way through the index that is still to be gone. The engine takes three beginnings at once. */
+  readonly #ways: number[][];
   #cursor = 0;
 
   constructor(view: View) {
     this.#view = view;
-    this.#kinds = view.scope === ROOT ? [KEY_STRING, KEY_BYTES, KEY_ILL_FORMED, KEY_NAMESPACED] : [KEY_NAMESPACED];
-    this.#beginnings = new Uint8Array(BEGINNING * this.#kinds.length);
-    for (const [i, kind] of this.#kinds.entries()) this.#beginnings[BEGINNING * i] = kind;
+    this.#ways = view.scope === ROOT ? [[KEY_STRING, KEY_BYTES, KEY_ILL_FORMED], [KEY_NAMESPACED]] : [[KEY_NAMESPACED]];
   }
 
   /**
-   * The next entry; `undefined` behind the last one. This function alone decides the order, which is that of the index.
+   * The next entry; `undefined` behind the last one. This function alone decides the order: that of the index, first the entries
+   * outside of namespaces, then the others.
    *
    * @throws {CacheError} `ERR_CLOSED`.
    */
@@ -60,11 +59,15 @@ export class Walk {
     const { engine, opening } = this.#view;
     opening.checkOpen();
     engine.clock = opening.options.now;
-    engine.tags.set(this.#beginnings);
-    const way = engine.next(this.#cursor, this.#kinds.length);
-    if (way < 0) return undefined;
-    this.#cursor = way + 1;
-    return this.#read(engine.keyWord);
+    for (let [kinds] = this.#ways; kinds !== undefined; [kinds] = this.#ways) {
+      engine.tags.fill(0, 0, BEGINNING * kinds.length);
+      for (const [i, kind] of kinds.entries()) engine.tags[BEGINNING * i] = kind;
+      const way = engine.next(this.#cursor, kinds.length);
+      this.#cursor = way + 1;
+      if (way >= 0) return this.#read(engine.keyWord);
+      this.#ways.shift();
+    }
+    return undefined;
   }
 
   /** Reads the entry of the key that is in the area. */

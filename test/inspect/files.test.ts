@@ -9,7 +9,6 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { parseBellName } from "../../src/bells/fifo.ts";
 import { listCaches, removeFile } from "../../src/inspect/files.ts";
 import { fileNameOf, parseFileName } from "../../src/memory/place.ts";
-import { Native } from "../../src/system/native.ts";
 
 // Vite would load the module itself; esbuild gives its bytes.
 vi.mock("../../wasm/cache_machine.wasm", () => ({ default: fs.readFileSync("wasm/cache_machine.wasm") }));
@@ -91,11 +90,11 @@ describe("the list", () => {
       reason: undefined,
       bells: [],
       orphans: [],
-      users: "isLocked" in Native.prototype ? 1 : undefined,
+      users: 1,
     });
     expect(Math.abs(file.modified.getTime() - Date.now())).toBeLessThan(60_000);
     cache.close();
-    expect(only("mine ✓").users).toBe("isLocked" in Native.prototype ? 0 : undefined);
+    expect(only("mine ✓").users).toBe(0);
   });
 
   test("has all users, layouts and boots, ordered by name, and nothing that is not named like a cache", () => {

@@ -37,6 +37,7 @@ const UNSEEN = new Set([
   "MAX_KEY",
   "TAG_HIDDEN",
   "SEAT_BYTES",
+  "SEAT_CLOCK",
   "CHUNKED",
   "BUSY",
   "COUNTER_EVICTIONS",

@@ -4,10 +4,10 @@
  */
 
 import { MIN_SIZE } from "../../engine/contract.ts";
+import type { CacheFacts, Look, MachineFacts } from "../../inspect/facts.ts";
 import type { CacheFile } from "../../inspect/files.ts";
 import type { Hold, SeatReport } from "../../inspect/reports.ts";
 import { bytes, count, percent, visible } from "../render.ts";
-import type { CacheFacts, Look, MachineFacts } from "./facts.ts";
 
 /** `unknown`: it could not be seen from here. */
 export type Verdict = "ok" | "warning" | "problem" | "unknown";
@@ -375,8 +375,8 @@ function checkNear(first: Look, second: Look | undefined): Check {
     if (before === undefined) continue;
     const hits = now.hits - before.hits;
     const near = now.nearHits - before.nearHits;
-    // Without any near hit the near cache may be off: that cannot be seen from here.
-    if (hits < MIN_NEAR_READS || now.nearHits === 0) continue;
+    // Without any near hit the near cache may be off or in its cooldown, which costs nothing.
+    if (hits < MIN_NEAR_READS || near === 0) continue;
     judged++;
     if (near / hits < NEAR_POOR) thrashing.push(`${who(now)}: ${percent(near / hits)} of ${count(hits)} hits`);
   }

@@ -86,6 +86,9 @@ contract! {
         SEAT_RINGING: u32 = layout::SEAT_RINGING / 4;
         /// The process id and the thread id, written by JavaScript only, in four bytes each. In words of four bytes.
         SEAT_THREAD: u32 = layout::SEAT_THREAD / 4;
+        /// The time by the participant's clock when it last asked it, in milliseconds; 0 before: a double, written by JavaScript only. In
+        /// bytes.
+        SEAT_CLOCK: u32 = layout::SEAT_CLOCK;
         /// The counters of the participant, by the numbers of `counter`. In units of eight bytes.
         SEAT_COUNTERS: u32 = layout::SEAT_COUNTERS / WORD;
     }

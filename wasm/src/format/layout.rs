@@ -91,6 +91,8 @@ pub const SEAT_INTEREST: u32 = 32;
 pub const SEAT_RINGING: u32 = 40;
 /// Process id and thread id, for people.
 pub const SEAT_THREAD: u32 = 48;
+/// The time by the participant's clock when it last asked it. A double, because JavaScript writes it.
+pub const SEAT_CLOCK: u32 = 56;
 pub const SEAT_COUNTERS: u32 = 64;
 
 /// The statistics of a participant, in the order of their words in its seat.
@@ -148,7 +150,7 @@ pub const META_SEQUENCE: u32 = 16;
 pub const META_SEALING: u32 = 24;
 
 const _: () = assert!(COUNTERS == Counter::Compactions as u32 + 1);
-const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_THREAD + WORD <= SEAT_COUNTERS);
+const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_THREAD + WORD <= SEAT_CLOCK && SEAT_CLOCK + WORD <= SEAT_COUNTERS);
 const _: () = assert!(META_SEALING + WORD <= META_BYTES);
 const _: () = assert!(INVALIDATIONS_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
 
