@@ -8,7 +8,6 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const NAME = "sessions";
@@ -59,8 +58,8 @@ async function take() {
       holder.kill("SIGSTOP");
       killed.kill("SIGKILL");
     });
-    for (const [name, theme] of Object.entries(THEMES)) {
-      writeFileSync(fileURLToPath(new URL(`../docs/images/top-${name}.svg`, import.meta.url)), svg(cells, theme));
+    for (const [file, theme] of Object.entries(THEMES)) {
+      writeFileSync(fileURLToPath(new URL(`../${file}`, import.meta.url)), svg(cells, theme));
     }
   } finally {
     for (const child of children) child.kill("SIGKILL");
@@ -98,8 +97,20 @@ async function watch(path, disturb) {
 }
 
 const THEMES = {
-  dark: { ground: "#1e1e1e", text: "#d4d4d4", red: "#f14c4c", green: "#23b87a", magenta: "#d670d6" },
-  light: { ground: "#ffffff", text: "#24292f", red: "#cd3131", green: "#0f8a3c", magenta: "#a626a4" },
+  "docs/images/top-dark.svg": {
+    ground: "#1e1e1e",
+    text: "#d4d4d4",
+    red: "#f14c4c",
+    green: "#23b87a",
+    magenta: "#d670d6",
+  },
+  "docs/images/top-light.svg": {
+    ground: "#ffffff",
+    text: "#24292f",
+    red: "#cd3131",
+    green: "#0f8a3c",
+    magenta: "#a626a4",
+  },
 };
 const [WIDTH, HEIGHT, MARGIN] = [8.4, 18, 12];
 

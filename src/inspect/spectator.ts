@@ -246,12 +246,12 @@ export class Spectator {
     return reports;
   }
 
-  /** Tells the state of seats. Asks for a process only once. */
+  /** Tells the state of seats. All workers of a process have the same answer, so it is asked twice for a process at most. */
   #states(): (words: SeatWords) => SeatState {
     const known = new Map<string, SeatState>();
     return ({ seat, pid, threadId }) => {
       if (!this.#native.isLocked(this.#fd, seat)) return "dead";
-      const name = `${pid} ${threadId}`;
+      const name = `${pid} ${threadId === 0 ? "main" : "worker"}`;
       let state = known.get(name);
       if (state === undefined) {
         const seen = processState(pid, threadId, this.#identity);
