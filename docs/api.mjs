@@ -147,7 +147,6 @@ export const GROUPS = [
       "cache.inspect",
       "cache.name",
       "cache.reach",
-      "cache.destroyed",
       "cache.toJSON",
       "cache[Symbol.toStringTag]",
       "Stats",

@@ -107,7 +107,9 @@ const STORES: Record<string, (cache: Cache<any, Key>, key: Key) => unknown> = {
 const OTHERS = [
   ..."getOrSet getOrSetMany memoize".split(" "),
   ..."watchTag locks waitFor helped".split(" "),
-  ..."constructor reach name destroyed handle invalidateTag namespace clear size keys values entries forEach".split(" "),
+  ..."constructor reach name destroyed handle invalidateTag namespace clear size keys values entries forEach".split(
+    " ",
+  ),
   ..."stats census".split(" "),
   ..."inspect close validate toJSON expireTag tagInvalidatedAt encode decode leased".split(" "),
 ];

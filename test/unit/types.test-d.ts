@@ -234,7 +234,7 @@ const [held, pending]: [HeldLock | undefined, PendingLock | undefined] = [state.
 const stats: Stats = users.stats();
 const hits: number = stats.hits + stats.participants + stats.reclaims;
 const census: Census = users.census();
-const entryBytes: number = census.bytes / census.entries;
+const _entryBytes: number = census.bytes / census.entries;
 // @ts-expect-error: what walks the index is in `census`.
 const _walked = stats.entries;
 const _listen = (trace: LoadTrace): [string | undefined, readonly string[], unknown] => [
