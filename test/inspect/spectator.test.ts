@@ -24,7 +24,7 @@ import {
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Cache, CacheError, destroyCache, openCache } from "cache-machine";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { LAYOUT_VERSION, SEAT_BYTES, SEATS_AT } from "../../src/engine/contract.ts";
 import { type KeyReport, Spectator } from "../../src/inspect/spectator.ts";
 import { endOthers, inTime, startProcess, startThread, until } from "../coordinate/others.ts";
@@ -115,6 +115,8 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) close();
   for (const name of readdirSync(directory)) rmSync(join(directory, name));
 });
+
+afterAll(() => rmSync(directory, { recursive: true }));
 
 // ---- what it reports
 
