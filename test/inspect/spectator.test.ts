@@ -24,7 +24,7 @@ import {
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Cache, CacheError, destroyCache, openCache } from "cache-machine";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { LAYOUT_VERSION, SEAT_BYTES, SEATS_AT } from "../../src/engine/contract.ts";
 import { type KeyReport, Spectator } from "../../src/inspect/spectator.ts";
 import { endOthers, inTime, startProcess, startThread, until } from "../coordinate/others.ts";
@@ -115,6 +115,8 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) close();
   for (const name of readdirSync(directory)) rmSync(join(directory, name));
 });
+
+afterAll(() => rmSync(directory, { recursive: true }));
 
 // ---- what it reports
 
@@ -497,7 +499,7 @@ test("tells participants that live, are frozen and are dead", async () => {
   const { cache, name, file } = open("1mb");
   const [alive, frozen, killed] = [startProcess(name), startProcess(name), startProcess(name)];
   const thread = startThread(cache.handle);
-  for (const other of [alive, frozen, killed, thread]) await other.run((cache) => cache.set("k", 1));
+  for (const other of [alive, frozen, killed, thread]) await other.run((cache) => void cache.set("k", 1));
   const spectator = look(file);
   const pidOf = ({ side }: typeof alive): number => (side as { pid: number }).pid;
   const states = (): Record<string, string> =>
@@ -536,7 +538,7 @@ test("tells participants that live, are frozen and are dead", async () => {
 test("finds the lock of a bucket that a stopped process holds, and not one whose holder has left", async () => {
   const { name, file } = open("1mb");
   const other = startProcess(name);
-  await other.run((cache) => cache.set("k", 1));
+  await other.run((cache) => void cache.set("k", 1));
   await other.freeze();
   const spectator = look(file);
   expect(spectator.holds()).toEqual([]);
@@ -580,7 +582,7 @@ test("finds the lock of a bucket in which a thread was really stopped", async ()
   const [CALLS, STOPPED, OPEN] = [0, 1, 2];
   const gate = new Int32Array(new SharedArrayBuffer(12)).fill(-1, 0, 1);
   const other = startThread(cache.handle, gate);
-  await other.run((cache) => cache.set("k", 0, { ttl: 3_600_000 }));
+  await other.run((cache) => void cache.set("k", 0, { ttl: 3_600_000 }));
   const spectator = look(file);
   let held: ReturnType<Spectator["holds"]> = [];
   for (let nth = 0; nth < 20 && !held.some(({ kind }) => kind === "bucket"); nth++) {
