@@ -37,6 +37,8 @@ export interface Answer {
 export class Host {
   /** The folder of the caches, of the files of the application, and of pm2. */
   readonly directory: string = fs.mkdtempSync("/dev/shm/cache-machine-pm2-");
+  /** How long a request may take, in ms. */
+  patience: number = WATCHDOG_MS;
   #port = 0;
 
   /**
@@ -78,7 +80,7 @@ export class Host {
   }
 
   async ask(page: string): Promise<Answer> {
-    const signal = AbortSignal.timeout(WATCHDOG_MS);
+    const signal = AbortSignal.timeout(this.patience);
     const response = await fetch(`http://127.0.0.1:${this.#port}/${page}`, {
       headers: { connection: "close" },
       signal,
