@@ -4,6 +4,7 @@
  * - `openCache` and `destroyCache`: a cache in memory of the machine, by its name.
  * - `createCache`: a cache in memory of this process, for its threads.
  * - `attachCache`: joins a cache of either kind in another thread, by its handle.
+ * - `exportCache` and `importCache`: the entries of a cache in a file.
  * - `set` and `get`: the application's own cache, without configuration.
  *
  * @packageDocumentation
@@ -50,5 +51,15 @@ export {
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export { attachCache, destroyCache, get, openCache, set } from "./open/processes.ts";
 export { createCache } from "./open/threads.ts";
+export { exportCache } from "./snapshot/export.ts";
+export { importCache } from "./snapshot/import.ts";
+export type {
+  ExportOptions,
+  ExportProgress,
+  ExportResult,
+  ImportOptions,
+  ImportProgress,
+  ImportResult,
+} from "./snapshot/options.ts";
 export type { Codec } from "./values/codec.ts";
 export type { RateLimitAlgorithm, RateLimitState } from "./values/limit.ts";

@@ -343,6 +343,11 @@ function checkSeat(contract, me) {
   const key = (1 << contract.KEY_KIND_BITS) | contract.KEY_STRING;
   me.set(key, 1, { type: 1 });
   demand(x.counter(area, contract.COUNTER_SETS) === before[0] + 1, "stores are counted elsewhere");
+  const counters = new BigUint64Array(memory32.buffer, seat, contract.SEAT_BYTES / 8);
+  demand(
+    counters[contract.SEAT_COUNTERS + contract.COUNTER_SETS] === BigInt(before[0] + 1),
+    "the counters of a seat lie elsewhere",
+  );
   demand(x.remove(area, key, contract.ANYTHING, 0) === 1, "an entry cannot be removed");
   demand(x.counter(area, contract.COUNTER_DELETES) === before[1] + 1, "removals are counted elsewhere");
 }
@@ -403,11 +408,15 @@ function checkLoads(contract, me) {
   demand(store({ ...first, token: first.token + 1 }) === OVERTAKEN, "OVERTAKEN is another number");
   const { GONE, STANDS, WAS_OVERTAKEN } = contract;
   const stands = () => x.stands(area, first.number, first.token);
+  const { CLAIM_SEEN_LOADING, CLAIM_SEEN_OVERTAKEN } = contract;
+  const isSeenAs = (kind) => x.next_claim(area, 0) === first.number && out32[contract.OUT_CLASS] === kind;
+  demand(isSeenAs(CLAIM_SEEN_LOADING) && out64[contract.OUT_NUMBER] === 100, "CLAIM_SEEN_LOADING is another number");
   demand(stands() === STANDS, "STANDS is another number");
   x.clear(area);
   demand(store(first) === INVALIDATED, "INVALIDATED is another number");
   me.set(word, 1, { type: 1 });
   demand(stands() === WAS_OVERTAKEN, "WAS_OVERTAKEN is another number");
+  demand(isSeenAs(CLAIM_SEEN_LOADING | CLAIM_SEEN_OVERTAKEN), "CLAIM_SEEN_OVERTAKEN is another flag");
   x.release(area, first.number, first.token);
   demand(stands() === GONE, "GONE is another number");
   demand(ask() === PRESENT, "PRESENT is another number");
@@ -464,6 +473,12 @@ function checkLocks(contract, me) {
     demand(thread[0] === 1234 && thread[1] === 56, "the thread of a lock lies elsewhere");
     seen.push([number, out64[OUT_VERSION], out32[contract.OUT_CLASS]]);
   }
+  const kinds = seen.map(([number]) => (x.next_claim(area, number) === number ? out32[contract.OUT_CLASS] : -1));
+  const { CLAIM_SEEN_LOCKED, CLAIM_SEEN_PENDING } = contract;
+  demand(
+    seen.every(([, , state], i) => kinds[i] === (state === 0 ? CLAIM_SEEN_LOCKED : CLAIM_SEEN_PENDING)),
+    "CLAIM_SEEN_LOCKED or CLAIM_SEEN_PENDING is another number",
+  );
   const states = seen.filter(([, each]) => each >= token).map(([, , state]) => state);
   demand(
     states.length === seen.length && states.includes(0) && states.includes(CLAIM_PENDING),

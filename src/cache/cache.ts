@@ -79,6 +79,14 @@ export class Cache<V = any, K extends Key = string> implements Disposable {
     markAsUncloneable?.(this);
   }
 
+  /**
+   * The view of a cache, for the floors above that pass encoded values on; `undefined` for what is no cache of this copy of the
+   * package. @internal
+   */
+  static viewOf(cache: unknown): View | undefined {
+    return typeof cache === "object" && cache !== null && #view in cache ? (cache as Cache<any, any>).#view : undefined;
+  }
+
   /** Who can share the cache: `"threads"` of this process, or `"processes"` of this user on this machine. */
   get reach(): "threads" | "processes" {
     return this.#view.engine.region.reach;

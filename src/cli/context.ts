@@ -39,7 +39,7 @@ export class Context {
   command(name: string, usage: string, summary: string): Command {
     return new Command(name)
       .summary(summary)
-      .description(`${summary}.`)
+      .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`)
       .usage(`[options]${usage === "" ? "" : ` ${usage}`}`)
       .option("--path <dir>", "directory of the caches (default: /dev/shm)")
       .option("--json", "print JSON, for programs");

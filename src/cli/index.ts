@@ -5,17 +5,22 @@
 
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
-import { register as ls } from "./commands/ls.ts";
+import { register as entries } from "./commands/entries.ts";
+import { register as files } from "./commands/files.ts";
+import { register as keys } from "./commands/keys.ts";
+import { register as snapshot } from "./commands/snapshot.ts";
+import { register as stat } from "./commands/stat.ts";
+import { register as who } from "./commands/who.ts";
 import { Context, type Register } from "./context.ts";
 import { register as doctor } from "./doctor/index.ts";
 import { FINE, USAGE } from "./failure.ts";
 import { register as top } from "./top/index.ts";
 
-const COMMANDS: readonly Register[] = [ls, top, doctor];
+const COMMANDS: readonly Register[] = [files, top, stat, keys, entries, who, snapshot, doctor];
 
-/** A reader such as `head` has seen enough. */
+/** A reader such as `head` has seen enough, or the terminal was closed. */
 function endWithReader(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") process.exit(FINE);
+  if (error.code === "EPIPE" || error.code === "EIO") process.exit(FINE);
   throw error;
 }
 

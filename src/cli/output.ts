@@ -4,7 +4,7 @@
  */
 
 import type { ChalkInstance } from "chalk";
-import { coloursFor } from "./render.ts";
+import { coloursFor, invisibleEscaped } from "./render.ts";
 
 /** Lines are written together up to this many characters. */
 const CHUNK = 65_536;
@@ -39,9 +39,9 @@ export class Output {
     if (this.#pending.length >= CHUNK) await this.flush();
   }
 
-  /** Writes a document of JSON on one line. */
+  /** Writes a document of JSON on one line, in which no character can steer a terminal. */
   async json(document: unknown): Promise<void> {
-    await this.lines(JSON.stringify(document));
+    await this.lines(invisibleEscaped(JSON.stringify(document)));
   }
 
   /** Writes bytes or text as they are. */

@@ -28,6 +28,13 @@ export function visibleLines(text: string): string {
   return text.replace(INVISIBLE, (char) => (char === "\n" ? char : escapeOf(char)));
 }
 
+/** A text of JSON, with an escape of JSON in place of each invisible character: it stands for the same document. */
+export function invisibleEscaped(json: string): string {
+  return json.replace(INVISIBLE, (char) =>
+    Array.from({ length: char.length }, (_, i) => `\\u${char.charCodeAt(i).toString(16).padStart(4, "0")}`).join(""),
+  );
+}
+
 /** A key for people. Bytes look as Node.js prints a Buffer. */
 export function showKey(key: string | Uint8Array): string {
   return typeof key === "string"

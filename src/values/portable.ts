@@ -15,7 +15,8 @@ import type { ValueCodec } from "./codec.ts";
 import { describe, isStackOverflow, typedArrayName } from "./describe.ts";
 import { quoted, unreadable } from "./value-errors.ts";
 
-const FORMAT = 1;
+/** The version of this format. Snapshots name it too: they hold values as their codec encoded them. */
+export const FORMAT = 1;
 const HEAD = 2;
 /** The codec allocates memory of its own, so the value may be larger than the area of a cache. */
 const NO_ROOM: Uint8Array = new Uint8Array(0);

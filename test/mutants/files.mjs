@@ -15,6 +15,7 @@ export const CONFORMANCE = ["test/contract/conformance.test.ts"];
 export const CODEC = ["test/unit/codec.test.ts"];
 export const HOSTILE = ["test/hostile/hostile.test.ts"];
 export const RESOURCES = ["test/resources/resources.test.ts"];
+export const SPECTATOR = ["test/inspect/spectator.test.ts"];
 export const SEATS = ["test/unit/seats.test.ts"];
 export const APPLICATION = ["test/host/application.test.ts"];
 export const FALLBACK = ["test/host/fallback.test.ts"];

@@ -48,6 +48,7 @@ const UNSEEN = new Set([
   "CLASS_SHIFT",
   "PHASE_SEALED",
   "PHASE_RECLAIM",
+  "SEGMENT_OWNER",
 ]);
 /** By how much a number is changed; 1 where nothing else is said. A flag becomes another flag. */
 const steps: Record<string, number> = { MAX_SIZE: contract.PAGE, CLAIM_WAIT: 2, CLAIM_STEAL: 4 };

@@ -24,6 +24,7 @@ const FLOORS = {
     "tier/clients",
     "inspect",
     "open",
+    "snapshot",
     "cache",
     "coordinate",
     "near",

@@ -88,7 +88,7 @@ impl<H: Host> Participant<H> {
             let owner = self.claim_owner(number);
             let seat = owner.seat()?;
             let state = ClaimState::ALL.into_iter().find(|&state| owner.is(state))?;
-            if state == ClaimState::Reserved || self.has_left(seat, owner.tenure()) {
+            if state == ClaimState::Reserved || self.is_void(owner) {
                 return None;
             }
             let (token, hash) = self.load_token_and_hash(number);

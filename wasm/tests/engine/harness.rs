@@ -27,6 +27,9 @@ const LIVING: u32 = 1;
 /// Taken by the owner of seat `n`: `TAKEN + n`.
 const TAKEN: u32 = 2;
 
+/// Stands for the seat of a host that has none, and takes none.
+const SPECTATOR: u32 = u32::MAX;
+
 /// A region, who owns its seats, and the clock.
 pub struct World {
     base: *mut u8,
@@ -120,7 +123,8 @@ impl Host for TestHost {
     }
 
     fn take(&self, seat: u32) -> bool {
-        self.world.seats[seat as usize].compare_exchange(NOBODY, TAKEN + self.seat, SeqCst, SeqCst).is_ok()
+        self.seat != SPECTATOR
+            && self.world.seats[seat as usize].compare_exchange(NOBODY, TAKEN + self.seat, SeqCst, SeqCst).is_ok()
     }
 
     fn release(&self, seat: u32) {
@@ -216,7 +220,15 @@ impl Cache {
     pub fn join(world: &Arc<World>) -> Cache {
         let free = |seat: &usize| world.seats[*seat].compare_exchange(NOBODY, LIVING, SeqCst, SeqCst).is_ok();
         let seat = (0..world.seats.len()).find(free).expect("a free seat") as u32;
-        let me = Participant::attach(world.region(), TestHost { world: world.clone(), seat }, seat);
+        Cache::of(Participant::attach(world.region(), TestHost { world: world.clone(), seat }, seat), world)
+    }
+
+    /// Looks at the region without a seat. May only call what writes nothing.
+    pub fn spectate(world: &Arc<World>) -> Cache {
+        Cache::of(Participant::spectate(world.region(), TestHost { world: world.clone(), seat: SPECTATOR }), world)
+    }
+
+    fn of(me: Participant<TestHost>, world: &Arc<World>) -> Cache {
         // As large as a thread's area, so that an overflow is noticed.
         let value = vec![0; world.region().geometry.max_record as usize / 8];
         let tags = vec![0; MAX_BLOCK as usize / 8];

@@ -18,5 +18,6 @@ mod model;
 mod models;
 mod play;
 mod promises;
+mod spectate;
 mod stage;
 mod threads;
