@@ -41,10 +41,12 @@ const counter = () => (below(20) === 0 ? (users[below(4)] = newCounter()) : user
 const SHAPES = {
   reserve: [fd, number, number],
   map: [fd, range],
+  mapPrivate: [fd, range],
   unmap: [range],
   link: [fd, path],
   lock: [fd, number],
   unlock: [fd, number],
+  isLocked: [fd, number],
   lockDirectory: [fd],
   makeFifo: [path],
   openFifo: [path],

@@ -28,7 +28,7 @@ export default [
     what: "any process with the id in a seat counts as its owner",
     file: "src/inspect/processes.ts",
     find: "=== identity;",
-    replace: '!== "";',
+    replace: "!== identity.slice(1);",
     first: SPECTATOR,
     filter: "tells participants that live",
   },
