@@ -94,7 +94,7 @@ test("a process is stopped while it holds a lock: it names the process, the lock
   const { status, found } = examine();
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "frozen", state: "problem" }]);
-  expect(found[0]?.detail).toBe(`process ${pid} is stopped and holds the lock "${lock}", for which 1 wait`);
+  expect(found[0]?.detail).toBe(`process ${pid} is stopped and holds the lock "${lock}", for which another one waits`);
   expect(found[0]?.remedy).toContain(`kill -CONT ${pid}`);
 });
 
@@ -139,7 +139,7 @@ test("for people: the worst comes first, each with its remedy below", async () =
   const lines = stdout.split("\n");
   expect(lines[0]).toBe("Cache app");
   expect(lines[1]).toBe(
-    `  ✗ stopped participants: process ${pid} is stopped and holds the lock "report", for which 1 wait`,
+    `  ✗ stopped participants: process ${pid} is stopped and holds the lock "report", for which another one waits`,
   );
   expect(lines[2]).toMatch(/^ {4}→ /);
   expect(stdout).toMatch(/1 problem, 0 warnings\.\n$/);

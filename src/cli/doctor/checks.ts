@@ -293,7 +293,8 @@ function holdsOf({ seat, writing, hazard }: SeatReport, holds: readonly Hold[]):
     .filter((hold) => hold.seat === seat && hold.pending !== true)
     .map(({ kind, name, number, hash }) => {
       const waits = holds.filter((other) => kind === "lock" && other.hash === hash && other.pending === true).length;
-      const waiting = waits === 0 ? "" : `, for which ${count(waits)} wait`;
+      const waiting =
+        waits === 0 ? "" : `, for which ${waits === 1 ? "another one waits" : `${count(waits)} others wait`}`;
       if (kind === "lock") return `the lock "${visible(name ?? hash ?? "?")}"${waiting}`;
       if (kind === "load") return `the load of a key (hash ${hash ?? "?"})`;
       return kind === "bucket" ? `bucket ${number} of the index` : `segment ${number} of the memory`;
@@ -367,6 +368,7 @@ function checkNear(first: Look, second: Look | undefined): Check {
   const title = "near caches";
   if (second === undefined) return bad("near", title, "unknown", "needs two looks", "Run doctor with an --interval.");
   const thrashing: string[] = [];
+  const paused: string[] = [];
   let judged = 0;
   for (const now of second.participants) {
     const before = first.participants.find(({ seat, pid, threadId }) => {
@@ -375,24 +377,26 @@ function checkNear(first: Look, second: Look | undefined): Check {
     if (before === undefined) continue;
     const hits = now.hits - before.hits;
     const near = now.nearHits - before.nearHits;
-    // Without any near hit the near cache may be off or in its cooldown, which costs nothing.
-    if (hits < MIN_NEAR_READS || near === 0) continue;
+    if (hits < MIN_NEAR_READS || now.nearHits === 0) continue;
     judged++;
-    if (near / hits < NEAR_POOR) thrashing.push(`${who(now)}: ${percent(near / hits)} of ${count(hits)} hits`);
+    const part = (a: number, b: number): string => `${who(now)}: ${percent(a / b)} of ${count(b)} hits`;
+    if (near > 0 && near / hits < NEAR_POOR) thrashing.push(part(near, hits));
+    // It is off or in its cooldown. The counters of a seat go on from those of its last owner, so this is no proof.
+    else if (near === 0 && now.nearHits / now.hits < NEAR_POOR) paused.push(part(now.nearHits, now.hits));
   }
-  if (thrashing.length === 0) {
-    const detail =
-      judged === 0 ? "none was used enough to be judged" : `those of ${count(judged)} participants answer enough reads`;
-    return ok("near", title, detail);
+  const remedy =
+    "Raise `nearCache` (entries) above the number of keys that are read often, or switch it off there with `nearCache: 0`.";
+  if (thrashing.length > 0) {
+    const sets = second.stats.sets - first.stats.sets;
+    const detail = `hardly anything is found in the near cache of ${thrashing.join("; ")}, while ${count(sets)} values were stored`;
+    return bad("near", title, "problem", detail, remedy);
   }
-  const sets = second.stats.sets - first.stats.sets;
-  return bad(
-    "near",
-    title,
-    "problem",
-    `hardly anything is found in the near cache of ${thrashing.join("; ")}, while ${count(sets)} values were stored`,
-    "Raise `nearCache` (entries) above the number of keys that are read often, or switch it off there with `nearCache: 0`.",
-  );
+  if (paused.length > 0) {
+    const detail = `not asked during this look, and hardly anything was found before in the near cache of ${paused.join("; ")}`;
+    return bad("near", title, "warning", detail, `Look again with a longer --interval. ${remedy}`);
+  }
+  const many = `${count(judged)} ${judged === 1 ? "participant" : "participants"}`;
+  return ok("near", title, judged === 0 ? "none was used enough to be judged" : `those of ${many} answer enough reads`);
 }
 
 function checkClocks({ looks, clocks }: CacheFacts): Check {
@@ -414,8 +418,9 @@ function checkClocks({ looks, clocks }: CacheFacts): Check {
       // A clock that was not asked between the looks says only what it was at some time.
       if (clock === 0 || clock === before) continue;
       judged++;
-      const off = clock > second.at ? clock - second.at : clock < first.at ? clock - first.at : 0;
-      if (Math.abs(off) > CLOCK_SLACK_MS) found.push(`the clock of ${who(now)} is ${ahead(off)}`);
+      // It was asked between the looks.
+      const isOther = clock > second.at + CLOCK_SLACK_MS || clock < first.at - CLOCK_SLACK_MS;
+      if (isOther) found.push(`the clock of ${who(now)} is ${ahead(clock - second.at)}`);
     }
   }
   if (found.length > 0) {
@@ -430,7 +435,11 @@ function checkClocks({ looks, clocks }: CacheFacts): Check {
   if (second === undefined) return bad("clock", title, "unknown", "needs two looks", "Run doctor with an --interval.");
   if (judged === 0)
     return ok("clock", title, "no participant has asked its clock meanwhile, none is known to be another");
-  return ok("clock", title, `those of ${count(judged)} participants agree with this machine's`);
+  return ok(
+    "clock",
+    title,
+    `those of ${count(judged)} ${judged === 1 ? "participant" : "participants"} agree with this one`,
+  );
 }
 
 function ahead(ms: number): string {

@@ -7,7 +7,7 @@ const cache = open({ nearCache: 64 });
 for (let i = 0; i < KEYS; i++) cache.set(`key ${i}`, { number: i });
 let i = 0;
 repeat(() => {
-  for (let n = 0; n < 500; n++, i++) {
+  for (let n = 0; n < 2000; n++, i++) {
     cache.get(`key ${i % KEYS}`);
     // Now and then a key comes twice.
     if (n % 100 === 0) cache.get(`key ${i % KEYS}`);
