@@ -84,7 +84,7 @@ export interface ImportResult {
   bytes: number;
 }
 
-/** The view of an argument `cache`. @throws {TypeError} when it is no cache. */
+/** The view of an argument `cache`. @internal @throws {TypeError} when it is no cache. */
 export function checkCache(cache: unknown): View {
   const view = Cache.viewOf(cache);
   if (view !== undefined) return view;

@@ -53,7 +53,7 @@ describe("the package", () => {
       /^dist\/((adapters|testing|tier)\/)?[a-z-]+(\.js|\.cjs|\.d\.ts|\.d\.cts)$/,
       /^dist\/types\/(([a-z]+\/){0,2}[a-z-]+\.d\.ts|package\.json)$/,
       /^native\/cache_machine-linux-(x64|arm64)\.node$/,
-      /^docs\/((adapters\/)?[a-z-]+\.md|images\/[a-z]+\.svg)$/,
+      /^docs\/((adapters\/)?[a-z-]+\.md|images\/[a-z-]+\.svg)$/,
       /^examples\/(README\.md|adapters\/[a-z-]+\.mjs|\d\d-[a-z0-9-]+(\/[a-z]+)?\.(mjs|ts))$/,
       /^bench\/results\/((report|app|tier)\.md|speed\.svg)$/,
     ];
