@@ -41,6 +41,7 @@ export type {
   StaleEntry,
   Stats,
 } from "./cache/types.ts";
+export type { LoadTrace } from "./coordinate/loading.ts";
 export type { HeldLock, Lock, LockOptions, LockState, Locks, PendingLock } from "./coordinate/locks.ts";
 export type { WaitForOptions, WatchOptions } from "./coordinate/options.ts";
 export {
@@ -49,7 +50,6 @@ export {
   type RateLimitResult,
   rateLimitHeaders,
 } from "./coordinate/rate-limit.ts";
-export type { LoadTrace } from "./coordinate/tracing.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
 export type { Codec } from "./values/codec.ts";
 export type { RateLimitAlgorithm, RateLimitState } from "./values/limit.ts";

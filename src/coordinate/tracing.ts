@@ -4,29 +4,8 @@
  * finds its value never gets here. Browsers have no such channels.
  */
 
+import type { LoadTrace } from "./loading.ts";
 import type { AnyKey, Scoped } from "./scoped.ts";
-
-/**
- * What subscribers of `tracingChannel("cache-machine:load")` get: one object for all events of one call of a loader. An entry of
- * `getOrSet` has a `key`, one of `getOrSetMany` has `keys`.
- */
-export interface LoadTrace {
-  /** The name by which `openCache` opened the cache; `undefined` for a cache from `createCache` or `attachCache`. */
-  readonly cache: string | undefined;
-  /** The names of the namespaces, the outermost first. */
-  readonly namespace: readonly string[];
-  readonly key?: string | Uint8Array;
-  readonly keys?: readonly (string | Uint8Array)[];
-  /**
-   * Why the loader is called: `"miss"` when there is no value that may be returned, `"fresh"` when the call wants one from a load
-   * that begins after it, `"refresh"` when an old value was returned and nobody waits.
-   */
-  readonly reason: "miss" | "fresh" | "refresh";
-  /** What the loader has returned, or what its promise was fulfilled with: the object itself, not a copy. */
-  result?: unknown;
-  /** What the loader has thrown, or what its promise was rejected with. */
-  error?: unknown;
-}
 
 interface Channel {
   readonly hasSubscribers: boolean;

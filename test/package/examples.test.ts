@@ -6,6 +6,9 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
+import { createCache } from "cache-machine";
+import { collectMetrics } from "cache-machine/prom-client";
+import client, { Registry } from "prom-client";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { NO_SERVER, SERVERS } from "../tier/servers.ts";
 import { address, execute, type Output, Projects, Running, root } from "./projects.ts";
@@ -338,4 +341,20 @@ test("without a server program 17-tier says what is missing", async () => {
   const { status, stdout, stderr } = await execute(process.execPath, [TIER], { cwd: project, env: nowhere });
   const expected = "REDIS_SERVER is /nowhere/redis-server, and that is no program.\n";
   expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: "", stderr: expected });
+});
+
+test("18-metrics: the metrics of four workers are those of the host, and the dashboard asks for metrics that exist", async () => {
+  const [first, second, ...more] = await run("18-metrics/main.mjs");
+  expect(more).toEqual([]);
+  expect(first).toMatch(/: 300 hits, 100 misses, 100 sets, 4 participants$/);
+  expect(second).toMatch(/: 400 hits, 100 misses, 100 sets, 4 participants$/);
+  const dashboard = JSON.parse(fs.readFileSync(path.join(EXAMPLES, "18-metrics/dashboard.json"), "utf8"));
+  const asked = JSON.stringify(dashboard).match(/cache_machine_\w+/g) ?? [];
+  const cache = createCache({ size: "1mb" });
+  const register = new Registry();
+  collectMetrics({ c: cache }, { client, register, census: true });
+  const text = await register.metrics();
+  cache.close();
+  expect(asked.length).toBeGreaterThan(10);
+  for (const name of new Set(asked)) expect(text, name).toMatch(new RegExp(`^${name}\\{`, "m"));
 });

@@ -50,11 +50,12 @@ describe("the package", () => {
       /^(package\.json|LICENSE|(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|PROOF)\.md)$/,
       /^dist\/browser\.js$/,
       /^dist\/cli\/(index\.js|THIRD-PARTY\.txt)$/,
-      /^dist\/((adapters|testing|tier)\/)?[a-z-]+(\.js|\.cjs|\.d\.ts|\.d\.cts)$/,
+      /^dist\/((adapters|metrics|testing|tier)\/)?[a-z-]+(\.js|\.cjs|\.d\.ts|\.d\.cts)$/,
       /^dist\/types\/(([a-z]+\/){0,2}[a-z-]+\.d\.ts|package\.json)$/,
       /^native\/cache_machine-linux-(x64|arm64)\.node$/,
       /^docs\/((adapters\/)?[a-z-]+\.md|images\/[a-z-]+\.svg)$/,
       /^examples\/(README\.md|adapters\/[a-z-]+\.mjs|\d\d-[a-z0-9-]+(\/[a-z]+)?\.(mjs|ts))$/,
+      /^examples\/18-metrics\/dashboard\.json$/,
       /^bench\/results\/((report|app|tier)\.md|speed\.svg)$/,
     ];
     const surprises = packed.files.filter((file) => !expected.some((pattern) => pattern.test(file)));
