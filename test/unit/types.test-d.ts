@@ -250,6 +250,24 @@ is<typeof attached, Cache<User>>(true);
   const value: string = disposable.get("b").c;
   value.length;
 }
+const exported: ExportResult = await exportCache(users, new URL("file:///x"), {
+  signal: AbortSignal.timeout(1),
+  onProgress: ({ entries, total, bytes }: ExportProgress) =>
+    is<[number, number | undefined, number], [typeof entries, typeof total, typeof bytes]>(true),
+} satisfies ExportOptions);
+await exportCache(attached, new WritableStream<Uint8Array>());
+const imported: ImportResult = await importCache(users.namespace<string>("n"), new ReadableStream<Uint8Array>(), {
+  maxAge: 5,
+  onProgress: (progress: ImportProgress) => progress.total?.toFixed(),
+} satisfies ImportOptions);
+is<
+  [number, number, boolean, string | undefined],
+  [typeof exported.skipped, typeof imported.evicted, typeof imported.outdated, typeof imported.name]
+>(true);
+// @ts-expect-error: entries that are there always stay
+await importCache(users, "file", { overwrite: true });
+// @ts-expect-error: a Map has no snapshot
+await exportCache(new Map(), "file");
 const codec: Codec = { encode: () => new Uint8Array(0), decode: (bytes: Uint8Array): unknown => bytes.length };
 const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefined, size: undefined };
 const atHome = openCache("app", { fallback: "threads" });
