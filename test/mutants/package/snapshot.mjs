@@ -29,7 +29,7 @@ export default [
     what: "blocks of a snapshot within a value count as blocks of the one around it",
     file: "src/snapshot/read.ts",
     find: "return head?.id.every((byte, i) => byte === this.#id[i]) ? head : undefined;",
-    replace: "return head;",
+    replace: "return head?.id.every((byte, i) => byte === this.#id[i]) === undefined ? undefined : head;",
     first: SNAPSHOT_DAMAGE,
     filter: "a snapshot within a value",
   },
