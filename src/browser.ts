@@ -51,6 +51,17 @@ export {
   rateLimitHeaders,
 } from "./coordinate/rate-limit.ts";
 export { CacheError, type CacheErrorCode } from "./errors.ts";
+export type {
+  ExportOptions,
+  ExportProgress,
+  ExportResult,
+  FileUrl,
+  ImportOptions,
+  ImportProgress,
+  ImportResult,
+  SnapshotSource,
+  SnapshotTarget,
+} from "./snapshot/options.ts";
 export type { Codec } from "./values/codec.ts";
 export type { RateLimitAlgorithm, RateLimitState } from "./values/limit.ts";
 export { createCache };

@@ -59,9 +59,12 @@ export type {
   ExportOptions,
   ExportProgress,
   ExportResult,
+  FileUrl,
   ImportOptions,
   ImportProgress,
   ImportResult,
+  SnapshotSource,
+  SnapshotTarget,
 } from "./snapshot/options.ts";
 export type { Codec } from "./values/codec.ts";
 export type { RateLimitAlgorithm, RateLimitState } from "./values/limit.ts";

@@ -27,7 +27,7 @@ import {
   sizeOf,
   writeHead,
 } from "./format.ts";
-import { checkCache, checkExport, type ExportOptions, type ExportResult } from "./options.ts";
+import { checkCache, checkExport, type ExportOptions, type ExportResult, type SnapshotTarget } from "./options.ts";
 import { Pace } from "./pace.ts";
 import { Walk } from "./walk.ts";
 
@@ -60,7 +60,7 @@ const LOOK_EVERY = 64;
  */
 export async function exportCache(
   cache: Cache<any, any>,
-  to: string | URL | Writable | WritableStream<Uint8Array>,
+  to: SnapshotTarget,
   options?: ExportOptions,
 ): Promise<ExportResult> {
   const view = checkCache(cache);
@@ -75,7 +75,7 @@ export async function exportCache(
       const path = typeof to === "string" ? to : fileURLToPath(to);
       await replaceFile(path, (file) => writeAll(file, bytes));
     } else if (isWritable(to)) await pipeline(Readable.from(bytes, { objectMode: false }), to, { signal });
-    else if (typeof (to as WritableStream | null)?.getWriter === "function") {
+    else if (isWebStream(to)) {
       const web = Readable.toWeb(Readable.from(bytes)) as ReadableStream<Uint8Array>;
       // `pipeTo` waits for a write that is under way, also after an abort.
       await unlessAborted(web.pipeTo(to, signal ? { signal } : {}), signal);
@@ -101,7 +101,11 @@ async function unlessAborted(promise: Promise<void>, signal: AbortSignal | undef
   }
 }
 
-function isWritable(to: Writable | WritableStream): to is Writable {
+function isWebStream(to: unknown): to is WritableStream<Uint8Array> {
+  return typeof (to as Partial<WritableStream> | null)?.getWriter === "function";
+}
+
+function isWritable(to: unknown): to is Writable {
   const { write, on } = (to ?? {}) as Partial<Writable>;
   return typeof write === "function" && typeof on === "function";
 }

@@ -9,7 +9,7 @@ import type { View } from "../cache/view.ts";
 import { describe } from "../values/describe.ts";
 import { checkCodec } from "./codec.ts";
 import { type Header, readEntries } from "./format.ts";
-import { checkCache, checkImport, type ImportOptions, type ImportResult } from "./options.ts";
+import { checkCache, checkImport, type ImportOptions, type ImportResult, type SnapshotSource } from "./options.ts";
 import { Pace } from "./pace.ts";
 import { Blocks } from "./read.ts";
 import { type Fate, Restore } from "./restore.ts";
@@ -54,7 +54,7 @@ interface Source {
  */
 export async function importCache(
   cache: Cache<any, any>,
-  from: string | URL | Readable | ReadableStream<Uint8Array>,
+  from: SnapshotSource,
   options?: ImportOptions,
 ): Promise<ImportResult> {
   const view = checkCache(cache);
@@ -73,7 +73,7 @@ export async function importCache(
   }
 }
 
-async function open(from: string | URL | Readable | ReadableStream<Uint8Array>): Promise<Source> {
+async function open(from: SnapshotSource): Promise<Source> {
   if (typeof from === "string" || from instanceof URL) {
     const path = typeof from === "string" ? from : fileURLToPath(from);
     const stats = await stat(path);
@@ -90,7 +90,7 @@ async function open(from: string | URL | Readable | ReadableStream<Uint8Array>):
     return { stream: Readable.fromWeb(web), name: "the stream", total: undefined };
   }
   if (typeof on === "function" && typeof destroy === "function" && Symbol.asyncIterator in from) {
-    return { stream: from as Readable, name: "the stream", total: undefined };
+    return { stream: from as unknown as Readable, name: "the stream", total: undefined };
   }
   throw new TypeError(`from: must be the path of a file, a Readable or a ReadableStream, not ${describe(from)}`);
 }

@@ -5,6 +5,26 @@ import type { View } from "../cache/view.ts";
 import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 
+/** A `URL`. These four types name as little as possible, so that they need the declarations neither of Node.js nor of the web. */
+export interface FileUrl {
+  readonly href: string;
+  readonly protocol: string;
+}
+
+/** Where a snapshot is written: the path or the `file:` URL of a file, a `Writable` of Node.js, or a `WritableStream`. */
+export type SnapshotTarget =
+  | string
+  | FileUrl
+  | { write(chunk: any, ...rest: any[]): boolean; on(event: any, listener: (...values: any[]) => void): unknown }
+  | { getWriter(): unknown };
+
+/** Where a snapshot is read: the path or the `file:` URL of a file, a `Readable` of Node.js, or a `ReadableStream`. */
+export type SnapshotSource =
+  | string
+  | FileUrl
+  | { destroy(error?: Error): unknown; on(event: any, listener: (...values: any[]) => void): unknown }
+  | { getReader(): unknown };
+
 /** Options of `exportCache`. */
 export interface ExportOptions {
   /** Ends the export when it is aborted. The promise is rejected with its reason. */

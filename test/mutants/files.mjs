@@ -34,3 +34,6 @@ export const TIER = ["test/tier/tier.test.ts"];
 export const TIER_AWAY = ["test/tier/away.test.ts"];
 export const TIER_OWNER = ["test/tier/owner.test.ts", "test/tier/owner-model.test.ts"];
 export const TIER_GATE = ["test/tier/gate.test.ts"];
+export const SNAPSHOT = ["test/snapshot/snapshot.test.ts"];
+export const SNAPSHOT_DAMAGE = ["test/snapshot/damage.test.ts"];
+export const SNAPSHOT_PROCESSES = ["test/snapshot/processes.test.ts"];

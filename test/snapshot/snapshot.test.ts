@@ -93,7 +93,7 @@ describe("what comes back", () => {
     }
     // Clearing reaches what is in the namespace, and nothing else.
     copy.namespace("n").clear();
-    expect(copy.stats().entries ?? copy.size).toBeGreaterThan(0);
+    expect(copy.size).toBeGreaterThan(0);
     expect([copy.get("a"), copy.namespace("n").get("a"), copy.namespace("n").namespace("1:n").get("a")]).toEqual([
       "0 1",
       undefined,

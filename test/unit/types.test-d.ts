@@ -19,10 +19,19 @@ import {
   createCache,
   destroyCache,
   type Entry,
+  type ExportOptions,
+  type ExportProgress,
+  type ExportResult,
+  exportCache,
+  type FileUrl,
   get,
   type HeldLock,
+  type ImportOptions,
+  type ImportProgress,
+  type ImportResult,
   type IncrementOptions,
   type Inspection,
+  importCache,
   type Key,
   type KeysOptions,
   type Lease,
@@ -50,6 +59,8 @@ import {
   rateLimitHeaders,
   type Segment,
   type SetOptions,
+  type SnapshotSource,
+  type SnapshotTarget,
   type StaleEntry,
   type Stats,
   set,
@@ -264,6 +275,24 @@ is<typeof attached, Cache<User>>(true);
   const value: string = disposable.get("b").c;
   value.length;
 }
+const target: SnapshotTarget = { href: "file:///x", protocol: "file:" } satisfies FileUrl;
+const exported: Promise<ExportResult> = exportCache(users, target, {
+  onProgress({ entries, total, bytes }: ExportProgress) {
+    is<[typeof entries, typeof total, typeof bytes], [number, number | undefined, number]>(true);
+  },
+} satisfies ExportOptions);
+void exportCache(attached, { getWriter: () => null });
+const source: SnapshotSource = { getReader: () => null };
+const imported: Promise<ImportResult> = importCache(users.namespace<string>("n"), source, {
+  maxAge: 5,
+  onProgress: (progress: ImportProgress) => void progress.total?.toFixed(),
+} satisfies ImportOptions);
+void exported.then(({ skipped }) => is<typeof skipped, number>(true));
+void imported.then(({ outdated, name }) => is<[typeof outdated, typeof name], [boolean, string | undefined]>(true));
+// @ts-expect-error: entries that are there always stay
+void importCache(users, "file", { overwrite: true });
+// @ts-expect-error: a Map has no snapshot
+void exportCache(new Map(), "file");
 const codec: Codec = { encode: () => new Uint8Array(0), decode: (bytes: Uint8Array): unknown => bytes.length };
 const options: CacheOptions & CreateOptions & OpenOptions = { codec, ttl: undefined, size: undefined };
 const atHome = openCache("app", { fallback: "threads" });
