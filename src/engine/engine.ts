@@ -201,7 +201,7 @@ export class Engine {
   /** The seat in the region, in words of four bytes. Nobody else writes to it while this thread lives. */
   readonly #seatWords: Int32Array;
   /** Where the seat shows the time by the clock of this participant, for those who look for a wrong clock. */
-  readonly #seatClock: Float64Array;
+  #seatClock: Float64Array;
   readonly #waiting = new Waiting();
   /** Runs out when the dead are looked for, after a ring that nobody has heard. */
   #mourning: Timer | undefined;
@@ -1045,6 +1045,8 @@ export class Engine {
     if (this.#closed) return;
     // When `detach` is cut off, the next `close` calls it again. Once the seat is released, another participant may own it, so
     // `detach` must not be called any more.
+    // From here on the seat may be another's. An operation on the closed cache may still ask the clock.
+    this.#seatClock = new Float64Array(1);
     if (!this.#detached) {
       this.#change(() => {
         this.#exports.detach(this.#area);

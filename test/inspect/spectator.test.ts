@@ -238,8 +238,8 @@ test("leaves no trace in the file, and takes no seat", () => {
   const { cache, file } = open();
   for (let i = 0; i < 2000; i++) cache.set(`k${i}`, { i }, { tags: ["t"], ttl: 60_000 });
   cache.set("big", new Uint8Array(500_000));
-  const before = hash(file);
   const { participants } = cache.stats();
+  const before = hash(file);
   const spectator = look(file);
   lookAtEverything(spectator);
   expect(spectator.entry("absent")).toBeUndefined();
