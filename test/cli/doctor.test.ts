@@ -37,7 +37,7 @@ interface Finding {
 
 /** Starts a case and waits until it stands. */
 async function prepare(name: string): Promise<{ pid?: number; file?: string; lock?: string }> {
-  running = spawn(process.execPath, [path.join(root, `test/cli/cases/${name}.mjs`), directory], {
+  running = spawn(process.execPath, [path.join(root, `test/cli/cases/${name}`), directory], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const lines = createInterface({ input: running.stdout as NodeJS.ReadableStream });
@@ -60,7 +60,7 @@ function examine(...args: string[]): { status: number | null; found: Finding[] }
 }
 
 test("a cache that is used as it should be: nothing is wrong", async () => {
-  await prepare("healthy");
+  await prepare("healthy.mjs");
   expect(examine()).toEqual({ status: 0, found: [] });
   expect(doctor("--interval", "0.1").stdout).toMatch(/Nothing is wrong\.\n$/);
 });
@@ -68,7 +68,7 @@ test("a cache that is used as it should be: nothing is wrong", async () => {
 test.runIf(isMountable)("the directory is full: it names the directory and the largest file", async () => {
   execFileSync("mount", ["-t", "tmpfs", "-o", "size=8m,mode=0700", "none", directory]);
   try {
-    const { file } = await prepare("full");
+    const { file } = await prepare("full.mjs");
     const { status, found } = examine();
     expect(status).toBe(1);
     expect(found).toMatchObject([{ cache: null, id: "space", state: "problem" }]);
@@ -82,7 +82,7 @@ test.runIf(isMountable)("the directory is full: it names the directory and the l
 });
 
 test("the cache is too small: it names the cache, and how often it misses", async () => {
-  await prepare("small");
+  await prepare("small.mjs");
   const { status, found } = examine("app");
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "evictions", state: "problem" }]);
@@ -90,7 +90,7 @@ test("the cache is too small: it names the cache, and how often it misses", asyn
 });
 
 test("a process is stopped while it holds a lock: it names the process, the lock and who waits", async () => {
-  const { pid, lock } = await prepare("frozen-lock");
+  const { pid, lock } = await prepare("frozen-lock.mjs");
   const { status, found } = examine();
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "frozen", state: "problem" }]);
@@ -99,7 +99,7 @@ test("a process is stopped while it holds a lock: it names the process, the lock
 });
 
 test("a process is stopped while it writes a large value: it names the process", async () => {
-  const { pid } = await prepare("frozen-write");
+  const { pid } = await prepare("frozen-write.mjs");
   const { status, found } = examine();
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "frozen", state: "problem" }]);
@@ -108,7 +108,7 @@ test("a process is stopped while it writes a large value: it names the process",
 });
 
 test("a near cache is too small for what is read: it names the process", async () => {
-  const { pid } = await prepare("near");
+  const { pid } = await prepare("near.mjs");
   const { status, found } = examine();
   expect(found).toMatchObject([{ cache: "app", id: "near", state: "problem" }]);
   expect(found[0]?.detail).toContain(`process ${pid}: `);
@@ -116,7 +116,7 @@ test("a near cache is too small for what is read: it names the process", async (
 });
 
 test("a file of an old layout: it names the file", async () => {
-  const { file } = await prepare("stale");
+  const { file } = await prepare("stale.mjs");
   const { status, found } = examine();
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: null, id: "stale", state: "problem" }]);
@@ -125,7 +125,7 @@ test("a file of an old layout: it names the file", async () => {
 });
 
 test("one process has another clock: it names the process, and by how much", async () => {
-  const { pid } = await prepare("clock");
+  const { pid } = await prepare("clock.mjs");
   const { status, found } = examine();
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "clock", state: "problem" }]);
@@ -133,7 +133,7 @@ test("one process has another clock: it names the process, and by how much", asy
 });
 
 test("for people: the worst comes first, each with its remedy below", async () => {
-  const { pid } = await prepare("frozen-lock");
+  const { pid } = await prepare("frozen-lock.mjs");
   const { status, stdout } = doctor("--interval", "0");
   expect(status).toBe(1);
   const lines = stdout.split("\n");
