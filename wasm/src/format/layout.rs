@@ -26,6 +26,7 @@
 //!                                   32 interest: a bit for each class of buckets that the participant waits for
 //!                                   40 ringing: 1 from a ring until the participant looks, else 0
 //!                                   48 {process id u32 │ thread id u32}, written by JavaScript
+//!                                   56 the time by the participant's clock when it asked last, f64, written by JavaScript
 //!                second cache line  64 eight statistics, u64 each, written by the participant only
 //!
 //! tag counter (24 B)   0 {sequence of the latest invalidation u32 │ sequence of the latest `expire_tags` u32}
