@@ -88,7 +88,7 @@ export class Context {
     if (first !== undefined && found.length === 1) return first;
     const where = visible(options.path ?? "/dev/shm");
     const names = caches.map((each) => visible(each.name));
-    const there = `There ${names.length === 1 ? "is" : "are"}: ${names.slice(0, 20).join(", ")}${names.length > 20 ? ", …" : ""}.`;
+    const there = `There ${names.length === 1 ? "is" : "are"}: ${names.slice(0, 6).join(", ")}${names.length > 6 ? ", …" : ""}.`;
     if (name === undefined && first !== undefined) {
       throw new Failure(USAGE, `cache: ${names.length} caches are in ${where}. Say which one. ${there}`);
     }

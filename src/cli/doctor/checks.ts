@@ -347,8 +347,9 @@ function checkEvictions(first: Look, second: Look | undefined): Check {
   const hits = second.stats.hits - first.stats.hits;
   const reads = hits + second.stats.misses - first.stats.misses;
   const ratio = reads === 0 ? 1 : hits / reads;
+  const read = reads === 0 ? "nothing was read" : `${percent(ratio)} of ${count(reads)} reads were hits`;
   const rate = count(Math.round(evictions / seconds));
-  const seen = `${rate} evictions a second, ${percent(ratio)} of ${count(reads)} reads were hits`;
+  const seen = `${rate} evictions a second, ${read}`;
   const remedy =
     "Create it larger (openCache(name, { size }), which needs another name or destroyCache first), or store less: shorter " +
     "`ttl`, smaller values. Hits that stay away in a larger cache too mean keys that nobody reads twice.";

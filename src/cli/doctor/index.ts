@@ -79,7 +79,14 @@ function render(groups: readonly Group[], colours: ChalkInstance): string[] {
     unknown: colours.cyan,
     ok: colours.green,
   };
-  const lines = groups.flatMap(({ cache, checks }) => [
+  // Of several caches, those that are fine have a line each. With the name of a cache all its checks are shown.
+  const isBrief = ({ cache, checks }: Group): boolean =>
+    cache !== undefined && groups.length > 2 && checks.every(({ state }) => state === "ok");
+  const brief = groups
+    .filter(isBrief)
+    .map(({ cache = "" }) => `${paint.ok(`${MARKS.ok} cache ${visible(cache)}`)}: fine`);
+  const detailed = groups.filter((group) => !isBrief(group));
+  const lines = detailed.flatMap(({ cache, checks }) => [
     colours.bold(cache === undefined ? "This machine" : `Cache ${visible(cache)}`),
     ...checks.flatMap(({ state, title, detail, remedy }) => [
       `  ${paint[state](`${MARKS[state]} ${title}`)}: ${detail}`,
@@ -87,6 +94,7 @@ function render(groups: readonly Group[], colours: ChalkInstance): string[] {
     ]),
     "",
   ]);
+  if (brief.length > 0) lines.push(...brief, "");
   const found = (state: Verdict): number =>
     groups.flatMap(({ checks }) => checks.filter((each) => each.state === state)).length;
   const [problems, warnings] = [found("problem"), found("warning")];
