@@ -324,7 +324,9 @@ export class Engine {
   /** The time for the engine, NaN after an error. Never throws: {@link #settle} throws the error when the call has returned. */
   #time(): number {
     try {
-      return this.now();
+      const now = this.now();
+      this.#seatClock[0] = now;
+      return now;
     } catch (error) {
       this.#clockError = { error };
       return Number.NaN;
@@ -339,10 +341,7 @@ export class Engine {
   now(): number {
     const { clock } = this;
     const now = clock();
-    if (typeof now === "number" && !Number.isNaN(now)) {
-      this.#seatClock[0] = now;
-      return now;
-    }
+    if (typeof now === "number" && !Number.isNaN(now)) return now;
     throw new TypeError("now: must return a number of milliseconds");
   }
 

@@ -23,8 +23,8 @@ const rounds = Number(process.env.HOSTILE_ROUNDS ?? 300);
 console.log(`HOSTILE_SEED=${seed} HOSTILE_ROUNDS=${rounds}`);
 
 const MINUTES = 60_000;
-/** The minimum number of changes in each part. */
-const timesAtLeast = (changes: number): number => Math.floor((0.9 * changes) / Attacker.parts.length);
+/** The minimum number of changes in each part. The parts are chosen at random: 0.9 was missed with one seed in some dozens. */
+const timesAtLeast = (changes: number): number => Math.floor((0.7 * changes) / Attacker.parts.length);
 
 type Report = Record<string, { runs: number; found: number; errors: Record<string, number> }>;
 type Handle = CacheHandle & { memory: WebAssembly.Memory; base: number; board: SharedArrayBuffer };

@@ -170,6 +170,9 @@ test("every member of Cache that answers at once is used by an operation of the 
   expect(members.filter((name) => !used.has(name) && !LATER.includes(String(name)))).toEqual([]);
   // Other tests cover `get` and `set` of the application's own cache, and `CacheError`.
   expect(Object.keys(everything).sort()).toEqual(
-    ["CacheError", "attachCache", "createCache", "destroyCache", "get", "openCache", "rateLimitHeaders", "set"].sort(),
+    [
+      ...["CacheError", "attachCache", "createCache", "destroyCache", "exportCache", "get", "importCache", "openCache"],
+      ...["rateLimitHeaders", "set"],
+    ].sort(),
   );
 });

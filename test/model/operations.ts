@@ -810,6 +810,7 @@ export const OPERATIONS: Record<string, Operation> = {
   ),
   whoAmI: operation(1, {}, ({ world, participant, path, cache }) => {
     same(Object.prototype.toString.call(cache), "[object Cache]", "its name as an object");
+    same(cache.destroyed, false, "destroyed");
     same([cache.reach, cache.name], [world.configuration.reach, participant.name], "reach and name");
     same([cache.handle.reach, typeof cache.handle.build], [cache.reach, "string"], "handle");
     const { participants, ...summary } = cache.toJSON();

@@ -287,14 +287,6 @@ test("16-own-adapter: the adapter passes the checks of a store, alone and in fou
   expect(more).toEqual([]);
 });
 
-test("19-snapshot: entries, their tags and a rate limit are there after the memory was lost", async () => {
-  const [first, exported, second, ...rest] = await run("19-snapshot.mjs");
-  expect(first).toBe("started without a snapshot");
-  expect(exported).toMatch(/^exported 10001 entries in \d\.\d MB$/);
-  expect(second).toBe("started with 10001 entries, 0 damaged blocks, complete");
-  expect(rest).toEqual(["User 7 10 minutes left", "requests left: 8", "after invalidateTag: undefined"]);
-});
-
 const TIER = "17-tier/main.mjs";
 const environment = {
   TMPDIR: fs.mkdtempSync(path.join(projects.folder, "tier-")),
@@ -365,4 +357,12 @@ test("18-metrics: the metrics of four workers are those of the host, and the das
   cache.close();
   expect(asked.length).toBeGreaterThan(10);
   for (const name of new Set(asked)) expect(text, name).toMatch(new RegExp(`^${name}\\{`, "m"));
+});
+
+test("19-snapshot: entries, their tags and a rate limit are there after the memory was lost", async () => {
+  const [first, exported, second, ...rest] = await run("19-snapshot.mjs");
+  expect(first).toBe("started without a snapshot");
+  expect(exported).toMatch(/^exported 10001 entries in \d\.\d MB$/);
+  expect(second).toBe("started with 10001 entries, 0 damaged blocks, complete");
+  expect(rest).toEqual(["User 7 10 minutes left", "requests left: 8", "after invalidateTag: undefined"]);
 });

@@ -123,7 +123,7 @@ describe("the compiled engine", () => {
   it("the compiled engine exports these functions and no others", () => {
     const names = WebAssembly.Module.exports(module).map(({ name }) => name);
     expect(names.sort().join(" ")).toMatchInlineSnapshot(
-      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes claim claim_lock clear close_claim commit_large counter detach expire expire_tags extend find format get get_in_group increment invalidate is_waited_for limit listen max_inline max_value next next_bell next_lock occupancy participants pass_lock prefetch_group probe_claim read_chunk recover release release_lock remove seat_at seats_of segments set stands tag_changes tag_counters tag_counters_at tag_times touch used validate wait write_chunk"`,
+      `"__heap_base __stack_pointer abandon_large attach begin_large capacity census chunk_bytes claim claim_lock clear close_claim commit_large counter detach expire expire_tags extend find format get get_in_group increment invalidate is_waited_for limit listen max_inline max_value next next_bell next_claim next_lock next_locked_bucket occupancy participants pass_lock prefetch_group probe_claim read_chunk recover release release_lock remove residence seat_at seats_of segments set spectate stands tag_changes tag_counters tag_counters_at tag_times touch used validate wait write_chunk"`,
     );
   });
 });
