@@ -36,9 +36,9 @@ export function censusOf(view: View): Census {
 /** The memory of the whole cache as it is now. */
 export function inspectionOf({ engine, opening }: View): Inspection {
   opening.checkOpen();
-  const segments: Segment[] = engine.segments().map(({ phase, class: queue, ...rest }) => {
+  const segments: Segment[] = engine.segments().map(({ phase, class: queue, used, live, generation }) => {
     const state = SEGMENT_STATES[phase] as Segment["state"];
-    return { state, class: queue === CLASS_SMALL ? "small" : "main", ...rest };
+    return { state, class: queue === CLASS_SMALL ? "small" : "main", used, live, generation };
   });
   const { room, counts } = engine.occupancy(INDEX_PARTS);
   const part = (_: unknown, i: number) => ({ live: counts[2 * i] as number, ghosts: counts[2 * i + 1] as number });

@@ -17,16 +17,7 @@ import {
   CLAIM,
   CLAIM_PENDING,
   CLAIM_SHIFT,
-  CLASS_SHIFT,
   CLEAR_EPOCH_AT,
-  COUNTER_COMPACTIONS,
-  COUNTER_DELETES,
-  COUNTER_EVICTIONS,
-  COUNTER_EXPIRATIONS,
-  COUNTER_HITS,
-  COUNTER_MISSES,
-  COUNTER_RECLAIMS,
-  COUNTER_SETS,
   DONE,
   GROUP,
   INVALIDATIONS_AT,
@@ -58,11 +49,6 @@ import {
   SEAT_RINGING,
   SEAT_THREAD,
   SEATS_AT,
-  SEGMENT_GENERATION,
-  SEGMENT_LIVE,
-  SEGMENT_STATE,
-  SEGMENT_USED,
-  SEGMENT_WORDS,
   SLOT_BYTES,
   SLOT_KEY,
   STALE,
@@ -72,6 +58,7 @@ import {
   VALUE_BYTES,
 } from "./contract.ts";
 import type { Exports } from "./exports.ts";
+import { type Counts, countsOf, type SegmentNumbers, segmentsOf } from "./numbers.ts";
 import { areaOf } from "./plan.ts";
 import { Waiting } from "./waiting.ts";
 import { Wakeups } from "./wakeups.ts";
@@ -85,34 +72,6 @@ const { store } = Atomics;
 
 /** Milliseconds after a ring that nobody has heard until this participant looks for the dead: then there may be more of them. */
 const MOURNING_MS = 1000;
-
-/** The numbers that participants count. */
-export type Counts = Record<
-  "hits" | "misses" | "sets" | "deletes" | "evictions" | "expirations" | "reclaims" | "compactions",
-  number
->;
-
-const COUNTERS: Counts = {
-  hits: COUNTER_HITS,
-  misses: COUNTER_MISSES,
-  sets: COUNTER_SETS,
-  deletes: COUNTER_DELETES,
-  evictions: COUNTER_EVICTIONS,
-  expirations: COUNTER_EXPIRATIONS,
-  reclaims: COUNTER_RECLAIMS,
-  compactions: COUNTER_COMPACTIONS,
-};
-
-/** A segment as it is now. Phase and class are `PHASE_…` and `CLASS_…`. */
-interface SegmentNumbers {
-  phase: number;
-  class: number;
-  /** Bytes appended. */
-  used: number;
-  /** Bytes of `used` that belong to live records. */
-  live: number;
-  generation: number;
-}
 
 /** A lock, or a request for one, as {@link Engine.claims} lists it. */
 export interface ListedClaim {
@@ -991,8 +950,7 @@ export class Engine {
   /** The sums of what all participants have counted. */
   counts(): Counts {
     this.#enter();
-    const sum = ([name, counter]: [string, number]) => [name, this.#exports.counter(this.#area, counter)];
-    return Object.fromEntries(Object.entries(COUNTERS).map(sum)) as Counts;
+    return countsOf(this.#exports, this.#area);
   }
 
   /** Participants that are attached now, bytes of all segments, and bytes of the segments in use. */
@@ -1008,19 +966,7 @@ export class Engine {
   /** The segments as they are now. */
   segments(): SegmentNumbers[] {
     this.#enter();
-    const count = this.#exports.segments(this.#area);
-    const words = new Uint32Array(this.value.buffer, this.value.byteOffset, SEGMENT_WORDS * count);
-    return Array.from({ length: count }, (_, i) => {
-      const word = (number: number) => words[SEGMENT_WORDS * i + number] as number;
-      const state = word(SEGMENT_STATE);
-      return {
-        phase: state & ((1 << CLASS_SHIFT) - 1),
-        class: state >> CLASS_SHIFT,
-        used: word(SEGMENT_USED),
-        live: word(SEGMENT_LIVE),
-        generation: word(SEGMENT_GENERATION),
-      };
-    });
+    return segmentsOf(this.#exports, this.#area, this.value);
   }
 
   /**

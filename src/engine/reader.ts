@@ -14,18 +14,13 @@ import {
   CHUNKED,
   CLASS_MAIN,
   CLASS_SHIFT,
-  COUNTER_COMPACTIONS,
   COUNTER_DELETES,
   COUNTER_EVICTIONS,
-  COUNTER_EXPIRATIONS,
   COUNTER_HITS,
   COUNTER_MISSES,
-  COUNTER_RECLAIMS,
   COUNTER_SETS,
   MAX_CLAIM_NAME,
   MAX_KEY,
-  MAX_SEATS,
-  MIN_SEATS,
   OUT_BYTES,
   OUT_CLASS,
   OUT_INSIDE,
@@ -47,12 +42,6 @@ import {
   SEAT_PENDING,
   SEAT_THREAD,
   SEATS_AT,
-  SEGMENT_GENERATION,
-  SEGMENT_LIVE,
-  SEGMENT_OWNER,
-  SEGMENT_STATE,
-  SEGMENT_USED,
-  SEGMENT_WORDS,
   TAGS_BYTES,
   VALUE_BYTES,
   WANT_QUIET,
@@ -60,6 +49,8 @@ import {
   WANT_VALUE,
 } from "./contract.ts";
 import type { Exports } from "./exports.ts";
+import { type Counts, countsOf, type SegmentNumbers, segmentsOf } from "./numbers.ts";
+import { plan } from "./plan.ts";
 import { instantiate } from "./wasm.ts";
 
 /** Where the region of a spectator begins in its memory, in bytes: behind the module's data and one area. */
@@ -162,7 +153,7 @@ export class Reader {
     this.value = new Uint8Array(buffer, AREAS_AT + AREA_VALUE, VALUE_BYTES);
     this.#out = new Int32Array(buffer, AREAS_AT + AREA_OUT, OUT_BYTES / 4);
     this.#out64 = new Float64Array(buffer, AREAS_AT + AREA_OUT, OUT_BYTES / 8);
-    this.seats = Math.min(Math.max(size / PAGE, MIN_SEATS), MAX_SEATS);
+    this.seats = plan.of(size).seats;
     const seatsAt = READER_BASE + SEATS_AT;
     this.#seatWords = new Int32Array(buffer, seatsAt, (this.seats * SEAT_BYTES) / 4);
     this.#seatNumbers = new BigUint64Array(buffer, seatsAt, (this.seats * SEAT_BYTES) / 8);
@@ -181,21 +172,8 @@ export class Reader {
   }
 
   /** The sums of what all participants have counted. */
-  counts(): Record<
-    "hits" | "misses" | "sets" | "deletes" | "evictions" | "expirations" | "reclaims" | "compactions",
-    number
-  > {
-    const sum = (counter: number): number => this.#x.counter(AREAS_AT, counter);
-    return {
-      hits: sum(COUNTER_HITS),
-      misses: sum(COUNTER_MISSES),
-      sets: sum(COUNTER_SETS),
-      deletes: sum(COUNTER_DELETES),
-      evictions: sum(COUNTER_EVICTIONS),
-      expirations: sum(COUNTER_EXPIRATIONS),
-      reclaims: sum(COUNTER_RECLAIMS),
-      compactions: sum(COUNTER_COMPACTIONS),
-    };
+  counts(): Counts {
+    return countsOf(this.#x, AREAS_AT);
   }
 
   /** The hits of the near caches of all participants that ever were. */
@@ -223,22 +201,9 @@ export class Reader {
     return { entries, namespaced: this.#out[OUT_WORD] as number, bytes: this.#out64[OUT_NUMBER] as number };
   }
 
-  /** The segments as they are now. Phase and class are `PHASE_…` and `CLASS_…`; `owner` is a seat, or -1. */
-  segments(): { phase: number; class: number; used: number; live: number; generation: number; owner: number }[] {
-    const count = this.#x.segments(AREAS_AT);
-    const words = new Uint32Array(this.value.buffer, this.value.byteOffset, SEGMENT_WORDS * count);
-    return Array.from({ length: count }, (_, i) => {
-      const word = (number: number): number => words[SEGMENT_WORDS * i + number] as number;
-      const state = word(SEGMENT_STATE);
-      return {
-        phase: state & ((1 << CLASS_SHIFT) - 1),
-        class: state >> CLASS_SHIFT,
-        used: word(SEGMENT_USED),
-        live: word(SEGMENT_LIVE),
-        generation: word(SEGMENT_GENERATION),
-        owner: word(SEGMENT_OWNER) - 1,
-      };
-    });
+  /** The segments as they are now. */
+  segments(): SegmentNumbers[] {
+    return segmentsOf(this.#x, AREAS_AT, this.value);
   }
 
   /** Live entries and ghosts, in turn, for each of `parts` equal parts of the index, and how many entries a part has room for. */
