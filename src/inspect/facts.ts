@@ -8,6 +8,7 @@
 import { accessSync, constants, lstatSync, readdirSync, readFileSync, readlinkSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { DEFAULT_DIRECTORY, findDirectory, isMemory, requireOurs } from "../memory/place.ts";
+import { identityIn } from "../memory/private-file.ts";
 import { ask } from "../system/access.ts";
 import { memoryLimit } from "../system/cgroup.ts";
 import { Native } from "../system/native.ts";
@@ -194,7 +195,7 @@ const isSeen = ({ state }: SeatReport): boolean => state === "alive" || state ==
 
 function isNamed({ path, identity }: CacheFile): boolean {
   const stat = attempt(() => lstatSync(path, { bigint: true, throwIfNoEntry: false }));
-  return stat !== undefined && `${stat.dev}:${stat.ino}` === identity;
+  return stat !== undefined && identityIn(stat) === identity;
 }
 
 /** What procfs tells of the clock of a process; `undefined` when nothing makes it another one. */

@@ -11,7 +11,6 @@ import {
   type BigIntStats,
   closeSync,
   constants,
-  fstatSync,
   lstatSync,
   openSync,
   readdirSync,
@@ -23,6 +22,7 @@ import { parseBellName, removeBells } from "../bells/fifo.ts";
 import { plan } from "../engine/plan.ts";
 import { badLayout, CacheError } from "../errors.ts";
 import { bootId, DEFAULT_DIRECTORY, findDirectory, isMemory, type NameParts, parseFileName } from "../memory/place.ts";
+import { identityIn, identityOf } from "../memory/private-file.ts";
 import { ask, belongsTo, codeOf, octal, ourUid, unusable } from "../system/access.ts";
 import { Native } from "../system/native.ts";
 
@@ -123,7 +123,7 @@ export function removeFile(file: Pick<CacheFile, "path" | "identity" | "bells">)
       return bells.some((bell) => lstatSync(bell, { throwIfNoEntry: false }) === undefined);
     }
     if (Number(stat.uid) !== ourUid()) throw belongsTo(path, Number(stat.uid));
-    if (identityOf(stat) !== identity) return false;
+    if (identityIn(stat) !== identity) return false;
     if (stat.isDirectory()) throw badLayout(`${path} is a directory. Remove it by hand (rm -r).`);
     unlinkSync(path);
     removeBells(path, stat.ino);
@@ -176,7 +176,7 @@ function look(
     users,
     bells: paths,
     orphans: bells.flatMap((bell) => (bell.inode === ino ? [] : [bell.path])).sort(),
-    identity: identityOf(stat),
+    identity: identityIn(stat),
   };
 }
 
@@ -207,7 +207,7 @@ function lookInto(path: string, stat: BigIntStats, isCurrent: boolean): Content 
     return { users: undefined, wrong: false, reason: `it cannot be read (${codeOf(error)})` };
   }
   try {
-    if (identityOf(fstatSync(fd, { bigint: true })) !== identityOf(stat)) {
+    if (identityOf(fd) !== identityIn(stat)) {
       return { users: undefined, wrong: false, reason: "it was replaced during the look" };
     }
     const size = Number(stat.size);
@@ -252,10 +252,6 @@ function countUsers(fd: number, size: number): number | undefined {
     // No native part here, or a file system without such locks.
     return undefined;
   }
-}
-
-function identityOf({ dev, ino }: BigIntStats): string {
-  return `${dev}:${ino}`;
 }
 
 function isFifo(path: string): boolean {

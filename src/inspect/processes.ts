@@ -6,6 +6,7 @@
  */
 
 import { readdirSync, readFileSync, statSync } from "node:fs";
+import { identityIn } from "../memory/private-file.ts";
 
 /** What is known of a process. */
 export type ProcessState = "running" | "stopped" | "unseen";
@@ -45,8 +46,7 @@ function hasOpen(pid: number, identity: string): boolean {
   }
   return descriptors.some((fd) => {
     try {
-      const { dev, ino } = statSync(`/proc/${pid}/fd/${fd}`, { bigint: true });
-      return `${dev}:${ino}` === identity;
+      return identityIn(statSync(`/proc/${pid}/fd/${fd}`, { bigint: true })) === identity;
     } catch {
       // Closed meanwhile.
       return false;

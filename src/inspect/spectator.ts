@@ -43,7 +43,7 @@ import { beginningsOf } from "../values/beginnings.ts";
 import { ValueCodec } from "../values/codec.ts";
 import { KeyCodec, keyKind, keyLength } from "../values/key.ts";
 import { runtime } from "../values/runtime.ts";
-import { ROOT, type Scope, scopeOf } from "../values/scope.ts";
+import { pathOf, ROOT, type Scope, scopeOf } from "../values/scope.ts";
 import { readTags } from "../values/tags.ts";
 import {
   ARRAY_BUFFER,
@@ -405,10 +405,12 @@ export class Spectator {
     }
     // [kind of the own key │ bytes of the id, 2 bytes │ id │ own key], as `scopeOf` writes it.
     const start = 3 + (area[1] as number) + ((area[2] as number) << 8);
-    const path = start <= length ? namesOf(runtime.readUtf8(area, 3, start - 3)) : undefined;
-    const own = path && this.#keys.read(area[0] as number, area, start, length - start);
+    const path = start <= length ? pathOf(runtime.readUtf8(area, 3, start - 3)) : undefined;
+    // The namespace without a name is nobody's: loads use it.
+    const namespace = path?.includes("") ? undefined : path;
+    const own = namespace && this.#keys.read(area[0] as number, area, start, length - start);
     if (own === undefined) return { key: runtime.copy(area, 0, length), namespace: [] };
-    return { key: own, namespace: path as string[] };
+    return { key: own, namespace: namespace as string[] };
   }
 
   /**
@@ -483,19 +485,6 @@ function scopeAt(namespace: readonly string[]): Scope {
     throw new TypeError("namespace: must be an array of names, the outermost first");
   }
   return namespace.length === 0 ? ROOT : scopeOf(namespace);
-}
-
-/** The names in the id of a namespace, such as `4:user3:api`; `undefined` when it is no id. */
-function namesOf(id: string): string[] | undefined {
-  const names: string[] = [];
-  for (let at = 0; at < id.length; ) {
-    const colon = id.indexOf(":", at);
-    const length = colon < 0 ? Number.NaN : Number(id.slice(at, colon));
-    if (!(Number.isInteger(length) && length > 0 && colon + 1 + length <= id.length)) return undefined;
-    names.push(id.slice(colon + 1, colon + 1 + length));
-    at = colon + 1 + length;
-  }
-  return names;
 }
 
 function describeClaim({ kind, seat, hash, deadline, overtaken, name, nameBytes }: SeenClaim, now: number): Held {

@@ -23,7 +23,15 @@ import { Native } from "../system/native.ts";
 import { findMapping, joinMapping, leaveMapping, newMapping, offerMapping } from "./mappings.ts";
 import { allocateMemory, type FileHandle, type FileMapping, type Plan, type Region } from "./memory.ts";
 import { type FileName, findDirectory, pathOf, removeOlder, requireOurs } from "./place.ts";
-import { checkFile, createUnnamed, giveMode, identityOf, openFile, requirePrivate } from "./private-file.ts";
+import {
+  checkFile,
+  createUnnamed,
+  giveMode,
+  identityIn,
+  identityOf,
+  openFile,
+  requirePrivate,
+} from "./private-file.ts";
 import { Patience, takeTurn } from "./turn.ts";
 
 /** How many times another process may create the file first and then destroy it again, before opening it is an error. */
@@ -262,7 +270,7 @@ class FileRegion implements Region {
     const { path, id } = this.handle;
     try {
       const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-      return stat === undefined || `${stat.dev}:${stat.ino}` !== id;
+      return stat === undefined || identityIn(stat) !== id;
     } catch {
       // The path cannot be looked at any more, for example because a folder above was closed to this user. The descriptor can.
       return this.#open && hasNoName(this.#fd);

@@ -117,8 +117,12 @@ export function requirePrivate(stat: Stats, path: string): void {
   }
 }
 
-/** Device and inode of a file, as text. */
+/** Device and inode of an open file, as text. */
 export function identityOf(fd: number): string {
-  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return identityIn(fstatSync(fd, { bigint: true }));
+}
+
+/** Device and inode of a file that was looked at, as {@link identityOf} tells them. */
+export function identityIn({ dev, ino }: { readonly dev: bigint; readonly ino: bigint }): string {
   return `${dev}:${ino}`;
 }

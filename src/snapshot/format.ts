@@ -282,21 +282,6 @@ function readTagList(bytes: Uint8Array): string[] | undefined {
   return canBeWritten(tags) ? tags : undefined;
 }
 
-/** The id of a namespace within another one, as `scopeOf` makes the ids of namespaces; empty for that one itself. */
-export function pathOf(id: Uint8Array): string[] | undefined {
-  const text = runtime.readUtf8(id, 0, id.length);
-  const path: string[] = [];
-  for (let at = 0; at < text.length; ) {
-    const [head, length] = /^(\d{1,3}):/.exec(text.slice(at, at + 4)) ?? [];
-    if (head === undefined) return undefined;
-    const start = at + head.length;
-    at = start + Number(length);
-    if (at > text.length) return undefined;
-    path.push(text.slice(start, at));
-  }
-  return path;
-}
-
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }

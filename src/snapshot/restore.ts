@@ -15,9 +15,9 @@ import {
 } from "../engine/contract.ts";
 import { KeyCodec, keyLength } from "../values/key.ts";
 import { runtime } from "../values/runtime.ts";
-import { scopeOf } from "../values/scope.ts";
+import { pathOf, scopeOf } from "../values/scope.ts";
 import { writeTags } from "../values/tags.ts";
-import { pathOf, type RawEntry } from "./format.ts";
+import type { RawEntry } from "./format.ts";
 
 /** Most views of namespaces that are kept. */
 const MOST_VIEWS = 1000;
@@ -105,7 +105,7 @@ export class Restore {
     const id = runtime.readLatin1(namespace, 0, namespace.length);
     const known = this.#views.get(id);
     if (known !== undefined) return known;
-    const path = pathOf(namespace);
+    const path = pathOf(runtime.readUtf8(namespace, 0, namespace.length));
     if (path === undefined || path.includes("")) return undefined;
     let scope: ReturnType<typeof scopeOf>;
     try {

@@ -15,9 +15,9 @@ import {
 } from "../engine/contract.ts";
 import { keyKind, keyLength } from "../values/key.ts";
 import { runtime } from "../values/runtime.ts";
-import { ROOT } from "../values/scope.ts";
+import { pathOf, ROOT } from "../values/scope.ts";
 import { canBeWritten, readTags } from "../values/tags.ts";
-import { pathOf, type RawEntry } from "./format.ts";
+import type { RawEntry } from "./format.ts";
 
 /** A large value that is replaced while it is read is read again, this many times. */
 const READS = 16;
@@ -81,7 +81,7 @@ export class Walk {
       const id = idOf(engine.key, length);
       const own = id === undefined ? undefined : idWithin(id, scope.prefix.subarray(PREFIX_HEAD));
       if (id === undefined || own === undefined) return { entry: undefined, failed: false };
-      const [outermost] = pathOf(id) ?? [];
+      const [outermost] = pathOf(runtime.readUtf8(id, 0, id.length)) ?? [];
       // The namespace without a name holds what loads leave for those who wait for them.
       if (!outermost || OF_A_TIER.test(outermost)) return { entry: undefined, failed: false };
       kind = engine.key[0] as number;

@@ -68,3 +68,17 @@ export function scopeOf(path: readonly string[]): Scope {
   const hidden = ids.map((outer) => Uint8Array.of(MARK, ...encoder.encode(outer)));
   return { id, salt: hashText(id, id.length), path, prefix, tagPrefix: Uint8Array.of(MARK, ...text, MARK), hidden };
 }
+
+/** The names of the namespaces in an id that {@link scopeOf} has made, the outermost first; `undefined` for a text that is no id. */
+export function pathOf(id: string): string[] | undefined {
+  const path: string[] = [];
+  for (let at = 0; at < id.length; ) {
+    const [head, length] = /^(\d{1,3}):/.exec(id.slice(at, at + 4)) ?? [];
+    if (head === undefined) return undefined;
+    const start = at + head.length;
+    at = start + Number(length);
+    if (at > id.length) return undefined;
+    path.push(id.slice(start, at));
+  }
+  return path;
+}
