@@ -110,6 +110,22 @@ export function cut(text: string, width: number): string {
   return width > 0 ? `${kept}…` : "";
 }
 
+/** Breaks a text at spaces. A word that is too wide for a line stays whole. */
+export function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last === undefined || widthOf(last) + 1 + widthOf(word) > width) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
+}
+
+/** A path as a shell takes it, without what could steer the terminal. */
+export function quoted(path: string): string {
+  return /^[\w./:@=+-]+$/.test(path) ? path : `'${visible(path).replaceAll("'", "'\\''")}'`;
+}
+
 /** A column of a table. */
 export interface Column {
   readonly title: string;

@@ -62,20 +62,24 @@ const MAX_HAZARD = 1 << 20;
 /** A seat that somebody has taken, as its words say. */
 export interface SeatWords {
   seat: number;
+  /** The process as it calls itself, 0 when it has not told. */
   pid: number;
+  /** 0 for the main thread. */
   threadId: number;
-  /** The time by its own clock when it last asked it; 0 when it has not. */
+  /** The time by its own clock when it last asked it, in milliseconds; 0 when it has not. Only expiries make it ask. */
   clock: number;
+  /** The counters belong to the seat: they go on from those of the threads that had it before. */
   hits: number;
   nearHits: number;
   misses: number;
   sets: number;
   deletes: number;
   evictions: number;
-  /** Whether it is writing a large value. */
+  /** Whether it is writing a large value, chunk by chunk. */
   writing: boolean;
   /** The segment into which it is writing; -1 for none. */
   hazard: number;
+  /** Whether it waits for a change: of a key, a lock, or the load of another participant. */
   waiting: boolean;
 }
 

@@ -6,13 +6,14 @@
  */
 
 import { accessSync, constants, lstatSync, readdirSync, readFileSync, readlinkSync, statfsSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { DEFAULT_DIRECTORY, findDirectory, isMemory, requireOurs } from "../memory/place.ts";
 import { identityIn } from "../memory/private-file.ts";
 import { ask } from "../system/access.ts";
-import { memoryLimit } from "../system/cgroup.ts";
 import { Native } from "../system/native.ts";
 import { type CacheFile, listCaches } from "./files.ts";
+import { type GroupMemory, memoryOf } from "./groups.ts";
+import { processesWith } from "./processes.ts";
 import type { Hold, SeatReport, SpectatorStats } from "./reports.ts";
 import { Spectator } from "./spectator.ts";
 
@@ -40,15 +41,15 @@ export interface MachineFacts {
   /** How many files this process may open, and its address space; `Infinity` without a limit. */
   readonly descriptors: number | undefined;
   readonly addressSpace: number | undefined;
-  readonly memoryLimit: number;
-  readonly memoryUsage: number | undefined;
+  /** The memory that its control groups allow; `undefined` without a limit. */
+  readonly memory: GroupMemory | undefined;
   readonly directory: string;
   /** Why caches cannot be created in the directory; `undefined` when they can. */
   readonly directoryError: Complaint | undefined;
   /** The file system of the directory. */
   readonly space: Space | undefined;
-  /** The largest files in the directory, the largest first. */
-  readonly largest: readonly { name: string; size: number }[];
+  /** The largest files in the directory, without caches that are in use, the largest first. */
+  readonly largest: readonly { name: string; size: number; isCache: boolean }[];
   readonly files: readonly CacheFile[];
   /** The processes that have a file of another layout open, by its path. */
   readonly users: ReadonlyMap<string, readonly number[]>;
@@ -62,6 +63,8 @@ export interface Space {
   readonly inodes: number | undefined;
   /** Bytes of all caches in the directory. */
   readonly caches: number;
+  /** Bytes that no file in the directory takes, but folders, or files that were removed while they were open. */
+  readonly hidden: number;
   /** Whether it is a tmpfs. */
   readonly isMemory: boolean;
 }
@@ -128,14 +131,13 @@ export function lookAtMachine(path: string = DEFAULT_DIRECTORY): MachineFacts {
     procfs: attempt(() => readlinkSync("/proc/self") === String(process.pid)) ?? false,
     descriptors: limitOf(limits, "Max open files"),
     addressSpace: limitOf(limits, "Max address space"),
-    memoryLimit: memoryLimitHere(),
-    memoryUsage: memoryUsage(),
+    memory: memoryOf("self"),
     directory,
     directoryError: complaintOf(() => requireUsable(path)),
     space: attempt(() => spaceOf(directory, files)),
-    largest: attempt(() => largestIn(directory)) ?? [],
+    largest: attempt(() => largestIn(directory, files)) ?? [],
     files,
-    users: new Map(stale.map(({ path }) => [path, processesWith(path)])),
+    users: new Map(stale.map(({ path, identity = "" }) => [path, attempt(() => processesWith(identity)) ?? []])),
   };
 }
 
@@ -210,17 +212,6 @@ function clockOf(pid: number): ClockFact | undefined {
   return { pid, library: undefined, time: undefined };
 }
 
-/** The processes that have a file open, as far as this user may see. */
-function processesWith(path: string): number[] {
-  const pids = (attempt(() => readdirSync("/proc")) ?? []).filter((name) => /^\d+$/.test(name));
-  return pids
-    .filter((pid) => {
-      const fds = attempt(() => readdirSync(`/proc/${pid}/fd`)) ?? [];
-      return fds.some((fd) => attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`)) === path);
-    })
-    .map(Number);
-}
-
 function requireUsable(path: string): void {
   const directory = findDirectory(path);
   requireOurs(directory);
@@ -228,23 +219,35 @@ function requireUsable(path: string): void {
 }
 
 function spaceOf(directory: string, files: readonly CacheFile[]): Space {
-  const { bsize, blocks, bavail, files: inodes, ffree } = statfsSync(directory);
+  const { bsize, blocks, bfree, bavail, files: inodes, ffree } = statfsSync(directory);
   const caches = files.reduce((sum, { size }) => sum + size, 0);
+  const taken = takenIn(directory).reduce((sum, { size }) => sum + size, 0);
   return {
     size: blocks * bsize,
     free: bavail * bsize,
     inodes: inodes > 0 ? ffree : undefined,
     caches,
+    hidden: Math.max(0, (blocks - bfree) * bsize - taken),
     isMemory: isMemory(directory),
   };
 }
 
-function largestIn(directory: string): { name: string; size: number }[] {
-  const sizes = readdirSync(directory).flatMap((name) => {
+/** The files in a directory with the bytes that they take. */
+function takenIn(directory: string): { name: string; size: number }[] {
+  return readdirSync(directory).flatMap((name) => {
     const stat = attempt(() => lstatSync(join(directory, name)));
-    return stat?.isFile() ? [{ name, size: stat.size }] : [];
+    // A file with holes takes less than it is long.
+    return stat?.isFile() ? [{ name, size: stat.blocks * 512 }] : [];
   });
-  return sizes.sort((a, b) => b.size - a.size).slice(0, LARGEST);
+}
+
+function largestIn(directory: string, caches: readonly CacheFile[]): MachineFacts["largest"] {
+  const users = new Map(caches.map((file) => [basename(file.path), file.state === "other boot" ? 0 : file.users]));
+  return takenIn(directory)
+    .map((file) => ({ ...file, isCache: users.has(file.name) }))
+    .filter(({ name, isCache }) => !isCache || users.get(name) === 0)
+    .sort((a, b) => b.size - a.size)
+    .slice(0, LARGEST);
 }
 
 /** A limit of this process by its name in /proc/self/limits. */
@@ -252,21 +255,6 @@ function limitOf(limits: string | undefined, name: string): number | undefined {
   const line = limits?.split("\n").find((each) => each.startsWith(name));
   const soft = line?.slice(name.length).trim().split(/\s+/)[0];
   return soft === undefined ? undefined : soft === "unlimited" ? Infinity : Number(soft);
-}
-
-/** The memory that this process may use. Version 1 of control groups writes "no limit" as a number near 2^63. */
-function memoryLimitHere(): number {
-  const limit = memoryLimit((file) => readFileSync(file, "latin1"));
-  return limit < 2 ** 60 ? limit : Infinity;
-}
-
-/** The bytes that the control group of this process uses; `undefined` where that cannot be read. */
-function memoryUsage(): number | undefined {
-  for (const file of ["memory.current", "memory/memory.usage_in_bytes"]) {
-    const bytes = Number.parseInt(attempt(() => readFileSync(`/sys/fs/cgroup/${file}`, "latin1")) ?? "", 10);
-    if (bytes >= 0) return bytes;
-  }
-  return undefined;
 }
 
 function lackOfWasm(): string | undefined {

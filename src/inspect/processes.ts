@@ -7,9 +7,16 @@
 
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { identityIn } from "../memory/private-file.ts";
+import { freezerOf } from "./groups.ts";
 
 /** What is known of a process. */
-export type ProcessState = "running" | "stopped" | "unseen";
+export interface ProcessState {
+  readonly state: "running" | "stopped" | "unseen";
+  /** The file of the control group that has stopped it, as {@link freezerOf} returns it. */
+  readonly freezer: string | null;
+}
+
+const UNSEEN: ProcessState = { state: "unseen", freezer: null };
 
 /**
  * Tells whether a process that has the file `identity` open runs or is stopped.
@@ -18,14 +25,26 @@ export type ProcessState = "running" | "stopped" | "unseen";
  * @param threadId as Node.js numbers threads: 0 is the main thread
  */
 export function processState(pid: number, threadId: number, identity: string): ProcessState {
-  if (!(pid > 0) || !hasOpen(pid, identity)) return "unseen";
+  if (!(pid > 0) || hasOpen(pid, identity) === false) return UNSEEN;
+  // Its threads look as if they waited for something.
+  const freezer = freezerOf(pid);
+  if (freezer !== null) return { state: "stopped", freezer };
   try {
     // The kernel's id of the main thread is that of its process. Those of workers are not known, so all threads have to be stopped.
     const threads = threadId === 0 ? [String(pid)] : readdirSync(`/proc/${pid}/task`);
-    return threads.length > 0 && threads.every((thread) => isStopped(pid, thread)) ? "stopped" : "running";
+    const isAtRest = threads.length > 0 && threads.every((thread) => isStopped(pid, thread));
+    return { state: isAtRest ? "stopped" : "running", freezer };
   } catch {
-    return "unseen";
+    return UNSEEN;
   }
+}
+
+/** The processes that have the file `identity` open, as far as this user may see. */
+export function processesWith(identity: string): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => hasOpen(pid, identity) === true);
 }
 
 /** Whether a thread is stopped by a signal (`T`) or by a debugger (`t`). */
@@ -36,13 +55,13 @@ function isStopped(pid: number, thread: string): boolean {
   return state === "T" || state === "t";
 }
 
-/** Whether the process has the file open. True when its descriptors may not be read, as long as it exists. */
-function hasOpen(pid: number, identity: string): boolean {
+/** Whether the process has the file open; `undefined` when it exists, and its descriptors may not be read. */
+function hasOpen(pid: number, identity: string): boolean | undefined {
   let descriptors: string[];
   try {
     descriptors = readdirSync(`/proc/${pid}/fd`);
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EACCES";
+    return (error as NodeJS.ErrnoException).code === "EACCES" ? undefined : false;
   }
   return descriptors.some((fd) => {
     try {

@@ -1,5 +1,7 @@
 /** What a {@link Spectator} tells about a cache. The types only; spectator.ts fills them in. */
 
+import type { SeatWords } from "../engine/reader.ts";
+
 /** Sums of what all participants have counted since the cache was created, and how much memory is in use. */
 export interface SpectatorStats {
   /** Reads that found a value, those of near caches included. */
@@ -59,34 +61,18 @@ export interface SegmentReport {
 
 /**
  * What is known of the thread in a seat. `"alive"`: the kernel says that it holds the lock of its seat. `"frozen"`: it does, but it is
- * stopped by a signal or a debugger. `"dead"`: the lock is free, and the next participant that meets the seat gives it back.
+ * stopped by a signal, a debugger or the freezer of a control group. `"dead"`: the lock is free, and the next participant that meets the seat gives it back.
  * `"unknown"`: it holds the lock, but its process cannot be seen from here, as one of another container.
  */
 export type SeatState = "alive" | "frozen" | "dead" | "unknown";
 
-/** A seat that a participant has taken: a thread that has the cache open. */
-export interface SeatReport {
-  seat: number;
-  /** The process as it calls itself, 0 when it has not told. In another container it means another process. */
-  pid: number;
-  /** 0 for the main thread. */
-  threadId: number;
+/** A seat that a participant has taken: a thread that has the cache open. In another container, its `pid` means another process. */
+export interface SeatReport extends Omit<SeatWords, "hazard"> {
   state: SeatState;
-  /** The time by its own clock when it last asked it, in milliseconds; 0 when it has not. Only expiries make it ask. */
-  clock: number;
-  /** These counters belong to the seat: they go on from those of the threads that had it before. */
-  hits: number;
-  nearHits: number;
-  misses: number;
-  sets: number;
-  deletes: number;
-  evictions: number;
-  /** Whether it is writing a large value, chunk by chunk. */
-  writing: boolean;
+  /** Of a frozen one: the file of the control group that has stopped it, such as `…/cgroup.freeze`; `null` for a signal. */
+  freezer: string | null;
   /** The segment into which it is writing at this moment; `null` for none. */
   hazard: number | null;
-  /** Whether it waits for a change: of a key, a lock, or the load of another participant. */
-  waiting: boolean;
 }
 
 /** Something that a participant holds. */

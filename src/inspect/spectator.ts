@@ -58,7 +58,7 @@ import {
   TRUE,
   UTF16,
 } from "../values/value-types.ts";
-import { processState } from "./processes.ts";
+import { type ProcessState, processState } from "./processes.ts";
 import type {
   CensusReport,
   EntryReport,
@@ -92,6 +92,8 @@ const SEGMENT_STATES: Record<number, SegmentReport["state"]> = {
   [PHASE_SEALED]: "sealed",
   [PHASE_RECLAIM]: "reclaim",
 };
+
+const STATES: Record<ProcessState["state"], SeatState> = { running: "alive", stopped: "frozen", unseen: "unknown" };
 
 /** The invariants of `wasm/src/entries/validate.rs`, by number. */
 const BROKEN: Record<number, string> = {
@@ -241,24 +243,25 @@ export class Spectator {
     for (let at = reader.takenSeat(0); at !== undefined; at = reader.takenSeat(at.seat + 1)) {
       const { seat, pid, threadId, hazard, ...rest } = at;
       const waiting = at.waiting || queued.has(seat);
-      reports.push({ seat, pid, threadId, state: stateOf(at), ...rest, waiting, hazard: hazard < 0 ? null : hazard });
+      const told = { seat, pid, threadId, ...stateOf(at) };
+      reports.push({ ...told, ...rest, waiting, hazard: hazard < 0 ? null : hazard });
     }
     return reports;
   }
 
   /** Tells the state of seats. All workers of a process have the same answer, so it is asked twice for a process at most. */
-  #states(): (words: SeatWords) => SeatState {
-    const known = new Map<string, SeatState>();
+  #states(): (words: SeatWords) => Pick<SeatReport, "state" | "freezer"> {
+    const known = new Map<string, Pick<SeatReport, "state" | "freezer">>();
     return ({ seat, pid, threadId }) => {
-      if (!this.#native.isLocked(this.#fd, seat)) return "dead";
+      if (!this.#native.isLocked(this.#fd, seat)) return { state: "dead", freezer: null };
       const name = `${pid} ${threadId === 0 ? "main" : "worker"}`;
-      let state = known.get(name);
-      if (state === undefined) {
-        const seen = processState(pid, threadId, this.#identity);
-        state = seen === "unseen" ? "unknown" : seen === "stopped" ? "frozen" : "alive";
-        known.set(name, state);
+      let told = known.get(name);
+      if (told === undefined) {
+        const { state, freezer } = processState(pid, threadId, this.#identity);
+        told = { state: STATES[state], freezer };
+        known.set(name, told);
       }
-      return state;
+      return told;
     };
   }
 
@@ -280,7 +283,7 @@ export class Spectator {
       const words = this.#reader.seat(seat);
       const { pid = 0, threadId = 0 } = words ?? {};
       // A seat that does not exist is damage: nobody is there.
-      return { seat, pid, threadId, state: words === undefined ? "dead" : stateOf(words), ...rest };
+      return { seat, pid, threadId, state: words === undefined ? "dead" : stateOf(words).state, ...rest };
     });
   }
 

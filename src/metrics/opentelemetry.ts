@@ -6,12 +6,11 @@
  * @packageDocumentation
  */
 
-import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import {
   CACHE_METRICS,
   Collection,
-  checkCensus,
+  checkMetricsOptions,
   checkSources,
   type Metric,
   type MetricsOptions,
@@ -100,12 +99,10 @@ function instrumentOf(meter: OtelMeter, { name, kind, unit, help, isOfHost }: Me
 }
 
 function check(options: OtelOptions): { meter: OtelMeter; prefix: string; censusMs: number } {
-  if (options === undefined) throw new TypeError("options: must be an object with the `meter`");
-  const known = ["meter", "prefix", "census"] as const;
-  const { meter, prefix = "cache_machine.", census } = checkOptions<OtelOptions>(options, known);
+  const { given, prefix, censusMs } = checkMetricsOptions(options, ["meter"], "cache_machine.");
+  const { meter } = given;
   if (typeof meter?.addBatchObservableCallback !== "function") {
     throw new TypeError(`meter: must be a Meter of OpenTelemetry, not ${describe(meter)}`);
   }
-  if (typeof prefix !== "string") throw new TypeError(`prefix: must be a string, not ${describe(prefix)}`);
-  return { meter, prefix, censusMs: checkCensus(census) };
+  return { meter, prefix, censusMs };
 }

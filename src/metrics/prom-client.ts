@@ -5,12 +5,11 @@
  * @packageDocumentation
  */
 
-import { checkOptions } from "../option-names.ts";
 import { describe } from "../values/describe.ts";
 import {
   CACHE_METRICS,
   Collection,
-  checkCensus,
+  checkMetricsOptions,
   checkSources,
   type Metric,
   type MetricsOptions,
@@ -143,20 +142,13 @@ function ensure(
 }
 
 function check(options: PromOptions): { client: PromClient; register: PromRegistry; prefix: string; censusMs: number } {
-  if (options === undefined) throw new TypeError(`options: must be an object with the prom-client as \`client\``);
-  const known = ["client", "register", "prefix", "census"] as const;
-  const {
-    client,
-    register = client?.register,
-    prefix = "cache_machine_",
-    census,
-  } = checkOptions<PromOptions>(options, known);
+  const { given, prefix, censusMs } = checkMetricsOptions(options, ["client", "register"], "cache_machine_");
+  const { client, register = client?.register } = given;
   if (typeof client?.Counter !== "function" || typeof client.Gauge !== "function") {
     throw new TypeError('client: must be the module: import * as client from "prom-client"');
   }
   if (typeof register?.getSingleMetric !== "function" || typeof register.removeSingleMetric !== "function") {
     throw new TypeError(`register: must be a Registry of prom-client, not ${describe(register)}`);
   }
-  if (typeof prefix !== "string") throw new TypeError(`prefix: must be a string, not ${describe(prefix)}`);
-  return { client, register, prefix, censusMs: checkCensus(census) };
+  return { client, register, prefix, censusMs };
 }

@@ -7,6 +7,7 @@
  */
 
 import type { Cache, Stats } from "../index.ts";
+import { checkOptions } from "../option-names.ts";
 import type { Tier, TierStats } from "../tier/index.ts";
 import { describe } from "../values/describe.ts";
 
@@ -263,8 +264,27 @@ export function checkSources(sources: Sources): Map<string, Source> {
   return found;
 }
 
+/**
+ * Checks what both entries have among their options, and the names of all of them.
+ *
+ * @param own the names of the options that only this entry has; the first one has to be there
+ * @param prefix the default of `prefix`
+ */
+export function checkMetricsOptions<O extends MetricsOptions & { prefix?: string | undefined }>(
+  options: O,
+  own: readonly (keyof O & string)[],
+  prefix: string,
+): { given: Partial<O>; prefix: string; censusMs: number } {
+  if (options === undefined) throw new TypeError(`options: must be an object with the option \`${own[0]}\``);
+  // Options may be inherited, so they are not copied.
+  const given = checkOptions<O>(options, [...own, "prefix", "census"]);
+  const { prefix: text = prefix, census } = given;
+  if (typeof text !== "string") throw new TypeError(`prefix: must be a string, not ${describe(text)}`);
+  return { given, prefix: text, censusMs: checkCensus(census) };
+}
+
 /** Checks the option `census`. Returns the milliseconds between two walks; `Infinity` for none. @throws {TypeError} and {RangeError}. */
-export function checkCensus(census: boolean | number | undefined): number {
+function checkCensus(census: boolean | number | undefined): number {
   if (census === undefined || census === false) return Infinity;
   if (census === true) return CENSUS_MS;
   if (typeof census !== "number")

@@ -29,6 +29,8 @@ const seat = (more: Partial<SeatLook> = {}): SeatLook => ({
   sets: 0,
   deletes: 0,
   nearHits: 0,
+  clock: 0,
+  freezer: null,
   ...more,
 });
 const look = (
@@ -37,6 +39,7 @@ const look = (
   counters: Partial<Counters> = {},
 ): Look => ({
   at,
+  wall: [1_000_000 + at, 1_000_000 + at],
   counters: { ...NONE, ...counters },
   seats: [seat()],
   holds: [],

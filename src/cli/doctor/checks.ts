@@ -7,7 +7,8 @@ import { MIN_SIZE } from "../../engine/contract.ts";
 import type { CacheFacts, Look, MachineFacts } from "../../inspect/facts.ts";
 import type { CacheFile } from "../../inspect/files.ts";
 import type { Hold, SeatReport } from "../../inspect/reports.ts";
-import { bytes, count, percent, visible } from "../render.ts";
+import { DEFAULT_DIRECTORY } from "../../memory/place.ts";
+import { bytes, count, percent, quoted, visible } from "../render.ts";
 
 /** `unknown`: it could not be seen from here. */
 export type Verdict = "ok" | "warning" | "problem" | "unknown";
@@ -40,6 +41,10 @@ const MEDIOCRE = 0.8;
 const MIN_NEAR_READS = 1000;
 /** A near cache pays from about a fifth of the hits on: see `src/near/cooldown.ts`. */
 const NEAR_POOR = 0.05;
+/** With less room than this part of a directory or a control group, it is nearly full. */
+const NEARLY_FULL = 0.05;
+/** Files that cannot be seen are worth a word from this part of a directory on. */
+const HIDDEN = 0.05;
 /** Clocks that differ by less are the same: a participant may be descheduled between its question and its note. */
 const CLOCK_SLACK_MS = 1000;
 
@@ -168,31 +173,46 @@ function checkDirectory({ directory, directoryError }: MachineFacts): Check {
 function checkSpace({ directory, space, largest }: MachineFacts): Check {
   const title = "room for caches";
   if (space === undefined) return bad("space", title, "unknown", `${visible(directory)} does not tell`, "");
-  const { size, free, caches, inodes } = space;
+  const { size, free, caches, inodes, hidden, isMemory } = space;
   const room = `${bytes(free)} of ${bytes(size)} are free in ${visible(directory)}, caches take ${bytes(caches)}`;
-  const top = largest.map((file) => `${visible(file.name)} ${bytes(file.size)}`).join(", ");
-  const remedy = `Remove what is not needed${top === "" ? "" : ` (largest: ${top})`}, give the container more (docker run --shm-size), or use another --path.`;
+  const needless = largest.map(
+    (file) => `${visible(file.name)} ${bytes(file.size)}${file.isCache ? ", a cache that nobody has open" : ""}`,
+  );
+  if (isMemory && hidden > HIDDEN * size)
+    needless.push(`${bytes(hidden)} in folders, or in files that were removed while open (lsof +L1)`);
+  const list = needless.length === 0 ? "" : `: ${needless.join("; ")}`;
+  const remedy = `Remove what is not needed${list}. Or give the container more (docker run --shm-size), or use another --path.`;
   if (inodes === 0)
     return bad("space", title, "problem", `${visible(directory)} has no room for another file name`, remedy);
   if (free < MIN_SIZE) return bad("space", title, "problem", `${visible(directory)} is full: ${room}`, remedy);
+  if (isMemory && free < NEARLY_FULL * size)
+    return bad("space", title, "warning", `${visible(directory)} is nearly full: ${room}`, remedy);
   return ok("space", title, room);
 }
 
-function checkMemory({ memoryLimit, memoryUsage, space }: MachineFacts): Check {
+function checkMemory({ memory, space }: MachineFacts): Check {
   const title = "memory of the container";
-  if (!Number.isFinite(memoryLimit)) return ok("memory", title, "no control group sets a limit");
+  if (memory === undefined) return ok("memory", title, "no control group sets a limit");
+  const { limit, used } = memory;
   const caches = space?.caches ?? 0;
-  const usage = memoryUsage === undefined ? "" : `, ${bytes(memoryUsage)} are used`;
-  const detail = `${bytes(memoryLimit)} are allowed${usage}, caches take up to ${bytes(caches)}`;
+  const usage = used === undefined ? "" : `, ${bytes(used)} are used`;
+  const detail = `${bytes(limit)} are allowed${usage}, caches take up to ${bytes(caches)}`;
   const remedy = "Raise the limit (docker run --memory, MemoryMax=), or make the caches smaller.";
-  if (space?.isMemory && caches > memoryLimit) return bad("memory", title, "problem", detail, remedy);
+  if (space?.isMemory && caches > limit) return bad("memory", title, "problem", detail, remedy);
+  if (used !== undefined && limit - used < NEARLY_FULL * limit) {
+    return bad("memory", title, "warning", `${detail}: with a little more, the kernel ends a process`, remedy);
+  }
   return ok("memory", title, detail);
 }
 
+/** A command that removes something from the directory. */
+const removal = (what: string, directory: string): string => {
+  return `npx cache-machine rm ${what}${directory === DEFAULT_DIRECTORY ? "" : ` --path ${quoted(directory)}`}`;
+};
 const total = (files: readonly CacheFile[]): string => bytes(files.reduce((sum, { size }) => sum + size, 0));
 const paths = (files: readonly CacheFile[]): string => files.map(({ path }) => visible(path)).join(", ");
 
-function checkStale({ files, users }: MachineFacts): Check {
+function checkStale({ directory, files, users }: MachineFacts): Check {
   const title = "files of other layouts";
   const stale = files.filter(({ state, ours }) => state === "stale layout" && ours);
   if (stale.length === 0) return ok("stale", title, "there are none");
@@ -200,7 +220,7 @@ function checkStale({ files, users }: MachineFacts): Check {
   const unused = stale.filter((file) => !used.includes(file));
   if (unused.length > 0) {
     const detail = `${paths(unused)}: nobody has ${unused.length === 1 ? "it" : "them"} open, ${total(unused)} are wasted`;
-    return bad("stale", title, "problem", detail, "Remove them: npx cache-machine rm --all-stale.");
+    return bad("stale", title, "problem", detail, `Remove them: ${removal("--all-stale", directory)}`);
   }
   const pids = used.flatMap(({ path }) => users.get(path) ?? []);
   const by = pids.length === 0 ? "" : ` by ${processes(pids)}`;
@@ -214,7 +234,7 @@ function checkStale({ files, users }: MachineFacts): Check {
   );
 }
 
-function checkBoots({ files }: MachineFacts): Check {
+function checkBoots({ directory, files }: MachineFacts): Check {
   const title = "files of earlier boots";
   const old = files.filter(({ state, ours }) => state === "other boot" && ours);
   if (old.length === 0) return ok("boots", title, "there are none");
@@ -223,16 +243,22 @@ function checkBoots({ files }: MachineFacts): Check {
     title,
     "problem",
     `${paths(old)}: ${total(old)} are wasted`,
-    "Remove them: npx cache-machine rm --all-stale.",
+    `Remove them: ${removal("--all-stale", directory)}`,
   );
 }
 
-function checkForeign({ files }: MachineFacts): Check {
+function checkForeign({ directory, files }: MachineFacts): Check {
   const title = "files that participants refuse";
   const refused = files.filter(({ ours, reason, state }) => ours && reason !== undefined && state !== "stale layout");
   if (refused.length === 0) return ok("foreign", title, "there are none");
   const detail = refused.map(({ path, reason }) => `${visible(path)}: ${reason}`).join("; ");
-  return bad("foreign", title, "problem", detail, "Follow what is said, or remove them: npx cache-machine rm <name>.");
+  return bad(
+    "foreign",
+    title,
+    "problem",
+    detail,
+    `Follow what is said, or remove them: ${removal("<name>", directory)}`,
+  );
 }
 
 function checkBells({ files }: MachineFacts): Check {
@@ -274,17 +300,26 @@ function checkFrozen({ holds, participants }: Look): Check {
   }
   const details = frozen.map((seat) => {
     const held = holdsOf(seat, holds);
-    return `${who(seat)} is stopped${held.length === 0 ? "" : ` and holds ${held.join(", ")}`}`;
+    const by = seat.freezer === null ? "" : " by the freezer of its control group";
+    return `${who(seat)} is stopped${by}${held.length === 0 ? "" : ` and holds ${held.join(", ")}`}`;
   });
   const holder = frozen.some((seat) => holdsOf(seat, holds).length > 0);
-  const pids = [...new Set(frozen.map(({ pid }) => pid))].join(" ");
-  return bad(
-    "frozen",
-    title,
-    holder ? "problem" : "warning",
-    details.join("; "),
-    `Let it go on (kill -CONT ${pids}) or end it (kill -KILL ${pids}): then others take over at once.`,
-  );
+  return bad("frozen", title, holder ? "problem" : "warning", details.join("; "), goOn(frozen));
+}
+
+/** How those who are stopped can go on, and what else helps the others. */
+function goOn(frozen: readonly SeatReport[]): string {
+  const signalled = [...new Set(frozen.flatMap(({ pid, freezer }) => (freezer === null ? [pid] : [])))].join(" ");
+  const freezers = [...new Set(frozen.flatMap(({ freezer }) => freezer ?? []))];
+  const thaw = freezers.map((file) => `echo ${file.endsWith("freezer.state") ? "THAWED" : "0"} > ${quoted(file)}`);
+  const remedies: string[] = [];
+  if (signalled !== "")
+    remedies.push(
+      `Let it go on (kill -CONT ${signalled}) or end it (kill -KILL ${signalled}): then others take over at once.`,
+    );
+  if (thaw.length > 0)
+    remedies.push(`Thaw the group (docker unpause, systemctl thaw, or ${thaw.join("; ")}): kill -CONT does not help.`);
+  return remedies.join(" ");
 }
 
 /** What a participant holds, in words. A request for a lock is nothing that is held. */
@@ -414,14 +449,11 @@ function checkClocks({ looks, clocks }: CacheFacts): Check {
   let judged = 0;
   if (first !== undefined && second !== undefined) {
     for (const now of second.participants) {
-      const { clock } = now;
       const before = first.participants.find(({ seat, pid }) => seat === now.seat && pid === now.pid)?.clock;
-      // A clock that was not asked between the looks says only what it was at some time.
-      if (clock === 0 || clock === before) continue;
+      const shift = clockShift(before, now.clock, first.at, second.at);
+      if (shift === undefined) continue;
       judged++;
-      // It was asked between the looks.
-      const isOther = clock > second.at + CLOCK_SLACK_MS || clock < first.at - CLOCK_SLACK_MS;
-      if (isOther) found.push(`the clock of ${who(now)} is ${ahead(clock - second.at)}`);
+      if (shift !== 0) found.push(`the clock of ${who(now)} is ${ahead(shift)}`);
     }
   }
   if (found.length > 0) {
@@ -443,7 +475,20 @@ function checkClocks({ looks, clocks }: CacheFacts): Check {
   );
 }
 
-function ahead(ms: number): string {
+/**
+ * By how many milliseconds a clock is ahead of ours, 0 for hardly. `undefined` when it was not asked between two looks: then it says
+ * only what it was at some time.
+ *
+ * @param before what the participant has noted until the first look, which was later than `from`
+ * @param clock what it has noted until the second look, which was earlier than `to`
+ */
+export function clockShift(before: number | undefined, clock: number, from: number, to: number): number | undefined {
+  if (clock === 0 || clock === before) return undefined;
+  return clock > to + CLOCK_SLACK_MS || clock < from - CLOCK_SLACK_MS ? clock - to : 0;
+}
+
+/** In words, by how much a clock is ahead or behind. */
+export function ahead(ms: number): string {
   const seconds = Math.round(Math.abs(ms) / 1000);
   return `${count(seconds)} s ${ms > 0 ? "ahead" : "behind"}`;
 }

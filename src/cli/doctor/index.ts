@@ -4,7 +4,7 @@ import type { ChalkInstance } from "chalk";
 import type { Command } from "commander";
 import type { CommonOptions, Context } from "../context.ts";
 import { type ExitCode, Failure, FINE, FOUND, USAGE } from "../failure.ts";
-import { visible } from "../render.ts";
+import { visible, wrap } from "../render.ts";
 import { type Check, checkCache, checkMachine, type Verdict } from "./checks.ts";
 
 /** Seconds between the two looks. */
@@ -64,7 +64,7 @@ async function examine(context: Context, name: string | undefined, options: Doct
       groups.flatMap(({ cache, checks }) => checks.map((each) => ({ cache: cache ?? null, ...each }))),
     );
   } else {
-    await context.output.lines(...render(groups, context.output.colours));
+    await context.output.lines(...render(groups, context.output.colours, context.output.width));
   }
   return groups.some(({ checks }) => checks.some(({ state }) => state === "problem")) ? FOUND : FINE;
 }
@@ -72,7 +72,7 @@ async function examine(context: Context, name: string | undefined, options: Doct
 const rank = ({ state }: Check): number => ORDER.indexOf(state);
 const rankOf = ({ checks }: Group): number => Math.min(...checks.map(rank));
 
-function render(groups: readonly Group[], colours: ChalkInstance): string[] {
+function render(groups: readonly Group[], colours: ChalkInstance, width: number): string[] {
   const paint: Record<Verdict, ChalkInstance> = {
     problem: colours.red.bold,
     warning: colours.yellow,
@@ -88,10 +88,17 @@ function render(groups: readonly Group[], colours: ChalkInstance): string[] {
   const detailed = groups.filter((group) => !isBrief(group));
   const lines = detailed.flatMap(({ cache, checks }) => [
     colours.bold(cache === undefined ? "This machine" : `Cache ${visible(cache)}`),
-    ...checks.flatMap(({ state, title, detail, remedy }) => [
-      `  ${paint[state](`${MARKS[state]} ${title}`)}: ${detail}`,
-      ...(remedy === "" || state === "ok" ? [] : [`    → ${remedy}`]),
-    ]),
+    ...checks.flatMap(({ state, title, detail, remedy }) => {
+      const [first = "", ...rest] = wrap(`${MARKS[state]} ${title}: ${detail}`, width - 4);
+      // A title is short: it stands on the first line.
+      const marked = `${MARKS[state]} ${title}`;
+      const advice = remedy === "" || state === "ok" ? [] : wrap(remedy, width - 6);
+      return [
+        `  ${paint[state](marked)}${first.slice(marked.length)}`,
+        ...rest.map((line) => `    ${line}`),
+        ...advice.map((line, i) => `    ${i === 0 ? "→" : " "} ${line}`),
+      ];
+    }),
     "",
   ]);
   if (brief.length > 0) lines.push(...brief, "");

@@ -3,6 +3,8 @@
  * looks, who takes part, what each participant holds, and what seems to be wrong. Nothing here reads a clock or a file.
  */
 
+import { ahead, clockShift } from "../doctor/checks.ts";
+
 /** The counters of a cache, for all participants together. They only grow. */
 export interface Counters {
   /** Reads that found a value, those in near caches included. */
@@ -36,6 +38,10 @@ export interface SeatLook {
   readonly sets: number;
   readonly deletes: number;
   readonly nearHits: number;
+  /** The time by its own clock when it last asked it, in milliseconds; 0 when it has not. */
+  readonly clock: number;
+  /** The file of the control group that has stopped it; `null` for none. */
+  readonly freezer: string | null;
 }
 
 /** `"frozen"` is a process that was stopped, `"unknown"` one that cannot be seen from here. */
@@ -59,6 +65,8 @@ export interface HoldLook {
 export interface Look {
   /** Milliseconds of a clock that never goes back. */
   readonly at: number;
+  /** The wall clock before the look and after it, in milliseconds. */
+  readonly wall: readonly [before: number, after: number];
   readonly counters: Counters;
   readonly seats: readonly SeatLook[];
   readonly holds: readonly HoldLook[];
@@ -83,6 +91,7 @@ export interface Participant {
   pid: number;
   threadId: number;
   state: State;
+  freezer: string | null;
   rates: Rates | null;
   /** The share of the reads that its near cache has answered, from 0 to 1. */
   nearShare: number | null;
@@ -100,7 +109,7 @@ export interface Holding {
 /** Something that seems to be wrong, and its remedy. */
 export interface Warning {
   /** Stable, for scripts. */
-  code: "frozen-holder" | "frozen" | "dead" | "long-hold" | "too-small" | "near-thrashing" | "disk-full";
+  code: "frozen-holder" | "frozen" | "dead" | "long-hold" | "too-small" | "near-thrashing" | "clock" | "disk-full";
   text: string;
 }
 
@@ -209,6 +218,7 @@ export class Sampler {
         pid: seat.pid,
         threadId: seat.threadId,
         state: seat.state,
+        freezer: seat.freezer,
         rates: ratesOf(delta, elapsed),
         nearShare: share(reads.nearHits, reads.hits + reads.misses),
         ...(holdings.get(seat.seat) ?? { holds: [], waitsFor: [] }),
@@ -264,12 +274,15 @@ function share(part: number, whole: number): number | null {
 
 function warningsOfSeats(participants: readonly Participant[]): Warning[] {
   const warnings: Warning[] = [];
-  for (const { pid, threadId, state, holds } of participants) {
+  for (const { pid, threadId, state, holds, freezer } of participants) {
     const who = `process ${pid}${threadId === 0 ? "" : `, thread ${threadId},`}`;
     const [held] = [...holds].sort((a, b) => b.since - a.since);
     const thing = held && `${held.what} for ${Math.floor(held.since / 1000)} s`;
     if (state === "frozen" && thing !== undefined) {
-      const text = `${who} is stopped and holds ${thing}: kill -CONT ${pid}, or end it with kill -9 ${pid}.`;
+      const text =
+        freezer === null
+          ? `${who} is stopped and holds ${thing}: kill -CONT ${pid}, or end it with kill -9 ${pid}.`
+          : `${who} is stopped by the freezer of its control group and holds ${thing}: ${thaw(freezer)}`;
       warnings.push({ code: "frozen-holder", text });
     } else if (state === "dead" && thing !== undefined) {
       const text = `${who} has died and held ${thing}: the next participant that needs it takes it over.`;
@@ -283,7 +296,9 @@ function warningsOfSeats(participants: readonly Participant[]): Warning[] {
   const frozen = without("frozen");
   const dead = without("dead");
   if (frozen.length > 0) {
-    const text = `${count(frozen.length, "participant is", "participants are")} stopped: ${pids(frozen)}. Continue with kill -CONT.`;
+    const freezer = frozen.find((each) => each.freezer !== null)?.freezer ?? null;
+    const remedy = freezer === null ? "Continue with kill -CONT." : `A freezer has stopped it: ${thaw(freezer)}`;
+    const text = `${count(frozen.length, "participant is", "participants are")} stopped: ${pids(frozen)}. ${remedy}`;
     warnings.push({ code: "frozen", text });
   }
   if (dead.length > 0) {
@@ -292,6 +307,11 @@ function warningsOfSeats(participants: readonly Participant[]): Warning[] {
   }
   const order: Warning["code"][] = ["frozen-holder", "long-hold", "frozen", "dead"];
   return warnings.sort((a, b) => order.indexOf(a.code) - order.indexOf(b.code));
+}
+
+/** How a group is thawed. */
+function thaw(freezer: string): string {
+  return `docker unpause, systemctl thaw, or write ${freezer.endsWith("freezer.state") ? "THAWED" : "0"} into ${freezer}.`;
 }
 
 function count(number: number, one: string, many: string): string {
@@ -308,7 +328,7 @@ function warningsOfLooks(looks: readonly Look[]): Warning[] {
   const [first, last] = [looks[0] as Look, looks.at(-1) as Look];
   const elapsed = last.at - first.at;
   const delta = looks.length > 1 && elapsed > 0 ? differences(first.counters, last.counters) : undefined;
-  return [tooSmall(delta, elapsed, last), ...thrashing(first, last, elapsed), full(last)].filter(
+  return [tooSmall(delta, elapsed, last), ...thrashing(first, last, elapsed), clocks(first, last), full(last)].filter(
     (each) => each !== undefined,
   );
 }
@@ -351,11 +371,27 @@ function thrashing(first: Look, last: Look, elapsed: number): Warning[] {
   return [{ code: "near-thrashing", text }];
 }
 
-/** Memory of a tmpfs is taken when it is first written: a full one kills the participant that writes. */
+/** A participant whose clock is another one stores what expires for others too early or too late. */
+function clocks(first: Look, last: Look): Warning | undefined {
+  const former = new Map(first.seats.map((seat) => [identity(seat), seat]));
+  const shifted = last.seats.flatMap((seat) => {
+    const shift = clockShift(former.get(identity(seat))?.clock, seat.clock, first.wall[0], last.wall[1]);
+    return shift ? [{ pid: seat.pid, shift }] : [];
+  });
+  const [one] = shifted;
+  if (first === last || one === undefined) return undefined;
+  const others = shifted.length > 1 ? `, and ${shifted.length - 1} more clocks differ` : "";
+  const text =
+    `the clock of process ${one.pid} is ${ahead(one.shift)}${others}: what it stores expires for others at another time. Give all ` +
+    "of them one clock.";
+  return { code: "clock", text };
+}
+
+/** No other cache can be created in a full directory. One that exists has taken all of its memory. */
 function full({ disk }: Look): Warning | undefined {
   if (disk === undefined || disk.total <= 0 || disk.free >= disk.total / 20) return undefined;
   const text =
     `the file system of the cache is nearly full: ${Math.floor(disk.free / 2 ** 20)} MiB of ${Math.floor(disk.total / 2 ** 20)} MiB are ` +
-    "free. Remove stale caches with cache-machine rm --all-stale, or enlarge it.";
+    "free. cache-machine doctor says what takes the room.";
   return { code: "disk-full", text };
 }

@@ -8,7 +8,7 @@
 import type { ChalkInstance } from "chalk";
 import cliTruncate from "cli-truncate";
 import stringWidth from "string-width";
-import { visible } from "../render.ts";
+import { visible, wrap } from "../render.ts";
 import type { Frame, Holding, Participant, Point } from "./sample.ts";
 
 /** What the rows are sorted by. */
@@ -51,7 +51,7 @@ const HELP: readonly (readonly [what: string, text: string])[] = [
   ["near", "reads that near caches answered, of the reads"],
   ["holds", "what it has at this moment, and since when that was seen"],
   ["waits for", "locks of others that it waits for"],
-  ["frozen", "its process was stopped, by a signal or a debugger"],
+  ["frozen", "its process was stopped, by a signal, a debugger or a freezer"],
   ["dead", "it ended without close; its seat is free for the next"],
   ["unknown", "it is in another container, or cannot be asked"],
 ];
@@ -382,15 +382,4 @@ function duration(ms: number): string {
 function beside(left: string, right: string, columns: number): string {
   const space = columns - stringWidth(left) - stringWidth(right);
   return space < 1 ? fit(left, columns) : left + " ".repeat(space) + right;
-}
-
-/** Breaks a text at spaces. A word that is too wide for a line stays whole, and is cut off when it is drawn. */
-function wrap(text: string, columns: number): string[] {
-  const lines: string[] = [];
-  for (const word of text.split(" ")) {
-    const last = lines.at(-1);
-    if (last === undefined || stringWidth(last) + 1 + stringWidth(word) > columns) lines.push(word);
-    else lines[lines.length - 1] = `${last} ${word}`;
-  }
-  return lines;
 }

@@ -56,6 +56,7 @@ export class Watch {
     const isNew = this.#source === undefined;
     const source = this.#source ?? this.#reopen();
     if (source === undefined) return undefined;
+    const began = Date.now();
     const { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity, size } =
       source.stats();
     const at = now();
@@ -64,11 +65,16 @@ export class Watch {
       const took = now() - at;
       this.#nextCensus = now() + took / CENSUS_SHARE;
     }
+    const seats = source.participants();
+    const holds = source.holds().map(inWords);
+    for (const { seat, writing } of seats)
+      if (writing) holds.push({ seat, what: "half a large value", waits: false, brief: true });
     const look: Look = {
       at,
+      wall: [began, Date.now()],
       counters: { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity, size },
-      seats: source.participants(),
-      holds: source.holds().map(inWords),
+      seats,
+      holds,
       census: this.#census,
       disk: diskOf(this.#file),
     };
