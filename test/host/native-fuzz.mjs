@@ -12,6 +12,8 @@ const { seed, times, folder, binary } = JSON.parse(process.argv[2]);
 const native = { exports: {} };
 process.dlopen(native, binary);
 const calls = native.exports;
+// Some paths are not absolute: what is created there belongs to the folder as well.
+process.chdir(folder);
 const random = generator(seed);
 
 const memory = new WebAssembly.Memory({ initial: 8, maximum: 8, shared: true });
