@@ -97,6 +97,8 @@ export interface CacheFacts {
   /** Whether the file still has its name after the last look. */
   readonly isNamed: boolean;
   readonly clocks: readonly ClockFact[];
+  /** Control groups with a limit of memory in which participants run, and not this process. */
+  readonly groups: readonly (GroupMemory & { readonly pids: readonly number[] })[];
 }
 
 /** How many of the largest files are named. */
@@ -181,7 +183,7 @@ async function lookTogether(
     return open.map(({ file, looks, error }) => {
       const pids = new Set(looks.flatMap(({ participants }) => participants.filter(isSeen).map(({ pid }) => pid)));
       const clocks = [...pids].flatMap((pid) => clockOf(pid) ?? []);
-      return { file, error, looks, isNamed: isNamed(file), clocks };
+      return { file, error, looks, isNamed: isNamed(file), clocks, groups: groupsOf([...pids]) };
     });
   } finally {
     for (const { spectator } of open) spectator?.close();
@@ -191,6 +193,19 @@ async function lookTogether(
 function look(spectator: Spectator): Look {
   const seen = { stats: spectator.stats(), participants: spectator.participants(), holds: spectator.holds() };
   return { ...seen, at: Date.now() };
+}
+
+function groupsOf(pids: readonly number[]): CacheFacts["groups"] {
+  const own = memoryOf("self")?.group;
+  const groups = new Map<string, GroupMemory & { pids: number[] }>();
+  for (const pid of pids) {
+    const memory = memoryOf(pid);
+    if (memory === undefined || memory.group === own) continue;
+    const known = groups.get(memory.group);
+    if (known === undefined) groups.set(memory.group, { ...memory, pids: [pid] });
+    else known.pids.push(pid);
+  }
+  return [...groups.values()];
 }
 
 const isSeen = ({ state }: SeatReport): boolean => state === "alive" || state === "frozen";

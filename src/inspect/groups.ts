@@ -16,6 +16,8 @@ const readText: Read = (path) => readFileSync(path, "latin1");
 
 /** The memory that a group allows and uses, in bytes. */
 export interface GroupMemory {
+  /** The folder of the group. */
+  group: string;
   limit: number;
   /** Without files that the kernel can drop at once; `undefined` when it cannot be read. */
   used: number | undefined;
@@ -60,7 +62,7 @@ function memoryIn(
   const limit = Number.parseInt(text(`${folder}/${max}`, read), 10);
   const all = Number.parseInt(text(`${folder}/${current}`, read), 10);
   const files = Number(new RegExp(`^${droppable} (\\d+)$`, "m").exec(text(`${folder}/memory.stat`, read))?.[1] ?? 0);
-  return { limit, used: all >= 0 ? Math.max(0, all - files) : undefined };
+  return { group: folder, limit, used: all >= 0 ? Math.max(0, all - files) : undefined };
 }
 
 /**

@@ -42,6 +42,7 @@ const look = (
   wall: [1_000_000 + at, 1_000_000 + at],
   counters: { ...NONE, ...counters },
   seats: [seat()],
+  allSeats: 64,
   holds: [],
   census: { entries: 5, bytes: 500 },
   disk: undefined,

@@ -6,6 +6,7 @@
 import { MIN_SIZE } from "../../engine/contract.ts";
 import type { CacheFacts, Look, MachineFacts } from "../../inspect/facts.ts";
 import type { CacheFile } from "../../inspect/files.ts";
+import type { GroupMemory } from "../../inspect/groups.ts";
 import type { Hold, SeatReport } from "../../inspect/reports.ts";
 import { DEFAULT_DIRECTORY } from "../../memory/place.ts";
 import { bytes, count, percent, quoted, visible } from "../render.ts";
@@ -96,6 +97,7 @@ export function checkCache(facts: CacheFacts): Check[] {
     checkEvictions(first, second),
     checkNear(first, second),
     checkClocks(facts),
+    ...checkGroups(facts),
   ];
 }
 
@@ -197,12 +199,28 @@ function checkMemory({ memory, space }: MachineFacts): Check {
   const caches = space?.caches ?? 0;
   const usage = used === undefined ? "" : `, ${bytes(used)} are used`;
   const detail = `${bytes(limit)} are allowed${usage}, caches take up to ${bytes(caches)}`;
-  const remedy = "Raise the limit (docker run --memory, MemoryMax=), or make the caches smaller.";
-  if (space?.isMemory && caches > limit) return bad("memory", title, "problem", detail, remedy);
-  if (used !== undefined && limit - used < NEARLY_FULL * limit) {
-    return bad("memory", title, "warning", `${detail}: with a little more, the kernel ends a process`, remedy);
-  }
+  if (space?.isMemory && caches > limit) return bad("memory", title, "problem", detail, MORE_MEMORY);
+  if (isNearlyUsed(memory)) return bad("memory", title, "warning", `${detail}: ${KERNEL_ENDS}`, MORE_MEMORY);
   return ok("memory", title, detail);
+}
+
+const MORE_MEMORY = "Raise the limit (docker run --memory, MemoryMax=), or make the caches smaller.";
+const KERNEL_ENDS = "with a little more, the kernel ends a process";
+const isNearlyUsed = ({ limit, used = 0 }: GroupMemory): boolean => limit - used < NEARLY_FULL * limit;
+
+/** The limits under which participants run. Those without any are no news. */
+function checkGroups({ groups }: CacheFacts): Check[] {
+  const title = "memory of the participants";
+  if (groups.length === 0) return [];
+  const details = (some: CacheFacts["groups"]): string =>
+    some
+      .map(({ limit, used, pids }) => {
+        return `${processes(pids)}: ${used === undefined ? "" : `${bytes(used)} are used of `}${bytes(limit)} that are allowed`;
+      })
+      .join("; ");
+  const full = groups.filter(isNearlyUsed);
+  if (full.length === 0) return [ok("participants-memory", title, details(groups))];
+  return [bad("participants-memory", title, "warning", `${details(full)}: ${KERNEL_ENDS}`, MORE_MEMORY)];
 }
 
 /** A command that removes something from the directory. */
@@ -218,20 +236,21 @@ function checkStale({ directory, files, users }: MachineFacts): Check {
   if (stale.length === 0) return ok("stale", title, "there are none");
   const used = stale.filter((file) => (file.users ?? 0) > 0);
   const unused = stale.filter((file) => !used.includes(file));
-  if (unused.length > 0) {
-    const detail = `${paths(unused)}: nobody has ${unused.length === 1 ? "it" : "them"} open, ${total(unused)} are wasted`;
-    return bad("stale", title, "problem", detail, `Remove them: ${removal("--all-stale", directory)}`);
-  }
   const pids = used.flatMap(({ path }) => users.get(path) ?? []);
   const by = pids.length === 0 ? "" : ` by ${processes(pids)}`;
-  const detail = `${paths(used)}: in use${by}, which ${pids.length === 1 ? "runs" : "run"} another version of the package`;
-  return bad(
-    "stale",
-    title,
-    "warning",
-    detail,
-    "Restart those processes with this version: until then both share nothing.",
-  );
+  const inUse = `${paths(used)}: in use${by}, which ${pids.length === 1 ? "runs" : "run"} another version of the package`;
+  const restart = "Restart those processes with this version: until then both share nothing.";
+  if (unused.length === 0) return bad("stale", title, "warning", inUse, restart);
+  const nobody = unused.some((file) => file.users === undefined) ? "nobody is known to have" : "nobody has";
+  const details = [
+    `${paths(unused)}: ${nobody} ${unused.length === 1 ? "it" : "them"} open, ${total(unused)} are wasted`,
+  ];
+  const remedies = [`Remove them: ${removal("--all-stale", directory)}`];
+  if (used.length > 0) {
+    details.push(inUse);
+    remedies.push(restart);
+  }
+  return bad("stale", title, "problem", details.join("; "), remedies.join(". "));
 }
 
 function checkBoots({ directory, files }: MachineFacts): Check {

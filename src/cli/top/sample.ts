@@ -69,6 +69,8 @@ export interface Look {
   readonly wall: readonly [before: number, after: number];
   readonly counters: Counters;
   readonly seats: readonly SeatLook[];
+  /** How many seats there are. */
+  readonly allSeats: number;
   readonly holds: readonly HoldLook[];
   /** Entries and their bytes. Counting them walks the index, so this may be the result of an earlier count. */
   readonly census: { readonly entries: number; readonly bytes: number } | undefined;
@@ -109,7 +111,16 @@ export interface Holding {
 /** Something that seems to be wrong, and its remedy. */
 export interface Warning {
   /** Stable, for scripts. */
-  code: "frozen-holder" | "frozen" | "dead" | "long-hold" | "too-small" | "near-thrashing" | "clock" | "disk-full";
+  code:
+    | "frozen-holder"
+    | "frozen"
+    | "dead"
+    | "long-hold"
+    | "too-small"
+    | "near-thrashing"
+    | "clock"
+    | "seats"
+    | "disk-full";
   text: string;
 }
 
@@ -328,9 +339,13 @@ function warningsOfLooks(looks: readonly Look[]): Warning[] {
   const [first, last] = [looks[0] as Look, looks.at(-1) as Look];
   const elapsed = last.at - first.at;
   const delta = looks.length > 1 && elapsed > 0 ? differences(first.counters, last.counters) : undefined;
-  return [tooSmall(delta, elapsed, last), ...thrashing(first, last, elapsed), clocks(first, last), full(last)].filter(
-    (each) => each !== undefined,
-  );
+  return [
+    tooSmall(delta, elapsed, last),
+    ...thrashing(first, last, elapsed),
+    clocks(first, last),
+    seatsOf(last),
+    full(last),
+  ].filter((each) => each !== undefined);
 }
 
 /** The cache is full, most of what is stored pushes something out, and half of the reads or more find nothing. */
@@ -385,6 +400,15 @@ function clocks(first: Look, last: Look): Warning | undefined {
     `the clock of process ${one.pid} is ${ahead(one.shift)}${others}: what it stores expires for others at another time. Give all ` +
     "of them one clock.";
   return { code: "clock", text };
+}
+
+/** Nobody else can open the cache. A dead participant's seat is free for the next. */
+function seatsOf({ seats, allSeats }: Look): Warning | undefined {
+  if (seats.filter(({ state }) => state !== "dead").length < allSeats) return undefined;
+  const text =
+    `all ${allSeats} seats are taken, so nobody else can open the cache: close it in threads that do not need it, or create a larger ` +
+    "one.";
+  return { code: "seats", text };
 }
 
 /** No other cache can be created in a full directory. One that exists has taken all of its memory. */

@@ -57,8 +57,20 @@ export class Watch {
     const source = this.#source ?? this.#reopen();
     if (source === undefined) return undefined;
     const began = Date.now();
-    const { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity, size } =
-      source.stats();
+    const {
+      hits,
+      misses,
+      sets,
+      deletes,
+      evictions,
+      expirations,
+      reclaims,
+      nearHits,
+      used,
+      capacity,
+      size,
+      seats: allSeats,
+    } = source.stats();
     const at = now();
     if (at >= this.#nextCensus) {
       this.#census = source.census();
@@ -74,6 +86,7 @@ export class Watch {
       wall: [began, Date.now()],
       counters: { hits, misses, sets, deletes, evictions, expirations, reclaims, nearHits, used, capacity, size },
       seats,
+      allSeats,
       holds,
       census: this.#census,
       disk: diskOf(this.#file),
