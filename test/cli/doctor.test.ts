@@ -98,9 +98,86 @@ test("a process is stopped while it holds a lock: it names the process, the lock
   expect(found[0]?.remedy).toContain(`kill -CONT ${pid}`);
 });
 
-test("a process is stopped while it writes a large value: it names the process", async () => {
+/** Where groups with a freezer can be created: as root, in version 1 or 2 of control groups. */
+const FREEZERS = [
+  { version: 1, root: "/sys/fs/cgroup/freezer", file: "freezer.state", freeze: "FROZEN", thaw: "THAWED" },
+  { version: 2, root: "/sys/fs/cgroup", file: "cgroup.freeze", freeze: "1", thaw: "0" },
+  { version: 2, root: "/sys/fs/cgroup/unified", file: "cgroup.freeze", freeze: "1", thaw: "0" },
+].filter(({ root, file }) => hasFreezer(root, file));
+
+function hasFreezer(root: string, file: string): boolean {
+  const group = path.join(root, `cache-machine-test-${process.pid}`);
+  try {
+    fs.mkdirSync(group);
+  } catch {
+    return false;
+  }
+  try {
+    return fs.existsSync(path.join(group, file));
+  } finally {
+    fs.rmdirSync(group);
+  }
+}
+
+test.each(FREEZERS)(
+  "version $version of control groups in $root: it names the group that has stopped a process",
+  async ({ root: groups, ...freezer }) => {
+    const { pid } = await prepare("frozen-lock.mjs");
+    const above = path.join(groups, `cache-machine-test-${process.pid}`);
+    const group = path.join(above, "inner");
+    fs.mkdirSync(group, { recursive: true });
+    const control = path.join(above, freezer.file);
+    try {
+      fs.writeFileSync(path.join(group, "cgroup.procs"), `${pid}`);
+      process.kill(pid as number, "SIGCONT");
+      fs.writeFileSync(control, freezer.freeze);
+      await until(() => /^(FROZEN|frozen 1)$/m.test(stateIn(group)));
+      const { status, found } = examine("--interval", "0");
+      expect(status).toBe(1);
+      const [frozen] = found.filter(({ id }) => id === "frozen");
+      expect(frozen?.detail).toBe(
+        `process ${pid} is stopped by the freezer of its control group and holds the lock "report", for which another one waits`,
+      );
+      expect(frozen?.remedy).toContain(`echo ${freezer.thaw} > ${control}`);
+      // As it says: a signal does not help, and this does.
+      process.kill(pid as number, "SIGCONT");
+      expect(examine("--interval", "0").found.map(({ id }) => id)).toContain("frozen");
+      fs.writeFileSync(control, freezer.thaw);
+      await until(() => !/^(FROZEN|frozen 1)$/m.test(stateIn(group)));
+      expect(examine().found).toEqual([]);
+    } finally {
+      fs.writeFileSync(control, freezer.thaw);
+      running?.kill("SIGTERM");
+      await once(running as ChildProcess, "exit");
+      await until(() => fs.readFileSync(path.join(group, "cgroup.procs"), "utf8") === "");
+      fs.rmdirSync(group);
+      fs.rmdirSync(above);
+    }
+  },
+);
+
+/** What the group says of itself, in either version. */
+function stateIn(group: string): string {
+  const files = ["freezer.state", "cgroup.events"].map((name) => path.join(group, name)).filter(fs.existsSync);
+  return files.map((file) => fs.readFileSync(file, "utf8")).join("");
+}
+
+async function until(isSo: () => boolean): Promise<void> {
+  for (const end = Date.now() + 20_000; !isSo(); await new Promise((resolve) => setTimeout(resolve, 10))) {
+    if (Date.now() > end) throw new Error("it did not come");
+  }
+}
+
+test("a process is stopped while it writes a large value: it names the process, and so does top", async () => {
   const { pid } = await prepare("frozen-write.mjs");
   const { status, found } = examine();
+  const top = spawnSync(process.execPath, [PROGRAM, "top", "app", "--path", directory, "--json", "-n", "1"], {
+    encoding: "utf8",
+  });
+  const { warnings } = JSON.parse(top.stdout);
+  expect(warnings[0]).toMatchObject({ code: "frozen-holder" });
+  expect(warnings[0].text).toContain(`process ${pid} is stopped and holds `);
+  expect(warnings[0].text).toContain("half a large value");
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "frozen", state: "problem" }]);
   expect(found[0]?.detail).toContain(`process ${pid} is stopped and holds `);
@@ -124,9 +201,15 @@ test("a file of an old layout: it names the file", async () => {
   expect(found[0]?.remedy).toContain("rm --all-stale");
 });
 
-test("one process has another clock: it names the process, and by how much", async () => {
+test("one process has another clock: it names the process, and by how much, and so does top", async () => {
   const { pid } = await prepare("clock.mjs");
   const { status, found } = examine();
+  const top = spawnSync(process.execPath, [PROGRAM, "top", "app", "--path", directory, "--json", "-n", "1"], {
+    encoding: "utf8",
+  });
+  const { warnings } = JSON.parse(top.stdout);
+  expect(warnings).toMatchObject([{ code: "clock" }]);
+  expect(warnings[0].text).toMatch(new RegExp(`^the clock of process ${pid} is 3,(599|600|601) s behind: `));
   expect(status).toBe(1);
   expect(found).toMatchObject([{ cache: "app", id: "clock", state: "problem" }]);
   expect(found[0]?.detail).toMatch(new RegExp(`^the clock of process ${pid} is 3,(599|600|601) s behind: `));

@@ -42,7 +42,7 @@ const look = (
   wall: [1_000_000 + at, 1_000_000 + at],
   counters: { ...NONE, ...counters },
   seats: [seat()],
-  allSeats: 64,
+  allSeats: 1024,
   holds: [],
   census: { entries: 5, bytes: 500 },
   disk: undefined,
@@ -166,6 +166,19 @@ describe("warnings", () => {
     );
   });
 
+  test.each([
+    ["/sys/fs/cgroup/web/cgroup.freeze", "0"],
+    ["/sys/fs/cgroup/freezer/web/freezer.state", "THAWED"],
+  ])("one that a freezer has stopped, by %s", (freezer, value) => {
+    const seats = [seat({ state: "frozen", freezer }), seat({ seat: 1, pid: 200, state: "frozen", freezer })];
+    const { warnings } = new Sampler().frame(look(0, { seats, holds: [hold()] }));
+    const remedy = `docker unpause, systemctl thaw, or write ${value} into ${freezer}.`;
+    expect(warnings.map(({ text }) => text)).toEqual([
+      `process 100 is stopped by the freezer of its control group and holds lock "a" for 0 s: ${remedy}`,
+      `1 participant is stopped: pid 200. A freezer has stopped it: ${remedy}`,
+    ]);
+  });
+
   test("one that is stopped while it waits holds nobody up", () => {
     const frame = look(0, { seats: [seat({ state: "frozen" })], holds: [hold({ waits: true })] });
     expect(codes(frame)).toEqual(["frozen"]);
@@ -191,6 +204,32 @@ describe("warnings", () => {
     ["a cold start", { hits: 20_000, nearHits: 500 }, 1_000, []],
   ])("near cache: %s", (_, counts, after, expected) => {
     expect(codes(look(0), look(after, { seats: [seat(counts)] }, { hits: counts.hits }))).toEqual(expected);
+  });
+
+  test("clocks that were asked between the looks, and are others", () => {
+    const at = (clock: number, pid = 100) => seat({ clock, pid, seat: pid });
+    const frame = (before: SeatLook[], after: SeatLook[]) => {
+      const sampler = new Sampler();
+      sampler.frame(look(0, { seats: before }));
+      return sampler.frame(look(2000, { seats: after })).warnings.map(({ text }) => text);
+    };
+    const remedy = "what it stores expires for others at another time. Give all of them one clock.";
+    // The wall clock is at 1,000,000 and at 1,002,000.
+    expect(frame([at(5)], [at(1_001_000)])).toEqual([]);
+    expect(frame([at(5)], [at(5)])).toEqual([]);
+    expect(frame([at(5)], [at(998_999)])).toEqual([`the clock of process 100 is 3 s behind: ${remedy}`]);
+    expect(frame([at(5), at(5, 200)], [at(4_602_000), at(4_602_000, 200)])).toEqual([
+      `the clock of process 100 is 3,600 s ahead, and that of 1 more differs: ${remedy}`,
+    ]);
+    expect(codes(look(0, { seats: [at(5)] }))).toEqual([]);
+  });
+
+  test("all seats are taken", () => {
+    const seats = Array.from({ length: 4 }, (_, at) => seat({ seat: at }));
+    expect(codes(look(0, { seats, allSeats: 4 }))).toEqual(["seats"]);
+    expect(codes(look(0, { seats, allSeats: 5 }))).toEqual([]);
+    const withDead = [...seats.slice(1), seat({ state: "dead" })];
+    expect(codes(look(0, { seats: withDead, allSeats: 4 }))).toEqual(["dead"]);
   });
 
   test("a file system with less than a twentieth free", () => {

@@ -100,7 +100,11 @@ test.each([
     },
     { group: `${ROOT}/memory`, limit: 64 * MIB, used: 0 },
   ],
-  ["version 1 without a limit", { ...v1, [`${ROOT}/memory/memory.limit_in_bytes`]: "9223372036854771712\n" }, undefined],
+  [
+    "version 1 without a limit",
+    { ...v1, [`${ROOT}/memory/memory.limit_in_bytes`]: "9223372036854771712\n" },
+    undefined,
+  ],
 ])("memory: %s", (_, files, memory) => {
   expect(memoryOf(7, reading(files))).toEqual(memory);
 });

@@ -314,7 +314,8 @@ function checkFrozen({ holds, participants }: Look): Check {
   if (frozen.length === 0) {
     const unseen = participants.filter(({ state }) => state === "unknown");
     if (unseen.length === 0) return ok("frozen", title, "there are none");
-    const detail = `${count(unseen.length)} participants run where their processes cannot be seen, as in another container`;
+    const many = unseen.length === 1 ? "1 participant runs" : `${count(unseen.length)} participants run`;
+    const detail = `${many} where its process cannot be seen, as in another container`;
     return bad("frozen", title, "unknown", detail, "Run doctor where they run.");
   }
   const details = frozen.map((seat) => {

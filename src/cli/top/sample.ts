@@ -157,6 +157,8 @@ export interface Point {
 const STEADY = 10_000;
 /** A brief hold that lasts this long is a reason for a warning, in milliseconds. Locks and loads may last. */
 const LONG_HOLD = 2_000;
+/** How many things that somebody holds are named in a warning. */
+const MOST_NAMED = 3;
 /** The longest curve, in milliseconds. */
 const HISTORY = 600_000;
 
@@ -287,8 +289,11 @@ function warningsOfSeats(participants: readonly Participant[]): Warning[] {
   const warnings: Warning[] = [];
   for (const { pid, threadId, state, holds, freezer } of participants) {
     const who = `process ${pid}${threadId === 0 ? "" : `, thread ${threadId},`}`;
-    const [held] = [...holds].sort((a, b) => b.since - a.since);
-    const thing = held && `${held.what} for ${Math.floor(held.since / 1000)} s`;
+    const longest = [...holds].sort((a, b) => b.since - a.since);
+    const [held] = longest;
+    const names = longest.slice(0, MOST_NAMED).map(({ what }) => what);
+    const more = longest.length > MOST_NAMED ? ", …" : "";
+    const thing = held && `${names.join(", ")}${more} for ${Math.floor(held.since / 1000)} s`;
     if (state === "frozen" && thing !== undefined) {
       const text =
         freezer === null
@@ -395,7 +400,7 @@ function clocks(first: Look, last: Look): Warning | undefined {
   });
   const [one] = shifted;
   if (first === last || one === undefined) return undefined;
-  const others = shifted.length > 1 ? `, and ${shifted.length - 1} more clocks differ` : "";
+  const others = shifted.length > 1 ? `, and that of ${shifted.length - 1} more differs` : "";
   const text =
     `the clock of process ${one.pid} is ${ahead(one.shift)}${others}: what it stores expires for others at another time. Give all ` +
     "of them one clock.";
