@@ -42,8 +42,10 @@ const MEDIOCRE = 0.8;
 const MIN_NEAR_READS = 1000;
 /** A near cache pays from about a fifth of the hits on: see `src/near/cooldown.ts`. */
 const NEAR_POOR = 0.05;
-/** With less room than this part of a directory or a control group, it is nearly full. */
+/** With less room than this part, a directory is nearly full. */
 const NEARLY_FULL = 0.05;
+/** With less than this part of the memory of a control group, the next process to start may be too much. */
+const NEARLY_USED = 0.1;
 /** Files that cannot be seen are worth a word from this part of a directory on. */
 const HIDDEN = 0.05;
 /** Clocks that differ by less are the same: a participant may be descheduled between its question and its note. */
@@ -206,7 +208,7 @@ function checkMemory({ memory, space }: MachineFacts): Check {
 
 const MORE_MEMORY = "Raise the limit (docker run --memory, MemoryMax=), or make the caches smaller.";
 const KERNEL_ENDS = "with a little more, the kernel ends a process";
-const isNearlyUsed = ({ limit, used = 0 }: GroupMemory): boolean => limit - used < NEARLY_FULL * limit;
+const isNearlyUsed = ({ limit, used = 0 }: GroupMemory): boolean => limit - used < NEARLY_USED * limit;
 
 /** The limits under which participants run. Those without any are no news. */
 function checkGroups({ groups }: CacheFacts): Check[] {
