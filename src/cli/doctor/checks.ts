@@ -443,7 +443,8 @@ function checkNear(first: Look, second: Look | undefined): Check {
     else if (near === 0 && now.nearHits / now.hits < NEAR_POOR) paused.push(part(now.nearHits, now.hits));
   }
   const remedy =
-    "Raise `nearCache` (entries) above the number of keys that are read often, or switch it off there with `nearCache: 0`.";
+    "Raise `nearCache` (entries) above the number of keys that are read often, and `nearCacheSize` (bytes) with it, or switch it " +
+    "off there with `nearCache: 0`.";
   if (thrashing.length > 0) {
     const sets = second.stats.sets - first.stats.sets;
     const detail = `hardly anything is found in the near cache of ${thrashing.join("; ")}, while ${count(sets)} values were stored`;

@@ -13,6 +13,7 @@ const MAX_INTERVAL = 3600;
 
 interface DoctorOptions extends CommonOptions {
   readonly interval: number;
+  readonly all?: boolean;
 }
 
 /** What is printed together. */
@@ -31,6 +32,7 @@ export function register(program: Command, context: Context): void {
       .command("doctor", "[cache]", "look for what is wrong, and say what to do")
       .argument("[cache]", "the cache; all caches by default")
       .option("--interval <seconds>", "time between the two looks; 0 for one look", secondsOf, INTERVAL)
+      .option("--all", "also the details of what is fine, when something is not")
       .addHelpText("after", "\nEnds with 1 when there is a problem. `docs/night.md` goes through what it finds.")
       .action(context.action((cache: string | undefined, options: DoctorOptions) => examine(context, cache, options))),
   );
@@ -51,7 +53,6 @@ async function examine(context: Context, name: string | undefined, options: Doct
   let files = canLook ? machine.files.filter(({ state, ours }) => state === "current" && ours) : [];
   if (name !== undefined) {
     files = files.filter((file) => file.name === name);
-    if (files.length === 0 && canLook && machine.directoryError === undefined) await context.find(name, options);
   }
   const facts = await lookAtCaches(files, options.interval * 1000, (ms) => context.pause(ms));
   const groups: Group[] = [
@@ -64,7 +65,12 @@ async function examine(context: Context, name: string | undefined, options: Doct
       groups.flatMap(({ cache, checks }) => checks.map((each) => ({ cache: cache ?? null, ...each }))),
     );
   } else {
-    await context.output.lines(...render(groups, context.output.colours, context.output.width));
+    await context.output.lines(...render(groups, context.output.colours, context.output.width, options.all));
+  }
+  // That there is no such cache is told last: what was found may be the reason.
+  if (name !== undefined && files.length === 0 && canLook && machine.directoryError === undefined) {
+    await context.output.flush();
+    await context.find(name, options);
   }
   return groups.some(({ checks }) => checks.some(({ state }) => state === "problem")) ? FOUND : FINE;
 }
@@ -72,7 +78,7 @@ async function examine(context: Context, name: string | undefined, options: Doct
 const rank = ({ state }: Check): number => ORDER.indexOf(state);
 const rankOf = ({ checks }: Group): number => Math.min(...checks.map(rank));
 
-function render(groups: readonly Group[], colours: ChalkInstance, width: number): string[] {
+function render(groups: readonly Group[], colours: ChalkInstance, width: number, all = false): string[] {
   const paint: Record<Verdict, ChalkInstance> = {
     problem: colours.red.bold,
     warning: colours.yellow,
@@ -86,21 +92,33 @@ function render(groups: readonly Group[], colours: ChalkInstance, width: number)
     .filter(isBrief)
     .map(({ cache = "" }) => `${paint.ok(`${MARKS.ok} cache ${visible(cache)}`)}: fine`);
   const detailed = groups.filter((group) => !isBrief(group));
-  const lines = detailed.flatMap(({ cache, checks }) => [
-    colours.bold(cache === undefined ? "This machine" : `Cache ${visible(cache)}`),
-    ...checks.flatMap(({ state, title, detail, remedy }) => {
-      const [first = "", ...rest] = wrap(`${MARKS[state]} ${title}: ${detail}`, width - 4);
-      // A title is short: it stands on the first line.
-      const marked = `${MARKS[state]} ${title}`;
-      const advice = remedy === "" || state === "ok" ? [] : wrap(remedy, width - 6);
-      return [
-        `  ${paint[state](marked)}${first.slice(marked.length)}`,
-        ...rest.map((line) => `    ${line}`),
-        ...advice.map((line, i) => `    ${i === 0 ? "→" : " "} ${line}`),
-      ];
-    }),
-    "",
-  ]);
+  // What is fine takes few lines beside what is not, so that all of it is on the screen.
+  const isFolded = !all && groups.some((group) => rankOf(group) < ORDER.indexOf("ok"));
+  const lines = detailed.flatMap(({ cache, checks }) => {
+    const fine = isFolded ? checks.filter(({ state }) => state === "ok") : [];
+    const summary = {
+      state: "ok" as const,
+      title: "fine",
+      detail: fine.map(({ title }) => title).join(", "),
+      remedy: "",
+    };
+    const shown = [...checks.filter((each) => !fine.includes(each)), ...(fine.length > 0 ? [summary] : [])];
+    return [
+      colours.bold(cache === undefined ? "This machine" : `Cache ${visible(cache)}`),
+      ...shown.flatMap(({ state, title, detail, remedy }) => {
+        const [first = "", ...rest] = wrap(`${MARKS[state]} ${title}: ${detail}`, width - 4);
+        // A title is short: it stands on the first line.
+        const marked = `${MARKS[state]} ${title}`;
+        const advice = remedy === "" || state === "ok" ? [] : wrap(remedy, width - 6);
+        return [
+          `  ${paint[state](marked)}${first.slice(marked.length)}`,
+          ...rest.map((line) => `    ${line}`),
+          ...advice.map((line, i) => `    ${i === 0 ? "→" : " "} ${line}`),
+        ];
+      }),
+      "",
+    ];
+  });
   if (brief.length > 0) lines.push(...brief, "");
   const found = (state: Verdict): number =>
     groups.flatMap(({ checks }) => checks.filter((each) => each.state === state)).length;

@@ -293,7 +293,8 @@ function warningsOfSeats(participants: readonly Participant[]): Warning[] {
     const [held] = longest;
     const names = longest.slice(0, MOST_NAMED).map(({ what }) => what);
     const more = longest.length > MOST_NAMED ? ", …" : "";
-    const thing = held && `${names.join(", ")}${more} for ${Math.floor(held.since / 1000)} s`;
+    const seconds = Math.floor((held?.since ?? 0) / 1000);
+    const thing = held && `${names.join(", ")}${more}${seconds > 0 ? ` for ${seconds} s` : ""}`;
     if (state === "frozen" && thing !== undefined) {
       const text =
         freezer === null
@@ -386,8 +387,8 @@ function thrashing(first: Look, last: Look, elapsed: number): Warning[] {
   if (seat === undefined) return [];
   const others = low.length > 1 ? ` and ${low.length - 1} more` : "";
   const text =
-    `the near cache of process ${seat.pid}${others} answers only ${percent} % of its reads: raise nearCacheSize, or turn it off with ` +
-    "nearCache: 0.";
+    `the near cache of process ${seat.pid}${others} answers only ${percent} % of its reads: raise nearCache or nearCacheSize, or turn ` +
+    "it off with nearCache: 0.";
   return [{ code: "near-thrashing", text }];
 }
 

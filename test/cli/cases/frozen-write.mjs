@@ -1,7 +1,7 @@
 /** A process is stopped in the middle of a large value. It is let go and stopped again until it is met there. */
 
 import { readFileSync } from "node:fs";
-import { open, ready, role, start } from "./case.mjs";
+import { open, ready, repeat, role, start } from "./case.mjs";
 
 const cache = open({ size: "32 MiB" });
 if (role === "writer") {
@@ -11,6 +11,7 @@ if (role === "writer") {
   const { Spectator, listCaches } = await import("../../../dist/inspect.js");
   const { directory, NAME } = await import("./case.mjs");
   const writer = await start("writer");
+  cache.set("small", 1);
   const { path } = listCaches(directory).find(({ name }) => name === NAME);
   const spectator = Spectator.open(path);
   const isStopped = () => /^State:\s+T/m.test(readFileSync(`/proc/${writer.pid}/status`, "latin1"));
@@ -21,5 +22,6 @@ if (role === "writer") {
     writer.kill("SIGCONT");
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 3));
   }
+  repeat(() => cache.get("small"));
   ready({ pid: writer.pid });
 }
