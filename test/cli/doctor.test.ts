@@ -226,6 +226,20 @@ test("for people: the worst comes first, each with its remedy below", async () =
   );
   expect(lines[2]).toMatch(/^ {4}→ /);
   expect(stdout).toMatch(/1 problem, 0 warnings\.\n$/);
+  // What is fine is told in few lines, so that the rest is on a screen with 24 of them.
+  expect(lines).toContain("  ✓ fine: can be looked at, dead participants, seats");
+  const all = doctor("--interval", "0", "--all").stdout;
+  expect(all).toContain("\n  ✓ seats: 2 of 64 are taken\n");
+  expect(all).not.toContain("✓ fine");
+});
+
+test("what was found may be why a cache is not there", async () => {
+  const { file } = await prepare("stale.mjs");
+  const { status, stdout, stderr } = doctor("app");
+  expect(status).toBe(1);
+  expect(stdout).toContain(`✗ files of other layouts: ${file}: nobody has it open`);
+  expect(stdout).toContain(`→ Remove them: npx cache-machine rm --all-stale --path ${directory}\n`);
+  expect(stderr).toContain('there is no cache "app"');
 });
 
 test("wrong usage ends with 2, and a cache that is not there with 1", () => {

@@ -174,7 +174,7 @@ describe("warnings", () => {
     const { warnings } = new Sampler().frame(look(0, { seats, holds: [hold()] }));
     const remedy = `docker unpause, systemctl thaw, or write ${value} into ${freezer}.`;
     expect(warnings.map(({ text }) => text)).toEqual([
-      `process 100 is stopped by the freezer of its control group and holds lock "a" for 0 s: ${remedy}`,
+      `process 100 is stopped by the freezer of its control group and holds lock "a": ${remedy}`,
       `1 participant is stopped: pid 200. A freezer has stopped it: ${remedy}`,
     ]);
   });

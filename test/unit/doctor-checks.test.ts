@@ -222,6 +222,11 @@ describe("this machine", () => {
   });
 });
 
+test("what no file in a folder of a disk takes is no news: there are other folders", () => {
+  const full = { ...SPACE, free: 0, hidden: 20 * MIB, isMemory: false };
+  expect(find(checkMachine({ ...MACHINE, space: full }), "space").remedy).not.toContain("lsof");
+});
+
 describe("a cache", () => {
   test("is fine, and every check says so", () => {
     const checks = checkCache(cache());
