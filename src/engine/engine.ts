@@ -18,6 +18,7 @@ import {
   CLAIM_PENDING,
   CLAIM_SHIFT,
   CLEAR_EPOCH_AT,
+  COUNTER_EVICTIONS,
   DONE,
   GROUP,
   INVALIDATIONS_AT,
@@ -41,6 +42,7 @@ import {
   RING,
   SEAT_BYTES,
   SEAT_CLOCK,
+  SEAT_COUNTERS,
   SEAT_HAZARD,
   SEAT_INCARNATION,
   SEAT_INTEREST,
@@ -58,7 +60,7 @@ import {
   VALUE_BYTES,
 } from "./contract.ts";
 import type { Exports } from "./exports.ts";
-import { type Counts, countsOf, type SegmentNumbers, segmentsOf } from "./numbers.ts";
+import { type Counts, countsOf, type Residence, residenceOf, type SegmentNumbers, segmentsOf } from "./numbers.ts";
 import { areaOf } from "./plan.ts";
 import { Waiting } from "./waiting.ts";
 import { Wakeups } from "./wakeups.ts";
@@ -932,6 +934,12 @@ export class Engine {
     return way;
   }
 
+  /** How the entry of the key in {@link key} lies in the memory; `undefined` when it is absent. Copies nothing. */
+  residence(key: number): Residence | undefined {
+    this.#enter();
+    return residenceOf(this.#exports, this.#area, key);
+  }
+
   /**
    * Counts entries: `own` are the live entries outside of namespaces, `entries` all live entries, `bytes` those of all in
    * the log.
@@ -951,6 +959,11 @@ export class Engine {
   counts(): Counts {
     this.#enter();
     return countsOf(this.#exports, this.#area);
+  }
+
+  /** How many entries this participant has evicted, modulo 2 ** 32. Costs one load, unlike {@link counts}. */
+  get ownEvictions(): number {
+    return (this.#seatWords[2 * (SEAT_COUNTERS + COUNTER_EVICTIONS)] as number) >>> 0;
   }
 
   /** Participants that are attached now, bytes of all segments, and bytes of the segments in use. */

@@ -1,6 +1,7 @@
 /** Numbers about a whole region, as participants and spectators read them: typed answers of the exports that observe. */
 
 import {
+  CLASS_MAIN,
   CLASS_SHIFT,
   COUNTER_COMPACTIONS,
   COUNTER_DELETES,
@@ -47,6 +48,19 @@ export interface SegmentNumbers {
   generation: number;
   /** The seat that fills or empties it; -1 for none. */
   owner: number;
+}
+
+/** How an entry lies in the memory. `class` is `CLASS_…`. */
+export interface Residence {
+  heat: number;
+  class: number;
+}
+
+/** How the entry of the key lies in the memory; `undefined` when it is absent, or was moved again and again meanwhile. */
+export function residenceOf(x: Exports, area: number, key: number): Residence | undefined {
+  const found = x.residence(area, key);
+  if (found < 0) return undefined;
+  return { heat: found & ((1 << CLASS_SHIFT) - 1), class: (found >> CLASS_SHIFT) & CLASS_MAIN };
 }
 
 /** The sums of what all participants have counted. */

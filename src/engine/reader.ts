@@ -12,8 +12,6 @@ import {
   AREA_VALUE,
   AREAS_AT,
   CHUNKED,
-  CLASS_MAIN,
-  CLASS_SHIFT,
   COUNTER_DELETES,
   COUNTER_EVICTIONS,
   COUNTER_HITS,
@@ -49,7 +47,7 @@ import {
   WANT_VALUE,
 } from "./contract.ts";
 import type { Exports } from "./exports.ts";
-import { type Counts, countsOf, type SegmentNumbers, segmentsOf } from "./numbers.ts";
+import { type Counts, countsOf, type Residence, residenceOf, type SegmentNumbers, segmentsOf } from "./numbers.ts";
 import { plan } from "./plan.ts";
 import { instantiate } from "./wasm.ts";
 
@@ -109,13 +107,6 @@ export interface LockedBucket {
   gone: boolean;
   /** Another number each time the lock is taken. */
   ticket: number;
-}
-
-/** How an entry lies in the memory. `class` is `CLASS_…`. */
-export interface Residence {
-  heat: number;
-  class: number;
-  bytes: number;
 }
 
 /** One spectator of one region. Only the thread that made it may use it. */
@@ -347,11 +338,9 @@ export class Reader {
   }
 
   /** How the entry of the key in {@link key} lies in the memory; `undefined` when it is absent. */
-  residence(key: number): Residence | undefined {
-    const found = this.#x.residence(AREAS_AT, key);
-    if (found < 0) return undefined;
-    const heat = found & ((1 << CLASS_SHIFT) - 1);
-    return { heat, class: (found >> CLASS_SHIFT) & CLASS_MAIN, bytes: this.#out64[OUT_NUMBER] as number };
+  residence(key: number): (Residence & { bytes: number }) | undefined {
+    const found = residenceOf(this.#x, AREAS_AT, key);
+    return found && { ...found, bytes: this.#out64[OUT_NUMBER] as number };
   }
 
   /** Checks the region: 0, or the number of the broken invariant. */

@@ -41,10 +41,13 @@ const LOOK_EVERY = 64;
  * {@link importCache} fills a cache again. With each entry its namespace, tags, expiry and grace are kept. Left out are: entries that
  * have expired, locks, loads that are under way, near caches, and what a tier keeps in the cache.
  *
+ * The hottest entries come first: those that were read most since they were stored, as far as the cache knows, which counts to three.
+ * So a snapshot that is cut off has them, and so does a smaller cache that imports it.
+ *
  * The cache stays in use meanwhile. Like iteration, the snapshot is weakly consistent: an entry that exists during the whole export and
  * is not overwritten is in it exactly once; one that is stored, overwritten, removed or evicted meanwhile may be in it or not, with a
  * value that it had meanwhile. Values pass as their encoded bytes. No getter and no `codec` runs for them, and the export needs
- * little memory: a block of 64 KiB, or one large value.
+ * little memory: a block of 64 KiB, or one large value, and up to a 64th of the cache's size for the order.
  *
  * A file is replaced in one step at the end. Whatever happens before, also a `kill -9`, the file that was there stays as it was; a
  * temporary file that stays behind is removed by the next export to the same file. Only this user may read the file, because the

@@ -39,6 +39,9 @@ interface Source {
  * would have expired in the cache that was exported; entries whose time has come are not added. What was deleted or invalidated
  * after the export is in the snapshot, and so comes back: entries without an expiry need a `maxAge`, or keys with a version.
  *
+ * When the cache is full, that is when it begins to evict, nothing more is added. A snapshot has the hottest entries first, so a
+ * smaller cache gets those. The rest of the snapshot is read and counted.
+ *
  * Any bytes are safe. Each block of a snapshot has a checksum: a damaged one costs the entries in it, and a snapshot that was cut off
  * costs what is missing. The result tells.
  *
@@ -104,7 +107,7 @@ async function fill(
   const blocks = new Blocks(stream[Symbol.asyncIterator](), pace);
   const header = await blocks.header(name);
   checkCodec(view, header.codec, name);
-  const counts: Record<Fate, number> = { added: 0, present: 0, expired: 0, tooLarge: 0, busy: 0, damaged: 0 };
+  const counts: Record<Fate, number> = { added: 0, present: 0, expired: 0, full: 0, tooLarge: 0, busy: 0, damaged: 0 };
   const outdated = Date.now() - header.created > maxAge;
   const before = view.engine.counts().evictions;
   if (!outdated) {
@@ -115,11 +118,12 @@ async function fill(
     }
   }
   view.opening.checkOpen();
-  const { added, present, expired, tooLarge, busy } = counts;
+  const { added, present, expired, full, tooLarge, busy } = counts;
   return {
     entries: added,
     present,
     expired,
+    full,
     tooLarge,
     busy,
     evicted: view.engine.counts().evictions - before,
@@ -152,6 +156,7 @@ async function addBlock(
       restore.begin();
     }
   }
+  restore.end();
   return isWhole;
 }
 

@@ -84,11 +84,16 @@ export interface ImportResult {
   present: number;
   /** Entries that were not added because they have expired since the export. */
   expired: number;
+  /**
+   * Entries that were not added because the cache was full: it had begun to evict. A snapshot has the hottest entries first, so these
+   * are colder than those that were added. Whether their keys had entries already was not looked up.
+   */
+  full: number;
   /** Entries that were not added because they are too large for this cache or its `maxEntrySize`. */
   tooLarge: number;
   /** Entries that were not added because another participant was in the way, as for `ERR_BUSY`. */
   busy: number;
-  /** Entries that the whole cache has evicted during the import. More than a few say that it is too small for the snapshot. */
+  /** Entries that the whole cache has evicted during the import, also for what others have stored meanwhile. */
   evicted: number;
   /** Blocks of the snapshot that are damaged or missing. Their entries were not added. */
   damaged: number;

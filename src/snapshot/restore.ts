@@ -1,5 +1,6 @@
 /** Puts entries of a snapshot into a cache: each as it is, with its encoded bytes, and only where there is none. */
 
+import type { Key } from "../cache/types.ts";
 import { View } from "../cache/view.ts";
 import {
   ABSENT,
@@ -18,6 +19,7 @@ import { runtime } from "../values/runtime.ts";
 import { pathOf, scopeOf } from "../values/scope.ts";
 import { writeTags } from "../values/tags.ts";
 import type { RawEntry } from "./format.ts";
+import { Room } from "./room.ts";
 
 /** Most views of namespaces that are kept. */
 const MOST_VIEWS = 1000;
@@ -27,7 +29,7 @@ const MANY = 2 ** 40;
 const WINDOW = 2 ** 40;
 
 /** What became of an entry: it was added, or why not. */
-export type Fate = "added" | "present" | "expired" | "tooLarge" | "busy" | "damaged";
+export type Fate = "added" | "present" | "expired" | "full" | "tooLarge" | "busy" | "damaged";
 
 /** Adds entries to one cache or namespace. */
 export class Restore {
@@ -36,11 +38,13 @@ export class Restore {
   readonly #views = new Map<string, View>();
   /** Milliseconds that are added to each time: from the clock of the cache that was exported to the clock of this one. */
   readonly #shift: number;
+  readonly #room: Room;
   #now = 0;
 
   constructor(view: View, shift: number) {
     this.#view = view;
     this.#shift = shift;
+    this.#room = new Room(view.engine);
   }
 
   /** Before the entries of a block: asks the clock, which may be the user's code. @throws {CacheError} `ERR_CLOSED`. */
@@ -50,18 +54,30 @@ export class Restore {
     this.#view.opening.checkOpen();
   }
 
-  /** Adds an entry unless there is one with its key. @throws {CacheError} `ERR_CLOSED`. */
+  /** After the entries of a block. */
+  end(): void {
+    this.#room.look();
+  }
+
+  /** Adds an entry unless there is one with its key, or there is no room for more. @throws {CacheError} `ERR_CLOSED`. */
   put(entry: RawEntry): Fate {
     const expiry = entry.expiry + this.#shift;
     if (expiry <= this.#now) return "expired";
     const view = this.#viewOf(entry.namespace);
     const key = this.#keys.read(entry.kind, entry.key, 0, entry.key.length);
     if (view === undefined || key === undefined) return "damaged";
+    if (this.#room.isOver) return "full";
+    this.#room.before();
+    const fate = this.#add(view, key, entry, expiry);
+    this.#room.after();
+    return fate;
+  }
+
+  #add(view: View, key: Key, { value, type, grace, tags }: RawEntry, expiry: number): Fate {
     const { engine, opening } = view;
-    const { value, type, grace } = entry;
     if (value.length > opening.options.maxEntrySize || value.length > engine.maxValue) return "tooLarge";
     const written = view.writeNewKey(key);
-    const tagBytes = writeTags(engine.tags, entry.tags, view.scope.tagPrefix, view.scope.hidden);
+    const tagBytes = writeTags(engine.tags, tags, view.scope.tagPrefix, view.scope.hidden);
     const tagged = tagBytes > 0;
     if (type === LIMIT_TYPE) return this.#putLimit(view, written, value, expiry, tagged);
     let result: number;

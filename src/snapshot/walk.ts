@@ -13,6 +13,7 @@ import {
   WANT_TAGS,
   WANT_VALUE,
 } from "../engine/contract.ts";
+import type { Residence } from "../engine/numbers.ts";
 import { keyKind, keyLength } from "../values/key.ts";
 import { runtime } from "../values/runtime.ts";
 import { pathOf, ROOT } from "../values/scope.ts";
@@ -29,45 +30,97 @@ const NOTHING: Uint8Array = new Uint8Array(0);
 /** The namespaces of a tier. Its lease says that they hold what a server holds, and cannot outlive the machine. */
 const OF_A_TIER = /^tier (control|values|loads|brief) /;
 
-/** Where a walk stands. */
+/** How many ways of the index are marked at first: those of a cache of 4 MiB. */
+const FIRST_WAYS = 65_536;
+/** The order of entries: heat of 0 to 3 and, of the same heat, main before small. As the engine keeps them when room is needed. */
+const RANKS = 8;
+
+/** A step of a walk. */
 export interface Step {
-  /** The entry; `undefined` for one that is not exported. Valid until anybody uses the cache. */
+  /** The entry; `undefined` for a step without one. Valid until anybody uses the cache. */
   entry: RawEntry | undefined;
   /** Whether there is an entry that should have been exported, and that cannot be read. */
   failed: boolean;
 }
 
-/** A walk over all entries of a view and of the namespaces within it, each with its encoded bytes. */
+const NO_ENTRY: Step = Object.freeze({ entry: undefined, failed: false });
+
+/**
+ * A walk over all entries of a view and of the namespaces within it, each with its encoded bytes, the hottest first.
+ *
+ * First the index is surveyed: each way that has an entry gets a mark, which says how hot the entry is. Then the ways are read, one mark
+ * after the other, each in the order of the index. Only then values are copied. An entry keeps its way as long as it stands, also when
+ * it is overwritten or moved, and a way is read once. So whatever its heat becomes meanwhile, an entry that stands during the whole
+ * walk comes exactly once. Entries that are stored after the survey of their way do not come.
+ *
+ * The marks take a byte for each way, which is at most a 64th of the cache's size.
+ */
 export class Walk {
   readonly #view: View;
-  /** The key kinds of each way through the index that is still to be gone. The engine takes three beginnings at once. */
-  readonly #ways: number[][];
+  /** The groups of key kinds. The engine finds keys of three kinds at once, and there are four. */
+  readonly #groups: readonly (readonly number[])[];
+  /** The mark of each way; 0 for a way without an entry. In a `Buffer`, because its `indexOf` is fast. */
+  #marks: Buffer = Buffer.alloc(FIRST_WAYS);
+  /** The group that is surveyed. */
+  #surveyed = 0;
+  /** The mark of the ways that are read. */
+  #mark = RANKS * 2;
   #cursor = 0;
 
   constructor(view: View) {
     this.#view = view;
-    this.#ways = view.scope === ROOT ? [[KEY_STRING, KEY_BYTES, KEY_ILL_FORMED], [KEY_NAMESPACED]] : [[KEY_NAMESPACED]];
+    this.#groups =
+      view.scope === ROOT ? [[KEY_STRING, KEY_BYTES, KEY_ILL_FORMED], [KEY_NAMESPACED]] : [[KEY_NAMESPACED]];
   }
 
   /**
-   * The next entry; `undefined` behind the last one. This function alone decides the order: that of the index, first the entries
-   * outside of namespaces, then the others.
+   * The next step; `undefined` behind the last one. A step takes about as long as one look-up, so callers can pause between any two.
    *
-   * @throws {CacheError} `ERR_CLOSED`.
+   * @throws {CacheError} `ERR_CLOSED`. @throws what the clock throws.
    */
   next(): Step | undefined {
     const { engine, opening } = this.#view;
     opening.checkOpen();
     engine.clock = opening.options.now;
-    for (let [kinds] = this.#ways; kinds !== undefined; [kinds] = this.#ways) {
-      engine.tags.fill(0, 0, BEGINNING * kinds.length);
-      for (const [i, kind] of kinds.entries()) engine.tags[BEGINNING * i] = kind;
-      const way = engine.next(this.#cursor, kinds.length);
-      this.#cursor = way + 1;
-      if (way >= 0) return this.#read(engine.keyWord);
-      this.#ways.shift();
+    if (this.#surveyed < this.#groups.length) return this.#survey();
+    for (; this.#mark > 0; this.#mark--, this.#cursor = 0) {
+      const way = this.#marks.indexOf(this.#mark, this.#cursor);
+      if (way < 0) continue;
+      const found = this.#find(groupOf(this.#mark), way);
+      // From `way` to `found` there is nothing any more, so other ways with this mark are passed too.
+      this.#cursor = found === way ? way + 1 : found < 0 ? this.#marks.length : found;
+      return found === way ? this.#read(engine.keyWord) : NO_ENTRY;
     }
     return undefined;
+  }
+
+  /** Marks one way. */
+  #survey(): Step {
+    const { engine } = this.#view;
+    const way = this.#find(this.#surveyed, this.#cursor);
+    if (way < 0) {
+      this.#surveyed++;
+      this.#cursor = 0;
+      return NO_ENTRY;
+    }
+    this.#cursor = way + 1;
+    if (way >= this.#marks.length) {
+      const marks = Buffer.alloc(2 ** Math.ceil(Math.log2(way + 1)));
+      marks.set(this.#marks);
+      this.#marks = marks;
+    }
+    // An entry that is moved at this moment may have no residence.
+    this.#marks[way] = markOf(engine.residence(engine.keyWord), this.#surveyed);
+    return NO_ENTRY;
+  }
+
+  /** The first way at or after `cursor` with a key of the group, which is in the area then; -1 when there is none. */
+  #find(group: number, cursor: number): number {
+    const { engine } = this.#view;
+    const kinds = this.#groups[group] as readonly number[];
+    engine.tags.fill(0, 0, BEGINNING * kinds.length);
+    for (const [i, kind] of kinds.entries()) engine.tags[BEGINNING * i] = kind;
+    return engine.next(cursor, kinds.length);
   }
 
   /** Reads the entry of the key that is in the area. */
@@ -80,17 +133,17 @@ export class Walk {
     if (kind === KEY_NAMESPACED) {
       const id = idOf(engine.key, length);
       const own = id === undefined ? undefined : idWithin(id, scope.prefix.subarray(PREFIX_HEAD));
-      if (id === undefined || own === undefined) return { entry: undefined, failed: false };
+      if (id === undefined || own === undefined) return NO_ENTRY;
       const [outermost] = pathOf(runtime.readUtf8(id, 0, id.length)) ?? [];
       // The namespace without a name holds what loads leave for those who wait for them.
-      if (!outermost || OF_A_TIER.test(outermost)) return { entry: undefined, failed: false };
+      if (!outermost || OF_A_TIER.test(outermost)) return NO_ENTRY;
       kind = engine.key[0] as number;
       namespace = own;
       prefix = PREFIX_HEAD + id.length;
     }
     const key = new Uint8Array(engine.key.subarray(prefix, length));
     const value = this.#value(word);
-    if (value === undefined) return { entry: undefined, failed: false };
+    if (value === undefined) return NO_ENTRY;
     const { valueType: type, expiry, grace } = engine;
     const tags = readTags(engine.tags, engine.tagBytes);
     const failed = !canBeWritten(tags) || Number.isNaN(expiry) || !(grace >= 0);
@@ -110,6 +163,16 @@ export class Walk {
     }
     return undefined;
   }
+}
+
+/** The mark of an entry: the hotter, the higher, and of the same rank the first group before the second. Never 0. */
+function markOf(residence: Residence | undefined, group: number): number {
+  const rank = residence === undefined ? 0 : 2 * residence.heat + residence.class;
+  return 2 * rank + 2 - group;
+}
+
+function groupOf(mark: number): number {
+  return mark % 2;
 }
 
 /** A copy of the id of the namespace in whose prefix a key of `length` bytes begins; `undefined` in damaged memory. */

@@ -64,6 +64,7 @@ export function importBytes(cache: Cache<any, any>, bytes: Uint8Array, options?:
 export const WHOLE = {
   present: 0,
   expired: 0,
+  full: 0,
   tooLarge: 0,
   busy: 0,
   evicted: 0,

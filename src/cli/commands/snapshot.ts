@@ -112,6 +112,7 @@ function sentenceOf(result: ImportResult): string {
   const others: [number, string][] = [
     [result.present, "were there already"],
     [result.expired, "have expired"],
+    [result.full, "found no room"],
     [result.tooLarge, "are too large"],
     [result.busy, "were in use"],
     [result.evicted, "were evicted meanwhile"],
