@@ -40,7 +40,9 @@ export async function replaceFile<T>(path: string, write: (file: FileHandle) => 
     await syncDirectory(dirname(target));
     return result;
   } catch (error) {
-    await files().unlink(temporary).catch(() => {});
+    await files()
+      .unlink(temporary)
+      .catch(() => {});
     throw error;
   }
 }
@@ -111,7 +113,10 @@ async function removeLeftovers(target: string): Promise<void> {
     const path = join(directory, name);
     const isOurs = rest?.split("-")[1] === placeOfPids();
     const isLeft = isOurs ? !isAlive(pid, `${pid}-${rest}`) : await isForgotten(path);
-    if (isLeft) await files().unlink(path).catch(() => {});
+    if (isLeft)
+      await files()
+        .unlink(path)
+        .catch(() => {});
   }
 }
 

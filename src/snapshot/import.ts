@@ -86,7 +86,11 @@ async function open(from: SnapshotSource): Promise<Source> {
   if (typeof getReader === "function") {
     // The two declarations of a ReadableStream, of Node.js and of the web, differ in name only.
     const web = from as unknown as Parameters<typeof Readable.fromWeb>[0];
-    return { stream: process.getBuiltinModule("node:stream").Readable.fromWeb(web), name: "the stream", total: undefined };
+    return {
+      stream: process.getBuiltinModule("node:stream").Readable.fromWeb(web),
+      name: "the stream",
+      total: undefined,
+    };
   }
   if (typeof on === "function" && typeof destroy === "function" && Symbol.asyncIterator in from) {
     return { stream: from as unknown as Readable, name: "the stream", total: undefined };

@@ -4,7 +4,6 @@
  */
 
 import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type CacheError, noAddressSpace, noDescriptor, unsupported } from "../errors.ts";
@@ -81,6 +80,7 @@ function placesOf(arch: "x64" | "arm64"): (() => string)[] {
     // Here ncc puts it.
     ...scripts.map((script) => () => join(dirname(script() as string), "native", name)),
     ...scripts.map((script) => () => {
+      const { createRequire } = process.getBuiltinModule("node:module");
       return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
     }),
   ];
