@@ -41,7 +41,7 @@ let monotonic: (() => number) | undefined =
   typeof globalThis.process?.getBuiltinModule === "function" ? undefined : performance.now.bind(performance);
 
 function monotonicClock(): () => number {
-  const { performance } = process.getBuiltinModule("node:perf_hooks");
+  const { performance } = globalThis.process?.getBuiltinModule?.("node:perf_hooks") ?? globalThis;
   return Object.getPrototypeOf(performance).now.bind(performance);
 }
 

@@ -12,14 +12,14 @@ const GENERATOR = "/dev/urandom";
  * @throws what `crypto.getRandomValues` throws: Cloudflare Workers refuse it while modules are loaded.
  */
 export function fillRandom(numbers: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> {
-  return readKernel(numbers) ? numbers : crypto.getRandomValues(numbers);
+  const isFilled = globalThis.process !== undefined && readKernel(numbers, globalThis.process);
+  return isFilled ? numbers : crypto.getRandomValues(numbers);
 }
 
 /** Whether the array was filled from the file of the kernel. Only Node.js reads it: Deno would ask the user for permission. */
-function readKernel(numbers: Int32Array<ArrayBuffer>): boolean {
-  const { versions, getBuiltinModule } = globalThis.process ?? {};
-  if (versions?.node === undefined || versions.bun !== undefined || versions.deno !== undefined) return false;
+function readKernel(numbers: Int32Array<ArrayBuffer>, { versions, getBuiltinModule }: typeof process): boolean {
   try {
+    if (versions.node === undefined || versions.bun !== undefined || versions.deno !== undefined) return false;
     const fs = getBuiltinModule("node:fs");
     const fd = fs.openSync(GENERATOR, "r");
     try {
@@ -29,7 +29,7 @@ function readKernel(numbers: Int32Array<ArrayBuffer>): boolean {
       fs.closeSync(fd);
     }
   } catch {
-    // There is no such file, no descriptor is free, or Node.js runs with --permission.
+    // There is no such file, no descriptor is free, Node.js runs with --permission, or this is no Node.js at all.
     return false;
   }
 }
