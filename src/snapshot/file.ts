@@ -104,19 +104,17 @@ function placeOfPids(): string {
 
 /** Removes the temporary files of earlier exports to `target` whose writers are dead. */
 async function removeLeftovers(target: string): Promise<void> {
+  const { readdir, unlink } = files();
   const directory = dirname(target);
   const beginning = beginningOf(target);
-  for (const name of await files().readdir(directory)) {
+  for (const name of await readdir(directory)) {
     if (!name.startsWith(beginning)) continue;
     const [, pid, rest] = /^(\d+)-(.*)\.[0-9a-f]{12}\.tmp$/.exec(name.slice(beginning.length)) ?? [];
     if (pid === undefined) continue;
     const path = join(directory, name);
     const isOurs = rest?.split("-")[1] === placeOfPids();
     const isLeft = isOurs ? !isAlive(pid, `${pid}-${rest}`) : await isForgotten(path);
-    if (isLeft)
-      await files()
-        .unlink(path)
-        .catch(() => {});
+    if (isLeft) await unlink(path).catch(() => {});
   }
 }
 

@@ -58,7 +58,7 @@ export default [
     breaks: "nothing stays behind",
     what: "the temporary files of killed exporters stay",
     file: "src/snapshot/file.ts",
-    find: "if (isLeft) await files().unlink(path).catch(() => {});",
+    find: "if (isLeft) await unlink(path).catch(() => {});",
     replace: "",
     first: SNAPSHOT_PROCESSES,
     filter: "an exporter that is killed",
