@@ -32,8 +32,18 @@ export interface Leased<V = any, K extends Key = string> {
   get(key: K): V | undefined;
 }
 
-/** A clock that nobody sets, and that no fake timers replace after this package was imported. */
-const monotonic: () => number = performance.now.bind(performance);
+/**
+ * A clock that nobody sets, and that no fake timers replace after this package was imported. In Node.js it is taken with the first
+ * lease, because reading `performance` first loads modules for two milliseconds. Fake timers replace the global there, or a method of
+ * the object, but neither the module nor the class.
+ */
+let monotonic: (() => number) | undefined =
+  typeof globalThis.process?.getBuiltinModule === "function" ? undefined : performance.now.bind(performance);
+
+function monotonicClock(): () => number {
+  const { performance } = globalThis.process?.getBuiltinModule?.("node:perf_hooks") ?? globalThis;
+  return Object.getPrototypeOf(performance).now.bind(performance);
+}
 
 /**
  * A view of one scope under a lease.
@@ -43,15 +53,18 @@ const monotonic: () => number = performance.now.bind(performance);
 export class LeasedView {
   readonly #view: View;
   readonly #lease: Lease;
+  readonly #monotonic: () => number;
 
   constructor(view: View, lease: Lease) {
+    monotonic ??= monotonicClock();
+    this.#monotonic = monotonic;
     this.#view = view;
     this.#lease = lease;
   }
 
   get(key: Key): unknown {
     const view = this.#view;
-    const at = monotonic();
+    const at = this.#monotonic();
     if (at < this.#lease.until) return view.getAt(key, at);
     // Only for its errors.
     view.writeKey(key);

@@ -86,7 +86,7 @@ export function pathOf(directory: string, name: string, version: number): string
  */
 export function fileNameOf(uid: number, name: string, version: number, bootOf: () => string | undefined): string {
   // Lone surrogates would all become the same replacement character, and so the same file.
-  if (/\p{Surrogate}/u.test(name)) throw new RangeError("name: must be well-formed Unicode");
+  if (/[\ud800-\udfff]/u.test(name)) throw new RangeError("name: must be well-formed Unicode");
   const encoded = Array.from(Buffer.from(name), (byte) => {
     const char = String.fromCharCode(byte);
     return /[A-Za-z0-9._-]/.test(char) ? char : `%${byte.toString(16).padStart(2, "0").toUpperCase()}`;

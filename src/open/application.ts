@@ -14,7 +14,6 @@
  * project find the same cache, whichever of them asks first.
  */
 
-import { createHash } from "node:crypto";
 import { existsSync, readFileSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -197,6 +196,8 @@ export function applicationName(entry: (...args: never[]) => unknown): string {
   const folder = applicationFolder(entry);
   const name = manifestOf(folder)?.name;
   const readable = typeof name === "string" && name !== "" ? name : basename(folder) || "root";
+  // Loaded here, because a cache that is opened by its name does not need it.
+  const { createHash } = process.getBuiltinModule("node:crypto");
   const hash = createHash("sha256").update(folder).digest("hex").slice(0, 12);
   return `${beginning(readable)}-${hash}`;
 }

@@ -1,8 +1,7 @@
 /** Writing a snapshot: the entries of a cache as blocks of bytes, to a file or to a stream. Node.js only. */
 
 import type { FileHandle } from "node:fs/promises";
-import { Readable, type Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import type { Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { Cache } from "../cache/cache.ts";
 import type { View } from "../cache/view.ts";
@@ -77,8 +76,11 @@ export async function exportCache(
     if (typeof to === "string" || to instanceof URL) {
       const path = typeof to === "string" ? to : fileURLToPath(to);
       await replaceFile(path, (file) => writeAll(file, bytes));
-    } else if (isWritable(to)) await pipeline(Readable.from(bytes, { objectMode: false }), to, { signal });
-    else if (isWebStream(to)) {
+    } else if (isWritable(to)) {
+      const { Readable, promises } = process.getBuiltinModule("node:stream");
+      await promises.pipeline(Readable.from(bytes, { objectMode: false }), to, { signal });
+    } else if (isWebStream(to)) {
+      const { Readable } = process.getBuiltinModule("node:stream");
       const web = Readable.toWeb(Readable.from(bytes)) as ReadableStream<Uint8Array>;
       // `pipeTo` waits for a write that is under way, also after an abort.
       await unlessAborted(web.pipeTo(to, signal ? { signal } : {}), signal);

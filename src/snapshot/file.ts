@@ -4,9 +4,12 @@
  */
 
 import { constants, readFileSync } from "node:fs";
-import { type FileHandle, open, readdir, realpath, rename, stat, unlink } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { codeOf } from "../system/access.ts";
+
+/** Loaded when it is needed first, because most programs write no snapshot. */
+const files = (): typeof import("node:fs/promises") => process.getBuiltinModule("node:fs/promises");
 
 /** Only the user may read what was in his cache. */
 const MODE = 0o600;
@@ -24,7 +27,7 @@ export async function replaceFile<T>(path: string, write: (file: FileHandle) => 
   await removeLeftovers(target);
   const temporary = join(dirname(target), `${beginningOf(target)}${writer()}.${randomName()}.tmp`);
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
-  const file = await open(temporary, flags, MODE);
+  const file = await files().open(temporary, flags, MODE);
   try {
     let result: T;
     try {
@@ -33,11 +36,13 @@ export async function replaceFile<T>(path: string, write: (file: FileHandle) => 
     } finally {
       await file.close();
     }
-    await rename(temporary, target);
+    await files().rename(temporary, target);
     await syncDirectory(dirname(target));
     return result;
   } catch (error) {
-    await unlink(temporary).catch(() => {});
+    await files()
+      .unlink(temporary)
+      .catch(() => {});
     throw error;
   }
 }
@@ -46,12 +51,12 @@ export async function replaceFile<T>(path: string, write: (file: FileHandle) => 
 async function placeOf(path: string): Promise<string> {
   let target: string;
   try {
-    target = await realpath(path);
+    target = await files().realpath(path);
   } catch (error) {
     if (codeOf(error) === "ENOENT") return path;
     throw error;
   }
-  if (!(await stat(target)).isFile()) {
+  if (!(await files().stat(target)).isFile()) {
     throw new TypeError(
       `file: ${path} is not a regular file. Choose another path, or pass a stream that writes to it.`,
     );
@@ -99,6 +104,7 @@ function placeOfPids(): string {
 
 /** Removes the temporary files of earlier exports to `target` whose writers are dead. */
 async function removeLeftovers(target: string): Promise<void> {
+  const { readdir, unlink } = files();
   const directory = dirname(target);
   const beginning = beginningOf(target);
   for (const name of await readdir(directory)) {
@@ -123,7 +129,7 @@ function isAlive(pid: string, name: string): boolean {
 
 async function isForgotten(path: string): Promise<boolean> {
   try {
-    return Date.now() - (await stat(path)).mtimeMs > FORGOTTEN_MS;
+    return Date.now() - (await files().stat(path)).mtimeMs > FORGOTTEN_MS;
   } catch {
     return false;
   }
@@ -132,7 +138,7 @@ async function isForgotten(path: string): Promise<boolean> {
 /** Makes the new name outlive a crash of the machine. Not every file system can. */
 async function syncDirectory(path: string): Promise<void> {
   try {
-    const directory = await open(path, constants.O_RDONLY);
+    const directory = await files().open(path, constants.O_RDONLY);
     await directory.sync().finally(() => directory.close());
   } catch {
     // The file has its name; only a crash of the machine could take it away.

@@ -1,8 +1,7 @@
 /** Filling a cache from a snapshot. Node.js only. */
 
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { addAbortSignal, Readable } from "node:stream";
+import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { Cache } from "../cache/cache.ts";
 import type { View } from "../cache/view.ts";
@@ -66,7 +65,7 @@ export async function importCache(
   view.opening.checkOpen();
   signal?.throwIfAborted();
   const source = await open(from);
-  if (signal !== undefined) addAbortSignal(signal, source.stream);
+  if (signal !== undefined) process.getBuiltinModule("node:stream").addAbortSignal(signal, source.stream);
   try {
     return await fill(view, source, checked);
   } catch (error) {
@@ -79,7 +78,7 @@ export async function importCache(
 async function open(from: SnapshotSource): Promise<Source> {
   if (typeof from === "string" || from instanceof URL) {
     const path = typeof from === "string" ? from : fileURLToPath(from);
-    const stats = await stat(path);
+    const stats = await process.getBuiltinModule("node:fs/promises").stat(path);
     return {
       stream: createReadStream(path, { highWaterMark: READ_BYTES }),
       name: path,
@@ -90,7 +89,11 @@ async function open(from: SnapshotSource): Promise<Source> {
   if (typeof getReader === "function") {
     // The two declarations of a ReadableStream, of Node.js and of the web, differ in name only.
     const web = from as unknown as Parameters<typeof Readable.fromWeb>[0];
-    return { stream: Readable.fromWeb(web), name: "the stream", total: undefined };
+    return {
+      stream: process.getBuiltinModule("node:stream").Readable.fromWeb(web),
+      name: "the stream",
+      total: undefined,
+    };
   }
   if (typeof on === "function" && typeof destroy === "function" && Symbol.asyncIterator in from) {
     return { stream: from as unknown as Readable, name: "the stream", total: undefined };

@@ -4,7 +4,6 @@
  */
 
 import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type CacheError, noAddressSpace, noDescriptor, unsupported } from "../errors.ts";
@@ -24,9 +23,11 @@ export function loadBinary<T extends object>(names: readonly (keyof T)[]): T {
         'process, createCache() and the option `fallback: "threads"` of openCache() work on every platform.',
     );
   }
-  const { tried, found } = findBinaries(arch);
+  const tried = new Set<string>();
   let first: CacheError | undefined;
-  for (const file of found) {
+  for (const place of placesOf(arch)) {
+    const file = fileAt(place, tried);
+    if (file === undefined) continue;
     const module: { exports: Partial<T> } = { exports: {} };
     try {
       process.dlopen(module, file);
@@ -58,10 +59,12 @@ function binaryOfCommonJs(arch: "x64" | "arm64"): string {
 const nameOf = (arch: string): string => `cache_machine-linux-${arch}.node`;
 
 /**
- * The places of the binary, and those of them where there is a file. Where this module has become part of a bundle, these are
- * also the folder of the bundle, that of the script or executable that was started, and the package, if that is installed there.
+ * The places of the binary, the likeliest first; each tells its path, or throws where there is none. Where this module has become
+ * part of a bundle, these are also the folder of the bundle, that of the script or executable that was started, and the package, if
+ * that is installed there. Asking for the package takes longer than all the rest, so a place is asked only when those before it
+ * were in vain.
  */
-function findBinaries(arch: "x64" | "arm64"): { tried: Set<string>; found: Set<string> } {
+function placesOf(arch: "x64" | "arm64"): (() => string)[] {
   const name = nameOf(arch);
   // A CommonJS bundle has no `import.meta.url`, or that of the machine on which it was made.
   const scripts = [
@@ -70,28 +73,30 @@ function findBinaries(arch: "x64" | "arm64"): { tried: Set<string>; found: Set<s
     () => process.argv[1],
     () => process.execPath,
   ];
-  const places = [
+  return [
     () => binaryOfModule(arch),
     () => binaryOfCommonJs(arch),
     ...scripts.map((script) => () => join(dirname(script() as string), name)),
     // Here ncc puts it.
     ...scripts.map((script) => () => join(dirname(script() as string), "native", name)),
     ...scripts.map((script) => () => {
+      const { createRequire } = process.getBuiltinModule("node:module");
       return join(dirname(createRequire(script() as string).resolve("cache-machine/package.json")), "native", name);
     }),
   ];
-  const tried = new Set<string>();
-  const found = new Set<string>();
-  for (const place of places) {
-    try {
-      const file = place();
-      tried.add(file);
-      if (existsSync(file)) found.add(file);
-    } catch {
-      // There is no such place here, or Node.js runs with --permission and must not look there.
-    }
+}
+
+/** The path of a place where there is a file that was not tried before. Adds the path to those that were tried. */
+function fileAt(place: () => string, tried: Set<string>): string | undefined {
+  try {
+    const file = place();
+    if (tried.has(file)) return undefined;
+    tried.add(file);
+    return existsSync(file) ? file : undefined;
+  } catch {
+    // There is no such place here, or Node.js runs with --permission and must not look there.
+    return undefined;
   }
-  return { tried, found };
 }
 
 /** Makes the error for a binary that is in none of its places. */

@@ -3,6 +3,7 @@
  * its hash; and copies that hold no other text. Relies on `runtime.ts` for the copies.
  */
 
+import { fillRandom } from "../system/random.ts";
 import { runtime } from "./runtime.ts";
 
 /**
@@ -50,7 +51,7 @@ export const hashText: (text: string, most: number) => number = keyedHash(random
 function randomNumbers(): Int32Array {
   const numbers = new Int32Array(4);
   try {
-    return crypto.getRandomValues(numbers);
+    return fillRandom(numbers);
   } catch {
     // Cloudflare Workers refuse that while modules are loaded. No cache can be opened there, but what imports the package may load.
     return numbers.map(() => Math.random() * 2 ** 32);

@@ -49,7 +49,8 @@ describe("the package", () => {
     const expected = [
       /^(package\.json|LICENSE|(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|PROOF)\.md)$/,
       /^dist\/browser\.js$/,
-      /^dist\/cli\/(index\.js|THIRD-PARTY\.txt)$/,
+      /^dist\/(cli\/)?THIRD-PARTY\.txt$/,
+      /^dist\/cli\/index\.js$/,
       /^dist\/((adapters|metrics|testing|tier)\/)?[a-z-]+(\.js|\.cjs|\.d\.ts|\.d\.cts)$/,
       /^dist\/types\/(([a-z]+\/){0,2}[a-z-]+\.d\.ts|package\.json)$/,
       /^native\/cache_machine-linux-(x64|arm64)\.node$/,

@@ -12,7 +12,7 @@ import { ROOT, type Scope } from "../../src/values/scope.ts";
 import { hashText } from "../../src/values/text.ts";
 
 // The secret of the near cache's hash is fixed, so that a failure can be repeated. `SEED=2 npx vitest …` sets another one.
-vi.hoisted(() => {
+const { next } = vi.hoisted(() => {
   let state = Number(process.env.SEED ?? 1);
   const next = (): number => {
     state = (state + 0x6d2b79f5) | 0;
@@ -20,12 +20,9 @@ vi.hoisted(() => {
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed);
     return mixed ^ (mixed >>> 14);
   };
-  vi.spyOn(crypto, "getRandomValues").mockImplementation((array) => {
-    const words = array as unknown as Int32Array;
-    for (let i = 0; i < words.length; i++) words[i] = next();
-    return array;
-  });
+  return { next };
 });
+vi.mock("../../src/system/random.ts", () => ({ fillRandom: (numbers: Int32Array) => numbers.map(next) }));
 
 // The test takes the part of the engine.
 vi.mock("../../src/engine/wasm.ts", () => ({ BUILD: "", NO_IMPORTS: {}, instantiate: undefined }));

@@ -48,7 +48,7 @@ export default [
     breaks: "the old file or the new one",
     what: "an export writes into the file that is there",
     file: "src/snapshot/file.ts",
-    find: "const file = await open(temporary, flags, MODE);",
+    find: "const file = await files().open(temporary, flags, MODE);",
     replace: 'const file = await open(target, "w", MODE);',
     first: SNAPSHOT,
     filter: "progress tells how far",
