@@ -40,7 +40,7 @@ const WORKLOADS = {
 const ROOM = 320;
 const SMALLEST = 4 << 20;
 
-// ---- one participant, a process that coordinator.mjs asks
+// ---- one participant with so many entries: a process that coordinator.mjs asks
 
 const gc = globalThis.gc ?? (() => {});
 let cache;
@@ -86,28 +86,6 @@ const commands = {
     return {};
   },
 };
-
-if (isMainThread && process.send !== undefined) {
-  process.on("message", async ({ id, command, ...message }) => {
-    if (command === undefined) return;
-    try {
-      process.send({ id, result: await commands[command](message) });
-    } catch (error) {
-      process.send({ id, error: error.stack });
-    }
-  });
-  process.on("disconnect", () => process.exit());
-} else if (!isMainThread) {
-  const { openCache } = await import("../dist/index.js");
-  const began = performance.now();
-  const opened = workerData.names.map((name) => openCache(name));
-  const took = performance.now() - began;
-  for (const each of opened) each.get("user:123456");
-  parentPort.once("message", () => {
-    for (const each of opened) each.close();
-  });
-  parentPort.postMessage(took);
-} else await main();
 
 // ---- the coordinator
 
@@ -179,7 +157,10 @@ const OPERATIONS = {
   set: ({ far, next }) => repeat(2000, () => far.set(`user:${next(KEPT)}`, VALUE)),
   "set, in a full cache": ({ full, next }) => repeat(2000, () => full.set(`user:${next(TOO_MANY)}`, VALUE)),
   increment: ({ far }) => repeat(2000, () => far.increment("count")),
-  "tryLock, release": ({ far }) => repeat(200, () => far.tryLock("lock").release()),
+  lock: async ({ far }) => {
+    for (let i = 0; i < 200; i++) await far.locks.request("lock", () => {});
+    return 200;
+  },
   stats: ({ far }) => repeat(20, () => far.stats()),
 };
 /** A cache of 64 MiB keeps so many of these entries, and evicts if there are as many as the second number says. */
@@ -212,7 +193,7 @@ async function withParticipants(counts, { rounds }) {
         const times = [];
         for (let round = 0; round < 10 * rounds; round++) {
           const began = process.hrtime.bigint();
-          const made = operation(cast);
+          const made = await operation(cast);
           times.push(Number(process.hrtime.bigint() - began) / made);
         }
         results[count][name] = median(times.slice(rounds));
@@ -305,3 +286,27 @@ function drawn({ entries, machine }) {
     `Time per operation by the number of entries, both logarithmic; strings of 100 B, Node.js ${machine.node.slice(1)}.`,
   );
 }
+
+// ---- who runs this file
+
+if (isMainThread && process.send !== undefined) {
+  process.on("message", async ({ id, command, ...message }) => {
+    if (command === undefined) return;
+    try {
+      process.send({ id, result: await commands[command](message) });
+    } catch (error) {
+      process.send({ id, error: error.stack });
+    }
+  });
+  process.on("disconnect", () => process.exit());
+} else if (!isMainThread) {
+  const { openCache } = await import("../dist/index.js");
+  const began = performance.now();
+  const opened = workerData.names.map((name) => openCache(name));
+  const took = performance.now() - began;
+  for (const each of opened) each.get("user:123456");
+  parentPort.once("message", () => {
+    for (const each of opened) each.close();
+  });
+  parentPort.postMessage(took);
+} else await main();

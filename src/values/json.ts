@@ -44,7 +44,8 @@ class Seen {
 function copyOf(value: object, seen: Seen, depth: number): object | undefined {
   const isArray = Array.isArray(value);
   if (Object.getPrototypeOf(value) !== (isArray ? Array : Object).prototype) return undefined;
-  if (depth === 0 || (value as { toJSON?: unknown }).toJSON !== undefined || !seen.add(value)) return undefined;
+  if (depth === 0 || (value as { toJSON?: unknown }).toJSON !== undefined) return undefined;
+  if (!seen.add(value)) return undefined;
   return isArray ? copyOfArray(value, seen, depth) : copyOfObject(value as Record<string, unknown>, seen, depth);
 }
 
