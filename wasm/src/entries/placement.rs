@@ -28,8 +28,6 @@ impl<H: Host> Participant<H> {
                 EntryState::Ghost => {}
                 _ => {
                     if let Some(segment) = geometry.segment_of(entry.at()) {
-                        // Prefetch of the record that is replaced, likewise.
-                        let _ = self.region.word(entry.at()).load(Acquire);
                         return State(self.region.word(geometry.state(segment)).load(Relaxed)).class();
                     }
                 }
