@@ -49,10 +49,15 @@ const lmdb = (encodings, options, batched) => async (context) => {
   return {
     get: (key) => db.get(key),
     set: batched ? (key, value) => db.put(key, value) : (key, value) => db.putSync(key, value),
-    fill: (entries) => {
+    fill: async (entries) => {
       let last;
-      for (const [key, value] of entries) last = db.put(key, value);
-      return last;
+      let puts = 0;
+      for (const [key, value] of entries) {
+        last = db.put(key, value);
+        // So that not all entries wait in memory at the same time.
+        if (++puts % 100_000 === 0) await last;
+      }
+      await last;
     },
     path: path.join(context.folder, `${context.name}.mdb`),
     close: () => db.close(),

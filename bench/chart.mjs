@@ -111,5 +111,78 @@ ${[...head, ...parts].join("\n")}
 `;
 }
 
+/** Places of the panels of {@link curves}, and of the curve within its panel. */
+const PANEL = { width: WIDTH / 2, height: 262, left: 62, right: 108, top: 34, bottom: 44 };
+
+/**
+ * Draws curves of time per operation, four panels of them, on logarithmic scales.
+ *
+ * @param panels `{ title, lines: [{ id, points: [[x, ns], …] }, …] }`; points without a time are left out
+ */
+export function curves(panels, note) {
+  const all = panels.flatMap(({ lines }) => lines.flatMap(({ points }) => points)).filter(([, ns]) => ns !== undefined);
+  const [low, high] = [Math.min, Math.max].map((most) => Math.log10(most(...all.map(([, ns]) => ns))));
+  const [first, last] = [Math.min, Math.max].map((most) => Math.log10(most(...all.map(([x]) => x))));
+  const [bottom, top] = [Math.floor(low * 2) / 2, Math.ceil(high * 2) / 2];
+  const parts = panels.flatMap(({ title, lines }, number) => {
+    const left = (number % 2) * PANEL.width + PANEL.left;
+    const above = 10 + Math.floor(number / 2) * PANEL.height + PANEL.top;
+    const [across, down] = [PANEL.width - PANEL.left - PANEL.right, PANEL.height - PANEL.top - PANEL.bottom];
+    const atX = (value) => (left + ((Math.log10(value) - first) / (last - first || 1)) * across).toFixed(1);
+    const atY = (ns) => above + down - ((Math.log10(ns) - bottom) / (top - bottom)) * down;
+    const own = [`<text class="title" x="${left}" y="${above - 12}">${escaped(title)}</text>`];
+    for (let power = Math.ceil(bottom); power <= top; power++) {
+      const y = atY(10 ** power).toFixed(1);
+      own.push(`<line class="grid" x1="${left}" x2="${left + across}" y1="${y}" y2="${y}"/>`);
+      own.push(`<text class="tick" x="${left - 8}" y="${Number(y) + 4}" text-anchor="end">${tick(power)}</text>`);
+    }
+    for (let power = Math.ceil(first); power <= last; power++) {
+      const x = atX(10 ** power);
+      own.push(`<line class="grid" x1="${x}" x2="${x}" y1="${above}" y2="${above + down}"/>`);
+      own.push(`<text class="tick" x="${x}" y="${above + down + 16}" text-anchor="middle">${thousands(power)}</text>`);
+    }
+    const drawn = lines.map((line) => ({ ...line, points: line.points.filter(([, ns]) => ns !== undefined) }));
+    const ends = drawn
+      .filter(({ points }) => points.length > 0)
+      .map(({ id, points }) => ({ id, y: atY(points.at(-1)[1]) }));
+    // Labels that would overlap move down.
+    ends.sort((a, b) => a.y - b.y);
+    for (let i = 1; i < ends.length; i++) ends[i].y = Math.max(ends[i].y, ends[i - 1].y + 14);
+    for (const { id, points } of drawn) {
+      const path = points.map(([x, ns]) => `${atX(x)},${atY(ns).toFixed(1)}`).join(" ");
+      own.push(`<polyline class="line line-${id}" points="${path}"/>`);
+      for (const [x, ns] of points)
+        own.push(`<circle class="dot-${id}" cx="${atX(x)}" cy="${atY(ns).toFixed(1)}" r="2.5"/>`);
+    }
+    for (const { id, y } of ends) {
+      const name = SHORT[id] ?? ADAPTERS[id].label;
+      own.push(`<text class="name-${id}" x="${left + across + 8}" y="${(y + 4).toFixed(1)}">${escaped(name)}</text>`);
+    }
+    return own;
+  });
+  const height = 10 + Math.ceil(panels.length / 2) * PANEL.height + 30;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="${escaped(note)}">
+<style>${STYLE}${CURVES}
+</style>
+<rect class="paper" width="${WIDTH}" height="${height}" rx="6"/>
+${parts.join("\n")}
+<text class="tick" x="20" y="${height - 14}">${escaped(note)}</text>
+</svg>
+`;
+}
+
+const SHORT = { near: "cache-machine", far: "near cache off" };
+const CURVES = `
+  .line { fill: none; stroke-width: 2; stroke-linejoin: round }
+  .line-near { stroke: #0969da } .line-far { stroke: #54aeff } .line-lru { stroke: #8c959f } .line-lmdb { stroke: #bc4c00 }
+  .dot-near { fill: #0969da } .dot-far { fill: #54aeff } .dot-lru { fill: #8c959f } .dot-lmdb { fill: #bc4c00 }
+  .name-near { fill: #0969da; font-weight: 600 } .name-far { fill: #1f7bd0 } .name-lru { fill: #656d76 } .name-lmdb { fill: #bc4c00 }
+  @media (prefers-color-scheme: dark) {
+    .line-near { stroke: #4493f8 } .dot-near, .name-near { fill: #4493f8 } .line-lmdb { stroke: #f0883e } .dot-lmdb, .name-lmdb { fill: #f0883e }
+    .name-far { fill: #79c0ff } .line-far { stroke: #79c0ff } .dot-far { fill: #79c0ff } .name-lru { fill: #8d96a0 }
+  }`;
+
+const thousands = (power) => ["1", "10", "100", "1k", "10k", "100k", "1M", "10M"][power] ?? `10^${power}`;
+
 const tick = (power) =>
   ["1 ns", "10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms"][power] ?? `10^${power} ns`;

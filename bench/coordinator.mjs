@@ -30,7 +30,7 @@ export async function endRunning() {
 /** Starts a process; `ask(command, arguments)` resolves to its answer. */
 export function start(label, file = PARTICIPANT) {
   if (over) throw new Error("the run is over");
-  const child = fork(file, { execArgv: ["--expose-gc"], serialization: "json" });
+  const child = fork(file, { execArgv: ["--expose-gc", "--max-old-space-size=12288"], serialization: "json" });
   running.add(child);
   let next = 0;
   const waiting = new Map();

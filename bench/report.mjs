@@ -47,7 +47,7 @@ function multiple(value) {
 const bytes = (value) => (value === undefined ? "–" : `${Math.round(value)} B`);
 
 /** A Markdown table; the first `texts` columns are text, the others numbers. */
-function table(head, rows, texts = 1) {
+export function table(head, rows, texts = 1) {
   const line = (cells) => `| ${cells.join(" | ")} |`;
   const rule = `|${head.map((_, column) => (column < texts ? "---|" : "---:|")).join("")}`;
   return [line(head), rule, ...rows.map(line)].join("\n");
@@ -59,7 +59,7 @@ const named = (id, dataName) => `${bold(id, labelOf(id, dataName))} (${ADAPTERS[
 const lmdbFor = (dataName) => (dataName === "object" ? "lmdb-msgpack" : "lmdb");
 
 /** "node v20.20.2, AMD EPYC, 2 cores …" */
-function machineLine({ node, v8, os: system, kernel, architecture, processor, cores, memory }) {
+export function machineLine({ node, v8, os: system, kernel, architecture, processor, cores, memory }) {
   const size = `${Math.round(memory / 2 ** 30)} GiB`;
   return `Node.js ${node} (V8 ${v8}), ${processor}, ${cores} cores, ${size}, ${system}, Linux ${kernel}, ${architecture}`;
 }

@@ -23,7 +23,7 @@ function bytes(i, length) {
 }
 
 /** Made from bytes, so that the string is flat: slices and concatenations are read more slowly. */
-const ascii = (i, length) => bytes(i, length).latin1Slice();
+export const ascii = (i, length) => bytes(i, length).latin1Slice();
 
 /** 100 bytes of UTF-8, 53 characters. */
 function cyrillic(i) {
@@ -294,6 +294,24 @@ export const loops = {
     return ops;
   },
 
+  setBuilt(cache, { values, order, mask }, start, ops) {
+    let next = start % values.length;
+    for (let i = 0; i < ops; i++) {
+      cache.set("user:" + (FIRST + order[(start + i) & mask]), values[next]);
+      if (++next === values.length) next = 0;
+    }
+    return ops;
+  },
+
+  setUniform(cache, { values, count }, start, ops) {
+    let next = start % values.length;
+    for (let i = 0; i < ops; i++) {
+      cache.set("user:" + (FIRST + (mixed(start + i) % count)), values[next]);
+      if (++next === values.length) next = 0;
+    }
+    return ops;
+  },
+
   mixed(cache, { keys, values, order, mask, count, weigh }, start, ops) {
     let sum = 0;
     let next = start % count;
@@ -391,8 +409,12 @@ export function* entriesOf({ keys, values, count }) {
 }
 
 /** The same entries, made on demand, so that only the cache refers to them. */
-export function* freshEntries(name) {
-  const { keys: count, make } = DATA[name];
+export function freshEntries(name) {
+  return madeEntries(DATA[name].keys, DATA[name].make);
+}
+
+/** This many entries in random order, made on demand. */
+export function* madeEntries(count, make) {
   for (const i of shuffled(count, random(11))) yield [keyOf(i), make(i)];
 }
 

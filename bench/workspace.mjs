@@ -38,7 +38,10 @@ export function createWorkspace() {
     },
     /** The path of a file with zipfian key numbers for this set of data. */
     orderFile(dataName) {
-      const count = DATA[dataName].keys;
+      return this.orderOf(DATA[dataName].keys);
+    },
+    /** The path of a file with zipfian key numbers below `count`. */
+    orderOf(count) {
       if (!orders.has(count)) {
         const file = path.join(folder, `order-${count}`);
         writeFileSync(file, zipfianOrder(count, REQUESTS, 42));

@@ -16,40 +16,77 @@ const DEPTH = 64;
  * what is written.
  */
 export function toJson(value: object): string | undefined {
-  const copy = copyOf(value, new Set(), DEPTH);
+  const copy = copyOf(value, new Seen(), DEPTH);
   return copy && JSON.stringify(copy);
 }
 
-/** Copies plain data; `undefined` if it is not plain. `seen` holds the objects that were met before. */
-function copyOf(value: object, seen: Set<object>, depth: number): object | undefined {
+/** Up to this many objects, to search a list takes less time than to fill a Set. */
+const LISTED = 12;
+
+/** The objects that were met before. */
+class Seen {
+  readonly #list: object[] = [];
+  #set: Set<object> | undefined;
+
+  /** Adds an object. Returns false when it was there already. */
+  add(value: object): boolean {
+    if (this.#set === undefined) {
+      if (this.#list.includes(value)) return false;
+      if (this.#list.push(value) === LISTED) this.#set = new Set(this.#list);
+      return true;
+    }
+    const { size } = this.#set;
+    return this.#set.add(value).size > size;
+  }
+}
+
+/** Copies plain data; `undefined` if it is not plain. */
+function copyOf(value: object, seen: Seen, depth: number): object | undefined {
   const isArray = Array.isArray(value);
   if (Object.getPrototypeOf(value) !== (isArray ? Array : Object).prototype) return undefined;
-  if (depth === 0 || seen.has(value) || (value as { toJSON?: unknown }).toJSON !== undefined) return undefined;
-  seen.add(value);
-  // Spreading copies the whole shape of an object at once. That makes the copy cheap.
-  const copy: Record<string | number, unknown> = isArray ? ([] as never) : { ...value };
-  const keys = isArray ? undefined : Object.keys(copy);
-  const { length } = keys ?? (value as unknown[]);
+  if (depth === 0 || (value as { toJSON?: unknown }).toJSON !== undefined) return undefined;
+  if (!seen.add(value)) return undefined;
+  return isArray ? copyOfArray(value, seen, depth) : copyOfObject(value as Record<string, unknown>, seen, depth);
+}
+
+function copyOfArray(value: readonly unknown[], seen: Seen, depth: number): object | undefined {
+  const copy: unknown[] = [];
+  const { length } = value;
   for (let i = 0; i < length; i++) {
-    const key = keys === undefined ? i : (keys[i] as string);
-    let item = keys === undefined ? (value as unknown[])[i] : copy[key];
-    const isObject = typeof item === "object" && item !== null;
-    if (isObject) item = copyOf(item as object, seen, depth - 1);
-    // A property named `__proto__` cannot be stored at all. `structured.ts` throws the error that names its place.
-    if (!isInJson(item) || key === "__proto__") return undefined;
-    if (isArray || isObject) copy[key] = item;
+    const item = value[i];
+    if (typeof item === "object" && item !== null) {
+      const within = copyOf(item, seen, depth - 1);
+      if (within === undefined) return undefined;
+      copy.push(within);
+    } else if (isInJson(item)) copy.push(item);
+    else return undefined;
   }
   return copy;
 }
 
-/**
- * Whether JSON gives the item back as it was. An object is a copy of plain data here. A hole, and an object that is not plain,
- * are `undefined`.
- */
+function copyOfObject(value: Record<string, unknown>, seen: Seen, depth: number): object | undefined {
+  // Spreading copies the whole shape of an object at once, and runs all of its getters. V8 reads the properties of the copy
+  // fastest in a `for…in` loop.
+  const copy = { ...value };
+  for (const key in copy) {
+    const item = copy[key];
+    if (typeof item === "object" && item !== null) {
+      const within = copyOf(item, seen, depth - 1);
+      if (within === undefined) return undefined;
+      // The loop also visits what somebody has added to `Object.prototype`.
+      if (Object.hasOwn(copy, key)) copy[key] = within;
+    } else if (!isInJson(item)) return undefined;
+    // A property named `__proto__` cannot be stored at all. `structured.ts` throws the error that names its place.
+    if (key === "__proto__") return undefined;
+  }
+  return copy;
+}
+
+/** Whether JSON gives an item that is no object back as it was. A hole is `undefined`. */
 function isInJson(item: unknown): boolean {
   // JSON has no NaN, no infinite numbers, and no -0.
   if (typeof item === "number") return item - item === 0 && (item !== 0 || 1 / item > 0);
-  return typeof item === "string" || typeof item === "boolean" || typeof item === "object";
+  return typeof item === "string" || typeof item === "boolean" || item === null;
 }
 
 /**

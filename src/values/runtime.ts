@@ -63,7 +63,7 @@ export interface Runtime {
   utf8Length(text: string): number;
   /** Uninitialised private memory that is not part of a pool; a `Buffer` where the runtime has it. */
   allocate(length: number): Uint8Array;
-  /** A private copy; a `Buffer` where the runtime has it. */
+  /** A private copy; a `Buffer` where the runtime has it. A short one may share its `ArrayBuffer` with other copies. */
   copy(source: Uint8Array, start: number, length: number): Uint8Array;
   /** The same private memory, without a copy, in the class that {@link copy} returns. */
   adopt(bytes: Uint8Array): Uint8Array;
@@ -162,11 +162,30 @@ export const bufferRuntime: Runtime | undefined =
 /** The runtime that this code runs on. */
 export const runtime: Runtime = bufferRuntime ?? plainRuntime;
 
+/** Bytes of the pool for copies, and of the longest copy in it. In Node.js 20 and 22 an ArrayBuffer takes longer than its copy. */
+const POOL = 65_536;
+const MOST_POOLED = 8192;
+
 function createBufferRuntime(NodeBuffer: typeof Buffer): Runtime | undefined {
   const native = NodeBuffer.prototype as unknown as Partial<NativeText> | undefined;
   if (typeof native?.ucs2Slice !== "function") return undefined;
+  let pool: Buffer | undefined;
+  let used = 0;
+  function fromPool(length: number): Buffer {
+    if (pool === undefined || used + length > POOL) {
+      pool = NodeBuffer.allocUnsafeSlow(POOL);
+      used = 0;
+      // As for the pool of Node.js: otherwise the transfer of one copy to another thread would take all others with it.
+      globalThis.process?.getBuiltinModule?.("node:worker_threads").markAsUntransferable(pool.buffer);
+    }
+    const start = used;
+    // Typed arrays of any sort can lie over the copy.
+    used = (start + length + 7) & ~7;
+    return pool.subarray(start, start + length);
+  }
   // The methods are called on any Uint8Array, because a source need not be a Buffer.
   const { latin1Slice, utf8Slice, ucs2Slice, latin1Write, utf8Write, ucs2Write } = native as NativeText;
+  const { copy } = NodeBuffer.prototype;
   return {
     readLatin1: (source, start, length) => latin1Slice.call(source, start, start + length),
     readUtf8: (source, start, length) => utf8Slice.call(source, start, start + length),
@@ -184,10 +203,12 @@ function createBufferRuntime(NodeBuffer: typeof Buffer): Runtime | undefined {
     utf8Length: (text) => NodeBuffer.byteLength(text),
     allocate: (length) => NodeBuffer.allocUnsafeSlow(length),
     copy(source, start, length) {
-      // Small copies come from the pool of Node.js: an ArrayBuffer of a few hundred bytes takes twice as long as its copy.
-      const copy = NodeBuffer.allocUnsafe(length);
-      copy.set(source.subarray(start, start + length));
-      return copy;
+      // Shorter ones than half of `poolSize` come from the pool of Node.js.
+      const isPooled = length >= NodeBuffer.poolSize >>> 1 && length <= MOST_POOLED;
+      const target = isPooled ? fromPool(length) : NodeBuffer.allocUnsafe(length);
+      // Out of shared memory `set` copies word by word. From Node.js 22 on, `copy` does not.
+      copy.call(source as Buffer, target, 0, start, start + length);
+      return target;
     },
     adopt: (bytes) => NodeBuffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
     isBuffer: (value) => value instanceof NodeBuffer,

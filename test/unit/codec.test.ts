@@ -549,6 +549,23 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
       expect(typeOf(many)).toBe(JSON_TEXT + LATIN1);
     });
 
+    it("what somebody has added to Object.prototype is no part of a value", () => {
+      const added = Object.prototype as { added?: unknown };
+      let back: object | undefined;
+      try {
+        Object.defineProperty(added, "added", {
+          value: { x: 1 },
+          enumerable: true,
+          configurable: true,
+          writable: true,
+        });
+        back = roundTrip({ b: 1 }, on) as object;
+      } finally {
+        delete added.added;
+      }
+      expect(back).toStrictEqual({ b: 1 });
+    });
+
     it("each getter and each trap of a proxy runs once", () => {
       let asked = 0;
       const value = {
@@ -878,5 +895,39 @@ describe("frozen values", () => {
     let deep: unknown = {};
     for (let i = 0; i < 100_000; i++) deep = [deep];
     expect(deepFreeze(deep)).toBe(true);
+  });
+});
+
+describe("Buffers of a few kB, which share an ArrayBuffer", () => {
+  const { copy } = bufferRuntime as Runtime;
+  const source = Buffer.from(new SharedArrayBuffer(1 << 16));
+  const filled = (length: number, byte: number): Buffer => copy(source.fill(byte), 3, length) as Buffer;
+
+  it("have bytes of their own", () => {
+    const copies = Array.from({ length: 60 }, (_, i) => filled(4096 + 83 * i, i));
+    copies.forEach((bytes, i) => {
+      expect(bytes.length).toBe(4096 + 83 * i);
+      expect(bytes.every((byte) => byte === i)).toBe(true);
+      expect(bytes.byteOffset % 8).toBe(0);
+    });
+    // Not every copy has an ArrayBuffer of its own, or this test says nothing.
+    expect(new Set(copies.map(({ buffer }) => buffer)).size).toBeLessThan(20);
+  });
+
+  it("stay there when one of them is transferred to another thread", () => {
+    const [one, other] = [filled(5000, 1), filled(5000, 2)];
+    try {
+      // Node.js 20 makes a copy, later versions refuse.
+      structuredClone(one, { transfer: [one.buffer] });
+    } catch (error) {
+      expect((error as Error).name).toBe("DataCloneError");
+    }
+    expect(one[4999]).toBe(1);
+    expect(other[4999]).toBe(2);
+  });
+
+  it("longer ones have an ArrayBuffer of their own", () => {
+    const { buffer, byteLength } = filled(60_000, 1);
+    expect(buffer.byteLength).toBe(byteLength);
   });
 });
