@@ -2,8 +2,8 @@
  * Whether a cache has room for more entries. An import must stop when it has none: imported entries were never read, so the cache evicts
  * the oldest of them first, and these are the hottest of the snapshot.
  *
- * A few evictions do not say so: the bucket of one key can be full while the cache is not, and a cache that was cleared evicts some while
- * it reclaims what was there before. Many do, by this participant, or by any while segments are taken back because of their age.
+ * A single eviction does not say so, because the bucket of one key can be full while the cache is not. Two things do: additions that
+ * cost many evictions, and a segment that was taken back because of its age, not because it was mostly empty.
  */
 
 import type { Engine } from "../engine/engine.ts";
@@ -20,8 +20,6 @@ export class Room {
   /** Evictions that additions have cost, less one for each `ADDITIONS`. */
   #cost = 0;
   #own: number;
-  /** Entries that were added since {@link Room.#counts}. */
-  #added = 0;
   #counts: ReturnType<Engine["counts"]>;
 
   constructor(engine: Engine) {
@@ -37,7 +35,6 @@ export class Room {
 
   /** After an entry was added, or could not be added. */
   after(): void {
-    this.#added++;
     const evicted = (this.#engine.ownEvictions - this.#own) >>> 0;
     this.#cost = Math.max(0, this.#cost + evicted - 1 / ADDITIONS);
     if (this.#cost >= EVICTIONS) this.isOver = true;
@@ -50,9 +47,7 @@ export class Room {
   look(): void {
     const [last, now] = [this.#counts, this.#engine.counts()];
     const aged = now.reclaims - now.compactions - (last.reclaims - last.compactions);
-    if (aged === 0) {
-      this.#counts = now;
-      this.#added = 0;
-    } else if (now.evictions - last.evictions - this.#added / ADDITIONS >= EVICTIONS) this.isOver = true;
+    if (aged > 0 && now.evictions > last.evictions) this.isOver = true;
+    this.#counts = now;
   }
 }
