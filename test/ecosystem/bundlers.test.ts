@@ -32,7 +32,7 @@ const NAMES = "CacheError, destroyCache, openCache";
 const ENTRIES = {
   "main.cjs": `const { ${NAMES} } = require("cache-machine");${BODY}`,
   "main.mjs": `import { ${NAMES} } from "cache-machine";${BODY}`,
-  "both.mjs": `import { createRequire } from "node:module"; import { ${NAMES} } from "cache-machine"; import other from "./other.cjs";
+  "both.mjs": `import { ${NAMES} } from "cache-machine"; import other from "./other.cjs";
     if (typeof other.openCache !== "function") throw new Error("no copy of CommonJS");
     const second = other.openCache("${mark}-both", { size: "1mb" });
     const first = openCache("${mark}-both").set("a", { shared: 1 });
