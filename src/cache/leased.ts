@@ -17,8 +17,8 @@ export interface Lease {
  * Reads a cache or a namespace for as long as a {@link Lease} lasts: see {@link Cache.leased}.
  *
  * A read of a value that the near cache has asks one clock for lease and expiry together: the monotonic clock of this machine, as
- * `performance.now` was when the package was loaded. So fake timers, steps of the wall clock and the option `now` do not count
- * there once the value was read, and neither does time in which the machine was suspended. Other reads follow the clock of the
+ * the runtime made `performance.now`. So fake timers, steps of the wall clock and the option `now` do not count there once the value was
+ * read, and neither does time in which the machine was suspended. Other reads follow the clock of the
  * cache, as {@link Cache.get} does.
  */
 export interface Leased<V = any, K extends Key = string> {

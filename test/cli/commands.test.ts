@@ -430,6 +430,20 @@ describe("changing", () => {
     expect(await refusal(3, "import", NAME, `${file}.missing`)).toContain("missing");
   });
 
+  test("import into a cache that is too small says how many entries found no room", async () => {
+    const source = openCache("source", { path: FOLDER, size: "16mb" });
+    for (let i = 0; i < 10_000; i++) source.set(`big:${i}`, `${i}`.padEnd(1000));
+    source.close();
+    const file = path.join(projects.folder, "large.snapshot");
+    const [{ entries }] = await documents("export", "source", file);
+    expect((await lines("import", "small", file, "--size", "1mb"))[0]).toMatch(
+      /^imported [\d,]+ entries, .*; [\d,]+ found no room;/,
+    );
+    const [result] = await documents("import", "other", file, "--size", "1mb");
+    expect(result.full).toBeGreaterThan(entries / 2);
+    expect(result.entries + result.full).toBe(entries);
+  });
+
   test("export and import work through a pipe", async () => {
     fill();
     openCache("copy", { path: FOLDER, size: "4mb" }).close();

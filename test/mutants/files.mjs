@@ -36,4 +36,5 @@ export const TIER_OWNER = ["test/tier/owner.test.ts", "test/tier/owner-model.tes
 export const TIER_GATE = ["test/tier/gate.test.ts"];
 export const SNAPSHOT = ["test/snapshot/snapshot.test.ts"];
 export const SNAPSHOT_DAMAGE = ["test/snapshot/damage.test.ts"];
+export const SNAPSHOT_ORDER = ["test/snapshot/order.test.ts"];
 export const SNAPSHOT_PROCESSES = ["test/snapshot/processes.test.ts"];

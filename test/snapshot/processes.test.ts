@@ -183,7 +183,7 @@ describe("a full disk", () => {
 test("a large cache is exported with little memory, and the event loop goes on", { timeout: 120_000 }, async () => {
   const big = create({ size: "256mb" });
   const value = Buffer.alloc(65_536, 7);
-  for (let i = 0; i < 2500; i++) big.set(`${i}`, value);
+  for (let i = 0; i < 2300; i++) big.set(`${i}`, value);
   const file = join(directory, "large.snapshot");
   const before = process.memoryUsage().arrayBuffers + process.memoryUsage().heapUsed;
   let most = 0;
@@ -201,12 +201,9 @@ test("a large cache is exported with little memory, and the event loop goes on",
   const result = await exportCache(big, file, { onProgress });
   const exported = turns;
   big.clear();
-  // The memory of what was cleared is taken back during the import, which evicts a few, and may look like a full cache at the end.
-  const { entries, full } = await importCache(big, file);
-  expect(entries + full).toBe(2500);
-  expect(full).toBeLessThan(50);
+  expect(await importCache(big, file)).toMatchObject({ entries: 2300, full: 0 });
   running = false;
-  expect(result.bytes).toBeGreaterThan(160_000_000);
+  expect(result.bytes).toBeGreaterThan(150_000_000);
   console.log(
     `large: at most ${Math.round(most / 1e6)} MB more than before, ${exported} turns of the event loop in the export`,
   );

@@ -289,6 +289,7 @@ const imported: Promise<ImportResult> = importCache(users.namespace<string>("n")
 } satisfies ImportOptions);
 void exported.then(({ skipped }) => is<typeof skipped, number>(true));
 void imported.then(({ outdated, name }) => is<[typeof outdated, typeof name], [boolean, string | undefined]>(true));
+void imported.then(({ full }) => is<typeof full, number>(true));
 // @ts-expect-error: entries that are there always stay
 void importCache(users, "file", { overwrite: true });
 // @ts-expect-error: a Map has no snapshot

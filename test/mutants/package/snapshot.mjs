@@ -1,5 +1,5 @@
 /** Mutants of src/snapshot: files that outlive the memory of a cache. */
-import { SNAPSHOT, SNAPSHOT_DAMAGE, SNAPSHOT_PROCESSES } from "../files.mjs";
+import { SNAPSHOT, SNAPSHOT_DAMAGE, SNAPSHOT_ORDER, SNAPSHOT_PROCESSES } from "../files.mjs";
 
 /** @type {import("../index.mjs").PackageMutant[]} */
 export default [
@@ -82,5 +82,35 @@ export default [
     replace: "return Math.abs(shift) < Infinity ? 0 : shift;",
     first: SNAPSHOT,
     filter: "an entry expires at the moment of the wall clock",
+  },
+  {
+    name: "snapshot-in-any-order",
+    breaks: "the hottest first",
+    what: "an export takes every entry for a cold one",
+    file: "src/snapshot/walk.ts",
+    find: "2 * residence.heat + residence.class",
+    replace: "0 * residence.heat + residence.class",
+    first: SNAPSHOT_ORDER,
+    filter: "cut off in the middle",
+  },
+  {
+    name: "snapshot-undone-by-its-tail",
+    breaks: "the hottest first",
+    what: "an import goes on although each entry costs another",
+    file: "src/snapshot/room.ts",
+    find: "const EVICTIONS = 8;",
+    replace: "const EVICTIONS = 8e9;",
+    first: SNAPSHOT_ORDER,
+    filter: "a quarter of the size",
+  },
+  {
+    name: "snapshot-stops-at-an-eviction",
+    breaks: "values come back",
+    what: "an import takes a full bucket for a full cache",
+    file: "src/snapshot/room.ts",
+    find: "aged > 0 &&",
+    replace: "aged > -1 &&",
+    first: SNAPSHOT_ORDER,
+    filter: "a full index is no full memory",
   },
 ];
