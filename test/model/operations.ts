@@ -762,7 +762,7 @@ export const OPERATIONS: Record<string, Operation> = {
   walk: operation<{ walk: string }>(4, { walk: fc.constantFrom(...Object.keys(WALKS)) }, (turn, { walk }) =>
     WALKS[walk]?.(turn),
   ),
-  stats: operation(1, {}, ({ world, model, cache }) => {
+  stats: operation(1, {}, ({ world, cache }) => {
     const { participants, hits, misses, sets, deletes, evictions, capacity, used, size } = cache.stats();
     same(participants, world.configuration.together ? 1 : PARTICIPANTS, "stats().participants");
     same({ hits, misses, sets, deletes }, world.counts, "stats()");

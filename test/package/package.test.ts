@@ -57,7 +57,7 @@ describe("the package", () => {
       /^docs\/((adapters\/)?[a-z-]+\.md|images\/[a-z-]+\.svg)$/,
       /^examples\/(README\.md|adapters\/[a-z-]+\.mjs|\d\d-[a-z0-9-]+(\/[a-z]+)?\.(mjs|ts))$/,
       /^examples\/18-metrics\/dashboard\.json$/,
-      /^bench\/results\/((report|app|tier)\.md|speed\.svg)$/,
+      /^bench\/results\/((report|app|tier|growth)\.md|(speed|growth)\.svg)$/,
     ];
     const surprises = packed.files.filter((file) => !expected.some((pattern) => pattern.test(file)));
     expect(surprises).toEqual([]);
