@@ -112,7 +112,7 @@ ${[...head, ...parts].join("\n")}
 }
 
 /** Places of the panels of {@link curves}, and of the curve within its panel. */
-const PANEL = { width: WIDTH / 2, height: 262, left: 62, right: 108, top: 34, bottom: 44 };
+const PANEL = { width: WIDTH / 2, height: 262, left: 62, right: 122, top: 34, bottom: 44 };
 
 /**
  * Draws curves of time per operation, four panels of them, on logarithmic scales.
@@ -171,7 +171,7 @@ ${parts.join("\n")}
 `;
 }
 
-const SHORT = { near: "cache-machine", far: "near cache off" };
+const SHORT = { near: "cache-machine", far: "near cache off", lmdb: "lmdb" };
 const CURVES = `
   .line { fill: none; stroke-width: 2; stroke-linejoin: round }
   .line-near { stroke: #0969da } .line-far { stroke: #54aeff } .line-lru { stroke: #8c959f } .line-lmdb { stroke: #bc4c00 }
