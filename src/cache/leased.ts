@@ -17,8 +17,8 @@ export interface Lease {
  * Reads a cache or a namespace for as long as a {@link Lease} lasts: see {@link Cache.leased}.
  *
  * A read of a value that the near cache has asks one clock for lease and expiry together: the monotonic clock of this machine, as
- * the runtime made `performance.now`. So fake timers, steps of the wall clock and the option `now` do not count there once the value was
- * read, and neither does time in which the machine was suspended. Other reads follow the clock of the
+ * `performance.now` was when the package was loaded. So fake timers, steps of the wall clock and the option `now` do not count
+ * there once the value was read, and neither does time in which the machine was suspended. Other reads follow the clock of the
  * cache, as {@link Cache.get} does.
  */
 export interface Leased<V = any, K extends Key = string> {
@@ -32,18 +32,8 @@ export interface Leased<V = any, K extends Key = string> {
   get(key: K): V | undefined;
 }
 
-/**
- * A clock that nobody sets, and that no fake timers replace after this package was imported. In Node.js it is taken with the first
- * lease, because reading `performance` first loads modules for two milliseconds. Fake timers replace the global there, or a method of
- * the object, but neither the module nor the class.
- */
-let monotonic: (() => number) | undefined =
-  typeof globalThis.process?.getBuiltinModule === "function" ? undefined : performance.now.bind(performance);
-
-function monotonicClock(): () => number {
-  const { performance } = globalThis.process?.getBuiltinModule?.("node:perf_hooks") ?? globalThis;
-  return Object.getPrototypeOf(performance).now.bind(performance);
-}
+/** A clock that nobody sets, and that no fake timers replace after this package was imported. */
+const monotonic: () => number = performance.now.bind(performance);
 
 /**
  * A view of one scope under a lease.
@@ -53,18 +43,15 @@ function monotonicClock(): () => number {
 export class LeasedView {
   readonly #view: View;
   readonly #lease: Lease;
-  readonly #monotonic: () => number;
 
   constructor(view: View, lease: Lease) {
-    monotonic ??= monotonicClock();
-    this.#monotonic = monotonic;
     this.#view = view;
     this.#lease = lease;
   }
 
   get(key: Key): unknown {
     const view = this.#view;
-    const at = this.#monotonic();
+    const at = monotonic();
     if (at < this.#lease.until) return view.getAt(key, at);
     // Only for its errors.
     view.writeKey(key);

@@ -10,20 +10,17 @@
 export const machineTime: () => number = machineClock();
 
 function machineClock(): () => number {
-  const isNode = typeof globalThis.process?.hrtime === "function";
-  if (isNode) {
-    const { hrtime, versions } = globalThis.process;
-    if (versions.bun === undefined && versions.deno === undefined) {
-      return () => {
-        const [seconds, nanoseconds] = hrtime();
-        return seconds * 1000 + nanoseconds / 1e6;
-      };
-    }
-  }
   const { performance } = globalThis;
   const sinceOrigin: () => number = performance.now.bind(performance);
   const { timeOrigin } = performance;
-  if (!isNode) return () => timeOrigin + sinceOrigin();
+  if (typeof globalThis.process?.hrtime !== "function") return () => timeOrigin + sinceOrigin();
+  const { hrtime, versions } = globalThis.process;
+  if (versions.bun === undefined && versions.deno === undefined) {
+    return () => {
+      const [seconds, nanoseconds] = hrtime();
+      return seconds * 1000 + nanoseconds / 1e6;
+    };
+  }
   let now = timeOrigin + sinceOrigin();
   try {
     const [seconds] = globalThis.process.getBuiltinModule("node:fs").readFileSync("/proc/uptime", "latin1").split(" ");

@@ -1,32 +1,28 @@
 /**
  * Reads under a lease: which clock they ask, how often, and when a value has expired by it. The clocks are functions of the test,
- * which are in place when the first lease is made, because the package keeps the method of the class `Performance` as it finds it then.
+ * which are in place before the package is loaded, because the package keeps `performance.now` as it finds it.
  */
 import { afterEach, expect, test, vi } from "vitest";
 
 const clocks = vi.hoisted(() => {
-  const { prototype } = Performance;
-  const real = prototype.now;
+  const real = performance.now.bind(performance);
   const clocks = {
     monotonic: 1000,
     wall: 1_700_000_000_000,
     asked: { monotonic: 0, wall: 0 },
     restore: (): void => {},
   };
-  prototype.now = () => {
+  performance.now = () => {
     clocks.asked.monotonic++;
     return clocks.monotonic;
   };
   clocks.restore = () => {
-    prototype.now = real;
+    performance.now = real;
   };
   return clocks;
 });
 const { createCache } = await import("cache-machine");
 type Cache = ReturnType<typeof createCache>;
-const first = createCache({ size: "1mb" });
-first.leased({ until: 0 });
-first.close();
 clocks.restore();
 
 /** So many reads that the near cache has the value, and its proof. */
