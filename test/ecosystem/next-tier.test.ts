@@ -110,12 +110,15 @@ describe.skipIf(NO_SERVER)("an application on two hosts", () => {
     const after = await two.json("/quote/grace");
     expect(after.number).not.toBe(before.number);
     const numberOf = async (author: string): Promise<number> => (await one.json(`/quote/${author}`)).number;
-    expect(await another(before.number, () => numberOf("grace"))).toBe(after.number);
+    // Next.js answers before it has stored the value. Until then the other host may make one of its own, and the last one stored stays.
+    await another(before.number, () => numberOf("grace"));
+    expect(await another(false, () => same("grace"))).toBe(true);
+    const second = await numberOf("grace");
     expect(await numberOf("alan")).toBe(other.number);
 
     await two.json("/revalidate?tag=quotes&life=max", "POST");
-    const third = await another(after.number, () => numberOf("grace"));
-    expect(await another(after.number, async () => (await two.json("/quote/grace")).number)).toBe(third);
+    await another(second, () => numberOf("grace"));
+    expect(await another(false, () => same("grace"))).toBe(true);
 
     const page = await one.page("/");
     await two.json("/revalidate?path=/", "POST");
