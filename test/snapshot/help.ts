@@ -8,6 +8,7 @@ import {
   type Cache,
   type CreateOptions,
   createCache,
+  type ExportOptions,
   exportCache,
   type ImportOptions,
   importCache,
@@ -41,7 +42,7 @@ export function create(options: CreateOptions = {}): Cache<any, any> {
 }
 
 /** The bytes of a snapshot. */
-export async function bytesOf(cache: Cache<any, any>): Promise<Buffer> {
+export async function bytesOf(cache: Cache<any, any>, options?: ExportOptions): Promise<Buffer> {
   const parts: Buffer[] = [];
   const to = new Writable({
     write(chunk, _encoding, done) {
@@ -49,7 +50,7 @@ export async function bytesOf(cache: Cache<any, any>): Promise<Buffer> {
       done();
     },
   });
-  await exportCache(cache, to);
+  await exportCache(cache, to, options);
   return Buffer.concat(parts);
 }
 

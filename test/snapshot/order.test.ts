@@ -112,9 +112,7 @@ test("reads during the export change the order, and not how often an entry comes
 test("entries that are overwritten during the export come once, with a value that they had", async () => {
   const { cache } = filled(20_000, "32mb");
   let at = 0;
-  const parts: Buffer[] = [];
-  const to = new WritableStream<Uint8Array>({ write: (part) => void parts.push(Buffer.from(part)) });
-  await exportCache(cache, to, {
+  const bytes = await bytesOf(cache, {
     onProgress() {
       // Longer ones, so that records move to other places.
       for (let n = 0; n < 2000; n++, at++)
@@ -122,7 +120,6 @@ test("entries that are overwritten during the export come once, with a value tha
     },
   });
   expect(at).toBeGreaterThan(20_000);
-  const bytes = Buffer.concat(parts);
   const keys = keysIn(bytes);
   expect([keys.length, new Set(keys).size]).toEqual([20_000, 20_000]);
   const copy = create({ size: "32mb" });
@@ -141,9 +138,7 @@ test("entries that are overwritten during the export come once, with a value tha
 test("entries that go and come during the export cost no other its place", async () => {
   const { cache } = filled(20_000, "16mb");
   let calls = 0;
-  const parts: Buffer[] = [];
-  const to = new WritableStream<Uint8Array>({ write: (part) => void parts.push(Buffer.from(part)) });
-  await exportCache(cache, to, {
+  const bytes = await bytesOf(cache, {
     onProgress() {
       const first = 10_000 + ((calls++ * 500) % 10_000);
       for (let i = first; i < first + 500; i++) {
@@ -153,7 +148,7 @@ test("entries that go and come during the export cost no other its place", async
       }
     },
   });
-  const keys = keysIn(Buffer.concat(parts));
+  const keys = keysIn(bytes);
   const stayed = keys.filter((key) => key.startsWith("key ") && Number(key.slice(4)) < 10_000);
   expect([stayed.length, new Set(stayed).size]).toEqual([10_000, 10_000]);
   expect(keys.length).toBe(new Set(keys).size);

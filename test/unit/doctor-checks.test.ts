@@ -44,13 +44,10 @@ const MACHINE: MachineFacts = {
   files: [FILE],
   users: new Map(),
 };
+/** What a participant counts, and what the whole cache does. */
+const NOTHING_COUNTED = { hits: 0, nearHits: 0, misses: 0, sets: 0, deletes: 0, evictions: 0 };
 const STATS: Look["stats"] = {
-  hits: 0,
-  nearHits: 0,
-  misses: 0,
-  sets: 0,
-  deletes: 0,
-  evictions: 0,
+  ...NOTHING_COUNTED,
   expirations: 0,
   reclaims: 0,
   capacity: 3 * MIB,
@@ -66,12 +63,7 @@ const SEAT: SeatReport = {
   state: "alive",
   freezer: null,
   clock: 0,
-  hits: 0,
-  nearHits: 0,
-  misses: 0,
-  sets: 0,
-  deletes: 0,
-  evictions: 0,
+  ...NOTHING_COUNTED,
   writing: false,
   hazard: null,
   waiting: false,
