@@ -253,13 +253,14 @@ export function quantiles(numbers) {
  * @param history.windows `{ what, host, who, from, to, isDeath }`: disturbances of a host, of a participant, or of all
  * @param history.losses `{ from, to }`: when the server lost its data
  * @param history.failures `{ rule, ... }` found by the participants themselves
- * @returns `{ violations, reads, stale, ... }`
+ * @returns `{ violations, staleness, reads, ... }`; `staleness.worst` is the read that was stale for longest
  */
 export function check(history) {
   const { lease, slack = 0, recovery = 0, kinds, losses = [], windows = [], failures = [] } = history;
   const disturbances = new Disturbances(windows);
   const violations = [...failures];
   const staleness = [];
+  let worst;
   const counts = { reads: 0, excused: 0, writes: 0, unknown: 0, loads: history.loads.length };
   const report = (rule, facts) => violations.push({ rule, ...facts });
 
@@ -311,13 +312,14 @@ export function check(history) {
       continue;
     }
     staleness.push(age);
+    if (!(age <= worst?.age)) worst = { age, read };
     if (age <= lease + slack) continue;
     report(kind === "source" ? "overtaken" : read.value === null ? "lost" : "stale", { read, age });
   }
   for (const [key, model] of models) if (kinds[key] === "counter") model.checkResults({ key, losses, report });
   checkLoads(history, { disturbances, changes, recovery, report });
   checkFinal(history, report);
-  return { violations, staleness: quantiles(staleness), ...counts };
+  return { violations, staleness: { ...quantiles(staleness), worst }, ...counts };
 }
 
 /** What is known about one counter, which starts at 0 and is incremented by 1. */

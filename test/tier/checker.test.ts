@@ -227,7 +227,8 @@ test("what participants have found is a violation, and the staleness is measured
     ...base,
     ...nothing,
     writes,
-    reads: [read("1", 260, { count: 7 }), read("2", 900)],
+    reads: [read("1", 230), read("1", 260, { count: 7 }), read("2", 900)],
   });
-  expect({ staleness, reads }).toEqual({ staleness: { count: 1, p50: 50, p99: 50, max: 50 }, reads: 8 });
+  const worst = { age: 50, read: read("1", 260, { count: 7 }) };
+  expect({ staleness, reads }).toEqual({ staleness: { count: 2, p50: 50, p99: 50, max: 50, worst }, reads: 9 });
 });
