@@ -108,16 +108,16 @@ export const AREA_BYTES = 221184;
 export const STACK_BYTES = 32768;
 
 /** Where the out part lies in an area, in bytes. */
-export const AREA_OUT = 36976;
+export const AREA_OUT = 36984;
 
 /** Where the key part lies in an area, in bytes; it has `MAX_KEY` bytes. */
-export const AREA_KEY = 37064;
+export const AREA_KEY = 37072;
 
 /** Where the group part lies in an area, in bytes: the keys of a group as they are passed, in four bytes each. */
-export const AREA_GROUP = 41432;
+export const AREA_GROUP = 41440;
 
 /** Where the slots of the group's keys lie in an area, in bytes. */
-export const AREA_SLOTS = 41816;
+export const AREA_SLOTS = 41824;
 
 /** Keys of a group. */
 export const GROUP = 32;
@@ -129,10 +129,10 @@ export const SLOT_KEY = 192;
 export const SLOT_BYTES = 200;
 
 /** Where the tags part lies in an area, in bytes; it has `TAGS_BYTES`. */
-export const AREA_TAGS = 48216;
+export const AREA_TAGS = 48224;
 
 /** Where the value part lies in an area, in bytes; it has `VALUE_BYTES`. */
-export const AREA_VALUE = 118472;
+export const AREA_VALUE = 118480;
 
 /** Bytes of the out part. */
 export const OUT_BYTES = 88;

@@ -24,6 +24,9 @@ const ATTEMPTS: u32 = 8;
 impl<H: Host> Participant<H> {
     /// Writes chunk `number` of the value that will be `version` of `key`.
     pub fn write_chunk(&self, key: &Key, version: u64, number: u32, bytes: &[u8]) -> Result<Place, Busy> {
+        if number == 0 {
+            self.pending_since.set(self.sealed_so_far());
+        }
         self.pending_of(self.seat).store(version, Relaxed);
         let length = CHUNK_HEADER + bytes.len() as u32;
         let space = self.reserve(self.class_of_chunk(key, number), LengthField::of(length), Purpose::Write)?;

@@ -151,7 +151,11 @@ pub const META_SEQUENCE: u32 = 16;
 pub const META_SEALING: u32 = 24;
 
 const _: () = assert!(COUNTERS == Counter::Compactions as u32 + 1);
-const _: () = assert!(SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES && SEAT_THREAD + WORD <= SEAT_CLOCK && SEAT_CLOCK + WORD <= SEAT_COUNTERS);
+const _: () = assert!(
+    SEAT_COUNTERS + COUNTERS * WORD <= SEAT_BYTES
+        && SEAT_THREAD + WORD <= SEAT_CLOCK
+        && SEAT_CLOCK + WORD <= SEAT_COUNTERS
+);
 const _: () = assert!(META_SEALING + WORD <= META_BYTES);
 const _: () = assert!(INVALIDATIONS_AT + WORD <= LANES_AT && LANES_AT + 2 * MAX_LANES * LANE_BYTES <= HEADER_BYTES);
 

@@ -2,6 +2,7 @@
 //! that lists it, or, before there is a head, by the participant that is still writing the value.
 
 use crate::format::header::{CHUNK, CHUNKED};
+use crate::format::layout::META_SEQUENCE;
 use crate::format::record::{CHUNK_HEADER, Place, Record, Space, end_of_segment};
 use crate::format::segment::{Phase, State};
 use crate::index::entry::Entry;
@@ -65,11 +66,23 @@ impl<H: Host> Participant<H> {
         })
     }
 
-    /// Whether a living participant is still writing the large value of this version; of any version when `None` is given.
-    pub(crate) fn is_pending(&self, version: Option<u64>) -> bool {
-        let is_meant = |pending: u64| pending != 0 && version.is_none_or(|version| version == pending);
+    /// Whether a living participant is still writing the large value of this version.
+    pub(crate) fn is_pending(&self, version: u64) -> bool {
+        // No version is zero, but bytes in a region may be.
+        version != 0
+            && (0..self.used_seats()).any(|seat| {
+                self.pending_of(seat).load(Relaxed) == version && (seat == self.seat || !self.reap_if_dead(seat))
+            })
+    }
+
+    /// Whether a sealed segment may have chunks of a large value that a living participant is still writing. Those of this
+    /// participant lie only in segments that were sealed since it began. A wrong answer, after a late store in `seal`, loses a
+    /// chunk of the caller, which `has_its_chunks` notices.
+    pub(crate) fn may_have_pending_chunks(&self, segment: u32) -> bool {
+        let sequence = self.region.word(self.region.geometry.meta(segment) + META_SEQUENCE).load(Relaxed);
         (0..self.used_seats()).any(|seat| {
-            is_meant(self.pending_of(seat).load(Relaxed)) && (seat == self.seat || !self.reap_if_dead(seat))
+            self.pending_of(seat).load(Relaxed) != 0
+                && if seat == self.seat { sequence >= self.pending_since.get() } else { !self.reap_if_dead(seat) }
         })
     }
 

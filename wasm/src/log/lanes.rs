@@ -57,6 +57,12 @@ impl<H: Host> Participant<H> {
         let _ = word.compare_exchange(state.0, state.sealed().0, SeqCst, Relaxed);
     }
 
+    /// How many segments were sealed so far: whatever is appended from now on lies in a segment whose `META_SEQUENCE` is no
+    /// less, because nothing can be appended to a segment that somebody is sealing.
+    pub(crate) fn sealed_so_far(&self) -> u64 {
+        self.region.word(SEAL_SEQUENCE_AT).load(Relaxed)
+    }
+
     /// The ghost clock: how many segments of the small queue were sealed so far. Two participants that seal one segment at
     /// the same time count it twice, which does no harm. Segments of main do not count. As in the paper, a ghost is remembered
     /// until as much has gone through the small queue as the cache holds.

@@ -126,7 +126,7 @@ impl<H: Host> Participant<H> {
     fn walk_chunk(&self, chunk: &Record, plan: Plan, class: Class) -> Result<(), Blocked> {
         let hash = chunk.hash(&self.region);
         if !self.may_be_listed(chunk, hash) {
-            let pending = plan.keep != Keep::Nothing && self.is_pending(Some(chunk.version(&self.region)));
+            let pending = plan.keep != Keep::Nothing && self.is_pending(chunk.version(&self.region));
             return if pending { Err(Blocked::Held) } else { Ok(()) };
         }
         let held = self.lock_briefly(hash).map_err(|_| Blocked::Held)?;
@@ -210,7 +210,7 @@ impl<H: Host> Participant<H> {
     fn sweep(&self, segment: u32, mine: State, plan: Plan, now: &Now) -> Result<(), Blocked> {
         let geometry = &self.region.geometry;
         // A scan of the index cannot find the chunks of a value that is still being written.
-        if plan.keep != Keep::Nothing && self.is_pending(None) {
+        if plan.keep != Keep::Nothing && self.may_have_pending_chunks(segment) {
             return Err(Blocked::Held);
         }
         for bucket in 0..geometry.buckets {

@@ -55,6 +55,8 @@ pub struct Participant<H> {
     pub(crate) must_reclaim: Cell<bool>,
     /// The segment that this participant's last step has left partly reclaimed.
     pub(crate) unfinished: Cell<Option<u32>>,
+    /// How many segments had been sealed when this participant began the large value that it is writing.
+    pub(crate) pending_since: Cell<u64>,
     /// The claim that is being made. The caller learns of it only when the call returns.
     pub(crate) claiming: Cell<Option<u32>>,
     /// Seats whose bells the caller has to ring, and how many they are.
@@ -79,6 +81,7 @@ impl<H: Host> Participant<H> {
             last_version: Cell::new(0),
             must_reclaim: Cell::new(false),
             unfinished: Cell::new(None),
+            pending_since: Cell::new(0),
             claiming: Cell::new(None),
             bells: [const { Cell::new(0) }; _],
             bells_listed: Cell::new(0),

@@ -16,10 +16,13 @@
 //! new participant can change every key without waiting, and gets every segment back. In tests the generation in an entry has
 //! two bits, so that it is the same again after four lives of a segment (M2).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
-use cache_machine_core::{Expect, MODEL_SIZE, Mismatch, NUMBER, Phase, Refused, format, inspect};
+use cache_machine_core::{
+    Expect, MIN_SIZE, MODEL_SIZE, Mismatch, NUMBER, Participant, Phase, Refused, format, inspect,
+};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
 use crate::acts::*;
@@ -719,6 +722,75 @@ fn l5_a_hole_costs_its_neighbours_nothing() {
         play(scene, &[SET, GO_ROUND], &tally).at_every(0, 1, dies);
     }
     assert_eq!(tally.lock().unwrap().evicting, 0, "what fits was evicted");
+}
+
+/// Makes what is left of a writer that dies between reserving space and writing its first word, in each open segment that
+/// has no hole yet.
+fn make_holes(cache: &Cache, holes: &mut HashSet<(u32, u32)>) {
+    let region = &cache.me.region;
+    for open in cache.audit().iter().filter(|segment| segment.phase == Phase::Open) {
+        if holes.insert((open.segment, open.generation)) {
+            // The first of a segment's meta words says how much of it is reserved.
+            region.word(region.geometry.meta(open.segment)).fetch_add(64, SeqCst);
+        }
+    }
+}
+
+/// Every segment has a hole. Who writes a large value reclaims these segments, because none of them can have a chunk of that
+/// value; and so it does not lose chunks of its own.
+#[test]
+fn l4_holes_everywhere_leave_room_for_large_values() {
+    for size in [MODEL_SIZE, MIN_SIZE] {
+        let world = World::new(size);
+        world.patience.store(0, SeqCst);
+        let mut cache = Cache::join(&world);
+        let geometry = world.region().geometry;
+        let value = vec![1; geometry.max_value.min(size / 8) as usize];
+        for round in 0..8 {
+            let mut holes = HashSet::new();
+            for i in 0..size / 8 {
+                cache.set(format!("{round} {i}").as_bytes(), &[i as u8; 24]).unwrap();
+                if i % (geometry.segment_bytes() / 128) == 0 {
+                    make_holes(&cache, &mut holes);
+                }
+                if holes.len() >= 2 * geometry.segments as usize {
+                    break;
+                }
+            }
+            assert!(holes.len() >= 2 * geometry.segments as usize);
+            assert!(cache.set(b"large", &value).is_ok(), "{size}, round {round}");
+            assert_eq!(cache.get(b"large").unwrap().value, value);
+        }
+        cache.check();
+    }
+}
+
+/// The chunks of a value that is being written lie behind holes, and their writer goes round the whole cache.
+#[test]
+fn l4_own_chunks_behind_holes_stay() {
+    let world = World::new(MIN_SIZE);
+    let mut cache = Cache::join(&world);
+    let mut holes = HashSet::new();
+    let chunk = vec![1; cache.me.chunk_bytes() as usize];
+    let key = OwnedKey::of(b"large");
+    for round in 0..8u8 {
+        let version = cache.me.version();
+        let mut list = vec![8 * chunk.len() as u64];
+        for number in 0..8 {
+            cache.set(b"filler", &[round; 24]).unwrap();
+            make_holes(&cache, &mut holes);
+            list.push(cache.me.write_chunk(&key.with(cache.me.seed), version, number, &chunk).unwrap().0);
+        }
+        for i in 0..MIN_SIZE / 24 {
+            cache.set(format!("flood {i}").as_bytes(), &[i as u8; 24]).unwrap();
+        }
+        let block = Participant::<TestHost>::no_tags();
+        let key = key.with(cache.me.seed);
+        let stored = cache.me.set_large(&key, TEXT, version, NEVER, 0.0, &block, &list, Expect::Anything);
+        assert_eq!(stored, Ok(()), "round {round}");
+        assert_eq!(cache.get(b"large").unwrap().value.len(), 8 * chunk.len());
+        cache.check();
+    }
 }
 
 /// A large value that is being written while others overwrite a key can be finished, however long its writer sleeps.
