@@ -307,7 +307,7 @@ export function check(history) {
     if (model.replacedByOwn(read) < read.called && !isExcused) report("own", { read });
     const age = read.called - model.replaced(read);
     if (age <= 0) continue;
-    if (read.value === null && age > lease + slack && !read.final && mayBeCutOff(read)) {
+    if (read.value === null && age > lease && !read.final && mayBeCutOff(read)) {
       counts.excused += read.count;
       continue;
     }

@@ -219,6 +219,24 @@ test("participants that differ in the end", () => {
   expect(rules({ writes, reads: [reads[0], { ...reads[1], value: "1" }] })).toEqual([]);
 });
 
+test("nothing, read by who may be cut off, is no measure of staleness beyond the lease", () => {
+  const nothing = { changes: [], increments: [], loads: [] };
+  const windows = [{ what: "cut", host: 1, who: "h1p0", from: 0, to: 1_000, isDeath: false }];
+  const ages = (more: object) => {
+    const history = {
+      ...base,
+      ...nothing,
+      slack: 5,
+      writes: [write("1", 0, 10)],
+      reads: [read(null, 112), read(null, 60)],
+    };
+    const { staleness, excused } = check({ ...history, ...more });
+    return [staleness.max, excused];
+  };
+  expect(ages({ windows })).toEqual([50, 1]);
+  expect(ages({})).toEqual([102, 0]);
+});
+
 test("what participants have found is a violation, and the staleness is measured", () => {
   expect(rules({ failures: [{ rule: "stuck" }] })).toEqual(["stuck"]);
   const writes = [write("1", 0, 10), write("2", 200, 210)];
