@@ -69,7 +69,7 @@ export default [
     what: "a FIFO that was removed is not made again",
     file: "src/bells/fifo.ts",
     find: "own !== undefined && inodeOf(path) === own.inode",
-    replace: "own !== undefined",
+    replace: "own !== undefined && own.inode > 0",
     first: BELLS,
     filter: "made again by the slow look",
   },

@@ -30,16 +30,6 @@ export default [
     replace: "",
     first: CONFORMANCE,
   },
-  {
-    name: "near-trusts-places-of-tags",
-    breaks: "hostile",
-    what: "the index of a tag's counter is used as the record says it, also behind the last counter",
-    file: "src/engine/engine.ts",
-    find: " & last);",
-    replace: ");",
-    first: ERRORS,
-    filter: "a damaged record",
-  },
 
   // ---- operations
   {

@@ -49,7 +49,7 @@ export default [
     what: "an export writes into the file that is there",
     file: "src/snapshot/file.ts",
     find: "const file = await files().open(temporary, flags, MODE);",
-    replace: 'const file = await open(target, "w", MODE);',
+    replace: 'const file = await files().open(target, "w", MODE);',
     first: SNAPSHOT,
     filter: "progress tells how far",
   },
