@@ -549,16 +549,11 @@ describe.each(runtimes)("values on a runtime %s", (_name, on) => {
       expect(typeOf(many)).toBe(JSON_TEXT + LATIN1);
     });
 
-    it("what somebody has added to Object.prototype is no part of a value", () => {
+    it.each([[{ x: 1 }], [[1]]])("what somebody has added to Object.prototype is no part of a value: %j", (what) => {
       const added = Object.prototype as { added?: unknown };
       let back: object | undefined;
       try {
-        Object.defineProperty(added, "added", {
-          value: { x: 1 },
-          enumerable: true,
-          configurable: true,
-          writable: true,
-        });
+        Object.defineProperty(added, "added", { value: what, enumerable: true, configurable: true, writable: true });
         back = roundTrip({ b: 1 }, on) as object;
       } finally {
         delete added.added;
