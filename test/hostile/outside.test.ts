@@ -194,6 +194,30 @@ describe.each(places)("keys in %s", (_, placed) => {
     expect([view.size, cache.size, cache.validate()]).toEqual([0, 0, 0]);
   });
 
+  test.each(nearCaches)(
+    "half of a surrogate pair as a prefix finds only keys that go on with another half, %s",
+    (_, options) => {
+      const cache = placed(create(options));
+      // In UTF-8 the first two of their four bytes are the same, and in UTF-16 the first halves are not.
+      const [grin, spiral] = ["\u{1f600} grin", "\u{1f300} spiral"];
+      for (const key of [grin, spiral]) cache.set(key, 1);
+      expect([...cache.keys({ prefix: grin.slice(0, 1) })]).toEqual([grin]);
+      expect([...cache.keys({ prefix: spiral.slice(0, 1) })]).toEqual([spiral]);
+    },
+  );
+
+  test.each(nearCaches)("a value that was read among many goes with its tags, %s", (_, options) => {
+    const cache = placed(create(options));
+    const keys = Array.from({ length: 40 }, (_, i) => `key ${i}`);
+    for (const key of keys) cache.set(key, key, { tags: ["all", key] });
+    for (let i = 0; i < 3; i++) expect(cache.getMany(keys)).toEqual(keys);
+    cache.invalidateTag("key 7");
+    expect([cache.get("key 7"), cache.get("key 8")]).toEqual([undefined, "key 8"]);
+    cache.invalidateTag("all");
+    expect(keys.map((key) => cache.get(key))).toEqual(keys.map(() => undefined));
+    expect(cache.getMany(keys)).toEqual(keys.map(() => undefined));
+  });
+
   test("keys and tags have the same limits in every namespace", () => {
     const cache = create();
     const view = placed(cache);

@@ -286,7 +286,7 @@ export default [
     file: "src/cache/many.ts",
     find: "near === undefined ? reading.want : reading.want | WANT_TAGS",
     replace: "near === undefined ? reading.want : reading.want | (WANT_TAGS & 0)",
-    first: ["test/model/model.test.ts"],
+    first: ["test/hostile/outside.test.ts"],
   },
   {
     name: "prefix-of-the-namespace-missing",
@@ -304,7 +304,7 @@ export default [
     file: "src/values/beginnings.ts",
     find: "      text = prefix;\n",
     replace: "",
-    first: ["test/model/model.test.ts"],
+    first: ["test/hostile/outside.test.ts"],
   },
 
   // ---- rate limits
