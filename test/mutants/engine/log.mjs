@@ -76,8 +76,8 @@ export default [
     breaks: "L4",
     what: "segments with the hole of a dead writer are not reclaimed while their reclaimer writes a large value, so its own chunks go",
     file: "wasm/src/log/chunk.rs",
-    find: "if seat == self.seat { sequence >= self.pending_since.get() }",
-    replace: "if seat == self.seat { sequence != u64::MAX }",
+    find: "self.sequence(segment) >= self.pending_since.get()",
+    replace: "self.sequence(segment) != u64::MAX",
     first: ["models::l4_holes"],
   },
   {
@@ -85,8 +85,8 @@ export default [
     breaks: "L4",
     what: "a segment with a hole is reclaimed although it has chunks of the large value that its reclaimer is writing",
     file: "wasm/src/log/chunk.rs",
-    find: "if seat == self.seat { sequence >= self.pending_since.get() }",
-    replace: "if seat == self.seat { sequence == u64::MAX }",
+    find: "self.sequence(segment) >= self.pending_since.get()",
+    replace: "self.sequence(segment) == u64::MAX",
     first: ["models::l4_own"],
   },
   {
@@ -170,8 +170,8 @@ export default [
     breaks: "L2",
     what: "the chunks of a large value are reclaimed while it is written",
     file: "wasm/src/log/chunk.rs",
-    find: "self.pending_of(seat).load(Relaxed) == version &&",
-    replace: "self.pending_of(seat).load(Relaxed) == u64::MAX &&",
+    find: "pending != 0 && is_meant(pending)",
+    replace: "pending == u64::MAX && is_meant(pending)",
     first: ["models::l2_a_large", "models::p5_"],
   },
   {
@@ -179,8 +179,8 @@ export default [
     breaks: "M3",
     what: "the chunks of a writer that died are kept for ever",
     file: "wasm/src/log/chunk.rs",
-    find: "(seat == self.seat || !self.reap_if_dead(seat))",
-    replace: "true",
+    find: "if seat == self.seat { own } else { !self.reap_if_dead(seat) }",
+    replace: "(own || seat != self.seat)",
     first: ["crash", "promises::a_new_owner"],
   },
   {

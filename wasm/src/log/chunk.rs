@@ -2,7 +2,6 @@
 //! that lists it, or, before there is a head, by the participant that is still writing the value.
 
 use crate::format::header::{CHUNK, CHUNKED};
-use crate::format::layout::META_SEQUENCE;
 use crate::format::record::{CHUNK_HEADER, Place, Record, Space, end_of_segment};
 use crate::format::segment::{Phase, State};
 use crate::index::entry::Entry;
@@ -68,21 +67,22 @@ impl<H: Host> Participant<H> {
 
     /// Whether a living participant is still writing the large value of this version.
     pub(crate) fn is_pending(&self, version: u64) -> bool {
-        // No version is zero, but bytes in a region may be.
-        version != 0
-            && (0..self.used_seats()).any(|seat| {
-                self.pending_of(seat).load(Relaxed) == version && (seat == self.seat || !self.reap_if_dead(seat))
-            })
+        self.is_any_pending(|pending| pending == version, true)
     }
 
     /// Whether a sealed segment may have chunks of a large value that a living participant is still writing. Those of this
     /// participant lie only in segments that were sealed since it began. A wrong answer, after a late store in `seal`, loses a
     /// chunk of the caller, which `has_its_chunks` notices.
     pub(crate) fn may_have_pending_chunks(&self, segment: u32) -> bool {
-        let sequence = self.region.word(self.region.geometry.meta(segment) + META_SEQUENCE).load(Relaxed);
+        self.is_any_pending(|_| true, self.sequence(segment) >= self.pending_since.get())
+    }
+
+    /// Whether a living participant is writing a large value whose version is meant; `own` says whether one of this participant
+    /// counts.
+    fn is_any_pending(&self, is_meant: impl Fn(u64) -> bool, own: bool) -> bool {
         (0..self.used_seats()).any(|seat| {
-            self.pending_of(seat).load(Relaxed) != 0
-                && if seat == self.seat { sequence >= self.pending_since.get() } else { !self.reap_if_dead(seat) }
+            let pending = self.pending_of(seat).load(Relaxed);
+            pending != 0 && is_meant(pending) && if seat == self.seat { own } else { !self.reap_if_dead(seat) }
         })
     }
 

@@ -57,8 +57,13 @@ impl<H: Host> Participant<H> {
         let _ = word.compare_exchange(state.0, state.sealed().0, SeqCst, Relaxed);
     }
 
-    /// How many segments were sealed so far: whatever is appended from now on lies in a segment whose `META_SEQUENCE` is no
-    /// less, because nothing can be appended to a segment that somebody is sealing.
+    /// How many segments had been sealed when this one was.
+    pub(crate) fn sequence(&self, segment: u32) -> u64 {
+        self.region.word(self.region.geometry.meta(segment) + META_SEQUENCE).load(Relaxed)
+    }
+
+    /// How many segments were sealed so far: whatever is appended from now on lies in a segment whose `sequence` is no less,
+    /// because nothing can be appended to a segment that somebody is sealing.
     pub(crate) fn sealed_so_far(&self) -> u64 {
         self.region.word(SEAL_SEQUENCE_AT).load(Relaxed)
     }

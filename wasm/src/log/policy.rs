@@ -8,7 +8,7 @@
 //! A segment that is mostly dead bytes (overwritten, deleted) is compacted first, whatever its age: all of its live records
 //! move. Without compaction, overwriting one key for ever would evict all other keys.
 
-use crate::format::layout::{Class, GRAIN, MAX_SEGMENTS, META_SEALING, META_SEQUENCE};
+use crate::format::layout::{Class, GRAIN, MAX_SEGMENTS, META_SEALING};
 use crate::format::segment::{Phase, Sealing, State};
 use crate::participant::participant::{Host, Participant};
 use crate::sync::{Acquire, Relaxed, Word};
@@ -184,7 +184,7 @@ impl<H: Host> Participant<H> {
                     if emptiest.is_none_or(|(least, ..)| live < least) {
                         emptiest = Some((live, segment, state));
                     }
-                    let sequence = self.region.word(geometry.meta(segment) + META_SEQUENCE).load(Relaxed);
+                    let sequence = self.sequence(segment);
                     let queue = &mut oldest[state.class() as usize];
                     if queue.is_none_or(|(first, ..)| sequence < first) {
                         *queue = Some((sequence, segment, state));
