@@ -194,24 +194,27 @@ async function withParticipants(counts, { rounds }) {
     let at = 0;
     const map = new Map(Array.from({ length: KEPT }, (_, i) => [`user:${i}`, VALUE]));
     const cast = { far, full, map, next: (keys) => (at = (at + 618_033) % keys) };
-    const timesOf = async (operation) => {
-      const times = [];
-      for (let round = 0; round < 10 * rounds; round++) {
-        const began = process.hrtime.bigint();
-        const made = await operation(cast);
-        times.push(Number(process.hrtime.bigint() - began) / made);
+    const timesOfEach = async () => {
+      const times = {};
+      for (const [name, operation] of Object.entries(OPERATIONS)) {
+        times[name] = [];
+        for (let round = 0; round < 10 * rounds; round++) {
+          const began = process.hrtime.bigint();
+          const made = await operation(cast);
+          times[name].push(Number(process.hrtime.bigint() - began) / made);
+        }
       }
       return times;
     };
     // Compiled code, and pages of memory that this process has touched, or the first row would be of a process that has just started.
-    for (let i = 0; i < 3; i++) for (const operation of Object.values(OPERATIONS)) await timesOf(operation);
+    for (let i = 0; i < 3; i++) await timesOfEach();
     for (const count of counts) {
       while (workers.length < count - 1) workers.push(await idle(names));
       // Twice, because threads that have just started still compile and collect in the background.
-      const measured = Object.entries(OPERATIONS).map(([name, operation]) => ({ name, operation, times: [] }));
-      for (let i = 0; i < 2; i++)
-        for (const { operation, times } of measured) times.push(...(await timesOf(operation)));
-      results[count] = Object.fromEntries(measured.map(({ name, times }) => [name, median(times)]));
+      const [first, second] = [await timesOfEach(), await timesOfEach()];
+      results[count] = Object.fromEntries(
+        Object.keys(OPERATIONS).map((name) => [name, median([...first[name], ...second[name]])]),
+      );
       const opened = [];
       for (let round = 0; round < rounds; round++) {
         const worker = await idle(names.slice(0, 1));

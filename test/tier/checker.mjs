@@ -307,12 +307,12 @@ export function check(history) {
     if (model.replacedByOwn(read) < read.called && !isExcused) report("own", { read });
     const age = read.called - model.replaced(read);
     if (age <= 0) continue;
-    if (read.value === null && age > lease && !read.final && mayBeCutOff(read)) {
+    if (isExcused && age > lease) {
       counts.excused += read.count;
       continue;
     }
     staleness.push(age);
-    if (!(age <= worst?.age)) worst = { age, read };
+    if (worst === undefined || age > worst.age) worst = { age, read };
     if (age <= lease + slack) continue;
     report(kind === "source" ? "overtaken" : read.value === null ? "lost" : "stale", { read, age });
   }
