@@ -3,7 +3,6 @@
  * nobody does, the values here may be outdated, and every read is a miss.
  */
 
-import { monotonic } from "../coordinate/clock.ts";
 import { describe } from "../values/describe.ts";
 import type { Key } from "./types.ts";
 import type { View } from "./view.ts";
@@ -32,6 +31,9 @@ export interface Leased<V = any, K extends Key = string> {
    */
   get(key: K): V | undefined;
 }
+
+/** A clock that nobody sets, and that no fake timers replace after this package was imported. */
+const monotonic: () => number = performance.now.bind(performance);
 
 /**
  * A view of one scope under a lease.

@@ -6,15 +6,14 @@
  * test do not stop it.
  */
 
-/** The monotonic clock in milliseconds, as `performance.now`: it has a beginning of its own in each thread. */
-export const monotonic: () => number = performance.now.bind(performance);
-
 /** The time in milliseconds. It means nothing but the distance to another time of this clock. */
 export const machineTime: () => number = machineClock();
 
 function machineClock(): () => number {
+  const { performance } = globalThis;
+  const sinceOrigin: () => number = performance.now.bind(performance);
   const { timeOrigin } = performance;
-  if (typeof globalThis.process?.hrtime !== "function") return () => timeOrigin + monotonic();
+  if (typeof globalThis.process?.hrtime !== "function") return () => timeOrigin + sinceOrigin();
   const { hrtime, versions } = globalThis.process;
   if (versions.bun === undefined && versions.deno === undefined) {
     return () => {
@@ -22,13 +21,13 @@ function machineClock(): () => number {
       return seconds * 1000 + nanoseconds / 1e6;
     };
   }
-  let now = timeOrigin + monotonic();
+  let now = timeOrigin + sinceOrigin();
   try {
     const [seconds] = globalThis.process.getBuiltinModule("node:fs").readFileSync("/proc/uptime", "latin1").split(" ");
     now = Number(seconds) * 1000;
   } catch {
     // Without procfs there are no caches of processes.
   }
-  const origin = now - monotonic();
-  return () => origin + monotonic();
+  const origin = now - sinceOrigin();
+  return () => origin + sinceOrigin();
 }

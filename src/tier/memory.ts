@@ -24,7 +24,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { machineTime, monotonic } from "../coordinate/clock.ts";
+import { machineTime } from "../coordinate/clock.ts";
 import type { Cache, Entry, Key, Leased } from "../index.ts";
 import { hasCode } from "./errors.ts";
 import type { Names } from "./names.ts";
@@ -45,6 +45,9 @@ const LONGEST_ENTRY = 1000;
 
 /** The key of the lease in `control`. */
 const LEASE = "lease";
+
+/** The clock of `Cache.leased`: it is the machine's clock with another beginning. */
+const monotonic: () => number = performance.now.bind(performance);
 
 /** A lease as it is published. */
 interface Published {

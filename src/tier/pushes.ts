@@ -6,7 +6,6 @@
  * when all that was pushed before the answer of its beat is applied, so a burst costs lease and not truth.
  */
 
-import { monotonic } from "../coordinate/clock.ts";
 import type { Memory } from "./memory.ts";
 
 /** Milliseconds of a slice, and how many keys are applied between two looks at the clock. */
@@ -15,8 +14,9 @@ const SLICE_KEYS = 64;
 /** The most keys that wait. Beyond that it is cheaper to remove everything. */
 const MOST_WAITING = 100_000;
 
-/** As it is when the package is loaded: fake timers of a test do not stop it. */
+/** As they are when the package is loaded: fake timers of a test do not stop them. */
 const { setImmediate } = globalThis;
+const monotonic: () => number = performance.now.bind(performance);
 
 /** The pushes of one listener. */
 export class Pushes {
